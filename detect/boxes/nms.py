@@ -1,0 +1,86 @@
+"""Non-maximum suppression.
+
+Letters: B batch, P predictions of an image, K classes, N candidates, n detections.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert, nms
+
+MAX_CANDIDATES = 8192
+"""Best-scoring candidates of an image that enter the suppression. At a score threshold of 0.001 an untrained model gives
+hundreds of thousands; what lies beyond this many could not become one of a few hundred detections."""
+
+Found = tuple[Tensor, Tensor, Tensor]
+"""Boxes (n, 4) xyxy, scores (n,), labels (n,) int64, best first."""
+
+
+def non_max_suppression(
+    predictions: Tensor,
+    score_threshold: float,
+    iou_threshold: float,
+    max_detections: int,
+    multi_label: bool,
+    class_agnostic: bool = False,
+    classes: tuple[int, ...] | None = None,
+) -> list[Found]:
+    """The detections of each image of a batch.
+
+    Args:
+        predictions: (B, P, 5 + K): centre x, centre y, width, height in pixels, objectness and K class probabilities in [0, 1].
+        score_threshold: a candidate's objectness times class probability must be above it.
+        iou_threshold: of two candidates of a class that overlap more, the one with the lower score goes.
+        max_detections: the best so many remain.
+        multi_label: every class above the threshold makes a candidate, instead of the best class only.
+        class_agnostic: candidates of different classes suppress one another too.
+        classes: labels to keep; None keeps all.
+
+    Returns:
+        For each image boxes in the pixels of ``predictions`` (not clipped), scores, labels.
+    """
+    return [
+        _suppress(
+            *_candidates(image, score_threshold, multi_label, classes), iou_threshold, max_detections, class_agnostic
+        )
+        for image in predictions.float()
+    ]
+
+
+def _candidates(
+    image: Tensor, score_threshold: float, multi_label: bool, classes: tuple[int, ...] | None
+) -> Found:
+    """Boxes, scores and labels above the threshold, best first, at most ``MAX_CANDIDATES``."""
+    # A score is at most its objectness: this gate drops most rows before the class columns are read.
+    image = image[image[:, 4] > score_threshold]
+    scores = image[:, 5:] * image[:, 4:5]
+    if classes is not None:
+        wanted = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+        wanted[list(classes)] = True
+        scores = scores.masked_fill(~wanted, 0)
+    if multi_label:
+        rows, labels = (scores > score_threshold).nonzero(as_tuple=True)
+        scores = scores[rows, labels]
+    else:
+        scores, labels = scores.max(dim=1)
+        rows = (scores > score_threshold).nonzero(as_tuple=True)[0]
+        scores, labels = scores[rows], labels[rows]
+    order = scores.argsort(descending=True, stable=True)[:MAX_CANDIDATES]
+    boxes = box_convert(image[rows[order], :4], "cxcywh", "xyxy")
+    return boxes, scores[order], labels[order]
+
+
+def _suppress(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, max_detections: int, class_agnostic: bool
+) -> Found:
+    if not len(boxes):
+        return boxes, scores, labels
+    if class_agnostic:
+        shifted = boxes
+    else:
+        # Classes are moved apart so that one call serves them all. Float64 keeps the overlaps exact at the largest shift.
+        span = (boxes.max() - boxes.min() + 1).double()
+        shifted = boxes.double() + (labels * span)[:, None]
+    keep = nms(shifted, scores.to(shifted.dtype), iou_threshold)[:max_detections]
+    return boxes[keep], scores[keep], labels[keep]

@@ -1,0 +1,274 @@
+"""YAML files to the dataclasses of ``detect.config.schema``, with every mistake told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from detect.config.schema import DataConfig, RunConfig, TrainConfig
+from detect.errors import InputError, did_you_mean
+
+Schema = TypeVar("Schema")
+
+_PACKAGED = Path(__file__).parents[1] / "configs"
+CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
+"""Folder of the shipped configs: inside an installed package, or beside it in a checkout."""
+
+MAX_YAML_BYTES = 4 * 2**20
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """``SafeLoader`` that refuses duplicate keys and aliases, and reads ``1e-3`` as a number."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The mapping, made of plain Python types.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large, not YAML, has duplicate keys or aliases, or is not a mapping.
+    """
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise InputError(f"{path}: larger than {MAX_YAML_BYTES // 2**20} MiB, which no configuration is")
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: is not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping (key: value), found {_kind(content)}")
+    return content
+
+
+def find_config(kind: Literal["models", "data", "train", "runs"], name: str) -> Path:
+    """The file of a shipped config, or of a path.
+
+    Args:
+        kind: folder of ``configs/``.
+        name: a shipped config's name (``bccd``) or a path to a YAML file.
+
+    Raises:
+        InputError: there is no such file and no such shipped config.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise InputError(f"{name}: no such file")
+        return path
+    shipped = {p.stem: p for p in sorted((CONFIGS / kind).glob("*.yaml"))}
+    if name not in shipped:
+        raise InputError(f"{name!r} is neither a .yaml file nor one of configs/{kind}/{did_you_mean(name, shipped)}")
+    return shipped[name]
+
+
+def build(schema: type[Schema], content: dict[str, Any], where: str) -> Schema:
+    """A mapping as a checked dataclass.
+
+    Args:
+        schema: a dataclass of ``detect.config.schema``.
+        content: the mapping.
+        where: what the messages call its origin, usually the file.
+
+    Raises:
+        InputError: unknown or missing keys, wrong types, values outside their limits; all of them in one line.
+    """
+    errors: list[str] = []
+    value = _build(schema, content, "", errors)
+    if errors:
+        raise InputError(f"{where}: " + "; ".join(errors))
+    return value
+
+
+def load_data_config(name: str, data_root: str | None = None) -> DataConfig:
+    """A data set's configuration with ``root`` as an absolute path.
+
+    Args:
+        name: a shipped data config's name or a file.
+        data_root: replaces the file's ``root``; relative to the current folder.
+    """
+    path = find_config("data", name)
+    config = build(DataConfig, load_yaml(path), str(path))
+    if not config.splits:
+        raise InputError(f"{path}: splits: is empty; name at least train and val")
+    root = Path(data_root) if data_root else path.parent / config.root
+    return dataclasses.replace(config, root=str(root.expanduser().resolve()))
+
+
+def load_train_config(name: str, overrides: dict[str, Any]) -> TrainConfig:
+    """A recipe with dotted ``overrides`` (``{"optimizer.lr": 0.02}``) on top."""
+    path = find_config("train", name)
+    content = load_yaml(path)
+    for key, value in overrides.items():
+        _put(content, key, value)
+    config = build(TrainConfig, content, f"{path} (with what was set on top)" if overrides else str(path))
+    if config.image_size % 32:
+        raise InputError(
+            f"{path}: image_size: {config.image_size} is not a multiple of 32; the nearest are "
+            f"{config.image_size // 32 * 32} and {config.image_size // 32 * 32 + 32}"
+        )
+    return config
+
+
+def load_run_config(name: str) -> RunConfig:
+    """An experiment; a relative ``.yaml`` path in it is looked up beside the file first."""
+    path = find_config("runs", name)
+    run = build(RunConfig, load_yaml(path), str(path))
+    beside: dict[str, Any] = {
+        key: str(path.parent / value)
+        for key, value in (("model", run.model), ("data", run.data), ("recipe", run.recipe))
+        if value.endswith((".yaml", ".yml")) and (path.parent / value).is_file()
+    }
+    return dataclasses.replace(run, **beside)
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """``["optimizer.lr=0.02"]`` as ``{"optimizer.lr": 0.02}``; values are YAML."""
+    overrides = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {pair}: must be key=value, as in --set optimizer.lr=0.02")
+        try:
+            overrides[key] = yaml.load(value, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise InputError(f"--set {pair}: the value is not valid YAML: {str(error).splitlines()[0]}") from None
+    return overrides
+
+
+def to_plain(config: Any) -> Any:
+    """A config dataclass as dicts, lists and scalars, ready for YAML, JSON or a checkpoint."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, dict):
+        return {key: to_plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_plain(value) for value in config]
+    return config
+
+
+def _put(content: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        below = content.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise InputError(f"{dotted}: {parent} is a value, not a section")
+        content = below
+    content[last] = value
+
+
+def _build(schema: Any, content: Any, where: str, errors: list[str]) -> Any:
+    if not isinstance(content, dict):
+        errors.append(f"{where or 'the file'}: must be a mapping, found {_kind(content)}")
+        return None
+    hints = get_type_hints(schema)
+    fields = {f.name: f for f in dataclasses.fields(schema)}
+    values = {}
+    for key, found in content.items():
+        label = f"{where}.{key}" if where else str(key)
+        if key not in fields:
+            errors.append(f"{label}: unknown key{did_you_mean(str(key), fields)}")
+            continue
+        values[key] = _value(hints[key], found, label, errors)
+        _check_limits(values[key], fields[key].metadata.get("limits"), label, errors)
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in content:
+            errors.append(f"{where + '.' if where else ''}{name}: is missing")
+            values[name] = None
+    return schema(**values)
+
+
+def _value(hint: Any, found: Any, where: str, errors: list[str]) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if found is None:
+            return None
+        return _value(next(a for a in args if a is not type(None)), found, where, errors)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, found, where, errors)
+    if origin is Literal:
+        if found not in args or isinstance(found, bool):
+            hint_text = did_you_mean(found, args) if isinstance(found, str) else f"; allowed: {', '.join(args)}"
+            errors.append(f"{where}: {found!r} is not allowed{hint_text}")
+        return found
+    if origin is tuple:
+        if not isinstance(found, list):
+            errors.append(f"{where}: must be a list, found {_kind(found)}")
+            return ()
+        return tuple(_value(args[0], item, f"{where}[{i}]", errors) for i, item in enumerate(found))
+    if origin is dict:
+        if not isinstance(found, dict):
+            errors.append(f"{where}: must be a mapping, found {_kind(found)}")
+            return {}
+        return {str(key): _value(args[1], item, f"{where}.{key}", errors) for key, item in found.items()}
+    return _scalar(hint, found, where, errors)
+
+
+def _scalar(hint: Any, found: Any, where: str, errors: list[str]) -> Any:
+    if hint is Any:
+        return found
+    is_int = isinstance(found, int) and not isinstance(found, bool)
+    if hint is float and (is_int or isinstance(found, float)) and abs(found) <= sys.float_info.max:
+        return float(found)
+    if (hint is int and is_int) or (hint in (bool, str) and isinstance(found, hint)):
+        return found
+    wanted = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
+    hint_text = " (write null for nothing)" if found == "None" else ""
+    errors.append(f"{where}: must be {wanted}, found {found!r}{hint_text}")
+    return found
+
+
+def _check_limits(value: Any, limits: tuple[float | None, float | None] | None, where: str, errors: list[str]) -> None:
+    if limits is None or not isinstance(value, (int, float)):
+        return
+    low, high = limits
+    if low is not None and value < low:
+        errors.append(f"{where}: {value} is below {low}")
+    if high is not None and value > high:
+        errors.append(f"{where}: {value} is above {high}")
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "a mapping", list: "a list", str: "text", type(None): "nothing"}
+    return kinds.get(type(value), repr(value))

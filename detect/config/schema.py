@@ -1,0 +1,266 @@
+"""What a YAML may say: frozen dataclasses, each field with its type, default, unit and limits.
+
+``limits`` are inclusive. The loader (``detect.config.loader``) refuses every key that is not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def limited(default: Any, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with inclusive limits; ``None`` leaves that side open."""
+    return field(default=default, metadata={"limits": (low, high)})
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """One split of a data set; paths are relative to the data set's root.
+
+    Args:
+        images: folder of the images.
+        annotations: COCO: the JSON file. VOC: the folder of the XML files.
+        list: VOC: text file with one image stem per line (``ImageSets/Main/train.txt``).
+    """
+
+    images: str
+    annotations: str
+    list: str | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data set.
+
+    Args:
+        name: how reports call it.
+        root: folder, relative to the YAML's own folder; ``--data-root`` replaces it.
+        splits: split name (train, val, test, ...) to its files.
+        format: how the annotations are written.
+        names: class names in index order. COCO: categories to use (others are dropped); default, all of the file.
+            VOC: default, all names found in the training split, sorted.
+        background: whether images without boxes are trained on.
+        generate: ``shapes`` makes the embedded data set in ``root`` when it is not there.
+    """
+
+    name: str
+    root: str
+    splits: dict[str, SplitConfig]
+    format: Literal["coco", "voc"] = "coco"
+    names: tuple[str, ...] | None = None
+    background: Literal["keep", "drop"] = "keep"
+    generate: Literal["shapes"] | None = None
+
+
+# ------------------------------------------------------------------------------------------- recipe
+
+
+@dataclass(frozen=True)
+class AlbumentationConfig:
+    """One transform of the albumentations library.
+
+    Args:
+        name: its class name (``Blur``, ``GaussNoise``, ``CLAHE``, ...).
+        p: probability.
+        args: its other keyword arguments.
+    """
+
+    name: str
+    p: float = limited(0.5, 0, 1)
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of training images. Probabilities are per sample.
+
+    Args:
+        mosaic: probability of a mosaic instead of the single image.
+        mosaic9: share of the mosaics that are made of nine images instead of four.
+        close_mosaic: the last so many epochs have no mosaic, mixup or cutmix.
+        mixup: probability of blending with a second sample (weights from Beta(32, 32)).
+        cutmix: probability of pasting a rectangle of a second sample (area share from Beta(1, 1)).
+        degrees: rotation, uniform in +-degrees.
+        translate: shift, uniform in +-translate, as a share of the image size.
+        scale: zoom, uniform in [1 - scale, 1 + scale].
+        shear: shear, uniform in +-degrees, x and y.
+        perspective: perspective coefficients, uniform in +-perspective, per pixel.
+        flip_left_right: probability.
+        flip_up_down: probability.
+        rotate90: probability of a turn by 90, 180 or 270 degrees (images seen from above have no upright).
+        hsv_hue: hue gain, uniform in +-hsv_hue, as a share of the circle.
+        hsv_saturation: saturation factor, uniform in 1 +- hsv_saturation.
+        hsv_value: value factor, uniform in 1 +- hsv_value.
+        albumentations: further transforms, applied in order to each finished sample.
+    """
+
+    mosaic: float = limited(1.0, 0, 1)
+    mosaic9: float = limited(0.0, 0, 1)
+    close_mosaic: int = limited(10, 0)
+    mixup: float = limited(0.0, 0, 1)
+    cutmix: float = limited(0.0, 0, 1)
+    degrees: float = limited(0.0, 0, 180)
+    translate: float = limited(0.1, 0, 1)
+    scale: float = limited(0.5, 0, 0.99)
+    shear: float = limited(0.0, 0, 45)
+    perspective: float = limited(0.0, 0, 0.001)
+    flip_left_right: float = limited(0.5, 0, 1)
+    flip_up_down: float = limited(0.0, 0, 1)
+    rotate90: float = limited(0.0, 0, 1)
+    hsv_hue: float = limited(0.015, 0, 0.5)
+    hsv_saturation: float = limited(0.7, 0, 1)
+    hsv_value: float = limited(0.4, 0, 1)
+    albumentations: tuple[AlbumentationConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimiser and learning-rate schedule.
+
+    Args:
+        name: ``sgd`` is SGD with Nesterov momentum, ``adamw`` AdamW (``momentum`` is its beta1).
+        lr: peak learning rate.
+        final_lr_factor: the rate ends at ``lr * final_lr_factor``.
+        schedule: decay from the peak to the end.
+        momentum: momentum, or beta1.
+        weight_decay: on weights of convolutions only, never on biases and norms. SGD's is scaled by
+            images per update / 64 when gradients are accumulated to another number.
+        warmup_epochs: length of the linear warm-up, in epochs.
+        warmup_min_steps: the warm-up is at least so many updates (small data sets have short epochs).
+        warmup_momentum: momentum at the start of the warm-up.
+        warmup_bias_lr: learning rate of biases at the start of the warm-up (other rates start at 0).
+        clip_norm: gradients are clipped to this L2 norm; 0 does not clip.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = limited(0.01, 0, 10)
+    final_lr_factor: float = limited(0.1, 0, 1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    momentum: float = limited(0.937, 0, 0.9999)
+    weight_decay: float = limited(0.0005, 0, 1)
+    warmup_epochs: float = limited(3.0, 0)
+    warmup_min_steps: int = limited(100, 0)
+    warmup_momentum: float = limited(0.8, 0, 0.9999)
+    warmup_bias_lr: float = limited(0.1, 0, 10)
+    clip_norm: float = limited(10.0, 0)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Gains and options of the detection loss (SPEC: YOLOv5 v6.0 in the README's terms).
+
+    Args:
+        box: gain of the CIoU loss.
+        objectness: gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2).
+        classes: gain of the class loss at 80 classes (scaled by classes / 80).
+        anchor_ratio: a box matches an anchor when no side differs by more than this factor.
+        label_smoothing: class targets are 1 - s/2 and s/2.
+        focal_gamma: gamma of the focal loss on objectness and classes; 0 is plain cross-entropy.
+        balance: objectness weights of the levels, finest first.
+    """
+
+    box: float = limited(0.05, 0)
+    objectness: float = limited(1.0, 0)
+    classes: float = limited(0.5, 0)
+    anchor_ratio: float = limited(4.0, 1)
+    label_smoothing: float = limited(0.0, 0, 0.5)
+    focal_gamma: float = limited(0.0, 0, 5)
+    balance: tuple[float, ...] = (4.0, 1.0, 0.4)
+
+
+@dataclass(frozen=True)
+class AnchorsConfig:
+    """Fitting of the anchors to the training boxes.
+
+    Args:
+        fit: ``auto`` fits when the given anchors' best possible recall is below ``min_recall``.
+        min_recall: share of training boxes that some anchor matches by ``loss.anchor_ratio``.
+    """
+
+    fit: Literal["auto", "always", "never"] = "auto"
+    min_recall: float = limited(0.98, 0, 1)
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Moving average of the weights, which is what is evaluated and saved.
+
+    Args:
+        decay: final decay; 0 turns the average off.
+        ramp_steps: the decay at update t is ``decay * (1 - exp(-t / ramp_steps))``.
+    """
+
+    decay: float = limited(0.9999, 0, 0.99999)
+    ramp_steps: int = limited(2000, 1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Validation while training.
+
+    Args:
+        every: epochs between validations; the last epoch is always validated.
+        save_best: metrics that each keep their own best checkpoint; the first one is ``best.pt`` and rules early stopping.
+        patience: stop after so many epochs without a better ``save_best[0]``; 0 never stops.
+    """
+
+    every: int = limited(1, 1)
+    save_best: tuple[Literal["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR_100"], ...] = ("AP",)
+    patience: int = limited(0, 0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training recipe.
+
+    Args:
+        epochs: passes over the training set.
+        batch_size: images per forward pass.
+        nominal_batch_size: images per update; gradients accumulate up to it. 0 is ``batch_size``.
+        image_size: side of the square network input in pixels, a multiple of 32.
+        multi_scale: batches are resized by a factor uniform in 1 +- multi_scale, to a multiple of 32.
+        seed: seed of everything random.
+        workers: processes that load data; 0 loads in the training process.
+        cache: decoded training images are kept in memory, or in a memory-mapped file in the output folder.
+        precision: ``auto`` measures bf16 against fp32 on this machine for a CPU, and takes bf16 on a GPU that has it.
+        freeze: sections (``backbone``) or rows (``stem``) that do not learn; their norms keep their statistics too.
+        augment, optimizer, loss, anchors, ema, evaluation: see there.
+    """
+
+    epochs: int = limited(300, 1)
+    batch_size: int = limited(16, 1)
+    nominal_batch_size: int = limited(64, 0)
+    image_size: int = limited(640, 32)
+    multi_scale: float = limited(0.0, 0, 0.9)
+    seed: int = limited(0, 0, 2**63 - 1)
+    workers: int = limited(2, 0)
+    cache: Literal["none", "ram", "disk"] = "none"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    freeze: tuple[str, ...] = ()
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    anchors: AnchorsConfig = AnchorsConfig()
+    ema: EmaConfig = EmaConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One experiment: a model, a data set and a recipe.
+
+    Args:
+        model: model name or file.
+        data: data-set name or file.
+        recipe: recipe name or file.
+        set: recipe keys that differ, dotted (``optimizer.lr: 0.02``).
+    """
+
+    model: str
+    data: str
+    recipe: str = "default"
+    set: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,175 @@
+"""The annotations of a split in flat arrays, whatever format they were read from.
+
+Letters: N images, M boxes of all images together, m boxes of one image, K classes.
+
+Arrays instead of lists of dictionaries: reading a Python object changes its reference count, so every worker process
+would slowly copy every page of them; arrays stay shared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_NUM_EXAMPLES = 3
+
+
+class Problems:
+    """What was wrong in a data set: for each kind its count and its first examples."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, kind: str, example: str) -> None:
+        """Count one more problem.
+
+        Args:
+            kind: what is wrong and what was done about it, such as "boxes without area (skipped)".
+            example: where, in a few words.
+        """
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < _NUM_EXAMPLES:
+            examples.append(example)
+
+    def count(self, kind: str) -> int:
+        """How many problems of the kind there were."""
+        return self._counts.get(kind, 0)
+
+    def summary(self) -> list[str]:
+        """One line for each kind, with its count and up to three examples."""
+        return [f"{count} {kind}: {self._shown(kind, count)}" for kind, count in self._counts.items()]
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def _shown(self, kind: str, count: int) -> str:
+        return "; ".join(self._examples[kind]) + ("; ..." if count > _NUM_EXAMPLES else "")
+
+
+@dataclass(frozen=True)
+class AnnotationTable:
+    """A split: its images and their boxes.
+
+    Args:
+        image_paths: (N,) bytes (dtype S), absolute paths in UTF-8; ``path`` decodes one.
+        image_ids: (N,) int64, each image's id.
+        has_own_ids: the ids come from the annotation file (COCO); otherwise they are 1..N.
+        sizes_hw: (N, 2) int32, height and width of each image, EXIF orientation applied.
+        box_offsets: (N + 1,) int64; image ``row`` has the boxes ``box_offsets[row]`` to ``box_offsets[row + 1]``.
+        boxes_xyxy_px: (M, 4) float64, original-image pixels as annotated: they may stick out of the image a little.
+        labels: (M,) int64 class index in [0, K).
+        is_crowd: (M,) bool; such a region is not trained on, and detections in it count neither as right nor as wrong.
+        areas: (M,) float64, pixels: the annotation's own ``area`` (in COCO of the segmentation), else width * height.
+        names: the K class names.
+        category_ids: (K,) int64, the classes' ids in the annotation file.
+        is_labelled: False for a split that was published without annotations.
+        problems: everything that was reported while reading.
+        boxes_xywh_px: (M, 4) float64, left, top, width, height to the last bit as in the file, if it has them so.
+    """
+
+    image_paths: np.ndarray
+    image_ids: np.ndarray
+    has_own_ids: bool
+    sizes_hw: np.ndarray
+    box_offsets: np.ndarray
+    boxes_xyxy_px: np.ndarray
+    labels: np.ndarray
+    is_crowd: np.ndarray
+    areas: np.ndarray
+    names: tuple[str, ...]
+    category_ids: np.ndarray
+    is_labelled: bool = True
+    problems: Problems = dataclasses.field(default_factory=Problems)
+    boxes_xywh_px: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def path(self, row: int) -> Path:
+        """The file of image ``row``."""
+        return Path(self.image_paths[row].decode("utf-8", "surrogateescape"))
+
+    def boxes(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ground truth of image ``row``.
+
+        Returns:
+            boxes_xyxy_px (m, 4) float64, labels (m,) int64, is_crowd (m,) bool; views, not copies.
+        """
+        here = slice(self.box_offsets[row], self.box_offsets[row + 1])
+        return self.boxes_xyxy_px[here], self.labels[here], self.is_crowd[here]
+
+    def without_background(self) -> AnnotationTable:
+        """The split without the images that have nothing to train on (no box, or only crowd regions).
+
+        Images whose only boxes are crowd regions go with them: their content is not background, it is unknown.
+        """
+        image_of_box = np.repeat(np.arange(len(self)), np.diff(self.box_offsets))
+        keep = np.bincount(image_of_box[~self.is_crowd], minlength=len(self)) > 0
+        keep_box = keep[image_of_box]
+        return dataclasses.replace(
+            self,
+            image_paths=self.image_paths[keep],
+            image_ids=self.image_ids[keep],
+            sizes_hw=self.sizes_hw[keep],
+            box_offsets=offsets_of(np.diff(self.box_offsets)[keep]),
+            boxes_xyxy_px=self.boxes_xyxy_px[keep_box],
+            labels=self.labels[keep_box],
+            is_crowd=self.is_crowd[keep_box],
+            areas=self.areas[keep_box],
+            boxes_xywh_px=None if self.boxes_xywh_px is None else self.boxes_xywh_px[keep_box],
+        )
+
+    def to_coco(self) -> dict[str, Any]:
+        """The split in COCO's format, as pycocotools takes it.
+
+        Returns:
+            ``images``, ``categories`` and ``annotations`` with the file's image and category ids. Annotation ids are
+            1..M: pycocotools takes a detection that matched annotation 0 for a miss.
+        """
+        xywh = self.boxes_xywh_px
+        if xywh is None:
+            left_top, right_bottom = self.boxes_xyxy_px[:, :2], self.boxes_xyxy_px[:, 2:]
+            xywh = np.concatenate([left_top, right_bottom - left_top], axis=1)
+        image_id_of_box = np.repeat(self.image_ids, np.diff(self.box_offsets))
+        columns = zip(
+            image_id_of_box.tolist(),
+            self.category_ids[self.labels].tolist(),
+            xywh.tolist(),
+            self.areas.tolist(),
+            self.is_crowd.astype(int).tolist(),
+            strict=True,
+        )
+        keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+        return {
+            "images": [
+                {"id": image_id, "file_name": str(self.path(row)), "height": height, "width": width}
+                for row, (image_id, (height, width)) in enumerate(
+                    zip(self.image_ids.tolist(), self.sizes_hw.tolist(), strict=True)
+                )
+            ],
+            "categories": [
+                {"id": category_id, "name": name}
+                for category_id, name in zip(self.category_ids.tolist(), self.names, strict=True)
+            ],
+            "annotations": [
+                {"id": number, **dict(zip(keys, values, strict=True))} for number, values in enumerate(columns, start=1)
+            ],
+        }
+
+
+def offsets_of(counts: np.ndarray) -> np.ndarray:
+    """(N,) boxes per image to (N + 1,) int64 offsets into the flat arrays."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def encode_paths(paths: Sequence[Path]) -> np.ndarray:
+    """Paths as a flat (N,) array of UTF-8 bytes, the form of ``AnnotationTable.image_paths``."""
+    encoded = [str(path).encode("utf-8", "surrogateescape") for path in paths]
+    return np.array(encoded, dtype=np.bytes_) if encoded else np.zeros(0, dtype="S1")

@@ -1,0 +1,239 @@
+"""Where training images come from: decoded from their files, remembered for a while, or kept decoded for the whole run.
+
+All of them give images that are already letterboxed (long side S), because nothing needs them larger. The arrays are
+read-only: several samples share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from detect.data.annotations import AnnotationTable
+from detect.data.images import ImageError, read_image
+from detect.data.letterbox import letterbox, letterboxed_hw
+from detect.errors import InputError
+from detect.runtime.files import atomic_path
+
+MAX_SHARE = 0.8
+"""A cache takes at most this share of what is free; the rest is for training itself."""
+
+
+class ImageStore(Protocol):
+    """Gives the letterboxed image of a row."""
+
+    def read(self, row: int) -> np.ndarray:
+        """(h, w, 3) uint8, max(h, w) = S, read-only.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+
+
+class ImageFiles:
+    """Decodes the file each time.
+
+    Args:
+        table: the images.
+        image_size: S.
+    """
+
+    def __init__(self, table: AnnotationTable, image_size: int) -> None:
+        self.table = table
+        self.image_size = image_size
+
+    def read(self, row: int) -> np.ndarray:
+        """See ``ImageStore``."""
+        path = self.table.path(row)
+        image = read_image(path)
+        expected = tuple(self.table.sizes_hw[row].tolist())
+        if image.shape[:2] != expected:
+            raise ImageError(f"{path}: has {image.shape[:2]} pixels (height, width), its annotation says {expected}")
+        resized, _ = letterbox(image, self.image_size)
+        resized.flags.writeable = False
+        return resized
+
+
+class RecentImages:
+    """Remembers the images that were read last.
+
+    Args:
+        store: where they come from.
+        capacity: how many are remembered.
+    """
+
+    def __init__(self, store: ImageStore, capacity: int) -> None:
+        self.store = store
+        self.capacity = capacity
+        self._images: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def read(self, row: int) -> np.ndarray:
+        """See ``ImageStore``."""
+        image = self._images.get(row)
+        if image is None:
+            image = self.store.read(row)
+            self._images[row] = image
+            if len(self._images) > self.capacity:
+                self._images.popitem(last=False)
+        self._images.move_to_end(row)
+        return image
+
+
+class MappedFile:
+    """A file's bytes as an array. Travels to worker processes as a path, never as content.
+
+    Args:
+        path: the file.
+        size: its bytes.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size
+        self._bytes: np.ndarray | None = None
+
+    def numpy(self) -> np.ndarray:
+        """(size,) uint8; what is written to it goes to the file."""
+        if self._bytes is None:
+            self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r+", shape=(self.size,))
+        return self._bytes
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "size": self.size, "_bytes": None}
+
+
+class CachedImages:
+    """All images of a table, decoded, one after another in one flat buffer that worker processes share.
+
+    Args:
+        files: the images; those that cannot be decoded are left to it, so that each use meets the same error.
+        sizes_hw: (N, 2) int64, each image's letterboxed height and width.
+        buffer: ``cache_bytes(sizes_hw)`` of uint8: the pixels, then for each image 1 if they are there, else 0.
+    """
+
+    def __init__(self, files: ImageFiles, sizes_hw: np.ndarray, buffer: torch.Tensor | MappedFile) -> None:
+        self.files = files
+        self.sizes_hw = sizes_hw
+        self.offsets = np.concatenate([[0], np.cumsum(sizes_hw.prod(axis=1) * 3)])
+        self.buffer = buffer
+
+    def read(self, row: int) -> np.ndarray:
+        """See ``ImageStore``."""
+        if not self.buffer.numpy()[self.offsets[-1] + row]:
+            return self.files.read(row)
+        image = self._pixels(row)
+        image.flags.writeable = False
+        return image
+
+    def fill(self) -> None:
+        """Decode every image into its place, on all cores, with a progress bar."""
+        self.buffer.numpy()[self.offsets[-1] :] = 0
+        num_images = len(self.sizes_hw)
+        # OpenCV decodes outside of Python's lock, so threads are enough.
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            done = pool.map(self._fill_one, range(num_images))
+            for _ in tqdm(done, total=num_images, desc="caching images", unit="image", dynamic_ncols=True):
+                pass
+
+    def _fill_one(self, row: int) -> None:
+        try:
+            self._pixels(row)[:] = self.files.read(row)
+        except ImageError:
+            return
+        self.buffer.numpy()[self.offsets[-1] + row] = 1
+
+    def _pixels(self, row: int) -> np.ndarray:
+        height, width = self.sizes_hw[row]
+        return self.buffer.numpy()[self.offsets[row] : self.offsets[row + 1]].reshape(height, width, 3)
+
+
+def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: Path | None = None) -> CachedImages:
+    """Decode all images once.
+
+    Args:
+        files: the images.
+        kind: ``ram`` keeps them in shared memory, ``disk`` in a memory-mapped file, which the next run finds again if
+            no image has changed.
+        cache_folder: where the file of ``disk`` is kept.
+
+    Raises:
+        InputError: there is too little memory or disk space, or ``disk`` has no folder.
+    """
+    sizes = [letterboxed_hw((height, width), files.image_size) for height, width in files.table.sizes_hw.tolist()]
+    sizes_hw = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+    needed = cache_bytes(sizes_hw)
+    if kind == "ram":
+        _check_space(needed, _available_memory(), "memory", "use cache: disk or cache: none")
+        cache = CachedImages(files, sizes_hw, torch.empty(needed, dtype=torch.uint8).share_memory_())
+        cache.fill()
+        return cache
+    if cache_folder is None:
+        raise InputError("cache: disk needs an output folder for its file; give one, or use cache: ram")
+    path = cache_folder / f"images-{_key(files)}.cache"
+    if not (path.is_file() and path.stat().st_size == needed):
+        _fill_file(files, sizes_hw, path)
+    return CachedImages(files, sizes_hw, MappedFile(path, needed))
+
+
+def cache_bytes(sizes_hw: np.ndarray) -> int:
+    """Bytes of the buffer that holds images of these (N, 2) sizes."""
+    return int(sizes_hw.prod(axis=1).sum()) * 3 + len(sizes_hw)
+
+
+def _fill_file(files: ImageFiles, sizes_hw: np.ndarray, path: Path) -> None:
+    needed = cache_bytes(sizes_hw)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(needed, shutil.disk_usage(path.parent).free, f"disk space in {path.parent}", "use cache: none")
+    with atomic_path(path) as temporary:
+        with temporary.open("rb+") as file:
+            # Take the space now: a full disk met while writing to the map would kill the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, needed)
+            else:
+                file.truncate(needed)
+        CachedImages(files, sizes_hw, MappedFile(temporary, needed)).fill()
+
+
+def _key(files: ImageFiles) -> str:
+    """Changes when any path, size or date of a file does, or the image size."""
+    table = files.table
+    digest = hashlib.sha256(f"letterbox {files.image_size}\n".encode())
+    digest.update(table.sizes_hw.astype("<i4").tobytes())
+    for row in range(len(table)):
+        path = table.path(row)
+        try:
+            status = path.stat()
+            stamp = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            stamp = "missing"
+        digest.update(f"{path}\0{stamp}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _check_space(needed: int, available: int, what: str, hint: str) -> None:
+    if needed > MAX_SHARE * available:
+        raise InputError(
+            f"cache: the decoded images need {needed / 2**30:.1f} GiB; of {available / 2**30:.1f} GiB free {what} at "
+            f"most {MAX_SHARE:.0%} are taken; {hint}"
+        )
+
+
+def _available_memory() -> int:
+    """Bytes of shared memory that can be taken without swapping."""
+    shared = Path("/dev/shm")  # where Linux keeps it; containers often limit it
+    limit = shutil.disk_usage(shared).free if shared.is_dir() else sys.maxsize
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return min(limit, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
+    return min(limit, int(fields["MemAvailable"].split()[0]) * 1024)

@@ -1,0 +1,203 @@
+"""What every annotation reader checks: files, images and boxes. Nothing is dropped without being counted.
+
+Letters: N images, M boxes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from detect.config.schema import DataConfig
+from detect.data.annotations import Problems
+from detect.data.images import ImageError, ImageHeader, read_header
+from detect.errors import InputError
+
+BAD_IMAGE = "images that are missing or damaged (skipped)"
+WRONG_SIZE = "images of another size than their annotations say (skipped)"
+UNROTATED_SIZE = "images whose annotations give the size before the EXIF rotation (the rotated size is taken)"
+NOT_FINITE = "boxes with coordinates that are not finite numbers (skipped)"
+NO_AREA = "boxes of zero or negative size (skipped)"
+OUTSIDE = "boxes wholly outside their image (skipped)"
+PARTLY_OUTSIDE = "boxes that reach out of their image by more than a pixel (kept; clipped in training)"
+REPEATED = "boxes that repeat another one of the same class exactly (kept)"
+
+_MANY_IMAGES = 1000  # reading the headers of fewer takes about a second
+_NUM_THREADS = 8  # they wait for the disk; more of them wait for each other when it is fast
+_CHUNK = 64  # images of one task: handing over single images takes longer than reading their headers
+_NUM_LISTED = 8
+
+
+def find_folder(config: DataConfig, folder: str) -> Path:
+    """A folder of the data set.
+
+    Raises:
+        InputError: it does not exist; the message says what the data set's root has instead.
+    """
+    path = Path(config.root) / folder
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; {_root_content(Path(config.root))}")
+    return path
+
+
+def find_file(config: DataConfig, file: str) -> Path:
+    """A file of the data set.
+
+    Raises:
+        InputError: it does not exist; the message says what the data set's root has instead.
+    """
+    path = Path(config.root) / file
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {_root_content(Path(config.root))}")
+    return path
+
+
+def _root_content(root: Path) -> str:
+    if not root.is_dir():
+        return f"the data set's root {root} does not exist either; name it with --data-root (data/README.md)"
+    names = sorted(p.name + "/" * p.is_dir() for p in root.iterdir())
+    listed = ", ".join(names[:_NUM_LISTED]) + (", ..." if len(names) > _NUM_LISTED else "")
+    return f"the data set's root {root} has {listed or 'nothing'}; is it the right one? (--data-root)"
+
+
+def path_inside(folder: Path, name: str, where: str) -> Path:
+    """The path ``folder / name``, refused if it leads out of the folder (symbolic links may).
+
+    Args:
+        folder: absolute.
+        name: as an annotation file gives it, so not to be trusted.
+        where: what the error message calls the origin.
+
+    Raises:
+        InputError: the name is absolute or climbs with ``..`` to somewhere else, or cannot be a file name.
+    """
+    path = os.path.normpath(Path(folder, name))
+    if not path.startswith(f"{folder}{os.sep}") or "\0" in name or not _is_encodable(name):
+        raise InputError(f"{where}: file name {name[:100]!r} leads out of the images' folder {folder}; refused")
+    return Path(path)
+
+
+def _is_encodable(name: str) -> bool:
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def inspect_images(
+    paths: Sequence[Path], declared_hw: np.ndarray, problems: Problems, title: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Look at every image's first and last bytes and compare its size with the annotations.
+
+    Args:
+        paths: N image files.
+        declared_hw: (N, 2) int64 height and width as the annotations say; 0 where they do not.
+        problems: gets what is wrong.
+        title: of the progress bar, which is shown for many images.
+
+    Returns:
+        sizes_hw (N, 2) int32, the true sizes with EXIF orientation applied; is_good (N,) bool, the usable images.
+
+    Raises:
+        InputError: there is no image that can be used.
+    """
+    headers = _read_headers(paths, title)
+    sizes_hw = np.zeros((len(paths), 2), np.int32)
+    is_good = np.zeros(len(paths), bool)
+    first_problem = ""
+    for row, (header, (height, width)) in enumerate(zip(headers, declared_hw.tolist(), strict=True)):
+        kind, example = _image_problem(paths[row], header, height, width)
+        if kind:
+            problems.add(kind, example)
+            first_problem = first_problem or example
+        if isinstance(header, ImageHeader) and kind in ("", UNROTATED_SIZE):
+            sizes_hw[row], is_good[row] = header.size_hw, True
+    if not is_good.any():
+        raise InputError(f"{title}: none of the {len(paths)} images can be used; the first: {first_problem}")
+    return sizes_hw, is_good
+
+
+def _read_headers(paths: Sequence[Path], title: str) -> list[ImageHeader | ImageError]:
+    headers: list[ImageHeader | ImageError] = []
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    with (
+        ThreadPoolExecutor(_NUM_THREADS) as pool,
+        tqdm(None, title, len(paths), unit=" images", disable=len(paths) <= _MANY_IMAGES, leave=False) as bar,
+    ):
+        for found in pool.map(lambda chunk: [_header_or_error(path) for path in chunk], chunks):
+            headers += found
+            bar.update(len(found))
+    return headers
+
+
+def _header_or_error(path: Path) -> ImageHeader | ImageError:
+    try:
+        return read_header(path)
+    except ImageError as error:
+        return error
+
+
+def _image_problem(path: Path, header: ImageHeader | ImageError, height: int, width: int) -> tuple[str, str]:
+    """Kind and example of what is wrong with an image of the declared size; empty if nothing is."""
+    if isinstance(header, ImageError):
+        return BAD_IMAGE, str(header)
+    if (height, width) == header.size_hw or height <= 0 or width <= 0:
+        return "", ""
+    example = f"{path.name} is {header.size_hw[1]} x {header.size_hw[0]}, its annotations say {width} x {height}"
+    if header.orientation >= 5 and (width, height) == header.size_hw:
+        return UNROTATED_SIZE, example
+    return WRONG_SIZE, example
+
+
+def check_boxes(
+    boxes_xywh_px: np.ndarray, sizes_hw: np.ndarray, describe: Callable[[int], str], problems: Problems
+) -> np.ndarray:
+    """Find the boxes that cannot be used.
+
+    Args:
+        boxes_xywh_px: (M, 4) float64 left, top, width, height in pixels of their images.
+        sizes_hw: (M, 2) height and width of each box's image.
+        describe: names a box by its index, for the examples.
+        problems: gets what is wrong.
+
+    Returns:
+        (M,) bool, the boxes to keep.
+    """
+    left, top, width, height = boxes_xywh_px.T
+    image_height, image_width = sizes_hw.T
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is caught first
+        right, bottom = left + width, top + height
+        tests = {
+            NOT_FINITE: ~(np.isfinite(boxes_xywh_px).all(axis=1) & np.isfinite(right) & np.isfinite(bottom)),
+            NO_AREA: (width <= 0) | (height <= 0),
+            OUTSIDE: (left >= image_width) | (top >= image_height) | (right <= 0) | (bottom <= 0),
+            PARTLY_OUTSIDE: (left < -1) | (top < -1) | (right > image_width + 1) | (bottom > image_height + 1),
+        }
+    keep = np.ones(len(boxes_xywh_px), bool)
+    for kind, is_wrong in tests.items():
+        for index in np.flatnonzero(is_wrong & keep).tolist():
+            problems.add(kind, f"{describe(index)}: {_short(boxes_xywh_px[index])}")
+        if kind != PARTLY_OUTSIDE:
+            keep &= ~is_wrong
+    return keep
+
+
+def report_repeated(
+    boxes_xywh_px: np.ndarray, rows: np.ndarray, labels: np.ndarray, describe: Callable[[int], str], problems: Problems
+) -> None:
+    """Report boxes that stand twice: same image (``rows``, (M,)), class (``labels``, (M,)) and coordinates (M, 4)."""
+    keys = np.column_stack([rows, labels, boxes_xywh_px])
+    order = np.lexsort(keys.T[::-1])
+    is_same = (keys[order][1:] == keys[order][:-1]).all(axis=1)
+    for index in order[1:][is_same].tolist():
+        problems.add(REPEATED, f"{describe(index)}: {_short(boxes_xywh_px[index])}")
+
+
+def _short(box: np.ndarray) -> str:
+    return "[" + ", ".join(f"{value:.6g}" for value in box) + "]"

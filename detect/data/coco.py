@@ -1,0 +1,282 @@
+"""COCO's annotation format (https://cocodataset.org/#format-data), read with distrust.
+
+Letters: N images, M boxes, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detect.config.schema import DataConfig
+from detect.data.annotations import AnnotationTable, Problems, encode_paths, offsets_of
+from detect.data.checks import check_boxes, find_file, find_folder, inspect_images, path_inside, report_repeated
+from detect.errors import InputError, did_you_mean
+
+MAX_FILE_BYTES = 2 * 10**9
+"""Larger annotation files are refused; COCO's largest, with all its polygons, has 0.5 GB."""
+
+SHARED_NAME = "category names that several category ids have (kept as separate classes)"
+BAD_IMAGE_ENTRY = "images entries without a whole-number id or a file_name (skipped)"
+SHARED_FILE = "images that share their file with another one (kept)"
+BAD_ANNOTATION = "annotations whose bbox is not a list of four numbers (skipped)"
+UNKNOWN_IMAGE = "annotations of an image_id that is not listed (skipped)"
+UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
+ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
+REPEATED_ID = "annotations whose id stands before (renumbered)"
+BAD_AREA = "annotations whose area is not a number of at least 0 (width * height taken)"
+
+
+def read_coco(config: DataConfig, split: str) -> AnnotationTable:
+    """Read one split.
+
+    Boxes are ``[left, top, width, height]`` in pixels, with (0, 0) the corner of the image, not the centre of a pixel.
+    Classes are ordered by category id, or are those of ``config.names`` in that order. A missing ``iscrowd`` is 0, a
+    missing ``area`` is width * height, a missing image size is the file's. Damaged images and annotations are skipped
+    and counted in the table's ``problems``.
+
+    Args:
+        config: the data set.
+        split: a key of ``config.splits``.
+
+    Raises:
+        InputError: the annotation file is missing, not JSON or not COCO's format, image ids stand twice, a file name
+            leads out of the images' folder, or no image can be used.
+    """
+    path = find_file(config, config.splits[split].annotations)
+    folder = find_folder(config, config.splits[split].images).resolve()
+    content = _load(path)
+    problems = Problems()
+    names, category_ids, ignored_ids = _categories(content, config.names, path, problems)
+    image_ids, paths, declared_hw = _images(content["images"], folder, path, problems)
+    sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}")
+
+    columns = _Annotations(content.get("annotations", []), problems)
+    rows = columns.rows(image_ids, problems)
+    labels = columns.labels(category_ids, ignored_ids, problems)
+    keep = (rows >= 0) & (labels >= 0)
+    keep[keep] = is_good[rows[keep]]  # what belongs to a skipped image goes with it
+    columns, rows, labels = columns.select(keep), rows[keep], labels[keep]
+
+    keep = check_boxes(columns.boxes_xywh_px, sizes_hw[rows], columns.describe, problems)
+    columns, rows, labels = columns.select(keep), rows[keep], labels[keep]
+    report_repeated(columns.boxes_xywh_px, rows, labels, columns.describe, problems)
+    areas = columns.areas(problems)
+
+    order = np.argsort(rows, kind="stable")
+    xywh = columns.boxes_xywh_px[order]
+    return AnnotationTable(
+        image_paths=encode_paths([p for p, good in zip(paths, is_good, strict=True) if good]),
+        image_ids=image_ids[is_good],
+        has_own_ids=True,
+        sizes_hw=sizes_hw[is_good],
+        box_offsets=offsets_of(np.bincount(rows, minlength=len(paths))[is_good]),
+        boxes_xyxy_px=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        labels=labels[order],
+        is_crowd=columns.is_crowd[order],
+        areas=areas[order],
+        names=names,
+        category_ids=category_ids,
+        is_labelled="annotations" in content,
+        problems=problems,
+        boxes_xywh_px=xywh,
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise InputError(f"{path}: has {size / 1e9:.1f} GB; at most {MAX_FILE_BYTES / 1e9:.0f} GB is read: split it")
+    try:
+        content = json.loads(path.read_bytes(), object_hook=_without_segmentation)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply to be a COCO annotation file") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON: {error}") from None
+    if isinstance(content, list):
+        raise InputError(f"{path}: is a list, as detection results are; an annotation file has images and categories")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is not a COCO annotation file: must be a mapping with images and categories")
+    for key in ("images", "categories", "annotations"):
+        if key not in content and key != "annotations":
+            found = ", ".join(sorted(content)[:10]) or "nothing"
+            raise InputError(f"{path}: is not a COCO annotation file: {key!r} is missing, found {found}")
+        if not isinstance(content.get(key, []), list):
+            raise InputError(f"{path}: is not a COCO annotation file: {key!r} must be a list")
+    if not content["images"]:
+        raise InputError(f"{path}: lists no images")
+    return content
+
+
+def _without_segmentation(item: dict[str, Any]) -> dict[str, Any]:
+    """Outlines are most of a COCO file and not needed: dropped while parsing, they never fill the memory."""
+    item.pop("segmentation", None)
+    return item
+
+
+def _categories(
+    content: dict[str, Any], wanted: tuple[str, ...] | None, path: Path, problems: Problems
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Class names in index order, their category ids (K,) int64, and the ids of categories that are not wanted."""
+    by_id: dict[int, str] = {}
+    for entry in content["categories"]:
+        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        if number is None or not _is_whole(number) or not isinstance(name, str):
+            raise InputError(f"{path}: categories: {str(entry)[:80]!r} has no whole-number id or no name")
+        if number in by_id:
+            raise InputError(f"{path}: categories: id {number} stands twice ({by_id[number]!r} and {name!r})")
+        by_id[number] = name
+    if not by_id:
+        raise InputError(f"{path}: categories: is empty")
+    names = [by_id[number] for number in sorted(by_id)]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    for name in repeated:
+        problems.add(SHARED_NAME, name)
+    if wanted is None:
+        return tuple(names), np.array(sorted(by_id), np.int64), np.zeros(0, np.int64)
+    by_name = {name: number for number, name in by_id.items()}
+    unknown = [name for name in wanted if name not in by_name]
+    if unknown:
+        raise InputError(f"names: {unknown[0]!r} is no category of {path}{did_you_mean(unknown[0], by_name)}")
+    ambiguous = set(wanted) & set(repeated)
+    if ambiguous:
+        raise InputError(f"names: {min(ambiguous)!r} is the name of several categories of {path}; rename one")
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"names: a class stands twice in {', '.join(wanted)}")
+    ignored = [number for number, name in by_id.items() if name not in wanted]
+    return wanted, np.array([by_name[name] for name in wanted], np.int64), np.array(ignored, np.int64)
+
+
+def _images(
+    entries: list[Any], folder: Path, where: Path, problems: Problems
+) -> tuple[np.ndarray, list[Path], np.ndarray]:
+    """Image ids (N,) int64, files, and declared height and width (N, 2) int64 (0 where there is none)."""
+    ids, paths, sizes = [], [], []
+    for entry in entries:
+        is_usable = isinstance(entry, dict) and _is_whole(entry.get("id")) and isinstance(entry.get("file_name"), str)
+        if not is_usable:
+            problems.add(BAD_IMAGE_ENTRY, str(entry)[:80])
+            continue
+        ids.append(int(entry["id"]))
+        paths.append(path_inside(folder, entry["file_name"], str(where)))
+        sizes.append([int(v) if _is_whole(v) else 0 for v in (entry.get("height"), entry.get("width"))])
+    if not ids:
+        raise InputError(f"{where}: no entry of 'images' has a whole-number id and a file_name: {str(entries[0])[:80]}")
+    id_counts = Counter(ids)
+    if len(id_counts) < len(ids):
+        repeated = [number for number, count in id_counts.items() if count > 1]
+        raise InputError(
+            f"{where}: {len(repeated)} image ids stand twice, such as {repeated[0]}; each image needs its own"
+        )
+    for path, count in Counter(paths).items():
+        if count > 1:
+            problems.add(SHARED_FILE, path.name)
+    return np.array(ids, np.int64), paths, np.array(sizes, np.int64)
+
+
+class _Annotations:
+    """The columns of the ``annotations`` list as arrays; entries without a readable bbox are left out and counted.
+
+    Args:
+        entries: the list of the file.
+        problems: gets what is wrong.
+
+    Attributes:
+        boxes_xywh_px: (M, 4) float64.
+        is_crowd: (M,) bool.
+    """
+
+    def __init__(self, entries: list[Any], problems: Problems) -> None:
+        good = []
+        for entry in entries:
+            box = entry.get("bbox") if isinstance(entry, dict) else None
+            if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box):
+                good.append(entry)
+            else:
+                problems.add(BAD_ANNOTATION, str(entry)[:80])
+        self._ids = [entry.get("id") for entry in good]
+        self._image_ids = _whole_numbers([entry.get("image_id") for entry in good])
+        self._category_ids = _whole_numbers([entry.get("category_id") for entry in good])
+        self._areas = [entry.get("area") for entry in good]
+        self.boxes_xywh_px = np.array([_floats(entry["bbox"]) for entry in good], np.float64).reshape(-1, 4)
+        self.is_crowd = np.array([entry.get("iscrowd") == 1 for entry in good], bool)
+        self._report_ids(problems)
+
+    def select(self, keep: np.ndarray) -> _Annotations:
+        """The annotations where ``keep`` (M,) bool is True."""
+        chosen = object.__new__(_Annotations)
+        chosen._ids = [number for number, kept in zip(self._ids, keep, strict=True) if kept]
+        chosen._areas = [area for area, kept in zip(self._areas, keep, strict=True) if kept]
+        chosen._image_ids, chosen._category_ids = self._image_ids[keep], self._category_ids[keep]
+        chosen.boxes_xywh_px, chosen.is_crowd = self.boxes_xywh_px[keep], self.is_crowd[keep]
+        return chosen
+
+    def describe(self, index: int) -> str:
+        return f"annotation {self._ids[index]} of image {self._image_ids[index]}"
+
+    def rows(self, image_ids: np.ndarray, problems: Problems) -> np.ndarray:
+        """(M,) index of each annotation's image in ``image_ids``, -1 where it is not listed."""
+        rows = _index_of(self._image_ids, image_ids)
+        for index in np.flatnonzero(rows < 0).tolist():
+            problems.add(UNKNOWN_IMAGE, self.describe(index))
+        return rows
+
+    def labels(self, category_ids: np.ndarray, ignored_ids: np.ndarray, problems: Problems) -> np.ndarray:
+        """(M,) class index; -1 where the category is not wanted (``ignored_ids``) or, counted, not listed."""
+        labels = _index_of(self._category_ids, category_ids)
+        for index in np.flatnonzero((labels < 0) & ~np.isin(self._category_ids, ignored_ids)).tolist():
+            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {self._category_ids[index]}")
+        return labels
+
+    def areas(self, problems: Problems) -> np.ndarray:
+        """(M,) float64 areas in pixels, width * height where the file has none."""
+        areas = self.boxes_xywh_px[:, 2] * self.boxes_xywh_px[:, 3]
+        for index, area in enumerate(self._areas):
+            if type(area) in (int, float) and 0 <= area <= 1e300:
+                areas[index] = area
+            elif area is not None:
+                problems.add(BAD_AREA, f"{self.describe(index)}: {str(area)[:40]}")
+        return areas
+
+    def _report_ids(self, problems: Problems) -> None:
+        seen = set()
+        for index, number in enumerate(self._ids):
+            if type(number) is int and number == 0:
+                problems.add(ZERO_ID, self.describe(index))
+            if isinstance(number, (int, str)):
+                if number in seen:
+                    problems.add(REPEATED_ID, self.describe(index))
+                seen.add(number)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a JSON value is a whole number that fits int64; pandas writes 7 as 7.0, which is one too."""
+    return type(value) in (int, float) and abs(value) < 2**63 and int(value) == value
+
+
+def _whole_numbers(values: list[Any]) -> np.ndarray:
+    """(M,) int64; the smallest int64 stands for what is not a whole number (``_is_whole`` excludes it)."""
+    nothing = np.iinfo(np.int64).min
+    return np.array([int(value) if _is_whole(value) else nothing for value in values], np.int64)
+
+
+def _floats(values: list[int | float]) -> list[float]:
+    """The numbers as floats; whole numbers beyond the range of float become infinite."""
+    try:
+        return [float(value) for value in values]
+    except OverflowError:
+        return [float("inf")] * len(values)
+
+
+def _index_of(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """(M,) int64 position of each value in ``allowed`` (distinct, any order), -1 where it is not there."""
+    order = np.argsort(allowed)
+    positions = np.minimum(np.searchsorted(allowed[order], values), len(allowed) - 1)
+    candidates = order[positions]
+    return np.where(allowed[candidates] == values, candidates, -1)

@@ -1,0 +1,47 @@
+"""A data config's split as an ``AnnotationTable``, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from detect.config.schema import DataConfig
+from detect.data.annotations import AnnotationTable
+from detect.data.coco import read_coco
+from detect.data.shapes import generate_shapes
+from detect.data.voc import read_voc
+from detect.errors import InputError, did_you_mean
+from detect.runtime.logs import LOGGER
+
+READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {"coco": read_coco, "voc": read_voc}
+"""Reader of each annotation format of ``DataConfig.format``."""
+
+GENERATORS: dict[str, Callable[[Path], None]] = {"shapes": generate_shapes}
+"""Maker of each data set of ``DataConfig.generate``."""
+
+
+def open_split(config: DataConfig, split: str, strict: bool = False) -> AnnotationTable:
+    """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
+
+    Args:
+        config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if there
+            is no such folder.
+        split: a key of ``config.splits``.
+        strict: refuse a split with any problem instead.
+
+    Raises:
+        InputError: the split is unknown, unusable, or, with ``strict``, not free of problems.
+    """
+    if split not in config.splits:
+        raise InputError(f"{config.name}: there is no split {split!r}{did_you_mean(split, config.splits)}")
+    root = Path(config.root)
+    if config.generate is not None and not root.exists():
+        LOGGER.info("%s: generating the data set in %s", config.name, root)
+        GENERATORS[config.generate](root)
+    table = READERS[config.format](config, split)
+    summary = table.problems.summary()
+    if strict and summary:
+        raise InputError(f"{config.name} {split}: refused, because --strict was asked for: {' | '.join(summary)}")
+    for line in summary:
+        LOGGER.warning("%s %s: %s", config.name, split, line)
+    return table

@@ -1,0 +1,375 @@
+"""Reading images from files that may be anything, and writing them.
+
+Every image of the toolkit comes through here: RGB, uint8, (H, W, 3), turned as its EXIF orientation says. JPEG is
+decoded by OpenCV, because it is the hot path of training; everything else by Pillow, which is a little slower, stricter
+about damage and silent on standard error.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import threading
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from detect.errors import InputError
+from detect.runtime.files import atomic_path
+
+MAX_PIXELS = 178_956_970
+"""Larger images are refused before they are decoded. Pillow refuses from here on, too."""
+
+MAX_FILE_BYTES = 2**30
+"""Larger files are refused unread: the largest allowed image is half of that uncompressed."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+"""File names that folders of images are searched for, lower case."""
+
+_PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+_HEAD_BYTES, _TAIL_BYTES = 64 * 1024, 4 * 1024
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_TAG_BITS_PER_SAMPLE, _TAG_ORIENTATION = 258, 274
+_WARNINGS_LOCK = threading.Lock()
+
+# What Pillow raises for damaged files, found by mutating real ones; it has no common base class.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    AttributeError,
+    ZeroDivisionError,
+    NotImplementedError,
+    struct.error,
+    MemoryError,
+    UserWarning,
+)
+
+
+class ImageError(InputError):
+    """An image that cannot be used, told in one line."""
+
+
+class ImageHeader(NamedTuple):
+    """What the first bytes of a file say about its image.
+
+    Args:
+        size_hw: height and width as shown, so after the EXIF rotation.
+        orientation: the EXIF orientation, 1 (upright) to 8; 5 to 8 swap height and width.
+    """
+
+    size_hw: tuple[int, int]
+    orientation: int
+
+
+class _Stream(NamedTuple):
+    """A JPEG or PNG header that was parsed here.
+
+    Args:
+        stored_hw: height and width as stored, before the EXIF rotation.
+        orientation: EXIF orientation, 1 to 8.
+        data_start: offset of the compressed data; the end marker comes after it.
+        end_marker: the bytes that only a complete file has after ``data_start``.
+        is_plain_jpeg: OpenCV decodes it faithfully: 8 bits, 1 or 3 channels, Huffman coded.
+    """
+
+    stored_hw: tuple[int, int]
+    orientation: int
+    data_start: int
+    end_marker: bytes
+    is_plain_jpeg: bool
+
+    @property
+    def header(self) -> ImageHeader:
+        height, width = self.stored_hw
+        return ImageHeader((width, height) if self.orientation >= 5 else (height, width), self.orientation)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file.
+
+    Args:
+        path: JPEG, PNG, BMP, GIF, TIFF, WebP, PPM or PGM; of an animation the first frame is taken.
+
+    Returns:
+        (H, W, 3) uint8 RGB, EXIF orientation applied. An alpha channel is dropped; of 16 bits the high byte is kept
+        (value // 256), of other depths above 8 the eight highest bits.
+
+    Raises:
+        ImageError: the file is missing, truncated, damaged, not an image, or has more than ``MAX_PIXELS`` pixels.
+    """
+    with _open(path) as file:
+        return decode_image(file.read(), str(path))
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """Decode an image file's content, as ``read_image`` does.
+
+    Args:
+        data: the file's bytes.
+        where: what error messages call the image.
+
+    Raises:
+        ImageError: as ``read_image``.
+    """
+    stream = _parse(data, where)
+    if stream is None:
+        return _decode_by_pillow(data, where, None)
+    if data.rfind(stream.end_marker, stream.data_start) < 0:
+        raise _truncated(where)
+    if stream.end_marker == _PNG_END:
+        data = _without_metadata(data)
+    if not stream.is_plain_jpeg:
+        return _decode_by_pillow(data, where, stream.orientation)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ImageError(f"{where}: cannot be decoded: {error.err}") from None
+    if image is None:
+        return _decode_by_pillow(data, where, stream.orientation)
+    return _upright(image, stream.orientation)
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Size and orientation of an image file, without decoding it where its format allows.
+
+    JPEG and PNG are judged by their first and last bytes: the end marker of a complete file must be there. The other
+    formats have none, so they are decoded.
+
+    Raises:
+        ImageError: as ``read_image``, for all damage that is visible without decoding.
+    """
+    with _open(path) as file:
+        data = file.read(_HEAD_BYTES)
+        stream = _parse(data, str(path))
+        if stream is None or stream.data_start == len(data):  # the header is longer than usual, or not ours to parse
+            data += file.read()
+            stream = _parse(data, str(path))
+        if stream is None:
+            return _decode_header_by_pillow(data, str(path))
+        if not _ends_well(file, stream):
+            raise _truncated(str(path))
+        return stream.header
+
+
+def inspect_image(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as shown (EXIF applied), cheaply; see ``read_header``."""
+    return read_header(path).size_hw
+
+
+def write_image(path: Path, image_rgb: np.ndarray) -> None:
+    """Write an image atomically; JPEG with quality 95.
+
+    Args:
+        path: its suffix chooses the format.
+        image_rgb: (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: the suffix is none of a format that can be written.
+    """
+    if not cv2.haveImageWriter(f"image{path.suffix.lower()}"):
+        raise InputError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .jpg or .png")
+    encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))[1]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{path}: is not a file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageError(f"{path}: has {status.st_size / 2**30:.1f} GiB; at most {MAX_FILE_BYTES // 2**30} is read")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _truncated(where: str) -> ImageError:
+    return ImageError(f"{where}: is truncated (the end of the file is missing); copy it again")
+
+
+def _check_pixels(height: int, width: int, where: str) -> None:
+    if height < 1 or width < 1:
+        raise ImageError(f"{where}: has no pixels ({width} x {height})")
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{where}: has {width} x {height} pixels; allowed are {MAX_PIXELS}: scale it down or tile it")
+
+
+# ------------------------------------------------------------------------------------ JPEG and PNG headers
+
+
+def _parse(data: bytes, where: str) -> _Stream | None:
+    """The header of a JPEG or PNG; ``None`` for other formats and for a JPEG whose header goes on beyond ``data``."""
+    if not data:
+        raise ImageError(f"{where}: is empty")
+    if data.startswith(_JPEG_START):
+        stream = _parse_jpeg(data)
+    elif data.startswith(_PNG_START):
+        stream = _parse_png(data)
+    else:
+        return None
+    if stream is not None:
+        _check_pixels(*stream.stored_hw, where)
+    return stream
+
+
+def _parse_jpeg(data: bytes) -> _Stream | None:
+    """Walk the segments up to the first scan (ITU-T T.81, B.1 and B.2)."""
+    position, orientation, frame = 2, 0, None
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # these have no length
+            position += 2
+            continue
+        body = data[position + 4 : position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")]
+        if marker == 0xDA and frame is not None:
+            precision, height, width, channels, huffman = frame
+            is_plain = precision == 8 and channels in (1, 3) and huffman
+            return _Stream((height, width), orientation or 1, position, _JPEG_END, is_plain)
+        if marker in (0xD9, 0xDA):
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6:
+            frame = (*struct.unpack(">BHHB", body[:6]), marker <= 0xC2)
+        elif marker == 0xE1 and body.startswith(b"Exif\0\0") and not orientation:
+            orientation = _exif_orientation(body[6:])
+        position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
+    return None
+
+
+def _parse_png(data: bytes) -> _Stream | None:
+    """Walk the chunks up to the first image data (PNG 3rd edition, 5.3); ``eXIf`` behind it is not looked for."""
+    if data[12:16] != b"IHDR" or len(data) < 33:
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    position, orientation = 33, 1
+    while position + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        if kind == b"IDAT":
+            break
+        if kind == b"eXIf":
+            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+        position += 12 + length
+    return _Stream((height, width), orientation, min(position, len(data)), _PNG_END, is_plain_jpeg=False)
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """A PNG file with its critical chunks only: a damaged colour profile or a text bomb does not spoil the pixels."""
+    kept, position = [_PNG_START], len(_PNG_START)
+    while position + 12 <= len(png):
+        length, kind = struct.unpack(">I4s", png[position : position + 8])
+        if kind[:1].isupper():  # the case of the first letter says critical or ancillary (PNG 3rd edition, 5.4)
+            kept.append(png[position : position + 12 + length])
+        position += 12 + length
+    return b"".join(kept)
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    """The orientation in an EXIF block (a TIFF header and its first directory), else 1 (EXIF 2.32, 4.6)."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None or len(tiff) < 10:
+        return 1
+    start = int(struct.unpack(f"{order}I", tiff[4:8])[0])
+    if start + 2 > len(tiff):
+        return 1
+    count = struct.unpack(f"{order}H", tiff[start : start + 2])[0]
+    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, _, value = struct.unpack(f"{order}HHIH", tiff[entry : entry + 10])
+        if tag == _TAG_ORIENTATION:
+            return int(value) if kind == 3 and 1 <= value <= 8 else 1
+    return 1
+
+
+def _ends_well(file: BinaryIO, stream: _Stream) -> bool:
+    """Whether the end marker follows the compressed data: looked for in the last bytes, then (trailers) everywhere."""
+    size = file.seek(0, 2)
+    file.seek(max(stream.data_start, size - _TAIL_BYTES))
+    if stream.end_marker in file.read():
+        return True
+    file.seek(stream.data_start)
+    return stream.end_marker in file.read()
+
+
+# ------------------------------------------------------------------------------------------ everything else
+
+
+def _decode_by_pillow(data: bytes, where: str, orientation: int | None) -> np.ndarray:
+    """Decode by Pillow; ``orientation`` None means: as Pillow finds it."""
+    try:
+        with _open_by_pillow(data) as opened:
+            _check_pixels(opened.height, opened.width, where)
+            pixels = _to_rgb(opened, where)
+            if orientation is None:  # asked after loading: Pillow's TIFF reader turns the pixels itself, then says 1
+                orientation = _pillow_orientation(opened)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"{where}: has too many pixels; allowed are {MAX_PIXELS}: scale it down or tile it") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{where}: is not an image, or damaged; read are {', '.join(_PILLOW_FORMATS)}") from None
+    except _PILLOW_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{where}: cannot be decoded: {reason}") from None
+    return _upright(pixels, orientation)
+
+
+def _decode_header_by_pillow(data: bytes, where: str) -> ImageHeader:
+    height, width = _decode_by_pillow(data, where, None).shape[:2]
+    with _open_by_pillow(data) as opened:
+        return ImageHeader((height, width), _pillow_orientation(opened))
+
+
+def _open_by_pillow(data: bytes) -> Image.Image:
+    """Read the header only, without Pillow's warnings of large images (our limit is the larger one)."""
+    with _WARNINGS_LOCK, warnings.catch_warnings():  # the filters belong to the process: one thread at a time
+        warnings.simplefilter("ignore")
+        return Image.open(BytesIO(data), formats=_PILLOW_FORMATS)
+
+
+def _pillow_orientation(image: Image.Image) -> int:
+    found = image.getexif().get(_TAG_ORIENTATION, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
+    """(H, W, 3) uint8 as stored; more than 8 bits a channel keep their highest eight."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        tags = getattr(image, "tag_v2", {})
+        bits = int(np.ravel(tags.get(_TAG_BITS_PER_SAMPLE, 16))[0])
+        grey = np.clip(np.asarray(image).astype(np.int64) >> (bits - 8), 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{where}: has 32 bits a channel; convert it to 8 or 16 bits")
+    image.load()
+    image.info.pop("transparency", None)  # the alpha is dropped, so that no conversion has to interpret it
+    return np.asarray(image.convert("RGB"))
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The image turned as its EXIF orientation asks (EXIF 2.32, 4.6.4: where row 0 and column 0 are shown)."""
+    if orientation in (5, 7):
+        image = cv2.transpose(image)
+        orientation = 3 if orientation == 7 else 1
+    if orientation in (2, 4):
+        return cv2.flip(image, 1 if orientation == 2 else 0)
+    turns = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
+    return cv2.rotate(image, turns[orientation]) if orientation in turns else image

@@ -1,0 +1,89 @@
+"""Bringing an image to the network: scale, put in the top left corner, pad right and below; and the way back.
+
+Letters: B images of a batch, H W pixels, N boxes. Coordinates are continuous: pixel i covers [i, i + 1], so the whole
+image is the box (0, 0, W, H) and a resize multiplies coordinates, with no half-pixel shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from detect.structures import Letterbox
+
+PAD_VALUE = 114
+"""Grey level of everything that is not image (ImageNet's mean is (124, 116, 104)): about zero after normalisation."""
+
+STRIDE = 32
+"""Network inputs are multiples of this: the coarsest level sees 32 x 32 pixels as one cell."""
+
+
+def letterbox(image_rgb: np.ndarray, image_size: int) -> tuple[np.ndarray, Letterbox]:
+    """Scale an image so that its long side is ``image_size``. Nothing is padded here.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        image_size: pixels of the long side afterwards.
+
+    Returns:
+        The scaled image, (h, w, 3) uint8 with max(h, w) = ``image_size`` (the same array if the size is right already),
+        and how it was placed.
+    """
+    height, width = image_rgb.shape[:2]
+    new_height, new_width = letterboxed_hw((height, width), image_size)
+    placement = Letterbox((new_width / width, new_height / height), (height, width))
+    if (new_height, new_width) == (height, width):
+        return image_rgb, placement
+    # Averaging over areas keeps small objects when shrinking; linear sampling would skip pixels.
+    interpolation = cv2.INTER_AREA if new_height * new_width < height * width else cv2.INTER_LINEAR
+    resized = cv2.resize(image_rgb, (new_width, new_height), interpolation=interpolation)
+    return resized, placement
+
+
+def letterboxed_hw(image_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
+    """Height and width after ``letterbox``; no side is ever less than 1 pixel."""
+    height, width = image_hw
+    scale = image_size / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def letterbox_boxes(boxes_xyxy_px: np.ndarray, placement: Letterbox) -> np.ndarray:
+    """Boxes (N, 4) in original-image pixels to network-input pixels, clipped to the image."""
+    height, width = placement.image_hw
+    clipped = np.clip(boxes_xyxy_px, 0, np.array([width, height, width, height], dtype=np.float64))
+    return clipped * np.array([*placement.scale_xy, *placement.scale_xy])
+
+
+def unletterbox(boxes_xyxy_px: np.ndarray, placement: Letterbox) -> np.ndarray:
+    """Boxes (N, 4) in network-input pixels to original-image pixels, clipped to the image."""
+    height, width = placement.image_hw
+    boxes = boxes_xyxy_px / np.array([*placement.scale_xy, *placement.scale_xy], dtype=boxes_xyxy_px.dtype)
+    return np.clip(boxes, 0, np.array([width, height, width, height], dtype=boxes.dtype))
+
+
+def pad_batch(
+    images: Sequence[np.ndarray], multiple: int = STRIDE, shape_hw: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Images of different sizes in one array, each in the top left corner.
+
+    Args:
+        images: at least one (h, w, 3) uint8.
+        multiple: height and width of the result are multiples of it.
+        shape_hw: height and width of the result; default, the smallest multiples that hold every image.
+
+    Returns:
+        (B, H, W, 3) uint8, ``PAD_VALUE`` right of and below each image.
+    """
+    if shape_hw is None:
+        height = max(image.shape[0] for image in images)
+        width = max(image.shape[1] for image in images)
+        shape_hw = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    batch = np.empty((len(images), *shape_hw, 3), dtype=np.uint8)
+    for place, image in zip(batch, images, strict=True):
+        height, width = image.shape[:2]
+        place[:height, :width] = image
+        place[height:] = PAD_VALUE
+        place[:height, width:] = PAD_VALUE
+    return batch

@@ -1,0 +1,321 @@
+"""Loaders: annotation tables to batches, by worker processes, reproducibly.
+
+The main process decides which images make which sample (``detect.data.sampling``); a sample is then a pure function of
+its request and the seed, so the number of workers changes the speed and nothing else.
+Letters: B images of a batch, S side of the square network input, M targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from detect.config.schema import AugmentConfig, TrainConfig
+from detect.data.albumentations_stage import AlbumentationsStage
+from detect.data.annotations import AnnotationTable
+from detect.data.cache import ImageFiles, ImageStore, RecentImages, build_cache
+from detect.data.color import random_hsv
+from detect.data.geometry import (
+    Sample,
+    flip_left_right,
+    flip_up_down,
+    moves,
+    random_matrix,
+    rotate90,
+    warp,
+    worth_learning,
+)
+from detect.data.images import ImageError
+from detect.data.letterbox import PAD_VALUE, letterbox_boxes, letterboxed_hw, pad_batch
+from detect.data.mixing import cutmix, mixup
+from detect.data.mosaic import Tile, mosaic4, mosaic9, single
+from detect.data.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
+from detect.errors import InputError
+from detect.runtime.logs import LOGGER
+from detect.runtime.seeding import generator
+from detect.structures import Batch, Letterbox, Targets
+
+Failure = tuple[int, str]
+"""Row of an image that could not be read, and why."""
+
+
+class Loaded(NamedTuple):
+    """What a worker sends back.
+
+    Args:
+        batch: None if no image of it could be read.
+        failures: the images that could not be read.
+    """
+
+    batch: Batch | None
+    failures: tuple[Failure, ...]
+
+
+class TrainingSamples(Dataset[Loaded]):
+    """Makes augmented samples from requests; lives in the workers.
+
+    Args:
+        table: the training split.
+        store: its letterboxed images.
+        image_size: S.
+        augment: the augmentation.
+        seed: the run's.
+    """
+
+    def __init__(
+        self, table: AnnotationTable, store: ImageStore, image_size: int, augment: AugmentConfig, seed: int
+    ) -> None:
+        self.table = table
+        self.store = store
+        self.image_size = image_size
+        self.augment = augment
+        self.seed = seed
+        self.stage = AlbumentationsStage(augment.albumentations, image_size) if augment.albumentations else None
+
+    def __getitem__(self, requests: Sequence[SampleRequest]) -> Loaded:
+        failures: list[Failure] = []
+        samples = [self.sample(request, failures) for request in requests]
+        images = torch.from_numpy(np.stack([sample.image_rgb for sample in samples]))
+        targets = _targets([(sample.boxes_xyxy_px, sample.labels) for sample in samples])
+        rows = torch.tensor([request.tiles[0] for request in requests])
+        return Loaded(Batch(images, targets, rows), tuple(failures))
+
+    def sample(self, request: SampleRequest, failures: list[Failure]) -> Sample:
+        """One augmented sample: (S, S, 3) with its boxes. Images that cannot be read are appended to ``failures``."""
+        rng = generator(SAMPLE_STREAM, self.seed, request.epoch, request.position)
+        sample = self._placed(rng, request.tiles, failures)
+        if request.mix != "none":
+            mix = mixup if request.mix == "mixup" else cutmix
+            sample = mix(rng, sample, self._placed(rng, request.second, failures))
+        image = random_hsv(rng, self.augment, sample.image_rgb)
+        sample = Sample(image, sample.boxes_xyxy_px, sample.labels)
+        sample = self._turned(rng, sample)
+        return self.stage(rng, sample) if self.stage else sample
+
+    def _placed(self, rng: np.random.Generator, rows: Sequence[int], failures: list[Failure]) -> Sample:
+        """A single image, or a mosaic, warped to S x S."""
+        tiles = [self._tile(row, failures) for row in rows]
+        if len(tiles) == 1:
+            if not moves(self.augment):
+                return self._unmoved(tiles[0])
+            scene = single(tiles[0])
+        else:
+            scene = (mosaic4 if len(tiles) == 4 else mosaic9)(rng, tiles, self.image_size)
+        return warp(scene, random_matrix(rng, self.augment, scene, self.image_size), self.image_size)
+
+    def _unmoved(self, tile: Tile) -> Sample:
+        """The image in the top left corner, exactly as in evaluation."""
+        image = pad_batch([tile.image_rgb], shape_hw=(self.image_size, self.image_size))[0]
+        keep = worth_learning(tile.boxes_xyxy_px, tile.boxes_xyxy_px)
+        return Sample(image, tile.boxes_xyxy_px[keep], tile.labels[keep])
+
+    def _turned(self, rng: np.random.Generator, sample: Sample) -> Sample:
+        left_right, up_down, quarter = rng.random(3) < (
+            self.augment.flip_left_right,
+            self.augment.flip_up_down,
+            self.augment.rotate90,
+        )
+        turns = int(rng.integers(1, 4))
+        if left_right:
+            sample = flip_left_right(sample)
+        if up_down:
+            sample = flip_up_down(sample)
+        return rotate90(sample, turns) if quarter else sample
+
+    def _tile(self, row: int, failures: list[Failure]) -> Tile:
+        """A letterboxed image with its boxes, without crowd regions; a grey one without boxes if it cannot be read."""
+        placement = _placement(self.table, row, self.image_size)
+        try:
+            image = self.store.read(row)
+        except ImageError as error:
+            failures.append((row, str(error)))
+            grey_hw = letterboxed_hw(placement.image_hw, self.image_size)
+            grey = np.full((*grey_hw, 3), PAD_VALUE, dtype=np.uint8)
+            return Tile(grey, np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
+        boxes, labels, is_crowd = self.table.boxes(row)
+        return Tile(image, letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd])
+
+
+class TrainingLoader:
+    """Shuffled, augmented batches of S x S images.
+
+    The last batch of an epoch is dropped if it is not full, unless it is the only one. Worker processes are kept
+    between epochs.
+
+    Args:
+        table: the training split.
+        config: the recipe; used are ``batch_size``, ``image_size``, ``epochs``, ``seed``, ``workers``, ``cache`` and
+            ``augment``.
+        cache_folder: where ``cache: disk`` keeps its file.
+
+    Raises:
+        InputError: nothing to train on, augmentation that cannot be, or a cache that does not fit.
+    """
+
+    def __init__(self, table: AnnotationTable, config: TrainConfig, cache_folder: Path | None = None) -> None:
+        _check(table, config)
+        self.table = table
+        self.unreadable: dict[int, str] = {}
+        """Row to reason, of the images that could not be read so far."""
+        files = ImageFiles(table, config.image_size)
+        store: ImageStore
+        if config.cache == "none":
+            store = RecentImages(files, _num_remembered(config.workers))
+        else:
+            store = build_cache(files, config.cache, cache_folder)
+        samples = TrainingSamples(table, store, config.image_size, config.augment, config.seed)
+        self._order = TrainingOrder(len(table), config.batch_size, config.epochs, config.augment, config.seed)
+        self._loader = _data_loader(samples, self._order, config.workers, keep_workers=True)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0; a pure function of the table, the config and ``number``."""
+        self._order.epoch = number
+        for batch, failures in self._loader:
+            _report(failures, self.unreadable, "is replaced by grey in training")
+            yield batch
+
+
+class EvaluationSamples(Dataset[Loaded]):
+    """Letterboxes images and puts them into rectangular batches; lives in the workers.
+
+    Args:
+        table: the split.
+        image_size: pixels of the long side.
+    """
+
+    def __init__(self, table: AnnotationTable, image_size: int) -> None:
+        self.table = table
+        self.image_size = image_size
+        self.files = ImageFiles(table, image_size)
+
+    def __getitem__(self, rows: Sequence[int]) -> Loaded:
+        images: dict[int, np.ndarray] = {}
+        failures: list[Failure] = []
+        for row in rows:
+            try:
+                images[row] = self.files.read(row)
+            except ImageError as error:
+                failures.append((row, str(error)))
+        if not images:
+            return Loaded(None, tuple(failures))
+        placements = [_placement(self.table, row, self.image_size) for row in images]
+        targets = _targets([self._targets_of(row, at) for row, at in zip(images, placements, strict=True)])
+        padded = torch.from_numpy(pad_batch(list(images.values())))
+        return Loaded(Batch(padded, targets, torch.tensor(list(images)), placements), tuple(failures))
+
+    def _targets_of(self, row: int, placement: Letterbox) -> tuple[np.ndarray, np.ndarray]:
+        boxes, labels, is_crowd = self.table.boxes(row)
+        return letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd]
+
+
+class EvaluationLoader:
+    """Rectangular batches of a split, each image once, images of like shape together.
+
+    ``Batch.rows`` tells which image is which, ``Batch.letterboxes`` how to bring boxes back. Targets are without crowd
+    regions. Images that cannot be read are left out, reported once, and listed in ``unreadable``.
+    """
+
+    def __init__(self, table: AnnotationTable, image_size: int, batch_size: int, workers: int) -> None:
+        self.unreadable: dict[int, str] = {}
+        """Row to reason, of the images that could not be read so far."""
+        self._batches = _rectangular_batches(table, batch_size)
+        self._loader = _data_loader(EvaluationSamples(table, image_size), self._batches, workers, keep_workers=False)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch, failures in self._loader:
+            _report(failures, self.unreadable, "is left out")
+            if batch is not None:
+                yield batch
+
+
+def build_evaluation_loader(table: AnnotationTable, image_size: int, batch_size: int, workers: int) -> EvaluationLoader:
+    """A loader for evaluation and prediction.
+
+    Args:
+        table: the split; it need not be labelled.
+        image_size: pixels of the long side.
+        batch_size: images per batch; the last may have fewer.
+        workers: processes; 0 loads in this one.
+    """
+    return EvaluationLoader(table, image_size, batch_size, workers)
+
+
+def _rectangular_batches(table: AnnotationTable, batch_size: int) -> list[tuple[int, ...]]:
+    """Rows by height / width, cut into batches: wide images first, so that a batch needs little padding."""
+    rows = np.argsort(table.sizes_hw[:, 0] / table.sizes_hw[:, 1], kind="stable").tolist()
+    return [tuple(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
+
+
+def _placement(table: AnnotationTable, row: int, image_size: int) -> Letterbox:
+    """What ``letterbox`` says about the image, without the image."""
+    height, width = table.sizes_hw[row].tolist()
+    new_height, new_width = letterboxed_hw((height, width), image_size)
+    return Letterbox((new_width / width, new_height / height), (height, width))
+
+
+def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]]) -> Targets:
+    """(boxes, labels) of each image of a batch as one flat list."""
+    counts = [len(labels) for _, labels in per_image]
+    return Targets(
+        torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
+        torch.from_numpy(np.concatenate([labels for _, labels in per_image])),
+        torch.from_numpy(np.concatenate([boxes for boxes, _ in per_image]).astype(np.float32)),
+    )
+
+
+def _data_loader(samples: Dataset[Loaded], batches: object, workers: int, keep_workers: bool) -> DataLoader[Loaded]:
+    return DataLoader(
+        samples,
+        sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do
+        batch_size=None,  # each element is a whole batch already
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        persistent_workers=keep_workers and workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # its own, so that loading leaves the global random state alone
+    )
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism
+
+
+def _num_remembered(workers: int) -> int:
+    """Images that one process remembers: its lanes' windows, and half as much again for what lies between."""
+    return -(-LANES // max(1, workers)) * WINDOW * 3 // 2
+
+
+def _report(failures: Sequence[Failure], reported: dict[int, str], consequence: str) -> None:
+    for row, reason in failures:
+        if row not in reported:
+            reported[row] = reason
+            LOGGER.warning("%s; the image %s", reason, consequence)
+
+
+def _check(table: AnnotationTable, config: TrainConfig) -> None:
+    if not table.is_labelled:
+        raise InputError("the training split has no annotations; there is nothing to learn from")
+    if len(table) == 0:
+        raise InputError("the training split has no images; look at the paths in the data config")
+    if config.augment.mixup + config.augment.cutmix > 1:
+        raise InputError(
+            f"augment: mixup {config.augment.mixup:g} and cutmix {config.augment.cutmix:g} exclude each other, so "
+            "together they must be at most 1"
+        )

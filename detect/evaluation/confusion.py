@@ -1,0 +1,86 @@
+"""Which classes are taken for which.
+
+Letters: K classes, N detections and M objects of one image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from detect.data.annotations import AnnotationTable
+from detect.evaluation.coco import FoundBoxes
+
+SCORE = 0.25
+"""Detections below are not counted: the score at which predictions are shown by default."""
+
+IOU = 0.5
+"""Least overlap of a detection with its object."""
+
+
+def confusion_matrix(table: AnnotationTable, found: FoundBoxes) -> np.ndarray:
+    """Count pairs of true and predicted class.
+
+    In each image, detections of at least ``SCORE`` take, best score first, the object that they overlap most among
+    those that are still free, whatever its class, if the IoU is at least ``IOU``. Detections that lie by half in a
+    crowd region and match no object are not counted.
+
+    Args:
+        table: the ground truth.
+        found: the detections in its images.
+
+    Returns:
+        (K + 1, K + 1) int64, rows true class, columns predicted class. The last row counts detections of nothing
+        (background), the last column objects that were missed.
+    """
+    background = len(table.names)
+    matrix = np.zeros((background + 1, background + 1), dtype=np.int64)
+    counted = found.scores >= SCORE
+    corners = np.concatenate(
+        [found.boxes_xywh_px[:, :2], found.boxes_xywh_px[:, :2] + found.boxes_xywh_px[:, 2:]], axis=1
+    )
+    limits = np.searchsorted(found.rows, np.arange(len(table) + 1))
+    for row in range(len(table)):
+        here = np.flatnonzero(counted[limits[row] : limits[row + 1]]) + limits[row]
+        boxes, labels, is_crowd = table.boxes(row)
+        object_of = match(corners[here], boxes[~is_crowd])
+        objects = labels[~is_crowd]
+        true = np.where(object_of >= 0, np.append(objects, background)[object_of], background)
+        keep = (object_of >= 0) | ~_in_crowd(corners[here], boxes[is_crowd])
+        np.add.at(matrix, (true[keep], found.labels[here][keep]), 1)
+        missed = np.setdiff1d(np.arange(len(objects)), object_of)
+        np.add.at(matrix, (objects[missed], background), 1)
+    return matrix
+
+
+def match(found_xyxy: np.ndarray, objects_xyxy: np.ndarray) -> np.ndarray:
+    """Greedy matching.
+
+    Args:
+        found_xyxy: (N, 4) detections, best score first.
+        objects_xyxy: (M, 4) objects in the same frame.
+
+    Returns:
+        (N,) int64, the object of each detection, -1 for none.
+    """
+    object_of = np.full(len(found_xyxy), -1, dtype=np.int64)
+    if not len(objects_xyxy):
+        return object_of
+    overlaps = box_iou(torch.from_numpy(found_xyxy), torch.from_numpy(objects_xyxy)).numpy()
+    for detection, overlap in enumerate(overlaps):
+        best = int(overlap.argmax())
+        if overlap[best] >= IOU:
+            object_of[detection] = best
+            overlaps[:, best] = -1.0  # taken
+    return object_of
+
+
+def _in_crowd(found_xyxy: np.ndarray, crowds_xyxy: np.ndarray) -> np.ndarray:
+    """(N,) bool: half of the detection lies in one crowd region, which is how COCO measures overlap with crowds."""
+    left_top = np.maximum(found_xyxy[:, None, :2], crowds_xyxy[None, :, :2])
+    right_bottom = np.minimum(found_xyxy[:, None, 2:], crowds_xyxy[None, :, 2:])
+    shared = (right_bottom - left_top).clip(min=0).prod(axis=2)
+    area = (found_xyxy[:, 2:] - found_xyxy[:, :2]).prod(axis=1)
+    inside: np.ndarray = (shared >= IOU * area[:, None]).any(axis=1)
+    return inside

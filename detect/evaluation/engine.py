@@ -1,0 +1,180 @@
+"""Evaluation of a model on a split: used by the tools, and by training after its epochs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from detect.data.annotations import AnnotationTable
+from detect.data.letterbox import STRIDE
+from detect.data.loading import build_evaluation_loader
+from detect.errors import InputError
+from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
+from detect.evaluation.predict import (
+    COCO_SETTINGS,
+    Precision,
+    PredictSettings,
+    evaluation_mode,
+    postprocess,
+    run_network,
+)
+from detect.models.detector import DetectionModel
+from detect.structures import Batch, Detections
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out of an evaluation.
+
+    Args:
+        metrics: the COCO metrics; None when the split has no annotations.
+        found: all detections.
+        table: the split.
+        settings: score threshold and non-maximum suppression that were used.
+        speed_ms: milliseconds per image, ``preprocess`` (waiting for the loader), ``network`` (with decoding) and
+            ``postprocess`` (non-maximum suppression and the way back to image pixels).
+    """
+
+    metrics: CocoMetrics | None
+    found: FoundBoxes
+    table: AnnotationTable
+    settings: PredictSettings
+    speed_ms: dict[str, float]
+
+    @property
+    def images(self) -> int:
+        """How many images were looked at."""
+        return len(self.table)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The detections in the COCO results format. Made on each access: half a kilobyte per detection."""
+        return to_results(self.table, self.found)
+
+
+def evaluate(
+    model: DetectionModel,
+    table: AnnotationTable,
+    *,
+    image_size: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    precision: Precision = "fp32",
+    settings: PredictSettings = COCO_SETTINGS,
+    engine: Engine = "pycocotools",
+    names: tuple[str, ...] | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Detect the objects in all images of a split, and measure how well if it is labelled.
+
+    Args:
+        model: on ``device``; its modules are put into evaluation mode and back.
+        table: the split.
+        image_size: long side of the network input in pixels.
+        batch_size: images per batch.
+        workers: processes that load images; 0 loads in this one.
+        device: where to compute.
+        precision: number format of the network.
+        settings: score threshold and non-maximum suppression.
+        engine: what computes the COCO metrics.
+        names: the model's class names, if they may be in another order than the table's.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: ``names`` are not the table's names, or a size or count is outside its range.
+    """
+    _check_ranges(image_size, batch_size, workers)
+    model_names = names or table.names
+    label_of = match_classes(model_names, table.names)
+    loader = build_evaluation_loader(table, image_size, batch_size, workers)
+    clock = _Clock(device)
+    found: dict[int, Detections] = {}
+    with evaluation_mode(model), torch.inference_mode():
+        bar = tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True)
+        for batch in clock.waiting(bar):
+            predictions = run_network(model, batch.images, device, precision)
+            clock.lap("network")
+            detections = postprocess(predictions, batch.letterboxes, settings, model_names)
+            clock.lap("postprocess")
+            found.update(zip(batch.rows.tolist(), detections, strict=True))
+    boxes = collect(found, label_of)
+    metrics = coco_metrics(table, boxes, engine) if table.is_labelled else None
+    return Evaluation(metrics, boxes, table, settings, clock.per_image_ms(len(table)))
+
+
+def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> np.ndarray:
+    """Where the model's classes are among those of the data.
+
+    Args:
+        model_names: class names of the checkpoint.
+        data_names: class names of the data set.
+
+    Returns:
+        (K,) int64, the data's index of each of the model's classes.
+
+    Raises:
+        InputError: they are not the same classes.
+    """
+    if model_names == data_names:
+        return np.arange(len(data_names))
+    problems = []
+    if unknown := [name for name in model_names if name not in data_names]:
+        problems.append(f"only in the checkpoint: {_some(unknown)}")
+    if missing := [name for name in data_names if name not in model_names]:
+        problems.append(f"only in the data: {_some(missing)}")
+    if problems or len(set(model_names)) != len(model_names) or len(model_names) != len(data_names):
+        counts = f"the checkpoint has {len(model_names)} classes and the data {len(data_names)}"
+        raise InputError(
+            "; ".join([f"classes: {counts}", *problems]) + "; evaluate on data with the checkpoint's classes"
+        )
+    return np.array([data_names.index(name) for name in model_names])
+
+
+def _check_ranges(image_size: int, batch_size: int, workers: int) -> None:
+    if image_size < STRIDE or image_size % STRIDE:
+        raise InputError(f"image size: must be a multiple of {STRIDE}, found {image_size}")
+    if batch_size < 1:
+        raise InputError(f"batch size: must be at least 1, found {batch_size}")
+    if workers < 0:
+        raise InputError(f"workers: must be at least 0, found {workers}")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:5]))
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+@dataclass
+class _Clock:
+    """Splits the time of a loop into its parts."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("preprocess", "network", "postprocess"), 0.0)
+    )
+    last: float = field(default_factory=time.perf_counter)
+
+    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches; the time until each of them comes is ``preprocess``."""
+        self.last = time.perf_counter()
+        for batch in batches:
+            self.lap("preprocess")
+            yield batch
+
+    def lap(self, part: str) -> None:
+        """Everything since the last call belongs to ``part``."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[part] += now - self.last
+        self.last = now
+
+    def per_image_ms(self, images: int) -> dict[str, float]:
+        return {part: 1000 * seconds / max(images, 1) for part, seconds in self.seconds.items()}

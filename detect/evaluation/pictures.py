@@ -1,0 +1,114 @@
+"""Precision-recall curves and the confusion matrix as PNG files.
+
+matplotlib is imported on use, and only its figures: ``pyplot`` would hold every figure in global state and choose a
+window system.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detect.evaluation.coco import ABSENT, CocoMetrics
+from detect.evaluation.confusion import IOU, SCORE
+from detect.evaluation.text import font_for, shorten
+from detect.runtime.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+MAX_NAME = 24
+"""Characters of a class name in a picture."""
+
+MAX_LEGEND = 20
+"""Classes that get a line in the legend, and matrices of so many classes that get their numbers written."""
+
+MAX_TICKS = 100
+"""Classes that get their name at the axis of the confusion matrix; more cannot be read."""
+
+
+def draw_precision_recall(path: Path, metrics: CocoMetrics) -> None:
+    """Draw precision over recall at IoU 0.5, one thin line per class and their mean.
+
+    Args:
+        path: the PNG file.
+        metrics: of a labelled split; classes without ground truth have no line.
+    """
+    curves = metrics.precision[0]  # (R, K) at IoU 0.50
+    recall = np.linspace(0, 1, len(curves))
+    present = [label for label in range(curves.shape[1]) if curves[0, label] > ABSENT]
+    figure, axes = _figure(8, 6)
+    names = list(metrics.per_class)
+    for label in present:
+        ap50 = metrics.per_class[names[label]]["AP50"]
+        text = f"{shorten(names[label], MAX_NAME)}  {ap50:.3f}" if len(present) <= MAX_LEGEND else "_"
+        axes.plot(recall, curves[:, label], linewidth=1, label=_plain(text))
+    if present:
+        text = f"mean of {len(present)} classes  {metrics['AP50']:.3f}"
+        axes.plot(recall, curves[:, present].mean(axis=1), linewidth=3, color="black", label=text)
+        legend = axes.legend(title="AP50", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        _set_fonts(legend.get_texts())
+    axes.set(xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def draw_confusion_matrix(path: Path, matrix: np.ndarray, names: tuple[str, ...]) -> None:
+    """Draw the confusion matrix, each row in shares of its objects.
+
+    Args:
+        path: the PNG file.
+        matrix: (K + 1, K + 1) counts, see ``detect.evaluation.confusion``.
+        names: the K class names.
+    """
+    labels = [*(shorten(name, MAX_NAME) for name in names), "background"]
+    side = float(np.clip(3 + 0.35 * len(labels), 5, 30))
+    figure, axes = _figure(side + 1, side)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the row", fraction=0.046)
+    axes.set(
+        xlabel="predicted",
+        ylabel="true",
+        title=f"Confusion at score {SCORE}, IoU {IOU}\n(counts; colour: share of the row)",
+    )
+    if len(labels) <= MAX_TICKS:
+        plain = [_plain(label) for label in labels]
+        axes.set_xticks(range(len(labels)), plain, rotation=90)
+        axes.set_yticks(range(len(labels)), plain)
+        _set_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
+    if len(names) <= MAX_LEGEND:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=color)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _plain(text: str) -> str:
+    """``text`` without its meaning to matplotlib, where ``$`` begins a formula and a leading ``_`` hides a line."""
+    drawable = font_for(text)[1].replace("$", r"\$")
+    return drawable if text == "_" or not drawable.startswith("_") else f"\N{ZERO WIDTH SPACE}{drawable}"
+
+
+def _set_fonts(texts: list[Text]) -> None:
+    for text in texts:
+        text.set_fontproperties(font_for(text.get_text())[0])

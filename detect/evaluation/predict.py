@@ -1,0 +1,163 @@
+"""From a batch of images to detections in the pixels of the original images.
+
+Letters: B images, H W network input pixels, P predictions per image, K classes, N detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detect.boxes.nms import non_max_suppression
+from detect.data.letterbox import unletterbox
+from detect.errors import InputError
+from detect.models.detector import DetectionModel
+from detect.structures import Batch, Detections, Letterbox
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """What becomes of the raw predictions.
+
+    Args:
+        score_threshold: detections below this score are dropped, in [0, 1].
+        iou_threshold: of two boxes of a class that overlap by more than this IoU the better one stays, in [0, 1].
+        max_detections: most detections per image, over all classes.
+        multi_label: a place may be several classes at once (what AP rewards) instead of its best one (what people
+            want).
+        class_agnostic: boxes of different classes suppress each other as well.
+        classes: class indices to keep; None keeps all.
+
+    Raises:
+        InputError: a value is outside its range.
+    """
+
+    score_threshold: float = 0.25
+    iou_threshold: float = 0.6
+    max_detections: int = 300
+    multi_label: bool = False
+    class_agnostic: bool = False
+    classes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for label, value in (("score threshold", self.score_threshold), ("IoU threshold", self.iou_threshold)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{label}: must be from 0 to 1, found {value}")
+        if self.max_detections < 1:
+            raise InputError(f"most detections per image: must be at least 1, found {self.max_detections}")
+
+
+COCO_SETTINGS = PredictSettings(score_threshold=0.001, iou_threshold=0.6, max_detections=300, multi_label=True)
+"""For measuring AP. The score is low because AP looks at the whole precision-recall curve. IoU 0.6 lies between 0.5,
+which removes neighbours in crowds, and 0.7, which leaves doubles; one-stage detectors are commonly validated with it.
+COCO's limit of 100 detections is per class and image, so that more than 100 in all can count; 300 bounds the time of
+post-processing."""
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Put ``model`` into evaluation mode for the block, then every module back into the mode it had.
+
+    Module by module, because a frozen part may have its norms in evaluation mode while the rest trains.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict_batch(
+    model: DetectionModel,
+    batch: Batch,
+    settings: PredictSettings,
+    device: torch.device,
+    precision: Precision = "fp32",
+    *,
+    names: tuple[str, ...],
+) -> list[Detections]:
+    """Detect the objects of a batch.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        batch: with ``letterboxes`` filled.
+        settings: score threshold and non-maximum suppression.
+        device: where to compute.
+        precision: number format of the network; decoding is always float32.
+        names: the K class names.
+
+    Returns:
+        B records in original-image pixels.
+    """
+    return postprocess(run_network(model, batch.images, device, precision), batch.letterboxes, settings, names)
+
+
+@torch.inference_mode()
+def run_network(model: DetectionModel, images: Tensor, device: torch.device, precision: Precision = "fp32") -> Tensor:
+    """The network and its decoding.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        images: (B, H, W, 3) uint8 RGB; they travel to the device as bytes, a quarter of their size as floats.
+        device: where to compute.
+        precision: number format of the network; decoding is always float32, because bfloat16 scores have 8 bits
+            and would tie.
+
+    Returns:
+        (B, P, 5 + K) float32: cx, cy, w, h in network input pixels, objectness, class probabilities.
+    """
+    inputs = images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+    with _autocast(device, precision):
+        raw = model(inputs)
+    return model.decode([level.float() for level in raw])
+
+
+def postprocess(
+    predictions: Tensor, letterboxes: Sequence[Letterbox], settings: PredictSettings, names: tuple[str, ...]
+) -> list[Detections]:
+    """Non-maximum suppression, then the way back to the original images.
+
+    Args:
+        predictions: (B, P, 5 + K), see ``run_network``.
+        letterboxes: how each of the B images was placed.
+        settings: score threshold and non-maximum suppression.
+        names: the K class names.
+
+    Returns:
+        B records in original-image pixels. Boxes that have no area inside the image are left out.
+    """
+    assert len(letterboxes) == len(predictions), "every image needs its letterbox"
+    kept = non_max_suppression(
+        predictions,
+        settings.score_threshold,
+        settings.iou_threshold,
+        settings.max_detections,
+        settings.multi_label,
+        class_agnostic=settings.class_agnostic,
+        classes=settings.classes,
+    )
+    found = []
+    for (boxes, scores, labels), letterbox in zip(kept, letterboxes, strict=True):
+        boxes_xyxy_px = unletterbox(boxes.cpu().numpy(), letterbox)
+        detections = Detections(boxes_xyxy_px, scores.cpu().numpy(), labels.cpu().numpy(), letterbox.image_hw, names)
+        visible = np.all(boxes_xyxy_px[:, 2:] > boxes_xyxy_px[:, :2], axis=1)
+        found.append(detections.select(visible))
+    return found
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=_AUTOCAST[precision])

@@ -1,0 +1,80 @@
+"""The metrics as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detect.evaluation.coco import ABSENT, CLASS_METRICS, METRICS, CocoMetrics
+from detect.evaluation.text import columns, pad, shorten
+from detect.runtime.files import write_json
+
+if TYPE_CHECKING:
+    from detect.evaluation.engine import Evaluation
+
+MAX_NAME = 32
+"""Characters of a class name in a table."""
+
+
+def coco_table(metrics: CocoMetrics) -> str:
+    """The twelve numbers, a row for each class, and what -1 means where it occurs.
+
+    Returns:
+        Lines without a newline at the end.
+    """
+    lines = ["COCO metrics"]
+    for name, (kind, iou, area, counted) in METRICS.items():
+        meaning = f"{kind}, IoU {iou or '0.50:0.95'}, {area} objects, {counted} detections per class and image"
+        lines.append(f"  {name:7}{_number(metrics[name])}   {meaning}")
+    names = [shorten(name, MAX_NAME) for name in metrics.per_class]
+    width = max([5, *map(columns, names)])
+    lines += ["", pad("class", width) + "".join(f"{name:>8}" for name in CLASS_METRICS) + " objects"]
+    for name, row in zip(names, metrics.per_class.values(), strict=True):
+        numbers = "".join(f"  {_number(row[key])}" for key in CLASS_METRICS)
+        lines.append(f"{pad(name, width)}{numbers}{row['objects']:8}")
+    shown = [*metrics.values.values(), *(row[key] for row in metrics.per_class.values() for key in CLASS_METRICS)]
+    if ABSENT in shown:
+        lines += ["", "-1: there is no such object in the ground truth"]
+    return "\n".join(lines)
+
+
+def speed_line(speed_ms: dict[str, float]) -> str:
+    """The parts of the time per image in one line."""
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in speed_ms.items())
+    return f"ms per image: {parts}"
+
+
+def metrics_record(evaluation: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
+    """What ``metrics.json`` holds.
+
+    Args:
+        evaluation: of a labelled split.
+        about: where the numbers come from: weights, data, split, settings.
+
+    Returns:
+        The twelve numbers, ``per_class``, ``images``, ``detections``, ``speed_ms`` and ``about``'s entries. No NaN.
+    """
+    assert evaluation.metrics is not None, "an unlabelled split has no metrics"
+    return {
+        **{key: _finite(value) for key, value in evaluation.metrics.values.items()},
+        "per_class": evaluation.metrics.per_class,
+        "images": evaluation.images,
+        "detections": len(evaluation.found),
+        "speed_ms": {key: round(value, 3) for key, value in evaluation.speed_ms.items()},
+        **about,
+    }
+
+
+def write_metrics_json(path: Path, evaluation: Evaluation, about: dict[str, Any]) -> None:
+    """Write ``metrics_record`` to a file."""
+    write_json(path, metrics_record(evaluation, about))
+
+
+def _number(value: float) -> str:
+    return "    -1" if value == ABSENT else f"{value:6.3f}"
+
+
+def _finite(value: float) -> float:
+    assert math.isfinite(value), "a metric is a number"
+    return value

@@ -1,0 +1,78 @@
+"""Class names as they may be shown: they come from a user's file and may hold anything."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from pathlib import Path
+
+
+def shorten(name: str, limit: int) -> str:
+    """A name on one line of at most ``limit`` characters.
+
+    Control characters and other unprintable ones are shown as escapes; what is too long loses its middle, because
+    similar names tend to differ at their ends.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name) or '""'
+    if len(shown) <= limit:
+        return shown
+    head = limit // 2
+    return f"{shown[:head]}…{shown[len(shown) - (limit - head - 1) :]}"
+
+
+def pad(text: str, width: int) -> str:
+    """``text`` filled with blanks to ``width`` columns of a terminal, where East Asian characters take two."""
+    return text + " " * max(0, width - columns(text))
+
+
+def columns(text: str) -> int:
+    """Columns of a terminal that ``text`` takes."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    combining = sum(unicodedata.combining(c) > 0 for c in text)
+    return len(text) + wide - combining
+
+
+def font_for(text: str) -> tuple[Path, str]:
+    r"""A font that has the characters of ``text``.
+
+    DejaVu Sans, which comes with matplotlib, has the Latin, Greek, Cyrillic, Arabic and other scripts. For the rest
+    (Chinese, Japanese, Korean, ...) the fonts of the system are searched.
+
+    Args:
+        text: what is to be drawn.
+
+    Returns:
+        The font's file, and ``text`` as it can be drawn with it: where no font has all characters, those that DejaVu
+        Sans lacks are escapes such as ``\u4eba``.
+    """
+    font = _dejavu()
+    missing = {ord(c) for c in text} - _characters(font)
+    if not missing:
+        return font, text
+    for other in _system_fonts():
+        if {ord(c) for c in text} <= _characters(other):
+            return other, text
+    return font, "".join(c.encode("unicode_escape").decode() if ord(c) in missing else c for c in text)
+
+
+def _dejavu() -> Path:
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@functools.cache
+def _system_fonts() -> list[Path]:
+    from matplotlib import font_manager
+
+    return sorted(Path(path) for path in font_manager.findSystemFonts())
+
+
+@functools.cache
+def _characters(font: Path) -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(FT2Font(str(font)).get_charmap())
+    except (RuntimeError, OSError):  # a damaged font of the system
+        return frozenset()

@@ -1,0 +1,182 @@
+"""The Python interface: a checkpoint in, detections out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+
+from detect.data.images import read_image
+from detect.data.letterbox import letterbox, pad_batch
+from detect.errors import InputError, did_you_mean
+from detect.evaluation.predict import Precision, PredictSettings, postprocess, run_network
+from detect.models.checkpoint import load_checkpoint
+from detect.runtime.device import select_device
+from detect.structures import Detections, Letterbox
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_IMAGE_SIZE = 16384
+"""Largest long side of the network input in pixels, against a slip of the keyboard."""
+
+
+class Detector:
+    """A trained model, ready to look at images.
+
+    Example:
+        ``Detector("weights.pt").predict("a.jpg")``
+
+    Args:
+        weights: a checkpoint of this toolkit.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
+        precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        InputError: the checkpoint or the device is not usable.
+    """
+
+    def __init__(self, weights: str | Path, device: str = "auto", precision: Precision = "fp32") -> None:
+        self.device = select_device(device)
+        checkpoint = load_checkpoint(Path(weights))
+        self._precision = precision
+        self._model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
+        self.names: tuple[str, ...] = checkpoint.names
+        """The K class names."""
+        self.image_size: int = checkpoint.image_size
+        """Long side of the network input, in pixels, that the model was trained with."""
+
+    @overload  # a str is a sequence of str too, hence the exception
+    def predict(  # type: ignore[overload-overlap]
+        self,
+        source: str | Path | np.ndarray | Image,
+        *,
+        conf: float = ...,
+        iou: float = ...,
+        max_det: int = ...,
+        classes: Sequence[str | int] | None = ...,
+        image_size: int | None = ...,
+        batch_size: int = ...,
+    ) -> Detections: ...
+
+    @overload
+    def predict(
+        self,
+        source: Sequence[str | Path | np.ndarray | Image],
+        *,
+        conf: float = ...,
+        iou: float = ...,
+        max_det: int = ...,
+        classes: Sequence[str | int] | None = ...,
+        image_size: int | None = ...,
+        batch_size: int = ...,
+    ) -> list[Detections]: ...
+
+    def predict(
+        self,
+        source: str | Path | np.ndarray | Image | Sequence[str | Path | np.ndarray | Image],
+        *,
+        conf: float = 0.25,
+        iou: float = 0.6,
+        max_det: int = 300,
+        classes: Sequence[str | int] | None = None,
+        image_size: int | None = None,
+        batch_size: int = 1,
+    ) -> Detections | list[Detections]:
+        """Find the objects in one image or in several.
+
+        Args:
+            source: an image file, a (H, W, 3) uint8 array in RGB order (what OpenCV reads is BGR; ``image[..., ::-1]``
+                turns it), a PIL image, or a list of these. EXIF orientation is applied.
+            conf: least score, in [0, 1].
+            iou: of two boxes of a class that overlap by more than this IoU the better one stays.
+            max_det: most detections per image.
+            classes: names or indices of the classes to keep; None keeps all.
+            image_size: long side of the network input in pixels; None is the one of the training.
+            batch_size: images that go through the network together, at most. Only images of one shape after scaling do,
+                so that what is found in an image does not depend on the others.
+
+        Returns:
+            ``Detections`` in original-image pixels for one image, a list of them for a list.
+
+        Raises:
+            InputError: an image cannot be read, or a value is outside its range.
+        """
+        settings = PredictSettings(conf, iou, max_det, classes=self.class_indices(classes))
+        size = self._checked_size(image_size)
+        if batch_size < 1:
+            raise InputError(f"batch size: must be at least 1, found {batch_size}")
+        if isinstance(source, Sequence) and not isinstance(source, str):
+            found: list[Detections] = []
+            for start in range(0, len(source), batch_size):
+                found += self._predict_batch(source[start : start + batch_size], size, settings)
+            return found
+        return self._predict_batch([source], size, settings)[0]
+
+    def class_indices(self, classes: Sequence[str | int] | None) -> tuple[int, ...] | None:
+        """Class names or indices as indices; None stays None.
+
+        Raises:
+            InputError: there is no such class.
+        """
+        if classes is None:
+            return None
+        if isinstance(classes, str):
+            raise InputError(f"classes: must be a list, such as [{classes!r}]")
+        return tuple(dict.fromkeys(self._class_index(choice) for choice in classes))
+
+    def _class_index(self, choice: str | int) -> int:
+        if isinstance(choice, str) and choice in self.names:
+            return self.names.index(choice)
+        try:
+            index = int(choice)
+        except ValueError:
+            raise InputError(f"classes: unknown class {choice!r}{did_you_mean(str(choice), self.names)}") from None
+        if not 0 <= index < len(self.names):
+            raise InputError(f"classes: there is no class {index}; allowed: 0 to {len(self.names) - 1}")
+        return index
+
+    def _checked_size(self, image_size: int | None) -> int:
+        size = self.image_size if image_size is None else image_size
+        if not 1 <= size <= MAX_IMAGE_SIZE or size % self._model.max_reduction:
+            raise InputError(
+                f"image size: must be a multiple of {self._model.max_reduction} up to {MAX_IMAGE_SIZE}, found {size}"
+            )
+        return size
+
+    def _predict_batch(self, sources: Sequence[Any], size: int, settings: PredictSettings) -> list[Detections]:
+        placed = [letterbox(_as_image(source), size) for source in sources]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, (image, _) in enumerate(placed):
+            groups.setdefault(image.shape, []).append(index)
+        found: dict[int, Detections] = {}
+        for members in groups.values():
+            images = [placed[index][0] for index in members]
+            letterboxes = [placed[index][1] for index in members]
+            found.update(zip(members, self._detect(images, letterboxes, settings), strict=True))
+        return [found[index] for index in range(len(placed))]
+
+    def _detect(
+        self, images: list[np.ndarray], letterboxes: list[Letterbox], settings: PredictSettings
+    ) -> list[Detections]:
+        batch = torch.from_numpy(pad_batch(images, multiple=self._model.max_reduction))
+        predictions = run_network(self._model, batch, self.device, self._precision)
+        return postprocess(predictions, letterboxes, settings, self.names)
+
+
+def _as_image(source: Any) -> np.ndarray:
+    """The image of one source, (H, W, 3) uint8 RGB."""
+    if isinstance(source, (str, Path)):
+        return read_image(Path(source))
+    if hasattr(source, "getexif"):  # a PIL image; PIL itself is not needed to look at it
+        from PIL import ImageOps
+
+        return np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+    if not isinstance(source, np.ndarray):
+        raise InputError(f"source: must be a path, an array or a PIL image, found {type(source).__name__}")
+    if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
+        raise InputError(f"source: an array must be (H, W, 3) uint8 in RGB order, found {source.shape} {source.dtype}")
+    return np.ascontiguousarray(source)

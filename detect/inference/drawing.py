@@ -1,0 +1,163 @@
+"""Detections drawn into their image.
+
+Letters: H W pixels of the image, N detections.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from detect.evaluation.text import font_for, shorten
+from detect.structures import Detections
+
+TINY_PX = 12
+"""A box with a side below this is drawn with the thinnest line, so that the object stays visible."""
+
+SMALL_PX = 48
+"""Labels keep off boxes with a side below this; a larger object is still known with a label on it."""
+
+MIN_FONT_PX, MAX_FONT_PX = 10, 40
+"""Text below 10 px cannot be read."""
+
+MAX_NAME = 32
+"""Characters of a class name in a label."""
+
+MAX_HIDDEN = 0.5
+"""A label is left out when every place for it would hide more than this share of itself under or over other labels."""
+
+Rectangle = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
+
+
+def draw_detections(image_rgb: np.ndarray, detections: Detections) -> np.ndarray:
+    """Draw boxes with class names and scores.
+
+    Lines grow with the image, text with the image and the box. A label stands outside its box where there is room,
+    inside the image always, and keeps off the other labels and small boxes; in a crowd the labels of the worse scores
+    are left out, and the colour tells the class.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        detections: in the pixels of this image.
+
+    Returns:
+        A copy with the drawing, (H, W, 3) uint8.
+    """
+    canvas = np.ascontiguousarray(image_rgb).copy()
+    height, width = canvas.shape[:2]
+    thickness = max(1, round((height + width) / 800))
+    boxes = detections.boxes_xyxy_px
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)
+    for index in reversed(range(len(detections))):  # the best ones on top
+        _draw_box(
+            canvas, boxes[index], class_color(int(detections.labels[index])), 1 if sides[index] < TINY_PX else thickness
+        )
+    if not len(detections):
+        return canvas
+    picture = Image.fromarray(canvas)
+    _draw_labels(picture, detections, sides)
+    return np.array(picture)
+
+
+def class_color(label: int) -> tuple[int, int, int]:
+    """RGB of a class: the same in every picture, neighbours far apart.
+
+    Hues advance by the golden ratio, which spreads any number of them evenly; brightness and saturation take turns to
+    tell apart the classes whose hues come close.
+    """
+    hue = (0.02 + label * 0.6180339887) % 1
+    saturation, value = ((0.95, 1.0), (0.6, 1.0), (0.9, 0.75))[label // 8 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _draw_box(canvas: np.ndarray, box: np.ndarray, color: tuple[int, int, int], thickness: int) -> None:
+    """Draw a frame whose outer edge is the box; pixel i covers [i, i + 1]."""
+    height, width = canvas.shape[:2]
+    left, top = np.floor(box[:2]).astype(int).tolist()
+    right, bottom = np.ceil(box[2:]).astype(int).tolist()
+    right, bottom = min(max(right, left + 1), width), min(max(bottom, top + 1), height)
+    for step in range(thickness):
+        corners = (left + step, top + step), (right - 1 - step, bottom - 1 - step)
+        if corners[0][0] <= corners[1][0] and corners[0][1] <= corners[1][1]:
+            cv2.rectangle(canvas, *corners, color, 1)
+
+
+def _draw_labels(picture: Image.Image, detections: Detections, sides: np.ndarray) -> None:
+    draw = ImageDraw.Draw(picture)
+    regular = int(np.clip(min(picture.size) / 32, MIN_FONT_PX, MAX_FONT_PX))
+    taken: list[Rectangle] = []
+    objects = detections.boxes_xyxy_px[sides < SMALL_PX]
+    for index in range(len(detections)):
+        label = int(detections.labels[index])
+        text = f"{shorten(detections.names[label], MAX_NAME)} {detections.scores[index]:.2f}"
+        font, text = _font(text, int(np.clip(sides[index] / 2, MIN_FONT_PX, regular)))
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        size = (round(right - left) + 4, round(bottom - top) + 4)
+        place = _place(detections.boxes_xyxy_px[index], size, picture.size, taken, objects)
+        if place is None:
+            continue
+        color = class_color(label)
+        draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=color)
+        dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140  # luma of ITU-R BT.601
+        draw.text((place[0] + 2 - left, place[1] + 2 - top), text, fill="black" if dark else "white", font=font)
+        taken.append(place)
+
+
+def _place(
+    box: np.ndarray, size: tuple[int, int], image_wh: tuple[int, int], taken: list[Rectangle], objects: np.ndarray
+) -> Rectangle | None:
+    """Where a label of ``size`` (width, height) goes: the place that hides least, above the box if several hide
+    nothing.
+
+    Args:
+        box: (4,) xyxy of the detection.
+        size: width and height of the label.
+        image_wh: width and height of the image.
+        taken: the labels that are there.
+        objects: (n, 4) small boxes that should stay visible, perhaps with ``box`` among them.
+    """
+    left, top = int(box[0]), int(box[1])
+    right, bottom = int(np.ceil(box[2])), int(np.ceil(box[3]))
+    corners = [
+        (left, top - size[1]),  # above
+        (left, bottom),  # below
+        (right, top),  # to the right
+        (left - size[0], top),  # to the left
+        (left, top),  # inside
+    ]
+    candidates = [_moved_inside(corner, size, image_wh) for corner in corners]
+    hidden_labels = [_covered(candidate, np.array(taken).reshape(-1, 4)) for candidate in candidates]
+    hidden_objects = [_covered(candidate, objects) for candidate in candidates]
+    costs = [2 * labels + small for labels, small in zip(hidden_labels, hidden_objects, strict=True)]
+    best = int(np.argmin(costs))
+    return None if hidden_labels[best] > MAX_HIDDEN * size[0] * size[1] else candidates[best]
+
+
+def _moved_inside(corner: tuple[int, int], size: tuple[int, int], image_wh: tuple[int, int]) -> Rectangle:
+    left = max(0, min(corner[0], image_wh[0] - size[0]))
+    top = max(0, min(corner[1], image_wh[1] - size[1]))
+    return left, top, left + size[0], top + size[1]
+
+
+def _covered(rectangle: Rectangle, others: np.ndarray) -> float:
+    """Pixels of ``rectangle`` that lie on ``others`` (n, 4) xyxy."""
+    if not len(others):
+        return 0.0
+    shared = np.minimum(others[:, 2:], rectangle[2:]) - np.maximum(others[:, :2], rectangle[:2])
+    return float(shared.clip(min=0).prod(axis=1).sum())
+
+
+def _font(text: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
+    path, drawable = font_for(text)
+    return _loaded_font(str(path), size), drawable
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded_font(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)

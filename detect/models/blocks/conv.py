@@ -1,0 +1,152 @@
+"""Convolution, and convolution of a space-to-depth that is never carried out.
+
+Letters: B batch, C channels of a map, O output channels, H W cells, k kernel size, s block size of a space-to-depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detect.errors import InputError, did_you_mean
+from detect.models.registry import Block, register
+from detect.structures import FeatureShape
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU, "none": nn.Identity}
+
+
+def make_activation(name: str) -> nn.Module:
+    """An activation by name, in place where it can be."""
+    if name not in ACTIVATIONS:
+        raise InputError(f"activation: unknown {name!r}{did_you_mean(name, ACTIVATIONS)}")
+    return nn.Identity() if name == "none" else ACTIVATIONS[name](inplace=True)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some channels of a convolution's input.
+
+    Args:
+        map: (B, C, s*H, s*W), a map whose space-to-depth by ``block_size`` has not been carried out.
+        block_size: s; 1 is the map itself.
+    """
+
+    map: Tensor
+    block_size: int = 1
+
+
+Pieces = tuple[Piece, ...]
+"""The input of a convolution as a concatenation along the channels."""
+
+
+def convolve(conv: nn.Conv2d, x: Tensor | Pieces) -> Tensor:
+    """``conv`` of a map, or of the concatenation of pieces, which is never built.
+
+    A k x k convolution of stride 1 after a space-to-depth by s is a (k*s) x (k*s) convolution of stride s and the same
+    weights, rearranged: no copy of the map is needed, and the arithmetic is the same. A convolution of a concatenation
+    is the sum of the convolutions of its parts.
+
+    Args:
+        conv: convolution of stride 1, dilation 1, one group and padding k // 2.
+        x: (B, C, H, W), or pieces with C channels in all after their space-to-depth.
+
+    Returns:
+        (B, O, H, W).
+    """
+    if isinstance(x, Tensor):
+        return conv(x)
+    channels = [piece.map.shape[1] * piece.block_size**2 for piece in x]
+    weights = conv.weight.split(channels, dim=1)
+    bias = conv.bias
+    total: Tensor | None = None
+    for piece, weight in zip(x, weights, strict=True):
+        s = piece.block_size
+        padding = conv.kernel_size[0] // 2 * s
+        part = F.conv2d(piece.map, unfold_kernel(weight, s), bias, stride=s, padding=padding)
+        total = part if total is None else total + part
+        bias = None
+    assert total is not None, "a convolution needs an input"
+    return total
+
+
+def unfold_kernel(weight: Tensor, block_size: int) -> Tensor:
+    """The kernel of stride ``block_size`` that does what ``weight`` does behind a space-to-depth.
+
+    Args:
+        weight: (O, s*s*C, k, k); channel (j*s + i)*C + c holds row offset i, column offset j (the paper's order).
+        block_size: s.
+
+    Returns:
+        (O, C, k*s, k*s).
+
+    Source: SPD-Conv (Sunkara and Luo, 2022), equation 1, for the channel order.
+    """
+    if block_size == 1:
+        return weight
+    num_out, folded, k, _ = weight.shape
+    s = block_size
+    channels = folded // (s * s)
+    split = weight.view(num_out, s, s, channels, k, k)  # (O, j, i, C, k rows, k columns)
+    return split.permute(0, 3, 4, 2, 5, 1).reshape(num_out, channels, k * s, k * s)  # rows (k, i), columns (k, j)
+
+
+@register
+class Conv(Block):
+    """Convolution without bias → batch norm → activation.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: k, odd, or even together with a stride.
+        stride: 1 or more.
+        groups: as in ``torch.nn.Conv2d``.
+        activation: name of the activation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        padding = (kernel_size - 1) // 2 if stride > 1 else kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.activation = make_activation(activation)
+
+    @property
+    def accepts_pieces(self) -> bool:
+        """Whether the input may be given as pieces."""
+        return self.conv.stride == (1, 1) and self.conv.groups == 1
+
+    def forward(self, x: Tensor | Pieces) -> Tensor:
+        """(B, C, H, W) or pieces to (B, O, H / stride, W / stride)."""
+        return self.activation(self.norm(convolve(self.conv, x)))
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        """O channels at ``stride`` times the reduction."""
+        return FeatureShape(self.conv.out_channels, inputs[0].reduction * self.conv.stride[0])
+
+
+def space_to_depth(x: Tensor, block_size: int) -> Tensor:
+    """Space-to-depth in the order of the SPD-Conv paper.
+
+    Args:
+        x: (B, C, H, W), H and W multiples of ``block_size``.
+        block_size: s.
+
+    Returns:
+        (B, s*s*C, H/s, W/s); channel (j*s + i)*C + c is x[:, c, i::s, j::s]: column offset j outer, row offset i inner.
+        ``torch.nn.functional.pixel_unshuffle`` has another order (channel c*s*s + i*s + j).
+
+    Source: SPD-Conv (Sunkara and Luo, 2022), section 3.1, equation 1.
+    """
+    s = block_size
+    return torch.cat([x[..., i::s, j::s] for j in range(s) for i in range(s)], dim=1)

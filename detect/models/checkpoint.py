@@ -1,0 +1,170 @@
+"""Checkpoint files: tensors and plain values only, so that reading one cannot run code.
+
+A ``.pt`` file holds one dictionary:
+
+=================  ====================================================================================
+``format``         ``"detect-checkpoint"``
+``format_version`` 1
+``definition``     the model as its YAML would say it, resolved (``definition_to_plain``)
+``names``          K class names
+``category_ids``   K ids of the annotation file that the model was trained on
+``image_size``     side of the training images in pixels
+``metrics``        validation metrics of these weights
+``provenance``     how they came about: command, versions, date, recipe, data
+``state_dict``     weights and buffers
+``training``       what resuming needs (optimiser, average, epoch), or None
+=================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detect.errors import InputError
+from detect.models.definition import definition_to_plain, parse_definition
+from detect.models.detector import DetectionModel
+from detect.runtime.files import atomic_path
+
+FORMAT = "detect-checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint, read and checked.
+
+    Args:
+        model: with the weights loaded, in evaluation mode, float32 on the CPU.
+        names: K class names.
+        category_ids: K ids of the annotation file.
+        image_size: side of the training images in pixels.
+        metrics: validation metrics of these weights.
+        provenance: how they came about.
+        training: what resuming needs, or None.
+    """
+
+    model: DetectionModel
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    image_size: int
+    metrics: dict[str, float]
+    provenance: dict[str, Any]
+    training: dict[str, Any] | None
+
+
+def save_checkpoint(
+    path: Path,
+    model: DetectionModel,
+    *,
+    names: tuple[str, ...],
+    category_ids: tuple[int, ...],
+    image_size: int,
+    metrics: dict[str, float],
+    provenance: dict[str, Any],
+    training: dict[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint atomically; see ``Checkpoint`` for the arguments."""
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "definition": definition_to_plain(model.definition),
+        "names": list(names),
+        "category_ids": [int(i) for i in category_ids],
+        "image_size": int(image_size),
+        "metrics": {key: float(value) for key, value in metrics.items()},
+        "provenance": provenance,
+        "state_dict": {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()},
+        "training": training,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        InputError: the file is missing, damaged, not a checkpoint of this toolkit, would need to run code to be read, or its
+            weights do not fit its own definition or are not finite.
+    """
+    content = _read(path)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path}: is not a checkpoint of this toolkit; tools/train.py writes them")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise InputError(f"{path}: has format version {content.get('format_version')!r}; this program reads {FORMAT_VERSION}")
+    try:
+        names = tuple(str(name) for name in content["names"])
+        model = DetectionModel(parse_definition(content["definition"], str(path)), len(names))
+        load_weights(model, content["state_dict"], path)
+        return Checkpoint(
+            model=model.eval(),
+            names=names,
+            category_ids=tuple(int(i) for i in content["category_ids"]),
+            image_size=int(content["image_size"]),
+            metrics=dict(content["metrics"]),
+            provenance=dict(content["provenance"]),
+            training=content["training"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is an incomplete checkpoint ({error})") from None
+
+
+def load_weights(model: DetectionModel, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load a state dict that must fit exactly and be finite.
+
+    Raises:
+        InputError: names or shapes differ (the first few are told), or a value is NaN or infinite.
+    """
+    own = model.state_dict()
+    wrong = sorted(set(own) ^ set(state)) or [
+        f"{name} is {tuple(state[name].shape)}, must be {tuple(own[name].shape)}"
+        for name in own
+        if own[name].shape != state[name].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise InputError(f"{path}: weights of another model: {'; '.join(wrong[:3])}{more}")
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(f"{path}: {broken[0]} is not finite ({len(broken)} tensors in all); the file is of no use")
+    model.load_state_dict(state)
+
+
+def transfer_weights(model: DetectionModel, source: DetectionModel) -> tuple[int, int]:
+    """Copy every weight whose name and shape agree, to fine-tune on other classes or another size.
+
+    Args:
+        model: receives them.
+        source: gives them.
+
+    Returns:
+        How many tensors were copied, and how many the model has.
+    """
+    own, given = model.state_dict(), source.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
+    return len(fitting), len(own)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        if "weights_only" in reason.lower() or "unsupported" in reason.lower():
+            raise InputError(
+                f"{path}: holds Python objects, not only tensors and plain values; reading it could run code, so it is refused"
+            ) from None
+        raise InputError(f"{path}: is not a checkpoint, or is damaged") from None
+    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not a checkpoint, or is damaged ({str(error).splitlines()[0][:120]})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is not a checkpoint of this toolkit")
+    return content

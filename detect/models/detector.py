@@ -1,0 +1,69 @@
+"""The detection model: a graph whose last row is a detection head."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from detect.errors import InputError
+from detect.models.definition import ModelDefinition
+from detect.models.graph import Graph
+from detect.models.heads import AnchorDetect
+
+
+class DetectionModel(nn.Module):
+    """Images to raw predictions; ``decode`` makes boxes of those.
+
+    The loss (``detect.losses``) and the post-processing (``detect.boxes.nms``) are apart: all three share only the head's
+    anchors and reductions.
+
+    Args:
+        definition: the model.
+        num_classes: K.
+
+    Raises:
+        InputError: the definition cannot be built, or does not end with a detection head.
+    """
+
+    def __init__(self, definition: ModelDefinition, num_classes: int) -> None:
+        super().__init__()
+        self.graph = Graph(definition, num_classes)
+        self.head  # checks the last row
+
+    @property
+    def definition(self) -> ModelDefinition:
+        """What the model was built from."""
+        return self.graph.definition
+
+    @property
+    def head(self) -> AnchorDetect:
+        """The detection head."""
+        row = self.definition.rows[-1]
+        head = self.graph.layers[row.name]
+        if not isinstance(head, AnchorDetect):
+            raise InputError(f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}")
+        return head
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.head.num_classes
+
+    @property
+    def max_reduction(self) -> int:
+        """Input height and width must be multiples of it."""
+        return max(shape.reduction for shape in self.graph.shapes.values())
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Raw predictions.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1], H and W multiples of ``max_reduction``.
+
+        Returns:
+            One (B, A, h, w, 5 + K) for each level, finest first.
+        """
+        return self.graph(images)
+
+    def decode(self, raw: list[Tensor]) -> Tensor:
+        """Raw predictions to (B, P, 5 + K): centre x, centre y, width, height in input pixels, objectness, class probabilities."""
+        return self.head.decode(raw)

@@ -1,0 +1,161 @@
+"""A model definition as a module: rows are built in order, each from the shapes of those it names."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from detect.errors import InputError, did_you_mean
+from detect.models import blocks, heads  # noqa: F401 (importing registers them)
+from detect.models.definition import ModelDefinition, Row, Scale
+from detect.models.registry import Block, find_block
+from detect.structures import FeatureShape
+
+IMAGE = FeatureShape(channels=3, reduction=1)
+FROM_GRAPH = ("in_channels", "in_reductions", "num_classes", "repeats")
+"""Constructor keywords that the builder fills in; a row's ``args`` must not."""
+
+
+class Graph(nn.Module):
+    """The rows of a definition, run in order.
+
+    Each row's module is ``layers.<row name>``. ``shapes`` holds each row's output shape.
+
+    Args:
+        definition: the model.
+        num_classes: K, for the head.
+
+    Raises:
+        InputError: a row cannot be built; with file, row, what was found and what is allowed.
+    """
+
+    def __init__(self, definition: ModelDefinition, num_classes: int) -> None:
+        super().__init__()
+        self.definition = definition
+        self.layers = nn.ModuleDict()
+        self.shapes: dict[str, FeatureShape] = {"image": IMAGE}
+        used: set[str] = set()
+        for row in definition.rows:
+            self._add(row, num_classes, used)
+        for word in definition.defaults:
+            if word not in used:
+                raise InputError(f"{definition.source}: defaults.{word}: no module has this keyword")
+        _set_norms(self, definition.norm)
+        self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
+        self._as_pieces = self._plan_pieces()
+
+    def forward(self, image: Tensor) -> Any:
+        """(B, 3, H, W) to the output of the last row.
+
+        Maps are dropped after their last use. A space-to-depth whose consumers are all stride-less convolutions is not
+        carried out: they take it in pieces (``detect.models.blocks.conv.convolve``), with the same result.
+        """
+        values: dict[str, Any] = {"image": image}
+        for i, row in enumerate(self.definition.rows):
+            layer = self.layers[row.name]
+            run = layer.pieces if row.name in self._as_pieces else layer
+            values[row.name] = run(*(values[name] for name in row.inputs))
+            for name in row.inputs:
+                if self._last_use[name] == i:
+                    values.pop(name, None)
+        return values[self.definition.rows[-1].name]
+
+    def _add(self, row: Row, num_classes: int, used: set[str]) -> None:
+        definition = self.definition
+        inputs = [self.shapes[name] for name in row.inputs]
+        try:
+            layer, words = _build_row(row, inputs, definition, num_classes)
+            shape = layer.out_shape(*inputs)
+            if row.reduction is not None and row.reduction != shape.reduction:
+                raise InputError(f"reduction: stated {row.reduction}, built {shape.reduction}")
+        except InputError as error:
+            raise InputError(f"{definition.source}: {row.label}: {error}") from None
+        used |= words
+        self.layers[row.name] = layer
+        self.shapes[row.name] = shape
+
+    def _plan_pieces(self) -> frozenset[str]:
+        """The rows whose output goes out in pieces: they can, there is something to gain, and all who use it accept them."""
+        layers = self.layers
+        plan: set[str] = set()
+        for row in self.definition.rows:
+            # A module that accepts and emits pieces (a concatenation) only hands on those of its inputs.
+            source = not layers[row.name].accepts_pieces or any(name in plan for name in row.inputs)
+            if layers[row.name].emits_pieces and source:
+                plan.add(row.name)
+        for row in reversed(self.definition.rows):
+            if not layers[row.name].accepts_pieces or (layers[row.name].emits_pieces and row.name not in plan):
+                plan.difference_update(row.inputs)
+        plan.discard(self.definition.rows[-1].name)
+        return frozenset(plan)
+
+
+def scale_width(channels: int, scale: Scale) -> int:
+    """Channels at the model's width, rounded up to the multiple (YOLOv5's rule; the SPD paper's text says nearest)."""
+    return math.ceil(round(channels * scale.width / scale.channel_multiple, 6)) * scale.channel_multiple
+
+
+def scale_depth(repeats: int, scale: Scale) -> int:
+    """Repeats at the model's depth, at least one."""
+    return max(round(repeats * scale.depth), 1) if repeats > 1 else repeats
+
+
+def _build_row(
+    row: Row, inputs: list[FeatureShape], definition: ModelDefinition, num_classes: int
+) -> tuple[Block, set[str]]:
+    """The row's module, and the words of ``defaults`` that it took."""
+    block = find_block(row.module)
+    parameters = inspect.signature(block.__init__).parameters
+    allowed = [name for name in parameters if name not in ("self", *FROM_GRAPH)]
+    for word in row.args:
+        if word not in allowed:
+            raise InputError(f"args: {row.module} has no keyword {word!r}{did_you_mean(str(word), allowed)}")
+    if len(inputs) > 1 and not block.many_inputs:
+        raise InputError(f"from: {row.module} takes one input, found {len(inputs)}")
+    defaults = {word: value for word, value in definition.defaults.items() if word in allowed}
+    repeats = scale_depth(row.repeats, definition.scale)
+    many = block.many_inputs
+    from_graph = {
+        "in_channels": tuple(s.channels for s in inputs) if many else inputs[0].channels,
+        "in_reductions": tuple(s.reduction for s in inputs) if many else inputs[0].reduction,
+        "num_classes": num_classes,
+        "repeats": repeats,
+    }
+    words = {**defaults, **row.args}
+    for word in block.widths:
+        if word in words:
+            words[word] = scale_width(_positive(words[word], word), definition.scale)
+    words.update({word: value for word, value in from_graph.items() if word in parameters})
+    missing = [n for n, p in parameters.items() if n != "self" and p.default is p.empty and n not in words]
+    if missing and parameters[missing[0]].kind is not inspect.Parameter.VAR_POSITIONAL:
+        raise InputError(f"args: {row.module} needs {', '.join(missing)}")
+    if repeats > 1 and "repeats" not in parameters:
+        raise InputError(f"repeats: {row.module} cannot be repeated")
+    return _construct(block, words), set(defaults)
+
+
+def _construct(block: type[Block], words: dict[str, Any]) -> Block:
+    try:
+        return block(**words)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"args: {error}") from None
+        given = ", ".join(f"{word}={value!r}" for word, value in words.items())
+        raise InputError(f"args: {block.__name__}({given}): {str(error).splitlines()[0]}") from None
+
+
+
+def _positive(value: Any, word: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"args: {word}: must be a whole number above 0, found {value!r}")
+    return value
+
+
+def _set_norms(module: nn.Module, norm: dict[str, float]) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = norm.get("eps", layer.eps)
+            layer.momentum = norm.get("momentum", layer.momentum)

@@ -1,0 +1,60 @@
+"""What every command-line tool shares: how it ends when something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from detect.errors import InputError
+from detect.runtime.logs import configure_logging
+
+_SYSTEM_ERRORS = {
+    errno.ENOSPC: "the disk is full; nothing that was there before has changed",
+    errno.EACCES: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.EDQUOT: "the disk quota is used up",
+}
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool and end the process: 0 when done, 2 with one clear line for bad input, 130 for Ctrl-C.
+
+    Args:
+        main: the tool; it reads ``sys.argv``.
+    """
+    configure_logging()
+    try:
+        main()
+        sys.stdout.flush()
+    except InputError as error:
+        _end(2, f"error: {' '.join(str(error).split())}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        reason = _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
+        _end(2, f"error: {error.filename or 'input/output'}: {reason}")
+    except KeyboardInterrupt:
+        _end(130, "interrupted")
+
+
+def positive_int(text: str) -> int:
+    """An ``argparse`` type: a whole number above 0."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, found {text!r}")
+    return int(text)
+
+
+def non_negative_int(text: str) -> int:
+    """An ``argparse`` type: a whole number from 0."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, found {text!r}")
+    return int(text)
+
+
+def _end(code: int, line: str) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(code)

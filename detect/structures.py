@@ -1,0 +1,136 @@
+"""The records that pass between packages.
+
+Letters: B images of a batch, H W pixels (or cells) of a map, M targets, N detections.
+Boxes are ``xyxy``: x left, y top, x right, y bottom, float; the frame is in the field's docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What a module of the graph promises about its output.
+
+    Args:
+        channels: the map's channels.
+        reduction: input pixels per cell, the same in both directions (the total downsampling so far).
+    """
+
+    channels: int
+    reduction: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truth of a batch in one flat list.
+
+    Args:
+        image_index: (M,) int64, the image of the batch, in [0, B).
+        labels: (M,) int64 class index, in [0, K).
+        boxes_xyxy_px: (M, 4) float32, pixels of the network input.
+    """
+
+    image_index: Tensor
+    labels: Tensor
+    boxes_xyxy_px: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Targets:
+        """The same targets on another device."""
+        return Targets(*(t.to(device, non_blocking=True) for t in (self.image_index, self.labels, self.boxes_xyxy_px)))
+
+    def scaled(self, scale_xy: tuple[float, float]) -> Targets:
+        """The targets of the same images after a resize by ``scale_xy`` = (new width / width, new height / height)."""
+        factors = self.boxes_xyxy_px.new_tensor([*scale_xy, *scale_xy])
+        return Targets(self.image_index, self.labels, self.boxes_xyxy_px * factors)
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How an image was brought to the network: scaled, put in the top left corner, padded right and below.
+
+    Args:
+        scale_xy: (network pixels per image pixel) for x and for y. They differ by rounding only.
+        image_hw: height and width of the original image (EXIF orientation applied).
+    """
+
+    scale_xy: tuple[float, float]
+    image_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with their ground truth, as the loaders give them.
+
+    Args:
+        images: (B, H, W, 3) uint8, RGB, network input pixels, H and W multiples of 32. Channels come last because that is
+            how they are decoded: ``images.permute(0, 3, 1, 2)`` is a channels-last NCHW tensor without a copy.
+        targets: ground truth in network input pixels.
+        rows: (B,) int64, each image's row in its ``AnnotationTable``.
+        letterboxes: how each image was placed; empty for augmented training batches.
+    """
+
+    images: Tensor
+    targets: Targets
+    rows: Tensor
+    letterboxes: Sequence[Letterbox] = ()
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, for the copy to a GPU (called by PyTorch's ``DataLoader``)."""
+        targets = Targets(
+            self.targets.image_index.pin_memory(),
+            self.targets.labels.pin_memory(),
+            self.targets.boxes_xyxy_px.pin_memory(),
+        )
+        return Batch(self.images.pin_memory(), targets, self.rows, self.letterboxes)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best score first.
+
+    Args:
+        boxes_xyxy_px: (N, 4) float32, pixels of the original image, inside it.
+        scores: (N,) float32 in [0, 1].
+        labels: (N,) int64 class index, in [0, K).
+        image_hw: height and width of the original image.
+        names: the K class names.
+    """
+
+    boxes_xyxy_px: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    image_hw: tuple[int, int]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class name of each of the N detections."""
+        return [self.names[label] for label in self.labels]
+
+    def select(self, keep: np.ndarray) -> Detections:
+        """The detections at ``keep``: (N,) bool or (n,) int indices."""
+        return Detections(
+            self.boxes_xyxy_px[keep], self.scores[keep], self.labels[keep], self.image_hw, self.names
+        )
+
+    def to_supervision(self) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
+        """The keyword arguments of ``supervision.Detections``: ``sv.Detections(**found.to_supervision())``."""
+        return {
+            "xyxy": self.boxes_xyxy_px.astype(np.float32),
+            "confidence": self.scores.astype(np.float32),
+            "class_id": self.labels.astype(int),
+            "data": {"class_name": np.array(self.class_names, dtype=np.str_)},
+        }

@@ -1,0 +1,175 @@
+"""One pass over the training set."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from detect.config.schema import TrainConfig
+from detect.data.loading import TrainingLoader
+from detect.errors import InputError
+from detect.losses.detection import DetectionLoss, LossTerms
+from detect.models.detector import DetectionModel
+from detect.runtime.precision import autocast
+from detect.runtime.seeding import generator
+from detect.structures import Batch, Targets
+from detect.training.optimizer import Schedule
+from detect.training.preparation import set_training_mode
+
+SIZE_STREAM = 2
+"""Keeps the random sizes of multi-scale batches apart from other uses of the seed."""
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What learns, and by what.
+
+    Args:
+        model: on ``device``.
+        ema: its average, if there is one.
+        loss: the criterion.
+        optimizer: with the schedule's groups.
+        scaler: of fp16 gradients; off otherwise.
+        schedule: rates by update.
+        accumulate: batches per update.
+        device: where.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    model: DetectionModel
+    ema: AveragedModel | None
+    loss: DetectionLoss
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: Schedule
+    accumulate: int
+    device: torch.device
+    precision: str
+
+
+def train_epoch(
+    trainee: Trainee,
+    loader: TrainingLoader,
+    recipe: TrainConfig,
+    epoch: int,
+    on_first_batch: Callable[[Batch], None] | None = None,
+) -> dict[str, float]:
+    """Learn from every batch of an epoch once.
+
+    Args:
+        trainee: what learns.
+        loader: the training batches.
+        recipe: the recipe.
+        epoch: counted from 0.
+        on_first_batch: is shown the first batch.
+
+    Returns:
+        Mean loss terms over the epoch, by name.
+
+    Raises:
+        InputError: a loss is not finite; nothing of that batch has been learnt.
+    """
+    set_training_mode(trainee.model)
+    sums = {"box": 0.0, "objectness": 0.0, "classes": 0.0}
+    number = 0
+    with tqdm(loader.epoch(epoch), total=len(loader), desc=f"epoch {epoch + 1}/{recipe.epochs}", leave=False) as bar:
+        for number, batch in enumerate(bar, start=1):
+            if number == 1 and on_first_batch is not None:
+                on_first_batch(batch)
+            update = epoch * trainee.schedule.updates_per_epoch + (number - 1) // trainee.accumulate
+            images, targets = _to_device(batch, trainee.device)
+            images, targets = _resize(images, targets, recipe, epoch, number)
+            terms = _step(trainee, images, targets, update, number, last=number == len(loader))
+            for name, value in terms.items():
+                sums[name] += value
+            shown = {name: f"{total / number:.4f}" for name, total in sums.items()}
+            bar.set_postfix({**shown, "memory": _memory(trainee.device)}, refresh=False)
+    return {name: total / max(number, 1) for name, total in sums.items()}
+
+
+def _step(
+    trainee: Trainee, images: Tensor, targets: Targets, update: int, number: int, last: bool
+) -> dict[str, float]:
+    """Forward and backward of one batch, and the update when enough batches have gathered."""
+    trainee.schedule.apply(trainee.optimizer, update)
+    with autocast(trainee.precision, trainee.device):
+        raw = trainee.model(images)
+    terms = trainee.loss(raw, targets)
+    values = terms.values()
+    if not all(math.isfinite(value) for value in values.values()):
+        raise _not_finite(values, update, trainee)
+    trainee.scaler.scale(_objective(terms, len(images))).backward()
+    if number % trainee.accumulate == 0 or last:
+        trainee.scaler.unscale_(trainee.optimizer)
+        if trainee.schedule.config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(trainee.model.parameters(), trainee.schedule.config.clip_norm)
+        trainee.scaler.step(trainee.optimizer)
+        trainee.scaler.update()
+        trainee.optimizer.zero_grad(set_to_none=True)
+        if trainee.ema is not None:
+            trainee.ema.update_parameters(trainee.model)
+    return values
+
+
+def _objective(terms: LossTerms, num_images: int) -> Tensor:
+    """The loss as a sum over images, so that accumulated batches add up to one large batch."""
+    return terms.total * num_images
+
+
+def _not_finite(values: dict[str, float], update: int, trainee: Trainee) -> InputError:
+    terms = ", ".join(f"{name} {value}" for name, value in values.items())
+    rate = trainee.schedule.rate(update, "weights")
+    return InputError(
+        f"the loss is not finite at update {update}: {terms}; the last checkpoint is good. "
+        f"Try a lower optimizer.lr (now {rate:.3g}), optimizer.clip_norm, or precision: fp32 (now {trainee.precision})"
+    )
+
+
+def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Targets]:
+    """Images as (B, 3, H, W) float in [0, 1], channels last in memory, and targets."""
+    images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+    return images, batch.targets.to(device)
+
+
+def _resize(
+    images: Tensor, targets: Targets, recipe: TrainConfig, epoch: int, number: int
+) -> tuple[Tensor, Targets]:
+    """Bring the batch to the random size that ``multi_scale`` asks for, if it does."""
+    if recipe.multi_scale == 0:
+        return images, targets
+    rng = generator(SIZE_STREAM, recipe.seed, epoch, number)
+    wanted = recipe.image_size * rng.uniform(1 - recipe.multi_scale, 1 + recipe.multi_scale)
+    size = max(round(wanted / 32), 1) * 32
+    height, width = images.shape[2:]
+    if (height, width) == (size, size):
+        return images, targets
+    resized = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    return resized, targets.scaled((size / width, size / height))
+
+
+def _memory(device: torch.device) -> str:
+    """Peak memory of the GPU, or of this process."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f}G"
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f}G"
+
+
+@contextmanager
+def quiet_denormals() -> Iterator[None]:
+    """Treat denormal floats as zero while training: on a CPU they are many times slower and mean nothing here."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

@@ -1,0 +1,94 @@
+"""Optimiser and learning-rate schedule: the rates are a pure function of the update's number, so resuming changes nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from detect.config.schema import OptimizerConfig
+
+REFERENCE_BATCH = 64
+"""Images per update at which ``OptimizerConfig.weight_decay`` is stated for SGD."""
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update: int) -> torch.optim.Optimizer:
+    """The optimiser with three groups of parameters: ``weights`` (decayed), ``norms``, ``biases``.
+
+    Args:
+        model: its parameters that need gradients are optimised.
+        config: the recipe's section.
+        images_per_update: scales SGD's weight decay (the loss is a sum over images, so its weight relative to the decay grows).
+    """
+    decay = config.weight_decay
+    if config.name == "sgd":
+        decay *= images_per_update / REFERENCE_BATCH
+    groups: dict[str, list[nn.Parameter]] = {"weights": [], "norms": [], "biases": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            group = "weights" if parameter.ndim > 1 else "biases" if name.endswith("bias") else "norms"
+            groups[group].append(parameter)
+    settings = [
+        {"params": parameters, "name": name, "weight_decay": decay if name == "weights" else 0.0}
+        for name, parameters in groups.items()
+        if parameters
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(settings, lr=config.lr, betas=(config.momentum, 0.999))
+    return torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rates and momentum at each update.
+
+    Args:
+        config: the recipe's section.
+        updates_per_epoch: optimiser updates in an epoch, at least 1.
+        epochs: length of the training.
+    """
+
+    config: OptimizerConfig
+    updates_per_epoch: int
+    epochs: int
+
+    @property
+    def warmup_updates(self) -> int:
+        """Length of the warm-up: at least ``warmup_min_steps`` if there is one, at most half the training."""
+        wanted = self.config.warmup_epochs * self.updates_per_epoch
+        if wanted > 0:
+            wanted = max(wanted, self.config.warmup_min_steps)
+        return round(min(wanted, self.updates_per_epoch * self.epochs / 2))
+
+    def rate(self, update: int, group: str) -> float:
+        """Learning rate of a group (``weights``, ``norms``, ``biases``) at an update, counted from 0."""
+        target = self.config.lr * self.decay(update)
+        if update >= self.warmup_updates:
+            return target
+        start = self.config.warmup_bias_lr if group == "biases" else 0.0
+        return start + (target - start) * (update + 1) / (self.warmup_updates + 1)
+
+    def momentum(self, update: int) -> float:
+        """Momentum (AdamW: beta1) at an update."""
+        if update >= self.warmup_updates:
+            return self.config.momentum
+        start = min(self.config.warmup_momentum, self.config.momentum)
+        return start + (self.config.momentum - start) * (update + 1) / (self.warmup_updates + 1)
+
+    def decay(self, update: int) -> float:
+        """Factor on the peak rate, from 1 at the start to ``final_lr_factor`` at the last update."""
+        progress = min(update / max(self.updates_per_epoch * self.epochs - 1, 1), 1.0)
+        falling = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "constant": 1.0}
+        return self.config.final_lr_factor + (1 - self.config.final_lr_factor) * falling[self.config.schedule]
+
+    def apply(self, optimizer: torch.optim.Optimizer, update: int) -> None:
+        """Set the rates and momentum of an update."""
+        momentum = self.momentum(update)
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(update, group["name"])
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum

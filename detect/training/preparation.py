@@ -1,0 +1,153 @@
+"""Everything between a run's settings and its first step: data, anchors, model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from detect.boxes.anchors import best_possible_recall, fit_anchors
+from detect.config.schema import DataConfig, TrainConfig
+from detect.data.annotations import AnnotationTable
+from detect.data.datasets import open_split
+from detect.errors import InputError, did_you_mean
+from detect.models.build import build_model
+from detect.models.checkpoint import load_checkpoint, transfer_weights
+from detect.models.definition import ModelDefinition, find_definition, with_args
+from detect.models.detector import DetectionModel
+from detect.runtime.logs import LOGGER
+
+SMALL_PX = 8
+"""Boxes whose shorter side is below this many network-input pixels are reported: they are what strides and pools lose."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training works on.
+
+    Args:
+        train: training split, without background images if the data config drops them.
+        val: validation split.
+    """
+
+    train: AnnotationTable
+    val: AnnotationTable
+
+
+def open_material(data: DataConfig, strict: bool) -> Material:
+    """Read and check the training and validation splits.
+
+    Raises:
+        InputError: a split is missing, unlabelled or empty, or the two name other classes.
+    """
+    for split in ("train", "val"):
+        if split not in data.splits:
+            raise InputError(f"data {data.name}: has no split {split!r}; training needs train and val")
+    train, val = open_split(data, "train", strict=strict), open_split(data, "val", strict=strict)
+    if not train.is_labelled or not val.is_labelled:
+        raise InputError(f"data {data.name}: train and val must have annotations")
+    if train.names != val.names:
+        only = sorted(set(train.names) ^ set(val.names))
+        raise InputError(f"data {data.name}: train and val have different classes: {', '.join(only[:5])} in one of them only")
+    background = int((np.diff(train.box_offsets) == 0).sum())
+    if background:
+        kept = "are kept as background" if data.background == "keep" else "are dropped (background: drop)"
+        LOGGER.info("%d of %d training images have no boxes; they %s", background, len(train), kept)
+    if data.background == "drop":
+        train = train.without_background()
+    if not len(train.labels):
+        raise InputError(f"data {data.name}: the training split has no usable boxes")
+    return Material(train, val)
+
+
+def training_sizes_px(table: AnnotationTable, image_size: int) -> np.ndarray:
+    """(M, 2) widths and heights of the boxes that are trained on, in network-input pixels."""
+    counts = np.diff(table.box_offsets)
+    factor = np.repeat(image_size / table.sizes_hw.max(axis=1), counts)
+    sizes = (table.boxes_xyxy_px[:, 2:] - table.boxes_xyxy_px[:, :2]) * factor[:, None]
+    return sizes[~table.is_crowd & (sizes > 0).all(axis=1)]
+
+
+def report_small_objects(table: AnnotationTable, image_size: int) -> None:
+    """Say how many boxes are tiny for the network, and what helps."""
+    sizes = training_sizes_px(table, image_size)
+    small = float((sizes.min(axis=1) < SMALL_PX).mean())
+    hint = "; a larger --image-size would help them" if small > 0.1 else ""
+    LOGGER.info("%.1f %% of %d training boxes are under %d px at %d px%s", 100 * small, len(sizes), SMALL_PX, image_size, hint)
+
+
+def prepare_model(name: str | None, weights: Path | None, material: Material, recipe: TrainConfig) -> DetectionModel:
+    """The model to train: built for the data's classes, with suitable anchors and, if asked, with given weights.
+
+    Args:
+        name: model name or file; None takes the model of ``weights``.
+        weights: a checkpoint to start from; what fits is copied.
+        material: the data.
+        recipe: the recipe.
+    """
+    source = load_checkpoint(weights).model if weights else None
+    if name is None:
+        assert source is not None, "a run has a model or weights"
+        definition = source.definition
+    else:
+        definition = find_definition(name)
+        if source is not None:
+            definition = with_args(definition, "AnchorDetect", anchors_px=source.head.anchors_px.tolist())
+    definition = suit_anchors(definition, material.train, recipe)
+    model = build_model(definition, len(material.train.names))
+    if source is not None:
+        copied, total = transfer_weights(model, source)
+        LOGGER.info("%s: %d of %d tensors fit and were copied", weights, copied, total)
+        if not copied:
+            raise InputError(f"{weights}: no tensor fits {definition.name}")
+    freeze(model, recipe.freeze)
+    return model
+
+
+def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: TrainConfig) -> ModelDefinition:
+    """The definition with anchors that suit the training boxes, fitted if need be (said aloud)."""
+    given = np.array(definition.rows[-1].args.get("anchors_px", []), dtype=float)
+    if recipe.anchors.fit == "never" or given.ndim != 3:
+        return definition
+    sizes = training_sizes_px(table, recipe.image_size)
+    max_ratio = recipe.loss.anchor_ratio
+    recall = best_possible_recall(sizes, given.reshape(-1, 2), max_ratio)
+    if recipe.anchors.fit == "auto" and recall >= recipe.anchors.min_recall:
+        LOGGER.info("anchors: best possible recall %.4f, kept", recall)
+        return definition
+    fitted = fit_anchors(sizes, given.shape[0] * given.shape[1], recipe.seed)
+    new_recall = best_possible_recall(sizes, fitted, max_ratio)
+    if recipe.anchors.fit == "auto" and new_recall <= recall:
+        LOGGER.warning("anchors: best possible recall %.4f; fitting did not raise it, so they are kept", recall)
+        return definition
+    shown = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in fitted)
+    LOGGER.info("anchors: best possible recall %.4f, fitted to the data: %.4f with %s", recall, new_recall, shown)
+    return with_args(definition, definition.rows[-1].module, anchors_px=fitted.reshape(given.shape).round(2).tolist())
+
+
+def freeze(model: DetectionModel, names: tuple[str, ...]) -> None:
+    """Stop sections or rows from learning; ``frozen_norms`` finds their norms.
+
+    Raises:
+        InputError: a name is neither a section nor a row, or nothing is left to learn.
+    """
+    rows = {row.name: row.section for row in model.definition.rows}
+    allowed = {*rows, *rows.values()}
+    for name in names:
+        if name not in allowed:
+            raise InputError(f"freeze: unknown section or row {name!r}{did_you_mean(name, allowed)}")
+    for row, section in rows.items():
+        if row in names or section in names:
+            model.graph.layers[row].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"freeze: {', '.join(names)} is the whole model; nothing would learn")
+
+
+def set_training_mode(model: DetectionModel) -> None:
+    """Training mode, except for frozen norms, whose statistics must not drift."""
+    model.train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
+            layer.eval()

@@ -1,0 +1,63 @@
+"""The records of a run: ``results.csv``, TensorBoard events and the resolved ``config.yaml``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from detect.runtime.files import write_text
+
+
+class Recorder:
+    """Writes what a run measures, epoch by epoch.
+
+    Args:
+        folder: the run's folder; TensorBoard reads it too (``tensorboard --logdir FOLDER``).
+        resumed_after: the epoch that a resumed run goes on after; later rows of an interrupted epoch are dropped.
+    """
+
+    def __init__(self, folder: Path, resumed_after: int | None = None) -> None:
+        self.path = folder / "results.csv"
+        self.rows: list[dict[str, Any]] = []
+        if resumed_after is not None and self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= resumed_after]
+        purge = None if resumed_after is None else resumed_after + 1
+        self.writer = SummaryWriter(str(folder), purge_step=purge)
+
+    def epoch(self, number: int, values: dict[str, float]) -> None:
+        """Record an epoch.
+
+        Args:
+            number: counted from 1.
+            values: by TensorBoard tag, such as ``loss/box`` or ``val/AP_S``.
+        """
+        self.rows.append({"epoch": number, **{tag: f"{value:.6g}" for tag, value in values.items()}})
+        columns = list(dict.fromkeys(tag for row in self.rows for tag in row))
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value, number)
+        self.writer.flush()
+
+    def picture(self, tag: str, image_rgb: np.ndarray, epoch: int) -> None:
+        """Show an (H, W, 3) uint8 picture in TensorBoard."""
+        self.writer.add_image(tag, image_rgb, epoch, dataformats="HWC")
+
+    def close(self) -> None:
+        """Finish the event file."""
+        self.writer.close()
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Keep the resolved settings of a run as ``config.yaml``, which resuming reads."""
+    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))

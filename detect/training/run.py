@@ -1,0 +1,113 @@
+"""From command-line words to the settings of a run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from detect.config.loader import (
+    build,
+    find_config,
+    load_data_config,
+    load_run_config,
+    load_train_config,
+    load_yaml,
+    parse_overrides,
+)
+from detect.config.schema import DataConfig, RunConfig, TrainConfig
+from detect.errors import InputError
+from detect.runtime.device import select_device
+from detect.training.loop import RunSettings
+
+RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "seed")
+
+
+def settings_from_args(args: argparse.Namespace) -> RunSettings:
+    """The run that a command line asks for.
+
+    Args:
+        args: of ``tools/train.py``.
+
+    Raises:
+        InputError: words that contradict each other, or name what is not there.
+    """
+    if args.resume:
+        return _resumed(args)
+    run = _run_config(args)
+    overrides: dict[str, Any] = {**run.set, **parse_overrides(args.set)}
+    overrides |= {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
+    out = Path(args.out) if args.out else _free_folder(Path("runs") / _run_name(args, run))
+    if (out / "last.pt").exists():
+        raise InputError(f"--out {out}: holds a run already; --resume continues it, another --out starts anew")
+    return RunSettings(
+        model=run.model or None,
+        data=load_data_config(run.data, args.data_root),
+        recipe=load_train_config(run.recipe, overrides),
+        out=out,
+        weights=Path(args.weights) if args.weights else None,
+        device=select_device(args.device),
+        strict=args.strict,
+    )
+
+
+def _run_config(args: argparse.Namespace) -> RunConfig:
+    """The experiment of ``--run``, or of ``--model``, ``--data`` and ``--recipe``; the latter win."""
+    if args.run:
+        run = load_run_config(args.run)
+        given = {key: value for key in ("model", "data", "recipe") if (value := getattr(args, key))}
+        return dataclasses.replace(run, **given)
+    if not args.data:
+        raise InputError("--data is missing: name a data set or its YAML (or an experiment with --run)")
+    if not args.model and not args.weights:
+        raise InputError("--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)")
+    return RunConfig(model=args.model or "", data=args.data, recipe=args.recipe or RunConfig.recipe)
+
+
+def _resumed(args: argparse.Namespace) -> RunSettings:
+    """The settings that the run in ``--out`` was started with."""
+    if not args.out:
+        raise InputError("--resume needs --out: the folder of the run to continue")
+    out = Path(args.out)
+    if not (out / "last.pt").is_file():
+        raise InputError(f"--resume: {out} holds no last.pt; without --resume the run starts from the beginning")
+    path = out / "config.yaml"
+    content = load_yaml(path)
+    data = build(DataConfig, content.get("data", {}), f"{path}: data")
+    recipe = build(TrainConfig, content.get("recipe", {}), f"{path}: recipe")
+    if args.data_root:
+        data = dataclasses.replace(data, root=str(Path(args.data_root).resolve()))
+    changed = [f"--{key.replace('_', '-')}" for key in RECIPE_FLAGS if _differs(getattr(args, key), getattr(recipe, key))]
+    if changed or args.set:
+        words = ", ".join([*changed, *(["--set"] if args.set else [])])
+        raise InputError(f"--resume continues a run as it was started, so it cannot change {words}; start a new run with --weights")
+    return RunSettings(
+        model=content.get("model"),
+        data=data,
+        recipe=recipe,
+        out=out,
+        resume=True,
+        device=select_device(args.device),
+        strict=bool(content.get("strict")),
+    )
+
+
+def _differs(given: Any, stored: Any) -> bool:
+    return given is not None and given != stored
+
+
+def _run_name(args: argparse.Namespace, run: RunConfig) -> str:
+    if args.run:
+        return find_config("runs", args.run).stem
+    model = run.model or Path(args.weights).stem
+    return f"{Path(model).stem}-{Path(run.data).stem}"
+
+
+def _free_folder(wanted: Path) -> Path:
+    """``wanted``, or the first of ``wanted-2``, ``wanted-3``, ... that does not exist."""
+    folder, number = wanted, 1
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder

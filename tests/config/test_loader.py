@@ -1,0 +1,340 @@
+"""Every mistake a YAML can hold is told in one line that names where, what and what instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from detect.config import loader
+from detect.config.loader import (
+    build,
+    find_config,
+    load_data_config,
+    load_run_config,
+    load_train_config,
+    load_yaml,
+    parse_overrides,
+    to_plain,
+)
+from detect.config.schema import AlbumentationConfig, DataConfig, RunConfig, SplitConfig, TrainConfig
+from detect.errors import InputError
+
+DATA = "name: cells\nroot: pictures\nsplits:\n  train: {images: a, annotations: a.json}\n"
+
+
+def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
+    """A file with the text."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def message(function: Any, *arguments: Any) -> str:
+    """The message of the InputError that the call raises."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------- load_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", {}),
+        ("a: 1e-3", {"a": 0.001}),  # PyYAML alone reads the text "1e-3"
+        ("a: -1E3", {"a": -1000.0}),
+        ("a: 1.5e+2", {"a": 150.0}),
+        ("a: .5e1", {"a": 5.0}),
+        ("a: '1e-3'", {"a": "1e-3"}),  # quoted stays text
+        ("a: 1e-3x", {"a": "1e-3x"}),
+        ("a: null", {"a": None}),
+        ("a: {b: [1, x]}", {"a": {"b": [1, "x"]}}),
+        ("a: é", {"a": "é"}),
+    ],
+)
+def test_load_yaml(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
+    assert load_yaml(write(tmp_path, text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"must be a mapping \(key: value\), found nothing"),
+        ("- 1", r"must be a mapping \(key: value\), found a list"),
+        ("word", r"must be a mapping \(key: value\), found text"),
+        ("3", r"must be a mapping \(key: value\), found 3"),
+        ("a: 1\nb: 2\na: 3", r"a\.yaml:3: is not valid YAML: key 'a' stands twice"),
+        ("x:\n  a: 1\n  a: 1", r"a\.yaml:3: is not valid YAML: key 'a' stands twice"),
+        ("x: [{a: 1, a: 2}]", r"a\.yaml:1: is not valid YAML: key 'a' stands twice"),
+        ("1: x\n1: y", r"a\.yaml:2: is not valid YAML: key 1 stands twice"),
+        ("a: &b [1]\nc: *b", r"a\.yaml:2: is not valid YAML: aliases \(\*name\) are not allowed"),
+        ("[1, 2]: x", r"a\.yaml:1: is not valid YAML: a key must be a word"),
+        ("a: [1", r"a\.yaml:1: is not valid YAML: expected ',' or ']'"),
+        ("a: b: c", r"a\.yaml:1: is not valid YAML: mapping values are not allowed here"),
+        ("a:\n\t- 1", r"a\.yaml:2: is not valid YAML: found character '\\t'"),
+        ("a: !!python/object/apply:os.getcwd []", r"a\.yaml:1: is not valid YAML: could not determine a constructor"),
+        ("a: 2020-13-45", r"is not valid YAML: month must be in 1\.\.12"),
+        ("a: \x07", r"is not valid YAML: unacceptable character"),
+        ("a: 1\n---\nb: 2", r"a\.yaml:2: is not valid YAML: but found another document"),
+        ("<<: {a: 1}\nb: 2", r"a\.yaml:1: is not valid YAML"),  # merge keys hide what a file says, as aliases do
+        ("a: 1" + "0" * 5000, r"is not valid YAML"),  # more digits than Python reads
+        ("[" * 3000, r"is not valid YAML"),
+    ],
+)
+def test_load_yaml_refuses(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, text)
+    found = message(load_yaml, path)
+    assert re.search(said, found)
+    assert found.startswith(str(path))
+    assert "\n" not in found
+
+
+def test_load_yaml_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read: No such file or directory"):
+        load_yaml(tmp_path / "none.yaml")
+
+
+def test_load_yaml_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        load_yaml(tmp_path)
+
+
+def test_load_yaml_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes("a: é".encode("latin-1"))
+    with pytest.raises(InputError, match=r"a\.yaml: is not UTF-8 text"):
+        load_yaml(path)
+
+
+def test_load_yaml_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "MAX_YAML_BYTES", 2**20)
+    path = write(tmp_path, "a: " + "x" * 2**20)
+    with pytest.raises(InputError, match=r"a\.yaml: larger than 1 MiB"):
+        load_yaml(path)
+
+
+# ----------------------------------------------------------------------------------------- find_config
+
+
+def test_find_config_path(tmp_path: Path) -> None:
+    path = write(tmp_path, "{}", "mine.yml")
+    assert find_config("data", str(path)) == path
+    with pytest.raises(InputError, match=r"gone\.yaml: no such file"):
+        find_config("data", str(tmp_path / "gone.yaml"))
+
+
+def test_find_config_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    path = write(tmp_path / "data", "{}", "bccd.yaml")
+    monkeypatch.setattr(loader, "CONFIGS", tmp_path)
+    assert find_config("data", "bccd") == path
+    with pytest.raises(
+        InputError, match=r"'bcd' is neither a \.yaml file nor one of configs/data/; did you mean 'bccd'"
+    ):
+        find_config("data", "bcd")
+    with pytest.raises(InputError, match=r"configs/data/; allowed: bccd"):
+        find_config("data", "../data/imagenet")
+
+
+# ----------------------------------------------------------------------------------------------- build
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"epoch": 1}, "recipe: epoch: unknown key; did you mean 'epochs'?"),
+        ({"optimizer": {"learning": 1}}, "recipe: optimizer.learning: unknown key; allowed: "),
+        ({"optimizer": {"momentun": 1}}, "recipe: optimizer.momentun: unknown key; did you mean 'momentum'?"),
+        ({1: 1}, "recipe: 1: unknown key; allowed: "),
+        ({"epochs": "3"}, "recipe: epochs: must be a whole number, found '3'"),
+        ({"epochs": 3.0}, "recipe: epochs: must be a whole number, found 3.0"),
+        ({"epochs": True}, "recipe: epochs: must be a whole number, found True"),
+        ({"epochs": None}, "recipe: epochs: must be a whole number, found None"),
+        ({"multi_scale": False}, "recipe: multi_scale: must be a finite number, found False"),
+        ({"multi_scale": float("nan")}, "recipe: multi_scale: must be a finite number, found nan"),
+        ({"optimizer": {"lr": float("inf")}}, "recipe: optimizer.lr: must be a finite number, found inf"),
+        ({"optimizer": {"lr": "None"}}, "optimizer.lr: must be a finite number, found 'None' (write null for nothing)"),
+        ({"optimizer": {"lr": 10**400}}, "recipe: optimizer.lr: must be a finite number, found 1000"),
+        ({"seed": 2**64}, "recipe: seed: 18446744073709551616 is above "),  # PyTorch takes seeds of 64 bits
+        ({"epochs": 0}, "recipe: epochs: 0 is below 1"),
+        ({"optimizer": {"lr": 11}}, "recipe: optimizer.lr: 11.0 is above 10"),
+        ({"optimizer": {"lr": -1e-9}}, "recipe: optimizer.lr: -1e-09 is below 0"),
+        ({"cache": "disc"}, "recipe: cache: 'disc' is not allowed; did you mean 'disk'?"),
+        ({"cache": False}, "recipe: cache: False is not allowed; allowed: none, ram, disk"),
+        ({"cache": None}, "recipe: cache: None is not allowed; allowed: none, ram, disk"),
+        ({"cache": ["ram"]}, "recipe: cache: ['ram'] is not allowed; allowed: none, ram, disk"),
+        ({"freeze": "stem"}, "recipe: freeze: must be a list, found text"),
+        ({"freeze": ["stem", 3]}, "recipe: freeze[1]: must be text, found 3"),
+        ({"optimizer": 3}, "recipe: optimizer: must be a mapping, found 3"),
+        ({"optimizer": None}, "recipe: optimizer: must be a mapping, found nothing"),
+        ({"augment": {"albumentations": [{"p": 2}]}}, "augment.albumentations[0].p: 2.0 is above 1"),
+        ({"augment": {"albumentations": [{"p": 1}]}}, "recipe: augment.albumentations[0].name: is missing"),
+        (
+            {"evaluation": {"save_best": ["AP", "mAP"]}},
+            "evaluation.save_best[1]: 'mAP' is not allowed; did you mean 'AP'?",
+        ),
+    ],
+)
+def test_build_refuses(content: dict[Any, Any], said: str) -> None:
+    assert said in message(build, TrainConfig, content, "recipe")
+
+
+def test_build_tells_all_errors_in_one_line() -> None:
+    content = {"epochs": 0, "seeed": 1, "optimizer": {"lr": "fast"}}
+    assert message(build, TrainConfig, content, "a.yaml") == (
+        "a.yaml: epochs: 0 is below 1; seeed: unknown key; did you mean 'seed'?; "
+        "optimizer.lr: must be a finite number, found 'fast'"
+    )
+
+
+def test_build_missing_keys() -> None:
+    content = {"root": ".", "splits": {"train": {"images": "a"}}}
+    assert message(build, DataConfig, content, "d") == "d: splits.train.annotations: is missing; name: is missing"
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (["train"], "d: splits: must be a mapping, found a list"),
+        ({"train": "a"}, "d: splits.train: must be a mapping, found text"),
+        ({"train": {"images": "a", "annotations": 3}}, "d: splits.train.annotations: must be text, found 3"),
+    ],
+)
+def test_build_refuses_splits(splits: Any, said: str) -> None:
+    assert message(build, DataConfig, {"name": "n", "root": ".", "splits": splits}, "d") == said
+
+
+def test_build_defaults_and_types() -> None:
+    config = build(TrainConfig, {"optimizer": {"lr": 1}, "freeze": ["stem"], "multi_scale": 0}, "recipe")
+    assert config.optimizer.lr == 1.0
+    assert isinstance(config.optimizer.lr, float)  # a whole number in the YAML is a number all the same
+    assert config.freeze == ("stem",)
+    assert config.optimizer.momentum == TrainConfig().optimizer.momentum
+    assert build(TrainConfig, {}, "recipe") == TrainConfig()
+
+
+def test_build_nested_list_of_mappings() -> None:
+    content = {"augment": {"albumentations": [{"name": "Blur", "p": 0.1, "args": {"blur_limit": [3, 7]}}]}}
+    assert build(TrainConfig, content, "recipe").augment.albumentations == (
+        AlbumentationConfig("Blur", 0.1, {"blur_limit": [3, 7]}),
+    )
+
+
+def test_build_optional() -> None:
+    content: dict[str, Any] = {
+        "name": "n",
+        "root": ".",
+        "splits": {"a": {"images": "i", "annotations": "j", "list": None}},
+    }
+    config = build(DataConfig, content | {"names": None}, "d")
+    assert config.names is None
+    assert config.splits["a"] == SplitConfig("i", "j", None)
+    assert build(DataConfig, content | {"names": ["x"]}, "d").names == ("x",)
+
+
+# -------------------------------------------------------------------------------------- load_*_config
+
+
+def test_load_data_config_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``root`` is relative to the file, ``data_root`` to the current folder."""
+    path = write(tmp_path, DATA)
+    monkeypatch.chdir("/")
+    assert load_data_config(str(path)).root == str((tmp_path / "pictures").resolve())
+    assert load_data_config(str(path), "elsewhere").root == "/elsewhere"
+    assert load_data_config(str(path), "~").root == str(Path.home().resolve())
+
+
+def test_load_data_config_without_splits(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: n\nroot: .\nsplits: {}\n")
+    with pytest.raises(InputError, match=r"a\.yaml: splits: is empty; name at least train and val"):
+        load_data_config(str(path))
+
+
+def test_load_train_config_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, "epochs: 3\noptimizer: {lr: 0.1}\n")
+    config = load_train_config(str(path), {"optimizer.lr": 0.2, "loss.box": 1, "seed": 4})
+    assert (config.epochs, config.optimizer.lr, config.loss.box, config.seed) == (3, 0.2, 1.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"optimizer.lrr": 1}, "optimizer.lrr: unknown key; did you mean 'lr'?"),
+        ({"epochs.lr": 1}, "epochs.lr: epochs is a value, not a section"),
+        ({"image_size": 100}, "image_size: 100 is not a multiple of 32; the nearest are 96 and 128"),
+        ({"epochs": "many"}, "(with what was set on top): epochs: must be a whole number, found 'many'"),
+    ],
+)
+def test_load_train_config_refuses(tmp_path: Path, overrides: dict[str, Any], said: str) -> None:
+    path = write(tmp_path, "epochs: 3\noptimizer: {lr: 0.1}\n")
+    assert said in message(load_train_config, str(path), overrides)
+
+
+def test_load_run_config_looks_beside_the_file_first(tmp_path: Path) -> None:
+    write(tmp_path, "", "mine.yaml")
+    path = write(tmp_path, "model: mine.yaml\ndata: bccd\nrecipe: other.yaml\nset: {optimizer.lr: 1e-2}\n", "run.yaml")
+    assert load_run_config(str(path)) == RunConfig(
+        model=str(tmp_path / "mine.yaml"),  # stands beside the run
+        data="bccd",  # a shipped name stays one
+        recipe="other.yaml",  # not there: left for the reader, who says so
+        set={"optimizer.lr": 0.01},
+    )
+
+
+# ------------------------------------------------------------------------------------- parse_overrides
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        ("optimizer.lr=1e-3", {"optimizer.lr": 0.001}),
+        ("seed=3", {"seed": 3}),
+        ("freeze=[stem, backbone]", {"freeze": ["stem", "backbone"]}),
+        ("augment.hsv_hue=0", {"augment.hsv_hue": 0}),
+        ("cache=none", {"cache": "none"}),
+        ("x=a=b", {"x": "a=b"}),  # only the first = divides
+        ("x=", {"x": None}),
+        ("x=true", {"x": True}),
+    ],
+)
+def test_parse_overrides(pair: str, expected: dict[str, Any]) -> None:
+    assert parse_overrides([pair]) == expected
+
+
+def test_parse_overrides_of_nothing() -> None:
+    assert parse_overrides([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("lr", r"--set lr: must be key=value, as in --set optimizer\.lr=0\.02"),
+        ("=3", r"--set =3: must be key=value"),
+        ("", r"must be key=value"),
+        ("a=[1", r"--set a=\[1: the value is not valid YAML"),
+        ("a={b: 1, b: 2}", r"the value is not valid YAML"),
+        ("a=2020-13-45", r"the value is not valid YAML"),
+        ("a=" + "[" * 3000, r"the value is not valid YAML"),
+    ],
+)
+def test_parse_overrides_refuses(pair: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse_overrides([pair])
+
+
+# -------------------------------------------------------------------------------------------- to_plain
+
+
+def test_to_plain_is_yaml() -> None:
+    """Through a file and back, by nothing but plain types."""
+    config = TrainConfig(freeze=("stem",))
+    plain = to_plain(config)
+    assert plain["freeze"] == ["stem"]
+    assert plain["optimizer"]["lr"] == config.optimizer.lr
+    assert build(TrainConfig, yaml.safe_load(yaml.safe_dump(plain)), "recipe") == config

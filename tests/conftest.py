@@ -1,0 +1,62 @@
+"""What every test gets: no network, one thread, and published data where there is some."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# Before PyTorch is imported: the suite runs in several processes, each with one thread. Subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shared machine is slow at times, and a failure must be the same failure tomorrow.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
+
+REAL_DATA = os.environ.get("DETECT_REAL_DATA")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for ``real_data`` as real, and skip it only where the variable is unset."""
+    for item in items:
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real)
+        if item.get_closest_marker("real") and not REAL_DATA:
+            item.add_marker(pytest.mark.skip(reason="DETECT_REAL_DATA is not set"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Turn a skipped real test into a failed one where its data was promised."""
+    report = yield
+    if REAL_DATA and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("real"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: skipped although DETECT_REAL_DATA is set: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of published data (``bccd/``, ``deeppcb/``, ``tiny_coco/``, ``hostile/``, ...)."""
+    assert REAL_DATA, "tests with this fixture are skipped without DETECT_REAL_DATA"
+    folder = Path(REAL_DATA)
+    assert folder.is_dir(), f"DETECT_REAL_DATA={REAL_DATA} is no folder"
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections to other machines; the toolkit never makes one."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            pytest.fail(f"a test connected to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)

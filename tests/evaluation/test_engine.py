@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from detect.data.annotations import encode_paths
+from detect.data.images import write_image
+from detect.errors import InputError
+from detect.evaluation.engine import evaluate, match_classes
+from detect.evaluation.outputs import EvaluationOutputs
+from detect.models.build import build_model
+from tests.evaluation.synthetic import make_table
+
+CPU = torch.device("cpu")
+
+
+class BrightBoxes(torch.nn.Module):
+    """Finds one white rectangle per image, as class 1 with certainty: a network whose answer is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        white = (images > 0.9).all(dim=1)
+        rows = []
+        for image in white:
+            ys, xs = torch.nonzero(image, as_tuple=True)
+            if len(xs):
+                x1, x2, y1, y2 = xs.min(), xs.max() + 1, ys.min(), ys.max() + 1
+                rows.append(torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]).float())
+            else:
+                rows.append(torch.zeros(4))
+        boxes = torch.stack(rows)
+        certainty = (boxes[:, 2:3] > 0).float()
+        return [torch.cat([boxes, certainty, torch.zeros(len(boxes), 1), certainty], dim=1)[:, None]]
+
+    def decode(self, raw):
+        return torch.cat(raw, dim=1)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Four images of different shapes with a white rectangle each, annotated as class 1, and a black one."""
+    shapes = [(96, 128), (128, 96), (64, 128), (128, 128), (50, 70)]
+    boxes = [(32, 16, 64, 48), (16, 32, 48, 96), (64, 16, 96, 48), (0, 0, 128, 64)]
+    paths = []
+    for number, (height, width) in enumerate(shapes):
+        image = np.zeros((height, width, 3), np.uint8)
+        if number < len(boxes):
+            x1, y1, x2, y2 = boxes[number]
+            image[y1:y2, x1:x2] = 255
+        paths.append(tmp_path / f"{number}.png")
+        write_image(paths[-1], image)
+    made = make_table([[(1, *map(float, box))] for box in boxes] + [[]], image_ids=[50, 40, 30, 20, 10])
+    sizes = np.array(shapes, dtype=np.int32)
+    return dataclasses.replace(made, image_paths=encode_paths(paths), sizes_hw=sizes)
+
+
+OPTIONS = {"image_size": 128, "batch_size": 2, "workers": 0, "device": CPU, "progress": False}
+
+
+def test_perfect_boxes_score_one(table):
+    evaluation = evaluate(BrightBoxes(), table, **OPTIONS)
+    assert evaluation.metrics["AP"] == pytest.approx(1)
+    assert evaluation.metrics.per_class["b"]["objects"] == 4
+    results = evaluation.results
+    assert [result["image_id"] for result in results] == [50, 40, 30, 20]
+    assert results[0] == {"image_id": 50, "category_id": 2, "bbox": [32.0, 16.0, 32.0, 32.0], "score": 1.0}
+
+
+@pytest.mark.parametrize("image_size", [64, 256])
+def test_other_network_sizes_give_boxes_in_image_pixels(table, image_size):
+    evaluation = evaluate(BrightBoxes(), table, **OPTIONS | {"image_size": image_size})
+    boxes = np.array([result["bbox"] for result in evaluation.results])
+    np.testing.assert_allclose(boxes, [[32, 16, 32, 32], [16, 32, 32, 64], [64, 16, 32, 32], [0, 0, 128, 64]], atol=2)
+
+
+def test_batches_and_workers_do_not_change_the_result(table):
+    one = evaluate(BrightBoxes(), table, **OPTIONS)
+    other = evaluate(BrightBoxes(), table, **OPTIONS | {"batch_size": 5, "workers": 1})
+    assert one.results == other.results
+
+
+def test_classes_are_mapped_by_name(table):
+    evaluation = evaluate(BrightBoxes(), table, **OPTIONS, names=("b", "a"))
+    assert {result["category_id"] for result in evaluation.results} == {1}
+    assert evaluation.metrics["AP"] == 0
+
+
+def test_unlabelled_split_gives_results_only(table):
+    bare = dataclasses.replace(table.without_background(), is_labelled=False)
+    evaluation = evaluate(BrightBoxes(), bare, **OPTIONS)
+    assert evaluation.metrics is None
+    assert len(evaluation.results) == 4
+
+
+def test_speed_has_its_three_parts(table):
+    speed = evaluate(BrightBoxes(), table, **OPTIONS).speed_ms
+    assert list(speed) == ["preprocess", "network", "postprocess"]
+    assert all(value > 0 for value in speed.values())
+
+
+def test_training_goes_on_as_before(table):
+    model = BrightBoxes().train()
+    model.norm.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    evaluate(model, table, **OPTIONS)
+    assert model.training
+    assert not model.norm.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("engine", ["pycocotools", "hotcoco"])
+def test_an_untrained_network_is_evaluated(table, engine):
+    torch.manual_seed(0)
+    model = build_model("yolov5n-spd", num_classes=2)
+    evaluation = evaluate(model, table, **OPTIONS, engine=engine)
+    assert 0 <= evaluation.metrics["AP"] < 0.5
+    assert all(0 <= result["score"] <= 1 for result in evaluation.results)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 100}, "image size: must be a multiple of 32, found 100"),
+        ({"image_size": 0}, "image size: must be a multiple of 32, found 0"),
+        ({"batch_size": 0}, "batch size: must be at least 1, found 0"),
+        ({"workers": -1}, "workers: must be at least 0, found -1"),
+    ],
+)
+def test_settings_out_of_range(table, options, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(BrightBoxes(), table, **OPTIONS | options)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "expected"),
+    [
+        (("a", "b"), ("a", "b"), [0, 1]),
+        (("b", "c", "a"), ("a", "b", "c"), [1, 2, 0]),
+        (("x", "x"), ("x", "x"), [0, 1]),
+    ],
+)
+def test_match_classes(model, data, expected):
+    assert match_classes(model, data).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        (("a", "b"), ("a", "c"), "only in the checkpoint: 'b'; only in the data: 'c'"),
+        (("a",), ("a", "b"), "the checkpoint has 1 classes and the data 2; only in the data: 'b'"),
+        (("a", "a", "b"), ("a", "b", "b"), "the checkpoint has 3 classes and the data 3"),
+        (("a",), tuple("abcdefgh"), "only in the data: 'b', 'c', 'd', 'e', 'f' and 2 more"),
+    ],
+)
+def test_other_classes_are_refused(model, data, message):
+    with pytest.raises(InputError, match=message):
+        match_classes(model, data)
+
+
+def test_outputs_are_written(table, tmp_path):
+    outputs = EvaluationOutputs(tmp_path / "m.json", tmp_path / "r.json", tmp_path / "pictures")
+    outputs.check(table)
+    evaluation = evaluate(BrightBoxes(), table, **OPTIONS)
+    lines = outputs.write(evaluation, {"split": "val"})
+    assert len(lines) == 3
+    assert json.loads((tmp_path / "r.json").read_text()) == evaluation.results
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["AP"] == pytest.approx(1)
+    assert metrics["settings"]["score_threshold"] == 0.001
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "confusion_matrix.png",
+        "precision_recall.png",
+    ]
+
+
+def test_outputs_of_an_unlabelled_split(table, tmp_path, caplog):
+    bare = dataclasses.replace(table, is_labelled=False)
+    with pytest.raises(InputError, match=r"no annotations.*ask for --results-json"):
+        EvaluationOutputs(metrics_json=tmp_path / "m.json").check(bare)
+    outputs = EvaluationOutputs(tmp_path / "m.json", tmp_path / "r.json", tmp_path / "pictures")
+    outputs.check(bare)
+    assert "--metrics-json is ignored" in caplog.text
+    outputs.write(evaluate(BrightBoxes(), bare, **OPTIONS), {})
+    assert (tmp_path / "r.json").exists()
+    assert not (tmp_path / "m.json").exists()
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_outputs_in_wrong_places(tmp_path):
+    with pytest.raises(InputError, match=r"--results-json .*: is a folder; name a file in it"):
+        EvaluationOutputs(results_json=tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InputError, match=r"--out .*: is a file; name a folder"):
+        EvaluationOutputs(pictures=file)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from detect.evaluation.coco import coco_metrics
+from detect.evaluation.confusion import confusion_matrix
+from detect.evaluation.pictures import draw_confusion_matrix, draw_precision_recall
+from tests.evaluation.synthetic import make_found, make_table, random_problem
+
+ODD_NAMES = ("$\\alpha_1$", "$", "_hidden", "x" * 300, "猫", "a\nb", "", "بيت", "\U0010fffd")
+
+
+def is_picture(path) -> bool:
+    image = cv2.imread(str(path))
+    return image is not None and min(image.shape[:2]) > 300 and image.std() > 5
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ODD_NAMES], ids=["plain", "odd"])
+def test_pictures_of_any_class_names(tmp_path, names):
+    table, found = random_problem(0)
+    table = make_table(
+        [[(k, 0, 0, 50, 50)] for k in range(len(names))], names=names, category_ids=tuple(range(1, len(names) + 1))
+    )
+    found = make_found([(k, k, 0, 0, 50, 45 - k, 0.9) for k in range(len(names))])
+    draw_precision_recall(tmp_path / "pr.png", coco_metrics(table, found))
+    draw_confusion_matrix(tmp_path / "confusion.png", confusion_matrix(table, found), table.names)
+    assert is_picture(tmp_path / "pr.png")
+    assert is_picture(tmp_path / "confusion.png")
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_pictures_without_any_object(tmp_path):
+    table, found = make_table([[]]), make_found([])
+    draw_precision_recall(tmp_path / "pr.png", coco_metrics(table, found))
+    draw_confusion_matrix(tmp_path / "confusion.png", confusion_matrix(table, found), table.names)
+    assert is_picture(tmp_path / "pr.png")
+    assert is_picture(tmp_path / "confusion.png")
+
+
+def test_a_confusion_matrix_of_many_classes_stays_a_picture(tmp_path):
+    names = tuple(f"class{k}" for k in range(130))
+    matrix = np.eye(131, dtype=np.int64) * 7
+    draw_confusion_matrix(tmp_path / "confusion.png", matrix, names)
+    assert is_picture(tmp_path / "confusion.png")
+    assert max(cv2.imread(str(tmp_path / "confusion.png")).shape) < 4000
+
+
+def test_the_mean_curve_is_that_of_ap50(tmp_path):
+    table, found = random_problem(2)
+    metrics = coco_metrics(table, found)
+    curves = metrics.precision[0]
+    assert curves[:, curves[0] > -1].mean() == pytest.approx(metrics["AP50"])

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import detect
+from detect import Detector
+from detect.data.images import write_image
+from detect.errors import InputError
+from detect.inference.run import predict_files
+from detect.models.build import build_model
+from detect.models.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """An untrained model: what it finds means nothing, but it finds something at a low score."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    model = build_model("yolov5n-spd", num_classes=3)
+    names = ("red", "green", "7")
+    save_checkpoint(path, model, names=names, category_ids=(1, 2, 3), image_size=96, metrics={}, provenance={})
+    return path
+
+
+@pytest.fixture(scope="module")
+def detector(weights):
+    return Detector(weights, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+
+
+LOW = {"conf": 0.0, "max_det": 5}
+
+
+def assert_same(first, second, atol=0.0):
+    assert len(first) == len(second) > 0
+    np.testing.assert_allclose(first.boxes_xyxy_px, second.boxes_xyxy_px, atol=atol)
+    np.testing.assert_allclose(first.scores, second.scores, atol=atol)
+    assert first.labels.tolist() == second.labels.tolist()
+
+
+def test_import_is_light():
+    code = "import sys, detect; sys.exit('torch' in sys.modules or detect.__version__ != '0.1.0')"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'Detectr'"):
+        detect.Detectr  # noqa: B018
+
+
+def test_what_a_detector_knows(detector):
+    assert detector.names == ("red", "green", "7")
+    assert detector.image_size == 96
+
+
+def test_an_empty_list_gives_an_empty_list(detector):
+    assert detector.predict([]) == []
+
+
+def test_detections_are_inside_the_original_image(detector, image):
+    found = detector.predict(image, **LOW)
+    assert 0 < len(found) <= 5
+    assert found.image_hw == (60, 90)
+    assert found.boxes_xyxy_px.min() >= 0
+    assert (found.boxes_xyxy_px[:, 2:] <= [90, 60]).all()
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.names == detector.names
+
+
+def test_path_array_and_pil_image_are_the_same(detector, image, tmp_path):
+    path = tmp_path / "a.png"
+    write_image(path, image)
+    expected = detector.predict(image, **LOW)
+    assert_same(detector.predict(path, **LOW), expected)
+    assert_same(detector.predict(str(path), **LOW), expected)
+    assert_same(detector.predict(Image.fromarray(image), **LOW), expected)
+    assert_same(detector.predict(image[::-1, ::-1].copy()[::-1, ::-1], **LOW), expected)  # not contiguous
+
+
+def test_exif_orientation_of_files_and_pil_images(detector, image, tmp_path):
+    turned = Image.fromarray(image)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # shown turned by 90 degrees
+    turned.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        from_pil = detector.predict(opened, **LOW)
+    from_path = detector.predict(tmp_path / "a.png", **LOW)
+    assert from_path.image_hw == (90, 60)
+    assert_same(from_path, from_pil)
+    assert_same(from_path, detector.predict(np.rot90(image, -1), **LOW))
+
+
+def test_what_is_found_does_not_depend_on_the_other_images(detector):
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((60, 90), (90, 60), (120, 180), (96, 96))]
+    together = detector.predict(images, batch_size=3, **LOW)
+    assert [found.image_hw for found in together] == [(60, 90), (90, 60), (120, 180), (96, 96)]
+    for one, found in zip(images, together, strict=True):
+        assert_same(found, detector.predict(one, **LOW), atol=1e-3)
+
+
+def test_classes_are_chosen_by_name_or_index(detector, image):
+    for classes, expected in ((["green"], {1}), ([2], {2}), (["7"], {2}), (["0", "green"], {0, 1})):
+        found = detector.predict(image, conf=0.0, classes=classes)
+        assert set(found.labels.tolist()) <= expected
+        assert len(found) > 0
+
+
+def test_image_size_and_score(detector, image):
+    assert len(detector.predict(image, conf=1.0)) == 0
+    larger = detector.predict(image, image_size=160, **LOW)
+    assert larger.image_hw == (60, 90)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"conf": 2}, "score threshold: must be from 0 to 1, found 2"),
+        ({"iou": -1}, "IoU threshold: must be from 0 to 1, found -1"),
+        ({"max_det": 0}, "must be at least 1, found 0"),
+        ({"image_size": 100}, "image size: must be a multiple of 32 up to 16384, found 100"),
+        ({"image_size": 0}, "image size: must be a multiple of 32"),
+        ({"image_size": 10**6 * 32}, "image size: must be a multiple of 32 up to 16384"),
+        ({"batch_size": 0}, "batch size: must be at least 1"),
+        ({"classes": ["gren"]}, "unknown class 'gren'; did you mean 'green'"),
+        ({"classes": [3]}, "there is no class 3; allowed: 0 to 2"),
+        ({"classes": "red"}, r"must be a list, such as \['red'\]"),
+    ],
+)
+def test_options_out_of_range(detector, image, options, message):
+    with pytest.raises(InputError, match=message):
+        detector.predict(image, **options)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.jpg", "missing.jpg: no such file"),
+        (np.zeros((4, 4), np.uint8), r"must be \(H, W, 3\) uint8 in RGB order, found \(4, 4\) uint8"),
+        (np.zeros((4, 4, 3), np.float32), "found .* float32"),
+        (np.zeros((0, 4, 3), np.uint8), "found .*0, 4, 3"),
+        (7, "must be a path, an array or a PIL image, found int"),
+    ],
+)
+def test_unusable_sources(detector, source, message):
+    with pytest.raises(InputError, match=message):
+        detector.predict(source)
+
+
+def test_unusable_weights(tmp_path):
+    with pytest.raises(InputError, match=r"none.pt"):
+        Detector(tmp_path / "none.pt")
+
+
+def test_files_that_cannot_be_read_are_skipped_and_counted(detector, image, tmp_path, caplog):
+    paths = [tmp_path / name for name in ("a.png", "broken.png", "c.png")]
+    write_image(paths[0], image)
+    paths[1].write_bytes(b"no image")
+    write_image(paths[2], image)
+    found = list(predict_files(detector, paths, batch_size=2, **LOW))
+    assert [prediction.path for prediction in found] == [paths[0], paths[2]]
+    assert found[0].line().startswith(f"{paths[0]}: ")
+    assert "broken.png" in caplog.text
+    assert "1 of 3 images could not be read and were skipped" in caplog.text
+
+
+def test_a_single_bad_file_is_an_error(detector, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"broken.png: is not an image"):
+        list(predict_files(detector, [tmp_path / "broken.png"]))
+    with pytest.raises(InputError, match=r"none of the 2 images could be read; the first: .*broken.png"):
+        list(predict_files(detector, [tmp_path / "broken.png", tmp_path / "none.png"]))
+
+
+def test_line_counts_each_class(detector, image, tmp_path):
+    write_image(tmp_path / "a.png", image)
+    (nothing,) = predict_files(detector, [tmp_path / "a.png"], conf=1.0)
+    assert nothing.line() == f"{tmp_path / 'a.png'}: nothing"

@@ -1,0 +1,212 @@
+"""tools/evaluate.py and tools/predict.py as a user runs them; processes of their own where it takes one to see it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detect.data.images import write_image
+from detect.models.build import build_model
+from detect.models.checkpoint import save_checkpoint
+from detect.runtime.logs import LOGGER
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def run(tool, *arguments):
+    """Run a tool in a process of its own, which takes seconds to import PyTorch."""
+    command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path):
+    """Run a tool as ``__main__`` of this process in ``tmp_path``; it must end with code 2. Gives its standard error."""
+    handlers, level, propagate = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(tool, *arguments):
+        monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOLS / tool), run_name="__main__")
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    yield run_here
+    LOGGER.handlers[:], LOGGER.level, LOGGER.propagate = handlers, level, propagate
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with an untrained checkpoint and a COCO data set of four images (ids with gaps, one without objects)."""
+    place = tmp_path_factory.mktemp("tools")
+    torch.manual_seed(0)
+    save_checkpoint(
+        place / "model.pt",
+        build_model("yolov5n-spd", num_classes=2),
+        names=("cat", "dog"),
+        category_ids=(3, 9),
+        image_size=64,
+        metrics={},
+        provenance={},
+    )
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        write_image(place / f"images/{number}.jpg", rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    images = [{"id": 7 + 5 * n, "file_name": f"{n}.jpg", "height": 60, "width": 80} for n in range(4)]
+    annotations = [
+        {
+            "id": n,
+            "image_id": 7 + 5 * n,
+            "category_id": (3, 9, 3)[n],
+            "bbox": [5, 5, 40, 40],
+            "area": 1600,
+            "iscrowd": 0,
+        }
+        for n in range(3)
+    ]
+    categories = [{"id": 9, "name": "dog"}, {"id": 3, "name": "cat"}]
+    labelled = {"images": images, "annotations": annotations, "categories": categories}
+    (place / "val.json").write_text(json.dumps(labelled))
+    (place / "dev.json").write_text(json.dumps({"images": images, "categories": categories}))
+    (place / "data.yaml").write_text(
+        "name: two\nroot: .\nsplits:\n"
+        "  val: {images: images, annotations: val.json}\n  dev: {images: images, annotations: dev.json}\n"
+    )
+    return place
+
+
+def test_evaluate(place, tmp_path):
+    ended = run(
+        "evaluate.py",
+        *("--weights", place / "model.pt", "--data", place / "data.yaml", "--workers", 0),
+        *("--metrics-json", tmp_path / "m.json", "--results-json", tmp_path / "r.json", "--out", tmp_path / "pictures"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("COCO metrics\n  AP  ")
+    assert "ms per image: preprocess" in ended.stdout
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert set(metrics["per_class"]) == {"cat", "dog"}
+    assert metrics["images"] == 4
+    assert metrics["split"] == "val"
+    assert metrics["image_size"] == 64
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert {result["image_id"] for result in results} <= {7, 12, 17, 22}
+    assert {result["category_id"] for result in results} <= {3, 9}
+    assert cv2.imread(str(tmp_path / "pictures" / "confusion_matrix.png")) is not None
+
+
+def test_evaluate_without_annotations(place, tmp_path, refused):
+    options = ("--weights", place / "model.pt", "--data", place / "data.yaml", "--workers", 0, "--split", "dev")
+    assert refused("evaluate.py", *options).startswith("error: the split has no annotations")
+    ended = run("evaluate.py", *options, "--results-json", tmp_path / "r.json")
+    assert ended.returncode == 0, ended.stderr
+    assert "COCO metrics" not in ended.stdout
+    assert (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--split", "tset"), "there is no split 'tset'"),
+        (("--weights", "none.pt"), "none.pt: cannot be read"),
+        (("--weights", "hostile.pt"), "reading it could run code, so it is refused"),
+        (("--weights", "three.pt"), "only in the checkpoint: 'fox'"),
+        (("--image-size", "100"), "image size: must be a multiple of 32, found 100"),
+        (("--image-size", "0"), "image size: must be a multiple of 32, found 0"),
+        (("--batch-size", "0"), "batch size: must be at least 1"),
+        (("--metrics-json", "."), "--metrics-json .: is a folder"),
+        (("--device", "gpu"), "--device gpu: is not a device"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(place, tmp_path, refused, options, message):
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    (tmp_path / "hostile.pt").write_bytes(pickle.dumps(Hostile()))
+    save_checkpoint(
+        tmp_path / "three.pt",
+        build_model("yolov5n-spd", num_classes=3),
+        names=("cat", "dog", "fox"),
+        category_ids=(1, 2, 3),
+        image_size=64,
+        metrics={},
+        provenance={},
+    )
+    base = ("--weights", place / "model.pt", "--data", place / "data.yaml", "--workers", 0)
+    printed = refused("evaluate.py", *base, *options)
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert message in printed
+    assert not (tmp_path / "ran").exists()
+
+
+def test_predict(place, tmp_path):
+    ended = run(
+        "predict.py",
+        *(
+            "--weights",
+            place / "model.pt",
+            "--source",
+            place / "images",
+            "--out",
+            tmp_path,
+            "--conf",
+            0,
+            "--max-det",
+            2,
+        ),
+        *("--save-json", "--save-txt", "--save-crops", "--classes", "cat", "1", "--batch-size", 3),
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[0].startswith(f"{place / 'images' / '0.jpg'}: ")
+    assert len(lines) == 8
+    assert lines[-4] == f"drawn images: {tmp_path}"
+    assert sorted(path.name for path in tmp_path.glob("*.jpg")) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert len(json.loads((tmp_path / "predictions.json").read_text())) == 8
+    assert len((tmp_path / "labels" / "2.txt").read_text().splitlines()) == 2
+    assert len(list((tmp_path / "crops").rglob("*.jpg"))) == 8
+
+
+def test_predict_skips_damaged_images(place, tmp_path):
+    write_image(tmp_path / "in" / "good.png", np.zeros((30, 30, 3), np.uint8))
+    (tmp_path / "in" / "bad.png").write_bytes(b"x")
+    ended = run("predict.py", "--weights", place / "model.pt", "--source", tmp_path / "in", "--out", tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr
+    assert "bad.png" in ended.stderr
+    assert "1 of 2 images could not be read" in ended.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--source", "none.jpg"), "source none.jpg: no such file or folder"),
+        (("--source", "bad.jpg"), "bad.jpg: is not an image"),
+        (("--conf", "7"), "score threshold: must be from 0 to 1, found 7.0"),
+        (("--max-det", "0"), "must be at least 1, found 0"),
+        (("--classes", "dgo"), "unknown class 'dgo'; did you mean 'dog'?"),
+        (("--batch-size", "0"), "batch size: must be at least 1, found 0"),
+        (("--image-size", "-32"), "image size: must be a multiple of 32"),
+        (("--weights", "bad.jpg"), "error: bad.jpg: "),
+    ],
+)
+def test_predict_refuses_in_one_line(place, tmp_path, refused, options, message):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    base = ("--weights", place / "model.pt", "--source", place / "images" / "0.jpg", "--out", tmp_path / "out")
+    printed = refused("predict.py", *base, *options)
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert message in printed
+    assert not (tmp_path / "out").exists()

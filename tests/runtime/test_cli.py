@@ -1,0 +1,104 @@
+"""How a tool ends: the exit code, one line on standard error, never a traceback for what a user did."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+START = "import errno, sys, time\nfrom detect.errors import InputError\nfrom detect.runtime.cli import run_tool\n"
+
+
+def tool(body: str) -> list[str]:
+    """The command of a tool whose ``main`` has this body."""
+    indented = "".join(f"    {line}\n" for line in body.splitlines())
+    return [sys.executable, "-c", f"{START}def main():\n{indented}run_tool(main)\n"]
+
+
+def run(body: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of such a tool."""
+    done = subprocess.run(tool(body), cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("pass", (0, "", "")),
+        ("print('done')", (0, "done\n", "")),
+        ("raise InputError('a.yaml: epochs: 0 is below 1')", (2, "", "error: a.yaml: epochs: 0 is below 1\n")),
+        ("raise InputError('two\\nlines  of\\ttext')", (2, "", "error: two lines of text\n")),
+        ("open('none/such')", (2, "", "error: none/such: No such file or directory\n")),
+        (
+            "raise OSError(errno.ENOSPC, 'No space left on device', 'out/best.pt')",
+            (2, "", "error: out/best.pt: the disk is full; nothing that was there before has changed\n"),
+        ),
+        (
+            "raise OSError(errno.ENOSPC, 'No space left on device')",
+            (2, "", "error: input/output: the disk is full; nothing that was there before has changed\n"),
+        ),
+        ("raise PermissionError(errno.EACCES, 'x', 'a')", (2, "", "error: a: permission denied\n")),
+        ("raise OSError('odd')", (2, "", "error: input/output: odd\n")),
+        ("raise KeyboardInterrupt", (130, "", "interrupted\n")),
+        ("sys.exit(3)", (3, "", "")),
+    ],
+)
+def test_how_a_tool_ends(body: str, expected: tuple[int, str, str]) -> None:
+    assert run(body) == expected
+
+
+def test_our_own_mistakes_keep_their_traceback() -> None:
+    code, _, errors = run("assert 1 == 2, 'an invariant of ours'")
+    assert code == 1
+    assert "Traceback" in errors
+    assert "an invariant of ours" in errors
+
+
+def test_a_message_that_the_terminal_cannot_show() -> None:
+    """A file name with a letter outside the terminal's encoding must not end in a second error."""
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = tool("raise InputError('caf\\u00e9.jpg: is no image')")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: caf\\xe9.jpg: is no image\n")
+
+
+def test_log_lines() -> None:
+    """Information is bare, anything graver says what it is; all of it is on standard error."""
+    code, output, errors = run(
+        "from detect.runtime.logs import LOGGER\n"
+        "LOGGER.debug('unseen')\n"
+        "LOGGER.info('%d images', 3)\n"
+        "LOGGER.warning('2 boxes')\n"
+        "LOGGER.error('none left')\n"
+    )
+    assert (code, output) == (0, "")
+    assert errors == "3 images\nwarning: 2 boxes\nerror: none left\n"
+
+
+def test_a_reader_that_stops_reading() -> None:
+    """``tools/x.py | head -1`` ends quietly."""
+    command = tool("for number in range(100_000):\n    print(number)")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_ctrl_c() -> None:
+    command = tool("print('ready', flush=True)\ntime.sleep(60)")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted\n")

@@ -1,0 +1,30 @@
+"""The words behind an error message."""
+
+from __future__ import annotations
+
+import pytest
+
+from detect.errors import InputError, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("found", "allowed", "clause"),
+    [
+        ("lr", [], "; nothing is allowed here"),
+        ("lerning_rate", ["learning_rate", "epochs"], "; did you mean 'learning_rate'?"),
+        ("zzz", ["b", "a"], "; allowed: a, b"),  # nothing near: all of them, sorted
+        ("", ["a"], "; allowed: a"),
+        ("Coco", {"coco": 1, "voc": 2}, "; did you mean 'coco'?"),  # a mapping's keys
+    ],
+)
+def test_did_you_mean(found: str, allowed: list[str], clause: str) -> None:
+    assert did_you_mean(found, allowed) == clause
+
+
+def test_allowed_words_may_come_once() -> None:
+    assert did_you_mean("zzz", (word for word in ("b", "a"))) == "; allowed: a, b"
+
+
+def test_input_error_is_a_value_error() -> None:
+    """Callers of the library may catch it as what it is in plain Python."""
+    assert issubclass(InputError, ValueError)

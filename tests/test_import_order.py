@@ -1,0 +1,99 @@
+"""The packages form a line: each imports only from those before it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "detect"
+
+ORDER = (
+    "errors",
+    "structures",
+    "runtime",
+    "config",
+    "boxes",
+    "models",
+    "data",
+    "losses",
+    "evaluation",
+    "training",
+    "inference",
+    "export",
+)
+
+# `from detect import Detector` is the front door. It opens on demand, so that `import detect` stays cheap.
+LAZY = {("__init__.py", "detect.inference.detector")}
+
+SAYS_NOTHING = {"utils", "util", "misc", "common", "helpers", "helper", "general", "tools"}
+
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def imported_modules(source: str, file: str) -> Iterator[tuple[int, str]]:
+    """(line, absolute module) of each import of ours, also inside functions and under TYPE_CHECKING."""
+    package = ["detect", *Path(file).parts[:-1]]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+            base = base if node.level else str(node.module)
+            names = [f"detect.{alias.name}" for alias in node.names] if base == "detect" else [base]
+        else:
+            continue
+        yield from ((node.lineno, name) for name in names if name.split(".")[0] == "detect")
+
+
+def violations(source: str, file: str) -> list[str]:
+    """What a file imports that comes after its own package."""
+    own = Path(file).parts[0].removesuffix(".py")
+    rank = -1 if own == "__init__" else ORDER.index(own)
+    found = []
+    for line, module in imported_modules(source, file):
+        other = module.split(".")[1] if "." in module else ""
+        # `from detect import __version__` and `import detect` touch nothing but the front door.
+        if other in ORDER and ORDER.index(other) > rank and (file, module) not in LAZY:
+            found.append(f"detect/{file}:{line}: imports {module}, which comes after {own}")
+    return found
+
+
+def test_every_package_has_its_place() -> None:
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert packages | modules == set(ORDER)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_only_from_above(file: str) -> None:
+    assert violations((PACKAGE / file).read_text(encoding="utf-8"), file) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "expected"),
+    [
+        ("", "boxes/nms.py", 0),
+        ("from detect.errors import InputError", "boxes/nms.py", 0),
+        ("from detect.boxes.iou import iou", "boxes/nms.py", 0),
+        ("from detect import __version__", "models/checkpoint.py", 0),
+        ("from detect.data.images import read_image", "boxes/nms.py", 1),
+        ("import detect.export", "boxes/nms.py", 1),
+        ("from detect import training", "boxes/nms.py", 1),
+        ("from ..training import loop", "boxes/nms.py", 1),
+        ("from . import iou", "boxes/nms.py", 0),
+        ("def f():\n    from detect.training import loop", "boxes/nms.py", 1),
+        ("if TYPE_CHECKING:\n    from detect.training import loop", "boxes/nms.py", 1),
+        ("from detect.errors import InputError", "__init__.py", 1),
+        ("def f():\n    from detect.inference.detector import Detector", "__init__.py", 0),
+    ],
+)
+def test_the_check_itself(source: str, file: str, expected: int) -> None:
+    assert len(violations(source, file)) == expected
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_names_say_something(file: str) -> None:
+    assert not {part.removesuffix(".py") for part in Path(file).parts} & SAYS_NOTHING

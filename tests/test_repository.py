@@ -1,0 +1,282 @@
+"""What holds for the repository as a whole: no unsafe calls, true documentation, shipped configs that load."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import functools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from detect.config.loader import CONFIGS, find_config, load_data_config, load_run_config, load_train_config
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(path for folder in ("detect", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+DOCUMENTS = sorted(path for pattern in ("*.md", "*/README.md", "configs/*/*.yaml") for path in ROOT.glob(pattern))
+
+
+def named(paths: list[Path]) -> list:
+    """The paths as parameters whose test ids are relative to the repository."""
+    return [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in paths]
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess:
+    """Run this interpreter in the repository, without a display, a terminal or inherited import paths."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"COLUMNS": "200"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+# ----------------------------------------------------------------------------------------- unsafe calls
+
+
+PICKLES = ("pickle", "marshal", "shelve", "dill", "joblib")
+
+
+def unsafe(source: str) -> Iterator[str]:
+    """What a source does that lets a file run code, or hides an error."""
+    for node in ast.walk(ast.parse(source)):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.ImportFrom) and node.module in PICKLES:
+            names = {alias.name for alias in node.names} - {"PickleError", "UnpicklingError"}
+            yield from (f"{line}: imports {node.module}.{name}" for name in names)
+        elif isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else "everything"
+            if re.search(r"\b(everything|Exception|BaseException)\b", caught):
+                yield f"{line}: except {caught}"
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if called.split(".")[0] in PICKLES:
+                yield f"{line}: {called}()"
+            if called in ("eval", "exec", "os.system", "os.popen", "builtins.eval", "builtins.exec"):
+                yield f"{line}: {called}()"
+            if called == "torch.load" and keywords.get("weights_only") != "True":
+                yield f"{line}: torch.load without weights_only=True"
+            if called in ("np.load", "numpy.load") and keywords.get("allow_pickle", "False") != "False":
+                yield f"{line}: {called} of a pickle"
+            if keywords.get("shell") == "True":
+                yield f"{line}: {called} through a shell"
+
+
+@pytest.mark.parametrize("path", named(SOURCES))
+def test_nothing_unsafe(path: Path) -> None:
+    assert list(unsafe(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval('1')",
+        "pickle.loads(data)",
+        "pickle.Unpickler(file)",
+        "from pickle import load",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run('ls', shell=True)",
+        "try: pass\nexcept: pass",
+        "try: pass\nexcept Exception: pass",
+        "try: pass\nexcept (OSError, BaseException): pass",
+    ],
+)
+def test_unsafe_is_found(source: str) -> None:
+    assert len(list(unsafe(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.load(p, weights_only=True)",
+        "model.eval()",
+        "import pickle\ntry: pass\nexcept (OSError, pickle.UnpicklingError): pass",
+    ],
+)
+def test_safe_is_left_alone(source: str) -> None:
+    assert list(unsafe(source)) == []
+
+
+# ------------------------------------------------------------------------------- what an import brings
+
+
+def test_every_package_has_an_init() -> None:
+    """``find_packages`` leaves out a folder without one, and the installed package would lack it."""
+    folders = {path.parent for path in (ROOT / "detect").rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
+def test_import_detect_is_cheap() -> None:
+    done = run_python("-c", "import sys, detect; print(sorted({'torch', 'cv2', 'numpy', 'yaml'} & set(sys.modules)))")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_imports_reach_for_nothing() -> None:
+    """Importing each module opens no connection and takes no optional dependency."""
+    done = run_python(
+        "-c",
+        "import importlib, pkgutil, sys\n"
+        "def refuse(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.bind'):\n"
+        "        sys.exit(f'{event} {arguments}')\n"
+        "sys.addaudithook(refuse)\n"
+        "import detect\n"
+        "for module in pkgutil.walk_packages(detect.__path__, 'detect.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "optional = {'albumentations', 'matplotlib.pyplot', 'onnxruntime', 'onnxscript', 'hotcoco'}\n"
+        "print(sorted(optional & set(sys.modules)))\n",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml"}
+
+
+def requirements(section: str) -> set[str]:
+    """The names of the distributions that a section of setup.cfg asks for."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    text = config["options"]["install_requires"] if section == "" else config["options.extras_require"][section]
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return {re.split(r"[<>=!~\[; ]", line.strip())[0].lower() for line in lines}
+
+
+def third_parties(nodes: Iterator[ast.AST] | list[ast.stmt]) -> set[str]:
+    """The distributions that absolute imports among ``nodes`` take."""
+    modules: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            modules.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            modules.add((node.module or "").split(".")[0])
+    ours = {"detect", "__future__", *(path.stem for path in (ROOT / "tools").glob("*.py"))}
+    return {DISTRIBUTIONS.get(module, module).lower() for module in modules - ours - sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("path", named([path for path in SOURCES if "benchmarks" not in path.parts]))
+def test_imports_are_declared(path: Path) -> None:
+    """What is imported is required; what only an extra brings is imported where it is used, not at the top."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    required = requirements("")
+    assert third_parties(tree.body) - required == set()
+    assert third_parties(ast.walk(tree)) - required - requirements("export") - requirements("fast") == set()
+
+
+# ---------------------------------------------------------------------------------------------- configs
+
+
+def shipped(kind: str) -> list:
+    """The shipped configs of a kind, by name."""
+    return [pytest.param(path.stem, id=f"{kind}/{path.stem}") for path in sorted((CONFIGS / kind).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("name", shipped("data"))
+def test_data_config_loads(name: str) -> None:
+    assert load_data_config(name).splits
+
+
+@pytest.mark.parametrize("name", shipped("train"))
+def test_recipe_loads(name: str) -> None:
+    assert load_train_config(name, {}).epochs > 0
+
+
+@pytest.mark.parametrize("name", shipped("runs"))
+def test_run_loads(name: str) -> None:
+    run = load_run_config(name)
+    assert load_data_config(run.data).splits
+    assert load_train_config(run.recipe, run.set).epochs > 0
+
+
+@pytest.mark.parametrize("path", named(sorted(CONFIGS.glob("*/*.yaml"))))
+def test_config_introduces_itself(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("train", "default"), *(("data", name) for name in ("bccd", "coco", "deeppcb", "shapes"))],
+)
+def test_is_shipped(kind: Literal["data", "train"], name: str) -> None:
+    """The recipe that is the default, and the data sets that the documentation names."""
+    assert find_config(kind, name).is_file()
+
+
+# ---------------------------------------------------------------------------------------- documentation
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each ``python tools/x.py ...`` or ``make ...`` that a document tells the reader to type."""
+    lines = re.sub(r"\\\n[#\s]*", " ", text).splitlines()
+    for line in lines:
+        for found in re.finditer(r"(?:python3?|\.venv/bin/python) ((?:tools|benchmarks)/\w+\.py[^`#|;&]*)", line):
+            yield shlex.split(found[1].replace("'", "").replace("[", " ").replace("]", " "))
+        if found := re.search(r"`make ([a-z][a-z-]*)|^[#$\s]*make ([a-z][a-z-]*)(?:\s+[A-Z_]+=\S+)*\s*(?:#.*)?$", line):
+            yield ["make", found[1] or found[2]]
+
+
+@functools.cache
+def help_of(tool: str) -> str:
+    """What a tool says about itself; cached, because it may import PyTorch."""
+    done = run_python(tool, "--help")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", named(DOCUMENTS))
+def test_documented_commands_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for tool, *arguments in commands(path.read_text(encoding="utf-8")):
+        if tool == "make":
+            assert arguments[0] in targets, f"make {arguments[0]}"
+            continue
+        assert (ROOT / tool).is_file(), tool
+        for flag in [word.split("=")[0] for word in arguments if word.startswith("--")]:
+            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(tool)), f"{tool} {flag}"
+
+
+def test_commands_are_found() -> None:
+    text = (
+        "Run `make test`.\n"
+        "    .venv/bin/python tools/train.py --run x.yaml \\\n  --seed 1  # comment\n"
+        "$ make demo PYTHON=p  # why\n"
+        "make sure of it"
+    )
+    assert list(commands(text)) == [
+        ["make", "test"],
+        ["tools/train.py", "--run", "x.yaml", "--seed", "1"],
+        ["make", "demo"],
+    ]
+
+
+def tracked_files() -> list[Path]:
+    """The files of the repository, without what git ignores."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_file_names_a_machine() -> None:
+    """Paths of the machine that something was written on are of no use to anybody else."""
+    machine = re.compile("|".join([r"(?<![\w.])/" + "(work|root|Users)/", "/tmp/" + "venv"]))
+    found = []
+    for path in tracked_files():
+        if (
+            path.suffix in (".py", ".md", ".yaml", ".cfg", ".toml", ".json", ".txt", ".csv", "")
+            and path.name != "LICENSE"
+        ):
+            text = path.read_text(encoding="utf-8")
+            found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in machine.finditer(text)]
+    assert found == []
+
+
+def test_the_licence_is_whole() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text

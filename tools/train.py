@@ -1,0 +1,43 @@
+"""Train a detector.
+
+python tools/train.py --run configs/runs/bccd-yolov5n-spd.yaml --data-root data/bccd
+python tools/train.py --model yolov5n-spd --data my-data.yaml --recipe small-data --image-size 320
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from detect.runtime.cli import non_negative_int, positive_int, run_tool
+from detect.training.loop import train
+from detect.training.run import settings_from_args
+
+
+def main() -> None:
+    """Parse, train, say where the result is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", metavar="FILE", help="experiment: a file, or the name of one in configs/runs")
+    parser.add_argument("--model", metavar="NAME|FILE", help="model name or YAML")
+    parser.add_argument("--data", metavar="NAME|FILE", help="data set's name or YAML")
+    parser.add_argument("--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default)")
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint to start from; what fits is copied")
+    parser.add_argument("--epochs", type=positive_int, metavar="N")
+    parser.add_argument("--batch-size", type=positive_int, metavar="B")
+    parser.add_argument("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
+    parser.add_argument("--workers", type=non_negative_int, metavar="N", help="processes that load data")
+    parser.add_argument("--seed", type=non_negative_int, metavar="N")
+    parser.add_argument("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: a new one in runs/)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--strict", action="store_true", help="refuse damaged images and boxes instead of skipping them")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys, dotted")
+    settings = settings_from_args(parser.parse_args())
+    best = train(settings)
+    scores = ", ".join(f"{name} {best[name]:.3f}" for name in ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"))
+    print(f"best.pt on the validation split: {scores}")
+    print(f"{settings.out}: best.pt, last.pt, results.csv, config.yaml, pictures, TensorBoard events")
+
+
+if __name__ == "__main__":
+    run_tool(main)
