@@ -72,7 +72,8 @@ class Batch:
     """Images with their ground truth, as the loaders give them.
 
     Args:
-        images: (B, H, W, 3) uint8, RGB, network input pixels, H and W multiples of 32. Channels come last because that is
+        images: (B, H, W, 3) uint8, RGB, network input pixels, H and W multiples of 32. Channels come last because that
+            is
             how they are decoded: ``images.permute(0, 3, 1, 2)`` is a channels-last NCHW tensor without a copy.
         targets: ground truth in network input pixels.
         rows: (B,) int64, each image's row in its ``AnnotationTable``.
@@ -122,9 +123,7 @@ class Detections:
 
     def select(self, keep: np.ndarray) -> Detections:
         """The detections at ``keep``: (N,) bool or (n,) int indices."""
-        return Detections(
-            self.boxes_xyxy_px[keep], self.scores[keep], self.labels[keep], self.image_hw, self.names
-        )
+        return Detections(self.boxes_xyxy_px[keep], self.scores[keep], self.labels[keep], self.image_hw, self.names)
 
     def to_supervision(self) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
         """The keyword arguments of ``supervision.Detections``: ``sv.Detections(**found.to_supervision())``."""

@@ -16,8 +16,12 @@ from detect.runtime.cli import positive_int, run_tool
 def main() -> None:
     """Parse, profile, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, metavar="NAME|FILE", help=f"one of {', '.join(shipped_models())}, or a YAML")
-    parser.add_argument("--image-size", type=positive_int, default=640, metavar="S", help="side of the square input, pixels")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME|FILE", help=f"one of {', '.join(shipped_models())}, or a YAML"
+    )
+    parser.add_argument(
+        "--image-size", type=positive_int, default=640, metavar="S", help="side of the square input, pixels"
+    )
     parser.add_argument("--num-classes", type=positive_int, default=80, metavar="K")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()

@@ -30,8 +30,12 @@ def main() -> None:
     parser.add_argument("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: a new one in runs/)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    parser.add_argument("--strict", action="store_true", help="refuse damaged images and boxes instead of skipping them")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys, dotted")
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse damaged images and boxes instead of skipping them"
+    )
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys, dotted"
+    )
     settings = settings_from_args(parser.parse_args())
     best = train(settings)
     scores = ", ".join(f"{name} {best[name]:.3f}" for name in ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"))

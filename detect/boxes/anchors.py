@@ -13,7 +13,8 @@ KMEANS_ITERATIONS = 100
 
 
 def decode_boxes(probabilities: Tensor, anchors_px: Tensor, reduction: int) -> Tensor:
-    """Boxes of one level, with s the sigmoid of the raw values: centre (2s - 0.5 + cell) * reduction, size (2s)^2 * anchor.
+    """Boxes of one level, with s the sigmoid of the raw values: centre (2s - 0.5 + cell) * reduction, size (2s)^2 *
+    anchor.
 
     A centre reaches half a cell over each side of its cell, a side 4 times its anchor: what the assignment needs.
 

@@ -22,7 +22,8 @@ def complete_iou(first_cxcywh: Tensor, second_cxcywh: Tensor) -> Tensor:
         second_cxcywh: (N, 4) the other box of each pair, in the same unit.
 
     Returns:
-        (N,) in (-1.5, 1]; finite for boxes of any size, zero included. The weight of the shape penalty is not differentiated.
+        (N,) in (-1.5, 1]; finite for boxes of any size, zero included. The weight of the shape penalty is not
+        differentiated.
 
     Source: Zheng et al., "Distance-IoU Loss" (AAAI 2020), equations 7 to 11.
     """

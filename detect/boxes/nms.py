@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision.ops import box_convert, nms
 
 MAX_CANDIDATES = 8192
-"""Best-scoring candidates of an image that enter the suppression. At a score threshold of 0.001 an untrained model gives
+"""Best-scoring candidates of an image that enter the suppression. At a score threshold of 0.001 an untrained model
+gives
 hundreds of thousands; what lies beyond this many could not become one of a few hundred detections."""
 
 Found = tuple[Tensor, Tensor, Tensor]
@@ -29,7 +30,8 @@ def non_max_suppression(
     """The detections of each image of a batch.
 
     Args:
-        predictions: (B, P, 5 + K): centre x, centre y, width, height in pixels, objectness and K class probabilities in [0, 1].
+        predictions: (B, P, 5 + K): centre x, centre y, width, height in pixels, objectness and K class probabilities
+            in [0, 1].
         score_threshold: a candidate's objectness times class probability must be above it.
         iou_threshold: of two candidates of a class that overlap more, the one with the lower score goes.
         max_detections: the best so many remain.
@@ -48,9 +50,7 @@ def non_max_suppression(
     ]
 
 
-def _candidates(
-    image: Tensor, score_threshold: float, multi_label: bool, classes: tuple[int, ...] | None
-) -> Found:
+def _candidates(image: Tensor, score_threshold: float, multi_label: bool, classes: tuple[int, ...] | None) -> Found:
     """Boxes, scores and labels above the threshold, best first, at most ``MAX_CANDIDATES``."""
     # A score is at most its objectness: this gate drops most rows before the class columns are read.
     image = image[image[:, 4] > score_threshold]
@@ -79,7 +79,8 @@ def _suppress(
     if class_agnostic:
         shifted = boxes
     else:
-        # Classes are moved apart so that one call serves them all. Float64 keeps the overlaps exact at the largest shift.
+        # Classes are moved apart so that one call serves them all. Float64 keeps the overlaps exact at the largest
+        # shift.
         span = (boxes.max() - boxes.min() + 1).double()
         shifted = boxes.double() + (labels * span)[:, None]
     keep = nms(shifted, scores.to(shifted.dtype), iou_threshold)[:max_detections]

@@ -59,7 +59,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         The mapping, made of plain Python types.
 
     Raises:
-        InputError: the file is missing, unreadable, too large, not YAML, has duplicate keys or aliases, or is not a mapping.
+        InputError: the file is missing, unreadable, too large, not YAML, has duplicate keys or aliases, or is not a
+            mapping.
     """
     try:
         if path.stat().st_size > MAX_YAML_BYTES:

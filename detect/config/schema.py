@@ -204,7 +204,8 @@ class EvaluationConfig:
 
     Args:
         every: epochs between validations; the last epoch is always validated.
-        save_best: metrics that each keep their own best checkpoint; the first one is ``best.pt`` and rules early stopping.
+        save_best: metrics that each keep their own best checkpoint; the first one is ``best.pt`` and rules early
+            stopping.
         patience: stop after so many epochs without a better ``save_best[0]``; 0 never stops.
     """
 

@@ -174,7 +174,7 @@ def check_boxes(
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is caught first
         right, bottom = left + width, top + height
         tests = {
-            NOT_FINITE: ~(np.isfinite(boxes_xywh_px).all(axis=1) & np.isfinite(right) & np.isfinite(bottom)),
+            NOT_FINITE: ~np.isfinite([*boxes_xywh_px.T, right, bottom, width * height]).all(axis=0),
             NO_AREA: (width <= 0) | (height <= 0),
             OUTSIDE: (left >= image_width) | (top >= image_height) | (right <= 0) | (bottom <= 0),
             PARTLY_OUTSIDE: (left < -1) | (top < -1) | (right > image_width + 1) | (bottom > image_height + 1),

@@ -5,8 +5,11 @@ Letters: N images, M boxes, K classes.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
 ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
 REPEATED_ID = "annotations whose id stands before (renumbered)"
 BAD_AREA = "annotations whose area is not a number of at least 0 (width * height taken)"
+
+_LARGEST = 1e300  # whole numbers in JSON can be beyond the floats
 
 
 def read_coco(config: DataConfig, split: str) -> AnnotationTable:
@@ -55,7 +60,7 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     image_ids, paths, declared_hw = _images(content["images"], folder, path, problems)
     sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}")
 
-    columns = _Annotations(content.get("annotations", []), problems)
+    columns = _annotations(content.get("annotations", []), problems)
     rows = columns.rows(image_ids, problems)
     labels = columns.labels(category_ids, ignored_ids, problems)
     keep = (rows >= 0) & (labels >= 0)
@@ -65,7 +70,7 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     keep = check_boxes(columns.boxes_xywh_px, sizes_hw[rows], columns.describe, problems)
     columns, rows, labels = columns.select(keep), rows[keep], labels[keep]
     report_repeated(columns.boxes_xywh_px, rows, labels, columns.describe, problems)
-    areas = columns.areas(problems)
+    areas = np.where(np.isnan(columns.areas), columns.boxes_xywh_px[:, 2:].prod(axis=1), columns.areas)
 
     order = np.argsort(rows, kind="stable")
     xywh = columns.boxes_xywh_px[order]
@@ -171,88 +176,98 @@ def _images(
     id_counts = Counter(ids)
     if len(id_counts) < len(ids):
         repeated = [number for number, count in id_counts.items() if count > 1]
-        raise InputError(
-            f"{where}: {len(repeated)} image ids stand twice, such as {repeated[0]}; each image needs its own"
-        )
+        raise InputError(f"{where}: {len(repeated)} image ids stand twice, such as {repeated[0]}")
     for path, count in Counter(paths).items():
         if count > 1:
             problems.add(SHARED_FILE, path.name)
     return np.array(ids, np.int64), paths, np.array(sizes, np.int64)
 
 
+@dataclass(frozen=True)
 class _Annotations:
-    """The columns of the ``annotations`` list as arrays; entries without a readable bbox are left out and counted.
+    """The ``annotations`` list as columns.
 
     Args:
-        entries: the list of the file.
-        problems: gets what is wrong.
-
-    Attributes:
+        ids: the ids of all entries with a readable bbox, whatever they are.
+        positions: (M,) int64, each annotation's place in ``ids``.
+        image_ids: (M,) int64.
+        category_ids: (M,) int64.
         boxes_xywh_px: (M, 4) float64.
+        areas: (M,) float64, pixels; NaN where the file has none.
         is_crowd: (M,) bool.
     """
 
-    def __init__(self, entries: list[Any], problems: Problems) -> None:
-        good = []
-        for entry in entries:
-            box = entry.get("bbox") if isinstance(entry, dict) else None
-            if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box):
-                good.append(entry)
-            else:
-                problems.add(BAD_ANNOTATION, str(entry)[:80])
-        self._ids = [entry.get("id") for entry in good]
-        self._image_ids = _whole_numbers([entry.get("image_id") for entry in good])
-        self._category_ids = _whole_numbers([entry.get("category_id") for entry in good])
-        self._areas = [entry.get("area") for entry in good]
-        self.boxes_xywh_px = np.array([_floats(entry["bbox"]) for entry in good], np.float64).reshape(-1, 4)
-        self.is_crowd = np.array([entry.get("iscrowd") == 1 for entry in good], bool)
-        self._report_ids(problems)
+    ids: list[Any]
+    positions: np.ndarray
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    boxes_xywh_px: np.ndarray
+    areas: np.ndarray
+    is_crowd: np.ndarray
 
     def select(self, keep: np.ndarray) -> _Annotations:
         """The annotations where ``keep`` (M,) bool is True."""
-        chosen = object.__new__(_Annotations)
-        chosen._ids = [number for number, kept in zip(self._ids, keep, strict=True) if kept]
-        chosen._areas = [area for area, kept in zip(self._areas, keep, strict=True) if kept]
-        chosen._image_ids, chosen._category_ids = self._image_ids[keep], self._category_ids[keep]
-        chosen.boxes_xywh_px, chosen.is_crowd = self.boxes_xywh_px[keep], self.is_crowd[keep]
-        return chosen
+        columns = {f.name: getattr(self, f.name)[keep] for f in dataclasses.fields(self) if f.name != "ids"}
+        return _Annotations(self.ids, **columns)
 
     def describe(self, index: int) -> str:
-        return f"annotation {self._ids[index]} of image {self._image_ids[index]}"
+        """Annotation ``index`` in words, for a message."""
+        return f"annotation {str(self.ids[self.positions[index]])[:40]} of image {self.image_ids[index]}"
 
     def rows(self, image_ids: np.ndarray, problems: Problems) -> np.ndarray:
         """(M,) index of each annotation's image in ``image_ids``, -1 where it is not listed."""
-        rows = _index_of(self._image_ids, image_ids)
+        rows = _index_of(self.image_ids, image_ids)
         for index in np.flatnonzero(rows < 0).tolist():
             problems.add(UNKNOWN_IMAGE, self.describe(index))
         return rows
 
     def labels(self, category_ids: np.ndarray, ignored_ids: np.ndarray, problems: Problems) -> np.ndarray:
         """(M,) class index; -1 where the category is not wanted (``ignored_ids``) or, counted, not listed."""
-        labels = _index_of(self._category_ids, category_ids)
-        for index in np.flatnonzero((labels < 0) & ~np.isin(self._category_ids, ignored_ids)).tolist():
-            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {self._category_ids[index]}")
+        labels = _index_of(self.category_ids, category_ids)
+        for index in np.flatnonzero((labels < 0) & ~np.isin(self.category_ids, ignored_ids)).tolist():
+            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {self.category_ids[index]}")
         return labels
 
-    def areas(self, problems: Problems) -> np.ndarray:
-        """(M,) float64 areas in pixels, width * height where the file has none."""
-        areas = self.boxes_xywh_px[:, 2] * self.boxes_xywh_px[:, 3]
-        for index, area in enumerate(self._areas):
-            if type(area) in (int, float) and 0 <= area <= 1e300:
-                areas[index] = area
-            elif area is not None:
-                problems.add(BAD_AREA, f"{self.describe(index)}: {str(area)[:40]}")
-        return areas
 
-    def _report_ids(self, problems: Problems) -> None:
-        seen = set()
-        for index, number in enumerate(self._ids):
-            if type(number) is int and number == 0:
-                problems.add(ZERO_ID, self.describe(index))
-            if isinstance(number, (int, str)):
-                if number in seen:
-                    problems.add(REPEATED_ID, self.describe(index))
-                seen.add(number)
+def _annotations(entries: list[Any], problems: Problems) -> _Annotations:
+    """The columns of all entries that have a bbox of four numbers; the others are counted."""
+    good = []
+    for entry in entries:
+        box = entry.get("bbox") if isinstance(entry, dict) else None
+        if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box):
+            good.append(entry)
+        else:
+            problems.add(BAD_ANNOTATION, str(entry)[:80])
+    table = _Annotations(
+        ids=[entry.get("id") for entry in good],
+        positions=np.arange(len(good)),
+        image_ids=_whole_numbers([entry.get("image_id") for entry in good]),
+        category_ids=_whole_numbers([entry.get("category_id") for entry in good]),
+        boxes_xywh_px=np.array([_floats(entry["bbox"]) for entry in good], np.float64).reshape(-1, 4),
+        areas=np.array([_area(entry.get("area")) for entry in good], np.float64),
+        is_crowd=np.array([entry.get("iscrowd") == 1 for entry in good], bool),
+    )
+    for index in np.flatnonzero(np.isnan(table.areas)).tolist():
+        if good[index].get("area") is not None:
+            problems.add(BAD_AREA, f"{table.describe(index)}: {str(good[index]['area'])[:40]}")
+    _report_ids(table, problems)
+    return table
+
+
+def _report_ids(table: _Annotations, problems: Problems) -> None:
+    seen = set()
+    for index, number in enumerate(table.ids):
+        if type(number) is int and number == 0:
+            problems.add(ZERO_ID, table.describe(index))
+        if isinstance(number, (int, str)):
+            if number in seen:
+                problems.add(REPEATED_ID, table.describe(index))
+            seen.add(number)
+
+
+def _area(value: Any) -> float:
+    """The area if it is a number of at least 0, else NaN."""
+    return float(value) if type(value) in (int, float) and 0 <= value < _LARGEST else math.nan
 
 
 def _is_whole(value: Any) -> bool:

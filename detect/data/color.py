@@ -44,7 +44,7 @@ def shift_hsv(image_rgb: np.ndarray, hue_shift: float, saturation_factor: float,
     """
     levels = np.arange(256, dtype=np.float64)
     table = np.empty((256, 1, 3), dtype=np.uint8)
-    # OpenCV's 8-bit hue has 180 steps. Its FULL conversions have 256 one way and 255 back, which turns every hue a little.
+    # OpenCV's 8-bit hue has 180 steps. Its FULL conversions have 256 one way and 255 back: that would turn every hue.
     table[:, 0, 0] = np.rint(levels + 180 * hue_shift).astype(np.int64) % 180
     table[:, 0, 1] = np.rint(np.clip(levels * saturation_factor, 0, 255))
     table[:, 0, 2] = np.rint(np.clip(levels * value_factor, 0, 255))

@@ -110,9 +110,8 @@ def _read_files(config: DataConfig, split: str, problems: Problems) -> list[_Fil
         except InputError as error:
             problems.add(BAD_XML, str(error))
     if not files:
-        raise InputError(
-            f"{folder}: has no XML file that can be read for split {split!r}; {'; '.join(problems.summary())}"
-        )
+        found = "; ".join(problems.summary()) or "there is none at all"
+        raise InputError(f"{folder}: has no XML file for split {split!r} that can be read: {found}")
     return files
 
 
@@ -144,9 +143,7 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
         raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from None
     # Entities can grow without limit or name other files. A NUL means UTF-16, which could hide the words looked for.
     if any(word in content for word in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
-        raise InputError(
-            f"{path.name}: has a document type, entities or UTF-16 text, which annotations do not need; refused"
-        )
+        raise InputError(f"{path.name}: has a document type, entities or UTF-16 text; annotations need none")
     try:
         root = ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -190,9 +187,7 @@ def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...
         files = _read_files(config, "train", Problems())
     names = tuple(sorted({item.name for file in files for item in file.objects}))
     if not names:
-        raise InputError(
-            f"{config.name}: no object has a name in the XML files, so the classes are unknown; give names"
-        )
+        raise InputError(f"{config.name}: no object in the XML files has a name, so there are no classes; give names")
     return names
 
 

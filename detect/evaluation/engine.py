@@ -18,13 +18,13 @@ from detect.errors import InputError
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
 from detect.evaluation.predict import (
     COCO_SETTINGS,
-    Precision,
     PredictSettings,
     evaluation_mode,
     postprocess,
     run_network,
 )
 from detect.models.detector import DetectionModel
+from detect.runtime.precision import Precision
 from detect.structures import Batch, Detections
 
 

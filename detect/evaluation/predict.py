@@ -6,9 +6,8 @@ Letters: B images, H W network input pixels, P predictions per image, K classes,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,11 +17,8 @@ from detect.boxes.nms import non_max_suppression
 from detect.data.letterbox import unletterbox
 from detect.errors import InputError
 from detect.models.detector import DetectionModel
+from detect.runtime.precision import Precision, autocast
 from detect.structures import Batch, Detections, Letterbox
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def run_network(model: DetectionModel, images: Tensor, device: torch.device, pre
         (B, P, 5 + K) float32: cx, cy, w, h in network input pixels, objectness, class probabilities.
     """
     inputs = images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-    with _autocast(device, precision):
+    with autocast(precision, device):
         raw = model(inputs)
     return model.decode([level.float() for level in raw])
 
@@ -155,9 +151,3 @@ def postprocess(
         visible = np.all(boxes_xyxy_px[:, 2:] > boxes_xyxy_px[:, :2], axis=1)
         found.append(detections.select(visible))
     return found
-
-
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=_AUTOCAST[precision])

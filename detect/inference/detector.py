@@ -12,9 +12,10 @@ import torch
 from detect.data.images import read_image
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError, did_you_mean
-from detect.evaluation.predict import Precision, PredictSettings, postprocess, run_network
+from detect.evaluation.predict import PredictSettings, postprocess, run_network
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.device import select_device
+from detect.runtime.precision import Precision
 from detect.structures import Detections, Letterbox
 
 if TYPE_CHECKING:

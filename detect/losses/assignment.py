@@ -45,7 +45,8 @@ def match_anchors(
 ) -> Matches:
     """Match targets to the anchors of one level.
 
-    A target matches an anchor when neither side differs by ``max_ratio`` or more. It is learnt by the cell that holds its
+    A target matches an anchor when neither side differs by ``max_ratio`` or more. It is learnt by the cell that holds
+    its
     centre, and by the nearer neighbour to the left or right and above or below, where there is one.
 
     Args:
@@ -58,7 +59,7 @@ def match_anchors(
     Returns:
         The matches, by neighbour (own cell first), then anchor, then target.
 
-    Source: YOLOv5 v6.0 (SPEC section 1.2).
+    Source: YOLOv5 v6.0.
     """
     centres, sizes = _centres_and_sizes(targets.boxes_xyxy_px / reduction)
     ratio = sizes[None] / (anchors_px / reduction)[:, None].to(sizes.dtype)  # (A, M, 2)

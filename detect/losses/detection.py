@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detect.boxes.iou import complete_iou
 from detect.config.schema import LossConfig
+from detect.errors import InputError
 from detect.losses.assignment import Matches, match_anchors
 from detect.structures import Targets
 
@@ -56,12 +57,19 @@ class DetectionLoss:
         num_classes: K.
         image_size: the nominal training size in pixels, which scales the objectness gain.
 
-    Source: YOLOv5 v6.0 (SPEC section 1.2).
+    Raises:
+        InputError: ``config.balance`` does not have one weight for each level.
+
+    Source: YOLOv5 v6.0.
     """
 
     def __init__(
         self, config: LossConfig, anchors_px: Tensor, reductions: tuple[int, ...], num_classes: int, image_size: int
     ) -> None:
+        if len(config.balance) != len(reductions):
+            raise InputError(
+                f"loss.balance: must have {len(reductions)} weights, one for each level of the model, found {len(config.balance)}"
+            )
         self.config = config
         self.anchors_px = anchors_px
         self.reductions = reductions
@@ -85,7 +93,11 @@ class DetectionLoss:
         box, objectness, classes = zero, zero, zero
         for level, y in enumerate(raw):
             matches = match_anchors(
-                targets, (y.shape[2], y.shape[3]), self.anchors_px[level], self.reductions[level], self.config.anchor_ratio
+                targets,
+                (y.shape[2], y.shape[3]),
+                self.anchors_px[level],
+                self.reductions[level],
+                self.config.anchor_ratio,
             )
             # One gather for all columns; only these rows and the objectness plane are ever read.
             matched = y[matches.image, matches.anchor, matches.row, matches.column].float()
@@ -122,7 +134,8 @@ class DetectionLoss:
 
 
 def objectness_targets(shape: torch.Size, matches: Matches, iou: Tensor) -> Tensor:
-    """What the objectness of each anchor of each cell should be: the CIoU of its prediction, at least 0; 0 without a match.
+    """What the objectness of each anchor of each cell should be: the CIoU of its prediction, at least 0; 0 without
+    a match.
 
     Args:
         shape: (B, A, H, W).
@@ -130,7 +143,8 @@ def objectness_targets(shape: torch.Size, matches: Matches, iou: Tensor) -> Tens
         iou: (n,) CIoU of the matched predictions.
 
     Returns:
-        (B, A, H, W) float32. Where several objects meet in one anchor the best one counts, so the order does not matter.
+        (B, A, H, W) float32. Where several objects meet in one anchor the best one counts, so the order does not
+        matter.
     """
     _, num_anchors, height, width = shape
     cell = ((matches.image * num_anchors + matches.anchor) * height + matches.row) * width + matches.column

@@ -19,6 +19,8 @@ A ``.pt`` file holds one dictionary:
 from __future__ import annotations
 
 import pickle
+import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,14 +91,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        InputError: the file is missing, damaged, not a checkpoint of this toolkit, would need to run code to be read, or its
+        InputError: the file is missing, damaged, not a checkpoint of this toolkit, would need to run code to be read,
+            or its
             weights do not fit its own definition or are not finite.
     """
     content = _read(path)
     if content.get("format") != FORMAT:
         raise InputError(f"{path}: is not a checkpoint of this toolkit; tools/train.py writes them")
     if content.get("format_version") != FORMAT_VERSION:
-        raise InputError(f"{path}: has format version {content.get('format_version')!r}; this program reads {FORMAT_VERSION}")
+        raise InputError(
+            f"{path}: has format version {content.get('format_version')!r}; this program reads {FORMAT_VERSION}"
+        )
     try:
         names = tuple(str(name) for name in content["names"])
         model = DetectionModel(parse_definition(content["definition"], str(path)), len(names))
@@ -153,16 +158,19 @@ def transfer_weights(model: DetectionModel, source: DetectionModel) -> tuple[int
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old pickle protocols, which are refused below anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        if "weights_only" in reason.lower() or "unsupported" in reason.lower():
+    except pickle.UnpicklingError:
+        # Ours are zip archives. An archive that cannot be unpickled by the restricted reader asks for more than it may have.
+        if zipfile.is_zipfile(path):
             raise InputError(
-                f"{path}: holds Python objects, not only tensors and plain values; reading it could run code, so it is refused"
+                f"{path}: holds Python objects, not only tensors and plain values; "
+                "reading it could run code, so it is refused"
             ) from None
-        raise InputError(f"{path}: is not a checkpoint, or is damaged") from None
+        raise InputError(f"{path}: is not a checkpoint of this toolkit, or is damaged") from None
     except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not a checkpoint, or is damaged ({str(error).splitlines()[0][:120]})") from None
     if not isinstance(content, dict):

@@ -1,6 +1,7 @@
 """What a model YAML says, before anything is built.
 
-Rows are named; they refer to one another by name only; the facts that comments would state are fields that the builder checks.
+Rows are named; they refer to one another by name only; the facts that comments would state are fields that the builder
+checks.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def read_definition(path: Path, variant: str | None = None) -> ModelDefinition:
     if variant is not None and variant != content.get("name"):
         variants = _mapping(content, "variants", str(path))
         if variant not in variants:
-            raise InputError(f"{path}: has no model {variant!r}{did_you_mean(variant, [*variants, str(content.get('name'))])}")
+            raise InputError(
+                f"{path}: has no model {variant!r}{did_you_mean(variant, [*variants, str(content.get('name'))])}"
+            )
         chosen = _mapping(variants, variant, f"{path}: variants")
         _refuse_unknown(chosen, VARIANT_KEYS, f"{path}: variants.{variant}")
         content = {**content, "name": variant, "scale": chosen.get("scale", content.get("scale"))}
@@ -134,7 +137,8 @@ def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
     """A model's mapping as a definition.
 
     Args:
-        content: keys ``name``, ``scale`` (a mapping, or a key of ``scales``), ``scales``, ``defaults``, ``norm``, the sections,
+        content: keys ``name``, ``scale`` (a mapping, or a key of ``scales``), ``scales``, ``defaults``, ``norm``, the
+            sections,
             and ``variants`` (not looked at here).
         source: the file, for messages.
 
@@ -225,7 +229,9 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
 
 
 def _read_scale(content: dict[str, Any], source: str) -> Scale:
-    scale = content.get("scale", {})
+    scale = content.get("scale")
+    if scale is None:
+        return Scale()
     if isinstance(scale, str):
         scales = _mapping(content, "scales", source)
         if scale not in scales:
@@ -237,7 +243,9 @@ def _read_scale(content: dict[str, Any], source: str) -> Scale:
     for key, value in scale.items():
         whole = key == "channel_multiple"
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 0 < value < 1000:
-            raise InputError(f"{source}: scale.{key}: must be a {'whole ' if whole else ''}number above 0, found {value!r}")
+            raise InputError(
+                f"{source}: scale.{key}: must be a {'whole ' if whole else ''}number above 0, found {value!r}"
+            )
     return Scale(**scale)
 
 

@@ -13,7 +13,8 @@ from detect.models.heads import AnchorDetect
 class DetectionModel(nn.Module):
     """Images to raw predictions; ``decode`` makes boxes of those.
 
-    The loss (``detect.losses``) and the post-processing (``detect.boxes.nms``) are apart: all three share only the head's
+    The loss (``detect.losses``) and the post-processing (``detect.boxes.nms``) are apart: all three share only the
+    head's
     anchors and reductions.
 
     Args:
@@ -27,7 +28,7 @@ class DetectionModel(nn.Module):
     def __init__(self, definition: ModelDefinition, num_classes: int) -> None:
         super().__init__()
         self.graph = Graph(definition, num_classes)
-        self.head  # checks the last row
+        assert isinstance(self.head, AnchorDetect)  # reading it checks the last row
 
     @property
     def definition(self) -> ModelDefinition:
@@ -40,7 +41,9 @@ class DetectionModel(nn.Module):
         row = self.definition.rows[-1]
         head = self.graph.layers[row.name]
         if not isinstance(head, AnchorDetect):
-            raise InputError(f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}")
+            raise InputError(
+                f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}"
+            )
         return head
 
     @property
@@ -65,5 +68,7 @@ class DetectionModel(nn.Module):
         return self.graph(images)
 
     def decode(self, raw: list[Tensor]) -> Tensor:
-        """Raw predictions to (B, P, 5 + K): centre x, centre y, width, height in input pixels, objectness, class probabilities."""
+        """Raw predictions to (B, P, 5 + K): centre x, centre y, width, height in input pixels, objectness, class
+        probabilities.
+        """
         return self.head.decode(raw)

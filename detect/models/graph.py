@@ -55,7 +55,7 @@ class Graph(nn.Module):
         """
         values: dict[str, Any] = {"image": image}
         for i, row in enumerate(self.definition.rows):
-            layer = self.layers[row.name]
+            layer = self.layer(row.name)
             run = layer.pieces if row.name in self._as_pieces else layer
             values[row.name] = run(*(values[name] for name in row.inputs))
             for name in row.inputs:
@@ -63,10 +63,18 @@ class Graph(nn.Module):
                     values.pop(name, None)
         return values[self.definition.rows[-1].name]
 
+    def layer(self, name: str) -> Block:
+        """The module of a row."""
+        layer = self.layers[name]
+        assert isinstance(layer, Block), f"{name} is not a block"
+        return layer
+
     def _add(self, row: Row, num_classes: int, used: set[str]) -> None:
         definition = self.definition
         inputs = [self.shapes[name] for name in row.inputs]
         try:
+            if hasattr(self.layers, row.name):
+                raise InputError(f"name: {row.name!r} is an attribute of PyTorch's modules; choose another name")
             layer, words = _build_row(row, inputs, definition, num_classes)
             shape = layer.out_shape(*inputs)
             if row.reduction is not None and row.reduction != shape.reduction:
@@ -78,18 +86,20 @@ class Graph(nn.Module):
         self.shapes[row.name] = shape
 
     def _plan_pieces(self) -> frozenset[str]:
-        """The rows whose output goes out in pieces: they can, there is something to gain, and all who use it accept them."""
-        layers = self.layers
+        """The rows whose output goes out in pieces: they can, there is something to gain, and all who use it accept
+        them.
+        """
+        layers = {row.name: self.layer(row.name) for row in self.definition.rows}
         plan: set[str] = set()
         for row in self.definition.rows:
             # A module that accepts and emits pieces (a concatenation) only hands on those of its inputs.
             source = not layers[row.name].accepts_pieces or any(name in plan for name in row.inputs)
             if layers[row.name].emits_pieces and source:
                 plan.add(row.name)
+        plan.discard(self.definition.rows[-1].name)
         for row in reversed(self.definition.rows):
             if not layers[row.name].accepts_pieces or (layers[row.name].emits_pieces and row.name not in plan):
                 plan.difference_update(row.inputs)
-        plan.discard(self.definition.rows[-1].name)
         return frozenset(plan)
 
 
@@ -108,8 +118,8 @@ def _build_row(
 ) -> tuple[Block, set[str]]:
     """The row's module, and the words of ``defaults`` that it took."""
     block = find_block(row.module)
-    parameters = inspect.signature(block.__init__).parameters
-    allowed = [name for name in parameters if name not in ("self", *FROM_GRAPH)]
+    parameters = _keywords(block)
+    allowed = [name for name in parameters if name not in FROM_GRAPH]
     for word in row.args:
         if word not in allowed:
             raise InputError(f"args: {row.module} has no keyword {word!r}{did_you_mean(str(word), allowed)}")
@@ -125,16 +135,23 @@ def _build_row(
         "repeats": repeats,
     }
     words = {**defaults, **row.args}
-    for word in block.widths:
-        if word in words:
-            words[word] = scale_width(_positive(words[word], word), definition.scale)
+    for word, value in words.items():
+        _check_kind(value, word, parameters[word].annotation)
+        if word in block.widths:
+            words[word] = scale_width(value, definition.scale)
     words.update({word: value for word, value in from_graph.items() if word in parameters})
-    missing = [n for n, p in parameters.items() if n != "self" and p.default is p.empty and n not in words]
-    if missing and parameters[missing[0]].kind is not inspect.Parameter.VAR_POSITIONAL:
+    missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty and name not in words]
+    if missing:
         raise InputError(f"args: {row.module} needs {', '.join(missing)}")
-    if repeats > 1 and "repeats" not in parameters:
+    if row.repeats > 1 and "repeats" not in parameters:
         raise InputError(f"repeats: {row.module} cannot be repeated")
     return _construct(block, words), set(defaults)
+
+
+def _keywords(block: type[Block]) -> dict[str, inspect.Parameter]:
+    """The keywords of the block's constructor. One without a constructor of its own has PyTorch's, which takes none."""
+    parameters = inspect.signature(block.__init__).parameters.values()
+    return {p.name: p for p in parameters if p.name != "self" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
 def _construct(block: type[Block], words: dict[str, Any]) -> Block:
@@ -147,11 +164,12 @@ def _construct(block: type[Block], words: dict[str, Any]) -> Block:
         raise InputError(f"args: {block.__name__}({given}): {str(error).splitlines()[0]}") from None
 
 
-
-def _positive(value: Any, word: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _check_kind(value: Any, word: str, annotation: Any) -> None:
+    """Refuse what Python would take for a number or a truth value: ``true`` as 1, ``"no"`` as true, 0 as a stride."""
+    if annotation in ("int", int) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise InputError(f"args: {word}: must be a whole number above 0, found {value!r}")
-    return value
+    if annotation in ("bool", bool) and not isinstance(value, bool):
+        raise InputError(f"args: {word}: must be true or false, found {value!r}")
 
 
 def _set_norms(module: nn.Module, norm: dict[str, float]) -> None:

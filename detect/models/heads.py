@@ -1,6 +1,7 @@
 """Detection heads: from the neck's maps to raw predictions, and from those to boxes.
 
-Letters: B batch, A anchors per cell, H W cells, K classes, L levels, P predictions of an image (sum of A*H*W over levels).
+Letters: B batch, A anchors per cell, H W cells, K classes, L levels, P predictions of an image (sum of A*H*W over
+    levels).
 """
 
 from __future__ import annotations
@@ -46,12 +47,16 @@ class AnchorDetect(Block):
         anchors_px: list[list[list[float]]],
     ) -> None:
         super().__init__()
+        if list(in_reductions) != sorted(in_reductions):
+            found = ", ".join(str(reduction) for reduction in in_reductions)
+            raise InputError(f"from: maps must come finest first, found reductions {found}")
         anchors = _check_anchors(anchors_px, len(in_channels))
         self.num_classes = num_classes
         self.reductions = in_reductions
         self.anchors_px: Tensor
         self.register_buffer("anchors_px", anchors)
         num_outputs = anchors.shape[1] * (5 + num_classes)
+        self.num_outputs = num_outputs
         self.predict = nn.ModuleList(nn.Conv2d(channels, num_outputs, 1) for channels in in_channels)
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
@@ -65,7 +70,9 @@ class AnchorDetect(Block):
         return raw
 
     def decode(self, raw: list[Tensor]) -> Tensor:
-        """Raw predictions to (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, then probabilities."""
+        """Raw predictions to (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, then
+        probabilities.
+        """
         levels = []
         for y, anchors, reduction in zip(raw, self.anchors_px, self.reductions, strict=True):
             probabilities = y.sigmoid()
@@ -77,6 +84,8 @@ class AnchorDetect(Block):
     def reset_biases(self) -> None:
         """Start from few objects and no favourite class, so that the first steps are not spent on learning that."""
         for conv, reduction in zip(self.predict, self.reductions, strict=True):
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None, "the head's convolutions have biases"
             bias = conv.bias.view(self.anchors_px.shape[1], -1)
             bias[:, 4] += math.log(PRIOR_OBJECTS_PER_IMAGE / (640 / reduction) ** 2)
             # 0.99 keeps one class finite; for it the logit is log(60), as in the source.
@@ -84,7 +93,7 @@ class AnchorDetect(Block):
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """The channels of one level's output, at the finest reduction."""
-        return FeatureShape(self.predict[0].out_channels, inputs[0].reduction)
+        return FeatureShape(self.num_outputs, inputs[0].reduction)
 
 
 def _check_anchors(anchors_px: list[list[list[float]]], num_levels: int) -> Tensor:

@@ -110,8 +110,9 @@ class ModelProfile:
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         text = [_align(line, widths) for line in lines]
         total = (
-            f"{self.name}, {self.image_hw[0]} x {self.image_hw[1]} px, {self.num_classes} classes: {self.parameters:,} parameters, "
-            f"{self.macs / 1e9:.3f} G multiply-adds ({self.gflops:.2f} GFLOPs), {self.activation_bytes / 1e6:.1f} MB activations"
+            f"{self.name}, {self.image_hw[0]} x {self.image_hw[1]} px, {self.num_classes} classes: "
+            f"{self.parameters:,} parameters, {self.macs / 1e9:.3f} G multiply-adds ({self.gflops:.2f} GFLOPs), "
+            f"{self.activation_bytes / 1e6:.1f} MB activations"
         )
         return "\n".join([text[0], "-" * len(text[0]), *text[1:], "", total])
 
@@ -170,5 +171,8 @@ def _record_bytes(outputs: list[int]) -> Any:
 
 
 def _align(cells: tuple[str, ...], widths: list[int]) -> str:
-    aligned = [cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True))]
+    aligned = [
+        cell.ljust(width) if i < 3 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
     return "  ".join(aligned).rstrip()

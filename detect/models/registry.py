@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import nn
 
@@ -32,6 +32,10 @@ class Block(nn.Module):
     def emits_pieces(self) -> bool:
         """Whether ``pieces(*inputs)`` gives the output in pieces, for a consumer that accepts them."""
         return False
+
+    def pieces(self, *inputs: Any) -> Any:
+        """The output in pieces; only called when ``emits_pieces``."""
+        raise NotImplementedError
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """The output's shape, given the shapes of the inputs.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import torch
 from torch import nn
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Float type of the network's forward pass: float32, bfloat16 or float16."""
 
 BF16_GAIN = 0.8
 """bf16 must need less than this share of float32's time to be chosen: the choice then does not flip with noise."""
 
 
-def choose_precision(wanted: str, device: torch.device) -> str:
+def choose_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
     """Resolve ``auto``.
 
     Args:
@@ -31,7 +35,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if bf16 < BF16_GAIN * fp32 else "fp32"
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The context in which the network runs; for ``fp32`` it does nothing."""
     types = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
     return torch.autocast(device.type, types[precision], enabled=precision != "fp32")

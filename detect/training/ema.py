@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +12,13 @@ from detect.config.schema import EmaConfig
 from detect.models.detector import DetectionModel
 
 
-def build_ema(model: DetectionModel, config: EmaConfig) -> AveragedModel:
+class WeightAverage(AveragedModel):
+    """``AveragedModel`` of a detector."""
+
+    module: DetectionModel
+
+
+def build_ema(model: DetectionModel, config: EmaConfig) -> WeightAverage:
     """An average of weights and norm statistics whose decay grows from 0 to ``config.decay``.
 
     The early weights are far from the later ones: ``decay * (1 - exp(-t / ramp_steps))`` forgets them quickly.
@@ -23,13 +28,13 @@ def build_ema(model: DetectionModel, config: EmaConfig) -> AveragedModel:
         config: the recipe's section.
     """
 
-    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int) -> None:
+    def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
         if not averaged[0].is_floating_point():
             torch._foreach_copy_(averaged, current)  # counters, such as a norm's number of batches
             return
         decay = config.decay * (1 - math.exp(-int(num_averaged) / config.ramp_steps))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
-    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    ema = WeightAverage(model, multi_avg_fn=average, use_buffers=True)
     ema.requires_grad_(False)
     return ema

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from detect.config.schema import TrainConfig
@@ -20,13 +19,14 @@ from detect.data.loading import TrainingLoader
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss, LossTerms
 from detect.models.detector import DetectionModel
-from detect.runtime.precision import autocast
+from detect.runtime.precision import Precision, autocast
 from detect.runtime.seeding import generator
 from detect.structures import Batch, Targets
+from detect.training.ema import WeightAverage
 from detect.training.optimizer import Schedule
 from detect.training.preparation import set_training_mode
 
-SIZE_STREAM = 2
+SIZE_STREAM = 4
 """Keeps the random sizes of multi-scale batches apart from other uses of the seed."""
 
 
@@ -47,14 +47,14 @@ class Trainee:
     """
 
     model: DetectionModel
-    ema: AveragedModel | None
+    ema: WeightAverage | None
     loss: DetectionLoss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     schedule: Schedule
     accumulate: int
     device: torch.device
-    precision: str
+    precision: Precision
 
 
 def train_epoch(
@@ -97,9 +97,7 @@ def train_epoch(
     return {name: total / max(number, 1) for name, total in sums.items()}
 
 
-def _step(
-    trainee: Trainee, images: Tensor, targets: Targets, update: int, number: int, last: bool
-) -> dict[str, float]:
+def _step(trainee: Trainee, images: Tensor, targets: Targets, update: int, number: int, last: bool) -> dict[str, float]:
     """Forward and backward of one batch, and the update when enough batches have gathered."""
     trainee.schedule.apply(trainee.optimizer, update)
     with autocast(trainee.precision, trainee.device):
@@ -141,9 +139,7 @@ def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Targets]:
     return images, batch.targets.to(device)
 
 
-def _resize(
-    images: Tensor, targets: Targets, recipe: TrainConfig, epoch: int, number: int
-) -> tuple[Tensor, Targets]:
+def _resize(images: Tensor, targets: Targets, recipe: TrainConfig, epoch: int, number: int) -> tuple[Tensor, Targets]:
     """Bring the batch to the random size that ``multi_scale`` asks for, if it does."""
     if recipe.multi_scale == 0:
         return images, targets

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from detect.config.loader import to_plain
 from detect.config.schema import DataConfig, TrainConfig
@@ -21,7 +20,7 @@ from detect.models.detector import DetectionModel
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import choose_precision
 from detect.runtime.seeding import seed_everything
-from detect.training.ema import build_ema
+from detect.training.ema import WeightAverage, build_ema
 from detect.training.epoch import Trainee, quiet_denormals, train_epoch
 from detect.training.optimizer import Schedule, build_optimizer
 from detect.training.pictures import record_predictions, record_training_batch
@@ -29,6 +28,7 @@ from detect.training.preparation import Material, open_material, prepare_model, 
 from detect.training.recorder import Recorder, write_settings
 from detect.training.state import provenance, restore_state, training_state
 
+CPU = torch.device("cpu")
 BestMetrics = dict[str, dict[str, float]]
 
 
@@ -53,7 +53,7 @@ class RunSettings:
     out: Path
     weights: Path | None = None
     resume: bool = False
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     strict: bool = False
 
 
@@ -82,7 +82,13 @@ def train(settings: RunSettings) -> dict[str, float]:
     write_settings(out, plain)
     origin = provenance(plain, len(material.train), len(material.train.labels))
     recorder = Recorder(out, resumed_after=first_epoch if resumed else None)
-    LOGGER.info("training %s in %s on %s, %d batches an epoch", model.definition.name, trainee.precision, settings.device, len(loader))
+    LOGGER.info(
+        "training %s in %s on %s, %d batches an epoch",
+        model.definition.name,
+        trainee.precision,
+        settings.device,
+        len(loader),
+    )
     with quiet_denormals():
         for epoch in range(first_epoch, recipe.epochs):
             start = time.monotonic()
@@ -99,7 +105,9 @@ def train(settings: RunSettings) -> dict[str, float]:
             _save(settings, trainee, material, origin, epoch + 1, found, best)
             _say(epoch + 1, recipe, values, time.monotonic() - start)
             if _stalled(recipe, best, epoch + 1):
-                LOGGER.info("stopped: no better %s for %d epochs", recipe.evaluation.save_best[0], recipe.evaluation.patience)
+                LOGGER.info(
+                    "stopped: no better %s for %d epochs", recipe.evaluation.save_best[0], recipe.evaluation.patience
+                )
                 break
     recorder.close()
     return load_checkpoint(out / "best.pt").metrics
@@ -107,7 +115,7 @@ def train(settings: RunSettings) -> dict[str, float]:
 
 def _prepare_trainee(model: DetectionModel, recipe: TrainConfig, batches: int, device: torch.device) -> Trainee:
     precision = choose_precision(recipe.precision, device)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     nominal = recipe.nominal_batch_size or recipe.batch_size
     accumulate = max(round(nominal / recipe.batch_size), 1)
     accumulate = min(accumulate, batches)
@@ -150,10 +158,9 @@ def _validate(trainee: Trainee, material: Material, recipe: TrainConfig, epoch: 
     )
 
 
-def _evaluated(model: DetectionModel, ema: AveragedModel | None) -> DetectionModel:
+def _evaluated(model: DetectionModel, ema: WeightAverage | None) -> DetectionModel:
     """The weights that count: the average if there is one."""
-    averaged: DetectionModel = model if ema is None else ema.module
-    return averaged
+    return model if ema is None else ema.module
 
 
 def _save(

@@ -1,4 +1,6 @@
-"""Optimiser and learning-rate schedule: the rates are a pure function of the update's number, so resuming changes nothing."""
+"""Optimiser and learning-rate schedule: the rates are a pure function of the update's number, so resuming changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update
     Args:
         model: its parameters that need gradients are optimised.
         config: the recipe's section.
-        images_per_update: scales SGD's weight decay (the loss is a sum over images, so its weight relative to the decay grows).
+        images_per_update: scales SGD's weight decay (the loss is a sum over images, so its weight relative to the
+            decay grows).
     """
     decay = config.weight_decay
     if config.name == "sgd":

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from detect.data.images import read_image, write_image
-from detect.inference.drawing import draw_detections
 from detect.evaluation.engine import Evaluation
+from detect.inference.drawing import draw_detections
 from detect.structures import Batch, Detections
 from detect.training.recorder import Recorder
 
@@ -19,9 +19,7 @@ SHOWN_SCORE = 0.25
 """Predictions below this score are not drawn."""
 
 
-def record_training_batch(
-    recorder: Recorder, folder: Path, batch: Batch, names: tuple[str, ...], epoch: int
-) -> None:
+def record_training_batch(recorder: Recorder, folder: Path, batch: Batch, names: tuple[str, ...], epoch: int) -> None:
     """Draw a training batch with its ground truth, as the network sees it: ``train_batch.jpg``.
 
     Args:

@@ -20,7 +20,8 @@ from detect.models.detector import DetectionModel
 from detect.runtime.logs import LOGGER
 
 SMALL_PX = 8
-"""Boxes whose shorter side is below this many network-input pixels are reported: they are what strides and pools lose."""
+"""Boxes whose shorter side is below this many network-input pixels are reported: they are what strides and pools
+lose."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def open_material(data: DataConfig, strict: bool) -> Material:
         raise InputError(f"data {data.name}: train and val must have annotations")
     if train.names != val.names:
         only = sorted(set(train.names) ^ set(val.names))
-        raise InputError(f"data {data.name}: train and val have different classes: {', '.join(only[:5])} in one of them only")
+        raise InputError(
+            f"data {data.name}: train and val have different classes: {', '.join(only[:5])} in one of them only"
+        )
     background = int((np.diff(train.box_offsets) == 0).sum())
     if background:
         kept = "are kept as background" if data.background == "keep" else "are dropped (background: drop)"
@@ -75,7 +78,9 @@ def report_small_objects(table: AnnotationTable, image_size: int) -> None:
     sizes = training_sizes_px(table, image_size)
     small = float((sizes.min(axis=1) < SMALL_PX).mean())
     hint = "; a larger --image-size would help them" if small > 0.1 else ""
-    LOGGER.info("%.1f %% of %d training boxes are under %d px at %d px%s", 100 * small, len(sizes), SMALL_PX, image_size, hint)
+    LOGGER.info(
+        "%.1f %% of %d training boxes are under %d px at %d px%s", 100 * small, len(sizes), SMALL_PX, image_size, hint
+    )
 
 
 def prepare_model(name: str | None, weights: Path | None, material: Material, recipe: TrainConfig) -> DetectionModel:

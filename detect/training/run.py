@@ -61,7 +61,9 @@ def _run_config(args: argparse.Namespace) -> RunConfig:
     if not args.data:
         raise InputError("--data is missing: name a data set or its YAML (or an experiment with --run)")
     if not args.model and not args.weights:
-        raise InputError("--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)")
+        raise InputError(
+            "--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)"
+        )
     return RunConfig(model=args.model or "", data=args.data, recipe=args.recipe or RunConfig.recipe)
 
 
@@ -78,10 +80,14 @@ def _resumed(args: argparse.Namespace) -> RunSettings:
     recipe = build(TrainConfig, content.get("recipe", {}), f"{path}: recipe")
     if args.data_root:
         data = dataclasses.replace(data, root=str(Path(args.data_root).resolve()))
-    changed = [f"--{key.replace('_', '-')}" for key in RECIPE_FLAGS if _differs(getattr(args, key), getattr(recipe, key))]
+    changed = [
+        f"--{key.replace('_', '-')}" for key in RECIPE_FLAGS if _differs(getattr(args, key), getattr(recipe, key))
+    ]
     if changed or args.set:
         words = ", ".join([*changed, *(["--set"] if args.set else [])])
-        raise InputError(f"--resume continues a run as it was started, so it cannot change {words}; start a new run with --weights")
+        raise InputError(
+            f"--resume continues a run as it was started, so it cannot change {words}; start a new run with --weights"
+        )
     return RunSettings(
         model=content.get("model"),
         data=data,

@@ -10,23 +10,24 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 import detect
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
 from detect.models.detector import DetectionModel
+from detect.training.ema import WeightAverage
 
 
 def training_state(
     model: DetectionModel,
-    ema: AveragedModel | None,
+    ema: WeightAverage | None,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     epoch: int,
     best: dict[str, dict[str, float]],
 ) -> dict[str, Any]:
-    """Everything that the next epoch depends on. Samples and rates are functions of (seed, epoch), so they are not in it.
+    """Everything that the next epoch depends on. Samples and rates are functions of (seed, epoch), so they are not
+    in it.
 
     Args:
         model: the learning model.
@@ -50,7 +51,7 @@ def training_state(
 def restore_state(
     checkpoint: Checkpoint,
     model: DetectionModel,
-    ema: AveragedModel | None,
+    ema: WeightAverage | None,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> tuple[int, dict[str, dict[str, float]]]:
@@ -75,7 +76,9 @@ def restore_state(
         torch.set_rng_state(state["torch_rng"])
         return int(state["epoch"]), state["best"]
     except (KeyError, ValueError, RuntimeError) as error:
-        raise InputError(f"the checkpoint's training state does not fit this run: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"the checkpoint's training state does not fit this run: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def provenance(settings: dict[str, Any], train_images: int, train_boxes: int) -> dict[str, Any]:

@@ -53,7 +53,13 @@ class CountingFiles(ImageFiles):
 
 def test_files_are_letterboxed_and_read_only(tmp_path: Path) -> None:
     files = ImageFiles(table_of(tmp_path), 32)
-    assert [files.read(row).shape for row in range(5)] == [(20, 32, 3), (32, 20, 3), (32, 32, 3), (32, 32, 3), (1, 32, 3)]
+    assert [files.read(row).shape for row in range(5)] == [
+        (20, 32, 3),
+        (32, 20, 3),
+        (32, 32, 3),
+        (32, 32, 3),
+        (1, 32, 3),
+    ]
     with pytest.raises(ValueError, match="read-only"):
         files.read(0)[0, 0] = 0
 
@@ -151,7 +157,7 @@ def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage(2**30, 2**30, 1000))
     with pytest.raises(InputError, match=r"0\.0 GiB free disk space in .*cache .* use cache: none"):
         build_cache(ImageFiles(table_of(tmp_path), 32), "disk", tmp_path / "cache")

@@ -229,7 +229,9 @@ def test_mosaic_is_closed_at_the_end(table: AnnotationTable) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_image_is_grey_and_reported_once(workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_image_is_grey_and_reported_once(
+    workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     table = table_of(tmp_path, 8)
     table.path(3).write_bytes(table.path(3).read_bytes()[:60])
     loader = TrainingLoader(table, recipe(PLAIN, workers=workers))
@@ -334,7 +336,9 @@ def test_evaluation_of_an_unlabelled_split(table: AnnotationTable) -> None:
 
 
 def test_evaluation_of_nothing(table: AnnotationTable) -> None:
-    nothing = dataclasses.replace(table, image_ids=np.zeros(0, dtype=np.int64), sizes_hw=np.zeros((0, 2), dtype=np.int32))
+    nothing = dataclasses.replace(
+        table, image_ids=np.zeros(0, dtype=np.int64), sizes_hw=np.zeros((0, 2), dtype=np.int32)
+    )
     assert list(build_evaluation_loader(nothing, S, 4, workers=0)) == []
 
 

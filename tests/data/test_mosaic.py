@@ -17,7 +17,9 @@ def tile_of(value: int, image_hw: tuple[int, int], num_boxes: int = 1) -> Tile:
     height, width = image_hw
     image = np.full((height, width, 3), value, dtype=np.uint8)
     image.flags.writeable = False
-    return Tile(image, np.array([[0, 0, width, height]] * num_boxes, dtype=float).reshape(-1, 4), np.full(num_boxes, value))
+    return Tile(
+        image, np.array([[0, 0, width, height]] * num_boxes, dtype=float).reshape(-1, 4), np.full(num_boxes, value)
+    )
 
 
 def random_tiles(rng: np.random.Generator, count: int) -> list[Tile]:
@@ -53,9 +55,7 @@ def test_every_box_is_where_its_tile_is(mosaic, count: int, seed: int) -> None:
         assert len(rows) == area
         num_painted += len(rows)
         if area:
-            np.testing.assert_array_equal(
-                visible, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            )
+            np.testing.assert_array_equal(visible, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
             assert (full[:2] <= visible[:2]).all()
             assert (full[2:] >= visible[2:]).all()
     assert (scene.image_rgb[:, :, 0] == PAD_VALUE).sum() == scene.image_rgb[:, :, 0].size - num_painted
@@ -76,7 +76,10 @@ def test_four_meet_at_a_point_in_the_middle_half() -> None:
 
 
 def test_tiles_take_all_places() -> None:
-    firsts = {int(mosaic4(np.random.default_rng(s), random_tiles(np.random.default_rng(0), 4), S).labels[0]) for s in range(40)}
+    firsts = {
+        int(mosaic4(np.random.default_rng(s), random_tiles(np.random.default_rng(0), 4), S).labels[0])
+        for s in range(40)
+    }
     assert firsts == {1, 2, 3, 4}
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -111,3 +111,22 @@ def test_partners_are_recent_in_their_lane(num_batches: int, batch_size: int) ->
             own = lane.index(batch * batch_size + i)
             allowed = {lane[(own - step) % len(lane)] for step in range(1, min(WINDOW, len(lane) - 1) + 1)}
             assert set(partners) <= allowed
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_mosaic_costs_one_decoded_image(workers: int) -> None:
+    """Batches dealt in turn to workers that each remember one and a half windows for each of their lanes."""
+    order = order_of(2000, 16, AugmentConfig(mosaic=1))
+    capacity = LANES // workers * WINDOW * 3 // 2
+    remembered: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(workers)]
+    num_decoded = 0
+    for number, batch in enumerate(order):
+        images = remembered[number % workers]
+        for row in [row for request in batch for row in request.tiles]:
+            num_decoded += row not in images
+            images[row] = None
+            images.move_to_end(row)
+            if len(images) > capacity:
+                images.popitem(last=False)
+    # Each image once, and again at most one window in each lane, whose partners are from the end of the epoch.
+    assert num_decoded <= 2000 + LANES * WINDOW

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import os
 import runpy
 import subprocess
 import sys
@@ -29,19 +29,21 @@ def run(tool, *arguments):
 
 
 @pytest.fixture
-def refused(monkeypatch, capsys, tmp_path):
-    """Run a tool as ``__main__`` of this process in ``tmp_path``; it must end with code 2. Gives its standard error."""
+def run_here(monkeypatch, capsys, tmp_path):
+    """Run a tool as ``__main__`` of this process, in ``tmp_path``. Gives its exit code, standard output and error."""
     handlers, level, propagate = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
     monkeypatch.chdir(tmp_path)
 
-    def run_here(tool, *arguments):
+    def run_it(tool, *arguments):
         monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
+        code = 0
+        try:
             runpy.run_path(str(TOOLS / tool), run_name="__main__")
-        assert ended.value.code == 2
-        return capsys.readouterr().err
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
 
-    yield run_here
+    yield run_it
     LOGGER.handlers[:], LOGGER.level, LOGGER.propagate = handlers, level, propagate
 
 
@@ -65,7 +67,7 @@ def place(tmp_path_factory):
     images = [{"id": 7 + 5 * n, "file_name": f"{n}.jpg", "height": 60, "width": 80} for n in range(4)]
     annotations = [
         {
-            "id": n,
+            "id": n + 1,
             "image_id": 7 + 5 * n,
             "category_id": (3, 9, 3)[n],
             "bbox": [5, 5, 40, 40],
@@ -105,12 +107,14 @@ def test_evaluate(place, tmp_path):
     assert cv2.imread(str(tmp_path / "pictures" / "confusion_matrix.png")) is not None
 
 
-def test_evaluate_without_annotations(place, tmp_path, refused):
+def test_evaluate_without_annotations(place, tmp_path, run_here):
     options = ("--weights", place / "model.pt", "--data", place / "data.yaml", "--workers", 0, "--split", "dev")
-    assert refused("evaluate.py", *options).startswith("error: the split has no annotations")
-    ended = run("evaluate.py", *options, "--results-json", tmp_path / "r.json")
-    assert ended.returncode == 0, ended.stderr
-    assert "COCO metrics" not in ended.stdout
+    code, _, error = run_here("evaluate.py", *options)
+    assert code == 2
+    assert error.startswith("error: the split has no annotations")
+    code, printed, _ = run_here("evaluate.py", *options, "--results-json", "r.json")
+    assert code == 0
+    assert "COCO metrics" not in printed
     assert (tmp_path / "r.json").exists()
 
 
@@ -128,12 +132,12 @@ def test_evaluate_without_annotations(place, tmp_path, refused):
         (("--device", "gpu"), "--device gpu: is not a device"),
     ],
 )
-def test_evaluate_refuses_in_one_line(place, tmp_path, refused, options, message):
+def test_evaluate_refuses_in_one_line(place, tmp_path, run_here, options, message):
     class Hostile:
         def __reduce__(self):
-            return Path.touch, (tmp_path / "ran",)
+            return os.mkdir, (str(tmp_path / "ran"),)
 
-    (tmp_path / "hostile.pt").write_bytes(pickle.dumps(Hostile()))
+    torch.save({"format": "detect-checkpoint", "names": Hostile()}, tmp_path / "hostile.pt")
     save_checkpoint(
         tmp_path / "three.pt",
         build_model("yolov5n-spd", num_classes=3),
@@ -144,10 +148,11 @@ def test_evaluate_refuses_in_one_line(place, tmp_path, refused, options, message
         provenance={},
     )
     base = ("--weights", place / "model.pt", "--data", place / "data.yaml", "--workers", 0)
-    printed = refused("evaluate.py", *base, *options)
-    assert printed.startswith("error: ")
-    assert printed.count("\n") == 1
-    assert message in printed
+    code, _, error = run_here("evaluate.py", *base, *options)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
     assert not (tmp_path / "ran").exists()
 
 
@@ -179,13 +184,14 @@ def test_predict(place, tmp_path):
     assert len(list((tmp_path / "crops").rglob("*.jpg"))) == 8
 
 
-def test_predict_skips_damaged_images(place, tmp_path):
+def test_predict_skips_damaged_images(place, tmp_path, run_here):
     write_image(tmp_path / "in" / "good.png", np.zeros((30, 30, 3), np.uint8))
     (tmp_path / "in" / "bad.png").write_bytes(b"x")
-    ended = run("predict.py", "--weights", place / "model.pt", "--source", tmp_path / "in", "--out", tmp_path / "out")
-    assert ended.returncode == 0, ended.stderr
-    assert "bad.png" in ended.stderr
-    assert "1 of 2 images could not be read" in ended.stderr
+    code, printed, error = run_here("predict.py", "--weights", place / "model.pt", "--source", "in", "--out", "out")
+    assert code == 0
+    assert printed.startswith("in/good.png: ")
+    assert "bad.png" in error
+    assert "1 of 2 images could not be read" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.jpg"]
 
 
@@ -202,11 +208,12 @@ def test_predict_skips_damaged_images(place, tmp_path):
         (("--weights", "bad.jpg"), "error: bad.jpg: "),
     ],
 )
-def test_predict_refuses_in_one_line(place, tmp_path, refused, options, message):
+def test_predict_refuses_in_one_line(place, tmp_path, run_here, options, message):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     base = ("--weights", place / "model.pt", "--source", place / "images" / "0.jpg", "--out", tmp_path / "out")
-    printed = refused("predict.py", *base, *options)
-    assert printed.startswith("error: ")
-    assert printed.count("\n") == 1
-    assert message in printed
+    code, _, error = run_here("predict.py", *base, *options)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
     assert not (tmp_path / "out").exists()

@@ -116,6 +116,8 @@ class Conv(Block):
         activation: str = "silu",
     ) -> None:
         super().__init__()
+        if stride == 1 and kernel_size % 2 == 0:
+            raise InputError(f"kernel_size: must be odd where the stride is 1, found {kernel_size}")
         padding = (kernel_size - 1) // 2 if stride > 1 else kernel_size // 2
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)

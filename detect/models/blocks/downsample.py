@@ -1,6 +1,7 @@
 """Every way to halve a map: one strided convolution, or space-to-depth with a convolution that has no stride.
 
-``downsample`` is the one word that turns a model into its SPD counterpart, so it is meant for the ``defaults`` of a model YAML.
+``downsample`` is the one word that turns a model into its SPD counterpart, so it is meant for the ``defaults`` of a
+model YAML.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ class SpaceToDepth(Block):
     def emits_pieces(self) -> bool:
         """The output may be left for the following convolution to rearrange."""
         return True
-
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, s*s*C, H/s, W/s)."""

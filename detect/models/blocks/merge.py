@@ -34,7 +34,9 @@ class Upsample(Block):
         """The same channels at a finer reduction."""
         shape = inputs[0]
         if shape.reduction % self.scale_factor:
-            raise InputError(f"scale_factor: a map of reduction {shape.reduction} cannot be enlarged {self.scale_factor} times")
+            raise InputError(
+                f"scale_factor: a map of reduction {shape.reduction} cannot be enlarged {self.scale_factor} times"
+            )
         return FeatureShape(shape.channels, shape.reduction // self.scale_factor)
 
 
@@ -43,6 +45,7 @@ class Concat(Block):
     """Concatenation along the channels, in the order of ``from``."""
 
     many_inputs: ClassVar[bool] = True
+
     @property
     def accepts_pieces(self) -> bool:
         """The input may be given as pieces."""
@@ -52,7 +55,6 @@ class Concat(Block):
     def emits_pieces(self) -> bool:
         """The output may be left for the following convolution to rearrange."""
         return True
-
 
     def forward(self, *maps: Tensor) -> Tensor:
         """(B, C1, H, W), (B, C2, H, W), ... to (B, C1 + C2 + ..., H, W)."""

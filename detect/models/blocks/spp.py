@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detect.errors import InputError
 from detect.models.blocks.conv import Conv
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
@@ -28,6 +29,8 @@ class SPPF(Block):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 5, activation: str = "silu") -> None:
         super().__init__()
+        if kernel_size % 2 == 0:
+            raise InputError(f"kernel_size: must be odd, found {kernel_size}")
         hidden = in_channels // 2
         self.reduce = Conv(in_channels, hidden, 1, activation=activation)
         self.fuse = Conv(4 * hidden, out_channels, 1, activation=activation)
