@@ -20,8 +20,8 @@ ORDER = (
     "data",
     "losses",
     "evaluation",
-    "training",
     "inference",
+    "training",
     "export",
 )
 

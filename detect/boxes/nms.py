@@ -80,8 +80,9 @@ def _suppress(
         shifted = boxes
     else:
         # Classes are moved apart so that one call serves them all. Float64 keeps the overlaps exact at the largest
-        # shift.
-        span = (boxes.max() - boxes.min() + 1).double()
-        shifted = boxes.double() + (labels * span)[:, None]
+        # shift; Apple's GPUs do not have it.
+        wide = torch.float32 if boxes.device.type == "mps" else torch.float64
+        span = (boxes.max() - boxes.min() + 1).to(wide)
+        shifted = boxes.to(wide) + (labels * span)[:, None]
     keep = nms(shifted, scores.to(shifted.dtype), iou_threshold)[:max_detections]
     return boxes[keep], scores[keep], labels[keep]

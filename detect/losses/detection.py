@@ -68,7 +68,8 @@ class DetectionLoss:
     ) -> None:
         if len(config.balance) != len(reductions):
             raise InputError(
-                f"loss.balance: must have {len(reductions)} weights, one for each level of the model, found {len(config.balance)}"
+                f"loss.balance: must have a weight for each of the model's {len(reductions)} levels, "
+                f"found {len(config.balance)}"
             )
         self.config = config
         self.anchors_px = anchors_px

@@ -19,8 +19,8 @@ A ``.pt`` file holds one dictionary:
 from __future__ import annotations
 
 import pickle
-import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         InputError: the file is missing, damaged, not a checkpoint of this toolkit, would need to run code to be read,
-            or its
-            weights do not fit its own definition or are not finite.
+            or its weights do not fit its own definition or are not finite.
     """
     content = _read(path)
     if content.get("format") != FORMAT:
@@ -106,16 +105,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         names = tuple(str(name) for name in content["names"])
         model = DetectionModel(parse_definition(content["definition"], str(path)), len(names))
         load_weights(model, content["state_dict"], path)
+        category_ids = tuple(int(i) for i in content["category_ids"])
+        if len(category_ids) != len(names):
+            raise InputError(f"{path}: has {len(names)} names, but {len(category_ids)} category ids")
         return Checkpoint(
             model=model.eval(),
             names=names,
-            category_ids=tuple(int(i) for i in content["category_ids"]),
+            category_ids=category_ids,
             image_size=int(content["image_size"]),
             metrics=dict(content["metrics"]),
             provenance=dict(content["provenance"]),
             training=content["training"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: is an incomplete checkpoint ({error})") from None
 
 
@@ -158,21 +162,25 @@ def transfer_weights(model: DetectionModel, source: DetectionModel) -> tuple[int
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old pickle protocols, which are refused below anyway
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError:
-        # Ours are zip archives. An archive that cannot be unpickled by the restricted reader asks for more than it may have.
-        if zipfile.is_zipfile(path):
-            raise InputError(
-                f"{path}: holds Python objects, not only tensors and plain values; "
-                "reading it could run code, so it is refused"
-            ) from None
-        raise InputError(f"{path}: is not a checkpoint of this toolkit, or is damaged") from None
-    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not a checkpoint, or is damaged ({str(error).splitlines()[0][:120]})") from None
+        raise InputError(
+            f"{path}: holds Python objects, not only tensors and plain values; "
+            "reading it could run code, so it is refused"
+        ) from None
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, LookupError, ValueError, AttributeError):
+        raise InputError(f"{path}: is not a checkpoint, or is damaged") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is not a checkpoint of this toolkit")
+        raise InputError(f"{path}: is not a checkpoint of this toolkit; tools/train.py writes them")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the archive's checksums, which PyTorch does not: a flipped bit would be another weight."""
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken:
+        raise zipfile.BadZipFile(broken)

@@ -140,7 +140,9 @@ def _build_row(
         if word in block.widths:
             words[word] = scale_width(value, definition.scale)
     words.update({word: value for word, value in from_graph.items() if word in parameters})
-    missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty and name not in words]
+    missing = [
+        name for name, parameter in parameters.items() if parameter.default is parameter.empty and name not in words
+    ]
     if missing:
         raise InputError(f"args: {row.module} needs {', '.join(missing)}")
     if row.repeats > 1 and "repeats" not in parameters:

@@ -47,9 +47,6 @@ class AnchorDetect(Block):
         anchors_px: list[list[list[float]]],
     ) -> None:
         super().__init__()
-        if list(in_reductions) != sorted(in_reductions):
-            found = ", ".join(str(reduction) for reduction in in_reductions)
-            raise InputError(f"from: maps must come finest first, found reductions {found}")
         anchors = _check_anchors(anchors_px, len(in_channels))
         self.num_classes = num_classes
         self.reductions = in_reductions
@@ -93,6 +90,10 @@ class AnchorDetect(Block):
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """The channels of one level's output, at the finest reduction."""
+        reductions = [shape.reduction for shape in inputs]
+        if reductions != sorted(reductions):
+            found = ", ".join(str(reduction) for reduction in reductions)
+            raise InputError(f"from: maps must come finest first, found reductions {found}")
         return FeatureShape(self.num_outputs, inputs[0].reduction)
 
 

@@ -11,6 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 from detect.config.schema import EmaConfig
 from detect.models.detector import DetectionModel
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 class WeightAverage(AveragedModel):
     """``AveragedModel`` of a detector."""
@@ -28,7 +30,7 @@ def build_ema(model: DetectionModel, config: EmaConfig) -> WeightAverage:
         config: the recipe's section.
     """
 
-    def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def average(averaged: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
         if not averaged[0].is_floating_point():
             torch._foreach_copy_(averaged, current)  # counters, such as a norm's number of batches
             return
