@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detect.inference.detector import Detector
+    from detect.inference.drawing import draw_detections
 
 __version__ = "0.1.0"
 
-__all__ = ["Detector", "__version__"]
+__all__ = ["Detector", "__version__", "draw_detections"]
 
 
 def __getattr__(name: str) -> Any:
-    # Detector needs PyTorch, which takes a second to import; `import detect` alone should not.
+    # Both need libraries that take a second or more to import; `import detect` alone should not.
     if name == "Detector":
         from detect.inference.detector import Detector
 
         return Detector
+    if name == "draw_detections":
+        from detect.inference.drawing import draw_detections
+
+        return draw_detections
     raise AttributeError(f"module 'detect' has no attribute {name!r}")

@@ -25,8 +25,8 @@ ORDER = (
     "export",
 )
 
-# `from detect import Detector` is the front door. It opens on demand, so that `import detect` stays cheap.
-LAZY = {("__init__.py", "detect.inference.detector")}
+# `from detect import Detector, draw_detections` is the front door. It opens on demand, so that `import detect` stays cheap.
+LAZY = {("__init__.py", "detect.inference.detector"), ("__init__.py", "detect.inference.drawing")}
 
 SAYS_NOTHING = {"utils", "util", "misc", "common", "helpers", "helper", "general", "tools"}
 

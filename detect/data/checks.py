@@ -17,6 +17,7 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.errors import InputError
+from detect.runtime.logs import LOGGER
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
 WRONG_SIZE = "images of another size than their annotations say (skipped)"
@@ -46,12 +47,18 @@ def find_folder(config: DataConfig, folder: str) -> Path:
 
 
 def find_file(config: DataConfig, file: str) -> Path:
-    """A file of the data set.
+    """A file of the data set; if it is not where it should be, the file of that name in the root itself.
+
+    Copies of COCO often have their annotations beside the image folders instead of in ``annotations/``.
 
     Raises:
         InputError: it does not exist; the message says what the data set's root has instead.
     """
     path = Path(config.root) / file
+    beside = Path(config.root) / path.name
+    if not path.is_file() and beside.is_file():
+        LOGGER.info("%s: is not there, %s is taken", path, beside)
+        return beside
     if not path.is_file():
         raise InputError(f"{path}: no such file; {_root_content(Path(config.root))}")
     return path

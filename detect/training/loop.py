@@ -138,7 +138,7 @@ def _restore(resumed: Checkpoint | None, trainee: Trainee) -> tuple[int, BestMet
     if resumed is None:
         return 0, {}
     epoch, best = restore_state(resumed, trainee.model, trainee.ema, trainee.optimizer, trainee.scaler)
-    LOGGER.info("resuming after epoch %d", epoch)
+    LOGGER.info("resuming after epoch %d of %d", epoch, trainee.schedule.epochs)
     return epoch, best
 
 

@@ -57,6 +57,13 @@ def restore_state(
 ) -> tuple[int, dict[str, dict[str, float]]]:
     """Put a run back to where it was.
 
+    Args:
+        checkpoint: ``last.pt``; the other arguments were built from its model.
+        model: the learning model.
+        ema: its average, if there is one.
+        optimizer: receives its momenta.
+        scaler: receives its scale.
+
     Returns:
         The last finished epoch and the best metrics so far.
 
@@ -67,9 +74,9 @@ def restore_state(
     if state is None:
         raise InputError("the checkpoint holds weights only; resuming needs last.pt of an unfinished run")
     try:
+        # The average was copied from the checkpoint's model, whose weights are averaged ones: it only lacks its counter.
         model.load_state_dict(state["model"])
         if ema is not None:
-            ema.module.load_state_dict(checkpoint.model.state_dict())
             ema.n_averaged.fill_(state["ema_updates"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])

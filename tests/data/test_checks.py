@@ -157,3 +157,12 @@ def test_missing_files_tell_what_is_there(tmp_path: Path) -> None:
             find(config, "train")
     with pytest.raises(InputError, match=r"nowhere does not exist either; name it with --data-root"):
         find_folder(DataConfig("test", str(tmp_path / "nowhere"), {}), "train")
+
+
+def test_an_annotation_file_beside_the_images_is_found(tmp_path: Path) -> None:
+    config = DataConfig("test", str(tmp_path), {})
+    (tmp_path / "train.json").touch()
+    assert find_file(config, "annotations/train.json") == tmp_path / "train.json"
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.json").touch()  # where it should be comes first
+    assert find_file(config, "annotations/train.json") == tmp_path / "annotations" / "train.json"
