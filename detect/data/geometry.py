@@ -1,6 +1,6 @@
 """Moving an image and its boxes together: affine and perspective warps, flips, quarter turns.
 
-Letters: S side of the square network input, N boxes. Coordinates are continuous (pixel i covers [i, i + 1]); boxes are
+Letters: H W pixels of an image, N boxes. Coordinates are continuous (pixel i covers [i, i + 1]); boxes are
 xyxy in pixels of the image they come with.
 """
 
@@ -31,7 +31,7 @@ class Sample:
     """A training image with its ground truth.
 
     Args:
-        image_rgb: (S, S, 3) uint8.
+        image_rgb: (H, W, 3) uint8, the network input.
         boxes_xyxy_px: (N, 4) float64, pixels of this image, inside it.
         labels: (N,) int64.
     """
@@ -65,14 +65,16 @@ def moves(augment: AugmentConfig) -> bool:
     return any((augment.degrees, augment.translate, augment.scale, augment.shear, augment.perspective))
 
 
-def random_matrix(rng: np.random.Generator, augment: AugmentConfig, scene: Scene, image_size: int) -> np.ndarray:
+def random_matrix(
+    rng: np.random.Generator, augment: AugmentConfig, scene: Scene, output_hw: tuple[int, int]
+) -> np.ndarray:
     """Draw a warp: perspective, then rotation and zoom, then shear about the scene's centre, then the shift.
 
     Args:
         rng: always drawn from equally often, whatever the settings.
         augment: the ranges.
         scene: the source.
-        image_size: S, side of the output.
+        output_hw: height and width of the output.
 
     Returns:
         (3, 3) float64, source pixels (x, y, 1) to output pixels, both continuous coordinates.
@@ -97,43 +99,43 @@ def random_matrix(rng: np.random.Generator, augment: AugmentConfig, scene: Scene
     shear[0, 1], shear[1, 0] = np.tan(np.deg2rad(augment.shear * draw[4:6]))
 
     to_output = np.eye(3)
-    to_output[:2, 2] = image_size * (0.5 + augment.translate * draw[6:8])
+    to_output[:2, 2] = np.array(output_hw[::-1]) * (0.5 + augment.translate * draw[6:8])
     return to_output @ shear @ rotation @ perspective @ to_centre
 
 
-def warp(scene: Scene, matrix: np.ndarray, image_size: int) -> Sample:
-    """Warp a scene to a square image and keep the boxes that are still worth learning.
+def warp(scene: Scene, matrix: np.ndarray, output_hw: tuple[int, int]) -> Sample:
+    """Warp a scene and keep the boxes that are still worth learning.
 
     Args:
         scene: the source.
         matrix: (3, 3) float64, source pixels to output pixels, continuous coordinates.
-        image_size: S.
+        output_hw: height and width of the output.
     """
-    image, matrix = warp_image(scene.image_rgb, matrix, image_size)
+    image, matrix = warp_image(scene.image_rgb, matrix, output_hw)
     full = warp_boxes(scene.full_xyxy_px, matrix)
-    visible = np.clip(warp_boxes(scene.visible_xyxy_px, matrix), 0, image_size)
+    visible = np.clip(warp_boxes(scene.visible_xyxy_px, matrix), 0, np.array([*output_hw, *output_hw])[[1, 0, 1, 0]])
     keep = worth_learning(full, visible)
     return Sample(image, visible[keep], scene.labels[keep])
 
 
-def warp_image(image_rgb: np.ndarray, matrix: np.ndarray, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+def warp_image(image_rgb: np.ndarray, matrix: np.ndarray, output_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Warp pixels.
 
     Args:
         image_rgb: (H, W, 3) uint8.
         matrix: (3, 3) float64, source pixels to output pixels, continuous coordinates.
-        image_size: S.
+        output_hw: height and width of the output.
 
     Returns:
-        (S, S, 3) uint8, ``PAD_VALUE`` where the source has nothing; and the matrix that describes it exactly: a mere
-        zoom is rounded by less than a pixel at each end, so that whole pixels go to whole pixels.
+        (*output_hw, 3) uint8, ``PAD_VALUE`` where the source has nothing; and the matrix that describes it exactly: a
+        mere zoom is rounded by less than a pixel at each end, so that whole pixels go to whole pixels.
     """
     if not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1]):
-        return _zoom_image(image_rgb, matrix, image_size)
+        return _zoom_image(image_rgb, matrix, output_hw)
     # OpenCV puts integer coordinates on pixel centres, we put them on pixel edges: half a pixel on either side.
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     centred = np.linalg.inv(shift) @ matrix @ shift
-    size, border = (image_size, image_size), (PAD_VALUE, PAD_VALUE, PAD_VALUE)
+    size, border = (output_hw[1], output_hw[0]), (PAD_VALUE, PAD_VALUE, PAD_VALUE)
     if matrix[2, 0] == 0 and matrix[2, 1] == 0:
         image = cv2.warpAffine(image_rgb, centred[:2], size, flags=cv2.INTER_LINEAR, borderValue=border)
     else:
@@ -141,12 +143,12 @@ def warp_image(image_rgb: np.ndarray, matrix: np.ndarray, image_size: int) -> tu
     return image, matrix
 
 
-def _zoom_image(image_rgb: np.ndarray, matrix: np.ndarray, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+def _zoom_image(image_rgb: np.ndarray, matrix: np.ndarray, output_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """``warp_image`` without rotation, shear and perspective: a third of the time, by resizing what is in view."""
     height, width = image_rgb.shape[:2]
-    x_source, x_output = _rounded_range(matrix[0, 0], matrix[0, 2], width, image_size)
-    y_source, y_output = _rounded_range(matrix[1, 1], matrix[1, 2], height, image_size)
-    image = np.full((image_size, image_size, 3), PAD_VALUE, dtype=np.uint8)
+    x_source, x_output = _rounded_range(matrix[0, 0], matrix[0, 2], width, output_hw[1])
+    y_source, y_output = _rounded_range(matrix[1, 1], matrix[1, 2], height, output_hw[0])
+    image = np.full((*output_hw, 3), PAD_VALUE, dtype=np.uint8)
     # Linear sampling skips pixels when four or more become one.
     interpolation = cv2.INTER_AREA if matrix[0, 0] * matrix[1, 1] < 0.25 else cv2.INTER_LINEAR
     size = (x_output.stop - x_output.start, y_output.stop - y_output.start)

@@ -32,7 +32,7 @@ from detect.data.geometry import (
     worth_learning,
 )
 from detect.data.images import ImageError
-from detect.data.letterbox import PAD_VALUE, letterbox_boxes, letterboxed_hw, pad_batch
+from detect.data.letterbox import PAD_VALUE, STRIDE, letterbox_boxes, letterboxed_hw, pad_batch
 from detect.data.mixing import cutmix, mixup
 from detect.data.mosaic import Tile, mosaic4, mosaic9, single
 from detect.data.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
@@ -76,6 +76,7 @@ class TrainingSamples(Dataset[Loaded]):
         self.image_size = image_size
         self.augment = augment
         self.seed = seed
+        self.plain_hw = _plain_hw(table, image_size, augment)
         self.stage = AlbumentationsStage(augment.albumentations, image_size) if augment.albumentations else None
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> Loaded:
@@ -87,31 +88,37 @@ class TrainingSamples(Dataset[Loaded]):
         return Loaded(Batch(images, targets, rows), tuple(failures))
 
     def sample(self, request: SampleRequest, failures: list[Failure]) -> Sample:
-        """One augmented sample: (S, S, 3) with its boxes. Images that cannot be read are appended to ``failures``."""
+        """One augmented sample with its boxes: S x S, or the smaller rectangle of an epoch without mosaics.
+
+        Images that cannot be read are appended to ``failures``.
+        """
         rng = generator(SAMPLE_STREAM, self.seed, request.epoch, request.position)
-        sample = self._placed(rng, request.tiles, failures)
+        output_hw = (self.image_size, self.image_size) if request.mosaic_epoch else self.plain_hw
+        sample = self._placed(rng, request.tiles, output_hw, failures)
         if request.mix != "none":
             mix = mixup if request.mix == "mixup" else cutmix
-            sample = mix(rng, sample, self._placed(rng, request.second, failures))
+            sample = mix(rng, sample, self._placed(rng, request.second, output_hw, failures))
         image = random_hsv(rng, self.augment, sample.image_rgb)
         sample = Sample(image, sample.boxes_xyxy_px, sample.labels)
         sample = self._turned(rng, sample)
         return self.stage(rng, sample) if self.stage else sample
 
-    def _placed(self, rng: np.random.Generator, rows: Sequence[int], failures: list[Failure]) -> Sample:
-        """A single image, or a mosaic, warped to S x S."""
+    def _placed(
+        self, rng: np.random.Generator, rows: Sequence[int], output_hw: tuple[int, int], failures: list[Failure]
+    ) -> Sample:
+        """A single image, or a mosaic, warped to ``output_hw``."""
         tiles = [self._tile(row, failures) for row in rows]
         if len(tiles) == 1:
             if not moves(self.augment):
-                return self._unmoved(tiles[0])
+                return self._unmoved(tiles[0], output_hw)
             scene = single(tiles[0])
         else:
             scene = (mosaic4 if len(tiles) == 4 else mosaic9)(rng, tiles, self.image_size)
-        return warp(scene, random_matrix(rng, self.augment, scene, self.image_size), self.image_size)
+        return warp(scene, random_matrix(rng, self.augment, scene, output_hw), output_hw)
 
-    def _unmoved(self, tile: Tile) -> Sample:
+    def _unmoved(self, tile: Tile, output_hw: tuple[int, int]) -> Sample:
         """The image in the top left corner, exactly as in evaluation."""
-        image = pad_batch([tile.image_rgb], shape_hw=(self.image_size, self.image_size))[0]
+        image = pad_batch([tile.image_rgb], shape_hw=output_hw)[0]
         keep = worth_learning(tile.boxes_xyxy_px, tile.boxes_xyxy_px)
         return Sample(image, tile.boxes_xyxy_px[keep], tile.labels[keep])
 
@@ -263,6 +270,19 @@ def _placement(table: AnnotationTable, row: int, image_size: int) -> Letterbox:
     height, width = table.sizes_hw[row].tolist()
     new_height, new_width = letterboxed_hw((height, width), image_size)
     return Letterbox((new_width / width, new_height / height), (height, width))
+
+
+def _plain_hw(table: AnnotationTable, image_size: int, augment: AugmentConfig) -> tuple[int, int]:
+    """Height and width of the network input in epochs without mosaics: the smallest multiples that hold every image.
+
+    Images of 16 : 9 need little more than half the square. Quarter turns need the square.
+    """
+    if augment.rotate90 > 0:
+        return image_size, image_size
+    shapes = np.unique(table.sizes_hw, axis=0).tolist()
+    sizes = np.array([letterboxed_hw((height, width), image_size) for height, width in shapes])
+    height, width = (-(-sizes.max(axis=0) // STRIDE) * STRIDE).tolist()
+    return height, width
 
 
 def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]]) -> Targets:

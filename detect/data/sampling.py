@@ -35,6 +35,8 @@ class SampleRequest:
         tiles: rows of the annotation table: 1 (a single image), 4 or 9 (a mosaic); the first is the sample's own.
         mix: what is done with the second sample.
         second: rows of the second sample, as ``tiles``; empty without one.
+        mosaic_epoch: whether there may be mosaics in the epoch. They fill a square; single images need only the
+            rectangle that holds them.
     """
 
     epoch: int
@@ -42,6 +44,7 @@ class SampleRequest:
     tiles: tuple[int, ...]
     mix: Literal["none", "mixup", "cutmix"] = "none"
     second: tuple[int, ...] = ()
+    mosaic_epoch: bool = True
 
 
 class TrainingOrder:
@@ -87,13 +90,12 @@ class TrainingOrder:
 
     def _request(self, position: int, rows: list[int], draw: np.ndarray) -> SampleRequest:
         if self.epoch >= self.first_plain_epoch:
-            return SampleRequest(self.epoch, position, (rows[0],))
+            return SampleRequest(self.epoch, position, (rows[0],), mosaic_epoch=False)
         size = self._num_tiles(draw[0], draw[1])
         mix = self._mix(draw[2])
-        if mix == "none":
-            return SampleRequest(self.epoch, position, tuple(rows[:size]))
-        second_size = self._num_tiles(draw[3], draw[4])
-        return SampleRequest(self.epoch, position, tuple(rows[:size]), mix, tuple(rows[size : size + second_size]))
+        second_size = 0 if mix == "none" else self._num_tiles(draw[3], draw[4])
+        second = tuple(rows[size : size + second_size])
+        return SampleRequest(self.epoch, position, tuple(rows[:size]), mix, second, self.augment.mosaic > 0)
 
     def _num_tiles(self, draw: float, draw9: float) -> int:
         if draw >= self.augment.mosaic:

@@ -88,7 +88,7 @@ class DetectionLoss:
             targets: boxes in network-input pixels.
 
         Returns:
-            The terms. Without any match, box and classes are zero and still differentiable.
+            The terms. Without any match, box and classes are zero; the total is differentiable still.
         """
         zero = raw[0].new_zeros((), dtype=torch.float32)
         box, objectness, classes = zero, zero, zero

@@ -170,8 +170,8 @@ def definition_to_plain(definition: ModelDefinition) -> dict[str, Any]:
         "norm": dict(definition.norm),
     }
     for row in definition.rows:
-        entry: dict[str, Any] = {"name": row.name, "module": row.module, "from": list(row.inputs), "args": row.args}
-        entry["repeats"] = row.repeats
+        entry: dict[str, Any] = {"name": row.name, "module": row.module, "from": list(row.inputs)}
+        entry |= {"args": copy.deepcopy(row.args), "repeats": row.repeats}
         if row.reduction is not None:
             entry["reduction"] = row.reduction
         plain.setdefault(row.section, []).append(entry)

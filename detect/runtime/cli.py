@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 from detect.errors import InputError
@@ -26,6 +27,7 @@ def run_tool(main: Callable[[], None]) -> None:
         main: the tool; it reads ``sys.argv``.
     """
     configure_logging()
+    threading.excepthook = _leave_to_the_main_thread
     try:
         main()
         sys.stdout.flush()
@@ -53,6 +55,12 @@ def non_negative_int(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, found {text!r}")
     return int(text)
+
+
+def _leave_to_the_main_thread(raised: threading.ExceptHookArgs) -> None:
+    """Keep quiet about a thread that cannot write: TensorBoard raises its writer's error again at the next record."""
+    if not issubclass(raised.exc_type, OSError):
+        threading.__excepthook__(raised)
 
 
 def _end(code: int, line: str) -> None:

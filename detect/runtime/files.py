@@ -20,6 +20,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Yields:
         The path to write to. It has the same suffix, because writers choose formats by it.
+
+    Raises:
+        OSError: writing failed; it names ``path``, which is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -31,6 +34,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, name):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -144,13 +144,13 @@ def _resize(images: Tensor, targets: Targets, recipe: TrainConfig, epoch: int, n
     if recipe.multi_scale == 0:
         return images, targets
     rng = generator(SIZE_STREAM, recipe.seed, epoch, number)
-    wanted = recipe.image_size * rng.uniform(1 - recipe.multi_scale, 1 + recipe.multi_scale)
-    size = max(round(wanted / 32), 1) * 32
+    factor = rng.uniform(1 - recipe.multi_scale, 1 + recipe.multi_scale)
     height, width = images.shape[2:]
-    if (height, width) == (size, size):
+    new_hw = (max(round(height * factor / 32), 1) * 32, max(round(width * factor / 32), 1) * 32)
+    if new_hw == (height, width):
         return images, targets
-    resized = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
-    return resized, targets.scaled((size / width, size / height))
+    resized = F.interpolate(images, new_hw, mode="bilinear", align_corners=False)
+    return resized, targets.scaled((new_hw[1] / width, new_hw[0] / height))
 
 
 def _memory(device: torch.device) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ import torch
 from detect.config.loader import to_plain
 from detect.config.schema import DataConfig, TrainConfig
 from detect.data.loading import TrainingLoader
+from detect.errors import InputError
 from detect.evaluation.engine import Evaluation, evaluate
 from detect.losses.detection import DetectionLoss
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detect.models.detector import DetectionModel
 from detect.runtime.logs import LOGGER
+from detect.runtime.memory import keep_freed_memory
 from detect.runtime.precision import choose_precision
 from detect.runtime.seeding import seed_everything
 from detect.training.ema import WeightAverage, build_ema
 from detect.training.epoch import Trainee, quiet_denormals, train_epoch
 from detect.training.optimizer import Schedule, build_optimizer
 from detect.training.pictures import record_predictions, record_training_batch
-from detect.training.preparation import Material, open_material, prepare_model, report_small_objects
+from detect.training.preparation import Material, freeze, open_material, prepare_model, report_small_objects
 from detect.training.recorder import Recorder, write_settings
 from detect.training.state import provenance, restore_state, training_state
 
@@ -70,15 +73,17 @@ def train(settings: RunSettings) -> dict[str, float]:
         InputError: something that the user gave is wrong; nothing is overwritten.
     """
     recipe, out = settings.recipe, settings.out
+    keep_freed_memory()
     material = open_material(settings.data, settings.strict)
     report_small_objects(material.train, recipe.image_size)
     seed_everything(recipe.seed)
-    resumed = load_checkpoint(out / "last.pt") if settings.resume else None
+    resumed = _load_resumed(out / "last.pt", material) if settings.resume else None
     model = resumed.model if resumed else prepare_model(settings.model, settings.weights, material, recipe)
+    freeze(model, recipe.freeze)
     loader = TrainingLoader(material.train, recipe, cache_folder=out)
     trainee = _prepare_trainee(model, recipe, len(loader), settings.device)
     first_epoch, best = _restore(resumed, trainee)
-    plain = _plain(settings, model)
+    plain = _plain(settings, trainee)
     write_settings(out, plain)
     origin = provenance(plain, len(material.train), len(material.train.labels))
     recorder = Recorder(out, resumed_after=first_epoch if resumed else None)
@@ -89,7 +94,7 @@ def train(settings: RunSettings) -> dict[str, float]:
         settings.device,
         len(loader),
     )
-    with quiet_denormals():
+    with closing(recorder), quiet_denormals():
         for epoch in range(first_epoch, recipe.epochs):
             start = time.monotonic()
             show = partial(record_training_batch, recorder, out, names=material.train.names, epoch=epoch)
@@ -109,7 +114,6 @@ def train(settings: RunSettings) -> dict[str, float]:
                     "stopped: no better %s for %d epochs", recipe.evaluation.save_best[0], recipe.evaluation.patience
                 )
                 break
-    recorder.close()
     return load_checkpoint(out / "best.pt").metrics
 
 
@@ -132,6 +136,17 @@ def _prepare_trainee(model: DetectionModel, recipe: TrainConfig, batches: int, d
         device=device,
         precision=precision,
     )
+
+
+def _load_resumed(path: Path, material: Material) -> Checkpoint:
+    """The checkpoint to go on from, if the data still has its classes."""
+    checkpoint = load_checkpoint(path)
+    if checkpoint.names != material.train.names:
+        raise InputError(
+            f"{path}: was trained on the classes {', '.join(checkpoint.names)}, but the data has "
+            f"{', '.join(material.train.names)}; start a new run with --weights"
+        )
+    return checkpoint
 
 
 def _restore(resumed: Checkpoint | None, trainee: Trainee) -> tuple[int, BestMetrics]:
@@ -210,12 +225,12 @@ def _say(epoch: int, recipe: TrainConfig, values: dict[str, float], seconds: flo
     LOGGER.info("epoch %d/%d  %s  %s  %.1f s, %.0f min left", epoch, recipe.epochs, losses, scores, seconds, left)
 
 
-def _plain(settings: RunSettings, model: DetectionModel) -> dict[str, Any]:
-    """The settings as they can be written and read back."""
+def _plain(settings: RunSettings, trainee: Trainee) -> dict[str, Any]:
+    """The settings as they can be written and read back, with the precision that was chosen: a resumed run keeps it."""
     return {
-        "model": settings.model or model.definition.name,
+        "model": settings.model or trainee.model.definition.name,
         "weights": str(settings.weights) if settings.weights else None,
         "data": to_plain(settings.data),
-        "recipe": to_plain(settings.recipe),
+        "recipe": to_plain(replace(settings.recipe, precision=trainee.precision)),
         "strict": settings.strict,
     }

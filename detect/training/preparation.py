@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def open_material(data: DataConfig, strict: bool) -> Material:
         LOGGER.info("%d of %d training images have no boxes; they %s", background, len(train), kept)
     if data.background == "drop":
         train = train.without_background()
-    if not len(train.labels):
+    if train.is_crowd.all():
         raise InputError(f"data {data.name}: the training split has no usable boxes")
     return Material(train, val)
 
@@ -98,17 +99,37 @@ def prepare_model(name: str | None, weights: Path | None, material: Material, re
         definition = source.definition
     else:
         definition = find_definition(name)
-        if source is not None:
+        if source is not None and len(source.head.anchors_px) == len(definition.rows[-1].inputs):
             definition = with_args(definition, "AnchorDetect", anchors_px=source.head.anchors_px.tolist())
     definition = suit_anchors(definition, material.train, recipe)
     model = build_model(definition, len(material.train.names))
     if source is not None:
-        copied, total = transfer_weights(model, source)
-        LOGGER.info("%s: %d of %d tensors fit and were copied", weights, copied, total)
-        if not copied:
-            raise InputError(f"{weights}: no tensor fits {definition.name}")
-    freeze(model, recipe.freeze)
+        copy_weights(model, source, str(weights))
     return model
+
+
+def copy_weights(model: DetectionModel, source: DetectionModel, where: str) -> None:
+    """Copy the weights that fit, and say how many do; the model keeps its own anchors.
+
+    Args:
+        model: receives them.
+        source: gives them.
+        where: the checkpoint, for messages.
+
+    Raises:
+        InputError: no weight fits. (The counters of norms fit every model.)
+    """
+    given = dict(source.named_parameters())
+    if not any(name in given and given[name].shape == own.shape for name, own in model.named_parameters()):
+        raise InputError(
+            f"{where}: no weight of {source.definition.name} fits {model.definition.name}; leave out --model to "
+            "train the checkpoint's own model"
+        )
+    anchors_px = model.head.anchors_px.clone()
+    copied, total = transfer_weights(model, source)
+    model.head.anchors_px.copy_(anchors_px)  # they may have been fitted to the data
+    level = logging.INFO if copied > total / 2 else logging.WARNING
+    LOGGER.log(level, "%s: %d of %d tensors fit and were copied", where, copied, total)
 
 
 def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: TrainConfig) -> ModelDefinition:
@@ -133,7 +154,11 @@ def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: Tr
 
 
 def freeze(model: DetectionModel, names: tuple[str, ...]) -> None:
-    """Stop sections or rows from learning; ``frozen_norms`` finds their norms.
+    """Stop sections or rows from learning; ``set_training_mode`` keeps their norms still.
+
+    Args:
+        model: is changed.
+        names: sections (``backbone``) or rows (``stem``).
 
     Raises:
         InputError: a name is neither a section nor a row, or nothing is left to learn.

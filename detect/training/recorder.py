@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from detect.errors import InputError
 from detect.runtime.files import write_text
 
 
@@ -20,14 +21,16 @@ class Recorder:
     Args:
         folder: the run's folder; TensorBoard reads it too (``tensorboard --logdir FOLDER``).
         resumed_after: the epoch that a resumed run goes on after; later rows of an interrupted epoch are dropped.
+
+    Raises:
+        InputError: the ``results.csv`` of a resumed run is damaged.
     """
 
     def __init__(self, folder: Path, resumed_after: int | None = None) -> None:
         self.path = folder / "results.csv"
         self.rows: list[dict[str, Any]] = []
         if resumed_after is not None and self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= resumed_after]
+            self.rows = _read_rows(self.path, resumed_after)
         purge = None if resumed_after is None else resumed_after + 1
         self.writer = SummaryWriter(str(folder), purge_step=purge)
 
@@ -56,6 +59,14 @@ class Recorder:
     def close(self) -> None:
         """Finish the event file."""
         self.writer.close()
+
+
+def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file, strict=True) if int(row["epoch"]) <= last_epoch]
+    except (KeyError, TypeError, ValueError, csv.Error):
+        raise InputError(f"{path}: is damaged; move it away to resume with a new one") from None
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from detect.config.loader import (
 from detect.config.schema import DataConfig, RunConfig, TrainConfig
 from detect.errors import InputError
 from detect.runtime.device import select_device
+from detect.runtime.logs import LOGGER
 from detect.training.loop import RunSettings
 
 RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "seed")
@@ -78,6 +79,9 @@ def _resumed(args: argparse.Namespace) -> RunSettings:
     content = load_yaml(path)
     data = build(DataConfig, content.get("data", {}), f"{path}: data")
     recipe = build(TrainConfig, content.get("recipe", {}), f"{path}: recipe")
+    ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights") if getattr(args, key)]
+    if ignored:
+        LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))
     if args.data_root:
         data = dataclasses.replace(data, root=str(Path(args.data_root).resolve()))
     changed = [
@@ -93,6 +97,7 @@ def _resumed(args: argparse.Namespace) -> RunSettings:
         data=data,
         recipe=recipe,
         out=out,
+        weights=Path(content["weights"]) if content.get("weights") else None,
         resume=True,
         device=select_device(args.device),
         strict=bool(content.get("strict")),

@@ -74,7 +74,7 @@ def restore_state(
     if state is None:
         raise InputError("the checkpoint holds weights only; resuming needs last.pt of an unfinished run")
     try:
-        # The average was copied from the checkpoint's model, whose weights are averaged ones: it only lacks its counter.
+        # The average is a copy of the checkpoint's model, whose weights are averaged: it only lacks its counter.
         model.load_state_dict(state["model"])
         if ema is not None:
             ema.n_averaged.fill_(state["ema_updates"])

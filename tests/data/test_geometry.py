@@ -53,7 +53,7 @@ def test_no_boxes_turned(flip) -> None:
 def test_no_boxes_warped() -> None:
     scene = scene_of(np.zeros((40, 60, 3), dtype=np.uint8), np.zeros((0, 4)))
     for augment in (AugmentConfig(), AugmentConfig(degrees=20, shear=5), AugmentConfig(perspective=0.001)):
-        sample = warp(scene, random_matrix(np.random.default_rng(0), augment, scene, 64), 64)
+        sample = warp(scene, random_matrix(np.random.default_rng(0), augment, scene, (64, 64)), (64, 64))
         assert sample.image_rgb.shape == (64, 64, 3)
         assert sample.boxes_xyxy_px.shape == (0, 4)
         assert sample.labels.dtype == np.int64
@@ -114,6 +114,7 @@ def test_worth_learning_of_empty_boxes() -> None:
 # --------------------------------------------------------------------------------------------- warping
 
 
+@pytest.mark.parametrize("output_hw", [(200, 200), (160, 224)])
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(
     "augment",
@@ -125,10 +126,11 @@ def test_worth_learning_of_empty_boxes() -> None:
     ],
     ids=["zoom", "far zoom", "shear", "perspective"],
 )
-def test_boxes_are_where_the_paint_is(augment: AugmentConfig, seed: int) -> None:
+def test_boxes_are_where_the_paint_is(augment: AugmentConfig, seed: int, output_hw: tuple[int, int]) -> None:
     box = (70, 60, 130, 105)
     scene = scene_of(painted(150, 200, box), np.array([box], dtype=float))
-    sample = warp(scene, random_matrix(np.random.default_rng(seed), augment, scene, 200), 200)
+    sample = warp(scene, random_matrix(np.random.default_rng(seed), augment, scene, output_hw), output_hw)
+    assert sample.image_rgb.shape == (*output_hw, 3)
     np.testing.assert_allclose(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb), atol=1)
 
 
@@ -138,7 +140,7 @@ def test_rotated_boxes_contain_the_paint(seed: int) -> None:
     box = (70, 60, 130, 105)
     augment = AugmentConfig(degrees=40, translate=0.05, scale=0.1)
     scene = scene_of(painted(150, 200, box), np.array([box], dtype=float))
-    sample = warp(scene, random_matrix(np.random.default_rng(seed), augment, scene, 200), 200)
+    sample = warp(scene, random_matrix(np.random.default_rng(seed), augment, scene, (200, 200)), (200, 200))
     np.testing.assert_allclose(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb), atol=2)
 
 
@@ -149,11 +151,11 @@ def test_zoom_equals_the_general_warp() -> None:
     image = coarse.repeat(12, axis=0).repeat(12, axis=1)
     scene = scene_of(image, np.zeros((0, 4)))
     for _ in range(10):
-        drawn = random_matrix(rng, AugmentConfig(translate=0.3, scale=0.4), scene, 128)
-        fast, exact = warp_image(image, drawn, 128)
+        drawn = random_matrix(rng, AugmentConfig(translate=0.3, scale=0.4), scene, (128, 128))
+        fast, exact = warp_image(image, drawn, (128, 128))
         nearly = exact.copy()
         nearly[0, 1] = 1e-9  # no longer a mere zoom
-        general, _ = warp_image(image, nearly, 128)
+        general, _ = warp_image(image, nearly, (128, 128))
         # The outermost pixels blend with the border in one and not in the other.
         differences = np.abs(fast.astype(int) - general).max(axis=2)
         assert np.percentile(differences, 90) <= 3
@@ -165,12 +167,12 @@ def test_zoom_equals_the_general_warp() -> None:
 def test_out_of_view(shift: float) -> None:
     scene = scene_of(painted(64, 64, (0, 0, 64, 64)), np.array([[0, 0, 64, 64.0], [60, 60, 64, 64], [0, 0, 3, 3]]))
     matrix = np.array([[1, 0, 64 * shift], [0, 1, 0], [0, 0, 1]])
-    assert len(warp(scene, matrix, 64).labels) == 0
+    assert len(warp(scene, matrix, (64, 64)).labels) == 0
 
 
 def test_centre_goes_to_the_middle() -> None:
     scene = Scene(np.zeros((50, 70, 3), dtype=np.uint8), *[np.zeros((0, 4))] * 2, np.zeros(0, dtype=np.int64), (10, 40))
-    matrix = random_matrix(np.random.default_rng(0), STILL, scene, 64)
+    matrix = random_matrix(np.random.default_rng(0), STILL, scene, (64, 64))
     np.testing.assert_allclose(matrix, [[1, 0, 22], [0, 1, -8], [0, 0, 1]])  # 32 - 10, 32 - 40
 
 
@@ -178,7 +180,7 @@ def test_perspective_never_turns_inside_out() -> None:
     augment = AugmentConfig(translate=0, scale=0, perspective=0.001)
     scene = scene_of(np.zeros((2000, 2000, 3), dtype=np.uint8), np.zeros((0, 4)))
     corners = np.array([[0, 0, 1], [2000, 0, 1], [0, 2000, 1], [2000, 2000, 1]])
-    depths = [corners @ random_matrix(np.random.default_rng(s), augment, scene, 640)[2] for s in range(50)]
+    depths = [corners @ random_matrix(np.random.default_rng(s), augment, scene, (640, 640))[2] for s in range(50)]
     assert np.min(depths) >= MIN_DEPTH - 1e-9
     assert np.min(depths) < 0.5  # the limit was needed
 
@@ -194,7 +196,7 @@ def test_ranges_are_kept() -> None:
     """Zooms fill [1 - scale, 1 + scale], shifts +-translate."""
     augment = AugmentConfig(translate=0.1, scale=0.5)
     scene = scene_of(np.zeros((100, 100, 3), dtype=np.uint8), np.zeros((0, 4)))
-    matrices = np.array([random_matrix(np.random.default_rng(s), augment, scene, 100) for s in range(300)])
+    matrices = np.array([random_matrix(np.random.default_rng(s), augment, scene, (100, 100)) for s in range(300)])
     zooms = matrices[:, 0, 0]
     shifts = (matrices @ (50, 50, 1))[:, :2] - 50
     assert 0.5 <= zooms.min() < 0.53

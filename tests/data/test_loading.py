@@ -228,6 +228,17 @@ def test_mosaic_is_closed_at_the_end(table: AnnotationTable) -> None:
     assert [content(batch) for batch in loader.epoch(1)] != [content(batch) for batch in plain.epoch(1)]
 
 
+def test_epochs_without_mosaics_need_only_a_rectangle(tmp_path: Path) -> None:
+    # 90 x 160 at 128 px is 72 x 128; in multiples of 32 that is 96 x 128.
+    table = dataclasses.replace(table_of(tmp_path, 4), sizes_hw=np.full((4, 2), (90, 160), dtype=np.int32))
+    for row in range(4):
+        write_image(table.path(row), np.zeros((90, 160, 3), dtype=np.uint8))
+    loader = TrainingLoader(table, recipe(AugmentConfig(close_mosaic=1), epochs=2, image_size=128))
+    assert [next(loader.epoch(number)).images.shape[1:3] for number in (0, 1)] == [(128, 128), (96, 128)]
+    turning = TrainingLoader(table, recipe(AugmentConfig(mosaic=0, rotate90=0.5), image_size=128))
+    assert next(turning.epoch(0)).images.shape[1:3] == (128, 128)  # a quarter turn needs the square
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_damaged_image_is_grey_and_reported_once(
     workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture

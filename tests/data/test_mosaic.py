@@ -97,7 +97,7 @@ def test_visible_objects_survive_the_warp(mosaic, count: int, seed: int) -> None
     rng = np.random.default_rng(seed)
     tiles = [tile_of(20 * (i + 1) + (i > 4) * 5, (S, S)) for i in range(count)]
     scene = mosaic(rng, tiles, S)
-    sample = warp(scene, random_matrix(rng, AugmentConfig(scale=0.4), scene, S), S)
+    sample = warp(scene, random_matrix(rng, AugmentConfig(scale=0.4), scene, (S, S)), (S, S))
     found = dict(zip(sample.labels.tolist(), sample.boxes_xyxy_px, strict=True))
     for tile in tiles:
         value = int(tile.labels[0])

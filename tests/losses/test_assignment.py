@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from detect.losses.assignment import Matches, match_anchors
+from detect.structures import Targets
+
+ANCHOR = torch.tensor([[16.0, 16.0]])
+
+
+def targets(*rows: tuple) -> Targets:
+    """Targets from (centre x, centre y, width, height in px) with the label 0 in image 0, or those two behind."""
+    full = [(*row, 0, 0)[:6] for row in rows]
+    cxcywh = torch.tensor([row[:4] for row in full], dtype=torch.float32).view(-1, 4)
+    boxes = torch.cat([cxcywh[:, :2] - cxcywh[:, 2:] / 2, cxcywh[:, :2] + cxcywh[:, 2:] / 2], dim=1)
+    labels, images = (torch.tensor([row[i] for row in full], dtype=torch.int64) for i in (4, 5))
+    return Targets(images, labels, boxes)
+
+
+def match(given: Targets, anchors: torch.Tensor = ANCHOR, grid_hw: tuple[int, int] = (4, 4)) -> Matches:
+    """At reduction 8 and the ratio 4."""
+    return match_anchors(given, grid_hw, anchors, 8, 4.0)
+
+
+def cells(matches: Matches) -> list[tuple[int, int]]:
+    """(column, row) of each match."""
+    return list(zip(matches.column.tolist(), matches.row.tolist(), strict=True))
+
+
+def test_no_targets() -> None:
+    found = match(targets())
+    assert len(found) == 0
+    assert found.boxes_cxcywh_cells.shape == (0, 4)
+    assert (found.row.dtype, found.labels.dtype, found.image.dtype) == (torch.int64,) * 3
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        # In the middle of a cell, nothing is nearer than half a cell.
+        (1.5, 1.5, [(1, 1)]),
+        (1.2, 1.5, [(1, 1), (0, 1)]),
+        (1.8, 1.5, [(1, 1), (2, 1)]),
+        (1.5, 1.2, [(1, 1), (1, 0)]),
+        (1.5, 1.8, [(1, 1), (1, 2)]),
+        # Own cell first, then left, above, right, below.
+        (1.2, 1.2, [(1, 1), (0, 1), (1, 0)]),
+        (2.8, 1.8, [(2, 1), (3, 1), (2, 2)]),
+        (1.2, 2.8, [(1, 2), (0, 2), (1, 3)]),
+        # There is nothing outside the grid.
+        (0.2, 0.2, [(0, 0)]),
+        (0.8, 0.2, [(0, 0), (1, 0)]),
+        (3.8, 3.8, [(3, 3)]),
+        (3.2, 3.8, [(3, 3), (2, 3)]),
+    ],
+)
+def test_cells(x: float, y: float, expected: list[tuple[int, int]]) -> None:
+    found = match(targets((8 * x, 8 * y, 16, 16)))
+    assert cells(found) == expected
+    centres = [[pytest.approx(x - column, abs=1e-5), pytest.approx(y - row, abs=1e-5)] for column, row in expected]
+    assert found.boxes_cxcywh_cells[:, :2].tolist() == centres
+    torch.testing.assert_close(found.boxes_cxcywh_cells[:, 2:], torch.full((len(expected), 2), 2.0))  # 16 px
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (2.0, 1.5, [(2, 1), (1, 1), (2, 1)]),
+        (2.0, 2.0, [(2, 2), (1, 2), (2, 1), (2, 2), (2, 2)]),
+        (0.0, 1.5, [(0, 1), (0, 1)]),
+        (4.0, 1.5, [(3, 1), (3, 1)]),  # the right edge of the image belongs to the last column
+    ],
+)
+def test_centres_on_a_border_of_cells(x: float, y: float, expected: list[tuple[int, int]]) -> None:
+    """Exactly there, and only there, the own cell counts once more for each such direction, as in the source."""
+    found = match(targets((8 * x, 8 * y, 16, 16)))
+    assert cells(found) == expected
+    assert found.boxes_cxcywh_cells[:, 0].tolist() == [x - column for column, _ in expected]
+
+
+def test_every_matched_centre_can_be_decoded() -> None:
+    """From half a cell before its cell to half a cell behind: what the decoding reaches."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.rand(500, 2, generator=generator) * 32
+    found = match(targets(*((x, y, 16, 16) for x, y in centres.tolist())))
+    assert len(found) > 1000
+    assert found.boxes_cxcywh_cells[:, :2].min() >= -0.5
+    assert found.boxes_cxcywh_cells[:, :2].max() <= 1.5
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fits"),
+    [
+        (16, 16, True),
+        (63.9, 16, True),
+        (64, 16, False),  # the factor 4 itself does not match
+        (16, 64, False),
+        (4.1, 16, True),
+        (4, 16, False),
+        (16, 4, False),
+        (63.9, 4.1, True),  # each side is judged alone
+        (0, 16, False),
+        (0, 0, False),
+    ],
+)
+def test_ratio(width: float, height: float, fits: bool) -> None:
+    assert len(match(targets((12, 12, width, height)))) == int(fits)
+
+
+def test_several_anchors() -> None:
+    """A 16 px box differs by 2, 1, 3.75 and 4 from these anchors."""
+    anchors = torch.tensor([[8.0, 8.0], [16.0, 16.0], [60.0, 16.0], [16.0, 64.0]])
+    found = match(targets((12, 12, 16, 16)), anchors)
+    assert found.anchor.tolist() == [0, 1, 2]
+    assert cells(found) == [(1, 1)] * 3
+
+
+def test_labels_and_images_follow() -> None:
+    """By neighbour, then anchor, then target: own cells of both targets for both anchors first."""
+    anchors = torch.tensor([[16.0, 16.0], [20.0, 20.0]])
+    found = match(targets((9.6, 12, 16, 16, 5, 1), (20, 20, 16, 16, 7, 0)), anchors)
+    assert found.labels.tolist() == [5, 7, 5, 7, 5, 5]
+    assert found.image.tolist() == [1, 0, 1, 0, 1, 1]
+    assert found.anchor.tolist() == [0, 0, 1, 1, 0, 1]
+    assert cells(found) == [(1, 1), (2, 2), (1, 1), (2, 2), (0, 1), (0, 1)]
+
+
+def test_grid_that_is_not_square() -> None:
+    assert cells(match(targets((36, 12, 16, 16)), grid_hw=(2, 6))) == [(4, 1)]
+    assert cells(match(targets((12, 36, 16, 16)), grid_hw=(6, 2))) == [(1, 4)]
+
+
+def slow_matches(given: Targets, grid_hw: tuple[int, int], anchors_px: torch.Tensor, reduction: int, max_ratio: float):
+    """One target, one anchor, one cell at a time: {(image, anchor, column, row, label, x, y, w, h)}."""
+    found = []
+    for image, label, (x1, y1, x2, y2) in zip(
+        given.image_index.tolist(), given.labels.tolist(), given.boxes_xyxy_px.tolist(), strict=True
+    ):
+        x, y, w, h = (x1 + x2) / 2 / reduction, (y1 + y2) / 2 / reduction, (x2 - x1) / reduction, (y2 - y1) / reduction
+        for anchor, (anchor_w, anchor_h) in enumerate((anchors_px / reduction).tolist()):
+            if max(w / anchor_w, anchor_w / w, h / anchor_h, anchor_h / h) >= max_ratio:
+                continue
+            column, row = math.floor(x), math.floor(y)
+            chosen = [(column, row)]
+            if x - column != 0.5:
+                chosen.append((column - 1 if x - column < 0.5 else column + 1, row))
+            if y - row != 0.5:
+                chosen.append((column, row - 1 if y - row < 0.5 else row + 1))
+            for c, r in chosen:
+                if 0 <= c < grid_hw[1] and 0 <= r < grid_hw[0]:
+                    found.append((image, anchor, c, r, label, x - c, y - r, w, h))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("grid_hw", "reduction"), [((10, 14), 8), ((5, 7), 16)])
+def test_agrees_with_the_slow_way(seed: int, grid_hw: tuple[int, int], reduction: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    number = 60
+    centres = torch.rand(number, 2, generator=generator) * torch.tensor([grid_hw[1], grid_hw[0]]) * reduction
+    sizes = torch.exp(torch.rand(number, 2, generator=generator) * 3.5 + 1)  # 2.7 to 90 px
+    given = Targets(
+        torch.randint(0, 4, (number,), generator=generator),
+        torch.randint(0, 3, (number,), generator=generator),
+        torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1),
+    )
+    anchors = torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]])
+    found = match_anchors(given, grid_hw, anchors, reduction, 4.0)
+    columns = (found.image, found.anchor, found.column, found.row, found.labels, *found.boxes_cxcywh_cells.unbind(1))
+    rows = sorted(zip(*(column.tolist() for column in columns), strict=True))
+    expected = slow_matches(given, grid_hw, anchors, reduction, 4.0)
+    assert len(rows) == len(expected) > 100
+    for row, slow in zip(rows, expected, strict=True):
+        assert row[:5] == slow[:5]
+        assert row[5:] == pytest.approx(slow[5:], abs=1e-4)

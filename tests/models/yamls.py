@@ -1,0 +1,27 @@
+"""Small model YAMLs for the model tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TINY = """
+name: tiny
+backbone:
+  - {name: stem, module: Conv, args: {out_channels: 8, kernel_size: 3, stride: 2}, reduction: 2}
+  - {name: down, module: Downsample, args: {out_channels: 16}}
+head:
+  - {name: detect, module: AnchorDetect, from: [stem, down], args: {anchors_px: [[[4, 4]], [[9, 8]]]}}
+"""
+"""Two levels, one anchor each."""
+
+
+def write_model(folder: Path, text: str) -> Path:
+    """A model YAML in a folder."""
+    path = folder / "model.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_rows(folder: Path, *rows: str) -> Path:
+    """A model YAML whose backbone has these rows."""
+    return write_model(folder, "name: rows\nbackbone:\n" + "".join(f"  - {{{row}}}\n" for row in rows))

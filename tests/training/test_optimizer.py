@@ -1,0 +1,141 @@
+"""The groups of parameters, and the rates by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from detect.config.schema import OptimizerConfig
+from detect.models.build import build_model
+from detect.training.optimizer import Schedule, build_optimizer
+from tests.training.small import write_model
+
+
+def groups_of(optimizer):
+    """Each parameter group by its name."""
+    return {group["name"]: group for group in optimizer.param_groups}
+
+
+# ---------------------------------------------------------------------------------------------- groups
+
+
+def test_every_parameter_is_in_the_group_of_its_kind(tmp_path):
+    model = build_model(write_model(tmp_path), num_classes=2)
+    groups = groups_of(build_optimizer(model, OptimizerConfig(), 64))
+    expected = {"weights": set(), "norms": set(), "biases": set()}
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            expected["weights"].add(layer.weight)
+            expected["biases"] |= {layer.bias} - {None}
+        elif isinstance(layer, nn.BatchNorm2d):
+            expected["norms"].add(layer.weight)
+            expected["biases"].add(layer.bias)
+    assert {name: set(group["params"]) for name, group in groups.items()} == expected
+    assert sum(len(group["params"]) for group in groups.values()) == len(list(model.parameters()))
+
+
+# The weight decay is stated for 64 images per update: 0.0005 * 64 / 64, * 16 / 64, * 128 / 64. AdamW's is decoupled from
+# the gradient, so it does not grow with the number of images.
+@pytest.mark.parametrize(
+    ("name", "images_per_update", "decay"),
+    [("sgd", 64, 0.0005), ("sgd", 16, 0.000125), ("sgd", 128, 0.001), ("adamw", 16, 0.0005), ("adamw", 128, 0.0005)],
+)
+def test_only_weights_decay(name, images_per_update, decay):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    config = OptimizerConfig(name=name, weight_decay=0.0005)
+    groups = groups_of(build_optimizer(model, config, images_per_update))
+    assert {key: group["weight_decay"] for key, group in groups.items()} == {"weights": decay, "norms": 0, "biases": 0}
+
+
+def test_what_is_frozen_is_in_no_group():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    model[1].requires_grad_(False)
+    groups = groups_of(build_optimizer(model, OptimizerConfig(), 64))
+    assert {name: len(group["params"]) for name, group in groups.items()} == {"weights": 1, "biases": 1}
+
+
+def test_the_optimizers():
+    model = nn.Conv2d(3, 4, 1)
+    sgd = build_optimizer(model, OptimizerConfig(momentum=0.9), 64)
+    assert isinstance(sgd, torch.optim.SGD)
+    assert [(group["momentum"], group["nesterov"]) for group in sgd.param_groups] == [(0.9, True)] * 2
+    plain = build_optimizer(model, OptimizerConfig(momentum=0), 64)  # Nesterov without momentum is refused by PyTorch
+    assert not plain.param_groups[0]["nesterov"]
+    adamw = build_optimizer(model, OptimizerConfig(name="adamw", momentum=0.9), 64)
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+# --------------------------------------------------------------------------------------------- schedule
+
+
+def schedule(updates_per_epoch=10, epochs=10, **changes):
+    return Schedule(OptimizerConfig(**({"warmup_min_steps": 0} | changes)), updates_per_epoch, epochs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"warmup_epochs": 0, "warmup_min_steps": 100}, 0),  # none asked for
+        ({"warmup_epochs": 3}, 30),
+        ({"warmup_epochs": 0.25}, 2),  # 2.5 updates, to the even neighbour
+        ({"warmup_epochs": 1, "warmup_min_steps": 40}, 40),
+        ({"warmup_epochs": 3, "warmup_min_steps": 100}, 50),  # at most half of the 100 updates
+        ({"warmup_epochs": 30}, 50),
+    ],
+)
+def test_length_of_the_warm_up(changes, expected):
+    assert schedule(**changes).warmup_updates == expected
+
+
+def test_cosine_ends_exactly_at_the_last_update():
+    rates = schedule(updates_per_epoch=3, epochs=3, lr=0.2, final_lr_factor=0.1, warmup_epochs=0)
+    # 9 updates: 0 is the peak, 8 the end, 4 the middle between 0.2 and 0.02; at 2 the cosine has fallen to
+    # (1 + cos(pi / 4)) / 2 = (2 + sqrt(2)) / 4.
+    assert rates.rate(0, "weights") == 0.2
+    assert rates.rate(4, "weights") == pytest.approx(0.11, rel=1e-12)
+    assert rates.rate(2, "weights") == pytest.approx(0.02 + 0.18 * (2 + math.sqrt(2)) / 4, rel=1e-12)
+    assert rates.rate(8, "weights") == pytest.approx(0.02, rel=1e-12)
+    assert rates.rate(9, "weights") == pytest.approx(0.02, rel=1e-12)
+
+
+def test_linear_and_constant():
+    linear = schedule(updates_per_epoch=5, epochs=1, lr=1.0, final_lr_factor=0.2, warmup_epochs=0, schedule="linear")
+    assert [linear.rate(i, "norms") for i in range(5)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    constant = schedule(lr=0.3, warmup_epochs=0, schedule="constant")
+    assert [constant.rate(i, "weights") for i in (0, 50, 99)] == [0.3, 0.3, 0.3]
+
+
+def test_one_update_in_all():
+    assert schedule(updates_per_epoch=1, epochs=1, lr=0.1, warmup_epochs=3).rate(0, "weights") == 0.1
+
+
+def test_warm_up_is_linear():
+    # 4 warm-up updates take 1/5, 2/5, 3/5, 4/5 of the way; the fifth has arrived. Biases come from above.
+    rates = schedule(lr=0.1, schedule="constant", warmup_epochs=0.4, warmup_bias_lr=0.6, momentum=0.9)
+    for group in ("weights", "norms"):
+        assert [rates.rate(i, group) for i in range(5)] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+    assert [rates.rate(i, "biases") for i in range(5)] == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
+    assert [rates.momentum(i) for i in range(5)] == pytest.approx([0.82, 0.84, 0.86, 0.88, 0.9])
+
+
+def test_momentum_never_starts_above_its_goal():
+    rates = schedule(momentum=0.5, warmup_momentum=0.8, warmup_epochs=1)
+    assert [rates.momentum(i) for i in (0, 5, 10)] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(("name", "found"), [("sgd", "momentum"), ("adamw", "betas")])
+def test_apply(name, found):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    rates = schedule(name=name, lr=0.1, schedule="constant", warmup_epochs=0.4, warmup_bias_lr=0.6, momentum=0.9)
+    optimizer = build_optimizer(model, rates.config, 64)
+    rates.apply(optimizer, 0)
+    groups = groups_of(optimizer)
+    assert {key: group["lr"] for key, group in groups.items()} == pytest.approx(
+        {"weights": 0.02, "norms": 0.02, "biases": 0.5}
+    )
+    for group in groups.values():
+        assert group[found] == pytest.approx(0.82 if name == "sgd" else (0.82, 0.999))

@@ -1,0 +1,208 @@
+"""Command-line words to settings."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detect.config.loader import to_plain
+from detect.errors import InputError
+from detect.training.recorder import write_settings
+from detect.training.run import settings_from_args
+
+NOT_GIVEN = dict.fromkeys(
+    (
+        *("run", "model", "data", "recipe", "weights", "epochs", "batch_size", "image_size", "workers", "seed"),
+        *("data_root", "out"),
+    )
+)
+
+
+def settings(**given):
+    """The settings of a command line; what is not given is as ``tools/train.py`` leaves it."""
+    return settings_from_args(
+        argparse.Namespace(
+            **{**NOT_GIVEN, "device": "cpu", "resume": False, "strict": False, "set": [], **given},
+        )
+    )
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A current folder with a data config and an experiment of its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(
+        "name: mine\nroot: data\nsplits:\n  train: {images: a, annotations: b}\n  val: {images: a, annotations: b}\n"
+    )
+    Path("exp").mkdir()
+    Path("exp/own.yaml").write_text("image_size: 96\nepochs: 7\n")
+    Path("exp/e.yaml").write_text(
+        "model: yolov5n\ndata: bccd\nrecipe: own.yaml\nset: {epochs: 5, optimizer.lr: 0.5, augment.mosaic: 0.25}\n"
+    )
+
+
+def test_names(tmp_path):
+    found = settings(model="yolov5n-spd", data="mine.yaml", recipe="small-data", out="o")
+    assert (found.model, found.out, found.weights, found.resume, found.strict) == (
+        "yolov5n-spd",
+        Path("o"),
+        None,
+        False,
+        False,
+    )
+    assert found.data.root == str(tmp_path / "data")
+    assert found.recipe.cache == "ram"
+    assert found.device.type == "cpu"
+
+
+def test_the_default_recipe():
+    assert settings(model="yolov5n", data="mine.yaml").recipe.epochs == 300
+
+
+def test_what_wins():
+    """A flag wins over --set, which wins over the experiment, which wins over the recipe."""
+    found = settings(run="exp/e.yaml", set=["optimizer.lr=0.25", "epochs=4", "seed=9"], epochs=3).recipe
+    assert (found.image_size, found.augment.mosaic, found.optimizer.lr, found.epochs, found.seed) == (
+        96,
+        0.25,
+        0.25,
+        3,
+        9,
+    )
+    assert settings(run="exp/e.yaml").recipe.epochs == 5
+
+
+def test_every_flag_of_the_recipe():
+    flags = {"epochs": 2, "batch_size": 3, "image_size": 64, "workers": 0, "seed": 0}
+    found = to_plain(settings(model="yolov5n", data="mine.yaml", **flags).recipe)
+    assert {key: found[key] for key in flags} == flags
+
+
+def test_words_beside_an_experiment(tmp_path):
+    found = settings(run="exp/e.yaml", model="yolov5s", data="mine.yaml", recipe="default", data_root="there")
+    assert (found.model, found.data.name, found.recipe.image_size) == ("yolov5s", "mine", 640)
+    assert found.data.root == str(tmp_path / "there")
+
+
+def test_the_model_of_a_checkpoint():
+    found = settings(weights="best.pt", data="mine.yaml")
+    assert (found.model, found.weights) == (None, Path("best.pt"))
+
+
+def test_where_a_run_goes_by_itself():
+    assert settings(run="exp/e.yaml").out == Path("runs/e")
+    assert settings(model="yolov5n", data="mine.yaml").out == Path("runs/yolov5n-mine")
+    assert settings(weights="a/best.pt", data="mine.yaml").out == Path("runs/best-mine")
+    for name in ("e", "e-2"):
+        Path("runs", name).mkdir(parents=True)
+    assert settings(run="exp/e.yaml").out == Path("runs/e-3")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "--data is missing: name a data set or its YAML (or an experiment with --run)"),
+        ({"data": "mine.yaml"}, "--model is missing: name a model or its YAML"),
+        ({"model": "yolov5n"}, "--data is missing"),
+        ({"run": "exp/f.yaml"}, "exp/f.yaml: no such file"),
+        ({"run": "bccd-yolov5n-spdd"}, "'bccd-yolov5n-spdd' is neither a .yaml file nor one of configs/runs/; did you"),
+        ({"model": "yolov5n", "data": "bcd"}, "configs/data/; did you mean 'bccd'?"),
+        ({"model": "yolov5n", "data": "mine.yaml", "recipe": "defualt"}, "configs/train/; did you mean 'default'?"),
+        ({"run": "exp/e.yaml", "set": ["optimizer.lrr=1"]}, "optimizer.lrr: unknown key; did you mean 'lr'?"),
+        ({"run": "exp/e.yaml", "set": ["epochs"]}, "--set epochs: must be key=value"),
+        ({"run": "exp/e.yaml", "set": ["=3"]}, "--set =3: must be key=value"),
+        ({"run": "exp/e.yaml", "set": ["epochs.x=3"]}, "epochs.x: epochs is a value, not a section"),
+        ({"run": "exp/e.yaml", "set": ["epochs=[1"]}, "--set epochs=[1: the value is not valid YAML"),
+        ({"run": "exp/e.yaml", "set": ["epochs=1.5"]}, "epochs: must be a whole number, found 1.5"),
+        ({"run": "exp/e.yaml", "set": ["image_size=100"]}, "100 is not a multiple of 32; the nearest are 96 and 128"),
+        ({"run": "exp/e.yaml", "image_size": 100}, "100 is not a multiple of 32"),
+        ({"run": "exp/e.yaml", "device": "gpu"}, "--device gpu: is not a device"),
+        ({"run": "exp/e.yaml", "resume": True}, "--resume needs --out"),
+        ({"out": "exp", "resume": True}, "--resume: exp holds no last.pt"),
+    ],
+)
+def test_what_is_refused(given, message):
+    with pytest.raises(InputError) as caught:
+        settings(**given)
+    assert message in str(caught.value)
+
+
+def test_a_folder_that_holds_a_run():
+    Path("o").mkdir()
+    assert settings(run="exp/e.yaml", out="o").out == Path("o")
+    Path("o/last.pt").touch()
+    with pytest.raises(InputError, match=r"--out o: holds a run already; --resume continues it"):
+        settings(run="exp/e.yaml", out="o")
+
+
+# ---------------------------------------------------------------------------------------------- resuming
+
+
+@pytest.fixture
+def begun():
+    """A folder with a run that has begun."""
+    given = settings(model="yolov5n", data="mine.yaml", set=["anchors.fit=never"], epochs=5, out="o", strict=True)
+    plain = {"model": "yolov5n", "weights": "w.pt", "data": to_plain(given.data), "recipe": to_plain(given.recipe)}
+    write_settings(given.out, {**plain, "strict": True})
+    Path("o/last.pt").touch()
+    return given
+
+
+def test_resuming_takes_the_settings_of_the_run(begun):
+    found = settings(out="o", resume=True)
+    assert (found.model, found.data, found.recipe, found.out) == (begun.model, begun.data, begun.recipe, begun.out)
+    assert (found.resume, found.strict, found.weights) == (True, True, Path("w.pt"))
+
+
+def test_resuming_where_the_data_has_moved(begun, tmp_path):
+    assert settings(out="o", resume=True, data_root="moved").data.root == str(tmp_path / "moved")
+
+
+def test_resuming_with_the_same_words(begun, caplog):
+    """The command of the run with --resume behind it: what is the same may be said again, what is not read is told."""
+    caplog.set_level(logging.WARNING, logger="detect")
+    assert settings(out="o", resume=True, epochs=5, workers=2).recipe == begun.recipe
+    assert caplog.messages == []
+    settings(out="o", resume=True, model="yolov5n", data="mine.yaml", weights="w.pt")
+    assert caplog.messages == [
+        f"--resume goes on with the settings in {Path('o/config.yaml')}; ignored: --model, --data, --weights"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"epochs": 6}, "--epochs"),
+        ({"batch_size": 1, "seed": 3}, "--batch-size, --seed"),
+        ({"set": ["epochs=5"]}, "--set"),
+    ],
+)
+def test_resuming_changes_nothing(begun, given, words):
+    with pytest.raises(InputError, match=rf"so it cannot change {words}; start a new run with --weights"):
+        settings(out="o", resume=True, **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": {"epoch": 3}}, "recipe: epoch: unknown key; did you mean 'epochs'?"),
+        ({"data": {"name": "x"}}, "data: root: is missing"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_settings_that_were_edited(begun, change, message):
+    path = Path("o/config.yaml")
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    with pytest.raises(InputError) as caught:
+        settings(out="o", resume=True)
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+
+

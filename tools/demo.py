@@ -1,0 +1,81 @@
+"""The whole way in a few minutes: train on a generated data set, evaluate, draw, export. ``make demo`` runs it.
+
+It runs the tools that a user would, prints each command first, and leaves everything in runs/demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from detect.runtime.cli import run_tool
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = "runs/demo"
+TEST_IMAGES = "data/shapes/images/test"
+
+
+def commands(out: str) -> list[list[str]]:
+    """The commands, in order, each without its leading ``python``; to be run in the repository's root.
+
+    Args:
+        out: folder of all results.
+    """
+    weights = f"{out}/best.pt"
+    drawn = [f"{TEST_IMAGES}/00000?.jpg", f"{TEST_IMAGES}/00001[0-2].jpg"]
+    return [
+        ["tools/train.py", "--run", "configs/runs/demo.yaml", "--out", out],
+        [
+            *("tools/evaluate.py", "--weights", weights, "--data", "shapes", "--split", "test"),
+            *("--metrics-json", f"{out}/metrics.json", "--out", f"{out}/test"),
+        ],
+        ["tools/predict.py", "--weights", weights, "--source", *drawn, "--out", f"{out}/predictions"],
+        ["tools/export.py", "--weights", weights],
+    ]
+
+
+def run(command: list[str]) -> None:
+    """Print a command and run it; end the demo if it fails."""
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    code = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
+    if code:
+        print(f"error: the demo ends here, because {command[0]} ended with exit code {code}", file=sys.stderr)
+        sys.exit(code)
+
+
+def summary(out: str, minutes: float) -> str:
+    """What was reached and where it is."""
+    metrics = json.loads((ROOT / out / "metrics.json").read_text(encoding="utf-8"))
+    scores = ", ".join(f"{name} {metrics[name]:.3f}" for name in ("AP", "AP50", "AP_S", "AP_M"))
+    places = {
+        "best.pt": "the trained model",
+        "metrics.json": "its metrics on the test images",
+        "test": "precision-recall curves and confusion matrix",
+        "predictions": "test images with what was found in them",
+        "model.onnx": "the model for ONNX Runtime",
+        "results.csv": "losses and metrics of each epoch",
+    }
+    lines = [f"  {f'{out}/{name}':26}{what}" for name, what in places.items()]
+    return "\n".join([f"{minutes:.1f} minutes; on the test images: {scores}", *lines])
+
+
+def main() -> None:
+    """Run every command and say where things are."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    start = time.monotonic()
+    if (ROOT / OUT).exists():
+        print(f"removing the earlier demo in {OUT}", flush=True)
+        shutil.rmtree(ROOT / OUT)
+    for command in commands(OUT):
+        run(command)
+    print(f"\n{summary(OUT, (time.monotonic() - start) / 60)}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
