@@ -61,7 +61,7 @@ def summary(out: str, minutes: float) -> str:
         "model.onnx": "the model for ONNX Runtime",
         "results.csv": "losses and metrics of each epoch",
     }
-    lines = [f"  {f'{out}/{name}':26}{what}" for name, what in places.items()]
+    lines = [f"  {f'{out}/{name}':24}  {what}" for name, what in places.items()]
     return "\n".join([f"{minutes:.1f} minutes; on the test images: {scores}", *lines])
 
 

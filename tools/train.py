@@ -1,7 +1,7 @@
 """Train a detector.
 
 python tools/train.py --run configs/runs/bccd-yolov5n-spd.yaml --data-root data/bccd
-python tools/train.py --model yolov5n-spd --data my-data.yaml --recipe small-data --image-size 320
+python tools/train.py --model yolov5n-spd --data my-data.yaml --image-size 320
 """
 
 from __future__ import annotations

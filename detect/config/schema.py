@@ -153,7 +153,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Gains and options of the detection loss (SPEC: YOLOv5 v6.0 in the README's terms).
+    """Gains and options of the detection loss (YOLOv5 v6.0).
 
     Args:
         box: gain of the CIoU loss.

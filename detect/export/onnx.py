@@ -47,7 +47,7 @@ class DecodedDetector(nn.Module):
         for layer in self.model.modules():
             if isinstance(layer, Conv):
                 layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)
-                layer.norm = nn.Identity()
+                layer.add_module("norm", nn.Identity())  # in its place
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from detect.errors import InputError
 from detect.models.detector import DetectionModel
 
 BOX_TOLERANCE_PX = 0.05
-"""Largest difference of a centre, width or height. Rounding makes less than a thousandth in trained models; a fault of the
-graph makes whole cells."""
+"""Largest difference of a centre, width or height. Rounding makes less than a thousandth in trained models; a fault of
+the graph makes whole cells."""
 BOX_TOLERANCE_SHARE = 1e-3
 """Or this share of the box's larger side, if that is more: sides grow with the square of what the network says, and so
 does rounding (0.5 px of 1500 px in an untrained network, where PyTorch is as far from float64)."""

@@ -133,16 +133,19 @@ def test_best_of_the_wanted_classes() -> None:
     assert scores.item() == pytest.approx(0.6)
 
 
-def test_thresholds_are_exclusive() -> None:
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_thresholds_are_exclusive(multi_label: bool) -> None:
     """A score must be above its threshold, an overlap above its own to suppress. All values here are exact."""
-    box = (0, 0, 2, 1)
+
+    def number(predictions: torch.Tensor, score_threshold: float, iou_threshold: float) -> int:
+        ((_, scores, _),) = non_max_suppression(predictions, score_threshold, iou_threshold, 10, multi_label)
+        return len(scores)
+
     for objectness, probability in ((0.5, 0.5), (0.25, 1.0)):
-        ((_, scores, _),) = non_max_suppression(predict((box, objectness, (probability,))), 0.25, 0.5, 10, True)
-        assert len(scores) == 0
-    ((_, scores, _),) = non_max_suppression(predict((box, 0.5, (0.5,))), 0.2499, 0.5, 10, True)
-    assert scores.tolist() == [0.25]
-    halves = predict((box, 1.0, (0.9,)), ((0, 0, 1, 1), 1.0, (0.8,)))
-    assert [len(non_max_suppression(halves, 0.1, limit, 10, True)[0][1]) for limit in (0.5, 0.49)] == [2, 1]
+        one = predict(((0, 0, 2, 1), objectness, (probability,)))
+        assert [number(one, threshold, 0.5) for threshold in (0.25, 0.2499)] == [0, 1]
+    halves = predict(((0, 0, 2, 1), 1.0, (0.9,)), ((0, 0, 1, 1), 1.0, (0.8,)))
+    assert [number(halves, 0.1, threshold) for threshold in (0.5, 0.49)] == [2, 1]
 
 
 def test_best_so_many_remain() -> None:

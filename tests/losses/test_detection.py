@@ -93,6 +93,13 @@ def test_prediction_that_misses() -> None:
     assert one_cell()([raw], no_targets()).objectness.item() == pytest.approx(terms.objectness.item())
 
 
+def test_the_goal_of_the_objectness_is_constant() -> None:
+    """Boxes are not made worse to agree with the objectness."""
+    raw = torch.tensor([0.0, 0, 0, 0, 1, 0, 0]).view(1, 1, 1, 1, 7).requires_grad_()
+    (gradient,) = torch.autograd.grad(one_cell()([raw], one_target(size=20)).objectness, raw)
+    assert gradient.flatten().nonzero().flatten().tolist() == [4]
+
+
 def test_unmatched_size() -> None:
     """64 px is 4 times the anchor: nothing is matched."""
     terms = one_cell()([torch.zeros(1, 1, 1, 1, 7)], one_target(size=64))

@@ -37,7 +37,7 @@ def test_every_parameter_is_in_the_group_of_its_kind(tmp_path):
     assert sum(len(group["params"]) for group in groups.values()) == len(list(model.parameters()))
 
 
-# The weight decay is stated for 64 images per update: 0.0005 * 64 / 64, * 16 / 64, * 128 / 64. AdamW's is decoupled from
+# SGD's decay is stated for 64 images per update: 0.0005 * 64 / 64, * 16 / 64, * 128 / 64. AdamW's is decoupled from
 # the gradient, so it does not grow with the number of images.
 @pytest.mark.parametrize(
     ("name", "images_per_update", "decay"),

@@ -155,7 +155,10 @@ def test_sizes_in_network_pixels():
     ("sides", "message"),
     [
         # Under 8 px at 320 px is under 16 px at 640.
-        ((15, 15, 40, 40), "50.0 % of 4 training boxes are under 8 px at 320 px; a larger --image-size would help them"),
+        (
+            (15, 15, 40, 40),
+            "50.0 % of 4 training boxes are under 8 px at 320 px; a larger --image-size would help them",
+        ),
         ((16, 40), "0.0 % of 2 training boxes are under 8 px at 320 px"),
         ((15,) + (40,) * 9, "10.0 % of 10 training boxes are under 8 px at 320 px"),
     ],

@@ -52,7 +52,7 @@ def test_resuming_without_a_table(tmp_path):
     assert recorder.path.read_text() == "epoch,loss/box\n5,1\n"
 
 
-@pytest.mark.parametrize("content", ["no table\n1\n", "epoch,loss/box\none,1\n", "epoch\n\"1", "\xff"])
+@pytest.mark.parametrize("content", ["no table\n1\n", "epoch,loss/box\none,1\n", 'epoch\n"1', "\xff"])
 def test_a_damaged_table(tmp_path, content):
     (tmp_path / "results.csv").write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=r"results\.csv: is damaged"):

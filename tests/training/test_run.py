@@ -46,7 +46,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_names(tmp_path):
-    found = settings(model="yolov5n-spd", data="mine.yaml", recipe="small-data", out="o")
+    found = settings(model="yolov5n-spd", data="mine.yaml", recipe="spd-paper", out="o")
     assert (found.model, found.out, found.weights, found.resume, found.strict) == (
         "yolov5n-spd",
         Path("o"),
@@ -55,7 +55,7 @@ def test_names(tmp_path):
         False,
     )
     assert found.data.root == str(tmp_path / "data")
-    assert found.recipe.cache == "ram"
+    assert found.recipe.batch_size == 128
     assert found.device.type == "cpu"
 
 
@@ -204,5 +204,3 @@ def test_settings_that_were_edited(begun, change, message):
         settings(out="o", resume=True)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
-
-

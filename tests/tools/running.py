@@ -1,0 +1,101 @@
+"""Running the command-line tools, and the small world that they run in."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import runpy
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from detect.runtime.logs import LOGGER
+from tests.training.small import make_shapes, write_model
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+RECIPE = """\
+epochs: 2
+batch_size: 4
+nominal_batch_size: 4
+image_size: 64
+workers: 0
+precision: fp32
+optimizer: {name: adamw, lr: 0.003, warmup_min_steps: 1}
+ema: {decay: 0.9, ramp_steps: 2}
+"""
+
+TRAIN = ("train.py", "--model", "tiny.yaml", "--data", "data.yaml", "--recipe", "recipe.yaml", "--device", "cpu")
+"""The command of a run in a folder of ``make_world``."""
+
+
+class Ended(NamedTuple):
+    """How a tool ended.
+
+    Args:
+        code: its exit code.
+        output: its standard output.
+        error: its standard error.
+    """
+
+    code: int
+    output: str
+    error: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line of an ``error: ...`` that ends the tool, checked to be all that is wrong."""
+        last = self.error.replace("\r", "\n").splitlines()[-1]
+        assert self.code == 2, self
+        assert last.startswith("error: "), self
+        assert self.error.count("error: ") == 1, self
+        assert "Traceback" not in self.error, self
+        return last
+
+
+def run_here(folder: Path, tool: str, *arguments: object) -> Ended:
+    """Run a tool as ``__main__`` of this process, in ``folder``: without the seconds that importing PyTorch takes."""
+    handlers, level, propagate, hook = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate, threading.excepthook
+    before, words = Path.cwd(), sys.argv
+    output, error = io.StringIO(), io.StringIO()
+    sys.argv = [tool, *map(str, arguments)]
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
+            runpy.run_path(str(TOOLS / tool), run_name="__main__")
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        os.chdir(before)
+        sys.argv = words
+        LOGGER.handlers[:], LOGGER.level, LOGGER.propagate, threading.excepthook = handlers, level, propagate, hook
+    return Ended(code, output.getvalue(), error.getvalue())
+
+
+def run_process(folder: Path, tool: str, *arguments: object) -> Ended:
+    """Run a tool in a process of its own, in ``folder``."""
+    command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def data_yaml(root: str = "shapes", more: str = "") -> str:
+    """A data config for the embedded data set."""
+    splits = "".join(
+        f"  {name}: {{images: images/{name}, annotations: annotations/{name}.json}}\n"
+        for name in ("train", "val", "test")
+    )
+    return f"name: shapes\nroot: {root}\nsplits:\n{splits}{more}"
+
+
+def make_world(folder: Path) -> Path:
+    """A folder with ``tiny.yaml``, ``data.yaml``, ``recipe.yaml`` and the data set ``shapes``."""
+    make_shapes(folder / "shapes")
+    write_model(folder)
+    (folder / "data.yaml").write_text(data_yaml())
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder

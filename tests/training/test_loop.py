@@ -1,0 +1,285 @@
+"""Whole runs: they learn, they repeat themselves to the last bit, and they go on where they were stopped."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from detect.config.loader import to_plain
+from detect.errors import InputError
+from detect.models.checkpoint import load_checkpoint
+from detect.training import loop
+from detect.training.loop import train
+from tests.tools.running import run_here
+from tests.training.small import make_recipe, make_settings, make_shapes
+
+TOOL = Path(__file__).parents[2] / "tools" / "train.py"
+STILL = {
+    "mosaic": 0.0,
+    "translate": 0.0,
+    "scale": 0.0,
+    "flip_left_right": 0.0,
+    "hsv_hue": 0.0,
+    "hsv_saturation": 0.0,
+    "hsv_value": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Eight training and four validation images of 64 px."""
+    return make_shapes(tmp_path_factory.mktemp("data") / "shapes")
+
+
+def results(folder):
+    """The rows of results.csv without the one column that is never the same."""
+    with (folder / "results.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "time/epoch_s"} for row in csv.DictReader(file)]
+
+
+def assert_same(found: Any, expected: Any, where: str = "") -> None:
+    """Two nested values are equal, tensors bit by bit."""
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            assert_same(found[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), where
+        for i, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert_same(one, other, f"{where}[{i}]")
+    else:
+        assert found == expected, where
+
+
+def assert_same_run(found, expected):
+    """Two runs have the same losses, metrics, weights, averages and momenta."""
+    assert results(found) == results(expected)
+    for name in ("last.pt", "best.pt"):
+        one, other = load_checkpoint(found / name), load_checkpoint(expected / name)
+        assert_same(one.model.state_dict(), other.model.state_dict(), name)
+        assert_same(one.training, other.training, name)
+        assert one.metrics == other.metrics
+
+
+# ---------------------------------------------------------------------------------------------- learning
+
+
+def test_overfits_eight_images(tmp_path):
+    """What can be learnt by heart must be: images, targets, loss, decoding and evaluation agree."""
+    data = make_shapes(tmp_path / "shapes", sizes=(8, 1, 1), image_size=128)
+    data = dataclasses.replace(data, splits={"train": data.splits["train"], "val": data.splits["train"]})
+    optimizer = {"name": "adamw", "lr": 0.01, "final_lr_factor": 0.05, "warmup_min_steps": 5, "warmup_bias_lr": 0.0}
+    settings = make_settings(
+        tmp_path,
+        data,
+        epochs=140,
+        image_size=128,
+        batch_size=8,
+        nominal_batch_size=8,
+        augment=STILL,
+        cache="ram",
+        optimizer={**optimizer, "warmup_epochs": 1},
+        ema={"decay": 0.9, "ramp_steps": 10},
+        anchors={"fit": "always"},
+        evaluation={"every": 200},
+    )
+    metrics = train(settings)
+    assert metrics["AP50"] > 0.9
+    assert metrics["AP"] > 0.6
+    assert len(results(settings.out)) == 140
+
+    # The tool measures what the run recorded, from last.pt and in other batches.
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(to_plain(data)))
+    ended = run_here(
+        tmp_path,
+        *("evaluate.py", "--weights", "run/last.pt", "--data", "data.yaml", "--workers", 0, "--device", "cpu"),
+        *("--batch-size", 3, "--metrics-json", "metrics.json"),
+    )
+    assert ended.code == 0, ended.error
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    last = results(settings.out)[-1]
+    recorded = {key.removeprefix("val/"): float(value) for key, value in last.items() if key.startswith("val/")}
+    assert len(recorded) == 12
+    assert {name: found[name] for name in recorded} == pytest.approx(recorded, abs=2e-6)
+
+
+# -------------------------------------------------------------------------------------------- repeating
+
+
+def test_the_same_seed_is_the_same_run(tmp_path, data):
+    """Also with other numbers of workers, and on images from a cache; another seed is another run."""
+    runs = {}
+    changes = {"first": {}, "again": {}, "workers": {"workers": 2}, "cached": {"cache": "disk"}, "seed": {"seed": 1}}
+    for name, change in changes.items():
+        settings = make_settings(
+            tmp_path, data, epochs=2, augment={"mosaic": 0.5, "mixup": 0.5, "scale": 0.3}, **change
+        )
+        runs[name] = dataclasses.replace(settings, out=tmp_path / name)
+        train(runs[name])
+    for name in ("again", "workers", "cached"):
+        assert_same_run(runs[name].out, runs["first"].out)
+    assert results(runs["seed"].out)[0]["loss/box"] != results(runs["first"].out)[0]["loss/box"]
+
+
+# -------------------------------------------------------------------------------------------- resuming
+
+
+def resumed(settings):
+    """The settings as ``--resume`` reads them."""
+    return dataclasses.replace(settings, resume=True)
+
+
+def stop_after(monkeypatch, epochs):
+    """Interrupt a run after the checkpoint of an epoch, as Ctrl-C would."""
+    save = loop._save
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        if arguments[4] == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_save", save_and_stop)
+
+
+CHANGES = {
+    "AdamW, average, frozen parts": {"freeze": ["backbone"]},
+    "SGD, no average, accumulation": {
+        "optimizer": {"name": "sgd", "lr": 0.01},
+        "ema": {"decay": 0.0},
+        "batch_size": 2,
+        "nominal_batch_size": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+def test_resuming_is_the_same_run(tmp_path, data, monkeypatch, changes):
+    whole = make_settings(tmp_path, data, **changes)
+    train(whole)
+    stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        stop_after(patch, epochs=2)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped)
+    assert len(results(stopped.out)) == 2
+    train(resumed(stopped))
+    assert_same_run(stopped.out, whole.out)
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes(tmp_path, data):
+    """SIGKILL leaves no time to tidy up: whatever it was doing, the run goes on to the same end."""
+    recipe = make_recipe(epochs=8)
+    whole = make_settings(tmp_path, data, epochs=8)
+    train(whole)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(to_plain(recipe)))
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(to_plain(data)))
+    out = tmp_path / "killed"
+    words = {"--model": whole.model, "--data": tmp_path / "data.yaml", "--recipe": tmp_path / "recipe.yaml"}
+    command = [sys.executable, str(TOOL), "--out", str(out), "--device", "cpu"]
+    command += [str(word) for pair in words.items() for word in pair]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while not (out / "last.pt").exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert 1 <= load_checkpoint(out / "last.pt").training["epoch"] < 8
+    train(resumed(dataclasses.replace(whole, out=out)))
+    assert_same_run(out, whole.out)
+
+
+def test_resuming_a_finished_run(tmp_path, data):
+    """There is nothing to do, and nothing changes."""
+    settings = make_settings(tmp_path, data, epochs=1)
+    metrics = train(settings)
+    before = {name: (settings.out / name).read_bytes() for name in ("last.pt", "best.pt", "results.csv", "config.yaml")}
+    assert train(resumed(settings)) == metrics
+    assert {name: (settings.out / name).read_bytes() for name in before} == before
+
+
+def test_resuming_from_what_is_no_run(tmp_path, data):
+    settings = make_settings(tmp_path, data, epochs=1)
+    train(settings)
+    last, best = settings.out / "last.pt", settings.out / "best.pt"
+    sgd = make_recipe(epochs=2, freeze=["backbone"])
+    with pytest.raises(InputError, match="the checkpoint's training state does not fit this run: loaded state dict"):
+        train(dataclasses.replace(resumed(settings), recipe=sgd))
+    last.write_bytes(best.read_bytes())
+    with pytest.raises(InputError, match=r"weights only; resuming needs last\.pt of an unfinished run"):
+        train(resumed(settings))
+
+
+def test_resuming_with_other_classes(tmp_path, data):
+    settings = make_settings(tmp_path, data, epochs=1)
+    train(settings)
+    fewer = dataclasses.replace(data, names=("disc", "ring"))
+    with pytest.raises(
+        InputError, match=r"last\.pt: was trained on the classes cross, disc, .* the data has disc, ring"
+    ):
+        train(dataclasses.replace(resumed(settings), data=fewer))
+
+
+# ------------------------------------------------------------------------------------- what a run keeps
+
+
+def test_best_checkpoints_and_when_to_look(tmp_path, data):
+    """Validation in every third epoch and the last; each watched metric has its own best checkpoint."""
+    settings = make_settings(tmp_path, data, evaluation={"every": 3, "save_best": ["AP50", "AR_100"]})
+    metrics = train(settings)
+    rows = results(settings.out)
+    assert [row["epoch"] for row in rows if row["val/AP"]] == ["3", "4"]
+    assert sorted(path.name for path in settings.out.glob("*.pt")) == ["best.pt", "best_AR_100.pt", "last.pt"]
+    assert metrics["AP50"] == pytest.approx(max(float(row["val/AP50"]) for row in rows if row["val/AP"]), rel=1e-4)
+    best = load_checkpoint(settings.out / "best.pt")
+    assert best.training is None
+    assert best.provenance["epoch"] in (3, 4)
+    assert best.provenance["train_images"] == 8
+    assert (best.names[0], best.image_size) == ("cross", 64)
+    assert yaml.safe_load((settings.out / "config.yaml").read_text()) == best.provenance["settings"]
+
+
+def test_early_stopping(tmp_path, data):
+    """At a rate of 0 no epoch is better than the first, so patience 2 ends after the third."""
+    still = {"name": "sgd", "lr": 0.0, "warmup_epochs": 0, "weight_decay": 0.0}
+    settings = make_settings(tmp_path, data, epochs=9, optimizer=still, ema={"decay": 0.0}, evaluation={"patience": 2})
+    # Norm statistics still move; frozen sections keep theirs, and with them the metrics.
+    settings = dataclasses.replace(settings, recipe=dataclasses.replace(settings.recipe, freeze=("backbone", "neck")))
+    train(settings)
+    assert len(results(settings.out)) == 3
+    assert load_checkpoint(settings.out / "best.pt").provenance["epoch"] == 1
+
+
+def test_the_chosen_precision_is_kept(tmp_path, data, monkeypatch):
+    """A measurement may come out differently tomorrow; the resumed run must not change its number format."""
+    monkeypatch.setattr(loop, "choose_precision", lambda wanted, device: "bf16" if wanted == "auto" else wanted)
+    settings = make_settings(tmp_path, data, epochs=1, precision="auto")
+    train(settings)
+    assert yaml.safe_load((settings.out / "config.yaml").read_text())["recipe"]["precision"] == "bf16"
+
+
+def test_a_loss_that_is_not_finite_leaves_no_checkpoint(tmp_path, data):
+    settings = make_settings(tmp_path, data, loss={"box": 1e300})
+    with pytest.raises(InputError, match="the loss is not finite at update 0: box inf, objectness 0"):
+        train(settings)
+    assert list(settings.out.glob("*.pt")) == []
+
+
+def test_bad_settings_leave_nothing(tmp_path, data):
+    settings = make_settings(tmp_path, data, loss={"balance": [1.0]})
+    with pytest.raises(InputError, match=r"loss\.balance: must have a weight for each of .* 3 levels, found 1"):
+        train(settings)
+    assert not settings.out.exists()
