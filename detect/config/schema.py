@@ -228,6 +228,9 @@ class TrainConfig:
         multi_scale: batches are resized by a factor uniform in 1 +- multi_scale, to a multiple of 32.
         seed: seed of everything random.
         workers: processes that load data; 0 loads in the training process.
+        threads: processor threads that compute on a CPU; 0 is one for each core. Several are faster on an idle machine
+            and need more processor time; beside other work they wait for one another, and 1 is faster
+            (benchmarks/README.md).
         cache: decoded training images are kept in memory, or in a memory-mapped file in the output folder.
         precision: ``auto`` measures bf16 against fp32 on this machine for a CPU, and takes bf16 on a GPU that has it.
         freeze: sections (``backbone``) or rows (``stem``) that do not learn; their norms keep their statistics too.
@@ -241,6 +244,7 @@ class TrainConfig:
     multi_scale: float = limited(0.0, 0, 0.9)
     seed: int = limited(0, 0, 2**63 - 1)
     workers: int = limited(2, 0)
+    threads: int = limited(0, 0)
     cache: Literal["none", "ram", "disk"] = "none"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     freeze: tuple[str, ...] = ()

@@ -74,6 +74,8 @@ def train(settings: RunSettings) -> dict[str, float]:
     """
     recipe, out = settings.recipe, settings.out
     keep_freed_memory()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
     material = open_material(settings.data, settings.strict)
     report_small_objects(material.train, recipe.image_size)
     seed_everything(recipe.seed)

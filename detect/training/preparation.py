@@ -117,12 +117,14 @@ def copy_weights(model: DetectionModel, source: DetectionModel, where: str) -> N
         where: the checkpoint, for messages.
 
     Raises:
-        InputError: no weight fits. (The counters of norms fit every model.)
+        InputError: no convolution fits. (Counters of norms fit every model, the head's biases every one of as many
+            classes.)
     """
     given = dict(source.named_parameters())
-    if not any(name in given and given[name].shape == own.shape for name, own in model.named_parameters()):
+    own = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim > 1}
+    if not any(name in given and given[name].shape == parameter.shape for name, parameter in own.items()):
         raise InputError(
-            f"{where}: no weight of {source.definition.name} fits {model.definition.name}; leave out --model to "
+            f"{where}: no convolution of {source.definition.name} fits {model.definition.name}; leave out --model to "
             "train the checkpoint's own model"
         )
     anchors_px = model.head.anchors_px.clone()

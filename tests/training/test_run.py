@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.config.loader import to_plain
+from detect.config.loader import load_train_config, to_plain
 from detect.errors import InputError
 from detect.training.recorder import write_settings
 from detect.training.run import settings_from_args
@@ -60,7 +60,7 @@ def test_names(tmp_path):
 
 
 def test_the_default_recipe():
-    assert settings(model="yolov5n", data="mine.yaml").recipe.epochs == 300
+    assert settings(model="yolov5n", data="mine.yaml").recipe == load_train_config("default", {})
 
 
 def test_what_wins():

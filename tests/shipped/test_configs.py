@@ -1,0 +1,60 @@
+"""Every shipped recipe and experiment can start: model, loss, optimiser, schedule and augmentation fit one another."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from detect.config.loader import CONFIGS, load_data_config, load_run_config, load_train_config
+from detect.config.schema import TrainConfig
+from detect.data.albumentations_stage import AlbumentationsStage
+from detect.data.sampling import TrainingOrder
+from detect.models.build import build_model
+from detect.models.definition import shipped_models
+from detect.training.loop import _prepare_trainee
+from detect.training.preparation import freeze
+
+
+def shipped(kind: str) -> list:
+    return [pytest.param(path, id=path.stem) for path in sorted((CONFIGS / kind).glob("*.yaml"))]
+
+
+def assert_starts(model_name: str, recipe: TrainConfig, num_classes: int) -> None:
+    """Everything that ``train`` makes before its first batch, for a training set of 1000 images."""
+    model = build_model(model_name, num_classes)
+    freeze(model, recipe.freeze)
+    assert recipe.image_size % model.max_reduction == 0
+    order = TrainingOrder(1000, recipe.batch_size, recipe.epochs, recipe.augment, recipe.seed)
+    assert recipe.augment.mixup + recipe.augment.cutmix <= 1
+    if recipe.augment.albumentations:
+        AlbumentationsStage(recipe.augment.albumentations, recipe.image_size)
+    known = dataclasses.replace(recipe, precision="fp32")  # "auto" would measure
+    trainee = _prepare_trainee(model, known, len(order), torch.device("cpu"))
+    updates = trainee.schedule.updates_per_epoch * recipe.epochs
+    assert trainee.schedule.warmup_updates < updates
+    rates = [trainee.schedule.rate(update, "weights") for update in range(updates)]
+    assert all(0 < rate <= recipe.optimizer.lr for rate in rates)
+    assert rates[-1] < max(rates)
+    assert set(recipe.evaluation.save_best)
+
+
+@pytest.mark.parametrize("path", shipped("train"))
+def test_recipe(path: Path) -> None:
+    assert_starts("yolov5n-spd", load_train_config(str(path), {}), num_classes=80)
+
+
+@pytest.mark.parametrize("path", shipped("runs"))
+def test_run(path: Path) -> None:
+    run = load_run_config(str(path))
+    data = load_data_config(run.data)
+    assert {"train", "val"} <= data.splits.keys()
+    assert_starts(run.model, load_train_config(run.recipe, run.set), num_classes=len(data.names or range(6)))
+
+
+@pytest.mark.parametrize("path", shipped("runs"))
+def test_run_is_found_by_its_name(path: Path) -> None:
+    assert load_run_config(path.stem) == load_run_config(str(path))
+    assert load_run_config(path.stem).model in shipped_models()
