@@ -5,7 +5,6 @@ It runs the tools that a user would, prints each command first, and leaves every
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import shutil
@@ -14,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from detect.runtime.cli import run_tool
+from detect.runtime.cli import ToolParser, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = "runs/demo"
@@ -67,7 +66,7 @@ def summary(out: str, minutes: float) -> str:
 
 def main() -> None:
     """Run every command and say where things are."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    ToolParser(__doc__).parse_args()
     start = time.monotonic()
     if (ROOT / OUT).exists():
         print(f"removing the earlier demo in {OUT}", flush=True)

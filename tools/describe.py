@@ -5,17 +5,16 @@ python tools/describe.py --model yolov5n-spd
 
 from __future__ import annotations
 
-import argparse
 import json
 
 from detect.models.definition import shipped_models
 from detect.models.profile import profile_model
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import ToolParser, positive_int, run_tool
 
 
 def main() -> None:
     """Parse, profile, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument(
         "--model", required=True, metavar="NAME|FILE", help=f"one of {', '.join(shipped_models())}, or a YAML"
     )

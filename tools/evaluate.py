@@ -11,13 +11,13 @@ from detect.evaluation.engine import evaluate
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.report import coco_table, speed_line
 from detect.models.checkpoint import load_checkpoint
-from detect.runtime.cli import run_tool
+from detect.runtime.cli import ToolParser, run_tool
 from detect.runtime.device import select_device
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Measure a trained model by the COCO metrics.")
+    parser = ToolParser("Measure a trained model by the COCO metrics.")
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint that tools/train.py wrote")
     add("--data", required=True, metavar="FILE", help="a data config's file, or its name in configs/data")

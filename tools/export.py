@@ -10,14 +10,14 @@ from detect.errors import InputError
 from detect.export.onnx import DEFAULT_OPSET, export_onnx
 from detect.export.parity import ExportError
 from detect.models.checkpoint import load_checkpoint
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import ToolParser, positive_int, run_tool
 
 EXIT_NOT_THE_MODEL = 3
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Write a trained model as ONNX and check it in ONNX Runtime.")
+    parser = ToolParser("Write a trained model as ONNX and check it in ONNX Runtime.")
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint that tools/train.py wrote")
     add("--format", choices=("onnx",), default="onnx", help="format of the file (default: onnx)")

@@ -9,12 +9,12 @@ from detect.inference.detector import Detector
 from detect.inference.outputs import OutputOptions, PredictionWriter
 from detect.inference.run import predict_files
 from detect.inference.sources import expand_sources
-from detect.runtime.cli import run_tool
+from detect.runtime.cli import ToolParser, run_tool
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Draw what a trained model finds in images.")
+    parser = ToolParser("Draw what a trained model finds in images.")
     add = parser.add_argument
     add("--weights", required=True, metavar="FILE", help="a checkpoint that tools/train.py wrote")
     add("--source", required=True, nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to look at; several are allowed")

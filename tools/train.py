@@ -6,16 +6,14 @@ python tools/train.py --model yolov5n-spd --data my-data.yaml --image-size 320
 
 from __future__ import annotations
 
-import argparse
-
-from detect.runtime.cli import non_negative_int, positive_int, run_tool
+from detect.runtime.cli import ToolParser, non_negative_int, positive_int, run_tool
 from detect.training.loop import train
 from detect.training.run import settings_from_args
 
 
 def main() -> None:
     """Parse, train, say where the result is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(__doc__)
     parser.add_argument("--run", metavar="FILE", help="experiment: a file, or the name of one in configs/runs")
     parser.add_argument("--model", metavar="NAME|FILE", help="model name or YAML")
     parser.add_argument("--data", metavar="NAME|FILE", help="data set's name or YAML")

@@ -18,6 +18,7 @@ A ``.pt`` file holds one dictionary:
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 import zlib
@@ -83,8 +84,10 @@ def save_checkpoint(
         "state_dict": {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()},
         "training": training,
     }
+    archive = io.BytesIO()  # on a full disk torch.save would raise a RuntimeError that hides the reason
+    torch.save(content, archive)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(archive.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from detect.errors import InputError
 from detect.runtime.logs import configure_logging
@@ -41,6 +42,23 @@ def run_tool(main: Callable[[], None]) -> None:
         _end(2, f"error: {error.filename or 'input/output'}: {reason}")
     except KeyboardInterrupt:
         _end(130, "interrupted")
+
+
+class ToolParser(argparse.ArgumentParser):
+    """``ArgumentParser`` whose complaints are one line, like all others; flags must be written out.
+
+    Args:
+        description: the tool's docstring.
+    """
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the command line."""
+        raise InputError(f"{message}; --help lists what there is")
 
 
 def positive_int(text: str) -> int:

@@ -109,8 +109,9 @@ def _step(trainee: Trainee, images: Tensor, targets: Targets, update: int, numbe
     trainee.scaler.scale(_objective(terms, len(images))).backward()
     if number % trainee.accumulate == 0 or last:
         trainee.scaler.unscale_(trainee.optimizer)
-        if trainee.schedule.config.clip_norm > 0:
-            nn.utils.clip_grad_norm_(trainee.model.parameters(), trainee.schedule.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(trainee.model.parameters(), trainee.schedule.config.clip_norm or math.inf)
+        if not (trainee.scaler.is_enabled() or math.isfinite(norm)):  # the scaler skips such updates itself
+            raise _not_finite({**values, "gradient": float(norm)}, update, trainee)
         trainee.scaler.step(trainee.optimizer)
         trainee.scaler.update()
         trainee.optimizer.zero_grad(set_to_none=True)

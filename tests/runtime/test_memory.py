@@ -15,7 +15,7 @@ def work():
     blocks = [torch.ones(2**20) for _ in range(16)]  # 4 MiB each, as activations are
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(20):
     work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -27,4 +27,4 @@ def test_freed_memory_is_used_again() -> None:
         how: int(subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True).stdout)
         for how in ("leave", "keep")
     }
-    assert faults["keep"] < faults["leave"] / 10
+    assert faults["keep"] < faults["leave"] / 4

@@ -452,11 +452,7 @@ def train_with_limit(world, limit, *words):
     "kilobytes",
     [
         pytest.param(100, id="pictures"),
-        pytest.param(
-            700,
-            id="last.pt",
-            marks=pytest.mark.xfail(strict=True, reason="torch.save hides the system's error behind a RuntimeError"),
-        ),
+        pytest.param(700, id="last.pt"),
     ],
 )
 def test_a_full_disk(world, tmp_path, kilobytes):
