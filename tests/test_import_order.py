@@ -25,7 +25,7 @@ ORDER = (
     "export",
 )
 
-# `from detect import Detector, draw_detections` is the front door; it opens on demand, so that `import detect` is cheap.
+# `from detect import Detector, draw_detections` is the front door; it opens on demand: `import detect` is cheap.
 LAZY = {("__init__.py", "detect.inference.detector"), ("__init__.py", "detect.inference.drawing")}
 
 SAYS_NOTHING = {"utils", "util", "misc", "common", "helpers", "helper", "general", "tools"}

@@ -233,6 +233,8 @@ class TrainConfig:
             (benchmarks/README.md).
         cache: decoded training images are kept in memory, or in a memory-mapped file in the output folder.
         precision: ``auto`` measures bf16 against fp32 on this machine for a CPU, and takes bf16 on a GPU that has it.
+        norm_momentum: share of a batch in the running statistics of the norms; 0 is the model's own. In a training of
+            few updates the statistics must follow the weights quickly.
         freeze: sections (``backbone``) or rows (``stem``) that do not learn; their norms keep their statistics too.
         augment, optimizer, loss, anchors, ema, evaluation: see there.
     """
@@ -247,6 +249,7 @@ class TrainConfig:
     threads: int = limited(0, 0)
     cache: Literal["none", "ram", "disk"] = "none"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    norm_momentum: float = limited(0.0, 0, 1)
     freeze: tuple[str, ...] = ()
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

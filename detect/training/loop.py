@@ -27,7 +27,14 @@ from detect.training.ema import WeightAverage, build_ema
 from detect.training.epoch import Trainee, quiet_denormals, train_epoch
 from detect.training.optimizer import Schedule, build_optimizer
 from detect.training.pictures import record_predictions, record_training_batch
-from detect.training.preparation import Material, freeze, open_material, prepare_model, report_small_objects
+from detect.training.preparation import (
+    Material,
+    freeze,
+    open_material,
+    prepare_model,
+    report_small_objects,
+    set_norm_momentum,
+)
 from detect.training.recorder import Recorder, write_settings
 from detect.training.state import provenance, restore_state, training_state
 
@@ -122,6 +129,8 @@ def train(settings: RunSettings) -> dict[str, float]:
 def _prepare_trainee(model: DetectionModel, recipe: TrainConfig, batches: int, device: torch.device) -> Trainee:
     precision = choose_precision(recipe.precision, device)
     model = model.to(device).to(memory_format=torch.channels_last)
+    if recipe.norm_momentum:
+        set_norm_momentum(model, recipe.norm_momentum)
     nominal = recipe.nominal_batch_size or recipe.batch_size
     accumulate = max(round(nominal / recipe.batch_size), 1)
     accumulate = min(accumulate, batches)

@@ -25,6 +25,7 @@ from detect.training.preparation import (
     open_material,
     prepare_model,
     report_small_objects,
+    set_norm_momentum,
     set_training_mode,
     suit_anchors,
     training_sizes_px,
@@ -361,3 +362,13 @@ def test_what_is_frozen_does_not_move(model):
     assert digest(model, rest) != before[1]
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert {norm.training for norm in norms} == {True, False}
+
+
+def test_norms_follow_the_batches_as_quickly_as_asked(model):
+    set_norm_momentum(model, 0.5)
+    norm = model.graph.layers["stem"].conv.norm
+    seen = []
+    norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].mean(dim=(0, 2, 3))))
+    model.train()(torch.rand(2, 3, 64, 64))
+    # The running mean starts at 0 and goes half the way to the batch's.
+    torch.testing.assert_close(norm.running_mean, 0.5 * seen[0])
