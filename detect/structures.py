@@ -7,7 +7,7 @@ Boxes are ``xyxy``: x left, y top, x right, y bottom, float; the frame is in the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,17 +73,19 @@ class Batch:
 
     Args:
         images: (B, H, W, 3) uint8, RGB, network input pixels, H and W multiples of 32. Channels come last because that
-            is
-            how they are decoded: ``images.permute(0, 3, 1, 2)`` is a channels-last NCHW tensor without a copy.
+            is how they are decoded: ``images.permute(0, 3, 1, 2)`` is a channels-last NCHW tensor without a copy.
         targets: ground truth in network input pixels.
         rows: (B,) int64, each image's row in its ``AnnotationTable``.
         letterboxes: how each image was placed; empty for augmented training batches.
+        preprocess_seconds: what reading, scaling and padding took, in the process that did it; 0 where it is not
+            measured.
     """
 
     images: Tensor
     targets: Targets
     rows: Tensor
     letterboxes: Sequence[Letterbox] = ()
+    preprocess_seconds: float = 0.0
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for the copy to a GPU (called by PyTorch's ``DataLoader``)."""
@@ -92,7 +94,7 @@ class Batch:
             self.targets.labels.pin_memory(),
             self.targets.boxes_xyxy_px.pin_memory(),
         )
-        return Batch(self.images.pin_memory(), targets, self.rows, self.letterboxes)
+        return replace(self, images=self.images.pin_memory(), targets=targets)
 
 
 @dataclass(frozen=True)

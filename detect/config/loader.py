@@ -20,6 +20,8 @@ _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
 """Folder of the shipped configs: inside an installed package, or beside it in a checkout."""
 
+_YAML_FILE = re.compile(r".+\.ya?ml(?=$|:)")
+"""The file in ``FILE`` or ``FILE:VARIANT``."""
 MAX_YAML_BYTES = 4 * 2**20
 
 
@@ -143,6 +145,8 @@ def load_train_config(name: str, overrides: dict[str, Any]) -> TrainConfig:
     for key, value in overrides.items():
         _put(content, key, value)
     config = build(TrainConfig, content, f"{path} (with what was set on top)" if overrides else str(path))
+    if not config.evaluation.save_best:
+        raise InputError(f"{path}: evaluation.save_best: is empty; name at least one metric, such as AP")
     if config.image_size % 32:
         raise InputError(
             f"{path}: image_size: {config.image_size} is not a multiple of 32; the nearest are "
@@ -158,7 +162,7 @@ def load_run_config(name: str) -> RunConfig:
     beside: dict[str, Any] = {
         key: str(path.parent / value)
         for key, value in (("model", run.model), ("data", run.data), ("recipe", run.recipe))
-        if value.endswith((".yaml", ".yml")) and (path.parent / value).is_file()
+        if (file := _YAML_FILE.match(value)) and (path.parent / file.group()).is_file()
     }
     return dataclasses.replace(run, **beside)
 

@@ -130,7 +130,7 @@ class OptimizerConfig:
         schedule: decay from the peak to the end.
         momentum: momentum, or beta1.
         weight_decay: on weights of convolutions only, never on biases and norms. SGD's is scaled by
-            images per update / 64 when gradients are accumulated to another number.
+            images per update / 64.
         warmup_epochs: length of the linear warm-up, in epochs.
         warmup_min_steps: the warm-up is at least so many updates (small data sets have short epochs).
         warmup_momentum: momentum at the start of the warm-up.
@@ -224,7 +224,8 @@ class TrainConfig:
         epochs: passes over the training set.
         batch_size: images per forward pass.
         nominal_batch_size: images per update; gradients accumulate up to it. 0 is ``batch_size``.
-        image_size: side of the square network input in pixels, a multiple of 32.
+        image_size: long side of the network input in pixels, a multiple of 32. Mosaics fill a square; epochs without
+            them go through the smallest rectangle that holds every image.
         multi_scale: batches are resized by a factor uniform in 1 +- multi_scale, to a multiple of 32.
         seed: seed of everything random.
         workers: processes that load data; 0 loads in the training process.

@@ -7,6 +7,7 @@ Letters: B images of a batch, S side of the square network input, M targets.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,6 +206,7 @@ class EvaluationSamples(Dataset[Loaded]):
         self.files = ImageFiles(table, image_size)
 
     def __getitem__(self, rows: Sequence[int]) -> Loaded:
+        start = time.perf_counter()
         images: dict[int, np.ndarray] = {}
         failures: list[Failure] = []
         for row in rows:
@@ -217,7 +219,8 @@ class EvaluationSamples(Dataset[Loaded]):
         placements = [_placement(self.table, row, self.image_size) for row in images]
         targets = _targets([self._targets_of(row, at) for row, at in zip(images, placements, strict=True)])
         padded = torch.from_numpy(pad_batch(list(images.values())))
-        return Loaded(Batch(padded, targets, torch.tensor(list(images)), placements), tuple(failures))
+        seconds = time.perf_counter() - start
+        return Loaded(Batch(padded, targets, torch.tensor(list(images)), placements, seconds), tuple(failures))
 
     def _targets_of(self, row: int, placement: Letterbox) -> tuple[np.ndarray, np.ndarray]:
         boxes, labels, is_crowd = self.table.boxes(row)
@@ -234,7 +237,7 @@ class EvaluationLoader:
     def __init__(self, table: AnnotationTable, image_size: int, batch_size: int, workers: int) -> None:
         self.unreadable: dict[int, str] = {}
         """Row to reason, of the images that could not be read so far."""
-        self._batches = _rectangular_batches(table, batch_size)
+        self._batches = _rectangular_batches(table, image_size, batch_size, STRIDE)
         self._loader = _data_loader(EvaluationSamples(table, image_size), self._batches, workers, keep_workers=False)
 
     def __len__(self) -> int:
@@ -259,10 +262,25 @@ def build_evaluation_loader(table: AnnotationTable, image_size: int, batch_size:
     return EvaluationLoader(table, image_size, batch_size, workers)
 
 
-def _rectangular_batches(table: AnnotationTable, batch_size: int) -> list[tuple[int, ...]]:
-    """Rows by height / width, cut into batches: wide images first, so that a batch needs little padding."""
-    rows = np.argsort(table.sizes_hw[:, 0] / table.sizes_hw[:, 1], kind="stable").tolist()
-    return [tuple(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
+def _rectangular_batches(
+    table: AnnotationTable, image_size: int, batch_size: int, multiple: int
+) -> list[tuple[int, ...]]:
+    """Rows in batches of one padded shape, wide images first.
+
+    What a network finds in an image depends a little on the padding. Where only equal shapes share a batch, every image
+    has the padding that it has alone, so the batch size does not change a result.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, (height, width) in enumerate(table.sizes_hw.tolist()):
+        placed_height, placed_width = letterboxed_hw((height, width), image_size)
+        padded_hw = (-(-placed_height // multiple) * multiple, -(-placed_width // multiple) * multiple)
+        groups.setdefault(padded_hw, []).append(row)
+    wide_first = sorted(groups, key=lambda shape_hw: shape_hw[0] / shape_hw[1])
+    return [
+        tuple(groups[shape_hw][start : start + batch_size])
+        for shape_hw in wide_first
+        for start in range(0, len(groups[shape_hw]), batch_size)
+    ]
 
 
 def _placement(table: AnnotationTable, row: int, image_size: int) -> Letterbox:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detect.errors import InputError
+from detect.models.blocks.conv import Conv
 from detect.models.build import build_model
 from detect.models.detector import DetectionModel
 from detect.models.graph import Graph
@@ -143,7 +144,7 @@ def _profile_rows(model: DetectionModel, image: Tensor) -> tuple[RowProfile, ...
     for row in graph.definition.rows:
         layer, shape = graph.layers[row.name], graph.shapes[row.name]
         outputs: list[int] = []
-        hooks = [m.register_forward_hook(_record_bytes(outputs)) for m in layer.modules() if not list(m.children())]
+        hooks = [m.register_forward_hook(_record_bytes(outputs)) for m in _observable(layer)]
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             values[row.name] = layer(*(values[name] for name in row.inputs))
         for hook in hooks:
@@ -163,9 +164,16 @@ def _profile_rows(model: DetectionModel, image: Tensor) -> tuple[RowProfile, ...
     return tuple(rows)
 
 
+def _observable(layer: nn.Module) -> list[nn.Module]:
+    """Its innermost modules, less the convolutions of ``Conv``: those may run as others, and the norm sees their output."""
+    behind_norms = {id(m.conv) for m in layer.modules() if isinstance(m, Conv)}
+    return [m for m in layer.modules() if not list(m.children()) and id(m) not in behind_norms]
+
+
 def _record_bytes(outputs: list[int]) -> Any:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs.append(output.numel() * BYTES_PER_VALUE)
+        maps = [*inputs, output] if isinstance(module, nn.BatchNorm2d) else [output]
+        outputs.extend(m.numel() * BYTES_PER_VALUE for m in maps)
 
     return hook
 

@@ -7,6 +7,7 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names and values of <malloc.h>
 _KEEP_BYTES = 2**30
+_MOST_IN_OLD_VERSIONS = 2**25
 
 
 def keep_freed_memory() -> None:
@@ -20,5 +21,6 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
+        if not mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES):
+            mallopt(_M_MMAP_THRESHOLD, _MOST_IN_OLD_VERSIONS)
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)

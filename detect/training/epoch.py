@@ -88,7 +88,7 @@ def train_epoch(
                 on_first_batch(batch)
             update = epoch * trainee.schedule.updates_per_epoch + (number - 1) // trainee.accumulate
             images, targets = _to_device(batch, trainee.device)
-            images, targets = _resize(images, targets, recipe, epoch, number)
+            images, targets = _resize(images, targets, recipe, trainee.model.max_reduction, epoch, number)
             terms = _step(trainee, images, targets, update, number, last=number == len(loader))
             for name, value in terms.items():
                 sums[name] += value
@@ -129,7 +129,7 @@ def _not_finite(values: dict[str, float], update: int, trainee: Trainee) -> Inpu
     terms = ", ".join(f"{name} {value}" for name, value in values.items())
     rate = trainee.schedule.rate(update, "weights")
     return InputError(
-        f"the loss is not finite at update {update}: {terms}; the last checkpoint is good. "
+        f"the loss is not finite at update {update}: {terms}; checkpoints written before are good. "
         f"Try a lower optimizer.lr (now {rate:.3g}), optimizer.clip_norm, or precision: fp32 (now {trainee.precision})"
     )
 
@@ -140,14 +140,16 @@ def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Targets]:
     return images, batch.targets.to(device)
 
 
-def _resize(images: Tensor, targets: Targets, recipe: TrainConfig, epoch: int, number: int) -> tuple[Tensor, Targets]:
-    """Bring the batch to the random size that ``multi_scale`` asks for, if it does."""
+def _resize(
+    images: Tensor, targets: Targets, recipe: TrainConfig, multiple: int, epoch: int, number: int
+) -> tuple[Tensor, Targets]:
+    """Bring the batch to the random size, a multiple of ``multiple``, that ``multi_scale`` asks for, if it does."""
     if recipe.multi_scale == 0:
         return images, targets
     rng = generator(SIZE_STREAM, recipe.seed, epoch, number)
     factor = rng.uniform(1 - recipe.multi_scale, 1 + recipe.multi_scale)
     height, width = images.shape[2:]
-    new_hw = (max(round(height * factor / 32), 1) * 32, max(round(width * factor / 32), 1) * 32)
+    new_hw = (max(round(height * factor / multiple), 1) * multiple, max(round(width * factor / multiple), 1) * multiple)
     if new_hw == (height, width):
         return images, targets
     resized = F.interpolate(images, new_hw, mode="bilinear", align_corners=False)

@@ -105,11 +105,15 @@ def train(settings: RunSettings) -> dict[str, float]:
     )
     with closing(recorder), quiet_denormals():
         for epoch in range(first_epoch, recipe.epochs):
+            if _stalled(recipe, best, epoch):
+                watched, patience = recipe.evaluation.save_best[0], recipe.evaluation.patience
+                LOGGER.info("stopped: no better %s for %d epochs", watched, patience)
+                break
             start = time.monotonic()
             show = partial(record_training_batch, recorder, out, names=material.train.names, epoch=epoch)
             losses = train_epoch(trainee, loader, recipe, epoch, on_first_batch=show if epoch == first_epoch else None)
             values = {f"loss/{name}": value for name, value in losses.items()}
-            values["rate/weights"] = trainee.optimizer.param_groups[0]["lr"]
+            values |= {f"rate/{group['name']}": group["lr"] for group in trainee.optimizer.param_groups}
             values["time/epoch_s"] = time.monotonic() - start
             found = _validate(trainee, material, recipe, epoch)
             if found is not None:
@@ -118,11 +122,6 @@ def train(settings: RunSettings) -> dict[str, float]:
             recorder.epoch(epoch + 1, values)
             _save(settings, trainee, material, origin, epoch + 1, found, best)
             _say(epoch + 1, recipe, values, time.monotonic() - start)
-            if _stalled(recipe, best, epoch + 1):
-                LOGGER.info(
-                    "stopped: no better %s for %d epochs", recipe.evaluation.save_best[0], recipe.evaluation.patience
-                )
-                break
     return load_checkpoint(out / "best.pt").metrics
 
 
@@ -218,6 +217,7 @@ def _save(
 
 
 def _stalled(recipe: TrainConfig, best: BestMetrics, epoch: int) -> bool:
+    """Whether the first watched metric is no better for ``patience`` epochs, after ``epoch`` of them."""
     watched = best.get(recipe.evaluation.save_best[0])
     patience = recipe.evaluation.patience
     return patience > 0 and watched is not None and epoch - watched["epoch"] >= patience

@@ -52,9 +52,8 @@ def open_material(data: DataConfig, strict: bool) -> Material:
         raise InputError(f"data {data.name}: train and val must have annotations")
     if train.names != val.names:
         only = sorted(set(train.names) ^ set(val.names))
-        raise InputError(
-            f"data {data.name}: train and val have different classes: {', '.join(only[:5])} in one of them only"
-        )
+        which = f"{', '.join(only[:5])} in one of them only" if only else "the same in another order; give names"
+        raise InputError(f"data {data.name}: train and val have different classes: {which}")
     background = int((np.diff(train.box_offsets) == 0).sum())
     if background:
         kept = "are kept as background" if data.background == "keep" else "are dropped (background: drop)"

@@ -79,7 +79,7 @@ def _resumed(args: argparse.Namespace) -> RunSettings:
     content = load_yaml(path)
     data = build(DataConfig, content.get("data", {}), f"{path}: data")
     recipe = build(TrainConfig, content.get("recipe", {}), f"{path}: recipe")
-    ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights") if getattr(args, key)]
+    ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict") if getattr(args, key)]
     if ignored:
         LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))
     if args.data_root:

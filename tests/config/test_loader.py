@@ -338,3 +338,16 @@ def test_to_plain_is_yaml() -> None:
     assert plain["freeze"] == ["stem"]
     assert plain["optimizer"]["lr"] == config.optimizer.lr
     assert build(TrainConfig, yaml.safe_load(yaml.safe_dump(plain)), "recipe") == config
+
+
+@pytest.mark.parametrize("model", ["own.yaml", "own.yaml:large"])
+def test_files_of_a_run_are_looked_up_beside_it(tmp_path: Path, model: str) -> None:
+    (tmp_path / "own.yaml").touch()
+    (tmp_path / "run.yaml").write_text(f"model: {model}\ndata: bccd\nrecipe: elsewhere.yaml\n")
+    run = load_run_config(str(tmp_path / "run.yaml"))
+    assert (run.model, run.data, run.recipe) == (str(tmp_path / model), "bccd", "elsewhere.yaml")
+
+
+def test_best_checkpoints_need_a_metric() -> None:
+    with pytest.raises(InputError, match=r"evaluation.save_best: is empty"):
+        load_train_config("default", {"evaluation.save_best": []})

@@ -309,8 +309,9 @@ def test_forkserver_workers(tmp_path: Path) -> None:
 def test_evaluation_sees_each_image_once(table: AnnotationTable, workers: int) -> None:
     loader = build_evaluation_loader(table, S, 16, workers)
     batches = list(loader)
-    assert [len(batch.rows) for batch in batches] == [16, 16, 8]
-    assert len(loader) == 3
+    # Padded to multiples of 32 there are three shapes, of 6, 29 and 5 images; a batch has one shape.
+    assert [len(batch.rows) for batch in batches] == [6, 16, 13, 5]
+    assert len(loader) == 4
     assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == list(range(40))
     for batch in batches:
         assert batch.images.shape[0] == len(batch.rows) == len(batch.letterboxes)
@@ -332,6 +333,21 @@ def test_evaluation_pads_little(table: AnnotationTable) -> None:
     shapes = [batch.images.shape[1:3] for batch in build_evaluation_loader(table, 160, 8, workers=0)]
     assert shapes[0][0] < shapes[0][1]
     assert shapes[-1][0] > shapes[-1][1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_padding_is_that_of_the_image_alone(table: AnnotationTable, workers: int) -> None:
+    def shapes(batch_size: int) -> dict[int, tuple[int, ...]]:
+        batches = build_evaluation_loader(table, 160, batch_size, workers=workers)
+        return {row: tuple(batch.images.shape[1:3]) for batch in batches for row in batch.rows.tolist()}
+
+    assert shapes(8) == shapes(1)
+    assert len(set(shapes(8).values())) > 2
+
+
+def test_evaluation_measures_its_preparation(table: AnnotationTable) -> None:
+    for batch in build_evaluation_loader(table, S, 8, workers=1):
+        assert 0 < batch.preprocess_seconds < 60
 
 
 def test_evaluation_of_an_unlabelled_split(table: AnnotationTable) -> None:
