@@ -24,7 +24,7 @@ import torch
 from detect.config.schema import TrainConfig
 from detect.data import cache, loading
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
-from detect.data.images import IMAGE_SUFFIXES, inspect_image
+from detect.data.images import IMAGE_SUFFIXES, read_header
 from detect.errors import InputError
 from detect.runtime.cli import run_tool
 
@@ -52,7 +52,7 @@ class Part:
 def table_of(paths: list[Path], num_rows: int) -> AnnotationTable:
     """A split of these images, repeated up to ``num_rows`` rows, so that no row is remembered from the round before."""
     rng = np.random.default_rng(0)
-    sizes_hw = np.array([inspect_image(path) for path in paths], dtype=np.int32)
+    sizes_hw = np.array([read_header(path).size_hw for path in paths], dtype=np.int32)
     rows = np.arange(num_rows) % len(paths)
     num_boxes = num_rows * BOXES_PER_IMAGE
     corners = np.sort(rng.random((num_boxes, 2, 2)), axis=1).reshape(-1, 4)

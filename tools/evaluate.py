@@ -55,6 +55,7 @@ def main() -> None:
         precision=args.precision,
         engine=args.coco_engine,
         names=checkpoint.names,
+        strict=args.strict,
     )
     about = {"weights": str(args.weights), "data": args.data, "split": args.split, "image_size": image_size}
     if evaluation.metrics is not None:

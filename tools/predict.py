@@ -25,6 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--iou", type=float, default=0.6, metavar="T", help="boxes of a class that overlap more are one (default: 0.6)")
     add("--max-det", type=int, default=300, metavar="N", help="most detections per image (default: 300)")
     add("--classes", nargs="+", metavar="NAME|INDEX", help="keep these classes only")
+    add("--class-agnostic", action="store_true", help="boxes of different classes that overlap are one, too")
     add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")
     add("--batch-size", type=int, default=1, metavar="B", help="images of one shape per pass (default: 1)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
@@ -47,6 +48,7 @@ def main() -> None:
         "max_det": args.max_det,
         "classes": args.classes,
         "image_size": args.image_size,
+        "class_agnostic": args.class_agnostic,
     }
     for prediction in predict_files(detector, paths, args.batch_size, **options):
         writer.add(prediction.path, prediction.image_rgb, prediction.detections)

@@ -13,10 +13,10 @@ KMEANS_ITERATIONS = 100
 
 
 def decode_boxes(probabilities: Tensor, anchors_px: Tensor, reduction: int) -> Tensor:
-    """Boxes of one level, with s the sigmoid of the raw values: centre (2s - 0.5 + cell) * reduction, size (2s)^2 *
-    anchor.
+    """Boxes of one level, with s the sigmoid of the raw values.
 
-    A centre reaches half a cell over each side of its cell, a side 4 times its anchor: what the assignment needs.
+    The centre is (2s - 0.5 + cell) * reduction, the size (2s)^2 * anchor: a centre reaches half a cell beyond each
+    side of its cell, and a side 4 times its anchor, which is what the assignment needs.
 
     Args:
         probabilities: (B, A, H, W, 4), the raw x, y, w, h after the sigmoid.

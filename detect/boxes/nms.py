@@ -11,8 +11,7 @@ from torchvision.ops import box_convert, nms
 
 MAX_CANDIDATES = 8192
 """Best-scoring candidates of an image that enter the suppression. At a score threshold of 0.001 an untrained model
-gives
-hundreds of thousands; what lies beyond this many could not become one of a few hundred detections."""
+gives hundreds of thousands; what lies beyond this many could not become one of a few hundred detections."""
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Boxes (n, 4) xyxy, scores (n,), labels (n,) int64, best first."""

@@ -83,8 +83,7 @@ class AugmentConfig:
         mosaic9: share of the mosaics that are made of nine images instead of four.
         close_mosaic: the last so many epochs have no mosaic, mixup or cutmix.
         mixup: probability of blending with a second sample (weights from Beta(32, 32)). A sample is mixed one way at
-            most,
-            so mixup and cutmix together are at most 1.
+            most, so mixup and cutmix together are at most 1.
         cutmix: probability of pasting a rectangle of a second sample (area share from Beta(1, 1)).
         degrees: rotation, uniform in +-degrees.
         translate: shift, uniform in +-translate, as a share of the image size.

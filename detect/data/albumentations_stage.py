@@ -51,6 +51,8 @@ class AlbumentationsStage:
 
     def __init__(self, transforms: Sequence[AlbumentationConfig], image_size: int) -> None:
         self.transforms = tuple(transforms)
+        self.is_geometric = any(_is_geometric(transform) for transform in self.transforms)
+        """Whether a transform may move pixels, and with them boxes; some of these need squares (quarter turns)."""
         for index, transform in enumerate(self.transforms):
             _try_out(transform, image_size, f"augment.albumentations[{index}]: {transform.name}")
         # Built where it is used: the pipeline does not have to travel to the worker processes.
@@ -86,6 +88,10 @@ def _transform_class(name: str) -> Any:
     if name not in known:
         raise InputError(f"augment.albumentations: unknown transform {name!r}{did_you_mean(name, known)}")
     return known[name]
+
+
+def _is_geometric(transform: AlbumentationConfig) -> bool:
+    return issubclass(_transform_class(transform.name), _library().DualTransform)
 
 
 def _make(transform: AlbumentationConfig) -> Any:

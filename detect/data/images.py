@@ -11,6 +11,8 @@ import stat
 import struct
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -28,7 +30,7 @@ MAX_PIXELS = 178_956_970
 MAX_FILE_BYTES = 2**30
 """Larger files are refused unread: the largest allowed image is half of that uncompressed."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 """File names that folders of images are searched for, lower case."""
 
 _PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -163,9 +165,21 @@ def read_header(path: Path) -> ImageHeader:
         return stream.header
 
 
-def inspect_image(path: Path) -> tuple[int, int]:
-    """Height and width of an image file as shown (EXIF applied), cheaply; see ``read_header``."""
-    return read_header(path).size_hw
+def from_pil(image: Image.Image, where: str = "PIL image") -> np.ndarray:
+    """The pixels of an image that Pillow has opened or made, as ``read_image`` gives them.
+
+    Args:
+        image: of any mode; it is left as it is, except that Pillow loads its pixels.
+        where: what error messages call it.
+
+    Returns:
+        (H, W, 3) uint8 RGB, EXIF orientation applied.
+
+    Raises:
+        ImageError: as ``read_image``.
+    """
+    with _pillow_errors(where):
+        return _upright_rgb(image, where, None)
 
 
 def write_image(path: Path, image_rgb: np.ndarray) -> None:
@@ -176,11 +190,16 @@ def write_image(path: Path, image_rgb: np.ndarray) -> None:
         image_rgb: (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: the suffix is none of a format that can be written.
+        InputError: the suffix is none of a format that can be written, or the image is too large for the format.
     """
     if not cv2.haveImageWriter(f"image{path.suffix.lower()}"):
         raise InputError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .jpg or .png")
-    encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))[1]
+    is_encoded, encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
+    if not is_encoded:
+        height, width = image_rgb.shape[:2]
+        raise InputError(
+            f"{path}: {width} x {height} pixels cannot be written as {path.suffix}; use .png, or a smaller image"
+        )
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
@@ -314,12 +333,15 @@ def _ends_well(file: BinaryIO, stream: _Stream) -> bool:
 
 def _decode_by_pillow(data: bytes, where: str, orientation: int | None) -> np.ndarray:
     """Decode by Pillow; ``orientation`` None means: as Pillow finds it."""
+    with _pillow_errors(where), _open_by_pillow(data) as opened:
+        return _upright_rgb(opened, where, orientation)
+
+
+@contextmanager
+def _pillow_errors(where: str) -> Iterator[None]:
+    """Whatever Pillow raises becomes an ``ImageError``."""
     try:
-        with _open_by_pillow(data) as opened:
-            _check_pixels(opened.height, opened.width, where)
-            pixels = _to_rgb(opened, where)
-            if orientation is None:  # asked after loading: Pillow's TIFF reader turns the pixels itself, then says 1
-                orientation = _pillow_orientation(opened)
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -329,7 +351,6 @@ def _decode_by_pillow(data: bytes, where: str, orientation: int | None) -> np.nd
     except _PILLOW_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{where}: cannot be decoded: {reason}") from None
-    return _upright(pixels, orientation)
 
 
 def _decode_header_by_pillow(data: bytes, where: str) -> ImageHeader:
@@ -350,6 +371,15 @@ def _pillow_orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
+def _upright_rgb(image: Image.Image, where: str, orientation: int | None) -> np.ndarray:
+    """(H, W, 3) uint8 as shown; ``orientation`` None means: as Pillow finds it."""
+    _check_pixels(image.height, image.width, where)
+    pixels = _to_rgb(image, where)
+    if orientation is None:  # asked after loading: Pillow's TIFF reader turns the pixels itself, then says 1
+        orientation = _pillow_orientation(image)
+    return _upright(pixels, orientation)
+
+
 def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
     """(H, W, 3) uint8 as stored; more than 8 bits a channel keep their highest eight."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -360,7 +390,9 @@ def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
     if image.mode in ("I", "F"):
         raise ImageError(f"{where}: has 32 bits a channel; convert it to 8 or 16 bits")
     image.load()
-    image.info.pop("transparency", None)  # the alpha is dropped, so that no conversion has to interpret it
+    if "transparency" in image.info:  # the alpha is dropped, so that no conversion has to interpret it
+        image = image.copy()
+        del image.info["transparency"]
     return np.asarray(image.convert("RGB"))
 
 

@@ -67,18 +67,28 @@ class TrainingSamples(Dataset[Loaded]):
         image_size: S.
         augment: the augmentation.
         seed: the run's.
+        multiple: height and width of the network input are multiples of it.
     """
 
     def __init__(
-        self, table: AnnotationTable, store: ImageStore, image_size: int, augment: AugmentConfig, seed: int
+        self,
+        table: AnnotationTable,
+        store: ImageStore,
+        image_size: int,
+        augment: AugmentConfig,
+        seed: int,
+        *,
+        multiple: int,
     ) -> None:
         self.table = table
         self.store = store
         self.image_size = image_size
         self.augment = augment
         self.seed = seed
-        self.plain_hw = _plain_hw(table, image_size, augment)
         self.stage = AlbumentationsStage(augment.albumentations, image_size) if augment.albumentations else None
+        # Quarter turns need the square. So may geometric transforms of the library, which are tried on squares only.
+        needs_square = augment.rotate90 > 0 or (self.stage is not None and self.stage.is_geometric)
+        self.plain_hw = (image_size, image_size) if needs_square else _plain_hw(table, image_size, multiple)
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> Loaded:
         failures: list[Failure] = []
@@ -151,24 +161,36 @@ class TrainingSamples(Dataset[Loaded]):
 
 
 class TrainingLoader:
-    """Shuffled, augmented batches of S x S images.
+    """Shuffled, augmented batches: of S x S images, or of the smallest rectangle in epochs without mosaics.
 
     The last batch of an epoch is dropped if it is not full, unless it is the only one. Worker processes are kept
-    between epochs.
+    between epochs. An image that cannot be read is grey and without objects; it is reported once, and each epoch ends
+    with the count of them.
 
     Args:
         table: the training split.
         config: the recipe; used are ``batch_size``, ``image_size``, ``epochs``, ``seed``, ``workers``, ``cache`` and
             ``augment``.
         cache_folder: where ``cache: disk`` keeps its file.
+        multiple: height and width of the network input are multiples of it (``max_reduction`` of the model).
+        strict: refuse an image that cannot be read instead.
 
     Raises:
-        InputError: nothing to train on, augmentation that cannot be, or a cache that does not fit.
+        InputError: nothing to train on, a size or augmentation that cannot be, or a cache that does not fit.
     """
 
-    def __init__(self, table: AnnotationTable, config: TrainConfig, cache_folder: Path | None = None) -> None:
-        _check(table, config)
+    def __init__(
+        self,
+        table: AnnotationTable,
+        config: TrainConfig,
+        cache_folder: Path | None = None,
+        *,
+        multiple: int = STRIDE,
+        strict: bool = False,
+    ) -> None:
+        _check(table, config, multiple)
         self.table = table
+        self.strict = strict
         self.unreadable: dict[int, str] = {}
         """Row to reason, of the images that could not be read so far."""
         files = ImageFiles(table, config.image_size)
@@ -177,7 +199,7 @@ class TrainingLoader:
             store = RecentImages(files, _num_remembered(config.workers))
         else:
             store = build_cache(files, config.cache, cache_folder)
-        samples = TrainingSamples(table, store, config.image_size, config.augment, config.seed)
+        samples = TrainingSamples(table, store, config.image_size, config.augment, config.seed, multiple=multiple)
         self._order = TrainingOrder(len(table), config.batch_size, config.epochs, config.augment, config.seed)
         self._loader = _data_loader(samples, self._order, config.workers, keep_workers=True)
 
@@ -185,11 +207,16 @@ class TrainingLoader:
         return len(self._order)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0; a pure function of the table, the config and ``number``."""
+        """The batches of an epoch, counted from 0; a pure function of the table, the config and ``number``.
+
+        Raises:
+            InputError: with ``strict``, an image cannot be read.
+        """
         self._order.epoch = number
         for batch, failures in self._loader:
-            _report(failures, self.unreadable, "is replaced by grey in training")
+            _report(failures, self.unreadable, "is replaced by grey in training", self.strict)
             yield batch
+        _report_total(self.unreadable, len(self.table), "grey in training")
 
 
 class EvaluationSamples(Dataset[Loaded]):
@@ -198,11 +225,13 @@ class EvaluationSamples(Dataset[Loaded]):
     Args:
         table: the split.
         image_size: pixels of the long side.
+        multiple: height and width of a batch are multiples of it.
     """
 
-    def __init__(self, table: AnnotationTable, image_size: int) -> None:
+    def __init__(self, table: AnnotationTable, image_size: int, multiple: int) -> None:
         self.table = table
         self.image_size = image_size
+        self.multiple = multiple
         self.files = ImageFiles(table, image_size)
 
     def __getitem__(self, rows: Sequence[int]) -> Loaded:
@@ -218,7 +247,7 @@ class EvaluationSamples(Dataset[Loaded]):
             return Loaded(None, tuple(failures))
         placements = [_placement(self.table, row, self.image_size) for row in images]
         targets = _targets([self._targets_of(row, at) for row, at in zip(images, placements, strict=True)])
-        padded = torch.from_numpy(pad_batch(list(images.values())))
+        padded = torch.from_numpy(pad_batch(list(images.values()), self.multiple))
         seconds = time.perf_counter() - start
         return Loaded(Batch(padded, targets, torch.tensor(list(images)), placements, seconds), tuple(failures))
 
@@ -228,38 +257,48 @@ class EvaluationSamples(Dataset[Loaded]):
 
 
 class EvaluationLoader:
-    """Rectangular batches of a split, each image once, images of like shape together.
+    """Rectangular batches of a split, each image once, images of one padded shape together.
 
     ``Batch.rows`` tells which image is which, ``Batch.letterboxes`` how to bring boxes back. Targets are without crowd
-    regions. Images that cannot be read are left out, reported once, and listed in ``unreadable``.
+    regions. Images that cannot be read are in no batch, so their objects count as missed; each is reported once and
+    listed in ``unreadable``, and their count comes last.
+
+    Args:
+        table: the split; it need not be labelled.
+        image_size: pixels of the long side.
+        batch_size: images per batch, at most.
+        workers: processes; 0 loads in this one.
+        multiple: height and width of a batch are multiples of it (``max_reduction`` of the model).
+        strict: refuse an image that cannot be read instead, by an ``InputError`` from the iteration.
     """
 
-    def __init__(self, table: AnnotationTable, image_size: int, batch_size: int, workers: int) -> None:
+    def __init__(
+        self,
+        table: AnnotationTable,
+        image_size: int,
+        batch_size: int,
+        workers: int,
+        *,
+        multiple: int = STRIDE,
+        strict: bool = False,
+    ) -> None:
+        self.table = table
+        self.strict = strict
         self.unreadable: dict[int, str] = {}
         """Row to reason, of the images that could not be read so far."""
-        self._batches = _rectangular_batches(table, image_size, batch_size, STRIDE)
-        self._loader = _data_loader(EvaluationSamples(table, image_size), self._batches, workers, keep_workers=False)
+        self._batches = _rectangular_batches(table, image_size, batch_size, multiple)
+        samples = EvaluationSamples(table, image_size, multiple)
+        self._loader = _data_loader(samples, self._batches, workers, keep_workers=False)
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch, failures in self._loader:
-            _report(failures, self.unreadable, "is left out")
+            _report(failures, self.unreadable, "has no detections, so its objects count as missed", self.strict)
             if batch is not None:
                 yield batch
-
-
-def build_evaluation_loader(table: AnnotationTable, image_size: int, batch_size: int, workers: int) -> EvaluationLoader:
-    """A loader for evaluation and prediction.
-
-    Args:
-        table: the split; it need not be labelled.
-        image_size: pixels of the long side.
-        batch_size: images per batch; the last may have fewer.
-        workers: processes; 0 loads in this one.
-    """
-    return EvaluationLoader(table, image_size, batch_size, workers)
+        _report_total(self.unreadable, len(self.table), "their objects count as missed")
 
 
 def _rectangular_batches(
@@ -290,16 +329,14 @@ def _placement(table: AnnotationTable, row: int, image_size: int) -> Letterbox:
     return Letterbox((new_width / width, new_height / height), (height, width))
 
 
-def _plain_hw(table: AnnotationTable, image_size: int, augment: AugmentConfig) -> tuple[int, int]:
+def _plain_hw(table: AnnotationTable, image_size: int, multiple: int) -> tuple[int, int]:
     """Height and width of the network input in epochs without mosaics: the smallest multiples that hold every image.
 
-    Images of 16 : 9 need little more than half the square. Quarter turns need the square.
+    Images of 16 : 9 need little more than half the square.
     """
-    if augment.rotate90 > 0:
-        return image_size, image_size
     shapes = np.unique(table.sizes_hw, axis=0).tolist()
     sizes = np.array([letterboxed_hw((height, width), image_size) for height, width in shapes])
-    height, width = (-(-sizes.max(axis=0) // STRIDE) * STRIDE).tolist()
+    height, width = (-(-sizes.max(axis=0) // multiple) * multiple).tolist()
     return height, width
 
 
@@ -340,14 +377,21 @@ def _num_remembered(workers: int) -> int:
     return -(-LANES // max(1, workers)) * WINDOW * 3 // 2
 
 
-def _report(failures: Sequence[Failure], reported: dict[int, str], consequence: str) -> None:
+def _report(failures: Sequence[Failure], reported: dict[int, str], consequence: str, strict: bool) -> None:
     for row, reason in failures:
+        if strict:
+            raise InputError(f"{reason}; refused, because --strict was asked for")
         if row not in reported:
             reported[row] = reason
             LOGGER.warning("%s; the image %s", reason, consequence)
 
 
-def _check(table: AnnotationTable, config: TrainConfig) -> None:
+def _report_total(reported: dict[int, str], num_images: int, consequence: str) -> None:
+    if reported:
+        LOGGER.warning("unreadable so far: %d of %d images (%s)", len(reported), num_images, consequence)
+
+
+def _check(table: AnnotationTable, config: TrainConfig, multiple: int) -> None:
     if not table.is_labelled:
         raise InputError("the training split has no annotations; there is nothing to learn from")
     if len(table) == 0:
@@ -356,4 +400,13 @@ def _check(table: AnnotationTable, config: TrainConfig) -> None:
         raise InputError(
             f"augment: mixup {config.augment.mixup:g} and cutmix {config.augment.cutmix:g} exclude each other, so "
             "together they must be at most 1"
+        )
+    if config.image_size % multiple:
+        raise InputError(f"image_size: must be a multiple of {multiple} for this model, found {config.image_size}")
+    mixes = config.augment.mosaic > 0 or config.augment.mixup > 0 or config.augment.cutmix > 0
+    if mixes and config.augment.close_mosaic >= config.epochs:
+        LOGGER.warning(
+            "augment.close_mosaic %d is not less than epochs %d, so mosaic, mixup and cutmix never happen",
+            config.augment.close_mosaic,
+            config.epochs,
         )

@@ -72,7 +72,8 @@ def generate_shapes(
     A box is the extent of the visible pixels of the object; of every object at least 30 % of the pixels are visible.
 
     Args:
-        root: the folder to make; it must not exist. It appears when it is complete.
+        root: the folder to make; it must not exist. It appears when it is complete. If another process has made it
+            meanwhile, that one stays.
         num_train: number of training images.
         num_val: number of validation images.
         num_test: number of test images.
@@ -90,9 +91,17 @@ def generate_shapes(
         for split, num_images in (("train", num_train), ("val", num_val), ("test", num_test)):
             _generate_split(building, split, num_images, image_size, seed)
         building.chmod(0o755)
-        building.rename(root)
+        _take_place(building, root)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _take_place(building: Path, root: Path) -> None:
+    try:
+        building.rename(root)
+    except OSError:
+        if not root.is_dir():  # if it is there now, another process was faster, with the same content
+            raise
 
 
 def draw_scene(image_size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +11,7 @@ import torch
 from tqdm import tqdm
 
 from detect.data.annotations import AnnotationTable
-from detect.data.letterbox import STRIDE
-from detect.data.loading import build_evaluation_loader
+from detect.data.loading import EvaluationLoader
 from detect.errors import InputError
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
 from detect.evaluation.predict import (
@@ -25,7 +23,7 @@ from detect.evaluation.predict import (
 )
 from detect.models.detector import DetectionModel
 from detect.runtime.precision import Precision
-from detect.structures import Batch, Detections
+from detect.structures import Detections
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,9 @@ class Evaluation:
         found: all detections.
         table: the split.
         settings: score threshold and non-maximum suppression that were used.
-        speed_ms: milliseconds per image, ``preprocess`` (waiting for the loader), ``network`` (with decoding) and
-            ``postprocess`` (non-maximum suppression and the way back to image pixels).
+        speed_ms: milliseconds per image, ``preprocess`` (reading, scaling and padding in one process; several share the
+            work), ``network`` (with decoding) and ``postprocess`` (non-maximum suppression and the way back to image
+            pixels).
     """
 
     metrics: CocoMetrics | None
@@ -70,6 +69,7 @@ def evaluate(
     settings: PredictSettings = COCO_SETTINGS,
     engine: Engine = "pycocotools",
     names: tuple[str, ...] | None = None,
+    strict: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """Detect the objects in all images of a split, and measure how well if it is labelled.
@@ -85,20 +85,23 @@ def evaluate(
         settings: score threshold and non-maximum suppression.
         engine: what computes the COCO metrics.
         names: the model's class names, if they may be in another order than the table's.
+        strict: refuse an image that cannot be read. Otherwise its objects count as missed.
         progress: show a progress bar.
 
     Raises:
-        InputError: ``names`` are not the table's names, or a size or count is outside its range.
+        InputError: ``names`` are not the table's names, a size or count is outside its range, or an image cannot be
+            read and ``strict`` is set.
     """
-    _check_ranges(image_size, batch_size, workers)
+    _check_ranges(image_size, model.max_reduction, batch_size, workers)
     model_names = names or table.names
     label_of = match_classes(model_names, table.names)
-    loader = build_evaluation_loader(table, image_size, batch_size, workers)
+    loader = EvaluationLoader(table, image_size, batch_size, workers, multiple=model.max_reduction, strict=strict)
     clock = _Clock(device)
     found: dict[int, Detections] = {}
     with evaluation_mode(model), torch.inference_mode():
         bar = tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True)
-        for batch in clock.waiting(bar):
+        for batch in bar:
+            clock.start(batch.preprocess_seconds)
             predictions = run_network(model, batch.images, device, precision)
             clock.lap("network")
             detections = postprocess(predictions, batch.letterboxes, settings, model_names)
@@ -137,9 +140,9 @@ def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> 
     return np.array([data_names.index(name) for name in model_names])
 
 
-def _check_ranges(image_size: int, batch_size: int, workers: int) -> None:
-    if image_size < STRIDE or image_size % STRIDE:
-        raise InputError(f"image size: must be a multiple of {STRIDE}, found {image_size}")
+def _check_ranges(image_size: int, multiple: int, batch_size: int, workers: int) -> None:
+    if image_size < multiple or image_size % multiple:
+        raise InputError(f"image size: must be a multiple of {multiple}, found {image_size}")
     if batch_size < 1:
         raise InputError(f"batch size: must be at least 1, found {batch_size}")
     if workers < 0:
@@ -153,7 +156,7 @@ def _some(names: list[str]) -> str:
 
 @dataclass
 class _Clock:
-    """Splits the time of a loop into its parts."""
+    """Adds up the parts of the batches' time."""
 
     device: torch.device
     seconds: dict[str, float] = field(
@@ -161,15 +164,13 @@ class _Clock:
     )
     last: float = field(default_factory=time.perf_counter)
 
-    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches; the time until each of them comes is ``preprocess``."""
+    def start(self, preprocess_seconds: float) -> None:
+        """A batch is here; making it took so long, perhaps in another process while this one was busy."""
+        self.seconds["preprocess"] += preprocess_seconds
         self.last = time.perf_counter()
-        for batch in batches:
-            self.lap("preprocess")
-            yield batch
 
     def lap(self, part: str) -> None:
-        """Everything since the last call belongs to ``part``."""
+        """Everything since the last call, of this or ``start``, belongs to ``part``."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()

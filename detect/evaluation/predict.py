@@ -18,7 +18,7 @@ from detect.data.letterbox import unletterbox
 from detect.errors import InputError
 from detect.models.detector import DetectionModel
 from detect.runtime.precision import Precision, autocast
-from detect.structures import Batch, Detections, Letterbox
+from detect.structures import Detections, Letterbox
 
 
 @dataclass(frozen=True)
@@ -73,31 +73,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def predict_batch(
-    model: DetectionModel,
-    batch: Batch,
-    settings: PredictSettings,
-    device: torch.device,
-    precision: Precision = "fp32",
-    *,
-    names: tuple[str, ...],
-) -> list[Detections]:
-    """Detect the objects of a batch.
-
-    Args:
-        model: in evaluation mode, on ``device``.
-        batch: with ``letterboxes`` filled.
-        settings: score threshold and non-maximum suppression.
-        device: where to compute.
-        precision: number format of the network; decoding is always float32.
-        names: the K class names.
-
-    Returns:
-        B records in original-image pixels.
-    """
-    return postprocess(run_network(model, batch.images, device, precision), batch.letterboxes, settings, names)
 
 
 @torch.inference_mode()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
-from detect.data.images import read_image
+from detect.data.images import from_pil, read_image
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.predict import PredictSettings, postprocess, run_network
@@ -17,9 +18,6 @@ from detect.models.checkpoint import load_checkpoint
 from detect.runtime.device import select_device
 from detect.runtime.precision import Precision
 from detect.structures import Detections, Letterbox
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MAX_IMAGE_SIZE = 16384
 """Largest long side of the network input in pixels, against a slip of the keyboard."""
@@ -61,6 +59,7 @@ class Detector:
         classes: Sequence[str | int] | None = ...,
         image_size: int | None = ...,
         batch_size: int = ...,
+        class_agnostic: bool = ...,
     ) -> Detections: ...
 
     @overload
@@ -74,6 +73,7 @@ class Detector:
         classes: Sequence[str | int] | None = ...,
         image_size: int | None = ...,
         batch_size: int = ...,
+        class_agnostic: bool = ...,
     ) -> list[Detections]: ...
 
     def predict(
@@ -86,6 +86,7 @@ class Detector:
         classes: Sequence[str | int] | None = None,
         image_size: int | None = None,
         batch_size: int = 1,
+        class_agnostic: bool = False,
     ) -> Detections | list[Detections]:
         """Find the objects in one image or in several.
 
@@ -99,6 +100,7 @@ class Detector:
             image_size: long side of the network input in pixels; None is the one of the training.
             batch_size: images that go through the network together, at most. Only images of one shape after scaling do,
                 so that what is found in an image does not depend on the others.
+            class_agnostic: boxes of different classes count as doubles of each other too.
 
         Returns:
             ``Detections`` in original-image pixels for one image, a list of them for a list.
@@ -106,7 +108,9 @@ class Detector:
         Raises:
             InputError: an image cannot be read, or a value is outside its range.
         """
-        settings = PredictSettings(conf, iou, max_det, classes=self.class_indices(classes))
+        settings = PredictSettings(
+            conf, iou, max_det, class_agnostic=class_agnostic, classes=self.class_indices(classes)
+        )
         size = self._checked_size(image_size)
         if batch_size < 1:
             raise InputError(f"batch size: must be at least 1, found {batch_size}")
@@ -172,10 +176,8 @@ def _as_image(source: Any) -> np.ndarray:
     """The image of one source, (H, W, 3) uint8 RGB."""
     if isinstance(source, (str, Path)):
         return read_image(Path(source))
-    if hasattr(source, "getexif"):  # a PIL image; PIL itself is not needed to look at it
-        from PIL import ImageOps
-
-        return np.asarray(ImageOps.exif_transpose(source).convert("RGB"))
+    if isinstance(source, Image):
+        return from_pil(source, "source")
     if not isinstance(source, np.ndarray):
         raise InputError(f"source: must be a path, an array or a PIL image, found {type(source).__name__}")
     if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:

@@ -13,6 +13,7 @@ import numpy as np
 
 from detect.data.images import write_image
 from detect.inference.drawing import draw_detections
+from detect.inference.ownership import OutputFolder
 from detect.runtime.files import write_json, write_text
 from detect.structures import Detections
 
@@ -40,12 +41,16 @@ class PredictionWriter:
         folder: where to; made when the first file is written.
         paths: all images of the run. Files are called after their paths below the folder that they have in common.
         options: what is written.
+
+    Raises:
+        InputError: something would be replaced that is not from an earlier run, an image of ``paths`` for example.
     """
 
     def __init__(self, folder: Path, paths: Sequence[Path], options: OutputOptions) -> None:
-        self._folder = folder
+        self._folder = OutputFolder(folder)
         self._options = options
         self._names = output_names(paths)
+        self._folder.check(self._places(), paths)
         self._entries: list[dict[str, Any]] = []
 
     def add(self, path: Path, image_rgb: np.ndarray, detections: Detections) -> Path:
@@ -60,10 +65,10 @@ class PredictionWriter:
             The drawn image's file.
         """
         name = self._names[path]
-        drawn = self._folder / f"{name}.jpg"
+        drawn = self._folder.claim(f"{name}.jpg")
         write_image(drawn, draw_detections(image_rgb, detections))
         if self._options.txt:
-            write_text(self._folder / "labels" / f"{name}.txt", to_txt(detections))
+            write_text(self._folder.claim("labels/") / f"{name}.txt", to_txt(detections))
         if self._options.crops:
             self._write_crops(name, image_rgb, detections)
         if self._options.json:
@@ -72,22 +77,28 @@ class PredictionWriter:
 
     def finish(self) -> list[str]:
         """Write what belongs to all images, and say in one line each where things are."""
-        places = [f"drawn images: {self._folder}"]
+        places = [f"drawn images: {self._folder.path}"]
         if self._options.json:
-            write_json(self._folder / "predictions.json", self._entries)
-            places.append(f"all detections: {self._folder / 'predictions.json'}")
+            write_json(self._folder.claim("predictions.json"), self._entries)
+            places.append(f"all detections: {self._folder.path / 'predictions.json'}")
         if self._options.txt:
-            places.append(f"text files: {self._folder / 'labels'}")
+            places.append(f"text files: {self._folder.path / 'labels'}")
         if self._options.crops:
-            places.append(f"crops: {self._folder / 'crops'}")
+            places.append(f"crops: {self._folder.path / 'crops'}")
         return places
+
+    def _places(self) -> list[str]:
+        """What the run will write below the folder, in the order of writing."""
+        places = [f"{name}.jpg" for name in self._names.values()]
+        wanted = {"labels/": self._options.txt, "crops/": self._options.crops, "predictions.json": self._options.json}
+        return places + [place for place, is_wanted in wanted.items() if is_wanted]
 
     def _write_crops(self, name: str, image_rgb: np.ndarray, detections: Detections) -> None:
         for number, (box, class_name) in enumerate(zip(detections.boxes_xyxy_px, detections.class_names, strict=True)):
             left, top = np.floor(box[:2]).astype(int)
             right, bottom = np.ceil(box[2:]).astype(int)
             crop = image_rgb[top:bottom, left:right]
-            write_image(self._folder / "crops" / file_name(class_name) / f"{name}-{number}.jpg", crop)
+            write_image(self._folder.claim("crops/") / file_name(class_name) / f"{name}-{number}.jpg", crop)
 
 
 def output_names(paths: Sequence[Path]) -> dict[Path, str]:

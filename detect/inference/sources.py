@@ -7,11 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import InputError
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jpe", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Files of a folder that are taken for images, by their suffix in lower case. A file that is named itself may have
-any."""
 
 
 def expand_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:

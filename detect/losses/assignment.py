@@ -46,8 +46,7 @@ def match_anchors(
     """Match targets to the anchors of one level.
 
     A target matches an anchor when neither side differs by ``max_ratio`` or more. It is learnt by the cell that holds
-    its
-    centre, and by the nearer neighbour to the left or right and above or below, where there is one.
+    its centre, and by the nearer neighbour to the left or right and above or below, where there is one.
 
     Args:
         targets: M boxes, xyxy in network-input pixels.

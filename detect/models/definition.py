@@ -138,8 +138,7 @@ def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
 
     Args:
         content: keys ``name``, ``scale`` (a mapping, or a key of ``scales``), ``scales``, ``defaults``, ``norm``, the
-            sections,
-            and ``variants`` (not looked at here).
+            sections, and ``variants`` (not looked at here).
         source: the file, for messages.
 
     Raises:

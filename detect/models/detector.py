@@ -14,8 +14,7 @@ class DetectionModel(nn.Module):
     """Images to raw predictions; ``decode`` makes boxes of those.
 
     The loss (``detect.losses``) and the post-processing (``detect.boxes.nms``) are apart: all three share only the
-    head's
-    anchors and reductions.
+    head's anchors and reductions.
 
     Args:
         definition: the model.
@@ -68,7 +67,5 @@ class DetectionModel(nn.Module):
         return self.graph(images)
 
     def decode(self, raw: list[Tensor]) -> Tensor:
-        """Raw predictions to (B, P, 5 + K): centre x, centre y, width, height in input pixels, objectness, class
-        probabilities.
-        """
+        """Raw predictions to boxes and probabilities, see ``AnchorDetect.decode``."""
         return self.head.decode(raw)

@@ -86,9 +86,7 @@ class Graph(nn.Module):
         self.shapes[row.name] = shape
 
     def _plan_pieces(self) -> frozenset[str]:
-        """The rows whose output goes out in pieces: they can, there is something to gain, and all who use it accept
-        them.
-        """
+        """The rows whose output goes out in pieces: they can, it gains something, and all who use it accept pieces."""
         layers = {row.name: self.layer(row.name) for row in self.definition.rows}
         plan: set[str] = set()
         for row in self.definition.rows:

@@ -1,7 +1,7 @@
 """Detection heads: from the neck's maps to raw predictions, and from those to boxes.
 
-Letters: B batch, A anchors per cell, H W cells, K classes, L levels, P predictions of an image (sum of A*H*W over
-    levels).
+Letters: B batch, A anchors per cell, H W cells, K classes, L levels, P predictions of an image (A*H*W summed over
+the levels).
 """
 
 from __future__ import annotations
@@ -67,8 +67,13 @@ class AnchorDetect(Block):
         return raw
 
     def decode(self, raw: list[Tensor]) -> Tensor:
-        """Raw predictions to (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, then
-        probabilities.
+        """Raw predictions to boxes and probabilities.
+
+        Args:
+            raw: what ``forward`` gave.
+
+        Returns:
+            (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, objectness, K class probabilities.
         """
         levels = []
         for y, anchors, reduction in zip(raw, self.anchors_px, self.reductions, strict=True):

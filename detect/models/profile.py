@@ -165,7 +165,7 @@ def _profile_rows(model: DetectionModel, image: Tensor) -> tuple[RowProfile, ...
 
 
 def _observable(layer: nn.Module) -> list[nn.Module]:
-    """Its innermost modules, less the convolutions of ``Conv``: those may run as others, and the norm sees their output."""
+    """Its innermost modules, less the convolutions of ``Conv``: others may run for them; the norm sees the output."""
     behind_norms = {id(m.conv) for m in layer.modules() if isinstance(m, Conv)}
     return [m for m in layer.modules() if not list(m.children()) and id(m) not in behind_norms]
 

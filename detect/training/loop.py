@@ -89,7 +89,11 @@ def train(settings: RunSettings) -> dict[str, float]:
     resumed = _load_resumed(out / "last.pt", material) if settings.resume else None
     model = resumed.model if resumed else prepare_model(settings.model, settings.weights, material, recipe)
     freeze(model, recipe.freeze)
-    loader = TrainingLoader(material.train, recipe, cache_folder=out)
+    if recipe.image_size % model.max_reduction:
+        raise InputError(f"image_size: {recipe.image_size} must be a multiple of {model.max_reduction} for this model")
+    loader = TrainingLoader(
+        material.train, recipe, cache_folder=out, multiple=model.max_reduction, strict=settings.strict
+    )
     trainee = _prepare_trainee(model, recipe, len(loader), settings.device)
     first_epoch, best = _restore(resumed, trainee)
     plain = _plain(settings, trainee)
@@ -115,7 +119,7 @@ def train(settings: RunSettings) -> dict[str, float]:
             values = {f"loss/{name}": value for name, value in losses.items()}
             values |= {f"rate/{group['name']}": group["lr"] for group in trainee.optimizer.param_groups}
             values["time/epoch_s"] = time.monotonic() - start
-            found = _validate(trainee, material, recipe, epoch)
+            found = _validate(trainee, material, settings, epoch)
             if found is not None:
                 values |= {f"val/{name}": value for name, value in _metrics(found).items()}
                 record_predictions(recorder, out, found, epoch)
@@ -167,8 +171,9 @@ def _restore(resumed: Checkpoint | None, trainee: Trainee) -> tuple[int, BestMet
     return epoch, best
 
 
-def _validate(trainee: Trainee, material: Material, recipe: TrainConfig, epoch: int) -> Evaluation | None:
+def _validate(trainee: Trainee, material: Material, settings: RunSettings, epoch: int) -> Evaluation | None:
     """Evaluate the averaged weights, if it is this epoch's turn."""
+    recipe = settings.recipe
     last = epoch + 1 == recipe.epochs
     if not last and (epoch + 1) % recipe.evaluation.every:
         return None
@@ -180,6 +185,7 @@ def _validate(trainee: Trainee, material: Material, recipe: TrainConfig, epoch: 
         workers=recipe.workers,
         device=trainee.device,
         precision=trainee.precision,
+        strict=settings.strict,
     )
 
 

@@ -1,5 +1,6 @@
-"""Optimiser and learning-rate schedule: the rates are a pure function of the update's number, so resuming changes
-nothing.
+"""Optimiser and learning-rate schedule.
+
+The rates are a pure function of the update's number, so resuming changes nothing.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from detect.data.images import read_image, write_image
+from detect.data.images import ImageError, read_image, write_image
 from detect.evaluation.engine import Evaluation
 from detect.inference.drawing import draw_detections
 from detect.structures import Batch, Detections
@@ -49,10 +50,14 @@ def record_predictions(recorder: Recorder, folder: Path, found: Evaluation, epoc
         found: an evaluation of the validation split.
         epoch: counted from 0.
     """
-    tiles = [
-        draw_detections(read_image(found.table.path(row)), _detections(found, row))
-        for row in range(min(MAX_TILES, len(found.table)))
-    ]
+    tiles: list[np.ndarray] = []
+    for row in range(len(found.table)):
+        with suppress(ImageError):  # the evaluation has told about it
+            tiles.append(draw_detections(read_image(found.table.path(row)), _detections(found, row)))
+        if len(tiles) == MAX_TILES:
+            break
+    if not tiles:
+        return
     picture = tile_images(tiles)
     write_image(folder / "val_predictions.jpg", picture)
     recorder.picture("val/predictions", picture, epoch + 1)

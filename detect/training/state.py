@@ -26,8 +26,7 @@ def training_state(
     epoch: int,
     best: dict[str, dict[str, float]],
 ) -> dict[str, Any]:
-    """Everything that the next epoch depends on. Samples and rates are functions of (seed, epoch), so they are not
-    in it.
+    """Everything that the next epoch depends on, less what is a function of (seed, epoch): samples and rates.
 
     Args:
         model: the learning model.

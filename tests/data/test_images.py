@@ -14,7 +14,7 @@ from detect.data.images import (
     MAX_PIXELS,
     ImageError,
     decode_image,
-    inspect_image,
+    from_pil,
     read_header,
     read_image,
     write_image,
@@ -73,7 +73,7 @@ def test_orientation_is_applied_in_every_format_that_has_one(tmp_path: Path, suf
     shape_hw = (32, 24) if orientation >= 5 else (24, 32)
     assert image.shape == (*shape_hw, 3)
     assert _corners(image) == _SHOWN[orientation]
-    assert inspect_image(path) == shape_hw
+    assert read_header(path).size_hw == shape_hw
     assert read_header(path).orientation == orientation
 
 
@@ -81,7 +81,7 @@ def test_orientation_is_applied_in_every_format_that_has_one(tmp_path: Path, suf
 def test_an_orientation_that_does_not_exist_is_none(tmp_path: Path, orientation: int) -> None:
     path = _save(tmp_path / "image.jpg", Image.fromarray(_QUARTERS), orientation)
     assert read_image(path).shape == (24, 32, 3)
-    assert inspect_image(path) == (24, 32)
+    assert read_header(path).size_hw == (24, 32)
 
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
@@ -102,7 +102,7 @@ def test_lossless_formats_give_the_same_pixels(tmp_path: Path, suffix: str) -> N
     image = Image.fromarray(_QUARTERS)
     image.save(tmp_path / f"image{suffix}")
     assert np.array_equal(read_image(tmp_path / f"image{suffix}"), _QUARTERS)
-    assert inspect_image(tmp_path / f"image{suffix}") == (24, 32)
+    assert read_header(tmp_path / f"image{suffix}").size_hw == (24, 32)
 
 
 def test_grey_one_bit_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
@@ -118,13 +118,13 @@ def test_grey_one_bit_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
     Image.fromarray(alpha).save(tmp_path / "alpha.png")
     assert np.array_equal(read_image(tmp_path / "alpha.png"), _QUARTERS)
     for path in tmp_path.iterdir():
-        assert read_image(path).shape == (*inspect_image(path), 3)
+        assert read_image(path).shape == (*read_header(path).size_hw, 3)
 
 
 def test_cmyk_jpeg_has_the_right_colours(tmp_path: Path) -> None:
     Image.fromarray(_QUARTERS).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     assert _corners(read_image(tmp_path / "cmyk.jpg")) == "RGBW"
-    assert inspect_image(tmp_path / "cmyk.jpg") == (24, 32)
+    assert read_header(tmp_path / "cmyk.jpg").size_hw == (24, 32)
 
 
 def test_sixteen_bits_keep_the_high_byte(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
 def test_jpeg_with_data_behind_its_end(tmp_path: Path) -> None:
     whole = cv2.imencode(".jpg", _QUARTERS)[1].tobytes()
     (tmp_path / "trailer.jpg").write_bytes(whole + bytes(10_000))
-    assert inspect_image(tmp_path / "trailer.jpg") == (24, 32)
+    assert read_header(tmp_path / "trailer.jpg").size_hw == (24, 32)
     assert read_image(tmp_path / "trailer.jpg").shape == (24, 32, 3)
 
 
@@ -162,7 +162,7 @@ def test_header_longer_than_what_is_read_at_first(tmp_path: Path) -> None:
     whole = cv2.imencode(".jpg", _QUARTERS[..., ::-1])[1].tobytes()
     comment = b"\xff\xfe" + struct.pack(">H", 65_535) + bytes(65_533)
     (tmp_path / "long.jpg").write_bytes(whole[:2] + 3 * comment + whole[2:])
-    assert inspect_image(tmp_path / "long.jpg") == (24, 32)
+    assert read_header(tmp_path / "long.jpg").size_hw == (24, 32)
     assert _corners(read_image(tmp_path / "long.jpg")) == "RGBW"
 
 
@@ -172,7 +172,7 @@ def test_truncated_files_are_errors(tmp_path: Path, suffix: str, share: float) -
     noise = np.random.default_rng(0).integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
     data = cv2.imencode(suffix, noise)[1].tobytes()
     (tmp_path / f"cut{suffix}").write_bytes(data[: int(share * len(data))])
-    for reader in (read_image, inspect_image):
+    for reader in (read_image, read_header):
         with pytest.raises(
             ImageError, match=rf"cut\{suffix}: (is empty|is truncated|is not an image|cannot be decoded)"
         ):
@@ -184,7 +184,7 @@ def test_a_thumbnail_does_not_hide_a_truncated_jpeg(tmp_path: Path) -> None:
     whole = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
     app1 = b"\xff\xe1" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail
     (tmp_path / "cut.jpg").write_bytes((whole[:2] + app1 + whole[2:])[:-500])
-    for reader in (read_image, inspect_image):
+    for reader in (read_image, read_header):
         with pytest.raises(ImageError, match="is truncated"):
             reader(tmp_path / "cut.jpg")
 
@@ -203,7 +203,7 @@ def test_pixel_limit_is_checked_before_decoding(tmp_path: Path) -> None:
     bitmap[18:26] = struct.pack("<ii", 50_000, 50_000)
     (tmp_path / "bomb.bmp").write_bytes(bitmap)
     for path in sorted(tmp_path.iterdir()):
-        for reader in (read_image, inspect_image):
+        for reader in (read_image, read_header):
             with pytest.raises(ImageError, match=rf"{path.name}: has .* pixels.* allowed"):
                 reader(path)
 
@@ -221,7 +221,7 @@ def test_thirty_two_bits_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    for reader in (read_image, inspect_image):
+    for reader in (read_image, read_header):
         with pytest.raises(ImageError, match=r"nowhere.jpg: no such file"):
             reader(tmp_path / "nowhere.jpg")
         with pytest.raises(ImageError, match="is not a file"):
@@ -253,6 +253,54 @@ def test_formats_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"image.*: images cannot be written with the suffix .*; use .jpg or .png"):
         write_image(tmp_path / name, _QUARTERS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_images_too_wide_to_be_written(tmp_path: Path, suffix: str) -> None:
+    wide = np.zeros((2, 65_600, 3), np.uint8)  # JPEG as OpenCV writes it ends at 65,500, WebP at 16,383
+    message = rf"image{suffix}: 65600 x 2 pixels cannot be written as {suffix}; use .png, or a smaller image"
+    with pytest.raises(InputError, match=message):
+        write_image(tmp_path / f"image{suffix}", wide)
+    assert not list(tmp_path.iterdir())
+    write_image(tmp_path / "image.png", wide)
+    assert read_header(tmp_path / "image.png").size_hw == (2, 65_600)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_pil_images_become_rgb(mode: str) -> None:
+    image = Image.fromarray(_QUARTERS).quantize(4) if mode == "P" else Image.fromarray(_QUARTERS).convert(mode)
+    pixels = from_pil(image)
+    assert (pixels.shape, pixels.dtype) == ((24, 32, 3), np.uint8)
+    if mode not in ("1", "L", "LA"):
+        assert _corners(pixels) == "RGBW"
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.tif", "turned.png", "deep.png", "deep.tif", "palette.png"])
+def test_pil_images_are_what_their_files_are(tmp_path: Path, name: str) -> None:
+    if name.startswith("turned"):
+        _save(tmp_path / name, Image.fromarray(_QUARTERS), orientation=6)
+    elif name.startswith("deep"):
+        Image.fromarray(np.array([[0x0000, 0x00FF, 0x0100, 0x80FF, 0xFFFF]], np.uint16)).save(tmp_path / name)
+    else:
+        Image.fromarray(_QUARTERS).quantize(4).save(tmp_path / name, transparency=bytes([0, 128, 255, 9]))
+    with Image.open(tmp_path / name) as image:
+        before = dict(image.info)
+        for _ in range(2):  # the caller may use it again
+            np.testing.assert_allclose(from_pil(image).astype(int), read_image(tmp_path / name), atol=2)
+        if name == "palette.png":
+            assert image.info["transparency"] == before["transparency"]
+
+
+def test_pil_images_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"PIL image: has no pixels \(0 x 5\)"):
+        from_pil(Image.new("RGB", (0, 5)))
+    with pytest.raises(ImageError, match="here: has 32 bits a channel"):
+        from_pil(Image.fromarray(np.ones((4, 4), np.float32)), "here")
+    noise = np.random.default_rng(0).integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
+    data = cv2.imencode(".png", noise)[1].tobytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(ImageError, match=r"cut: cannot be decoded: "):
+        from_pil(image, "cut")
 
 
 # Expected (height, width), or the start of the error's reason.
@@ -293,9 +341,9 @@ def test_hostile_files(real_data: Path) -> None:
         if isinstance(expected, tuple):
             image = read_image(files[name])
             assert (image.shape, image.dtype) == ((*expected, 3), np.uint8), name
-            assert inspect_image(files[name]) == expected, name
+            assert read_header(files[name]).size_hw == expected, name
             continue
-        for reader in (read_image, inspect_image):
+        for reader in (read_image, read_header):
             with pytest.raises(ImageError, match=f"{name}: {expected}") as caught:
                 reader(files[name])
             assert "\n" not in str(caught.value)
@@ -322,4 +370,4 @@ def test_mutated_files_give_an_image_or_an_image_error(real_data: Path, tmp_path
         except ImageError:
             continue
         assert image.dtype == np.uint8
-        assert image.shape == (*inspect_image(tmp_path / "mutated"), 3)
+        assert image.shape == (*read_header(tmp_path / "mutated").size_hw, 3)

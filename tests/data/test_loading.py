@@ -12,9 +12,9 @@ import torch
 
 from detect.config.schema import AlbumentationConfig, AugmentConfig, TrainConfig
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
-from detect.data.images import inspect_image, write_image
+from detect.data.images import read_header, write_image
 from detect.data.letterbox import PAD_VALUE, unletterbox
-from detect.data.loading import TrainingLoader, build_evaluation_loader
+from detect.data.loading import EvaluationLoader, TrainingLoader
 from detect.errors import InputError
 from detect.structures import Batch
 
@@ -187,7 +187,7 @@ def test_cache_changes_nothing(table: AnnotationTable, cache: str, tmp_path: Pat
 def test_plain_training_sees_what_evaluation_sees(table: AnnotationTable) -> None:
     """Without augmentation, an image is in the top left corner and its boxes are those of the evaluation loader."""
     seen = {}
-    for batch in build_evaluation_loader(table, S, 1, workers=0):
+    for batch in EvaluationLoader(table, S, 1, workers=0):
         seen[int(batch.rows[0])] = batch
     for batch in TrainingLoader(table, recipe(PLAIN)).epoch(0):
         for index, row in enumerate(batch.rows.tolist()):
@@ -237,6 +237,24 @@ def test_epochs_without_mosaics_need_only_a_rectangle(tmp_path: Path) -> None:
     assert [next(loader.epoch(number)).images.shape[1:3] for number in (0, 1)] == [(128, 128), (96, 128)]
     turning = TrainingLoader(table, recipe(AugmentConfig(mosaic=0, rotate90=0.5), image_size=128))
     assert next(turning.epoch(0)).images.shape[1:3] == (128, 128)  # a quarter turn needs the square
+    # In multiples of 64, 72 x 128 needs 128 x 128; of 8, nothing is added.
+    coarse, fine = (TrainingLoader(table, recipe(PLAIN, image_size=128), multiple=multiple) for multiple in (64, 8))
+    assert [next(loader.epoch(0)).images.shape[1:3] for loader in (coarse, fine)] == [(128, 128), (72, 128)]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape_hw"),
+    [("RandomRotate90", (128, 128)), ("Transpose", (128, 128)), ("D4", (128, 128)), ("GaussNoise", (96, 128))],
+)
+def test_geometric_transforms_of_the_library_get_squares(name: str, shape_hw: tuple[int, int], tmp_path: Path) -> None:
+    """They may exchange height and width, by chance; colour may have the rectangle."""
+    table = dataclasses.replace(table_of(tmp_path, 8), sizes_hw=np.full((8, 2), (90, 160), dtype=np.int32))
+    for row in range(8):
+        write_image(table.path(row), np.zeros((90, 160, 3), dtype=np.uint8))
+    augment = dataclasses.replace(PLAIN, albumentations=(AlbumentationConfig("Blur"), AlbumentationConfig(name, 0.5)))
+    loader = TrainingLoader(table, recipe(augment, image_size=128))
+    for epoch in range(2):
+        assert [batch.images.shape[1:3] for batch in loader.epoch(epoch)] == [shape_hw]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -252,10 +270,34 @@ def test_damaged_image_is_grey_and_reported_once(
             index = batch.rows.tolist().index(3)
             assert (batch.images[index] == PAD_VALUE).all()
             assert index not in batch.targets.image_index
-    assert len(caplog.messages) == 1
-    assert "0-3.png" in caplog.messages[0]
-    assert "is replaced by grey" in caplog.messages[0]
+    first, *totals = caplog.messages
+    assert "0-3.png" in first
+    assert "is replaced by grey" in first
+    assert totals == ["unreadable so far: 1 of 8 images (grey in training)"] * 2
     assert list(loader.unreadable) == [3]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_strict_refuses_damaged_images(workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = table_of(tmp_path, 8)
+    assert len(list(TrainingLoader(table, recipe(workers=workers), strict=True).epoch(0))) == 1
+    assert len(list(EvaluationLoader(table, S, 8, workers, strict=True))) > 0
+    table.path(3).write_bytes(table.path(3).read_bytes()[:60])
+    with pytest.raises(InputError, match=r"0-3\.png: is truncated .*; refused, because --strict was asked for"):
+        list(TrainingLoader(table, recipe(workers=workers), strict=True).epoch(0))
+    with pytest.raises(InputError, match=r"0-3\.png: is truncated .*; refused, because --strict was asked for"):
+        list(EvaluationLoader(table, S, 8, workers, strict=True))
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("close_mosaic", "mosaic", "warns"), [(2, 1, False), (3, 1, True), (4, 0, False)])
+def test_mosaics_that_never_happen(
+    close_mosaic: int, mosaic: float, warns: bool, table: AnnotationTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "detect"):
+        TrainingLoader(table, recipe(dataclasses.replace(PLAIN, mosaic=mosaic, close_mosaic=close_mosaic), epochs=3))
+    expected = "augment.close_mosaic 3 is not less than epochs 3, so mosaic, mixup and cutmix never happen"
+    assert caplog.messages == [expected] * warns
 
 
 def test_damaged_image_in_a_mosaic(tmp_path: Path) -> None:
@@ -275,6 +317,8 @@ def test_mistakes(table: AnnotationTable) -> None:
         TrainingLoader(dataclasses.replace(table, is_labelled=False), recipe())
     with pytest.raises(InputError, match=r"mixup 0\.7 and cutmix 0\.5 exclude each other"):
         TrainingLoader(table, recipe(AugmentConfig(mixup=0.7, cutmix=0.5)))
+    with pytest.raises(InputError, match="image_size: must be a multiple of 128 for this model, found 64"):
+        TrainingLoader(table, recipe(), multiple=128)
     with pytest.raises(InputError, match="did you mean 'Blur'"):
         TrainingLoader(table, recipe(AugmentConfig(albumentations=(AlbumentationConfig("Blurr"),)), workers=2))
 
@@ -307,7 +351,7 @@ def test_forkserver_workers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_sees_each_image_once(table: AnnotationTable, workers: int) -> None:
-    loader = build_evaluation_loader(table, S, 16, workers)
+    loader = EvaluationLoader(table, S, 16, workers)
     batches = list(loader)
     # Padded to multiples of 32 there are three shapes, of 6, 29 and 5 images; a batch has one shape.
     assert [len(batch.rows) for batch in batches] == [6, 16, 13, 5]
@@ -320,7 +364,7 @@ def test_evaluation_sees_each_image_once(table: AnnotationTable, workers: int) -
 
 
 def test_evaluation_boxes_come_back(table: AnnotationTable) -> None:
-    for batch in build_evaluation_loader(table, S, 7, workers=0):
+    for batch in EvaluationLoader(table, S, 7, workers=0):
         for index, (row, placement) in enumerate(zip(batch.rows.tolist(), batch.letterboxes, strict=True)):
             here = batch.targets.image_index == index
             back = unletterbox(batch.targets.boxes_xyxy_px[here].numpy(), placement)
@@ -330,15 +374,23 @@ def test_evaluation_boxes_come_back(table: AnnotationTable) -> None:
 
 def test_evaluation_pads_little(table: AnnotationTable) -> None:
     """Wide images come first, tall ones last, and neither is padded to a square."""
-    shapes = [batch.images.shape[1:3] for batch in build_evaluation_loader(table, 160, 8, workers=0)]
+    shapes = [batch.images.shape[1:3] for batch in EvaluationLoader(table, 160, 8, workers=0)]
     assert shapes[0][0] < shapes[0][1]
     assert shapes[-1][0] > shapes[-1][1]
+
+
+@pytest.mark.parametrize("multiple", [8, 64])
+def test_evaluation_pads_to_what_the_model_needs(table: AnnotationTable, multiple: int) -> None:
+    for batch in EvaluationLoader(table, 128, 8, workers=0, multiple=multiple):
+        sizes = np.array([np.array(at.image_hw) * at.scale_xy[::-1] for at in batch.letterboxes]).round().astype(int)
+        expected = -(-sizes.max(axis=0) // multiple) * multiple
+        assert batch.images.shape[1:3] == tuple(expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_padding_is_that_of_the_image_alone(table: AnnotationTable, workers: int) -> None:
     def shapes(batch_size: int) -> dict[int, tuple[int, ...]]:
-        batches = build_evaluation_loader(table, 160, batch_size, workers=workers)
+        batches = EvaluationLoader(table, 160, batch_size, workers=workers)
         return {row: tuple(batch.images.shape[1:3]) for batch in batches for row in batch.rows.tolist()}
 
     assert shapes(8) == shapes(1)
@@ -346,7 +398,7 @@ def test_evaluation_padding_is_that_of_the_image_alone(table: AnnotationTable, w
 
 
 def test_evaluation_measures_its_preparation(table: AnnotationTable) -> None:
-    for batch in build_evaluation_loader(table, S, 8, workers=1):
+    for batch in EvaluationLoader(table, S, 8, workers=1):
         assert 0 < batch.preprocess_seconds < 60
 
 
@@ -359,26 +411,28 @@ def test_evaluation_of_an_unlabelled_split(table: AnnotationTable) -> None:
         is_crowd=np.zeros(0, dtype=bool),
         is_labelled=False,
     )
-    assert [len(batch.targets) for batch in build_evaluation_loader(bare, S, 20, workers=0)] == [0, 0]
+    assert [len(batch.targets) for batch in EvaluationLoader(bare, S, 20, workers=0)] == [0] * 4
 
 
 def test_evaluation_of_nothing(table: AnnotationTable) -> None:
     nothing = dataclasses.replace(
         table, image_ids=np.zeros(0, dtype=np.int64), sizes_hw=np.zeros((0, 2), dtype=np.int32)
     )
-    assert list(build_evaluation_loader(nothing, S, 4, workers=0)) == []
+    assert list(EvaluationLoader(nothing, S, 4, workers=0)) == []
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_leaves_damaged_images_out(workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = table_of(tmp_path, 3)
     table.path(1).write_bytes(b"no image")
-    loader = build_evaluation_loader(table, S, 1, workers)
+    loader = EvaluationLoader(table, S, 1, workers)
     with caplog.at_level(logging.WARNING, "detect"):
         assert sorted(int(batch.rows[0]) for batch in loader) == [0, 2]
         assert len(list(loader)) == 2
-    assert len(caplog.messages) == 1
-    assert "0-1.png" in caplog.messages[0]
+    first, *totals = caplog.messages
+    assert "0-1.png" in first
+    assert "its objects count as missed" in first
+    assert totals == ["unreadable so far: 1 of 3 images (their objects count as missed)"] * 2
     assert list(loader.unreadable) == [1]
 
 
@@ -391,7 +445,7 @@ def test_real_images(real_data: Path) -> None:
         image_paths=encode_paths(paths),
         image_ids=np.arange(1, 33),
         has_own_ids=False,
-        sizes_hw=np.array([inspect_image(path) for path in paths], dtype=np.int32),
+        sizes_hw=np.array([read_header(path).size_hw for path in paths], dtype=np.int32),
         box_offsets=np.arange(33),
         boxes_xyxy_px=np.tile(np.array([[50, 50, 150, 150.0]]), (32, 1)),
         labels=np.zeros(32, dtype=np.int64),

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from detect.data import shapes
 from detect.data.shapes import MIN_SIZE_PX, OUTLINES, draw_scene, generate_shapes
 from detect.errors import InputError
 from detect.runtime.seeding import generator
@@ -115,6 +116,36 @@ def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists already; remove it to generate"):
         generate_shapes(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_two_first_uses_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process finishes the folder while this one works on it: theirs stays, and both can go on."""
+    generate_split = shapes._generate_split
+
+    def another_is_faster(building: Path, split: str, *rest: int) -> None:
+        generate_split(building, split, *rest)
+        if split == "test":
+            monkeypatch.undo()
+            _generate(tmp_path / "shapes", 0)
+            (tmp_path / "shapes" / "theirs").touch()
+
+    monkeypatch.setattr(shapes, "_generate_split", another_is_faster)
+    _generate(tmp_path / "shapes", 0)
+    assert (tmp_path / "shapes" / "theirs").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+
+
+def test_a_folder_that_cannot_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate_split = shapes._generate_split
+
+    def in_the_way(building: Path, split: str, *rest: int) -> None:
+        generate_split(building, split, *rest)
+        (tmp_path / "shapes").touch()
+
+    monkeypatch.setattr(shapes, "_generate_split", in_the_way)
+    with pytest.raises(NotADirectoryError):
+        generate_shapes(tmp_path / "shapes", num_train=1, num_val=1, num_test=1, image_size=32)
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

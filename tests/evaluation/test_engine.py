@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from detect.data.annotations import encode_paths
+from detect.data.cache import ImageFiles
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.evaluation.engine import evaluate, match_classes
 from detect.evaluation.outputs import EvaluationOutputs
+from detect.evaluation.predict import PredictSettings
 from detect.models.build import build_model
 from tests.evaluation.synthetic import make_table
 
@@ -24,6 +28,7 @@ class BrightBoxes(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.norm = torch.nn.BatchNorm2d(3)
+        self.max_reduction = 32
 
     def forward(self, images):
         white = (images > 0.9).all(dim=1)
@@ -86,6 +91,54 @@ def test_batches_and_workers_do_not_change_the_result(table):
     assert one.results == other.results
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_detections_of_a_network_do_not_depend_on_the_batch_size(table, workers):
+    """Images of three padded shapes, wide, square and tall; two that are padded alike: 96 x 128 and 91 x 128 of 50 x
+    70."""
+    rng = np.random.default_rng(0)
+    for row, (height, width) in enumerate(table.sizes_hw.tolist()):
+        write_image(table.path(row), rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    torch.manual_seed(0)
+    model = build_model("yolov5n-spd", num_classes=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)  # an untrained head hardly looks at its input
+    options = OPTIONS | {"settings": PredictSettings(0.001, 0.6, 30, multi_label=True), "workers": workers}
+    alone = evaluate(model, table, **options | {"batch_size": 1})
+    together = evaluate(model, table, **options | {"batch_size": 8})
+    assert len(alone.found) == len(together.found) == 5 * 30
+    # Each detection has its like; the order of equal scores is free.
+    rows_and_labels = [np.stack([e.found.rows, e.found.labels], axis=1) for e in (alone, together)]
+    alike = (rows_and_labels[0][:, None] == rows_and_labels[1]).all(axis=2)
+    alike &= np.abs(alone.found.scores[:, None] - together.found.scores) < 1e-4
+    alike &= (np.abs(alone.found.boxes_xywh_px[:, None] - together.found.boxes_xywh_px) < 2e-3).all(axis=2)
+    assert alike.any(axis=0).all()
+    assert alike.any(axis=1).all()
+    assert together.metrics["AP"] == pytest.approx(alone.metrics["AP"], abs=1e-4)
+
+
+def test_batches_are_multiples_of_the_coarsest_cells(table):
+    seen = []
+    model = BrightBoxes()
+    model.max_reduction = 64
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    evaluation = evaluate(model, table, **OPTIONS)
+    assert evaluation.metrics["AP"] == pytest.approx(1)
+    assert set(seen) == {(64, 128), (128, 128)}  # 96 is no multiple of 64
+    with pytest.raises(InputError, match="image size: must be a multiple of 64, found 96"):
+        evaluate(model, table, **OPTIONS | {"image_size": 96})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_images_are_missed_or_refused(table, workers):
+    table.path(3).write_bytes(b"no image")
+    evaluation = evaluate(BrightBoxes(), table, **OPTIONS | {"workers": workers})
+    assert [result["image_id"] for result in evaluation.results] == [50, 40, 30]
+    assert evaluation.metrics["AR_100"] == pytest.approx(0.75)  # its object counts as missed
+    with pytest.raises(InputError, match=r"3\.png: is not an image"):
+        evaluate(BrightBoxes(), table, **OPTIONS | {"workers": workers}, strict=True)
+
+
 def test_classes_are_mapped_by_name(table):
     evaluation = evaluate(BrightBoxes(), table, **OPTIONS, names=("b", "a"))
     assert {result["category_id"] for result in evaluation.results} == {1}
@@ -103,6 +156,25 @@ def test_speed_has_its_three_parts(table):
     speed = evaluate(BrightBoxes(), table, **OPTIONS).speed_ms
     assert list(speed) == ["preprocess", "network", "postprocess"]
     assert all(value > 0 for value in speed.values())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_preprocessing_is_the_time_of_the_process_that_does_it(table, workers, monkeypatch):
+    """Each of five images takes at least 20 ms to read, also while the network is busy with another."""
+    if workers and multiprocessing.get_start_method() != "fork":
+        pytest.skip("the workers of this platform do not inherit the slow reader")
+    read = ImageFiles.read
+
+    def slow_read(self, row):
+        time.sleep(0.02)
+        return read(self, row)
+
+    monkeypatch.setattr(ImageFiles, "read", slow_read)
+    model = BrightBoxes()
+    model.register_forward_pre_hook(lambda *_: time.sleep(0.1))
+    speed = evaluate(model, table, **OPTIONS | {"batch_size": 1, "workers": workers}).speed_ms
+    assert speed["preprocess"] >= 20
+    assert speed["network"] >= 100
 
 
 def test_training_goes_on_as_before(table):

@@ -12,11 +12,10 @@ from detect.evaluation.predict import (
     PredictSettings,
     evaluation_mode,
     postprocess,
-    predict_batch,
     run_network,
 )
 from detect.models.build import build_model
-from detect.structures import Batch, Letterbox, Targets
+from detect.structures import Letterbox
 
 CPU = torch.device("cpu")
 NAMES = ("a", "b")
@@ -136,16 +135,10 @@ def test_reduced_precision_is_decoded_in_float32(model, precision):
 def test_batch_equals_single(model):
     placed = [letterbox(image, 64) for image in random_images((80, 120), (160, 240))]
     settings = PredictSettings(score_threshold=0.0, max_detections=20)
-    nothing = Targets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
 
     def predict(part):
-        batch = Batch(
-            torch.from_numpy(pad_batch([image for image, _ in part])),
-            nothing,
-            torch.arange(len(part)),
-            [box for _, box in part],
-        )
-        return predict_batch(model, batch, settings, CPU, names=NAMES)
+        images = torch.from_numpy(pad_batch([image for image, _ in part]))
+        return postprocess(run_network(model, images, CPU), [box for _, box in part], settings, NAMES)
 
     together = predict(placed)
     for index, alone in enumerate(predict([single])[0] for single in placed):

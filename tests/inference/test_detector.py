@@ -113,6 +113,24 @@ def test_classes_are_chosen_by_name_or_index(detector, image):
         assert len(found) > 0
 
 
+def test_sixteen_bits_as_pil_image_and_as_file(detector, tmp_path):
+    grey = np.random.default_rng(2).integers(0, 65536, (60, 90)).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    expected = detector.predict(np.repeat((grey // 256).astype(np.uint8)[..., None], 3, axis=2), **LOW)
+    assert_same(detector.predict(tmp_path / "grey.png", **LOW), expected)
+    with Image.open(tmp_path / "grey.png") as opened:
+        assert_same(detector.predict(opened, **LOW), expected)
+
+
+def test_classes_may_suppress_one_another(detector, image):
+    options = {"conf": 0.0, "iou": 0.3, "max_det": 3000}
+    apart = detector.predict(image, **options)
+    together = detector.predict(image, **options, class_agnostic=True)
+    assert len(together) < len(apart)
+    assert len(set(apart.labels.tolist())) > 1
+    assert together.scores[0] == apart.scores[0]
+
+
 def test_image_size_and_score(detector, image):
     assert len(detector.predict(image, conf=1.0)) == 0
     larger = detector.predict(image, image_size=160, **LOW)

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from detect.errors import InputError
 from detect.inference.outputs import OutputOptions, PredictionWriter, file_name, output_names, to_entries, to_txt
+from detect.inference.ownership import LIST_NAME
 from tests.inference.samples import make_detections
 
 IMAGE = np.full((100, 200, 3), 90, np.uint8)
@@ -15,7 +17,9 @@ FOUND = make_detections([(1, 20, 10, 60, 50, 0.875), (0, 100.25, 0, 200, 100, 0.
 
 
 def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Every file below ``folder``, but for the list of what was written."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name != LIST_NAME)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +109,90 @@ def test_crops_of_less_than_a_pixel(tmp_path):
     writer = PredictionWriter(tmp_path, [Path("a.jpg")], OutputOptions(crops=True))
     writer.add(Path("a.jpg"), IMAGE, make_detections([(0, 199.4, 99.2, 199.6, 99.4, 0.5)]))
     assert cv2.imread(str(tmp_path / "crops/cat/a-0.jpg")).shape == (1, 1, 3)
+
+
+ALL = OutputOptions(json=True, txt=True, crops=True)
+
+
+def predict_into(folder, sources, options=ALL):
+    """A prediction run that finds the same in every image."""
+    writer = PredictionWriter(folder, sources, options)
+    for source in sources:
+        writer.add(source, IMAGE, FOUND)
+    writer.finish()
+
+
+def photos(tmp_path, *names):
+    """Files that stand for the user's."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"precious")
+    return [tmp_path / name for name in names]
+
+
+def test_a_run_may_be_repeated(tmp_path):
+    predict_into(tmp_path / "out", [Path("x/a.jpg")])
+    first = files(tmp_path / "out")
+    predict_into(tmp_path / "out", [Path("x/a.jpg"), Path("x/b.jpg")])
+    assert set(first) < set(files(tmp_path / "out"))
+
+
+def test_a_run_that_was_cut_short_may_be_repeated(tmp_path):
+    writer = PredictionWriter(tmp_path / "out", [Path("x/a.jpg"), Path("x/b.jpg")], ALL)
+    writer.add(Path("x/a.jpg"), IMAGE, FOUND)
+    with (tmp_path / "out" / LIST_NAME).open("ab") as file:
+        file.write(b"b.j")  # the power went
+    predict_into(tmp_path / "out", [Path("x/a.jpg"), Path("x/b.jpg")])
+    assert "predictions.json" in files(tmp_path / "out")
+
+
+@pytest.mark.parametrize("link", ["", "symlink", "hard link"])
+def test_images_are_not_replaced_by_their_drawings(tmp_path, link):
+    sources = photos(tmp_path, "photos/a.jpg", "photos/b.jpg")
+    out = tmp_path / "photos"
+    if link:
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "b.jpg").symlink_to(sources[1]) if link == "symlink" else (out / "b.jpg").hardlink_to(sources[1])
+    before = files(tmp_path)
+    with pytest.raises(
+        InputError, match=r"--out .*[ab]\.jpg would replace an image of --source; choose another folder"
+    ):
+        predict_into(out, sources)
+    assert files(tmp_path) == before
+    assert {source.read_bytes() for source in sources} == {b"precious"}
+
+
+def test_drawings_and_crops_as_sources_are_not_replaced(tmp_path):
+    predict_into(tmp_path / "out", [Path("x/a.jpg")])
+    with pytest.raises(InputError, match=r"out/a\.jpg would replace an image of --source"):
+        predict_into(tmp_path / "out", [tmp_path / "out/a.jpg"])
+    with pytest.raises(InputError, match=r"out/crops would replace an image of --source"):
+        predict_into(tmp_path / "out", [tmp_path / "out/crops/dog/a-0.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("existing", "options"),
+    [
+        ("a.jpg", OutputOptions()),
+        ("labels/a.txt", OutputOptions(txt=True)),
+        ("labels/other.txt", OutputOptions(txt=True)),
+        ("crops/a.png", OutputOptions(crops=True)),
+        ("predictions.json", OutputOptions(json=True)),
+    ],
+)
+def test_files_of_others_are_not_replaced(tmp_path, existing, options):
+    (file,) = photos(tmp_path, existing)
+    with pytest.raises(InputError, match="is there and not from an earlier prediction"):
+        predict_into(tmp_path, [Path("x/a.png")], options)
+    assert files(tmp_path) == [existing]
+    assert file.read_bytes() == b"precious"
+
+
+def test_files_that_are_not_in_the_way_stay(tmp_path):
+    others = photos(tmp_path, "a.png", "labels/a.txt", "predictions.json")
+    predict_into(tmp_path, [others[0]], OutputOptions())
+    assert files(tmp_path) == ["a.jpg", "a.png", "labels/a.txt", "predictions.json"]
+    with pytest.raises(InputError, match="labels is there and not from an earlier prediction"):
+        predict_into(tmp_path, [others[0]], OutputOptions(txt=True))
+    assert {other.read_bytes() for other in others} == {b"precious"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,23 @@ def test_evaluate_refuses_in_one_line(place, tmp_path, run_here, options, messag
     assert not (tmp_path / "ran").exists()
 
 
+def test_evaluate_of_damaged_images(place, tmp_path, run_here):
+    data = shutil.copytree(place, tmp_path / "data")
+    # A PNG (its name does not matter) with header and end, whose pixels cannot be decoded.
+    write_image(tmp_path / "whole.png", np.zeros((60, 80, 3), np.uint8))
+    whole = (tmp_path / "whole.png").read_bytes()
+    start = whole.index(b"IDAT") + 4
+    (data / "images" / "1.jpg").write_bytes(whole[:start] + b"\xff" * 8 + whole[start + 8 :])
+    options = ("--weights", data / "model.pt", "--data", data / "data.yaml", "--workers", 0)
+    code, _, error = run_here("evaluate.py", *options)
+    assert code == 0
+    assert "its objects count as missed" in error
+    code, _, error = run_here("evaluate.py", *options, "--strict")
+    assert code == 2
+    assert "1.jpg" in error.splitlines()[-1]
+    assert "--strict" in error.splitlines()[-1]
+
+
 def test_predict(place, tmp_path):
     ended = run(
         "predict.py",
@@ -172,6 +190,7 @@ def test_predict(place, tmp_path):
             2,
         ),
         *("--save-json", "--save-txt", "--save-crops", "--classes", "cat", "1", "--batch-size", 3),
+        "--class-agnostic",
     )
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
@@ -192,7 +211,16 @@ def test_predict_skips_damaged_images(place, tmp_path, run_here):
     assert printed.startswith("in/good.png: ")
     assert "bad.png" in error
     assert "1 of 2 images could not be read" in error
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.jpg"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["good.jpg"]
+
+
+def test_predict_into_its_own_source(place, tmp_path, run_here):
+    write_image(tmp_path / "photos" / "a.jpg", np.zeros((30, 30, 3), np.uint8))
+    before = (tmp_path / "photos" / "a.jpg").read_bytes()
+    code, _, error = run_here("predict.py", "--weights", place / "model.pt", "--source", "photos", "--out", "photos")
+    assert code == 2
+    assert error == "error: --out photos: photos/a.jpg would replace an image of --source; choose another folder\n"
+    assert [path.read_bytes() for path in (tmp_path / "photos").iterdir()] == [before]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,17 @@
 from __future__ import annotations
 
-import numpy as np
+import dataclasses
 
-from detect.training.pictures import TILE_PX, tile_images
+import numpy as np
+from PIL import Image
+
+from detect.data.annotations import AnnotationTable, Problems, encode_paths
+from detect.data.images import write_image
+from detect.evaluation.coco import FoundBoxes
+from detect.evaluation.engine import Evaluation
+from detect.evaluation.predict import COCO_SETTINGS
+from detect.training.pictures import TILE_PX, record_predictions, tile_images
+from detect.training.recorder import Recorder
 
 
 def flat(height, width, value):
@@ -25,3 +34,40 @@ def test_places_and_sizes():
     expected[320:321, :320] = 30  # 0.32 px high: at least one
     expected[320:, 320:640] = 40
     np.testing.assert_array_equal(sheet, expected)
+
+
+def test_predictions_of_a_set_with_a_damaged_image(tmp_path):
+    write_image(tmp_path / "a.png", flat(32, 64, 50))
+    (tmp_path / "b.png").write_bytes(b"no image")
+    table = AnnotationTable(
+        image_paths=encode_paths([tmp_path / "b.png", tmp_path / "a.png"]),
+        image_ids=np.array([1, 2]),
+        has_own_ids=True,
+        sizes_hw=np.array([[32, 64], [32, 64]], np.int32),
+        box_offsets=np.zeros(3, np.int64),
+        boxes_xyxy_px=np.zeros((0, 4)),
+        labels=np.zeros(0, np.int64),
+        is_crowd=np.zeros(0, bool),
+        areas=np.zeros(0),
+        names=("thing",),
+        category_ids=np.array([1]),
+        is_labelled=True,
+        problems=Problems(),
+    )
+    # One box that is shown, in the good image, and one below the score that is shown.
+    boxes = np.array([[10.0, 5, 20, 10], [1, 1, 5, 5]])
+    found = FoundBoxes(np.array([1, 1]), np.array([0, 0]), boxes, np.array([0.9, 0.1]))
+    evaluation = Evaluation(None, found, table, COCO_SETTINGS, {})
+    recorder = Recorder(tmp_path / "run")
+    record_predictions(recorder, tmp_path / "run", evaluation, 0)
+    picture = np.asarray(Image.open(tmp_path / "run" / "val_predictions.jpg"))
+    assert picture.shape == (TILE_PX, TILE_PX, 3)
+    # The image is enlarged five times: the first box is at (50, 25, 150, 75), the other one at (5, 5, 30, 30).
+    assert picture[20:80, 45:155].std() > 20
+    assert picture[:35, :35].std() < 2
+
+    nothing = dataclasses.replace(table, image_paths=encode_paths([tmp_path / "b.png"] * 2))
+    (tmp_path / "run" / "val_predictions.jpg").unlink()
+    record_predictions(recorder, tmp_path / "run", dataclasses.replace(evaluation, table=nothing), 1)
+    recorder.close()
+    assert not (tmp_path / "run" / "val_predictions.jpg").exists()
