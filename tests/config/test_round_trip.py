@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from detect.config.loader import build, load_yaml, to_plain
 from detect.config.schema import DataConfig, RunConfig, TrainConfig
 
-SCALARS = {bool: st.booleans(), str: st.text(max_size=8), Any: st.none() | st.integers() | st.text(max_size=8)}
+# YAML 1.1 reads some control characters, such as U+0085, as ends of lines, and PyYAML writes them as they are.
+WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=8)
+SCALARS = {bool: st.booleans(), str: WORDS, Any: st.none() | st.integers() | WORDS}
 
 
 def values(hint: Any, limits: tuple[float | None, float | None] = (None, None)) -> st.SearchStrategy:
@@ -31,7 +33,7 @@ def values(hint: Any, limits: tuple[float | None, float | None] = (None, None)) 
     if origin is tuple:
         return st.lists(values(args[0]), max_size=3).map(tuple)
     if origin is dict:
-        return st.dictionaries(st.text(max_size=8), values(args[1]), max_size=3)
+        return st.dictionaries(WORDS, values(args[1]), max_size=3)
     if hint is int:
         return st.integers(*limits)
     if hint is float:

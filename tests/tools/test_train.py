@@ -136,5 +136,4 @@ def test_an_unknown_key(world):
 @pytest.mark.parametrize("words", [("--epochs", "0"), ("--batch-size", "many"), ("--seed", "-1"), ("--epoch",)])
 def test_words_that_are_none(world, words):
     ended = run_here(world, *TRAIN, *words)
-    assert ended.code == 2
-    assert ended.error.splitlines()[-1].startswith("train.py: error: ")
+    assert "--help lists what there is" in ended.complaint
