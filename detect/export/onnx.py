@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +118,15 @@ def _finish(path: Path, opset: int, metadata: dict[str, str]) -> None:
     remove_traces(model)
     model.producer_name, model.producer_version = "detect", __version__
     onnx.helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (
+        onnx.checker.ValidationError
+    ) as error:  # older exporters leave newer attributes when they convert to an old set
+        reason = str(error).splitlines()[0]
+        raise ExportError(
+            f"opset {opset}: this PyTorch's exporter cannot write it ({reason}); take {DEFAULT_OPSET}"
+        ) from None
     onnx.save(model, path)
 
 
@@ -143,7 +152,10 @@ def _quiet_exporter() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            # PyTorch 2.11 warns about itself.
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -50,15 +50,15 @@ def weights(tmp_path):
 
 def test_export(export, weights):
     """Without --out the file is beside the weights; the opset is the one that was asked for."""
-    code, out, err = export("--weights", weights, "--image-size", 96, "--opset", 17)
+    code, out, err = export("--weights", weights, "--image-size", 96, "--opset", 20)
     path = weights.with_name("model.onnx")
     assert (code, err) == (None, "")
     first, second = out.splitlines()
     assert first.startswith(f"{path}: ")
-    assert first.endswith(" MiB, opset 17, any batch size, height and width")
+    assert first.endswith(" MiB, opset 20, any batch size, height and width")
     assert second.startswith("largest difference from PyTorch on 8 input shapes: ")
     model = onnx.load(path)
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert {entry.key: entry.value for entry in model.metadata_props}["image_size"] == "96"
     assert {found.name for found in weights.parent.iterdir()} == {"best.pt", "model.onnx"}
 
