@@ -204,9 +204,7 @@ def _run_hotcoco(table: AnnotationTable, found: FoundBoxes) -> dict[str, np.ndar
     try:
         import hotcoco
     except ImportError:
-        raise InputError(
-            "hotcoco is not installed; pip install 'detect[fast]', or use --coco-engine pycocotools"
-        ) from None
+        raise InputError("hotcoco is not installed; pip install hotcoco, or use --coco-engine pycocotools") from None
 
     truth = hotcoco.COCO(table.to_coco())
     columns = (table.image_ids[found.rows], found.boxes_xywh_px, found.scores, table.category_ids[found.labels])

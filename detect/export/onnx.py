@@ -141,7 +141,7 @@ def _require_packages() -> None:
     """Say at once what is missing, not after the work."""
     missing = [name for name in ("onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"export to ONNX needs {' and '.join(missing)}: pip install 'detect[export]'")
+        raise InputError(f"export to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def _open_session(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        hint = "pip install 'detect[export]'"
+        hint = "pip install onnxruntime"
         raise InputError(f"onnxruntime is not installed, which checks the exported file: {hint}") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only; warnings about unused initialisers are not for the user

@@ -89,8 +89,6 @@ def train(settings: RunSettings) -> dict[str, float]:
     resumed = _load_resumed(out / "last.pt", material) if settings.resume else None
     model = resumed.model if resumed else prepare_model(settings.model, settings.weights, material, recipe)
     freeze(model, recipe.freeze)
-    if recipe.image_size % model.max_reduction:
-        raise InputError(f"image_size: {recipe.image_size} must be a multiple of {model.max_reduction} for this model")
     loader = TrainingLoader(
         material.train, recipe, cache_folder=out, multiple=model.max_reduction, strict=settings.strict
     )

@@ -132,7 +132,7 @@ def test_missing_hotcoco_is_a_clear_error(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_hotcoco)
-    with pytest.raises(InputError, match=r"hotcoco is not installed; pip install 'detect\[fast\]'"):
+    with pytest.raises(InputError, match=r"hotcoco is not installed; pip install hotcoco"):
         coco_metrics(make_table([[]]), make_found([]), "hotcoco")
 
 

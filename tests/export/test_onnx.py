@@ -219,5 +219,5 @@ def test_a_folder_is_refused(checkpoint, tmp_path):
 def test_a_missing_package_is_named(checkpoint, only_old_file, monkeypatch, package):
     find = export_module.importlib.util.find_spec
     monkeypatch.setattr(export_module.importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(InputError, match=rf"needs {package}: pip install 'detect\[export\]'"):
+    with pytest.raises(InputError, match=rf"needs {package}: pip install {package}"):
         export_onnx(checkpoint, only_old_file)
