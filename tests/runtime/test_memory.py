@@ -6,14 +6,14 @@ import sys
 import pytest
 
 SCRIPT = """
-import resource, sys
+import resource
 import torch
 from detect.runtime.memory import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
+keep_freed_memory()
 def work():
     blocks = [torch.ones(2**20) for _ in range(16)]  # 4 MiB each, as activations are
-work()
+for _ in range(5):
+    work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     work()
@@ -23,8 +23,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about glibc")
 def test_freed_memory_is_used_again() -> None:
-    faults = {
-        how: int(subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True).stdout)
-        for how in ("leave", "keep")
-    }
-    assert faults["keep"] < faults["leave"] / 4
+    """Each round touches 16 x 1024 pages. Without the call, glibc returns them at most starts: 327,060 faults."""
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert int(ended.stdout) < 1024
