@@ -43,7 +43,7 @@ class Graph(nn.Module):
         for word in definition.defaults:
             if word not in used:
                 raise InputError(f"{definition.source}: defaults.{word}: no module has this keyword")
-        _set_norms(self, definition.norm)
+        set_norms(self, definition.norm)
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
         self._as_pieces = self._plan_pieces()
 
@@ -172,7 +172,13 @@ def _check_kind(value: Any, word: str, annotation: Any) -> None:
         raise InputError(f"args: {word}: must be true or false, found {value!r}")
 
 
-def _set_norms(module: nn.Module, norm: dict[str, float]) -> None:
+def set_norms(module: nn.Module, norm: dict[str, float]) -> None:
+    """Set ``eps`` and ``momentum`` of all batch norms; what ``norm`` does not name stays.
+
+    Args:
+        module: is changed.
+        norm: the values.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eps = norm.get("eps", layer.eps)

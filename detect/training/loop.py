@@ -19,6 +19,7 @@ from detect.evaluation.engine import Evaluation, evaluate
 from detect.losses.detection import DetectionLoss
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detect.models.detector import DetectionModel
+from detect.models.graph import set_norms
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import keep_freed_memory
 from detect.runtime.precision import choose_precision
@@ -33,7 +34,6 @@ from detect.training.preparation import (
     open_material,
     prepare_model,
     report_small_objects,
-    set_norm_momentum,
 )
 from detect.training.recorder import Recorder, write_settings
 from detect.training.state import provenance, restore_state, training_state
@@ -131,7 +131,7 @@ def _prepare_trainee(model: DetectionModel, recipe: TrainConfig, batches: int, d
     precision = choose_precision(recipe.precision, device)
     model = model.to(device).to(memory_format=torch.channels_last)
     if recipe.norm_momentum:
-        set_norm_momentum(model, recipe.norm_momentum)
+        set_norms(model, {"momentum": recipe.norm_momentum})
     nominal = recipe.nominal_batch_size or recipe.batch_size
     accumulate = max(round(nominal / recipe.batch_size), 1)
     accumulate = min(accumulate, batches)

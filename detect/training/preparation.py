@@ -176,13 +176,6 @@ def freeze(model: DetectionModel, names: tuple[str, ...]) -> None:
         raise InputError(f"freeze: {', '.join(names)} is the whole model; nothing would learn")
 
 
-def set_norm_momentum(model: DetectionModel, momentum: float) -> None:
-    """Set how quickly the running statistics of all norms follow the batches, in [0, 1]."""
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = momentum
-
-
 def set_training_mode(model: DetectionModel) -> None:
     """Training mode, except for frozen norms, whose statistics must not drift."""
     model.train()

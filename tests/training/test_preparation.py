@@ -18,6 +18,7 @@ from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.models.definition import find_definition
+from detect.models.graph import set_norms
 from detect.runtime.files import write_json
 from detect.training.preparation import (
     Material,
@@ -25,7 +26,6 @@ from detect.training.preparation import (
     open_material,
     prepare_model,
     report_small_objects,
-    set_norm_momentum,
     set_training_mode,
     suit_anchors,
     training_sizes_px,
@@ -365,7 +365,7 @@ def test_what_is_frozen_does_not_move(model):
 
 
 def test_norms_follow_the_batches_as_quickly_as_asked(model):
-    set_norm_momentum(model, 0.5)
+    set_norms(model, {"momentum": 0.5})
     norm = model.graph.layers["stem"].conv.norm
     seen = []
     norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].mean(dim=(0, 2, 3))))
