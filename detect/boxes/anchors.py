@@ -1,49 +1,17 @@
-"""Anchors: how boxes are read relative to them, how well a set of anchors covers boxes, and fitting them.
+"""Anchors: how well a set of them covers boxes, and fitting them.
 
-Letters: A anchors, B batch, H W cells, M boxes.
+Letters: A anchors, M boxes.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 KMEANS_ITERATIONS = 100
 
 
-def decode_boxes(probabilities: Tensor, anchors_px: Tensor, reduction: int) -> Tensor:
-    """Boxes of one level, with s the sigmoid of the raw values.
-
-    The centre is (2s - 0.5 + cell) * reduction, the size (2s)^2 * anchor: a centre reaches half a cell beyond each
-    side of its cell, and a side 4 times its anchor, which is what the assignment needs.
-
-    Args:
-        probabilities: (B, A, H, W, 4), the raw x, y, w, h after the sigmoid.
-        anchors_px: (A, 2) width, height.
-        reduction: input pixels per cell.
-
-    Returns:
-        (B, A, H, W, 4) centre x, centre y, width, height in network-input pixels.
-
-    Source: YOLOv5 v6.0.
-    """
-    height, width = probabilities.shape[2:4]
-    centres = (probabilities[..., :2] * 2 - 0.5 + cell_grid(height, width, probabilities)) * reduction
-    sizes = (probabilities[..., 2:] * 2).square() * anchors_px[:, None, None].to(probabilities.dtype)
-    return torch.cat([centres, sizes], dim=-1)
-
-
-def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """(H, W, 2) column and row of each cell, with the device and type of ``like``."""
-    rows = torch.arange(height, device=like.device, dtype=like.dtype)
-    columns = torch.arange(width, device=like.device, dtype=like.dtype)
-    grid_y, grid_x = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.stack([grid_x, grid_y], dim=-1)
-
-
 def best_possible_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, max_ratio: float) -> float:
-    """Share of boxes that at least one anchor can be assigned to.
+    """Share of boxes that YOLOv5's assignment gives to at least one anchor.
 
     Args:
         sizes_px: (M, 2) widths and heights in network-input pixels, above 0.
@@ -56,6 +24,24 @@ def best_possible_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, max_ratio
     if not len(sizes_px):
         return 1.0
     return float((_worst_ratio(sizes_px, anchors_px).min(axis=1) < max_ratio).mean())
+
+
+def close_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, min_iou: float) -> float:
+    """Share of boxes with an anchor like them, for YOLOv3's assignment, which gives each box to the most alike.
+
+    Args:
+        sizes_px: (M, 2) widths and heights in network-input pixels, above 0.
+        anchors_px: (A, 2).
+        min_iou: an anchor is like a box when their IoU, with the same centre, is at least this.
+
+    Returns:
+        In [0, 1]; 1 when there are no boxes.
+    """
+    if not len(sizes_px):
+        return 1.0
+    overlap = np.minimum(sizes_px[:, None], anchors_px[None]).prod(axis=2)
+    union = sizes_px.prod(axis=1)[:, None] + anchors_px.prod(axis=1)[None] - overlap
+    return float(((overlap / union).max(axis=1) >= min_iou).mean())
 
 
 def fit_anchors(sizes_px: np.ndarray, num_anchors: int, seed: int) -> np.ndarray:

@@ -6,41 +6,55 @@ Letters: N pairs.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+IouKind = Literal["iou", "giou", "diou", "ciou"]
 EPSILON = 1e-7
 """Keeps the ratios of degenerate boxes finite (torchvision's CIoU is NaN for a box without area)."""
 
 
-def complete_iou(first_cxcywh: Tensor, second_cxcywh: Tensor) -> Tensor:
-    """CIoU of boxes in pairs: IoU less a penalty for distant centres and one for unlike shapes.
+def paired_iou(first_cxcywh: Tensor, second_cxcywh: Tensor, kind: IouKind) -> Tensor:
+    """Overlap of boxes in pairs; 1 less it is a loss.
 
     Args:
         first_cxcywh: (N, 4) centre x, centre y, width, height, in any one unit.
         second_cxcywh: (N, 4) the other box of each pair, in the same unit.
+        kind: ``iou``, intersection over union, in [0, 1]; without a gradient where the boxes are apart.
+            ``giou``: less the share of the enclosing box that neither covers, in (-1, 1].
+            ``diou``: less the squared distance of the centres over that of the enclosing box's corners, in (-1, 1].
+            ``ciou``: DIoU less a penalty for unlike shapes, whose weight is not differentiated, in (-1.5, 1].
 
     Returns:
-        (N,) in (-1.5, 1]; finite for boxes of any size, zero included. The weight of the shape penalty is not
-        differentiated.
+        (N,), finite for boxes of any size, zero included, and so are the gradients.
 
-    Source: Zheng et al., "Distance-IoU Loss" (AAAI 2020), equations 7 to 11.
+    Source: Rezatofighi et al., "Generalized Intersection over Union" (CVPR 2019), algorithm 1; Zheng et al.,
+        "Distance-IoU Loss" (AAAI 2020), equations 7 to 11.
     """
     centre1, size1 = first_cxcywh.split(2, dim=-1)
     centre2, size2 = second_cxcywh.split(2, dim=-1)
     low1, high1, low2, high2 = centre1 - size1 / 2, centre1 + size1 / 2, centre2 - size2 / 2, centre2 + size2 / 2
     overlap = (torch.minimum(high1, high2) - torch.maximum(low1, low2)).clamp(min=0).prod(dim=-1)
-    union = size1.prod(dim=-1) + size2.prod(dim=-1) - overlap + EPSILON
-    iou = overlap / union
+    union = size1.prod(dim=-1) + size2.prod(dim=-1) - overlap
+    iou = overlap / (union + EPSILON)
+    if kind == "iou":
+        return iou
 
     enclosing = torch.maximum(high1, high2) - torch.minimum(low1, low2)
-    diagonal_squared = enclosing.square().sum(dim=-1) + EPSILON
-    distance_squared = (centre1 - centre2).square().sum(dim=-1)
+    if kind == "giou":
+        area = enclosing.prod(dim=-1)
+        return iou - (area - union) / (area + EPSILON)
 
+    distance = (centre1 - centre2).square().sum(dim=-1) / (enclosing.square().sum(dim=-1) + EPSILON)
+    if kind == "diou":
+        return iou - distance
+
+    assert kind == "ciou", kind
     angle1 = torch.atan(size1[..., 0] / (size1[..., 1] + EPSILON))
     angle2 = torch.atan(size2[..., 0] / (size2[..., 1] + EPSILON))
     shape = 4 / math.pi**2 * (angle1 - angle2).square()
     with torch.no_grad():
         weight = shape / (1 - iou + shape + EPSILON)
-    return iou - distance_squared / diagonal_squared - weight * shape
+    return iou - distance - weight * shape

@@ -6,29 +6,39 @@ import math
 
 from torch import nn
 
-from detect.models.definition import ModelDefinition, find_definition
+from detect.models.catalog import find_definition
+from detect.models.definition import ModelDefinition
 from detect.models.detector import DetectionModel
+from detect.models.graph import Graph
+from detect.models.heads import AnchorDetect
 
 
 def build_model(model: str | ModelDefinition, num_classes: int) -> DetectionModel:
     """A freshly initialised detection model.
 
     Args:
-        model: a shipped name, a YAML file, or a definition.
+        model: a name (``detect.models.catalog.find_definition``) or a definition.
         num_classes: K.
 
     Raises:
-        InputError: there is no such model, or its YAML is wrong.
+        InputError: there is no such model, its YAML is wrong, or it does not end with a detection head.
     """
-    definition = find_definition(model) if isinstance(model, str) else model
-    built = DetectionModel(definition, num_classes)
-    initialise(built)
+    built = DetectionModel(find_definition(model) if isinstance(model, str) else model, num_classes)
+    initialise(built.graph)
     return built
 
 
-def initialise(model: DetectionModel) -> None:
-    """Start values: PyTorch's own for convolutions, priors for the head's biases."""
-    for layer in model.modules():
+def build_graph(model: str | ModelDefinition, num_classes: int) -> Graph:
+    """A freshly initialised graph, whatever its head; arguments and errors as for ``build_model``."""
+    graph = Graph(find_definition(model) if isinstance(model, str) else model, num_classes)
+    initialise(graph)
+    return graph
+
+
+def initialise(graph: Graph) -> None:
+    """Start values: PyTorch's own for convolutions, priors for the biases of a detection head."""
+    for layer in graph.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
-    model.head.reset_biases()
+    if isinstance(graph.last, AnchorDetect):
+        graph.last.reset_biases()

@@ -151,13 +151,16 @@ def transfer_weights(model: DetectionModel, source: DetectionModel) -> tuple[int
     """Copy every weight whose name and shape agree, to fine-tune on other classes or another size.
 
     Args:
-        model: receives them.
+        model: receives them; it keeps its own anchors, which may have been fitted to its data.
         source: gives them.
 
     Returns:
-        How many tensors were copied, and how many the model has.
+        How many tensors were copied, and how many the model has, its anchors apart.
     """
     own, given = model.state_dict(), source.state_dict()
+    for name, buffer in model.named_buffers():
+        if buffer is model.head.anchors_px:
+            del own[name]
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     model.load_state_dict(fitting, strict=False)
     return len(fitting), len(own)

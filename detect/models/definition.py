@@ -1,23 +1,22 @@
-"""What a model YAML says, before anything is built.
+"""What a model is, before anything is built: sections of named rows.
 
-Rows are named; they refer to one another by name only; the facts that comments would state are fields that the builder
-checks.
+Rows refer to one another by name only; the facts that comments would state are fields that the builder checks. Where
+the sections come from (``detect.models.catalog``) is forgotten here.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detect.config.loader import CONFIGS, load_yaml
 from detect.errors import InputError, did_you_mean
 
 SECTIONS = ("backbone", "neck", "head")
 ROW_KEYS = ("name", "module", "from", "args", "repeats", "reduction")
-VARIANT_KEYS = ("scale", "defaults")
+WORD_KEYS = ("scale", "defaults", "norm")
+"""What a section says about all of its rows."""
 
 
 @dataclass(frozen=True)
@@ -64,135 +63,147 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Section:
+    """The rows of a backbone, a neck or a head, and what holds for all of them.
+
+    Args:
+        name: ``backbone``, ``neck`` or ``head``.
+        scale: compound scaling.
+        defaults: constructor keywords that every module which has them gets, unless its row says otherwise.
+        norm: ``eps`` and ``momentum`` of all batch norms.
+        rows: in execution order.
+        source: the file that it comes from, for messages.
+    """
+
+    name: str
+    scale: Scale
+    defaults: dict[str, Any]
+    norm: dict[str, float]
+    rows: tuple[Row, ...]
+    source: str = field(compare=False)
+
+
+@dataclass(frozen=True)
 class ModelDefinition:
     """A model, ready to be built.
 
     Args:
         name: what reports and checkpoints call it.
         source: the file, for messages.
-        scale: compound scaling.
-        defaults: constructor keywords that every module which has them gets, unless its row says otherwise.
-        norm: ``eps`` and ``momentum`` of all batch norms.
-        rows: in execution order; the last one is the output.
+        sections: in execution order; those that have rows.
     """
 
     name: str
     source: str
-    scale: Scale
-    defaults: dict[str, Any]
-    norm: dict[str, float]
-    rows: tuple[Row, ...]
+    sections: tuple[Section, ...]
 
-
-def shipped_models() -> dict[str, Path]:
-    """Every model name of ``configs/models`` with the file that defines it."""
-    found: dict[str, Path] = {}
-    for path in sorted((CONFIGS / "models").glob("*.yaml")):
-        content = load_yaml(path)
-        for name in (content["name"], *content.get("variants", {})):
-            if name in found:
-                raise InputError(f"{path}: model {name!r} is defined in {found[name]} too")
-            found[name] = path
-    return found
-
-
-def find_definition(name: str) -> ModelDefinition:
-    """The definition of a shipped model, or of a file.
-
-    Args:
-        name: a model name (``yolov5n-spd``), a YAML file, or ``FILE:VARIANT``. A file alone is the model that its own
-            top level describes.
-
-    Raises:
-        InputError: there is no such model, or its YAML is wrong.
-    """
-    file, colon, variant = name.rpartition(":")
-    if colon and file.endswith((".yaml", ".yml")):
-        return read_definition(Path(file), variant)
-    if name.endswith((".yaml", ".yml")):
-        return read_definition(Path(name))
-    shipped = shipped_models()
-    if name not in shipped:
-        raise InputError(f"model {name!r} is neither a .yaml file nor a shipped model{did_you_mean(name, shipped)}")
-    return read_definition(shipped[name], name)
-
-
-def read_definition(path: Path, variant: str | None = None) -> ModelDefinition:
-    """A model YAML, with one of its variants chosen."""
-    content = load_yaml(path)
-    if variant is not None and variant != content.get("name"):
-        variants = _mapping(content, "variants", str(path))
-        if variant not in variants:
-            raise InputError(
-                f"{path}: has no model {variant!r}{did_you_mean(variant, [*variants, str(content.get('name'))])}"
-            )
-        chosen = _mapping(variants, variant, f"{path}: variants")
-        _refuse_unknown(chosen, VARIANT_KEYS, f"{path}: variants.{variant}")
-        content = {**content, "name": variant, "scale": chosen.get("scale", content.get("scale"))}
-        content["defaults"] = {**_mapping(content, "defaults", str(path)), **_mapping(chosen, "defaults", str(path))}
-    return parse_definition(content, str(path))
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all sections, in execution order; the last one is the output."""
+        return tuple(row for section in self.sections for row in section.rows)
 
 
 def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
     """A model's mapping as a definition.
 
     Args:
-        content: keys ``name``, ``scale`` (a mapping, or a key of ``scales``), ``scales``, ``defaults``, ``norm``, the
-            sections, and ``variants`` (not looked at here).
+        content: ``name``; the sections, each a list of rows, or a mapping with ``rows``, ``scale``, ``defaults``,
+            ``norm`` and ``source``; and ``scale``, ``defaults`` and ``norm`` for sections that do not say otherwise.
         source: the file, for messages.
 
     Raises:
         InputError: with file, row, what was found and what is allowed.
     """
-    _refuse_unknown(content, ("name", "scale", "scales", "defaults", "norm", "variants", *SECTIONS), source)
+    refuse_unknown(content, ("name", *WORD_KEYS, *SECTIONS), source)
     if not isinstance(content.get("name"), str):
         raise InputError(f"{source}: name: must be text, found {content.get('name')!r}")
-    rows = tuple(_read_rows(content, source))
-    if not rows:
+    known = ["image"]
+    sections = [_read_section(content, name, source, known) for name in SECTIONS if content.get(name) is not None]
+    sections = [section for section in sections if section.rows]
+    if not sections:
         raise InputError(f"{source}: has no rows; give at least one section of {', '.join(SECTIONS)}")
-    return ModelDefinition(
-        name=content["name"],
-        source=source,
-        scale=_read_scale(content, source),
-        defaults=_mapping(content, "defaults", source),
-        norm=_read_norm(content, source),
-        rows=rows,
-    )
+    return ModelDefinition(content["name"], source, tuple(sections))
 
 
 def definition_to_plain(definition: ModelDefinition) -> dict[str, Any]:
     """The definition as a mapping that ``parse_definition`` reads back, for checkpoints."""
-    plain: dict[str, Any] = {
-        "name": definition.name,
-        "scale": vars(definition.scale).copy(),
-        "defaults": copy.deepcopy(definition.defaults),
-        "norm": dict(definition.norm),
-    }
-    for row in definition.rows:
-        entry: dict[str, Any] = {"name": row.name, "module": row.module, "from": list(row.inputs)}
-        entry |= {"args": copy.deepcopy(row.args), "repeats": row.repeats}
-        if row.reduction is not None:
-            entry["reduction"] = row.reduction
-        plain.setdefault(row.section, []).append(entry)
+    plain: dict[str, Any] = {"name": definition.name}
+    for section in definition.sections:
+        plain[section.name] = {
+            "scale": vars(section.scale).copy(),
+            "defaults": copy.deepcopy(section.defaults),
+            "norm": dict(section.norm),
+            "rows": [_row_to_plain(row) for row in section.rows],
+        }
     return plain
 
 
 def with_args(definition: ModelDefinition, module: str, **args: Any) -> ModelDefinition:
     """The definition with constructor keywords replaced in every row of that module."""
-    rows = tuple(replace(r, args={**r.args, **args}) if r.module == module else r for r in definition.rows)
-    return replace(definition, rows=rows)
+
+    def changed(row: Row) -> Row:
+        return replace(row, args={**row.args, **args}) if row.module == module else row
+
+    return replace(
+        definition, sections=tuple(replace(s, rows=tuple(map(changed, s.rows))) for s in definition.sections)
+    )
 
 
-def _read_rows(content: dict[str, Any], source: str) -> Iterator[Row]:
-    known = ["image"]
-    for section in SECTIONS:
-        entries = content.get(section, [])
-        if not isinstance(entries, list):
-            raise InputError(f"{source}: {section}: must be a list of rows")
-        for number, entry in enumerate(entries, start=1):
-            row = _read_row(entry, section, f"{source}: {section}, row {number}", known)
-            known.append(row.name)
-            yield row
+def with_words(
+    definition: ModelDefinition, defaults: dict[str, Any], scale: dict[str, Any], where: str
+) -> ModelDefinition:
+    """The definition with words that overrule those of all its sections.
+
+    Args:
+        definition: the model.
+        defaults: constructor keywords for all rows that do not say otherwise.
+        scale: fields of ``Scale``; ``depth`` and ``width`` multiply what a section has, so that parts keep their
+            proportion.
+        where: who says so, for messages.
+    """
+    factors = vars(read_scale(scale, where))
+
+    def scaled(own: Scale) -> Scale:
+        multiple = {"channel_multiple": factors["channel_multiple"]} if "channel_multiple" in scale else {}
+        return replace(own, depth=own.depth * factors["depth"], width=own.width * factors["width"], **multiple)
+
+    sections = tuple(
+        replace(section, defaults={**section.defaults, **defaults}, scale=scaled(section.scale))
+        for section in definition.sections
+    )
+    return replace(definition, sections=sections)
+
+
+def _row_to_plain(row: Row) -> dict[str, Any]:
+    plain: dict[str, Any] = {"name": row.name, "module": row.module, "from": list(row.inputs)}
+    plain |= {"args": copy.deepcopy(row.args), "repeats": row.repeats}
+    if row.reduction is not None:
+        plain["reduction"] = row.reduction
+    return plain
+
+
+def _read_section(content: dict[str, Any], name: str, source: str, known: list[str]) -> Section:
+    entry = content[name] if isinstance(content[name], dict) else {"rows": content[name]}
+    own = entry.get("source", source)
+    refuse_unknown(entry, ("rows", "source", *WORD_KEYS), f"{own}: {name}")
+    scale, where = (entry["scale"], own) if entry.get("scale") is not None else (content.get("scale"), source)
+    return Section(
+        name=name,
+        scale=read_scale(scale, where),
+        defaults={**mapping(content, "defaults", source), **mapping(entry, "defaults", own)},
+        norm={**_read_norm(content, source), **_read_norm(entry, own)},
+        rows=tuple(_read_rows(entry.get("rows"), name, own, known)),
+        source=own,
+    )
+
+
+def _read_rows(entries: Any, section: str, source: str, known: list[str]) -> Iterator[Row]:
+    if not isinstance(entries, list):
+        raise InputError(f"{source}: {section}: must be a list of rows")
+    for number, entry in enumerate(entries, start=1):
+        row = _read_row(entry, section, f"{source}: {section}, row {number}", known)
+        known.append(row.name)
+        yield row
 
 
 def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
@@ -202,7 +213,7 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
     if not isinstance(name, str) or not name.isidentifier():
         raise InputError(f"{where}: name: must be a word of letters, digits and _, found {name!r}")
     where = f"{where} ({section}.{name})"
-    _refuse_unknown(entry, ROW_KEYS, where)
+    refuse_unknown(entry, ROW_KEYS, where)
     if name in known:
         raise InputError(f"{where}: name: {name!r} is taken by a row above")
     if not isinstance(entry.get("module"), str):
@@ -221,43 +232,39 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
         name=name,
         module=entry["module"],
         inputs=tuple(inputs),
-        args=_mapping(entry, "args", where),
+        args=mapping(entry, "args", where),
         repeats=_whole_number(entry, "repeats", where, 1) or 1,
         reduction=_whole_number(entry, "reduction", where, None),
     )
 
 
-def _read_scale(content: dict[str, Any], source: str) -> Scale:
-    scale = content.get("scale")
+def read_scale(scale: Any, where: str) -> Scale:
+    """A mapping with the fields of ``Scale``, or None for no scaling; ``where`` is the file, for messages."""
     if scale is None:
         return Scale()
-    if isinstance(scale, str):
-        scales = _mapping(content, "scales", source)
-        if scale not in scales:
-            raise InputError(f"{source}: scale: unknown {scale!r}{did_you_mean(scale, scales)}")
-        scale = scales[scale]
     if not isinstance(scale, dict):
-        raise InputError(f"{source}: scale: must be a mapping with depth, width, channel_multiple, or a key of scales")
-    _refuse_unknown(scale, tuple(Scale.__dataclass_fields__), f"{source}: scale")
+        raise InputError(f"{where}: scale: must be a mapping with depth, width, channel_multiple, or a key of scales")
+    refuse_unknown(scale, tuple(Scale.__dataclass_fields__), f"{where}: scale")
     for key, value in scale.items():
         whole = key == "channel_multiple"
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 0 < value < 1000:
             raise InputError(
-                f"{source}: scale.{key}: must be a {'whole ' if whole else ''}number above 0, found {value!r}"
+                f"{where}: scale.{key}: must be a {'whole ' if whole else ''}number above 0, found {value!r}"
             )
     return Scale(**scale)
 
 
 def _read_norm(content: dict[str, Any], source: str) -> dict[str, float]:
-    norm = _mapping(content, "norm", source)
-    _refuse_unknown(norm, ("eps", "momentum"), f"{source}: norm")
+    norm = mapping(content, "norm", source)
+    refuse_unknown(norm, ("eps", "momentum"), f"{source}: norm")
     for key, value in norm.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
             raise InputError(f"{source}: norm.{key}: must be a number in (0, 1), found {value!r}")
     return norm
 
 
-def _mapping(content: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+def mapping(content: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    """The mapping under a key, empty when there is none; ``where`` is the file, for messages."""
     value = content.get(key)
     if value is None:
         return {}
@@ -273,7 +280,8 @@ def _whole_number(content: dict[str, Any], key: str, where: str, default: int | 
     return value
 
 
-def _refuse_unknown(content: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
+def refuse_unknown(content: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    """Refuse a key that is not allowed; ``where`` is the file, for messages."""
     for key in content:
         if key not in allowed:
             raise InputError(f"{where}: unknown key {key!r}{did_you_mean(str(key), allowed)}")

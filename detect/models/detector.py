@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from detect.errors import InputError
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
-from detect.models.heads import AnchorDetect
+from detect.models.heads import AnchorDetect, Classify
 
 
 class DetectionModel(nn.Module):
@@ -37,11 +37,12 @@ class DetectionModel(nn.Module):
     @property
     def head(self) -> AnchorDetect:
         """The detection head."""
-        row = self.definition.rows[-1]
-        head = self.graph.layers[row.name]
+        head = self.graph.last
         if not isinstance(head, AnchorDetect):
+            row, name = self.definition.rows[-1], self.definition.name
+            hint = f"; {name} is a classifier, {name}+fpn a detector" if isinstance(head, Classify) else ""
             raise InputError(
-                f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}"
+                f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}{hint}"
             )
         return head
 
@@ -53,7 +54,7 @@ class DetectionModel(nn.Module):
     @property
     def max_reduction(self) -> int:
         """Input height and width must be multiples of it."""
-        return max(shape.reduction for shape in self.graph.shapes.values())
+        return self.graph.max_reduction
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Raw predictions.

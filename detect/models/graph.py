@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detect.errors import InputError, did_you_mean
 from detect.models import blocks, heads  # noqa: F401 (importing registers them)
-from detect.models.definition import ModelDefinition, Row, Scale
+from detect.models.definition import ModelDefinition, Row, Scale, Section
 from detect.models.registry import Block, find_block
 from detect.structures import FeatureShape
 
@@ -38,12 +38,13 @@ class Graph(nn.Module):
         self.layers = nn.ModuleDict()
         self.shapes: dict[str, FeatureShape] = {"image": IMAGE}
         used: set[str] = set()
-        for row in definition.rows:
-            self._add(row, num_classes, used)
-        for word in definition.defaults:
-            if word not in used:
-                raise InputError(f"{definition.source}: defaults.{word}: no module has this keyword")
-        set_norms(self, definition.norm)
+        for section in definition.sections:
+            for row in section.rows:
+                self._add(row, section, num_classes, used)
+        for section in definition.sections:
+            for word in section.defaults:
+                if word not in used:
+                    raise InputError(f"{section.source}: defaults.{word}: no module has this keyword")
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
         self._as_pieces = self._plan_pieces()
 
@@ -69,18 +70,28 @@ class Graph(nn.Module):
         assert isinstance(layer, Block), f"{name} is not a block"
         return layer
 
-    def _add(self, row: Row, num_classes: int, used: set[str]) -> None:
-        definition = self.definition
+    @property
+    def max_reduction(self) -> int:
+        """Input height and width must be multiples of it."""
+        return max(shape.reduction for shape in self.shapes.values())
+
+    @property
+    def last(self) -> Block:
+        """The module of the last row."""
+        return self.layer(self.definition.rows[-1].name)
+
+    def _add(self, row: Row, section: Section, num_classes: int, used: set[str]) -> None:
         inputs = [self.shapes[name] for name in row.inputs]
         try:
             if hasattr(self.layers, row.name):
                 raise InputError(f"name: {row.name!r} is an attribute of PyTorch's modules; choose another name")
-            layer, words = _build_row(row, inputs, definition, num_classes)
+            layer, words = _build_row(row, inputs, section, num_classes)
             shape = layer.out_shape(*inputs)
             if row.reduction is not None and row.reduction != shape.reduction:
                 raise InputError(f"reduction: stated {row.reduction}, built {shape.reduction}")
         except InputError as error:
-            raise InputError(f"{definition.source}: {row.label}: {error}") from None
+            raise InputError(f"{section.source}: {row.label}: {error}") from None
+        set_norms(layer, section.norm)
         used |= words
         self.layers[row.name] = layer
         self.shapes[row.name] = shape
@@ -102,7 +113,12 @@ class Graph(nn.Module):
 
 
 def scale_width(channels: int, scale: Scale) -> int:
-    """Channels at the model's width, rounded up to the multiple (YOLOv5's rule; the SPD paper's text says nearest)."""
+    """Channels at the model's width, rounded up to the multiple (YOLOv5's rule; the SPD paper's text says nearest).
+
+    At width 1 they are what the row says.
+    """
+    if scale.width == 1:
+        return channels
     return math.ceil(round(channels * scale.width / scale.channel_multiple, 6)) * scale.channel_multiple
 
 
@@ -111,9 +127,7 @@ def scale_depth(repeats: int, scale: Scale) -> int:
     return max(round(repeats * scale.depth), 1) if repeats > 1 else repeats
 
 
-def _build_row(
-    row: Row, inputs: list[FeatureShape], definition: ModelDefinition, num_classes: int
-) -> tuple[Block, set[str]]:
+def _build_row(row: Row, inputs: list[FeatureShape], section: Section, num_classes: int) -> tuple[Block, set[str]]:
     """The row's module, and the words of ``defaults`` that it took."""
     block = find_block(row.module)
     parameters = _keywords(block)
@@ -123,8 +137,8 @@ def _build_row(
             raise InputError(f"args: {row.module} has no keyword {word!r}{did_you_mean(str(word), allowed)}")
     if len(inputs) > 1 and not block.many_inputs:
         raise InputError(f"from: {row.module} takes one input, found {len(inputs)}")
-    defaults = {word: value for word, value in definition.defaults.items() if word in allowed}
-    repeats = scale_depth(row.repeats, definition.scale)
+    defaults = {word: value for word, value in section.defaults.items() if word in allowed}
+    repeats = scale_depth(row.repeats, section.scale)
     many = block.many_inputs
     from_graph = {
         "in_channels": tuple(s.channels for s in inputs) if many else inputs[0].channels,
@@ -135,8 +149,8 @@ def _build_row(
     words = {**defaults, **row.args}
     for word, value in words.items():
         _check_kind(value, word, parameters[word].annotation)
-        if word in block.widths:
-            words[word] = scale_width(value, definition.scale)
+        if word in block.widths and value is not None:
+            words[word] = scale_width(value, section.scale)
     words.update({word: value for word, value in from_graph.items() if word in parameters})
     missing = [
         name for name, parameter in parameters.items() if parameter.default is parameter.empty and name not in words
@@ -166,9 +180,11 @@ def _construct(block: type[Block], words: dict[str, Any]) -> Block:
 
 def _check_kind(value: Any, word: str, annotation: Any) -> None:
     """Refuse what Python would take for a number or a truth value: ``true`` as 1, ``"no"`` as true, 0 as a stride."""
-    if annotation in ("int", int) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+    if annotation == "int | None" and value is None:
+        return
+    if annotation in ("int", "int | None") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise InputError(f"args: {word}: must be a whole number above 0, found {value!r}")
-    if annotation in ("bool", bool) and not isinstance(value, bool):
+    if annotation == "bool" and not isinstance(value, bool):
         raise InputError(f"args: {word}: must be true or false, found {value!r}")
 
 

@@ -7,19 +7,21 @@ the levels).
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detect.boxes.anchors import decode_boxes
+from detect.boxes.coding import BoxCoding
 from detect.errors import InputError
+from detect.models.blocks.conv import check_choice
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 
 PRIOR_OBJECTS_PER_IMAGE = 8
 """Objects expected in a 640 px image before anything is learnt (YOLOv5 v6.0); it sets the objectness bias."""
+Coding = Literal["yolov5", "yolov3"]
 PRIOR_CLASS_MASS = 0.6
 """Sum of the class probabilities before anything is learnt (YOLOv5 v6.0)."""
 
@@ -33,8 +35,11 @@ class AnchorDetect(Block):
         in_reductions: input pixels per cell of the L maps, finest first.
         num_classes: K.
         anchors_px: (L, A, 2) widths and heights in network-input pixels.
+        coding: how raw values become boxes (``detect.boxes.coding``).
+        xy_scale: with ``yolov3``, how far centres reach: one number for all levels, or one for each (YOLOv4); 1 by
+            default.
 
-    Source: YOLOv5 v6.0.
+    Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018).
     """
 
     many_inputs: ClassVar[bool] = True
@@ -45,9 +50,13 @@ class AnchorDetect(Block):
         in_reductions: tuple[int, ...],
         num_classes: int,
         anchors_px: list[list[list[float]]],
+        coding: Coding = "yolov5",
+        xy_scale: float | list[float] | None = None,
     ) -> None:
         super().__init__()
+        check_choice("coding", coding, get_args(Coding))
         anchors = _check_anchors(anchors_px, len(in_channels))
+        self.codings = _box_codings(coding, xy_scale, len(in_channels))
         self.num_classes = num_classes
         self.reductions = in_reductions
         self.anchors_px: Tensor
@@ -76,10 +85,9 @@ class AnchorDetect(Block):
             (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, objectness, K class probabilities.
         """
         levels = []
-        for y, anchors, reduction in zip(raw, self.anchors_px, self.reductions, strict=True):
-            probabilities = y.sigmoid()
-            boxes = decode_boxes(probabilities[..., :4], anchors, reduction)
-            levels.append(torch.cat([boxes, probabilities[..., 4:]], dim=-1).flatten(1, 3))
+        for y, coding, anchors, reduction in zip(raw, self.codings, self.anchors_px, self.reductions, strict=True):
+            boxes = coding.decode(y[..., :4], anchors, reduction)
+            levels.append(torch.cat([boxes, y[..., 4:].sigmoid()], dim=-1).flatten(1, 3))
         return torch.cat(levels, dim=1)
 
     @torch.no_grad()
@@ -100,6 +108,46 @@ class AnchorDetect(Block):
             found = ", ".join(str(reduction) for reduction in reductions)
             raise InputError(f"from: maps must come finest first, found reductions {found}")
         return FeatureShape(self.num_outputs, inputs[0].reduction)
+
+
+@register
+class Classify(Block):
+    """Global average pool → fully connected layer.
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        average_last: classify every cell, then average: the same function for H * W times the arithmetic, as some of
+            Darknet's files have it.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, average_last: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, num_classes)
+        self.average_last = average_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, K) logits."""
+        if self.average_last:
+            return self.linear(x.permute(0, 2, 3, 1)).mean(dim=(1, 2))
+        return self.linear(x.mean(dim=(2, 3)))
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        """K channels; the reduction says nothing, the map is one cell."""
+        return FeatureShape(self.linear.out_features, inputs[0].reduction)
+
+
+def _box_codings(coding: Coding, xy_scale: float | list[float] | None, num_levels: int) -> tuple[BoxCoding, ...]:
+    """The coding of each level."""
+    if coding == "yolov5":
+        if xy_scale is not None:
+            raise InputError(f"xy_scale: belongs to coding yolov3, found {xy_scale!r} with yolov5")
+        return (BoxCoding(2.0, "square"),) * num_levels
+    scales = xy_scale if isinstance(xy_scale, list) else [1.0 if xy_scale is None else xy_scale] * num_levels
+    numbers = all(isinstance(scale, (int, float)) and not isinstance(scale, bool) and scale >= 1 for scale in scales)
+    if len(scales) != num_levels or not numbers:
+        raise InputError(f"xy_scale: must be a number of at least 1, or {num_levels} of them, found {xy_scale!r}")
+    return tuple(BoxCoding(float(scale), "exp") for scale in scales)
 
 
 def _check_anchors(anchors_px: list[list[list[float]]], num_levels: int) -> Tensor:

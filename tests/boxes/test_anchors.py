@@ -2,45 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from detect.boxes.anchors import best_possible_recall, cell_grid, decode_boxes, fit_anchors
-
-
-def test_cell_grid_is_column_then_row() -> None:
-    grid = cell_grid(2, 3, torch.zeros(1, dtype=torch.float64))
-    assert grid.dtype == torch.float64
-    assert grid.tolist() == [[[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 1], [2, 1]]]
-
-
-@pytest.mark.parametrize(
-    ("probability", "centre_in_cells", "size_in_anchors"),
-    [
-        (0.5, 0.5, 1.0),  # 2 * 0.5 - 0.5 and (2 * 0.5)^2: the middle of the cell, the anchor itself
-        (0.0, -0.5, 0.0),  # half a cell before
-        (1.0, 1.5, 4.0),  # half a cell behind, four times the anchor
-        (0.75, 1.0, 2.25),
-    ],
-)
-def test_decoded_boxes(probability: float, centre_in_cells: float, size_in_anchors: float) -> None:
-    anchors_px = torch.tensor([[10.0, 20.0], [30.0, 5.0]])
-    boxes = decode_boxes(torch.full((1, 2, 3, 4, 4), probability), anchors_px, reduction=8)
-    assert boxes.shape == (1, 2, 3, 4, 4)
-    for anchor in range(2):
-        for row in range(3):
-            for column in range(4):
-                centre = [(centre_in_cells + column) * 8, (centre_in_cells + row) * 8]
-                size = (anchors_px[anchor] * size_in_anchors).tolist()
-                assert boxes[0, anchor, row, column].tolist() == centre + size
-
-
-def test_every_box_the_assignment_allows_can_be_decoded() -> None:
-    """Centres from half a cell before to half a cell behind, sides below 4 anchors, and nothing outside of that."""
-    values = torch.rand(1, 1, 5, 5, 4, generator=torch.Generator().manual_seed(0))
-    boxes = decode_boxes(values, torch.tensor([[8.0, 8.0]]), reduction=8)
-    offset = boxes[..., :2] / 8 - cell_grid(5, 5, values)
-    assert -0.5 <= offset.min() < offset.max() <= 1.5
-    assert 0 <= boxes[..., 2:].min() < boxes[..., 2:].max() <= 32
+from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors
 
 
 def test_recall_without_boxes() -> None:
@@ -69,6 +32,19 @@ def test_recall_of_one_box(size: list[float], covered: bool) -> None:
 def test_recall_is_a_share() -> None:
     sizes = np.array([[10.0, 10.0], [50.0, 10.0], [12.0, 12.0], [9.0, 9.0]])
     assert best_possible_recall(sizes, np.array([[10.0, 10.0]]), 4.0) == 0.75
+
+
+def test_close_recall_without_boxes() -> None:
+    assert close_recall(np.zeros((0, 2)), np.array([[10.0, 10.0]]), 0.25) == 1.0
+
+
+def test_close_recall() -> None:
+    """IoU with the better of 10 x 10 and 100 x 200: 1; 25 / 100; 25 / 101; 100 / 400; 2500 / 20000; 15000 / 20000."""
+    sizes = np.array([[10, 10], [5, 5], [4.95, 5.05], [40, 10], [50, 50], [75, 200]])
+    anchors = np.array([[10.0, 10.0], [100.0, 200.0]])
+    for size, close in zip(sizes, [True, True, False, True, False, True], strict=True):
+        assert close_recall(size[None], anchors, 0.25) == float(close), size
+    assert close_recall(sizes, anchors, 0.25) == pytest.approx(4 / 6)
 
 
 CENTRES = np.array([[12.0, 20.0], [60.0, 15.0], [40.0, 150.0]])

@@ -13,22 +13,22 @@ from detect.config.schema import LossConfig
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model
-from detect.models.definition import read_definition, shipped_models
+from detect.models.catalog import shipped_models
 from detect.models.detector import DetectionModel
 from detect.structures import Targets
-from tests.models.yamls import TINY, write_model, write_rows
+from tests.models.yamls import TINY, read_model, write_model, write_rows
 
 
 @pytest.mark.parametrize("name", sorted(shipped_models()))
 def test_every_parameter_learns(name: str) -> None:
     """Forward, loss and backward with an object for each level, on an image that is not square."""
     torch.manual_seed(0)
-    model = build_model(name, num_classes=3).train()
+    model = build_model(f"{name}+width=0.25+depth=0.1", num_classes=3).train()
     raw = model(torch.rand(1, 3, 64, 96))
-    assert [tuple(y.shape) for y in raw] == [(1, 3, 64 // r, 96 // r, 8) for r in (8, 16, 32)]
+    assert [tuple(y.shape) for y in raw] == [(1, 3, 64 // r, 96 // r, 8) for r in model.head.reductions]
     boxes = torch.tensor([[10.0, 10, 26, 30], [0, 0, 60, 60], [0, 0, 96, 64]])
     targets = Targets(torch.zeros(3, dtype=torch.int64), torch.tensor([0, 1, 2]), boxes)
-    loss = DetectionLoss(LossConfig(), model.head.anchors_px, model.head.reductions, 3, 640)(raw, targets)
+    loss = DetectionLoss(LossConfig(), model.head, 640)(raw, targets)
     loss.total.backward()
     silent = [p for p, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
     assert silent == []
@@ -103,8 +103,16 @@ def test_weights_are_named_after_rows(tmp_path: Path) -> None:
     assert model.definition.name == "tiny"
 
 
+def test_a_classifier_is_no_detector() -> None:
+    message = (
+        r": head\.classify: the last row must be AnchorDetect, .*; peleenet is a classifier, peleenet\+fpn a detector$"
+    )
+    with pytest.raises(InputError, match=message):
+        build_model("peleenet", 2)
+
+
 def test_the_last_row_must_be_a_head(tmp_path: Path) -> None:
-    definition = read_definition(write_rows(tmp_path, "name: a, module: Conv, args: {out_channels: 8}"))
+    definition = read_model(write_rows(tmp_path, "name: a, module: Conv, args: {out_channels: 8}"))
     with pytest.raises(InputError, match=r"model\.yaml: backbone\.a: the last row must be AnchorDetect, found Conv$"):
         DetectionModel(definition, 2)
 

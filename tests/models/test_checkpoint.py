@@ -12,8 +12,9 @@ import torch
 
 from detect.errors import InputError
 from detect.models.build import build_model
+from detect.models.catalog import find_definition
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, transfer_weights
-from detect.models.definition import find_definition, with_args
+from detect.models.definition import with_args
 from detect.models.detector import DetectionModel
 from tests.models.yamls import TINY, write_model
 
@@ -261,7 +262,7 @@ def test_names_and_category_ids_that_differ_in_number(saved: Path) -> None:
 
 def test_definition_that_cannot_be_built(saved: Path) -> None:
     definition = torch.load(saved, weights_only=True)["definition"]
-    definition["backbone"][1]["module"] = "Dwnsample"
+    definition["backbone"]["rows"][1]["module"] = "Dwnsample"
     change(saved, definition=definition)
     with pytest.raises(
         InputError, match=r"model\.pt: backbone\.down: module: unknown 'Dwnsample'; did you mean 'Downsample'\?$"
@@ -333,7 +334,7 @@ def test_transfer_to_other_classes() -> None:
     source, model = build_model("yolov5n", 2), build_model("yolov5n", 5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     copied, total = transfer_weights(model, source)
-    assert total == len(before)
+    assert total == len(before) - 1  # the anchors do not count
     assert copied == total - 6
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name] if "detect.predict" in name else source.state_dict()[name]), name
@@ -346,7 +347,17 @@ def test_transfer_to_itself_and_to_another_size() -> None:
     assert copied == total
     assert_same_weights(model, source)
     copied, total = transfer_weights(build_model("yolov5s", 2), source)
-    assert 0 < copied < total  # the batch counters of the norms, and the anchors
+    assert 0 < copied < total  # the batch counters of the norms
+
+
+def test_transfer_leaves_the_anchors() -> None:
+    """They are the receiver's own: its definition states them, and they may have been fitted to its data."""
+    source, model = build_model("yolov5n", 2), build_model("yolov5n", 2)
+    own = model.head.anchors_px.clone()
+    source.head.anchors_px.mul_(2)
+    transfer_weights(model, source)
+    assert torch.equal(model.head.anchors_px, own)
+    assert torch.equal(model.head.predict[0].weight, source.head.predict[0].weight)
 
 
 def test_transfer_from_strided_to_spd() -> None:

@@ -1,48 +1,41 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
-from detect.config.loader import CONFIGS
 from detect.errors import InputError
+from detect.models.catalog import find_definition
 from detect.models.definition import (
     Row,
     Scale,
+    Section,
     definition_to_plain,
-    find_definition,
     parse_definition,
-    read_definition,
-    shipped_models,
     with_args,
+    with_words,
 )
-from tests.models.yamls import TINY, write_model, write_rows
-
-YOLOV5 = CONFIGS / "models" / "yolov5.yaml"
-SHIPPED = (
-    *("yolov5n", "yolov5s", "yolov5m", "yolov5l"),
-    *("yolov5n-spd", "yolov5s-spd", "yolov5m-spd", "yolov5l-spd"),
-    "yolov5n-matched",
-)
-
-
-def test_shipped_models() -> None:
-    assert set(SHIPPED) <= set(shipped_models())
+from tests.models.yamls import TINY, read_model, write_model, write_rows
 
 
 def test_rows_as_read(tmp_path: Path) -> None:
     text = (
         TINY + "scale: {depth: 0.5, width: 2, channel_multiple: 4}\ndefaults: {activation: relu}\nnorm: {eps: 1e-3}\n"
     )
-    definition = read_definition(write_model(tmp_path, text))
+    definition = read_model(write_model(tmp_path, text))
     assert definition.name == "tiny"
     assert definition.source == str(tmp_path / "model.yaml")
-    assert definition.scale == Scale(depth=0.5, width=2, channel_multiple=4)
-    assert definition.defaults == {"activation": "relu"}
-    assert definition.norm == {"eps": 0.001}
-    stem, down, detect = definition.rows
+    backbone, head = definition.sections
+    assert [section.name for section in definition.sections] == ["backbone", "head"]
+    for section in definition.sections:
+        assert section.scale == Scale(depth=0.5, width=2, channel_multiple=4)
+        assert section.defaults == {"activation": "relu"}
+        assert section.norm == {"eps": 0.001}
+        assert section.source == definition.source
+    stem, down = backbone.rows
+    (detect,) = head.rows
+    assert definition.rows == (stem, down, detect)
     assert stem == Row(
         section="backbone",
         name="stem",
@@ -57,48 +50,46 @@ def test_rows_as_read(tmp_path: Path) -> None:
 
 
 def test_what_may_be_left_out(tmp_path: Path) -> None:
-    definition = read_definition(write_rows(tmp_path, "name: a, module: Conv"))
-    assert definition.scale == Scale(depth=1.0, width=1.0, channel_multiple=8)
-    assert (definition.defaults, definition.norm) == ({}, {})
-    assert read_definition(write_model(tmp_path, TINY + "scale:\ndefaults:\nnorm:\n")).scale == Scale()
+    (section,) = read_model(write_rows(tmp_path, "name: a, module: Conv")).sections
+    assert (section.scale, section.defaults, section.norm) == (Scale(depth=1.0, width=1.0, channel_multiple=8), {}, {})
+    assert read_model(write_model(tmp_path, TINY + "scale:\ndefaults:\nnorm:\n")).sections[0].scale == Scale()
 
 
-# --------------------------------------------------------------------------------------- variants, names
+def test_a_section_overrules_the_model() -> None:
+    """The mapping form of a section, as checkpoints hold it; an empty section is none."""
+    rows = [{"name": "a", "module": "Conv"}]
+    plain = {
+        "name": "m",
+        "scale": {"width": 0.5},
+        "defaults": {"activation": "relu", "order": "conv_first"},
+        "norm": {"eps": 0.1, "momentum": 0.2},
+        "backbone": {"rows": rows, "scale": {"depth": 2.0}, "defaults": {"activation": "silu"}, "norm": {"eps": 0.3}},
+        "neck": [],
+        "head": [{"name": "b", "module": "Conv"}],
+    }
+    backbone, head = parse_definition(plain, "m.yaml").sections
+    assert backbone.scale == Scale(depth=2.0)
+    assert backbone.defaults == {"activation": "silu", "order": "conv_first"}
+    assert backbone.norm == {"eps": 0.3, "momentum": 0.2}
+    assert head.scale == Scale(width=0.5)
+    assert head.defaults == {"activation": "relu", "order": "conv_first"}
+    assert head.rows[0].inputs == ("a",)
 
 
-def test_variant_takes_scale_and_defaults() -> None:
-    plain, spd = find_definition("yolov5s"), find_definition("yolov5s-spd")
-    assert (plain.name, plain.scale) == ("yolov5s", Scale(depth=0.33, width=0.5))
-    assert (spd.name, spd.scale) == ("yolov5s-spd", plain.scale)
-    assert plain.defaults == {"downsample": "stride", "order": "conv_first", "activation": "silu"}
-    assert spd.defaults == {**plain.defaults, "downsample": "spd"}
-    assert spd.rows == plain.rows
-
-
-def test_file_and_variant() -> None:
-    assert find_definition(f"{YOLOV5}:yolov5m-spd") == find_definition("yolov5m-spd")
-    assert find_definition(str(YOLOV5)) == find_definition("yolov5n") == find_definition(f"{YOLOV5}:yolov5n")
-
-
-def test_variant_of_a_model_without_scale(tmp_path: Path) -> None:
-    path = write_model(tmp_path, TINY + "variants:\n  tiny-relu: {defaults: {activation: relu}}\n  same:\n")
-    assert find_definition(f"{path}:tiny-relu").defaults == {"activation": "relu"}
-    assert find_definition(f"{path}:same").scale == Scale()
-
-
-def test_one_word_makes_it_spd(tmp_path: Path) -> None:
-    """The paper's comparison as the user would edit it: ``downsample: spd`` in a copy of the baseline."""
-    text = YOLOV5.read_text(encoding="utf-8")
-    edited, number = re.subn(r"(?m)^(defaults: \{)downsample: stride\b", r"\1downsample: spd", text)
-    assert number == 1
-    copy, shipped = read_definition(write_model(tmp_path, edited)), find_definition("yolov5n-spd")
-    assert {**definition_to_plain(copy), "name": ""} == {**definition_to_plain(shipped), "name": ""}
+def test_words_overrule_all_sections() -> None:
+    definition = with_words(find_definition("yolov5n"), {"downsample": "spd"}, {"width": 2}, "here")
+    assert {section.defaults["downsample"] for section in definition.sections} == {"spd"}
+    assert {section.scale for section in definition.sections} == {Scale(depth=0.33, width=0.5)}  # 0.25 * 2
+    (same,) = {s.scale for s in with_words(definition, {}, {"depth": 2, "channel_multiple": 4}, "here").sections}
+    assert same == Scale(depth=0.66, width=0.5, channel_multiple=4)
+    with pytest.raises(InputError, match=r"^here: scale\.width: must be a number above 0, found 0$"):
+        with_words(definition, {}, {"width": 0}, "here")
 
 
 # ------------------------------------------------------------------------------------------- round trip
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5s-spd", "yolov5n-matched", "cspdarknet53", "peleenet+spd"])
 def test_plain_and_back(name: str) -> None:
     definition = find_definition(name)
     plain = json.loads(json.dumps(definition_to_plain(definition)))
@@ -108,9 +99,16 @@ def test_plain_and_back(name: str) -> None:
 def test_plain_is_a_copy() -> None:
     definition = find_definition("yolov5n")
     plain = definition_to_plain(definition)
-    plain["defaults"]["downsample"] = plain["scale"]["width"] = plain["norm"]["eps"] = "changed"
-    plain["backbone"][0]["args"]["out_channels"] = "changed"
+    section = plain["backbone"]
+    section["defaults"]["downsample"] = section["scale"]["width"] = section["norm"]["eps"] = "changed"
+    section["rows"][0]["args"]["out_channels"] = "changed"
     assert definition == find_definition("yolov5n")
+
+
+def test_where_a_section_comes_from_does_not_matter() -> None:
+    """A checkpoint's model is the one that it was saved from, though its YAML is elsewhere."""
+    section = find_definition("yolov5n").sections[0]
+    assert section == Section(**{**vars(section), "source": "elsewhere.yaml"})
 
 
 def test_replaced_args() -> None:
@@ -125,26 +123,6 @@ def test_replaced_args() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ errors
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "yolov5n-sdp",
-            r"^model 'yolov5n-sdp' is neither a \.yaml file nor a shipped model; did you mean 'yolov5n-spd'\?$",
-        ),
-        ("resnet", r"nor a shipped model; allowed: yolov5l, "),
-        ("", r"^model '' is neither"),
-        ("none.yaml", r"^none\.yaml: cannot be read: No such file or directory$"),
-        ("none.yaml:x", r"^none\.yaml: cannot be read: No such file or directory$"),
-        (f"{YOLOV5}:yolov5n-sdp", r"yolov5\.yaml: has no model 'yolov5n-sdp'; did you mean 'yolov5n-spd'\?$"),
-        (f"{YOLOV5}:", r"yolov5\.yaml: has no model ''; allowed: "),
-    ],
-)
-def test_unknown_models(name: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        find_definition(name)
 
 
 WORD = "must be a word of letters, digits and _"
@@ -186,7 +164,7 @@ WORD = "must be a word of letters, digits and _"
 )
 def test_wrong_rows(tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        read_definition(write_rows(tmp_path, *rows))
+        read_model(write_rows(tmp_path, *rows))
     assert str(caught.value).startswith(f"{tmp_path / 'model.yaml'}:")
     assert "\n" not in str(caught.value)
 
@@ -199,8 +177,10 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
     [
         ("name: x\n", r"has no rows; give at least one section of backbone, neck, head$"),
         ("name: x\nbackbone: []\n", r"has no rows"),
-        ("name: x\nbackbone:\n", r"backbone: must be a list of rows$"),
-        ("name: x\nbackbone: {name: a}\n", r"backbone: must be a list of rows$"),
+        ("name: x\nbackbone:\n", r"has no rows"),
+        ("name: x\nbackbone: 3\n", r"backbone: must be a list of rows$"),
+        ("name: x\nbackbone: {rows: 3}\n", r"backbone: must be a list of rows$"),
+        ("name: x\nbackbone: {rows: [], depth: 3}\n", r"backbone: unknown key 'depth'"),
         ("name: x\nbackbone: [Conv]\n", r"backbone, row 1: must be a mapping with name, module, from, "),
         ("name: x\nneck: [3]\n", r"neck, row 1: must be a mapping"),
         (ROW, r"name: must be text, found None$"),
@@ -232,23 +212,5 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
 )
 def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        read_definition(write_model(tmp_path, text))
+        read_model(write_model(tmp_path, text))
     assert str(caught.value).startswith(f"{tmp_path / 'model.yaml'}:")
-
-
-@pytest.mark.parametrize(
-    ("variants", "message"),
-    [
-        ("", r"has no model 'v'; allowed: tiny$"),
-        ("variants: [v]", r"variants: must be a mapping, found \['v'\]$"),
-        ("variants: {w: {}}", r"has no model 'v'; allowed: tiny, w$"),
-        ("variants: {v: spd}", r"variants: v: must be a mapping, found 'spd'$"),
-        ("variants: {v: {default: {}}}", r"variants\.v: unknown key 'default'; did you mean 'defaults'\?$"),
-        ("variants: {v: {defaults: spd}}", r"defaults: must be a mapping, found 'spd'$"),
-        ("variants: {v: {scale: q}}", r"scale: unknown 'q'"),
-    ],
-)
-def test_wrong_variants(tmp_path: Path, variants: str, message: str) -> None:
-    path = write_model(tmp_path, f"{TINY}{variants}\n")
-    with pytest.raises(InputError, match=message):
-        find_definition(f"{path}:v")

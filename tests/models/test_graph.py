@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,16 @@ from torch import Tensor, nn
 from detect.errors import InputError
 from detect.models.blocks.conv import Pieces, space_to_depth
 from detect.models.build import build_model
-from detect.models.definition import ModelDefinition, Scale, find_definition, read_definition
+from detect.models.catalog import find_definition
+from detect.models.definition import ModelDefinition, Scale, with_words
 from detect.models.graph import Graph, scale_depth, scale_width
 from detect.structures import FeatureShape
-from tests.models.yamls import TINY, write_model, write_rows
+from tests.models.yamls import TINY, read_model, write_model, write_rows
 
 
 def graph_of(folder: Path, *rows: str) -> Graph:
     """A graph of these rows, in float64."""
-    return Graph(read_definition(write_rows(folder, *rows)), num_classes=2).double()
+    return Graph(read_model(write_rows(folder, *rows)), num_classes=2).double()
 
 
 def images(seed: int, *shape: int) -> Tensor:
@@ -57,7 +57,7 @@ def test_depth(repeats: int, depth: float, expected: int) -> None:
 def test_scale_reaches_the_modules(tmp_path: Path) -> None:
     """The image's channels and the head's outputs are no widths; 12 * 0.5 rounded up to a multiple of 4 is 8."""
     text = TINY.replace("out_channels: 16", "out_channels: 12") + "scale: {width: 0.5, channel_multiple: 4}\n"
-    graph = Graph(read_definition(write_model(tmp_path, text)), num_classes=3)
+    graph = Graph(read_model(write_model(tmp_path, text)), num_classes=3)
     assert graph.shapes["image"] == FeatureShape(3, 1)
     assert graph.shapes["stem"] == FeatureShape(4, 2)
     assert graph.shapes["down"] == FeatureShape(8, 4)
@@ -70,13 +70,13 @@ def test_scale_reaches_the_modules(tmp_path: Path) -> None:
 def test_a_row_says_otherwise(tmp_path: Path) -> None:
     text = TINY.replace("stride: 2", "stride: 2, activation: none") + "defaults: {activation: relu}\n"
     path = write_model(tmp_path, text)
-    layers = Graph(read_definition(path), 2).layers
+    layers = Graph(read_model(path), 2).layers
     assert isinstance(layers["down"].conv.activation, nn.ReLU)
     assert isinstance(layers["stem"].activation, nn.Identity)
 
 
 def test_norms(tmp_path: Path) -> None:
-    graph = Graph(read_definition(write_model(tmp_path, TINY + "norm: {eps: 0.5, momentum: 0.25}\n")), 2)
+    graph = Graph(read_model(write_model(tmp_path, TINY + "norm: {eps: 0.5, momentum: 0.25}\n")), 2)
     norms = [layer for layer in graph.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert [(layer.eps, layer.momentum) for layer in norms] == [(0.5, 0.25)] * 2
 
@@ -88,7 +88,7 @@ def test_norms(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd"])
 def test_every_row_has_the_shape_it_promises(name: str, order: str) -> None:
     definition = find_definition(name)
-    definition = replace(definition, defaults={**definition.defaults, "order": order})
+    definition = with_words(definition, {"order": order}, {}, "test")
     graph = Graph(definition, 2).eval()
     values: dict[str, Tensor] = {"image": torch.zeros(1, 3, 64, 96)}
     for row in definition.rows[:-1]:
@@ -109,7 +109,7 @@ def convolve_plainly(conv: nn.Conv2d, x: Tensor | Pieces) -> Tensor:
 def spd_model(order: str) -> nn.Module:
     definition = find_definition("yolov5n-spd")
     torch.manual_seed(0)
-    return build_model(replace(definition, defaults={**definition.defaults, "order": order}), 2).double()
+    return build_model(with_words(definition, {"order": order}, {}, "test"), 2).double()
 
 
 def run(model: nn.Module, training: bool) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -311,13 +311,13 @@ def test_repeats_are_refused_whatever_the_depth(tmp_path: Path) -> None:
         "name: x\nscale: {depth: 0.33}\nbackbone:\n  - {name: a, module: Conv, args: {out_channels: 8}, repeats: 2}\n",
     )
     with pytest.raises(InputError, match=r"backbone\.a: repeats: Conv cannot be repeated$"):
-        Graph(read_definition(path), 2)
+        Graph(read_model(path), 2)
 
 
 def test_a_default_that_no_module_has(tmp_path: Path) -> None:
     path = write_model(tmp_path, TINY + "defaults: {activation: silu, downsamples: spd}\n")
     with pytest.raises(InputError, match=r"model\.yaml: defaults\.downsamples: no module has this keyword$"):
-        Graph(read_definition(path), 2)
+        Graph(read_model(path), 2)
 
 
 def test_a_default_with_a_wrong_value(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_a_default_with_a_wrong_value(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"backbone\.down: args: downsample: unknown 'stirde'; did you mean 'stride'\?$"
     ):
-        Graph(read_definition(path), 2)
+        Graph(read_model(path), 2)
 
 
 def test_definitions_are_not_changed_by_building() -> None:

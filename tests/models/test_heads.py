@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from detect.boxes.coding import BoxCoding
 from detect.errors import InputError
-from detect.models.heads import AnchorDetect
+from detect.models.heads import AnchorDetect, Classify
 from detect.structures import FeatureShape
 
 ANCHORS = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]]]
 
 
-def head(num_classes: int = 4) -> AnchorDetect:
+def head(num_classes: int = 4, **words: Any) -> AnchorDetect:
     torch.manual_seed(0)
-    return AnchorDetect((6, 8), (8, 16), num_classes, ANCHORS)
+    return AnchorDetect((6, 8), (8, 16), num_classes, ANCHORS, **words)
 
 
 def test_raw_predictions_are_the_convolution_rearranged() -> None:
@@ -51,6 +53,40 @@ def test_decoding_keeps_each_value_with_its_cell() -> None:
     assert best == (6, 14)
     assert decoded[0, 6, 4].item() == pytest.approx(1 / (1 + math.exp(-2)))
     assert decoded[0, 14, 8].item() == pytest.approx(1 / (1 + math.exp(-3)))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({}, [BoxCoding(2.0, "square")] * 2),
+        ({"coding": "yolov5"}, [BoxCoding(2.0, "square")] * 2),
+        ({"coding": "yolov3"}, [BoxCoding(1.0, "exp")] * 2),
+        ({"coding": "yolov3", "xy_scale": 2}, [BoxCoding(2.0, "exp")] * 2),
+        ({"coding": "yolov3", "xy_scale": [1.2, 1.05]}, [BoxCoding(1.2, "exp"), BoxCoding(1.05, "exp")]),
+    ],
+)
+def test_codings(words: dict[str, Any], expected: list[BoxCoding]) -> None:
+    assert head(**words).codings == tuple(expected)
+
+
+def test_each_level_is_decoded_by_its_own_coding() -> None:
+    """Raw ln 3 is s = 3/4: 1.2 * 3/4 - 0.1 = 0.8 of the fine cell of 8 px, 3/4 of the coarse one; sides times 3."""
+    raw = [torch.full((1, 3, 1, 1, 9), math.log(3)) for _ in range(2)]
+    decoded = head(coding="yolov3", xy_scale=[1.2, 1.0]).decode(raw)
+    assert decoded[0, 0, :4].tolist() == pytest.approx([6.4, 6.4, 30, 39])
+    assert decoded[0, 3, :4].tolist() == pytest.approx([12, 12, 90, 183])
+    torch.testing.assert_close(decoded[..., 4:], torch.full((1, 6, 5), 0.75))
+
+
+def test_unknown_coding() -> None:
+    with pytest.raises(InputError, match=r"^coding: unknown 'yolov33'; did you mean 'yolov3'\?$"):
+        head(coding="yolov33")
+
+
+@pytest.mark.parametrize("scale", [0.9, [1.2], [1.2, 1.1, 1.05], [1.2, 0.5], [1.2, "a"], "wide", True], ids=str)
+def test_wrong_xy_scale(scale: Any) -> None:
+    with pytest.raises(InputError, match=r"^xy_scale: must be a number of at least 1, or 2 of them, found "):
+        head(coding="yolov3", xy_scale=scale)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +144,17 @@ def test_wrong_anchors(anchors) -> None:
         InputError, match=r"^anchors_px: must be 2 lists \(one for each input map\) of \[width, height\]"
     ):
         AnchorDetect((6, 8), (8, 16), 4, anchors)
+
+
+def test_classifier() -> None:
+    """The mean of each channel over all cells, then the fully connected layer."""
+    torch.manual_seed(0)
+    classify = Classify(2, 3)
+    x = torch.tensor([[[[1.0, 3], [5, 7]], [[2, 2], [2, 6]]]])  # means 4 and 3
+    torch.testing.assert_close(classify(x), classify.linear(torch.tensor([[4.0, 3.0]])))
+    assert classify.out_shape(FeatureShape(2, 32)) == FeatureShape(3, 32)
+
+
+def test_yolov5_has_one_reach() -> None:
+    with pytest.raises(InputError, match=r"^xy_scale: belongs to coding yolov3, found 1\.1 with yolov5$"):
+        head(coding="yolov5", xy_scale=1.1)

@@ -18,7 +18,7 @@ def test_known_blocks() -> None:
 def test_unknown_block() -> None:
     with pytest.raises(InputError, match=r"^module: unknown 'Cov'; did you mean 'Conv'\?$"):
         find_block("Cov")
-    with pytest.raises(InputError, match=r"^module: unknown 'os\.system'; allowed: AnchorDetect, "):
+    with pytest.raises(InputError, match=r"^module: unknown 'os\.system'; allowed: Add, AnchorDetect, "):
         find_block("os.system")
 
 

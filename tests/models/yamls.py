@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from detect.models.catalog import find_definition
+from detect.models.definition import ModelDefinition
+
 TINY = """
 name: tiny
 backbone:
@@ -25,3 +28,8 @@ def write_model(folder: Path, text: str) -> Path:
 def write_rows(folder: Path, *rows: str) -> Path:
     """A model YAML whose backbone has these rows."""
     return write_model(folder, "name: rows\nbackbone:\n" + "".join(f"  - {{{row}}}\n" for row in rows))
+
+
+def read_model(path: Path) -> ModelDefinition:
+    """The model that a YAML's top level describes."""
+    return find_definition(str(path))

@@ -2,4 +2,16 @@
 
 from __future__ import annotations
 
-from detect.models.blocks import conv, csp, downsample, merge, spp  # noqa: F401
+from detect.models.blocks import (  # noqa: F401
+    conv,
+    csp,
+    dense,
+    downsample,
+    maxout,
+    merge,
+    pool,
+    preactivation,
+    residual,
+    spatial_attention,
+    spp,
+)

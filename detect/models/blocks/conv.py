@@ -5,6 +5,7 @@ Letters: B batch, C channels of a map, O output channels, H W cells, k kernel si
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +16,22 @@ from detect.errors import InputError, did_you_mean
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU, "none": nn.Identity}
+LEAKY_SLOPE = 0.1
+"""Of Darknet's leaky ReLU."""
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": lambda: nn.SiLU(inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    "mish": lambda: nn.Mish(inplace=True),
+    "none": nn.Identity,
+}
 
 
 def make_activation(name: str) -> nn.Module:
-    """An activation by name, in place where it can be."""
+    """An activation by name, in place where it can be. The papers call ``silu`` swish."""
     if name not in ACTIVATIONS:
-        raise InputError(f"activation: unknown {name!r}{did_you_mean(name, ACTIVATIONS)}")
-    return nn.Identity() if name == "none" else ACTIVATIONS[name](inplace=True)
+        raise InputError(f"activation: unknown {name!r}{did_you_mean(str(name), ACTIVATIONS)}")
+    return ACTIVATIONS[name]()
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,12 @@ def unfold_kernel(weight: Tensor, block_size: int) -> Tensor:
     channels = folded // (s * s)
     split = weight.view(num_out, s, s, channels, k, k)  # (O, j, i, C, k rows, k columns)
     return split.permute(0, 3, 4, 2, 5, 1).reshape(num_out, channels, k * s, k * s)  # rows (k, i), columns (k, j)
+
+
+def check_choice(word: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a keyword's value that is not one of those allowed."""
+    if value not in allowed:
+        raise InputError(f"{word}: unknown {value!r}{did_you_mean(str(value), allowed)}")
 
 
 @register

@@ -1,9 +1,11 @@
-"""Cross-stage-partial stages.
+"""Cross-stage-partial stages: a part of the channels passes by, the rest is computed, and both are joined.
 
 Letters: B batch, C input channels, O output channels, H W cells, h hidden channels.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,86 @@ from torch import Tensor, nn
 from detect.models.blocks.conv import Conv, Pieces
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
+
+Fusion = Literal["none", "first", "last", "csp"]
+"""How a stage joins what passed by: not at all (``none``, a plain stage); concatenation → transition (``first``);
+transition → concatenation (``last``); transition → concatenation → transition (``csp``, what the paper proposes)."""
+
+
+class ConvDivide(nn.Module):
+    """Division by two 1x1 convolutions that each see all channels, as in CSPResNe(X)t and CSPDarknet.
+
+    Args:
+        in_channels: C.
+        bypass_channels: of the part that passes by.
+        computed_channels: of the part that is computed.
+        activation: name of the activation behind both.
+        halve: whether the part that passes by is halved by a 2x2 max-pool, where the computed part halves itself.
+    """
+
+    def __init__(
+        self, in_channels: int, bypass_channels: int, computed_channels: int, activation: str, halve: bool
+    ) -> None:
+        super().__init__()
+        self.bypass = Conv(in_channels, bypass_channels, 1, activation=activation)
+        self.computed = Conv(in_channels, computed_channels, 1, activation=activation)
+        self.pool = nn.MaxPool2d(2) if halve else nn.Identity()
+
+    def forward(self, x: Tensor | Pieces) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) or pieces to what passes by and what is computed."""
+        return self.pool(self.bypass(x)), self.computed(x)
+
+
+class ChannelDivide(nn.Module):
+    """Division by slicing the channels: the first ones pass by, as in CSPDenseNet and CSPPeleeNet.
+
+    Args:
+        bypass_channels: of the part that passes by.
+    """
+
+    def __init__(self, bypass_channels: int) -> None:
+        super().__init__()
+        self.bypass_channels = bypass_channels
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to what passes by and what is computed."""
+        return x[:, : self.bypass_channels], x[:, self.bypass_channels :]
+
+
+class CrossStage(nn.Module):
+    """A stage around any ``body``: divide → body → first transition → concatenation → second transition.
+
+    Args:
+        divide: a map to the part that passes by and the part that is computed.
+        body: the blocks.
+        transition1: of the computed part, before the concatenation; the identity in ``first``.
+        transition2: of the concatenation; the identity in ``last``.
+        bypass_first: whether the concatenation starts with what passed by.
+
+    Source: CSPNet (Wang et al., 2020), section 3.1, figures 2, 3 and 5.
+    """
+
+    def __init__(
+        self,
+        divide: nn.Module,
+        body: nn.Module,
+        transition1: nn.Module,
+        transition2: nn.Module,
+        bypass_first: bool,
+    ) -> None:
+        super().__init__()
+        self.divide = divide
+        self.body = body
+        self.transition1 = transition1
+        self.transition2 = transition2
+        self.bypass_first = bypass_first
+
+    def forward(self, x: Tensor | Pieces) -> Tensor:
+        """(B, C, H, W), or pieces where ``divide`` takes them, to (B, O, H, W)."""
+        bypass, computed = self.divide(x)
+        computed = self.transition1(self.body(computed))
+        parts = [bypass, computed] if self.bypass_first else [computed, bypass]
+        return self.transition2(torch.cat(parts, dim=1))
 
 
 class Bottleneck(nn.Module):

@@ -1,4 +1,4 @@
-"""Every way to halve a map: one strided convolution, or space-to-depth with a convolution that has no stride.
+"""Every way to halve a map: a strided convolution or a pool, or space-to-depth with a convolution that has no stride.
 
 ``downsample`` is the one word that turns a model into its SPD counterpart, so it is meant for the ``defaults`` of a
 model YAML.
@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from detect.errors import InputError, did_you_mean
-from detect.models.blocks.conv import Conv, Piece, Pieces, space_to_depth
+from detect.models.blocks.conv import Conv, Piece, Pieces, check_choice, space_to_depth
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 
 Kind = Literal["stride", "spd"]
 Order = Literal["conv_first", "spd_first"]
+PoolKind = Literal["max", "avg"]
 BLOCK_SIZE = 2
-
-
-def _check(word: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InputError(f"{word}: unknown {value!r}{did_you_mean(str(value), allowed)}")
 
 
 @register
@@ -59,13 +55,14 @@ class SpaceToDepth(Block):
 
 @register
 class Stem(Block):
-    """The first layer of YOLOv5: 6x6 convolution of stride 2, or space-to-depth → 3x3 convolution.
+    """The first layer: k x k convolution of stride 2, or space-to-depth → 3x3 convolution.
 
-    Both hold 36 weights per input and output channel, and can express the same maps.
+    With YOLOv5's 6x6 kernel both hold 36 weights per input and output channel, and can express the same maps.
 
     Args:
         in_channels: C, 3 for images.
         out_channels: O.
+        kernel_size: k, of ``stride``.
         downsample: ``stride`` or ``spd``.
         activation: name of the activation.
 
@@ -73,15 +70,20 @@ class Stem(Block):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, downsample: Kind = "stride", activation: str = "silu"
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 6,
+        downsample: Kind = "stride",
+        activation: str = "silu",
     ) -> None:
         super().__init__()
-        _check("downsample", downsample, get_args(Kind))
+        check_choice("downsample", downsample, get_args(Kind))
         self.spd = downsample == "spd"
         if self.spd:
             self.conv = Conv(in_channels * BLOCK_SIZE**2, out_channels, 3, activation=activation)
         else:
-            self.conv = Conv(in_channels, out_channels, 6, stride=2, activation=activation)
+            self.conv = Conv(in_channels, out_channels, kernel_size, stride=2, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H/2, W/2)."""
@@ -104,6 +106,7 @@ class Downsample(Block):
         in_channels: C.
         out_channels: O, of the convolution.
         kernel_size: k.
+        groups: of the convolution.
         downsample: ``stride`` or ``spd``.
         order: order of the two in ``spd``.
         activation: name of the activation.
@@ -116,20 +119,21 @@ class Downsample(Block):
         in_channels: int,
         out_channels: int,
         kernel_size: int = 3,
+        groups: int = 1,
         downsample: Kind = "stride",
         order: Order = "conv_first",
         activation: str = "silu",
     ) -> None:
         super().__init__()
-        _check("downsample", downsample, get_args(Kind))
-        _check("order", order, get_args(Order))
+        check_choice("downsample", downsample, get_args(Kind))
+        check_choice("order", order, get_args(Order))
         self.space_to_depth: Literal["before", "after"] | None = None
         if downsample == "spd":
             self.space_to_depth = "after" if order == "conv_first" else "before"
         if self.space_to_depth == "before":
             in_channels *= BLOCK_SIZE**2
         stride = 1 if self.space_to_depth else 2
-        self.conv = Conv(in_channels, out_channels, kernel_size, stride, activation=activation)
+        self.conv = Conv(in_channels, out_channels, kernel_size, stride, groups, activation)
 
     @property
     def emits_pieces(self) -> bool:
@@ -151,3 +155,45 @@ class Downsample(Block):
         """The channels of ``forward`` at twice the reduction."""
         channels = self.conv.conv.out_channels * (BLOCK_SIZE**2 if self.space_to_depth == "after" else 1)
         return FeatureShape(channels, inputs[0].reduction * BLOCK_SIZE)
+
+
+@register
+class Pool(Block):
+    """Halving by a pool; in ``spd``, by space-to-depth → 1x1 convolution back to C channels.
+
+    Args:
+        in_channels: C.
+        kind: ``max`` or ``avg``.
+        kernel_size: window, 2 (without padding) or 3 (with a padding of 1).
+        downsample: ``stride`` or ``spd``.
+        activation: name of the activation behind the convolution of ``spd``.
+
+    Source: SPD-Conv, section 3 (in place of every stride and every pool).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        kind: PoolKind = "max",
+        kernel_size: int = 2,
+        downsample: Kind = "stride",
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        check_choice("kind", kind, get_args(PoolKind))
+        check_choice("downsample", downsample, get_args(Kind))
+        self.channels = in_channels
+        self.pool = F.max_pool2d if kind == "max" else F.avg_pool2d
+        self.kernel_size = kernel_size
+        spd = downsample == "spd"
+        self.conv = Conv(in_channels * BLOCK_SIZE**2, in_channels, 1, activation=activation) if spd else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H/2, W/2)."""
+        if self.conv is not None:
+            return self.conv((Piece(x, BLOCK_SIZE),))
+        return self.pool(x, self.kernel_size, stride=BLOCK_SIZE, padding=(self.kernel_size - 1) // 2)
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        """The same channels at twice the reduction."""
+        return FeatureShape(self.channels, inputs[0].reduction * BLOCK_SIZE)

@@ -1,4 +1,7 @@
-"""Bringing maps of different levels together."""
+"""Bringing maps of different levels together.
+
+Letters: B batch, C channels, H W cells.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Piece, Pieces
+from detect.models.blocks.conv import Conv, Piece, Pieces, make_activation
+from detect.models.blocks.residual import partial_add
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 
@@ -66,8 +70,83 @@ class Concat(Block):
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """The sum of the channels at the common reduction."""
-        reductions = {shape.reduction for shape in inputs}
-        if len(reductions) > 1:
-            found = ", ".join(str(shape.reduction) for shape in inputs)
-            raise InputError(f"from: maps of reductions {found} cannot be concatenated; they must be equal")
+        _check_reductions(inputs, "concatenated")
         return FeatureShape(sum(shape.channels for shape in inputs), inputs[0].reduction)
+
+
+@register
+class Add(Block):
+    """Partial residual addition: the later maps of ``from`` are added to the first one, one after the other.
+
+    Maps may differ in width: as many channels are added as both have, the first ones. There are no weights.
+
+    Args:
+        activation: name of the activation behind each addition.
+
+    Source: "Enriching Variety of Layer-wise Learning Information by Gradient Combination" (Wang et al., 2019), partial
+    residual connections.
+    """
+
+    many_inputs: ClassVar[bool] = True
+
+    def __init__(self, activation: str = "none") -> None:
+        super().__init__()
+        self.activation = make_activation(activation)
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        """(B, C, H, W) and others of any width to (B, C, H, W)."""
+        for other in others:
+            x = self.activation(partial_add(x, other))
+        return x
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        """The shape of the first input."""
+        if len(inputs) < 2:
+            raise InputError("from: Add needs two maps or more, found 1")
+        _check_reductions(inputs, "added")
+        return inputs[0]
+
+
+@register
+class GlobalContext(Block):
+    """Global average pool of the second map → 1x1 convolution → added to every cell of the first map.
+
+    Args:
+        in_channels: channels of the two maps.
+        activation: name of the convolution's activation.
+
+    Source: ThunderNet (Qin et al., 2019), "Context Enhancement Module".
+    """
+
+    many_inputs: ClassVar[bool] = True
+
+    def __init__(self, in_channels: tuple[int, ...], activation: str = "silu") -> None:
+        super().__init__()
+        if len(in_channels) != 2:
+            raise InputError(f"from: must name a map and what its context is taken from, found {len(in_channels)} maps")
+        self.conv = Conv(in_channels[1], in_channels[0], 1, activation=activation)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, C2, H2, W2) to (B, C, H, W)."""
+        context = source.mean(dim=(2, 3), keepdim=True)  # (B, C2, 1, 1)
+        if self.training and len(context) == 1:
+            # A channel has one value for each image. Of a single image there is nothing to take statistics from.
+            return x + self._with_running_statistics(context)
+        return x + self.conv(context)
+
+    def _with_running_statistics(self, context: Tensor) -> Tensor:
+        norm = self.conv.norm
+        y = F.batch_norm(
+            self.conv.conv(context), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        )
+        return self.conv.activation(y)
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        """The shape of the first input."""
+        return inputs[0]
+
+
+def _check_reductions(inputs: tuple[FeatureShape, ...], done: str) -> None:
+    if len({shape.reduction for shape in inputs}) > 1:
+        found = ", ".join(str(shape.reduction) for shape in inputs)
+        raise InputError(f"from: maps of reductions {found} cannot be {done}; they must be equal")

@@ -1,15 +1,48 @@
-"""Spatial pyramid pooling: context from growing windows at one resolution."""
+"""Spatial pyramid pooling, context from growing windows at one resolution, and the convolutions around it."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv
+from detect.models.blocks.conv import Conv, Pieces
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
+
+
+def pool_pyramid(x: Tensor, kernel_size: int) -> list[Tensor]:
+    """The map and three max-pools of stride 1 in a row, which see windows of k, 2k - 1 and 3k - 2 cells.
+
+    Args:
+        x: (B, C, H, W).
+        kernel_size: k, window of each pool, odd.
+
+    Returns:
+        Four maps of the shape of ``x``, the windows growing from 1. With k = 5 they are 1, 5, 9 and 13, the same values
+        as three pools of those windows side by side, for a quarter of the work.
+    """
+    maps = [x]
+    for _ in range(3):
+        maps.append(F.max_pool2d(maps[-1], kernel_size, stride=1, padding=kernel_size // 2))
+    return maps
+
+
+@register
+class SPP(Block):
+    """Max-pools of 13x13, 9x9 and 5x5 cells and the map itself, concatenated in that order.
+
+    Source: SPP (He et al., 2015); YOLOv3-SPP, whose weights count on the order.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 4*C, H, W)."""
+        return torch.cat(pool_pyramid(x, 5)[::-1], dim=1)
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        """Four times the channels at the same reduction."""
+        return FeatureShape(4 * inputs[0].channels, inputs[0].reduction)
 
 
 @register
@@ -38,11 +71,50 @@ class SPPF(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H, W)."""
-        maps = [self.reduce(x)]
-        for _ in range(3):
-            maps.append(F.max_pool2d(maps[-1], self.kernel_size, stride=1, padding=self.kernel_size // 2))
-        return self.fuse(torch.cat(maps, dim=1))
+        return self.fuse(torch.cat(pool_pyramid(self.reduce(x), self.kernel_size), dim=1))
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """O channels at the same reduction."""
         return FeatureShape(self.fuse.conv.out_channels, inputs[0].reduction)
+
+
+@register
+class ConvSet(Block):
+    """What YOLOv3 and PANet put between two levels: 1x1 to O → 3x3 to 2*O → 1x1 → 3x3 → 1x1, output O channels.
+
+    With ``spp`` the map is pooled in the middle: 1x1 → 3x3 → 1x1 → SPP → 1x1 → 3x3 → 1x1, one convolution more.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        spp: whether there is an SPP in the middle.
+        activation: name of the activation.
+
+    Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.3; yolov3-spp.cfg of Darknet.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, spp: bool = False, activation: str = "leaky") -> None:
+        super().__init__()
+        wide = 2 * out_channels
+        pooled: list[nn.Module] = [SPP(), Conv(4 * out_channels, out_channels, 1, activation=activation)] if spp else []
+        self.first = Conv(in_channels, out_channels, 1, activation=activation)
+        self.layers = nn.Sequential(
+            Conv(out_channels, wide, 3, activation=activation),
+            Conv(wide, out_channels, 1, activation=activation),
+            *pooled,
+            Conv(out_channels, wide, 3, activation=activation),
+            Conv(wide, out_channels, 1, activation=activation),
+        )
+
+    @property
+    def accepts_pieces(self) -> bool:
+        """The input may be given as pieces."""
+        return True
+
+    def forward(self, x: Tensor | Pieces) -> Tensor:
+        """(B, C, H, W) or pieces to (B, O, H, W)."""
+        return self.layers(self.first(x))
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        """O channels at the same reduction."""
+        return FeatureShape(self.first.conv.out_channels, inputs[0].reduction)

@@ -28,14 +28,14 @@ def test_space_to_depth_block() -> None:
 @pytest.mark.parametrize("downsample", ["stride", "spd"])
 def test_stem(downsample: str) -> None:
     """36 weights per input and output channel either way: 6 * 6, or 4 * 3 * 3; and 2 values of the norm per channel."""
-    stem = Stem(3, 8, downsample).double()
+    stem = Stem(3, 8, downsample=downsample).double()
     assert stem(IMAGE).shape == (2, 8, 6, 10)
     assert stem.out_shape(FeatureShape(3, 1)) == FeatureShape(8, 2)
     assert count(stem) == 36 * 3 * 8 + 2 * 8
 
 
 def test_stem_spd_is_space_to_depth_and_convolution() -> None:
-    stem = Stem(3, 8, "spd").double().eval()
+    stem = Stem(3, 8, downsample="spd").double().eval()
     torch.testing.assert_close(stem(IMAGE), stem.conv(space_to_depth(IMAGE, 2)), atol=1e-12, rtol=0)
 
 
@@ -84,13 +84,13 @@ def test_convolution_first_contains_the_strided_block() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Stem(3, 8, "sdp"), r"^downsample: unknown 'sdp'; did you mean 'spd'\?$"),
+        (lambda: Stem(3, 8, downsample="sdp"), r"^downsample: unknown 'sdp'; did you mean 'spd'\?$"),
         (lambda: Downsample(3, 8, downsample="pool"), r"^downsample: unknown 'pool'; allowed: spd, stride$"),
         (
             lambda: Downsample(3, 8, downsample="spd", order="conv-first"),
             r"^order: unknown 'conv-first'; did you mean 'conv_first'\?$",
         ),
-        (lambda: Downsample(3, 8, 2, "spd"), r"^kernel_size: must be odd where the stride is 1, found 2$"),
+        (lambda: Downsample(3, 8, 2, downsample="spd"), r"^kernel_size: must be odd where the stride is 1, found 2$"),
     ],
 )
 def test_refused(build, message: str) -> None:

@@ -1,0 +1,69 @@
+"""How a head's raw values become boxes: YOLOv5's way and YOLOv3's (with YOLOv4's wider centres).
+
+Letters: A anchors, H W cells, n boxes; * any leading dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+MAX_LOG_RATIO = math.log(1000)
+"""Sides beyond 1000 times the anchor are noise; unbounded, they would overflow half precision."""
+
+
+@dataclass(frozen=True)
+class BoxCoding:
+    """Raw x, y, w, h of an anchor in a cell, and the box that they mean.
+
+    With s the sigmoid: centre = (xy_scale * s - (xy_scale - 1) / 2 + cell) * reduction, so that it reaches
+    (xy_scale - 1) / 2 cells beyond each side of its cell. Width and height are (2s)^2 * anchor (``square``) or
+    exp(raw) * anchor (``exp``).
+
+    Args:
+        xy_scale: 2 in YOLOv5, 1 in YOLOv3, 1.05 to 1.2 in YOLOv4.
+        sizes: ``square`` (YOLOv5) or ``exp`` (YOLOv3, YOLOv4).
+
+    Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018), section 2.1; YOLOv4 (Bochkovskiy et al., 2020), section 3.4.
+    """
+
+    xy_scale: float
+    sizes: Literal["square", "exp"]
+
+    def centres(self, raw_xy: Tensor) -> Tensor:
+        """(*, 2) raw x, y to (*, 2) centres relative to the cell's corner, in cells."""
+        return raw_xy.sigmoid() * self.xy_scale - (self.xy_scale - 1) / 2
+
+    def extents(self, raw_wh: Tensor, anchors: Tensor) -> Tensor:
+        """(*, 2) raw w, h to (*, 2) widths and heights, in the unit of ``anchors`` (*, 2)."""
+        if self.sizes == "square":
+            return (raw_wh.sigmoid() * 2).square() * anchors
+        return raw_wh.clamp(max=MAX_LOG_RATIO).exp() * anchors
+
+    def decode(self, raw: Tensor, anchors_px: Tensor, reduction: int) -> Tensor:
+        """The boxes of a level.
+
+        Args:
+            raw: (B, A, H, W, 4) x, y, w, h.
+            anchors_px: (A, 2) width, height.
+            reduction: input pixels per cell.
+
+        Returns:
+            (B, A, H, W, 4) centre x, centre y, width, height in network-input pixels.
+        """
+        height, width = raw.shape[2:4]
+        centres = (self.centres(raw[..., :2]) + cell_grid(height, width, raw)) * reduction
+        sizes = self.extents(raw[..., 2:4], anchors_px[:, None, None].to(raw.dtype))
+        return torch.cat([centres, sizes], dim=-1)
+
+
+def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """(H, W, 2) column and row of each cell, with the device and type of ``like``."""
+    rows = torch.arange(height, device=like.device, dtype=like.dtype)
+    columns = torch.arange(width, device=like.device, dtype=like.dtype)
+    grid_y, grid_x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([grid_x, grid_y], dim=-1)

@@ -1,0 +1,222 @@
+"""Models by name: shipped YAML files, their variants, and parts put together.
+
+A model YAML writes each section out, or names a part: ``backbone: csppeleenet``. A part is a YAML of
+``configs/backbones``, ``configs/necks`` or ``configs/heads``. What makes parts fit is the names of their rows: a
+backbone has ``c2``, ``c3``, ``c4`` and ``c5``, its maps at 4, 8, 16 and 32 input pixels per cell; a neck reads those
+that it needs and has ``p3``, ``p4`` and ``p5`` (or fewer) for the head.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from detect.config.loader import CONFIGS, load_yaml, parse_overrides
+from detect.errors import InputError, did_you_mean
+from detect.models.definition import (
+    SECTIONS,
+    WORD_KEYS,
+    ModelDefinition,
+    Scale,
+    mapping,
+    parse_definition,
+    refuse_unknown,
+    with_words,
+)
+
+FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
+"""Where the parts of a section are, in ``configs``."""
+MODEL_KEYS = ("name", "scales", "variants", *WORD_KEYS, *SECTIONS)
+PART_KEYS = ("name", "rows", "head", "variants", *WORD_KEYS)
+REFERENCE_KEYS = ("part", "override", *WORD_KEYS)
+CLASSIFIER_HEAD = "classify"
+"""The head of a backbone that is named without a neck, if its YAML names no other."""
+
+_FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<variant>.*))?")
+_NAME = re.compile(r"(?P<base>.*?\.ya?ml(?::[^+]*)?|[^+]*)(?P<rest>(?:\+[^+]*)*)")
+
+
+def shipped_models() -> dict[str, Path]:
+    """Every model name of ``configs/models`` with the file that defines it."""
+    return _index("models")
+
+
+def shipped_parts(section: str) -> dict[str, Path]:
+    """Every part of a section (``backbone``, ``neck`` or ``head``) with the file that defines it."""
+    return _index(FOLDERS[section])
+
+
+def find_definition(name: str) -> ModelDefinition:
+    """The definition that a name stands for.
+
+    Args:
+        name: what the model starts from, then what to change, with ``+`` between. The start is a shipped model
+            (``yolov5n-spd``), a YAML file, ``FILE:VARIANT`` (a file alone is the model that its own top level
+            describes), or a backbone, which then has the head of a classifier. What follows: a neck (its head comes
+            with it), a head, ``spd`` for ``downsample=spd``, ``width=X`` and ``depth=X`` as factors on the model's own,
+            or any keyword of the modules, ``KEY=VALUE``. ``cspdarknet53+efm+spd`` is a detector,
+            ``peleenet+width=0.5`` a classifier.
+
+    Raises:
+        InputError: there is no such model, or its YAML is wrong.
+    """
+    match = _NAME.fullmatch(name)
+    assert match is not None, "the pattern fits any text"
+    content, source = _start(match["base"])
+    defaults: dict[str, Any] = {}
+    scale: dict[str, Any] = {}
+    for token in match["rest"].split("+")[1:]:
+        key, equals, _ = token.partition("=")
+        if token == "spd":
+            defaults["downsample"] = "spd"
+        elif equals and key in Scale.__dataclass_fields__:
+            scale |= parse_overrides([token])
+        elif equals:
+            defaults |= parse_overrides([token])
+        else:
+            content |= _replaced_parts(token, name)
+    if match["rest"]:
+        content["name"] = name
+    return with_words(parse_definition(_resolve(content, source), source), defaults, scale, f"model {name!r}")
+
+
+def _start(base: str) -> tuple[dict[str, Any], str]:
+    """The content of the model that a name starts with, and its file."""
+    if file := _FILE.fullmatch(base):
+        return _read_model(Path(file["path"]), file["variant"]), file["path"]
+    models, backbones = shipped_models(), shipped_parts("backbone")
+    if base in models:
+        return _read_model(models[base], base), str(models[base])
+    if base in backbones:
+        head = _read_part(backbones[base], base).get("head", CLASSIFIER_HEAD)
+        return {"name": base, "backbone": base, "head": head}, str(backbones[base])
+    raise InputError(
+        f"model {base!r} is neither a .yaml file nor a shipped model or backbone"
+        f"{did_you_mean(base, [*models, *backbones])}"
+    )
+
+
+def _replaced_parts(token: str, name: str) -> dict[str, str]:
+    """The sections that a word of a model's name replaces: a neck brings its head."""
+    necks, heads = shipped_parts("neck"), shipped_parts("head")
+    if token in necks:
+        return {"neck": token, "head": _read_part(necks[token], token)["head"]}
+    if token in heads:
+        return {"head": token}
+    known = ["spd", "width=", "depth=", *necks, *heads]
+    raise InputError(f"model {name!r}: unknown neck, head or word {token!r}{did_you_mean(token, known)}")
+
+
+def _read_model(path: Path, variant: str | None = None) -> dict[str, Any]:
+    """A model YAML's content with one of its variants chosen."""
+    content = load_yaml(path)
+    refuse_unknown(content, MODEL_KEYS, str(path))
+    return _choose(content, variant, ("scale", "defaults", "norm", *SECTIONS), path)
+
+
+def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
+    """A part YAML's content with one of its variants chosen."""
+    content = load_yaml(path)
+    refuse_unknown(content, PART_KEYS, str(path))
+    content = _choose(content, variant, ("override", "head", *WORD_KEYS), path)
+    return {**content, "rows": _override(content, str(path))}
+
+
+def _choose(content: dict[str, Any], variant: str | None, keys: tuple[str, ...], path: Path) -> dict[str, Any]:
+    """The content with what its variant says, which adds to ``defaults`` and ``norm`` and replaces all else."""
+    content = dict(content)
+    variants = mapping(content, "variants", str(path))
+    content.pop("variants", None)
+    if variant is None or variant == content.get("name"):
+        return content
+    if variant not in variants:
+        raise InputError(
+            f"{path}: has no model {variant!r}{did_you_mean(variant, [*variants, str(content.get('name'))])}"
+        )
+    chosen = mapping(variants, variant, f"{path}: variants")
+    refuse_unknown(chosen, keys, f"{path}: variants.{variant}")
+    added = {
+        key: {**mapping(content, key, str(path)), **mapping(chosen, key, str(path))} for key in ("defaults", "norm")
+    }
+    return {**content, **chosen, **added, "name": variant}
+
+
+def _resolve(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """A model's content with scales and parts looked up, as ``parse_definition`` takes it."""
+    content = dict(content)
+    scales = mapping(content, "scales", source)
+    content.pop("scales", None)
+    content["scale"] = _named_scale(content.get("scale"), scales, source)
+    for section in SECTIONS:
+        entry = content.get(section)
+        reference = {"part": entry} if isinstance(entry, str) else entry
+        if isinstance(reference, dict) and "rows" not in reference:
+            content[section] = _resolve_part(reference, section, content, scales, source)
+    return content
+
+
+def _resolve_part(
+    reference: dict[str, Any], section: str, content: dict[str, Any], scales: dict[str, Any], source: str
+) -> dict[str, Any]:
+    """The section that a reference stands for. Its own words overrule the model's, and those overrule the part's."""
+    where = f"{source}: {section}"
+    refuse_unknown(reference, REFERENCE_KEYS, where)
+    path, variant = _find_part(reference.get("part"), section, source)
+    part = _read_part(path, variant)
+    rows = _override({**part, "override": reference.get("override")}, where)
+    words = [part, content, reference]
+    scale = _named_scale(reference.get("scale"), scales, where) or content["scale"] or part.get("scale")
+    resolved = {key: {k: v for w in words for k, v in mapping(w, key, where).items()} for key in ("defaults", "norm")}
+    return {"rows": rows, "scale": scale, "source": str(path), **resolved}
+
+
+def _find_part(name: Any, section: str, source: str) -> tuple[Path, str | None]:
+    """The file of a part and which variant of it: a shipped one, or ``FILE`` or ``FILE:VARIANT`` beside the model's."""
+    file = _FILE.fullmatch(name) if isinstance(name, str) else None
+    if file:
+        return Path(source).parent / file["path"], file["variant"]
+    parts = shipped_parts(section)
+    if name not in parts:
+        raise InputError(f"{source}: {section}: unknown part {name!r}{did_you_mean(str(name), parts)}")
+    return parts[name], name
+
+
+def _override(content: dict[str, Any], where: str) -> list[Any]:
+    """The rows with what ``override`` says of some of them: ``args`` are added, all else replaced."""
+    rows = copy.deepcopy(content.get("rows", []))
+    if not isinstance(rows, list):
+        raise InputError(f"{where}: rows: must be a list of rows")
+    by_name = {row["name"]: row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)}
+    for name in mapping(content, "override", where):
+        if name not in by_name:
+            raise InputError(f"{where}: override: unknown row {name!r}{did_you_mean(str(name), by_name)}")
+        changes = mapping(content["override"], name, f"{where}: override")
+        refuse_unknown(changes, ("module", "from", "args", "repeats", "reduction"), f"{where}: override.{name}")
+        row = by_name[name]
+        args = {**mapping(row, "args", where), **mapping(changes, "args", f"{where}: override.{name}")}
+        row |= {**changes, "args": args}
+    return rows
+
+
+def _named_scale(scale: Any, scales: dict[str, Any], where: str) -> Any:
+    """A scale, looked up when it is a name."""
+    if not isinstance(scale, str):
+        return scale
+    if scale not in scales:
+        raise InputError(f"{where}: scale: unknown {scale!r}{did_you_mean(scale, scales)}")
+    return scales[scale]
+
+
+@functools.cache
+def _index(folder: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted((CONFIGS / folder).glob("*.yaml")):
+        content = load_yaml(path)
+        for name in (content["name"], *content.get("variants", {})):
+            if name in found:
+                raise InputError(f"{path}: {name!r} is defined in {found[name]} too")
+            found[name] = path
+    return found

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from detect.config.loader import CONFIGS
+from detect.errors import InputError
+from detect.models.catalog import find_definition, shipped_models, shipped_parts
+from detect.models.definition import ModelDefinition, Row, Scale, definition_to_plain
+from tests.models.yamls import TINY, write_model
+
+YOLOV5 = CONFIGS / "models" / "yolov5.yaml"
+SHIPPED = (
+    *("yolov5n", "yolov5s", "yolov5m", "yolov5l"),
+    *("yolov5n-spd", "yolov5s-spd", "yolov5m-spd", "yolov5l-spd"),
+    "yolov5n-matched",
+)
+
+
+def row(definition: ModelDefinition, name: str) -> Row:
+    """The row of that name."""
+    return next(row for row in definition.rows if row.name == name)
+
+
+def words(definition: ModelDefinition, section: str) -> dict[str, object]:
+    """The defaults of a section."""
+    return next(s for s in definition.sections if s.name == section).defaults
+
+
+def test_shipped_models() -> None:
+    assert set(SHIPPED) <= set(shipped_models())
+
+
+def test_names_are_unambiguous() -> None:
+    """What a model's name starts with is a model or a backbone; what follows is a neck, a head or a word."""
+    assert not set(shipped_models()) & set(shipped_parts("backbone"))
+    assert not set(shipped_parts("neck")) & set(shipped_parts("head"))
+    for name in [*shipped_models(), *(n for s in ("backbone", "neck", "head") for n in shipped_parts(s))]:
+        assert re.fullmatch(r"[a-z0-9-]+", name), name
+        assert name != "spd"
+
+
+# ---------------------------------------------------------------------------------------------- variants
+
+
+def test_variant_takes_scale_and_defaults() -> None:
+    plain, spd = find_definition("yolov5s"), find_definition("yolov5s-spd")
+    assert (plain.name, spd.name) == ("yolov5s", "yolov5s-spd")
+    assert {section.scale for section in (*plain.sections, *spd.sections)} == {Scale(depth=0.33, width=0.5)}
+    assert words(plain, "neck") == {"downsample": "stride", "order": "conv_first", "activation": "silu"}
+    assert words(spd, "neck") == {**words(plain, "neck"), "downsample": "spd"}
+    assert spd.rows == plain.rows
+
+
+def test_file_and_variant() -> None:
+    assert find_definition(f"{YOLOV5}:yolov5m-spd") == find_definition("yolov5m-spd")
+    assert find_definition(str(YOLOV5)) == find_definition("yolov5n") == find_definition(f"{YOLOV5}:yolov5n")
+
+
+def test_variant_of_a_model_without_scale(tmp_path: Path) -> None:
+    path = write_model(tmp_path, TINY + "variants:\n  tiny-relu: {defaults: {activation: relu}}\n  same:\n")
+    assert words(find_definition(f"{path}:tiny-relu"), "backbone") == {"activation": "relu"}
+    assert find_definition(f"{path}:same").sections[0].scale == Scale()
+
+
+def test_variant_replaces_a_part(tmp_path: Path) -> None:
+    text = "name: a\nbackbone: peleenet\nneck: yolov5-panet\nhead: yolov5\nvariants: {b: {backbone: csppeleenet}}\n"
+    path = write_model(tmp_path, text)
+    assert words(find_definition(str(path)), "backbone")["fusion"] == "none"
+    assert words(find_definition(f"{path}:b"), "backbone")["fusion"] == "csp"
+
+
+def test_one_word_makes_it_spd(tmp_path: Path) -> None:
+    """The paper's comparison as the user would edit it: ``downsample: spd`` in a copy of the baseline."""
+    text = YOLOV5.read_text(encoding="utf-8")
+    edited, number = re.subn(r"(?m)^(defaults: \{)downsample: stride\b", r"\1downsample: spd", text)
+    assert number == 1
+    copy, shipped = find_definition(str(write_model(tmp_path, edited))), find_definition("yolov5n-spd")
+    assert {**definition_to_plain(copy), "name": ""} == {**definition_to_plain(shipped), "name": ""}
+
+
+# ------------------------------------------------------------------------------------------------- parts
+
+
+PARTS = "name: m\nneck: yolov5-panet\nhead: yolov5\n"
+
+
+def test_parts_put_together(tmp_path: Path) -> None:
+    definition = find_definition(str(write_model(tmp_path, PARTS + "backbone: cspdarknet53\n")))
+    assert [section.name for section in definition.sections] == ["backbone", "neck", "head"]
+    assert [Path(section.source).parent.name for section in definition.sections] == ["backbones", "necks", "heads"]
+    assert row(definition, "spp").inputs == ("c5",)
+    assert row(definition, "detect").inputs == ("p3", "p4", "p5")
+
+
+def test_whose_word_counts(tmp_path: Path) -> None:
+    """A part's words, overruled by the model's, overruled by those of the reference, overruled by the name's."""
+    text = PARTS + (
+        "backbone: {part: cspdarknet53, scale: {width: 0.5}, defaults: {gamma: 0.75}, norm: {eps: 0.25}}\n"
+        "scale: {width: 0.25}\ndefaults: {activation: mish, gamma: 0.25}\nnorm: {eps: 0.125, momentum: 0.5}\n"
+    )
+    path = write_model(tmp_path, text)
+    backbone, neck, _ = find_definition(str(path)).sections
+    assert {"downsample": "stride", "activation": "mish", "gamma": 0.75}.items() <= backbone.defaults.items()
+    assert backbone.norm == {"eps": 0.25, "momentum": 0.5}
+    assert (backbone.scale, neck.scale) == (Scale(width=0.5), Scale(width=0.25))
+    assert (neck.defaults["activation"], neck.norm) == ("mish", {"eps": 0.125, "momentum": 0.5})
+    named = find_definition(f"{path}+gamma=0.5+width=0.125").sections
+    assert named[0].defaults["gamma"] == 0.5
+    assert (named[0].scale, named[1].scale) == (Scale(width=0.0625), Scale(width=0.03125))  # 0.125 of each
+
+
+def test_scale_of_a_reference_by_name(tmp_path: Path) -> None:
+    text = PARTS + "backbone: {part: peleenet, scale: small}\nscales: {small: {width: 0.5}}\n"
+    backbone, neck, _ = find_definition(str(write_model(tmp_path, text))).sections
+    assert (backbone.scale, neck.scale) == (Scale(width=0.5), Scale())
+
+
+def test_rows_of_a_part_are_changed(tmp_path: Path) -> None:
+    change = "override: {c3: {repeats: 2, args: {block: basic}}, stem: {module: Stem}}"
+    text = PARTS + f"backbone: {{part: cspdarknet53, {change}}}\n"
+    changed = find_definition(str(write_model(tmp_path, text)))
+    plain = find_definition("cspdarknet53")
+    assert (row(changed, "c3").repeats, row(plain, "c3").repeats) == (2, 8)
+    assert row(changed, "c3").args == {**row(plain, "c3").args, "block": "basic"}
+    assert (row(changed, "stem").module, row(changed, "stem").args) == ("Stem", row(plain, "stem").args)
+    assert row(changed, "c4") == row(plain, "c4")
+
+
+def test_a_part_of_ones_own(tmp_path: Path) -> None:
+    """A file beside the model's, like the shipped ones, variants included."""
+    part = YOLOV5.parents[1] / "backbones" / "peleenet.yaml"
+    (tmp_path / "mine.yaml").write_text(part.read_text(encoding="utf-8"), encoding="utf-8")
+    own = find_definition(str(write_model(tmp_path, PARTS + "backbone: mine.yaml:csppeleenet\n")))
+    assert own.sections[0] == find_definition("csppeleenet").sections[0]
+    assert own.sections[0].source == str(tmp_path / "mine.yaml")
+    plain = find_definition(str(write_model(tmp_path, PARTS + "backbone: {part: mine.yaml}\n")))
+    assert plain.sections[0] == find_definition("peleenet").sections[0]
+
+
+# ------------------------------------------------------------------------------------------------- names
+
+
+def test_a_backbone_alone_is_a_classifier() -> None:
+    definition = find_definition("peleenet")
+    assert (definition.name, definition.rows[-1].module) == ("peleenet", "Classify")
+
+
+def test_a_neck_brings_its_head() -> None:
+    definition = find_definition("cspdarknet53+yolov5-panet+spd+width=0.25+gamma=0.75")
+    assert definition.name == "cspdarknet53+yolov5-panet+spd+width=0.25+gamma=0.75"
+    assert (row(definition, "detect").module, words(definition, "head")["coding"]) == ("AnchorDetect", "yolov5")
+    assert {section.scale for section in definition.sections} == {Scale(width=0.25)}
+    for section in definition.sections:
+        assert (section.defaults["downsample"], section.defaults["gamma"]) == ("spd", 0.75)
+
+
+def test_a_head_by_name() -> None:
+    definition = find_definition("cspdarknet53+yolov5-panet+yolov3")
+    assert words(definition, "head")["coding"] == "yolov3"
+    assert words(find_definition("cspdarknet53+yolov3+yolov5-panet"), "head")["coding"] == "yolov5"
+    assert words(find_definition("yolov3-tiny+coding=yolov5"), "head")["coding"] == "yolov5"
+
+
+def test_words_on_a_shipped_model() -> None:
+    """The words that make yolov5n-spd of yolov5n, and the same of a file."""
+    named, shipped = find_definition("yolov5n+spd"), find_definition("yolov5n-spd")
+    of_file = find_definition(f"{YOLOV5}:yolov5n+downsample=spd")
+    backbone, neck = shipped.sections[:2]
+    for found in (named, of_file):
+        assert found.rows == shipped.rows
+        assert words(found, "backbone") == backbone.defaults
+        assert words(found, "neck") == neck.defaults
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "yolov5n-sdp",
+            r"^model 'yolov5n-sdp' is neither a \.yaml file nor a shipped model or backbone; "
+            r"did you mean 'yolov5n-spd'\?$",
+        ),
+        ("", r"^model '' is neither"),
+        ("+spd", r"^model '' is neither"),
+        ("none.yaml", r"^none\.yaml: cannot be read: No such file or directory$"),
+        ("none.yaml:x", r"^none\.yaml: cannot be read: No such file or directory$"),
+        (f"{YOLOV5}:yolov5n-sdp", r"yolov5\.yaml: has no model 'yolov5n-sdp'; did you mean 'yolov5n-spd'\?$"),
+        (f"{YOLOV5}:", r"yolov5\.yaml: has no model ''; allowed: "),
+        (
+            "peleenet+yolov5-pan",
+            r"^model 'peleenet\+yolov5-pan': unknown neck, head or word 'yolov5-pan'; did you mean ",
+        ),
+        ("peleenet+", r"^model 'peleenet\+': unknown neck, head or word ''"),
+        ("peleenet+width=0", r"^model 'peleenet\+width=0': scale\.width: must be a number above 0, found 0$"),
+        ("peleenet+width=big", r"scale\.width: must be a number above 0, found 'big'$"),
+    ],
+)
+def test_unknown_models(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_definition(name)
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ("", r"has no model 'v'; allowed: tiny$"),
+        ("variants: [v]", r"variants: must be a mapping, found \['v'\]$"),
+        ("variants: {w: {}}", r"has no model 'v'; allowed: tiny, w$"),
+        ("variants: {v: spd}", r"variants: v: must be a mapping, found 'spd'$"),
+        ("variants: {v: {default: {}}}", r"variants\.v: unknown key 'default'; did you mean 'defaults'\?$"),
+        ("variants: {v: {defaults: spd}}", r"defaults: must be a mapping, found 'spd'$"),
+        ("variants: {v: {scale: q}}", r"scale: unknown 'q'"),
+    ],
+)
+def test_wrong_variants(tmp_path: Path, variants: str, message: str) -> None:
+    path = write_model(tmp_path, f"{TINY}{variants}\n")
+    with pytest.raises(InputError, match=message):
+        find_definition(f"{path}:v")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("backbone: peleent", r"model\.yaml: backbone: unknown part 'peleent'; did you mean 'peleenet'\?$"),
+        ("backbone: {part: 3}", r"backbone: unknown part 3; "),
+        ("backbone: none.yaml", r"none\.yaml: cannot be read: No such file or directory$"),
+        ("backbone: {scale: {}}", r"backbone: unknown part None; "),
+        ("backbone: {part: peleenet, widht: 1}", r"backbone: unknown key 'widht'; "),
+        ("backbone: {part: peleenet, scale: s}", r"backbone: scale: unknown 's'; nothing is allowed here$"),
+        ("backbone: {part: peleenet, override: 3}", r"backbone: override: must be a mapping, found 3$"),
+        (
+            "backbone: {part: peleenet, override: {c9: {}}}",
+            r"backbone: override: unknown row 'c9'; allowed: c2, c3, c4, c5, down3, ",
+        ),
+        (
+            "backbone: {part: peleenet, override: {c3: {repeat: 2}}}",
+            r"backbone: override\.c3: unknown key 'repeat'; did you mean 'repeats'\?$",
+        ),
+        ("neck: yolov5-panet", r"yolov5-panet\.yaml: neck, row 1 \(neck\.spp\): from: unknown layer 'c5'; "),
+    ],
+)
+def test_wrong_parts(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_definition(str(write_model(tmp_path, f"name: m\n{text}\n")))
