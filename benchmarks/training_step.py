@@ -62,7 +62,7 @@ def build_step(model: DetectionModel, way: str, images: Tensor, targets: Targets
     images = images.to(memory_format=memory_format)
     if sliced:
         model.graph._as_pieces = frozenset()
-    loss = DetectionLoss(recipe.loss, model.head.anchors_px, model.head.reductions, NUM_CLASSES, recipe.image_size)
+    loss = DetectionLoss(recipe.loss, model.head, recipe.image_size)
     optimizer = build_optimizer(model, recipe.optimizer, recipe.batch_size)
 
     def step() -> None:

@@ -265,6 +265,9 @@ def _scalar(hint: Any, found: Any, where: str, errors: list[str]) -> Any:
 
 
 def _check_limits(value: Any, limits: tuple[float | None, float | None] | None, where: str, errors: list[str]) -> None:
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check_limits(item, limits, f"{where}[{i}]", errors)
     if limits is None or not isinstance(value, (int, float)):
         return
     low, high = limits

@@ -125,8 +125,11 @@ class OptimizerConfig:
     Args:
         name: ``sgd`` is SGD with Nesterov momentum, ``adamw`` AdamW (``momentum`` is its beta1).
         lr: peak learning rate.
-        final_lr_factor: the rate ends at ``lr * final_lr_factor``.
+        final_lr_factor: the rate ends at ``lr * final_lr_factor`` (``cosine``, ``linear`` and ``poly``).
         schedule: decay from the peak to the end.
+        power: of ``poly``: the rate falls with (1 - progress) ** power.
+        milestones: of ``step``: shares of the training after which the rate is multiplied by ``step_factor``.
+        step_factor: see there.
         momentum: momentum, or beta1.
         weight_decay: on weights of convolutions only, never on biases and norms. SGD's is scaled by
             images per update / 64.
@@ -140,7 +143,10 @@ class OptimizerConfig:
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = limited(0.01, 0, 10)
     final_lr_factor: float = limited(0.1, 0, 1)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "poly", "step", "constant"] = "cosine"
+    power: float = limited(4.0, 0, 100)
+    milestones: tuple[float, ...] = limited((0.8, 0.9), 0, 1)
+    step_factor: float = limited(0.1, 0, 1)
     momentum: float = limited(0.937, 0, 0.9999)
     weight_decay: float = limited(0.0005, 0, 1)
     warmup_epochs: float = limited(3.0, 0)
@@ -152,25 +158,34 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Gains and options of the detection loss (YOLOv5 v6.0).
+    """Gains and options of the detection loss (YOLOv5 v6.0). The gains are stated for YOLOv5's assignment;
+    ``detect.losses.detection`` brings them to YOLOv3's.
 
     Args:
-        box: gain of the CIoU loss.
+        box: gain of the box loss, 1 - IoU.
+        box_iou: which IoU that is (``detect.boxes.iou``).
         objectness: gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2).
         classes: gain of the class loss at 80 classes (scaled by classes / 80).
-        anchor_ratio: a box matches an anchor when no side differs by more than this factor.
+        assignment: who learns an object. ``yolov5``: every anchor whose sides are within ``anchor_ratio``, in up to
+            three cells. ``yolov3``: the one anchor most like it, in one cell. ``auto``: as the head codes its boxes.
+        anchor_ratio: ``yolov5``: a box matches an anchor when no side differs by more than this factor.
+        ignore_iou: ``yolov3``: an unmatched prediction whose box overlaps an object by more than this IoU has no
+            objectness loss.
         label_smoothing: class targets are 1 - s/2 and s/2.
         focal_gamma: gamma of the focal loss on objectness and classes; 0 is plain cross-entropy.
-        balance: objectness weights of the levels, finest first.
+        balance: objectness weights of the levels, finest first; empty chooses by their reductions.
     """
 
     box: float = limited(0.05, 0)
+    box_iou: Literal["iou", "giou", "diou", "ciou"] = "ciou"
     objectness: float = limited(1.0, 0)
     classes: float = limited(0.5, 0)
+    assignment: Literal["auto", "yolov5", "yolov3"] = "auto"
     anchor_ratio: float = limited(4.0, 1)
+    ignore_iou: float = limited(0.7, 0, 1)
     label_smoothing: float = limited(0.0, 0, 0.5)
     focal_gamma: float = limited(0.0, 0, 5)
-    balance: tuple[float, ...] = (4.0, 1.0, 0.4)
+    balance: tuple[float, ...] = limited((), 0)
 
 
 @dataclass(frozen=True)

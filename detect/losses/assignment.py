@@ -1,6 +1,9 @@
 """Which anchor of which cell learns which object.
 
-Letters: M targets, A anchors per cell, H W cells, n matches of a level.
+Two ways: YOLOv5's teaches several anchors of several cells each object (``match_by_ratio``), YOLOv3's exactly one
+(``match_best``).
+
+Letters: M targets, L levels, A anchors per cell, H W cells, n matches of a level.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_convert, box_iou
 
 from detect.structures import Targets
 
@@ -40,7 +44,7 @@ class Matches:
         return len(self.labels)
 
 
-def match_anchors(
+def match_by_ratio(
     targets: Targets, grid_hw: tuple[int, int], anchors_px: Tensor, reduction: int, max_ratio: float
 ) -> Matches:
     """Match targets to the anchors of one level.
@@ -67,12 +71,73 @@ def match_anchors(
     neighbour, match = _neighbours(centres[target], grid_hw).nonzero(as_tuple=True)
     anchor, target = anchor[match], target[match]
 
-    height, width = grid_hw
-    cell = (centres[target] + _OFFSETS.to(centres)[neighbour] * NEIGHBOUR_REACH).floor().long()
-    column, row = cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
-    corner = torch.stack([column, row], dim=1)
-    boxes = torch.cat([centres[target] - corner, sizes[target]], dim=1)
+    column, row = _cells(centres[target] + _OFFSETS.to(centres)[neighbour] * NEIGHBOUR_REACH, grid_hw)
+    boxes = torch.cat([centres[target] - torch.stack([column, row], dim=1), sizes[target]], dim=1)
     return Matches(targets.image_index[target], anchor, row, column, boxes, targets.labels[target])
+
+
+def match_best(
+    targets: Targets, grids_hw: list[tuple[int, int]], anchors_px: Tensor, reductions: tuple[int, ...]
+) -> list[Matches]:
+    """Match each target to one anchor of all levels: the one most like it, in the cell that holds the target's centre.
+
+    Args:
+        targets: M boxes, xyxy in network-input pixels. One without area is matched to nothing.
+        grids_hw: H, W of the L levels.
+        anchors_px: (L, A, 2) width, height.
+        reductions: input pixels per cell of the L levels.
+
+    Returns:
+        The matches of each level, by target. Of anchors that are equally like a target the first one counts.
+
+    Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.1.
+    """
+    centres, sizes = _centres_and_sizes(targets.boxes_xyxy_px)
+    best_iou, best = centred_iou(sizes, anchors_px.flatten(0, 1).to(sizes.dtype)).max(dim=1)
+    level_of = best.div(anchors_px.shape[1], rounding_mode="floor").masked_fill(best_iou <= 0, -1)
+    matches = []
+    for level, (grid_hw, reduction) in enumerate(zip(grids_hw, reductions, strict=True)):
+        target = (level_of == level).nonzero().flatten()
+        centre = centres[target] / reduction
+        column, row = _cells(centre, grid_hw)
+        boxes = torch.cat([centre - torch.stack([column, row], dim=1), sizes[target] / reduction], dim=1)
+        anchor = best[target] % anchors_px.shape[1]
+        matches.append(Matches(targets.image_index[target], anchor, row, column, boxes, targets.labels[target]))
+    return matches
+
+
+def centred_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
+    """IoU of boxes with anchors that have the same centre.
+
+    Args:
+        sizes: (M, 2) width, height.
+        anchors: (A, 2) in the same unit, above 0.
+
+    Returns:
+        (M, A) in [0, 1].
+    """
+    overlap = torch.minimum(sizes[:, None], anchors[None]).prod(dim=2)
+    return overlap / (sizes.prod(dim=1)[:, None] + anchors.prod(dim=1)[None] - overlap)
+
+
+def covered(boxes_cxcywh_px: Tensor, targets: Targets, min_iou: float) -> Tensor:
+    """Which predictions lie on an object already.
+
+    Args:
+        boxes_cxcywh_px: (B, A, H, W, 4) decoded predictions, in network-input pixels.
+        targets: of the B images.
+        min_iou: a prediction lies on an object when their IoU is above it.
+
+    Returns:
+        (B, A, H, W) bool.
+    """
+    boxes = box_convert(boxes_cxcywh_px, "cxcywh", "xyxy").flatten(1, 3)
+    found = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    for image, predictions in enumerate(boxes):
+        objects = targets.boxes_xyxy_px[targets.image_index == image]
+        if len(objects):
+            found[image] = box_iou(predictions, objects).amax(dim=1) > min_iou
+    return found.view(boxes_cxcywh_px.shape[:4])
 
 
 _OFFSETS = torch.tensor([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])
@@ -87,6 +152,13 @@ def _neighbours(centres: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     after = (from_end % 1 < NEIGHBOUR_REACH) & (from_end > 1)
     own = torch.ones(1, len(centres), dtype=torch.bool, device=centres.device)
     return torch.cat([own, before.T, after.T])
+
+
+def _cells(points: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """(n,) column and row of the cells that hold points (n, 2), in cells; an edge of the grid belongs to its cells."""
+    height, width = grid_hw
+    cell = points.floor().long()
+    return cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
 
 
 def _centres_and_sizes(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,9 +138,7 @@ def _prepare_trainee(model: DetectionModel, recipe: TrainConfig, batches: int, d
     return Trainee(
         model=model,
         ema=build_ema(model, recipe.ema) if recipe.ema.decay > 0 else None,
-        loss=DetectionLoss(
-            recipe.loss, model.head.anchors_px, model.head.reductions, model.num_classes, recipe.image_size
-        ),
+        loss=DetectionLoss(recipe.loss, model.head, recipe.image_size),
         optimizer=build_optimizer(model, recipe.optimizer, recipe.batch_size * accumulate),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         schedule=Schedule(recipe.optimizer, -(-batches // accumulate), recipe.epochs),

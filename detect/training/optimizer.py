@@ -82,10 +82,18 @@ class Schedule:
         return start + (self.config.momentum - start) * (update + 1) / (self.warmup_updates + 1)
 
     def decay(self, update: int) -> float:
-        """Factor on the peak rate, from 1 at the start to ``final_lr_factor`` at the last update."""
-        progress = min(update / max(self.updates_per_epoch * self.epochs - 1, 1), 1.0)
-        falling = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "constant": 1.0}
-        return self.config.final_lr_factor + (1 - self.config.final_lr_factor) * falling[self.config.schedule]
+        """Factor on the peak rate: 1 at the start; at the last update ``final_lr_factor``, except for ``step``."""
+        config, updates = self.config, self.updates_per_epoch * self.epochs
+        if config.schedule == "step":
+            return config.step_factor ** sum(update >= share * updates for share in config.milestones)
+        progress = min(update / max(updates - 1, 1), 1.0)
+        falling = {
+            "cosine": (1 + math.cos(math.pi * progress)) / 2,
+            "linear": 1 - progress,
+            "poly": (1 - progress) ** config.power,
+            "constant": 1.0,
+        }
+        return config.final_lr_factor + (1 - config.final_lr_factor) * falling[config.schedule]
 
     def apply(self, optimizer: torch.optim.Optimizer, update: int) -> None:
         """Set the rates and momentum of an update."""

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
-from detect.boxes.anchors import best_possible_recall, fit_anchors
+from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors
 from detect.config.schema import DataConfig, TrainConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.errors import InputError, did_you_mean
+from detect.losses.detection import choose_assignment
 from detect.models.build import build_model
+from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, transfer_weights
-from detect.models.definition import ModelDefinition, find_definition, with_args
+from detect.models.definition import ModelDefinition, with_args
 from detect.models.detector import DetectionModel
 from detect.runtime.logs import LOGGER
 
+CLOSE_IOU = 0.25
+"""An anchor serves YOLOv3's assignment from this IoU on: as with half its width and half its height."""
 SMALL_PX = 8
 """Boxes whose shorter side is below this many network-input pixels are reported: they are what strides and pools
 lose."""
@@ -108,7 +115,7 @@ def prepare_model(name: str | None, weights: Path | None, material: Material, re
 
 
 def copy_weights(model: DetectionModel, source: DetectionModel, where: str) -> None:
-    """Copy the weights that fit, and say how many do; the model keeps its own anchors.
+    """Copy the weights that fit, and say how many do.
 
     Args:
         model: receives them.
@@ -126,9 +133,7 @@ def copy_weights(model: DetectionModel, source: DetectionModel, where: str) -> N
             f"{where}: no convolution of {source.definition.name} fits {model.definition.name}; leave out --model to "
             "train the checkpoint's own model"
         )
-    anchors_px = model.head.anchors_px.clone()
     copied, total = transfer_weights(model, source)
-    model.head.anchors_px.copy_(anchors_px)  # they may have been fitted to the data
     level = logging.INFO if copied > total / 2 else logging.WARNING
     LOGGER.log(level, "%s: %d of %d tensors fit and were copied", where, copied, total)
 
@@ -139,19 +144,28 @@ def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: Tr
     if recipe.anchors.fit == "never" or given.ndim != 3:
         return definition
     sizes = training_sizes_px(table, recipe.image_size)
-    max_ratio = recipe.loss.anchor_ratio
-    recall = best_possible_recall(sizes, given.reshape(-1, 2), max_ratio)
+    recall_of = _recall_measure(definition, recipe)
+    recall = recall_of(sizes, given.reshape(-1, 2))
     if recipe.anchors.fit == "auto" and recall >= recipe.anchors.min_recall:
         LOGGER.info("anchors: best possible recall %.4f, kept", recall)
         return definition
     fitted = fit_anchors(sizes, given.shape[0] * given.shape[1], recipe.seed)
-    new_recall = best_possible_recall(sizes, fitted, max_ratio)
+    new_recall = recall_of(sizes, fitted)
     if recipe.anchors.fit == "auto" and new_recall <= recall:
         LOGGER.warning("anchors: best possible recall %.4f; fitting did not raise it, so they are kept", recall)
         return definition
     shown = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in fitted)
     LOGGER.info("anchors: best possible recall %.4f, fitted to the data: %.4f with %s", recall, new_recall, shown)
     return with_args(definition, definition.rows[-1].module, anchors_px=fitted.reshape(given.shape).round(2).tolist())
+
+
+def _recall_measure(definition: ModelDefinition, recipe: TrainConfig) -> Callable[[np.ndarray, np.ndarray], float]:
+    """How well anchors (A, 2) serve boxes (M, 2), as the assignment of this model and recipe sees it."""
+    with torch.device("meta"):  # no memory, and no random numbers that the real model would miss
+        head = DetectionModel(definition, num_classes=1).head
+    if choose_assignment(recipe.loss, head) == "yolov3":
+        return partial(close_recall, min_iou=CLOSE_IOU)
+    return partial(best_possible_recall, max_ratio=recipe.loss.anchor_ratio)
 
 
 def freeze(model: DetectionModel, names: tuple[str, ...]) -> None:

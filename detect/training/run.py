@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from detect.runtime.device import select_device
 from detect.runtime.logs import LOGGER
 from detect.training.loop import RunSettings
 
+_YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<words>.*)")
 RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "seed")
 
 
@@ -109,10 +111,17 @@ def _differs(given: Any, stored: Any) -> bool:
 
 
 def _run_name(args: argparse.Namespace, run: RunConfig) -> str:
+    """The experiment's name, with the model's when another one was asked for; else those of model and data."""
     if args.run:
-        return find_config("runs", args.run).stem
-    model = run.model or Path(args.weights).stem
-    return f"{Path(model).stem}-{Path(run.data).stem}"
+        name = find_config("runs", args.run).stem
+        return f"{name}-{_stem(args.model)}" if args.model else name
+    return f"{_stem(run.model) if run.model else Path(args.weights).stem}-{_stem(run.data)}"
+
+
+def _stem(name: str) -> str:
+    """A name as it is, a YAML file without folder and suffix; ``FILE.yaml:VARIANT`` is the variant."""
+    file = _YAML_NAME.fullmatch(name)
+    return (file["variant"] or Path(file["file"]).stem) + file["words"] if file else name
 
 
 def _free_folder(wanted: Path) -> Path:

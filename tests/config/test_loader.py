@@ -173,6 +173,8 @@ def test_find_config_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"freeze": ["stem", 3]}, "recipe: freeze[1]: must be text, found 3"),
         ({"optimizer": 3}, "recipe: optimizer: must be a mapping, found 3"),
         ({"optimizer": None}, "recipe: optimizer: must be a mapping, found nothing"),
+        ({"optimizer": {"milestones": [0.8, 1.5]}}, "recipe: optimizer.milestones[1]: 1.5 is above 1"),
+        ({"loss": {"balance": [-1]}}, "recipe: loss.balance[0]: -1.0 is below 0"),
         ({"augment": {"albumentations": [{"p": 2}]}}, "augment.albumentations[0].p: 2.0 is above 1"),
         ({"augment": {"albumentations": [{"p": 1}]}}, "recipe: augment.albumentations[0].name: is missing"),
         (

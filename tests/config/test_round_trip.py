@@ -31,7 +31,7 @@ def values(hint: Any, limits: tuple[float | None, float | None] = (None, None)) 
     if origin is Literal:
         return st.sampled_from(args)
     if origin is tuple:
-        return st.lists(values(args[0]), max_size=3).map(tuple)
+        return st.lists(values(args[0], limits), max_size=3).map(tuple)
     if origin is dict:
         return st.dictionaries(WORDS, values(args[1]), max_size=3)
     if hint is int:

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
-from detect.losses.assignment import Matches, match_anchors
+from detect.losses.assignment import Matches, centred_iou, covered, match_best, match_by_ratio
 from detect.structures import Targets
 
 ANCHOR = torch.tensor([[16.0, 16.0]])
@@ -22,7 +23,7 @@ def targets(*rows: tuple) -> Targets:
 
 def match(given: Targets, anchors: torch.Tensor = ANCHOR, grid_hw: tuple[int, int] = (4, 4)) -> Matches:
     """At reduction 8 and the ratio 4."""
-    return match_anchors(given, grid_hw, anchors, 8, 4.0)
+    return match_by_ratio(given, grid_hw, anchors, 8, 4.0)
 
 
 def cells(matches: Matches) -> list[tuple[int, int]]:
@@ -168,7 +169,7 @@ def test_agrees_with_the_slow_way(seed: int, grid_hw: tuple[int, int], reduction
         torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1),
     )
     anchors = torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]])
-    found = match_anchors(given, grid_hw, anchors, reduction, 4.0)
+    found = match_by_ratio(given, grid_hw, anchors, reduction, 4.0)
     columns = (found.image, found.anchor, found.column, found.row, found.labels, *found.boxes_cxcywh_cells.unbind(1))
     rows = sorted(zip(*(column.tolist() for column in columns), strict=True))
     expected = slow_matches(given, grid_hw, anchors, reduction, 4.0)
@@ -176,3 +177,125 @@ def test_agrees_with_the_slow_way(seed: int, grid_hw: tuple[int, int], reduction
     for row, slow in zip(rows, expected, strict=True):
         assert row[:5] == slow[:5]
         assert row[5:] == pytest.approx(slow[5:], abs=1e-4)
+
+
+# ------------------------------------------------------------------------------------- the one best anchor
+
+LEVELS = torch.tensor([[[8.0, 8.0], [8.0, 24.0]], [[32.0, 32.0], [64.0, 32.0]]])
+"""Two anchors on each of two levels, at the reductions 8 and 16."""
+
+
+def match_one(given: Targets, anchors: torch.Tensor = LEVELS) -> list[Matches]:
+    """On a 64 px image."""
+    return match_best(given, [(8, 8), (4, 4)], anchors, (8, 16))
+
+
+def test_no_targets_for_the_best_anchor() -> None:
+    for found in match_one(targets()):
+        assert len(found) == 0
+        assert found.boxes_cxcywh_cells.shape == (0, 4)
+        assert (found.row.dtype, found.labels.dtype, found.anchor.dtype) == (torch.int64,) * 3
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "level", "anchor"),
+    [
+        (8, 8, 0, 0),
+        (8, 23, 0, 1),
+        (30, 30, 1, 0),
+        (200, 200, 1, 1),  # larger than every anchor: 64 x 32 covers most of it
+        (1, 1, 0, 0),  # 1 / 64, more than 1 / 192
+        # IoU with 8 x 8 64 / 128, with 8 x 24 128 / 192: no matter that the sides of both are within a factor of 2.
+        (8, 16, 0, 1),
+        (16, 16, 0, 1),  # 128 / 320; 64 / 256 with 8 x 8 and 256 / 1024 with 32 x 32
+    ],
+)
+def test_the_anchor_most_like_the_target(width: float, height: float, level: int, anchor: int) -> None:
+    expected = [0, 0]
+    expected[level] = 1
+    found = match_one(targets((20, 20, width, height)))
+    assert [len(matches) for matches in found] == expected
+    assert found[level].anchor.tolist() == [anchor]
+
+
+def test_equally_like() -> None:
+    """The same anchors on both levels: the first level learns."""
+    found = match_one(targets((20, 20, 10, 10)), LEVELS[:1].repeat(2, 1, 1))
+    assert [len(matches) for matches in found] == [1, 0]
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 8), (8, 0)])
+def test_targets_without_area(size: tuple[int, int]) -> None:
+    assert [len(matches) for matches in match_one(targets((20, 20, *size)))] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "cell", "centre"),
+    [
+        (12, 12, (1, 1), (0.5, 0.5)),
+        (8, 15.2, (1, 1), (0.0, 0.9)),  # near its borders too the own cell is the only one
+        (0, 0, (0, 0), (0.0, 0.0)),
+        (64, 64, (7, 7), (1.0, 1.0)),  # the right and lower edges of the image belong to the last cells
+    ],
+)
+def test_only_the_own_cell(x: float, y: float, cell: tuple[int, int], centre: tuple[float, float]) -> None:
+    found = match_one(targets((x, y, 8, 8)))[0]
+    assert cells(found) == [cell]
+    assert found.boxes_cxcywh_cells[0].tolist() == pytest.approx([*centre, 1, 1], abs=1e-5)
+
+
+def test_labels_and_images_follow_to_each_level() -> None:
+    given = targets((40, 40, 30, 30, 5, 1), (20, 20, 8, 8, 7, 0), (4, 4, 64, 32, 2, 3), (60, 4, 9, 9, 1, 2))
+    fine, coarse = match_one(given)
+    assert (fine.labels.tolist(), fine.image.tolist(), cells(fine)) == ([7, 1], [0, 2], [(2, 2), (7, 0)])
+    assert (coarse.labels.tolist(), coarse.image.tolist(), cells(coarse)) == ([5, 2], [1, 3], [(2, 2), (0, 0)])
+
+
+def test_every_target_is_learnt_exactly_once() -> None:
+    """Against one target at a time, with torchvision's IoU of boxes moved to one corner."""
+    generator = torch.Generator().manual_seed(0)
+    centres, sizes = torch.rand(200, 2, generator=generator) * 64, torch.rand(200, 2, generator=generator) * 60 + 1
+    boxes = torch.cat([centres, sizes], dim=1).tolist()
+    found = match_one(targets(*((*box, i % 3, i) for i, box in enumerate(boxes))))
+    where = {
+        int(image): (level, int(anchor), int(row), int(column))
+        for level, matches in enumerate(found)
+        for image, anchor, row, column in zip(matches.image, matches.anchor, matches.row, matches.column, strict=True)
+    }
+    assert sum(map(len, found)) == len(where) == 200
+    anchors = torch.cat([torch.zeros(4, 2), LEVELS.flatten(0, 1)], dim=1)
+    for i, (centre, size) in enumerate(zip(centres, sizes, strict=True)):
+        best = int(box_iou(torch.cat([torch.zeros(2), size])[None], anchors).argmax())
+        x, y = (centre / (8, 16)[best // 2]).floor().tolist()
+        assert where[i] == (best // 2, best % 2, y, x)
+
+
+def test_centred_iou() -> None:
+    """2 x 4 and 4 x 2: 4 / 12; 2 x 4 in 4 x 4: 8 / 16; the same: 1; without area: 0."""
+    found = centred_iou(torch.tensor([[2.0, 4.0], [0.0, 3.0]]), torch.tensor([[4.0, 2.0], [4.0, 4.0], [2.0, 4.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1 / 3, 0.5, 1.0], [0.0, 0.0, 0.0]]))
+
+
+# --------------------------------------------------------------------------------------- covered objects
+
+
+def test_nothing_is_covered_without_targets() -> None:
+    found = covered(torch.rand(2, 3, 4, 5, 4), targets(), 0.5)
+    assert found.shape == (2, 3, 4, 5)
+    assert found.dtype == torch.bool
+    assert not found.any()
+
+
+def test_covered_by_its_own_images_objects() -> None:
+    """10 px predictions shifted by 0, 2, 4 and 6 px from the object of image 1: IoU 1, 80/120, 60/140 and 40/160."""
+    predictions = torch.tensor([[20.0 + shift, 20, 10, 10] for shift in (0, 2, 4, 6)]).view(1, 1, 2, 2, 4)
+    predictions = predictions.repeat(2, 1, 1, 1, 1)
+    given = targets((20, 20, 10, 10, 0, 1), (90, 90, 10, 10, 0, 1))
+    assert covered(predictions, given, 0.5)[1].flatten().tolist() == [True, True, False, False]
+    assert covered(predictions, given, 0.4)[1].flatten().tolist() == [True, True, True, False]
+    assert not covered(predictions, given, 0.1)[0].any()
+
+
+def test_boxes_without_area_cover_nothing() -> None:
+    """0 / 0 is no overlap."""
+    assert not covered(torch.zeros(1, 1, 1, 1, 4), targets((0, 0, 0, 0)), 0.0).any()

@@ -2,25 +2,40 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from detect.boxes.iou import IouKind
 from detect.config.schema import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches
-from detect.losses.detection import DetectionLoss, LossTerms, objectness_targets
+from detect.losses.detection import (
+    GAIN_FACTORS,
+    DetectionLoss,
+    LossTerms,
+    choose_assignment,
+    default_balance,
+    objectness_targets,
+)
+from detect.models.heads import AnchorDetect
 from detect.structures import Targets
 
 LN2 = math.log(2)
 ONE_LEVEL = LossConfig(balance=(1.0,))
 REDUCTIONS = (8, 16, 32)
-ANCHORS = torch.tensor([[[10.0, 13], [16, 30]], [[30, 61], [62, 45]], [[116, 90], [156, 198]]])
+ANCHORS = [[[10, 13], [16, 30]], [[30, 61], [62, 45]], [[116, 90], [156, 198]]]
 
 
-def one_cell(config: LossConfig = ONE_LEVEL, num_classes: int = 2, image_size: int = 640) -> DetectionLoss:
+def make_head(anchors: Any = ANCHORS, reductions: tuple[int, ...] = REDUCTIONS, num_classes: int = 3, **words: Any):
+    """A head with maps of one channel; the loss reads what it is, not its weights."""
+    return AnchorDetect((1,) * len(reductions), reductions, num_classes, anchors, **words)
+
+
+def one_cell(config: LossConfig = ONE_LEVEL, num_classes: int = 2, **words: Any) -> DetectionLoss:
     """One level of reduction 32 with one anchor of 16 px: at 32 px a single cell, and gains times 3 / 1."""
-    return DetectionLoss(config, torch.tensor([[[16.0, 16.0]]]), (32,), num_classes, image_size)
+    return DetectionLoss(config, make_head([[[16, 16]]], (32,), num_classes, **words), 640)
 
 
 def one_target(size: float = 16, label: int = 0) -> Targets:
@@ -34,7 +49,7 @@ def no_targets() -> Targets:
 
 
 def three_levels(num_classes: int = 3, config: LossConfig | None = None) -> DetectionLoss:
-    return DetectionLoss(config or LossConfig(), ANCHORS, REDUCTIONS, num_classes, 640)
+    return DetectionLoss(config or LossConfig(), make_head(num_classes=num_classes), 640)
 
 
 def random_raw(seed: int, batch: int = 2, num_classes: int = 3) -> list[torch.Tensor]:
@@ -129,7 +144,127 @@ def test_the_only_class_is_certain() -> None:
     assert raw.grad[..., 5].item() == 0
 
 
+# ----------------------------------------------------------------------------------------- assignments
+
+
+@pytest.mark.parametrize(
+    ("asked", "words", "chosen"),
+    [
+        ("auto", {}, "yolov5"),
+        ("auto", {"coding": "yolov3"}, "yolov3"),
+        ("auto", {"coding": "yolov3", "xy_scale": 2.0}, "yolov3"),
+        ("yolov5", {"coding": "yolov3", "xy_scale": 2.0}, "yolov5"),
+        ("yolov3", {}, "yolov3"),
+        ("yolov3", {"coding": "yolov3", "xy_scale": [1.2, 1.1, 1.05]}, "yolov3"),
+    ],
+)
+def test_assignment(asked: Any, words: dict[str, Any], chosen: str) -> None:
+    assert choose_assignment(LossConfig(assignment=asked), make_head(**words)) == chosen
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1.0, "1"), ([2.0, 1.1, 1.05], "1.05")])
+def test_neighbours_that_centres_cannot_reach(scale: Any, told: str) -> None:
+    message = (
+        r"^loss\.assignment: yolov5 teaches neighbouring cells too, but the head's centres reach too little beyond "
+        rf"their own \(xy_scale {told}, must be 2 or more\); take yolov3 or auto$"
+    )
+    with pytest.raises(InputError, match=message):
+        DetectionLoss(LossConfig(assignment="yolov5"), make_head(coding="yolov3", xy_scale=scale), 640)
+
+
+def two_cells(raw: list[list[float]], targets: Targets, **changes: Any) -> list[float]:
+    """Terms, without their gains, of YOLOv3's coding on 64 x 32 px: two cells, one anchor of 16 px, two classes."""
+    loss = one_cell(dataclasses.replace(ONE_LEVEL, **changes), coding="yolov3")
+    terms = loss([torch.tensor(raw).view(1, 1, 1, 2, 7)], targets)
+    gains = (loss.box_gain, loss.objectness_gain, loss.class_gain)
+    return [value / gain for value, gain in zip(values(terms), gains, strict=True)]
+
+
+def test_yolov3_perfect_box() -> None:
+    """Raw zeros in the first cell are the target. Objectness ln 2 there and ln(1 + e^-1) in the second, in the mean."""
+    second = [0.0, 0, 0, 0, -1, 0, 0]
+    assert two_cells([[0.0] * 7, second], one_target()) == pytest.approx([0, (LN2 + 0.313262) / 2, LN2], abs=1e-6)
+
+
+def test_yolov3_sizes_are_exponential() -> None:
+    """Sides of 16 px times 2 against 16 px: IoU 1/4. The goal of the objectness is 1 all the same."""
+    raw = [[0.0, 0, LN2, LN2, 1, 0, 0], [0.0, 0, 0, 0, -50, 0, 0]]
+    assert two_cells(raw, one_target()) == pytest.approx([3 / 4, 0.313262 / 2, LN2], abs=1e-5)
+
+
+def test_yolov3_any_size_is_learnt() -> None:
+    """64 px is 4 times the anchor, which YOLOv5's assignment leaves out."""
+    box, _, classes = two_cells([[0.0] * 7] * 2, one_target(size=64))
+    assert box == pytest.approx(1 - 16**2 / 64**2, abs=1e-5)
+    assert classes == pytest.approx(LN2, abs=1e-5)
+
+
+@pytest.mark.parametrize(("ignore_iou", "is_ignored"), [(0.55, True), (0.65, False), (1.0, False)])
+def test_yolov3_predictions_on_an_object_are_left_alone(ignore_iou: float, is_ignored: bool) -> None:
+    """The second cell predicts the first one's 16 px object at (28, 16), 4 px off: 12 x 16 of 20 x 16, IoU 0.6.
+
+    Its centre is at 32 px, the cell's left border (raw -40). Of the two cells' objectness losses at raw 0, one counts.
+    """
+    target = one_target()
+    shifted = Targets(target.image_index, target.labels, target.boxes_xyxy_px + torch.tensor([12.0, 0, 12, 0]))
+    raw = [[0.0] * 7, [-40.0, 0, 0, 0, 0, 0, 0]]
+    objectness = two_cells(raw, shifted, ignore_iou=ignore_iou)[1]
+    assert objectness == pytest.approx(LN2 / 2 if is_ignored else LN2, abs=1e-6)
+
+
+def test_yolov3_the_matched_prediction_is_never_left_alone() -> None:
+    """It lies on its own object with IoU 1."""
+    for ignore_iou in (0.0, 0.7):
+        assert two_cells([[0.0] * 7] * 2, one_target(), ignore_iou=ignore_iou)[1] == pytest.approx(LN2, abs=1e-6)
+
+
+def test_yolov3_trains_all_levels_together() -> None:
+    """Each of many objects is learnt by one level: the gradient reaches boxes and classes where the matches are."""
+    loss = DetectionLoss(LossConfig(), make_head(coding="yolov3"), 640)
+    raw = [y.requires_grad_() for y in random_raw(11)]
+    terms = loss(raw, random_targets(11, number=40))
+    terms.total.backward()
+    touched = sum(int((y.grad[..., :4].abs().sum(dim=-1) > 0).sum()) for y in raw if y.grad is not None)
+    assert 20 < touched <= 40  # some share an anchor of a cell
+    assert all(y.grad is not None and y.grad.isfinite().all() for y in raw)
+
+
+def test_yolov3_without_targets() -> None:
+    terms = DetectionLoss(LossConfig(), make_head(coding="yolov3"), 640)(random_raw(0), no_targets())
+    assert values(terms)[::2] == [0, 0]
+    assert terms.objectness.item() > 0
+
+
+def test_gains_are_brought_to_the_assignment() -> None:
+    """Factors found by training both ways on the same data."""
+    plain = DetectionLoss(LossConfig(), make_head(num_classes=80), 640)
+    loss = DetectionLoss(LossConfig(), make_head(num_classes=80, coding="yolov3"), 640)
+    assert tuple(GAIN_FACTORS["yolov5"]) == (1, 1, 1)
+    assert loss.box_gain == plain.box_gain * GAIN_FACTORS["yolov3"].box
+    assert loss.objectness_gain == plain.objectness_gain * GAIN_FACTORS["yolov3"].objectness
+    assert loss.class_gain == plain.class_gain * GAIN_FACTORS["yolov3"].classes
+
+
 # --------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # The 16 px prediction in the middle of the cell, the target 16 px to the right: the sides touch. The enclosing
+        # 32 x 16 px are covered; the centres are 16 px apart, its squared diagonal is 5 * 16^2.
+        ("iou", 1.0),
+        ("giou", 1.0),
+        ("diou", 1 + 1 / 5),
+        ("ciou", 1 + 1 / 5),
+    ],
+)
+def test_box_iou(kind: IouKind, expected: float) -> None:
+    loss = one_cell(dataclasses.replace(ONE_LEVEL, box_iou=kind))
+    target = one_target()
+    shifted = Targets(target.image_index, target.labels, target.boxes_xyxy_px + torch.tensor([16.0, 0, 16, 0]))
+    terms = loss([torch.zeros(1, 1, 1, 1, 7)], shifted)
+    assert terms.box.item() == pytest.approx(0.05 * 3 * expected, abs=1e-6)
 
 
 def test_label_smoothing() -> None:
@@ -163,11 +298,11 @@ def test_focal_loss_leaves_what_is_easy() -> None:
 
 def test_gains() -> None:
     """Stated for 640 px, 80 classes and 3 levels."""
-    loss = DetectionLoss(LossConfig(), ANCHORS, REDUCTIONS, 80, 640)
+    loss = DetectionLoss(LossConfig(), make_head(num_classes=80), 640)
     assert (loss.box_gain, loss.objectness_gain, loss.class_gain) == (0.05, 1.0, 0.5)
-    loss = DetectionLoss(LossConfig(), ANCHORS, REDUCTIONS, 20, 320)
+    loss = DetectionLoss(LossConfig(), make_head(num_classes=20), 320)
     assert (loss.box_gain, loss.objectness_gain, loss.class_gain) == (0.05, 0.25, 0.125)
-    loss = DetectionLoss(LossConfig(balance=(1.0, 1.0)), ANCHORS[:2], REDUCTIONS[:2], 80, 1280)
+    loss = DetectionLoss(LossConfig(), make_head(ANCHORS[:2], REDUCTIONS[:2], 80), 1280)
     assert (loss.box_gain, loss.objectness_gain, loss.class_gain) == pytest.approx((0.075, 6.0, 0.75))
 
 
@@ -190,7 +325,16 @@ def test_balance_weighs_the_levels() -> None:
     assert together.item() == pytest.approx((4 * alone[0] + alone[1] + 0.4 * alone[2]).item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("balance", [(), (1.0,), (4.0, 1.0, 0.4, 0.1)])
+def test_balance_that_is_left_empty() -> None:
+    """4, 1 and 0.4 on three levels; the same for each level where there are more or fewer."""
+    assert three_levels().balance == (4.0, 1.0, 0.4)
+    for reductions, expected in (((16, 32), (1.0, 0.4)), ((4, 8, 16, 32), (16.0, 4.0, 1.0, 0.4)), ((32,), (0.4,))):
+        head = make_head([ANCHORS[0]] * len(reductions), reductions)
+        assert DetectionLoss(LossConfig(), head, 640).balance == expected
+    assert default_balance(64) == 0.4
+
+
+@pytest.mark.parametrize("balance", [(1.0,), (4.0, 1.0, 0.4, 0.1)])
 def test_balance_of_another_length(balance: tuple[float, ...]) -> None:
     message = rf"^loss\.balance: must have a weight for each of the model's 3 levels, found {len(balance)}$"
     with pytest.raises(InputError, match=message):
@@ -207,7 +351,7 @@ def test_mean_over_matches_of_a_level_sum_over_levels() -> None:
     are in the middle of the cells (0, 0) and (1, 1): 8 px, CIoU 1, and 16 px, IoU 64 / 256. The second level matches
     both too (ratios 2 and 1): its 16 px at (8, 8) against 8 px at (4, 4) and 16 px at (12, 12).
     """
-    loss = DetectionLoss(LossConfig(balance=(1.0, 1.0)), torch.tensor([[[8.0, 8.0]], [[16.0, 16.0]]]), (8, 16), 2, 640)
+    loss = DetectionLoss(LossConfig(balance=(1.0, 1.0)), make_head([[[8, 8]], [[16, 16]]], (8, 16), 2), 640)
     boxes = torch.tensor([[0.0, 0, 8, 8], [4, 4, 20, 20]])
     targets = Targets(torch.tensor([0, 0]), torch.tensor([0, 1]), boxes)
     terms = loss([torch.zeros(1, 1, 2, 2, 7), torch.zeros(1, 1, 1, 1, 7)], targets)

@@ -57,7 +57,7 @@ def make_trainee(tmp_path, recipe, batches, ema=False):
     return Trainee(
         model=model,
         ema=build_ema(model, recipe.ema) if ema else None,
-        loss=DetectionLoss(recipe.loss, model.head.anchors_px, model.head.reductions, 2, recipe.image_size),
+        loss=DetectionLoss(recipe.loss, model.head, recipe.image_size),
         optimizer=build_optimizer(model, recipe.optimizer, recipe.nominal_batch_size),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         schedule=Schedule(recipe.optimizer, -(-batches // accumulate), recipe.epochs),

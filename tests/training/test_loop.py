@@ -22,7 +22,7 @@ from detect.models.checkpoint import load_checkpoint
 from detect.training import loop
 from detect.training.loop import train
 from tests.tools.running import run_here
-from tests.training.small import make_recipe, make_settings, make_shapes
+from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model
 
 TOOL = Path(__file__).parents[2] / "tools" / "train.py"
 STILL = {
@@ -77,7 +77,8 @@ def assert_same_run(found, expected):
 # ---------------------------------------------------------------------------------------------- learning
 
 
-def test_overfits_eight_images(tmp_path):
+@pytest.mark.parametrize("coding", ["yolov5", "yolov3"])
+def test_overfits_eight_images(tmp_path, coding):
     """What can be learnt by heart must be: images, targets, loss, decoding and evaluation agree."""
     data = make_shapes(tmp_path / "shapes", sizes=(8, 1, 1), image_size=128)
     data = dataclasses.replace(data, splits={"train": data.splits["train"], "val": data.splits["train"]})
@@ -96,6 +97,8 @@ def test_overfits_eight_images(tmp_path):
         anchors={"fit": "always"},
         evaluation={"every": 200},
     )
+    text = TINY.replace("anchors_px", f"coding: {coding}, anchors_px")
+    settings = dataclasses.replace(settings, model=write_model(tmp_path, text))
     metrics = train(settings)
     assert metrics["AP50"] > 0.9
     assert metrics["AP"] > 0.6

@@ -109,6 +109,26 @@ def test_linear_and_constant():
     assert [constant.rate(i, "weights") for i in (0, 50, 99)] == [0.3, 0.3, 0.3]
 
 
+def test_step():
+    """0.1 from update 8 of 10 on and 0.01 from 9 on; the final factor is of the other schedules."""
+    rates = schedule(updates_per_epoch=5, epochs=2, lr=0.2, warmup_epochs=0, schedule="step", final_lr_factor=0.5)
+    assert [rates.rate(i, "weights") for i in range(7, 10)] == pytest.approx([0.2, 0.02, 0.002])
+    halved = schedule(warmup_epochs=0, lr=1.0, schedule="step", milestones=(0.5, 0.25), step_factor=0.5)
+    assert [halved.rate(i, "norms") for i in (0, 24, 25, 49, 50, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert schedule(warmup_epochs=0, lr=1.0, schedule="step", milestones=()).rate(99, "norms") == 1
+
+
+def test_poly():
+    """(1 - progress) ** power between the peak and the end: at 3 of 0 to 4 (1/4)^2 = 1/16 of the way is left."""
+    rates = schedule(
+        updates_per_epoch=5, epochs=1, warmup_epochs=0, lr=1.0, final_lr_factor=0, schedule="poly", power=2
+    )
+    assert [rates.rate(i, "weights") for i in range(5)] == pytest.approx([1, 9 / 16, 1 / 4, 1 / 16, 0])
+    above = schedule(updates_per_epoch=5, epochs=1, warmup_epochs=0, lr=1.0, final_lr_factor=0.2, schedule="poly")
+    assert above.rate(2, "weights") == pytest.approx(0.2 + 0.8 / 16)  # the power is 4
+    assert above.rate(4, "weights") == pytest.approx(0.2)
+
+
 def test_one_update_in_all():
     assert schedule(updates_per_epoch=1, epochs=1, lr=0.1, warmup_epochs=3).rate(0, "weights") == 0.1
 

@@ -16,8 +16,8 @@ from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.models.build import build_model
+from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
-from detect.models.definition import find_definition
 from detect.models.graph import set_norms
 from detect.runtime.files import write_json
 from detect.training.preparation import (
@@ -211,6 +211,39 @@ def test_the_anchor_ratio_counts(tiny):
     assert suit_anchors(tiny, square_table(20, 256, 383), recipe) is tiny
 
 
+@pytest.fixture
+def tiny_yolov3(tmp_path):
+    """The tiny model with YOLOv3's coding."""
+    return find_definition(write_model(tmp_path, TINY.replace("anchors_px", "coding: yolov3, anchors_px")))
+
+
+def test_anchors_for_one_best_anchor(tiny, tiny_yolov3, said):
+    """128 px match 64 px by a factor of 2 and an IoU of 64^2 / 128^2 = 1/4; 130 px by an IoU of 0.24 only."""
+    recipe = make_recipe(image_size=640, anchors={})
+    assert suit_anchors(tiny_yolov3, square_table(20, 128), recipe) is tiny_yolov3
+    assert suit_anchors(tiny, square_table(20, 130), recipe) is tiny
+    said.clear()
+    fitted = suit_anchors(tiny_yolov3, square_table(20, 130), recipe)
+    assert np.abs(anchors_of(fitted).reshape(-1, 2) - 130).max(axis=1).min() < 0.01
+    assert said.messages[0].startswith("anchors: best possible recall 0.5000, fitted to the data: 1.0000 with ")
+    asked = make_recipe(image_size=640, anchors={}, loss={"assignment": "yolov3"})
+    assert suit_anchors(tiny, square_table(20, 130), asked) is not tiny
+
+
+def test_two_levels(tmp_path):
+    two = TINY.replace("from: [c3, c4, c5]", "from: [c4, c5]").replace("[[8, 8], [12, 12]], ", "")
+    fitted = suit_anchors(find_definition(write_model(tmp_path, two)), square_table(400, 500), make_recipe(anchors={}))
+    assert anchors_of(fitted).shape == (2, 2, 2)
+
+
+def test_looking_at_the_anchors_changes_no_random_number(tiny):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    suit_anchors(tiny, square_table(20), make_recipe(image_size=640, anchors={}))
+    assert torch.equal(torch.rand(4), expected)
+
+
 def test_fitting_that_does_not_help_is_left(tiny, said, monkeypatch):
     """k-means can miss: then the given anchors stay, and it is said."""
     monkeypatch.setattr("detect.training.preparation.fit_anchors", lambda *_: np.full((6, 2), 1e4))
@@ -255,7 +288,7 @@ def test_other_classes(tmp_path, said, name):
     assert model.num_classes == 2
     assert (model.graph.layers["stem"].conv.conv.weight == 0.125).all()
     total = len(model.state_dict())
-    assert f"given.pt: {total - 6} of {total} tensors fit and were copied" in said.text
+    assert f"given.pt: {total - 7} of {total - 1} tensors fit and were copied" in said.text  # anchors do not count
     assert model.definition.name == "tiny"
 
 

@@ -96,6 +96,9 @@ def test_the_model_of_a_checkpoint():
 def test_where_a_run_goes_by_itself():
     assert settings(run="exp/e.yaml").out == Path("runs/e")
     assert settings(model="yolov5n", data="mine.yaml").out == Path("runs/yolov5n-mine")
+    assert settings(model="peleenet+efm+width=0.5", data="mine.yaml").out == Path("runs/peleenet+efm+width=0.5-mine")
+    assert settings(model="a/m.yaml:big+spd", data="mine.yaml").out == Path("runs/big+spd-mine")
+    assert settings(run="exp/e.yaml", model="a/m.yaml").out == Path("runs/e-m")
     assert settings(weights="a/best.pt", data="mine.yaml").out == Path("runs/best-mine")
     for name in ("e", "e-2"):
         Path("runs", name).mkdir(parents=True)
