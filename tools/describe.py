@@ -1,31 +1,75 @@
-"""Print a model's graph, parameters, multiply-adds and activation memory.
+"""Print a model's graph and what it costs: parameters, multiply-adds, activation memory, memory traffic, bottleneck.
 
 python tools/describe.py --model yolov5n-spd
+python tools/describe.py --model peleenet csppeleenet --num-classes 1000 --image-size 224 --layers
+python tools/describe.py --model cspdarknet53+fpn+spd --picture costs.png
+python tools/describe.py --list
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
-from detect.models.definition import shipped_models
-from detect.models.profile import profile_model
+from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
+from detect.models.cost_picture import draw_costs
+from detect.models.profile import ModelProfile, profile_model
+from detect.models.profile_text import comparison_table, layer_table, row_table, summary
 from detect.runtime.cli import ToolParser, positive_int, run_tool
 
 
 def main() -> None:
     """Parse, profile, print."""
     parser = ToolParser(__doc__)
-    parser.add_argument(
-        "--model", required=True, metavar="NAME|FILE", help=f"one of {', '.join(shipped_models())}, or a YAML"
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--model", nargs="+", metavar="NAME|FILE", help="shipped models, backbones, parts put together, or YAML files"
     )
+    what.add_argument("--list", action="store_true", help="print the shipped models, backbones, necks and heads")
     parser.add_argument(
         "--image-size", type=positive_int, default=640, metavar="S", help="side of the square input, pixels"
     )
     parser.add_argument("--num-classes", type=positive_int, default=80, metavar="K")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--layers", action="store_true", help="print every convolution, linear layer and pool")
+    parser.add_argument("--json", action="store_true", help="print JSON; a list where there are several models")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the BFLOPs of each layer")
     args = parser.parse_args()
-    profile = profile_model(args.model, args.image_size, args.num_classes)
-    print(json.dumps(profile.to_plain(), indent=1) if args.json else profile.table())
+    if args.list:
+        print(_listing())
+        return
+    profiles = [profile_model(name, args.image_size, args.num_classes) for name in args.model]
+    if args.picture:
+        draw_costs(args.picture, profiles)
+    if args.json:
+        plain = [profile.to_plain() for profile in profiles]
+        print(json.dumps(plain if len(plain) > 1 else plain[0], indent=1))
+    else:
+        print(_as_text(profiles, args.layers))
+
+
+def _as_text(profiles: Sequence[ModelProfile], layers: bool) -> str:
+    table = layer_table if layers else row_table
+    blocks = [f"{table(profile)}\n\n{summary(profile)}" for profile in profiles]
+    if len(profiles) > 1:
+        blocks.append(comparison_table(profiles))
+    return "\n\n".join(blocks)
+
+
+def _listing() -> str:
+    """The names that ``--model`` takes and puts together, with the first line of their files."""
+    groups = {"models": shipped_models(), **{folder: shipped_parts(section) for section, folder in FOLDERS.items()}}
+    width = max(len(name) for group in groups.values() for name in group)
+    lines = []
+    for group, files in groups.items():
+        lines += ["", f"{group}:"] + [f"  {name:<{width}}  {_headline(path)}" for name, path in files.items()]
+    return "\n".join(lines[1:])
+
+
+def _headline(path: Path) -> str:
+    """The first sentence of a file's header."""
+    line = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
+    return line.split(". ")[0].split(": ")[0].removesuffix(".")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""What a model costs: parameters, multiply-adds, activation memory, row by row."""
+"""What a model costs: parameters, multiply-adds, activation memory, memory traffic; in sum, row by row, layer by layer.
+
+Papers count differently, so each count has one name here and says whose it is.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv
-from detect.models.build import build_model
-from detect.models.detector import DetectionModel
+from detect.models.build import build_graph
 from detect.models.graph import Graph
+from detect.models.layers import LayerProfile, record_layers
 
 BYTES_PER_VALUE = 4
 
@@ -29,8 +32,11 @@ class RowProfile:
         channels: of its output.
         reduction: input pixels per cell of its output.
         parameters: learnt values.
-        macs: multiply-adds of convolutions and linear layers; norms and activations do not count, norms are not fused.
+        weights: those of convolutions and linear layers without biases; the CSPNet paper's count for classifiers.
+        stored_values: the learnt values and the norms' running statistics, as Darknet stores them; the CSPNet paper's
+            count for detectors, which is the size of the weights file.
         activation_bytes: float32 outputs of all layers inside it, which training keeps for the backward pass.
+        layers: its convolutions, linear layers and pools, in execution order.
     """
 
     name: str
@@ -39,8 +45,15 @@ class RowProfile:
     channels: int
     reduction: int
     parameters: int
-    macs: int
+    weights: int
+    stored_values: int
     activation_bytes: int
+    layers: tuple[LayerProfile, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions and linear layers; norms and activations do not count, norms are not fused."""
+        return sum(layer.macs for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -60,9 +73,24 @@ class ModelProfile:
     rows: tuple[RowProfile, ...]
 
     @property
+    def layers(self) -> tuple[LayerProfile, ...]:
+        """Convolutions, linear layers and pools of all rows, in execution order."""
+        return tuple(layer for row in self.rows for layer in row.layers)
+
+    @property
     def parameters(self) -> int:
         """Learnt values."""
         return sum(row.parameters for row in self.rows)
+
+    @property
+    def weights(self) -> int:
+        """Learnt values of convolutions and linear layers, without biases."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def stored_values(self) -> int:
+        """Learnt values and the norms' running statistics: what a Darknet weights file holds."""
+        return sum(row.stored_values for row in self.rows)
 
     @property
     def macs(self) -> int:
@@ -75,54 +103,62 @@ class ModelProfile:
         return 2 * self.macs / 1e9
 
     @property
+    def bflops(self) -> float:
+        """Darknet's billions of operations: those of ``gflops``, and the values that max-pools look at."""
+        return sum(layer.darknet_flops for layer in self.layers) / 1e9
+
+    @property
     def activation_bytes(self) -> int:
         """float32 outputs of all layers."""
         return sum(row.activation_bytes for row in self.rows)
 
+    @property
+    def cio(self) -> int:
+        """Convolutional input/output: values that convolutions, linear layers and pools read and write, weights apart.
+
+        It stands for the traffic between memory and processor.
+
+        Source: HarDNet (Chao et al., 2019) for convolutions; that pools count is what the totals of CSPNet (Wang et
+        al., 2020), section 4.5, ask for.
+        """
+        return sum(layer.input_elements + layer.output_elements for layer in self.layers)
+
+    @property
+    def bottleneck(self) -> LayerProfile | None:
+        """The computational bottleneck: the layer with most multiply-adds, the first of equals; None without layers.
+
+        Source: CSPNet, section 4.5 and Figure 7.
+        """
+        return max(self.layers, key=lambda layer: layer.macs, default=None)
+
     def to_plain(self) -> dict[str, Any]:
         """The profile for JSON."""
+        rows = [{**asdict(row), "macs": row.macs} for row in self.rows]
+        for row in rows:
+            del row["layers"]
+        measures = ("parameters", "weights", "stored_values", "macs", "gflops", "bflops", "activation_bytes", "cio")
+        bottleneck = self.bottleneck
         return {
             "name": self.name,
             "image_size": list(self.image_hw),
             "num_classes": self.num_classes,
-            "parameters": self.parameters,
-            "macs": self.macs,
-            "gflops": self.gflops,
-            "activation_bytes": self.activation_bytes,
-            "layers": [asdict(row) for row in self.rows],
+            **{measure: getattr(self, measure) for measure in measures},
+            "bottleneck": bottleneck.path if bottleneck else None,
+            "bottleneck_macs": bottleneck.macs if bottleneck else 0,
+            "rows": rows,
+            "layers": [
+                {"row": row.name, **asdict(layer), "darknet_flops": layer.darknet_flops}
+                for row in self.rows
+                for layer in row.layers
+            ],
         }
-
-    def table(self) -> str:
-        """The graph as text, a line for each row and one for the sum."""
-        head = ("name", "module", "from", "channels", "reduction", "parameters", "MACs (M)", "activations (MB)")
-        lines = [head] + [
-            (
-                row.name,
-                row.module,
-                ", ".join(row.inputs),
-                str(row.channels),
-                str(row.reduction),
-                f"{row.parameters:,}",
-                f"{row.macs / 1e6:,.1f}",
-                f"{row.activation_bytes / 1e6:.2f}",
-            )
-            for row in self.rows
-        ]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        text = [_align(line, widths) for line in lines]
-        total = (
-            f"{self.name}, {self.image_hw[0]} x {self.image_hw[1]} px, {self.num_classes} classes: "
-            f"{self.parameters:,} parameters, {self.macs / 1e9:.3f} G multiply-adds ({self.gflops:.2f} GFLOPs), "
-            f"{self.activation_bytes / 1e6:.1f} MB activations"
-        )
-        return "\n".join([text[0], "-" * len(text[0]), *text[1:], "", total])
 
 
 def profile_model(name: str, image_size: int, num_classes: int) -> ModelProfile:
     """Profile a model by name or file, without computing anything (on PyTorch's meta device).
 
     Args:
-        name: shipped name or YAML file.
+        name: what ``detect.models.catalog.find_definition`` takes; detectors and classifiers alike.
         image_size: side of the square input in pixels.
         num_classes: K.
 
@@ -130,25 +166,26 @@ def profile_model(name: str, image_size: int, num_classes: int) -> ModelProfile:
         InputError: no such model, or the size does not suit it.
     """
     with torch.device("meta"):
-        model = build_model(name, num_classes)
-        if image_size % model.max_reduction:
-            raise InputError(f"image size {image_size}: must be a multiple of {model.max_reduction} for {name}")
-        rows = _profile_rows(model, torch.empty(1, 3, image_size, image_size))
-    return ModelProfile(model.definition.name, (image_size, image_size), num_classes, rows)
+        graph = build_graph(name, num_classes)
+        if image_size % graph.max_reduction:
+            raise InputError(f"image size {image_size}: must be a multiple of {graph.max_reduction} for {name}")
+        rows = _profile_rows(graph.eval(), torch.empty(1, 3, image_size, image_size))
+    return ModelProfile(graph.definition.name, (image_size, image_size), num_classes, rows)
 
 
-def _profile_rows(model: DetectionModel, image: Tensor) -> tuple[RowProfile, ...]:
-    graph: Graph = model.graph.eval()
+def _profile_rows(graph: Graph, image: Tensor) -> tuple[RowProfile, ...]:
     values: dict[str, Any] = {"image": image}
     rows = []
     for row in graph.definition.rows:
-        layer, shape = graph.layers[row.name], graph.shapes[row.name]
+        layer, shape = graph.layer(row.name), graph.shapes[row.name]
         outputs: list[int] = []
         hooks = [m.register_forward_hook(_record_bytes(outputs)) for m in _observable(layer)]
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with record_layers(layer, row.name) as layers, torch.no_grad():
             values[row.name] = layer(*(values[name] for name in row.inputs))
         for hook in hooks:
             hook.remove()
+        parameters = sum(p.numel() for p in layer.parameters())
+        norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)]
         rows.append(
             RowProfile(
                 name=row.name,
@@ -156,9 +193,11 @@ def _profile_rows(model: DetectionModel, image: Tensor) -> tuple[RowProfile, ...
                 inputs=row.inputs,
                 channels=shape.channels,
                 reduction=shape.reduction,
-                parameters=sum(p.numel() for p in layer.parameters()),
-                macs=counter.get_total_flops() // 2,
+                parameters=parameters,
+                weights=sum(m.weight.numel() for m in layer.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
+                stored_values=parameters + sum(2 * norm.num_features for norm in norms),
                 activation_bytes=sum(outputs),
+                layers=tuple(layers),
             )
         )
     return tuple(rows)
@@ -167,20 +206,14 @@ def _profile_rows(model: DetectionModel, image: Tensor) -> tuple[RowProfile, ...
 def _observable(layer: nn.Module) -> list[nn.Module]:
     """Its innermost modules, less the convolutions of ``Conv``: others may run for them; the norm sees the output."""
     behind_norms = {id(m.conv) for m in layer.modules() if isinstance(m, Conv)}
-    return [m for m in layer.modules() if not list(m.children()) and id(m) not in behind_norms]
+    innermost = [m for m in layer.modules() if not list(m.children()) and id(m) not in behind_norms]
+    return [m for m in innermost if not isinstance(m, nn.Identity)]
 
 
-def _record_bytes(outputs: list[int]) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _record_bytes(outputs: list[int]) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         maps = [*inputs, output] if isinstance(module, nn.BatchNorm2d) else [output]
-        outputs.extend(m.numel() * BYTES_PER_VALUE for m in maps)
+        # What gives several maps only divides its input.
+        outputs.extend(m.numel() * BYTES_PER_VALUE for m in maps if isinstance(m, Tensor))
 
     return hook
-
-
-def _align(cells: tuple[str, ...], widths: list[int]) -> str:
-    aligned = [
-        cell.ljust(width) if i < 3 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(aligned).rstrip()

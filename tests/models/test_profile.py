@@ -8,7 +8,8 @@ import pytest
 from detect.config.loader import CONFIGS
 from detect.errors import InputError
 from detect.models.profile import ModelProfile, profile_model
-from tests.models.yamls import TINY, write_model
+from detect.models.profile_text import comparison_table, layer_table, row_table, summary
+from tests.models.yamls import TINY, write_model, write_rows
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -25,15 +26,30 @@ PUBLISHED = {
 }
 
 # The literal reading of the paper's Figure 3 (space-to-depth, then the convolution), by arithmetic over its layers.
+SCALES = {
+    "n": "{depth: 0.33, width: 0.25}",
+    "s": "{depth: 0.33, width: 0.50}",
+    "m": "{depth: 0.67, width: 0.75}",
+    "l": "{depth: 1.00, width: 1.00}",
+}
 LITERAL = {
-    ("yolov5n-spd", 3): (3_600_157, 4_003_532_800),
-    ("yolov5s-spd", 3): (14_147_389, 15_294_668_800),
-    ("yolov5m-spd", 3): (36_742_557, 40_361_472_000),
-    ("yolov5l-spd", 3): (74_211_709, 82_808_422_400),
-    ("yolov5n-spd", 1): (1_552_157, 1_906_380_800),
-    ("yolov5s-spd", 1): (5_955_389, 6_906_060_800),
-    ("yolov5m-spd", 1): (18_310_557, 21_487_104_000),
-    ("yolov5l-spd", 1): (41_443_709, 49_253_990_400),
+    ("n", 3): (3_600_157, 4_003_532_800),
+    ("s", 3): (14_147_389, 15_294_668_800),
+    ("m", 3): (36_742_557, 40_361_472_000),
+    ("l", 3): (74_211_709, 82_808_422_400),
+    ("n", 1): (1_552_157, 1_906_380_800),
+    ("s", 1): (5_955_389, 6_906_060_800),
+    ("m", 1): (18_310_557, 21_487_104_000),
+    ("l", 1): (41_443_709, 49_253_990_400),
+}
+
+# Published configurations of Darknet, with 1000 classes at 256 px and with 80 at 416 px: trainable parameters, weights
+# of convolutions alone, values in the weights file, multiply-adds, BFLOPs of convolutions and max-pools.
+DARKNET = {
+    ("resnet10", 1000, 256): (5_244_968, 5_240_000, 5_248_936, 1_136_119_808, 2.2733),
+    ("cspdarknet53", 1000, 256): (27_642_184, 27_605_856, 27_677_512, 6_533_652_480, 13.0673),
+    ("cspresnext50", 1000, 256): (20_557_480, 20_499_136, 20_614_824, 3_964_616_704, 7.9303),
+    ("yolov3-tiny", 80, 416): (8_852_366, 8_845_488, 8_858_734, 2_782_480_896, 5.5707),
 }
 
 
@@ -49,16 +65,34 @@ def test_published_counts(name: str) -> None:
     assert profile(name).macs == macs
 
 
-@pytest.mark.parametrize(("name", "kernel_size"), LITERAL)
-def test_counts_with_space_to_depth_first(tmp_path: Path, name: str, kernel_size: int) -> None:
+@pytest.mark.parametrize(("name", "num_classes", "image_size"), DARKNET)
+def test_conventions(name: str, num_classes: int, image_size: int) -> None:
+    found = profile_model(name, image_size, num_classes)
+    parameters, weights, stored, macs, bflops = DARKNET[name, num_classes, image_size]
+    assert (found.parameters, found.weights, found.stored_values, found.macs) == (parameters, weights, stored, macs)
+    assert found.bflops == pytest.approx(bflops, abs=5e-5)
+    assert found.gflops == pytest.approx(2 * macs / 1e9)
+
+
+@pytest.mark.parametrize(("size", "kernel_size"), LITERAL)
+def test_counts_with_space_to_depth_first(tmp_path: Path, size: str, kernel_size: int) -> None:
     """As a user would write it: the order in ``defaults``, the kernel in the six rows."""
-    text = (CONFIGS / "models" / "yolov5.yaml").read_text(encoding="utf-8")
-    text = text.replace("order: conv_first, activation", "order: spd_first, activation")
-    text = text.replace("module: Downsample, args: {", f"module: Downsample, args: {{kernel_size: {kernel_size}, ")
-    found = profile_model(f"{write_model(tmp_path, text)}:{name}", 640, 80)
-    parameters, macs = LITERAL[name, kernel_size]
+    text = f"""
+name: literal
+scale: {SCALES[size]}
+defaults: {{downsample: spd, order: spd_first}}
+backbone: {{part: yolov5, override: {_kernels("down2", "down3", "down4", "down5", size=kernel_size)}}}
+neck: {{part: yolov5-panet, override: {_kernels("down_p3", "down_p4", size=kernel_size)}}}
+head: yolov5
+"""
+    found = profile_model(str(write_model(tmp_path, text)), 640, 80)
+    parameters, macs = LITERAL[size, kernel_size]
     assert found.parameters == parameters
     assert found.macs == macs
+
+
+def _kernels(*rows: str, size: int) -> str:
+    return "{" + ", ".join(f"{row}: {{args: {{kernel_size: {size}}}}}" for row in rows) + "}"
 
 
 def test_the_control_costs_what_spd_costs() -> None:
@@ -84,7 +118,7 @@ def test_golden_table(name: str) -> None:
     names, and read the diff.
     """
     expected = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
-    assert profile(name).table() + "\n" == expected
+    assert f"{row_table(profile(name))}\n\n{summary(profile(name))}\n" == expected
 
 
 def test_hand_counted_rows(tmp_path: Path) -> None:
@@ -93,6 +127,8 @@ def test_hand_counted_rows(tmp_path: Path) -> None:
     stem, down, detect = found.rows
     assert (stem.name, stem.module, stem.inputs, stem.channels, stem.reduction) == ("stem", "Conv", ("image",), 8, 2)
     assert stem.parameters == 3 * 3 * 3 * 8 + 16
+    assert stem.weights == 3 * 3 * 3 * 8
+    assert stem.stored_values == 3 * 3 * 3 * 8 + 32  # a norm: weight, bias, mean, variance
     assert stem.macs == 3 * 3 * 3 * 8 * 16 * 16
     assert stem.activation_bytes == 3 * 8 * 16 * 16 * 4
     assert down.parameters == 3 * 3 * 8 * 16 + 32
@@ -100,8 +136,64 @@ def test_hand_counted_rows(tmp_path: Path) -> None:
     assert down.activation_bytes == 3 * 16 * 8 * 8 * 4
     assert detect.inputs == ("stem", "down")
     assert detect.parameters == (8 + 1) * 8 + (16 + 1) * 8  # one anchor: 8 outputs
+    assert detect.weights == 8 * 8 + 16 * 8
+    assert detect.stored_values == detect.parameters  # no norms
     assert detect.macs == 8 * 8 * 16 * 16 + 16 * 8 * 8 * 8
     assert detect.activation_bytes == 8 * (16 * 16 + 8 * 8) * 4
+
+
+def test_hand_counted_layers(tmp_path: Path) -> None:
+    """TINY at 32 px with 3 classes: maps of 16*16 = 256 and 8*8 = 64 cells."""
+    found = profile_model(str(write_model(tmp_path, TINY)), 32, 3)
+    assert [layer.path for layer in found.layers] == ["stem", "down", "detect.predict.0", "detect.predict.1"]
+    read = 3 * 32 * 32 + 8 * 256 + 8 * 256 + 16 * 64
+    written = 8 * 256 + 16 * 64 + 8 * 256 + 8 * 64
+    assert found.cio == read + written
+    assert found.bottleneck == found.layers[1]  # 73,728 multiply-adds; stem: 55,296
+    assert found.bottleneck.macs == 73_728
+
+
+def test_without_layers(tmp_path: Path) -> None:
+    """A space-to-depth computes nothing, and says so."""
+    found = profile_model(str(write_rows(tmp_path, "name: fold, module: SpaceToDepth")), 32, 3)
+    assert (found.parameters, found.macs, found.bflops, found.cio, found.bottleneck) == (0, 0, 0, 0, None)
+    assert "bottleneck" not in summary(found)
+    assert found.to_plain()["bottleneck"] is None
+    assert comparison_table([found]).splitlines()[-1].startswith("rows")
+
+
+def test_space_to_depth_costs_what_it_says(tmp_path: Path) -> None:
+    """A space-to-depth and its 3x3 convolution cost as much as rows of their own as together in the stem."""
+    apart = "name: fold, module: SpaceToDepth", "name: conv, module: Conv, args: {out_channels: 16, kernel_size: 3}"
+    together = "name: stem, module: Stem, args: {out_channels: 16, downsample: spd}"
+    first = profile_model(str(write_rows(tmp_path, *apart)), 32, 3)
+    second = profile_model(str(write_rows(tmp_path, together)), 32, 3)
+    assert (first.parameters, first.macs, first.cio) == (second.parameters, second.macs, second.cio)
+
+
+def test_classifier() -> None:
+    """ResNet-10's last layers at 256 px: a global pool of 8x8 cells and 512 * 1000 weights."""
+    found = profile_model("resnet10", 256, 1000)
+    pool, linear = found.layers[-2:]
+    assert (pool.kind, pool.kernel_hw) == ("average pool", (8, 8))
+    assert (linear.kind, linear.weights) == ("linear", 512_000)
+
+
+def test_layer_table(tmp_path: Path) -> None:
+    found = profile_model(str(write_model(tmp_path, TINY)), 32, 3)
+    lines = layer_table(found).splitlines()
+    assert len(lines) == 2 + 4
+    assert lines[2].split() == (
+        ["1", "stem", "convolution", "3x3", "1", "3", ">", "8", "32x32", ">", "16x16", "216", "0.06", "5.1"]
+    )
+
+
+def test_summary(tmp_path: Path) -> None:
+    """TINY at 32 px: 216 + 16 + 1152 + 32 + 72 + 136 parameters; two norms of 8 and 16 channels store 48 more."""
+    text = summary(profile_model(str(write_model(tmp_path, TINY)), 32, 3))
+    assert text.splitlines()[0].startswith("tiny, 32 x 32 px, 3 classes: 1,624 parameters, ")
+    assert "alone 1,560; values in a Darknet weights file 1,672" in text
+    assert text.splitlines()[-1].endswith("down, 3x3 convolution, 8 to 16 channels at 8x8")
 
 
 def test_sums() -> None:
@@ -118,7 +210,10 @@ def test_sums() -> None:
         "parameters": found.parameters,
         "macs": found.macs,
     }
-    assert len(plain["layers"]) == len(found.rows) == 25
+    assert len(plain["rows"]) == len(found.rows) == 25
+    assert len(plain["layers"]) == len(found.layers)
+    assert sum(layer["macs"] for layer in plain["layers"]) == found.macs
+    assert sum(row["macs"] for row in plain["rows"]) == found.macs
 
 
 def test_multiply_adds_grow_with_the_area() -> None:
@@ -141,5 +236,5 @@ def test_size_that_does_not_suit(size: int) -> None:
 
 
 def test_unknown_model() -> None:
-    with pytest.raises(InputError, match=r"^model 'yolov5' is neither .* did you mean 'yolov5[nsml]'\?$"):
-        profile_model("yolov5", 640, 80)
+    with pytest.raises(InputError, match=r"^model 'yolov5n-sdp' is neither .* did you mean 'yolov5n-spd'\?$"):
+        profile_model("yolov5n-sdp", 640, 80)

@@ -1,0 +1,200 @@
+"""The papers' tables as data, beside what our models measure.
+
+A table is a YAML of ``configs/tables``: a paper's columns and rows as printed, and for each row the model here that it
+names. Structure (parameters, operations) is measured from the model; accuracy comes from a file of results, where there
+is one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from detect.config.loader import CONFIGS, build, load_yaml
+from detect.errors import InputError, did_you_mean
+from detect.models.catalog import find_definition
+from detect.models.profile import ModelProfile, profile_model
+
+Measure = Literal["parameters", "weights", "stored_values", "bflops", "bottleneck", "cio", "depth", "width"]
+"""What a column holds: millions of ``ModelProfile``'s counts, billions of operations, or factors of the scale."""
+
+_MEASURES: dict[str, Callable[[ModelProfile], float]] = {
+    "parameters": lambda profile: profile.parameters / 1e6,
+    "weights": lambda profile: profile.weights / 1e6,
+    "stored_values": lambda profile: profile.stored_values / 1e6,
+    "bflops": lambda profile: profile.bflops,
+    "bottleneck": lambda profile: profile.bottleneck.darknet_flops / 1e9 if profile.bottleneck else 0.0,
+    "cio": lambda profile: profile.cio / 1e6,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a paper's table.
+
+    Args:
+        name: its heading.
+        measure: what it holds, if that follows from a model's structure; accuracy and speed do not.
+    """
+
+    name: str
+    measure: Measure | None = None
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of a paper's table.
+
+    Args:
+        label: as in the paper, unique in the table.
+        paper: values by the names of the columns; percentages in percent. A column without one has none in the paper.
+        model: the model here that it is; None where the paper quotes a network that is not built here.
+        image_size: side of the square input in pixels; required with a model.
+        tolerance_percent: how far from the paper a value of ours may be.
+        note: why it is further away than 1 %, or what else there is to know.
+    """
+
+    label: str
+    paper: dict[str, float]
+    model: str | None = None
+    image_size: int | None = None
+    tolerance_percent: float = 1.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of a paper.
+
+    Args:
+        name: of its file.
+        title: paper, number and subject.
+        num_classes: K of its models.
+        columns: in the paper's order, after the label.
+        rows: in the paper's order.
+        notes: what holds for the whole table.
+    """
+
+    name: str
+    title: str
+    num_classes: int
+    columns: tuple[Column, ...]
+    rows: tuple[PaperRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of a paper's table beside our model.
+
+    Args:
+        row: the paper's.
+        ours: measured structure by the names of the columns; empty without a model.
+        results: measured accuracy by the names of the columns, as far as it was measured.
+    """
+
+    row: PaperRow
+    ours: dict[str, float]
+    results: dict[str, float]
+
+    @property
+    def deviations_percent(self) -> dict[str, float]:
+        """How far ours are from the paper's, where both have a value."""
+        paper = self.row.paper
+        return {name: 100 * (value / paper[name] - 1) for name, value in self.ours.items() if name in paper}
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether no deviation is larger than the row allows."""
+        return all(abs(value) <= self.row.tolerance_percent for value in self.deviations_percent.values())
+
+
+def shipped_tables() -> dict[str, Path]:
+    """Every table with its file."""
+    return {path.stem: path for path in sorted((CONFIGS / "tables").glob("*.yaml"))}
+
+
+def load_table(name: str) -> PaperTable:
+    """A shipped table, or a YAML file with one.
+
+    Raises:
+        InputError: there is none, or its YAML is wrong.
+    """
+    tables = shipped_tables()
+    if name not in tables and not name.endswith((".yaml", ".yml")):
+        raise InputError(f"unknown table {name!r}{did_you_mean(name, tables)}")
+    path = tables.get(name, Path(name))
+    table = build(PaperTable, load_yaml(path), str(path))
+    columns = [column.name for column in table.columns]
+    labels: set[str] = set()
+    for row in table.rows:
+        where = f"{path}: row {row.label!r}"
+        if row.label in labels:
+            raise InputError(f"{where}: the label stands twice")
+        labels.add(row.label)
+        _check_names(row.paper, columns, f"{where}: paper")
+        if row.model is not None and row.image_size is None:
+            raise InputError(f"{where}: image_size: is missing; a model is measured at one")
+    return table
+
+
+def load_results(path: Path, table: PaperTable) -> dict[str, dict[str, float]]:
+    """Measured accuracy, from JSON: ``{label of a row: {name of a column: value}}``, percentages in percent.
+
+    Args:
+        path: the file; none is no result.
+        table: whose results they are.
+
+    Raises:
+        InputError: it is not of that form, or names what the table has not.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON in UTF-8: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise InputError(f"{path}: must be {{label: {{column: number}}}}")
+    _check_names(content, [row.label for row in table.rows], str(path))
+    for label, values in content.items():
+        where = f"{path}: {label!r}"
+        _check_names(values, [column.name for column in table.columns if column.measure is None], where)
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise InputError(f"{where}: {name}: must be a number, found {value!r}")
+    return content
+
+
+def compare(table: PaperTable, results: dict[str, dict[str, float]]) -> list[Comparison]:
+    """Measure the models of a table.
+
+    Args:
+        table: the paper's.
+        results: what ``load_results`` gave.
+
+    Raises:
+        InputError: a model does not exist or cannot be built.
+    """
+    return [Comparison(row, _measure(row, table), results.get(row.label, {})) for row in table.rows]
+
+
+def _measure(row: PaperRow, table: PaperTable) -> dict[str, float]:
+    """The columns that follow from the structure of the row's model."""
+    if row.model is None or row.image_size is None:
+        return {}
+    scale = find_definition(row.model).sections[0].scale
+    values: dict[str, float] = {"depth": scale.depth, "width": scale.width}
+    if any(column.measure in _MEASURES for column in table.columns):
+        profile = profile_model(row.model, row.image_size, table.num_classes)
+        values |= {measure: read(profile) for measure, read in _MEASURES.items()}
+    return {column.name: values[column.measure] for column in table.columns if column.measure is not None}
+
+
+def _check_names(found: dict[str, Any], allowed: list[str], where: str) -> None:
+    for name in found:
+        if name not in allowed:
+            raise InputError(f"{where}: unknown {name!r}{did_you_mean(name, allowed)}")

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detect.errors import InputError
+from detect.models.table_text import comparison_plain, comparison_text
+from detect.models.tables import Comparison, PaperRow, PaperTable, compare, load_results, load_table, shipped_tables
+
+TABLE = """
+name: small
+title: A paper, Table 1
+num_classes: 1000
+columns: [{name: Params, measure: weights}, {name: BFLOPs, measure: bflops}, {name: AP}]
+rows:
+  - {label: ours, paper: {Params: 5.24, BFLOPs: 2.5, AP: 30.0}, model: resnet10, image_size: 256, note: why.}
+  - {label: theirs, paper: {Params: 8, AP: 31.5}}
+notes: [For all.]
+"""
+
+
+def write_table(folder: Path, text: str = TABLE) -> str:
+    path = folder / "small.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> PaperTable:
+    return load_table(write_table(tmp_path))
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    empty = load_table(write_table(tmp_path, "name: none\ntitle: Nothing\nnum_classes: 1\ncolumns: []\nrows: []\n"))
+    assert compare(empty, {}) == []
+    assert comparison_text(empty, []).splitlines()[0] == "Nothing"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("label: theirs", "label: ours", r"row 'ours': the label stands twice"),
+        ("BFLOPs: 2.5", "BFLOP: 2.5", r"row 'ours': paper: unknown 'BFLOP'; did you mean 'BFLOPs'\?"),
+        (", image_size: 256", "", r"row 'ours': image_size: is missing; a model is measured at one"),
+        (
+            "measure: weights",
+            "measure: weight",
+            r"columns\[0\].measure: 'weight' is not allowed; did you mean 'weights'\?",
+        ),
+        ("note: why", "not: why", r"rows\[0\].not: unknown key; did you mean 'note'\?"),
+        ("AP: 31.5", "AP: much", r"rows\[1\].paper.AP: must be a finite number, found 'much'"),
+    ],
+)
+def test_table_that_is_wrong(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in TABLE
+    with pytest.raises(InputError, match=rf"small.yaml: {message}$"):
+        load_table(write_table(tmp_path, TABLE.replace(old, new)))
+
+
+def test_unknown_table() -> None:
+    with pytest.raises(InputError, match=r"^unknown table 'csp-tabel-1'; did you mean 'csp-table-1'\?$"):
+        load_table("csp-tabel-1")
+
+
+# --------------------------------------------------------------------------------------------- comparing
+
+
+def test_comparison(table: PaperTable) -> None:
+    """ResNet-10 has 5,240,000 weights and 2.2733 BFLOPs: 5.24 exactly, and 9.07 % below 2.5."""
+    ours, theirs = compare(table, {"ours": {"AP": 29.0}})
+    assert ours.ours["Params"] == 5.24
+    assert ours.deviations_percent["Params"] == pytest.approx(0)
+    assert ours.deviations_percent["BFLOPs"] == pytest.approx(-9.07, abs=0.01)
+    assert not ours.within_tolerance
+    assert ours.results == {"AP": 29.0}
+    assert (theirs.ours, theirs.deviations_percent, theirs.results) == ({}, {}, {})
+    assert theirs.within_tolerance
+
+
+@pytest.mark.parametrize(("tolerance", "within"), [(0.0, False), (1.9, False), (2.1, True), (3.0, True)])
+def test_tolerance_holds_in_both_directions(tolerance: float, within: bool) -> None:
+    row = PaperRow("ours", {"a": 100.0, "b": 100.0}, "m", 32, tolerance)
+    for ours in ({"a": 102.0, "b": 100.0}, {"a": 100.0, "b": 98.0}):
+        assert Comparison(row, ours, {}).within_tolerance is within
+
+
+def test_text(table: PaperTable) -> None:
+    text = comparison_text(table, compare(table, {}))
+    assert text == (
+        "A paper, Table 1\n\n"
+        "        model      px  Params   ours  dev. %  BFLOPs   ours  dev. %    AP  measured here\n"
+        "----------------------------------------------------------------------------------------\n"
+        "ours    resnet10  256    5.24  5.240    +0.0     2.5  2.273   -9.1!  30.0   not measured\n"
+        "theirs  -           -     8.0      -       -       -      -       -  31.5              -\n"
+        "\n"
+        "  ours: why.\n"
+        "  For all.\n"
+        "  ours: beyond its tolerance of 1 %!"
+    )
+
+
+def test_measured_results_in_the_text(table: PaperTable) -> None:
+    text = comparison_text(table, compare(table, {"ours": {"AP": 29.0}}))
+    assert "not measured" not in text
+    assert "AP 29" in text
+
+
+def test_plain_is_json(table: PaperTable) -> None:
+    plain = json.loads(json.dumps(comparison_plain(table, compare(table, {"ours": {"AP": 29}}))))
+    ours, theirs = plain["rows"]
+    assert (ours["label"], ours["model"], ours["within_tolerance"], ours["measured"]) == (
+        "ours",
+        "resnet10",
+        False,
+        {"AP": 29},
+    )
+    assert theirs["ours"] == {}
+    assert plain["notes"] == ["For all."]
+
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+def test_no_results(tmp_path: Path, table: PaperTable) -> None:
+    assert load_results(tmp_path / "none.json", table) == {}
+
+
+def test_results(tmp_path: Path, table: PaperTable) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('{"ours": {"AP": 29.5}}')
+    assert load_results(path, table) == {"ours": {"AP": 29.5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"is not JSON in UTF-8: .*"),
+        ("[]", r"must be \{label: \{column: number\}\}"),
+        ('{"ours": 3}', r"must be \{label: \{column: number\}\}"),
+        ('{"our": {"AP": 1}}', r"unknown 'our'; did you mean 'ours'\?"),
+        ('{"ours": {"APs": 1}}', r"'ours': unknown 'APs'; did you mean 'AP'\?"),
+        ('{"ours": {"Params": 1}}', r"'ours': unknown 'Params'.*"),  # follows from the structure
+        ('{"ours": {"AP": "1"}}', r"'ours': AP: must be a number, found '1'"),
+        ('{"ours": {"AP": true}}', r"'ours': AP: must be a number, found True"),
+    ],
+)
+def test_results_that_are_wrong(tmp_path: Path, table: PaperTable, text: str, message: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"results.json: {message}$"):
+        load_results(path, table)
+
+
+# ---------------------------------------------------------------------------------------- shipped tables
+
+TABLES = (
+    "csp-figure-7",
+    "csp-figure-8",
+    "csp-table-1",
+    "csp-table-2",
+    "csp-table-3",
+    "csp-table-4",
+    "spd-table-2",
+    "spd-table-4",
+)
+
+
+def test_shipped() -> None:
+    assert tuple(shipped_tables()) == TABLES
+
+
+def tables() -> list:
+    """Those with a dozen models take seconds each."""
+    large = ("csp-figure-7", "csp-table-1", "csp-table-2", "csp-table-3", "csp-table-4")
+    return [pytest.param(name, marks=pytest.mark.slow) if name in large else name for name in TABLES]
+
+
+@pytest.mark.parametrize("name", tables())
+def test_shipped_table(name: str) -> None:
+    """Every model is within its tolerance, and what is more than 1 % away has a note that says why."""
+    table = load_table(name)
+    assert table.name == name
+    for comparison in compare(table, {}):
+        assert comparison.within_tolerance, (comparison.row.label, comparison.deviations_percent)
+        if any(abs(deviation) > 1 for deviation in comparison.deviations_percent.values()):
+            assert comparison.row.note, comparison.row.label
+        if comparison.row.tolerance_percent > 1:
+            assert comparison.row.note, comparison.row.label
+
+
+def test_memory_traffic_of_the_paper() -> None:
+    """CSPNet, section 4.5: 34.4 M and 32.6 M values."""
+    plain, partial = compare(load_table("csp-figure-8"), {})
+    assert plain.ours["CIO (M)"] == pytest.approx(34.4, abs=0.05)
+    assert partial.ours["CIO (M)"] == pytest.approx(32.6, abs=0.05)

@@ -1,0 +1,199 @@
+"""tools/import_weights.py as a user runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detect.models.build import build_model
+from detect.models.checkpoint import load_checkpoint
+from detect.models.foreign.coco_names import COCO_IDS, COCO_NAMES
+from detect.models.foreign.darknet import darknet_layers
+from tests.models.foreign.yolov5_files import random_model, their_state, write_pickled_model, write_safetensors
+from tests.tools.running import Ended, run_here
+
+# The stem has 4 values in each of the norm's tensors and 4*3 weights: 28. The head has 2 classes: 7 outputs, each of 4
+# weights and a bias: 35.
+SMALL = """
+name: small
+backbone:
+  - {name: stem, module: Conv, args: {out_channels: 4, stride: 2}}
+head:
+  - {name: detect, module: AnchorDetect, args: {anchors_px: [[[4, 4]]]}}
+"""
+COUNT = 28 + 35
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a small model, Darknet weights for two classes of it, and their names."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    write_darknet(tmp_path / "small.weights", COUNT)
+    (tmp_path / "two.names").write_text("left\nright\n\n")
+    return tmp_path
+
+
+def write_darknet(path: Path, count: int) -> None:
+    """Weights 0, 1, 2, ..."""
+    path.write_bytes(struct.pack("<3iq", 0, 2, 5, 12_800) + np.arange(count, dtype="<f4").tobytes())
+
+
+def import_here(folder: Path, *words: object) -> Ended:
+    return run_here(folder, "import_weights.py", "--out", "out.pt", *words)
+
+
+SMALL_WORDS = ("--weights", "small.weights", "--model", "small.yaml", "--names", "two.names")
+
+
+# ------------------------------------------------------------------------------------------------------ Darknet
+
+
+def test_darknet(folder: Path) -> None:
+    ended = import_here(folder, *SMALL_WORDS)
+    assert (ended.code, ended.error) == (0, "")
+    assert ended.output.splitlines() == [
+        "small.weights: Darknet 0.2.5, 12,800 images seen, 2 of 2 layers",
+        "out.pt: small, 2 classes, 416 px, 55 parameters",  # 63 less the 8 statistics
+    ]
+    found = load_checkpoint(folder / "out.pt")
+    assert (found.names, found.category_ids, found.image_size) == (("left", "right"), (0, 1), 416)
+    state = found.model.graph.layers.state_dict()
+    assert state["stem.norm.running_var"].tolist() == [12, 13, 14, 15]
+    assert state["detect.predict.0.weight"].flatten().tolist() == list(range(35, 63))
+    origin = found.provenance["imported_from"]
+    assert origin["file"] == "small.weights"
+    assert origin["sha256"] == hashlib.sha256((folder / "small.weights").read_bytes()).hexdigest()
+    assert (origin["format"], origin["version"], origin["images_seen"]) == ("darknet", "0.2.5", 12_800)
+
+
+def test_a_shipped_model_bit_by_bit(folder: Path) -> None:
+    """Written layer by layer, read by the tool, compared tensor by tensor."""
+    torch.manual_seed(0)
+    model = build_model("yolov3-tiny+width=0.25", 80)
+    layers = darknet_layers(model.graph)
+    for layer in layers:
+        for tensor in layer.tensors:
+            tensor.data.copy_(torch.rand(tensor.shape))
+    values = [tensor.detach().numpy().astype("<f4").tobytes() for layer in layers for tensor in layer.tensors]
+    (folder / "x.weights").write_bytes(struct.pack("<3iq", 0, 2, 0, 1) + b"".join(values))
+    words = ("--weights", "x.weights", "--model", "yolov3-tiny+width=0.25", "--names", "coco", "--image-size", 320)
+    ended = import_here(folder, *words)
+    assert ended.code == 0, ended.error
+    found = load_checkpoint(folder / "out.pt")
+    assert (found.names, found.category_ids, found.image_size) == (COCO_NAMES, COCO_IDS, 320)
+    expected = model.state_dict()
+    for name, tensor in found.model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_part_of_a_model(folder: Path) -> None:
+    """The rest starts the same each time, and the tool says what it left out."""
+    write_darknet(folder / "start.conv.1", 28)
+    write_darknet(folder / "classifier.weights", 28 + 5 * 1000)  # 1000 classes of 4 weights and a bias
+    states = []
+    for name, rest in [
+        ("start.conv.1", ""),
+        ("classifier.weights", "; a classifier's last layer of 1,000 classes was left out"),
+    ]:
+        ended = import_here(folder, *SMALL_WORDS, "--weights", name, "--partial")
+        line = f"{name}: Darknet 0.2.5, 12,800 images seen, 1 of 2 layers, up to layers.stem; "
+        assert ended.output.splitlines()[0] == f"{line}the others start as in training{rest}"
+        states.append(load_checkpoint(folder / "out.pt").model.state_dict())
+    assert states[0]["graph.layers.stem.conv.weight"].flatten().tolist() == list(range(16, 28))
+    assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
+
+
+# ------------------------------------------------------------------------------------------------------- YOLOv5
+
+
+def test_yolov5(folder: Path) -> None:
+    model = random_model("yolov5n", 2)
+    write_pickled_model(folder / "theirs.pt", their_state(model), names={0: "cat", 1: "dog"})
+    ended = import_here(folder, "--weights", "theirs.pt")
+    assert (ended.code, ended.error) == (0, "")
+    assert ended.output.splitlines() == [
+        "theirs.pt: 349 tensors of the YOLOv5 family, yolov5n",
+        f"out.pt: yolov5n, 2 classes, 640 px, {sum(p.numel() for p in model.parameters()):,} parameters",
+    ]
+    found = load_checkpoint(folder / "out.pt")
+    assert found.names == ("cat", "dog")
+    assert found.provenance["imported_from"]["format"] == "yolov5"
+    expected = model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.model.state_dict().items())
+    write_safetensors(folder / "theirs.safetensors", their_state(model))
+    assert (
+        "--names: is needed, because theirs.safetensors has none"
+        in import_here(folder, "--weights", "theirs.safetensors").complaint
+    )
+    assert import_here(folder, "--weights", "theirs.safetensors", "--names", 2).code == 0
+    assert load_checkpoint(folder / "out.pt").names == ("0", "1")
+    ended = import_here(folder, "--weights", "theirs.safetensors", "--names", "coco")
+    assert ended.complaint == "error: theirs.safetensors: has 2 classes, but 80 names are given"
+
+
+# ------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--weights", "none.weights"), "none.weights: cannot be read: No such file or directory"),
+        (("--weights", "small.yaml"), "small.yaml: is not a Darknet weights file"),
+        (("--weights", "short.weights"), "short.weights: ends inside layers.stem, layer 1 of 2"),
+        (("--weights", "long.weights"), "long.weights: has 37 values more than the 63 of small with 2 classes"),
+        (("--weights", "other.pt"), "other.pt: is not an archive of PyTorch 1.6 or newer, or is damaged"),
+        (("--weights", "other.safetensors"), "other.safetensors: is not a safetensors file, or is truncated"),
+        (("--model", "smal.yaml"), "smal.yaml: cannot be read: No such file or directory"),
+        (("--model", "cspdarknet53"), "the last row must be AnchorDetect"),
+        (
+            ("--names", "none.names"),
+            "--names none.names: cannot be read: No such file or directory; coco, a file or a number",
+        ),
+        (("--names", "empty.names"), "empty.names: must have a class name on each line"),
+        (("--names", "gap.names"), "gap.names: must have a class name on each line"),
+        (("--names", "twice.names"), "twice.names: the class 'a' stands twice"),
+        (("--names", "latin.names"), "latin.names: is not UTF-8 text"),
+        (("--names", "3"), "it would fit 2 classes"),
+        (("--image-size", "415"), "image size: must be a multiple of 2, found 415"),
+        (("--image-size", "0"), "--image-size: must be a whole number above 0"),
+        (("--out", "small.weights"), "--out small.weights: is the file that is read"),
+    ],
+)
+def test_refused(folder: Path, words: tuple[str, ...], message: str) -> None:
+    """One line, exit code 2, nothing written."""
+    write_darknet(folder / "short.weights", 20)
+    write_darknet(folder / "long.weights", 100)
+    for name in ("other.pt", "other.safetensors"):
+        (folder / name).write_bytes(b"text")
+    texts = {"empty": b"\n", "gap": b"a\n\nb\n", "twice": b"a\na\n", "latin": b"\xe9t\xe9\n"}
+    for name, text in texts.items():
+        (folder / f"{name}.names").write_bytes(text)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert message in import_here(folder, *SMALL_WORDS, *words).complaint
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_darknet_files_need(folder: Path) -> None:
+    for missing, message in [("--model", "--model: is needed"), ("--names", "--names: is needed")]:
+        i = SMALL_WORDS.index(missing)
+        assert message in import_here(folder, *SMALL_WORDS[:i], *SMALL_WORDS[i + 2 :]).complaint
+
+
+def test_partial_is_for_darknet(folder: Path) -> None:
+    (folder / "x.pt").touch()
+    assert "--partial: is for Darknet's files" in import_here(folder, "--weights", "x.pt", "--partial").complaint
+
+
+def test_a_payload_does_not_run(folder: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple:
+            return Path.mkdir, (folder / "made",)
+
+    torch.save({"model": Payload(), "ema": None}, folder / "x.pt")
+    assert "x.pt: holds neither a state dict nor a model" in import_here(folder, "--weights", "x.pt").complaint
+    assert not (folder / "made").exists()
