@@ -1,0 +1,280 @@
+"""Tensors out of the files that others write: PyTorch's archives and safetensors. No code of a file is run."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detect.errors import InputError
+from detect.models.foreign.inert_pickle import MAX_BYTES, Inert, PickleError, read_pickle
+
+STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+"""Of PyTorch's archives."""
+SAFETENSORS_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+MAX_ENTRIES, MAX_NAME = 100_000, 1000
+"""Of a pickled model: tensors and modules, and characters of a name. Modules that hold one another have no end."""
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What a file holds.
+
+    Args:
+        tensors: by name, as in the state dict of its model.
+        names: the class names, where the file has some.
+    """
+
+    tensors: dict[str, Tensor]
+    names: tuple[str, ...] | None
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """Read a state dict: from ``.safetensors``, or from PyTorch's ``.pt`` with a state dict or a pickled model in it.
+
+    Raises:
+        InputError: the file cannot be read, is damaged or has no state dict.
+    """
+    try:
+        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_archive(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _from_bytes(data: bytearray, dtype: torch.dtype) -> Tensor:
+    return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+
+
+# ------------------------------------------------------------------------------------------ PyTorch's archive
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """A tensor's memory: an entry of the archive."""
+
+    key: str
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class _View:
+    """A tensor that has not been made: where its values are."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _read_archive(path: Path) -> TensorFile:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            root = _check_archive(archive, path)
+            if archive.getinfo(f"{root}/data.pkl").file_size > MAX_BYTES:
+                raise InputError(f"{path}: its data.pkl is larger than any model's")
+            content = read_pickle(archive.read(f"{root}/data.pkl"), _call, _persistent)
+            views = dict(_state_dict(content, path))
+            storages = {view.storage for view in views.values()}
+            memory = {storage: _read_storage(archive, root, storage) for storage in storages}
+            tensors = {name: _make_tensor(view, memory[view.storage]) for name, view in views.items()}
+    except PickleError as error:
+        raise InputError(f"{path}: is damaged, or no model: {error}") from None
+    except (zipfile.BadZipFile, EOFError, LookupError, NotImplementedError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: is not an archive of PyTorch 1.6 or newer, or is damaged; "
+            "files of older versions are converted by torch.save(torch.load(FILE), NEW)"
+        ) from None
+    return TensorFile(tensors, _class_names(content))
+
+
+def _check_archive(archive: zipfile.ZipFile, path: Path) -> str:
+    """The folder inside the archive. PyTorch compresses nothing, so no entry may grow when it is read."""
+    entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
+        raise InputError(f"{path}: has compressed entries, which PyTorch does not write")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise InputError(f"{path}: its entries overlap; PyTorch does not write such archives")
+    roots = [entry.filename.removesuffix("/data.pkl") for entry in entries if entry.filename.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise InputError(f"{path}: is not a file of torch.save: it has no data.pkl")
+    order = f"{roots[0]}/byteorder"
+    if order in archive.namelist() and archive.read(order) != b"little":
+        raise InputError(f"{path}: was written by a machine of another byte order")
+    return roots[0]
+
+
+def _persistent(reference: Any) -> _Storage:
+    """A persistent id of PyTorch: ``("storage", class, key, device, number of elements)``."""
+    match reference:
+        case ("storage", Inert(name=str(name)), str(key), _, int()):
+            module, _, kind = name.rpartition(".")
+            if module == "torch" and kind in STORAGES:
+                return _Storage(key, STORAGES[kind])
+            raise PickleError(f"has a storage of unknown type {name[:80]!r}")
+    raise PickleError("refers to what is no storage")
+
+
+def _call(name: str, args: tuple[Any, ...]) -> Any:
+    """The few calls that make tensors and dictionaries; the others stay inert."""
+    match name, args:
+        case "collections.OrderedDict", ():
+            return {}
+        case "torch._utils._rebuild_tensor_v2", (_Storage() as storage, int(offset), tuple(shape), tuple(stride), *_):
+            if all(type(number) is int and 0 <= number < 2**62 for number in (offset, *shape, *stride)):
+                return _View(storage, offset, shape, stride)
+            raise PickleError("has a tensor whose shape is none")
+        case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", (_View() as view, *_):
+            return view
+    return Inert(name, args)
+
+
+def _read_storage(archive: zipfile.ZipFile, root: str, storage: _Storage) -> Tensor:
+    data = bytearray(archive.read(f"{root}/data/{storage.key}"))  # compares the checksum
+    if len(data) % storage.dtype.itemsize:
+        raise PickleError(f"storage {storage.key[:80]!r} has no whole number of elements")
+    return _from_bytes(data, storage.dtype)
+
+
+def _make_tensor(view: _View, memory: Tensor) -> Tensor:
+    """The tensor in the memory; it never has more elements than that, so nothing grows."""
+    count = math.prod(view.shape)
+    if len(view.shape) != len(view.stride) or len(view.shape) > 8 or count > len(memory):
+        raise PickleError("has a tensor larger than its storage")
+    last = view.offset + sum((size - 1) * step for size, step in zip(view.shape, view.stride, strict=True))
+    if count and last >= len(memory):
+        raise PickleError("has a tensor that reaches out of its storage")
+    return memory.as_strided(view.shape, view.stride, view.offset) if count else memory.new_empty(view.shape)
+
+
+# ------------------------------------------------------------------------------------- the model in the archive
+
+
+def _model_of(content: Any) -> Any:
+    """The part of a checkpoint that has the weights: the average, where there is one, as its writers use it."""
+    if isinstance(content, dict):
+        for key in ("ema", "model", "state_dict", "model_state_dict"):
+            if isinstance(content.get(key), (dict, Inert)):
+                return content[key]
+    return content
+
+
+def _state_dict(content: Any, path: Path) -> Iterator[tuple[str, _View]]:
+    """Names and tensors of the model, at least one."""
+    model = _model_of(content)
+    if isinstance(model, dict):
+        views = {str(name): view for name, view in model.items() if isinstance(view, _View)}
+    else:
+        views = _module_tensors(model, path) if isinstance(model, Inert) else {}
+    if not views:
+        raise InputError(f"{path}: holds neither a state dict nor a model")
+    yield from ((name.removeprefix("module."), view) for name, view in views.items())  # DistributedDataParallel's
+
+
+def _module_tensors(model: Inert, path: Path) -> dict[str, _View]:
+    """Parameters and buffers of a pickled module and of those inside it, named as in its state dict."""
+    found: dict[str, _View] = {}
+    waiting = [("", model)]
+    num_entries = 0
+    while waiting:
+        prefix, module = waiting.pop()
+        for kind in ("_parameters", "_buffers", "_modules"):
+            held = module.state.get(kind)
+            for name, entry in held.items() if isinstance(held, dict) else ():
+                num_entries += 1
+                if num_entries > MAX_ENTRIES or len(prefix) + len(str(name)) > MAX_NAME:
+                    raise InputError(f"{path}: has more modules in one another than any model")
+                if isinstance(entry, Inert) and kind == "_modules":
+                    waiting.append((f"{prefix}{name}.", entry))
+                elif isinstance(entry, _View):
+                    found[f"{prefix}{name}"] = entry
+    return found
+
+
+def _class_names(content: Any) -> tuple[str, ...] | None:
+    """The ``names`` of a pickled model: a list, or a dictionary from 0 on."""
+    model = _model_of(content)
+    names = model.state.get("names") if isinstance(model, Inert) else None
+    if isinstance(names, dict) and list(names) == list(range(len(names))):
+        names = list(names.values())
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ safetensors
+
+
+def _read_safetensors(path: Path) -> TensorFile:
+    """A file of eight bytes (the header's length), a JSON header, and the tensors side by side without gaps.
+
+    Source: the format's description in the safetensors project.
+    """
+    data = bytearray(path.read_bytes())
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > len(data) - 8:
+        raise InputError(f"{path}: is not a safetensors file, or is truncated")
+    try:
+        header = json.loads(bytes(data[8 : 8 + length]).decode("utf-8"), object_pairs_hook=_unique)
+        entries = [_entry(name, entry) for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise InputError(f"{path}: is not a safetensors file, or is damaged: its header is none") from None
+    end = 8 + length
+    tensors: dict[str, Tensor] = {}
+    for begin, stop, name, dtype, shape in sorted(entries, key=lambda entry: entry[:3]):
+        if 8 + length + begin != end or stop - begin != math.prod(shape) * dtype.itemsize:
+            raise InputError(f"{path}: is damaged: {name[:80]} is not where it should be, or not as long")
+        end = 8 + length + stop
+        if end > len(data):
+            raise InputError(f"{path}: is truncated in {name[:80]}")
+        tensors[name] = _from_bytes(data[end - stop + begin : end], dtype).view(shape)
+    if end != len(data):
+        raise InputError(f"{path}: is damaged: {len(data) - end:,} bytes belong to no tensor")
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors")
+    return TensorFile(tensors, None)
+
+
+def _entry(name: str, entry: dict[str, Any]) -> tuple[int, int, str, torch.dtype, tuple[int, ...]]:
+    """Begin, end, name, type and shape of a tensor."""
+    begin, stop = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if not all(type(number) is int and 0 <= number < 2**62 for number in (begin, stop, *shape)):
+        raise ValueError
+    return begin, stop, name, SAFETENSORS_TYPES[entry["dtype"]], shape
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError
+    return dict(pairs)

@@ -1,0 +1,188 @@
+"""State dicts of the YOLOv5 family, and of its SPD-Conv form, as weights of our models.
+
+Their modules are numbered, and some have no weights. What counts here is only the order of those that have some and the
+names inside each:
+
+==============================================  ==========================  =====================================
+theirs, behind ``model.N.``                     ours, behind a row's name   meaning
+==============================================  ==========================  =====================================
+``conv.weight``, ``bn.*``                       ``conv.conv``, ``norm``     a convolution; ``conv.conv.*``: the SPD stem
+``cv1``, ``cv2``, ``cv3``, ``m.J.cv1``, ``cv2``  ``divide`` (cv1, cv2         a C3
+                                                stacked), ``fuse`` (cv3),
+                                                ``blocks.J.conv1``, ``2``
+``cv1``, ``cv2``                                ``reduce``, ``fuse``        an SPPF
+``m.L.weight``, ``bias``, ``anchors``           ``predict.L``, anchors      the head; anchors in cells
+==============================================  ==========================  =====================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from detect.errors import InputError
+from detect.models.blocks.conv import Conv
+from detect.models.blocks.csp import C3
+from detect.models.blocks.downsample import Downsample, Stem
+from detect.models.blocks.spp import SPPF
+from detect.models.catalog import find_definition
+from detect.models.checkpoint import load_weights
+from detect.models.definition import with_args
+from detect.models.detector import DetectionModel
+from detect.models.foreign.tensor_files import TensorFile
+from detect.models.heads import AnchorDetect
+
+FAMILY = tuple(f"yolov5{size}{form}" for size in "nsml" for form in ("", "-spd"))
+"""The models that are tried when none is named."""
+State = dict[str, Tensor]
+
+_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_CONV = {"conv.weight": "conv.weight", **{f"bn.{word}": f"norm.{word}" for word in _NORM}}
+"""What a convolution with its norm has, in theirs and in ours."""
+_KEY = re.compile(r"(?:model\.)*(?P<number>\d+)\.(?P<rest>.+)")
+
+
+def load_yolov5(file: TensorFile, path: Path, name: str | None = None) -> DetectionModel:
+    """A model with the weights of a YOLOv5-family state dict, in float32.
+
+    Args:
+        file: what was read.
+        path: from where, for messages.
+        name: the model; None tries those of ``FAMILY``.
+
+    Raises:
+        InputError: the tensors are not named like those of the family, do not fit, or are not finite.
+    """
+    modules = _modules(file.tensors, path)
+    head = modules[-1]
+    names = FAMILY if name is None else (name,)
+    complaints = []
+    for candidate in names:
+        with torch.device("meta"):
+            model = DetectionModel(find_definition(candidate), _num_classes(head, path))
+        try:
+            state = _translate(model, modules)
+        except InputError as error:
+            complaints.append(str(error))
+            continue
+        return _filled(model, state, path)
+    if name is None:
+        raise InputError(f"{path}: fits none of {', '.join(FAMILY)}; name the model that it fits with --model")
+    raise InputError(f"{path}: weights of another model than {name}: {complaints[0]}")
+
+
+def _filled(model: DetectionModel, state: State, path: Path) -> DetectionModel:
+    """The model of the same definition, with the file's anchors and weights."""
+    definition = model.definition
+    anchors = state.get(f"graph.layers.{definition.rows[-1].name}.anchors_px")
+    if anchors is not None:
+        definition = with_args(definition, "AnchorDetect", anchors_px=anchors.tolist())
+    filled = DetectionModel(definition, model.num_classes)
+    load_weights(filled, {**filled.state_dict(), **state}, path)
+    return filled
+
+
+def _modules(tensors: State, path: Path) -> list[State]:
+    """The tensors of each numbered module that has some, in the order of the numbers."""
+    found: dict[int, State] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        if match is None or len(match["number"]) > 4:
+            raise InputError(f"{path}: {key[:80]!r} is no weight of the YOLOv5 family, such as 'model.0.conv.weight'")
+        value = tensor.float() if tensor.is_floating_point() else tensor
+        found.setdefault(int(match["number"]), {})[match["rest"]] = value
+    return [found[number] for number in sorted(found)]
+
+
+def _num_classes(head: State, path: Path) -> int:
+    """K, from the biases and anchors of the head."""
+    bias, anchors = head.get("m.0.bias"), head.get("anchors")
+    num_anchors = anchors.shape[1] if anchors is not None and anchors.ndim == 3 else 3
+    if bias is None or bias.ndim != 1 or not num_anchors or len(bias) % num_anchors or len(bias) // num_anchors < 6:
+        raise InputError(f"{path}: its last module is no head of YOLOv5, with a bias of anchors * (5 + classes) values")
+    return len(bias) // num_anchors - 5
+
+
+def _translate(model: DetectionModel, modules: list[State]) -> State:
+    """The tensors under our names.
+
+    Raises:
+        InputError: a module is of another kind or shape than the row in its place.
+    """
+    graph = model.graph
+    rows = [row for row in graph.definition.rows if any(True for _ in graph.layer(row.name).parameters())]
+    if len(rows) != len(modules):
+        raise InputError(f"the file has {len(modules)} modules with weights, the model {len(rows)} rows")
+    own, state = model.state_dict(), State()
+    for row, module in zip(rows, modules, strict=True):
+        path = f"graph.layers.{row.name}"
+        left = dict(module)
+        translated = {f"{path}.{key}": value for key, value in _row(graph.layer(row.name), row.label, left)}
+        if left:
+            raise InputError(f"{row.label}: is a {row.module}, which has nothing for {min(left)[:80]!r}")
+        wanted = {key: tuple(value.shape) for key, value in own.items() if key.startswith(f"{path}.")}
+        for key, shape in wanted.items():
+            if key not in translated and not key.endswith((".anchors_px", ".num_batches_tracked")):
+                raise InputError(f"{row.label}: the file has nothing for {key}")
+            if key in translated and tuple(translated[key].shape) != shape:
+                raise InputError(f"{row.label}: {key} is {shape}, in the file {tuple(translated[key].shape)}")
+        if unknown := sorted(set(translated) - set(wanted)):
+            raise InputError(f"{row.label}: the model has no {unknown[0]}")
+        state |= translated
+    return state
+
+
+def _row(layer: object, label: str, module: State) -> Iterator[tuple[str, Tensor]]:
+    """A module's tensors under the names that they have in a row of ours; they are taken out of ``module``."""
+    match layer:
+        case AnchorDetect():
+            return _head(layer, module)
+        case C3():
+            return _c3(label, module)
+        case SPPF():
+            return chain(_conv(module, "cv1.", "reduce."), _conv(module, "cv2.", "fuse."))
+        case Stem() | Downsample():
+            return _conv(module, "conv." if "conv.conv.weight" in module else "", "conv.")
+        case Conv():
+            return _conv(module, "", "")
+    raise InputError(f"{label}: the YOLOv5 family has no {type(layer).__name__}")
+
+
+def _conv(module: State, theirs: str, ours: str) -> Iterator[tuple[str, Tensor]]:
+    """A convolution and its norm; what is missing is left out."""
+    for word, name in _CONV.items():
+        if f"{theirs}{word}" in module:
+            yield f"{ours}{name}", module.pop(f"{theirs}{word}")
+
+
+def _c3(label: str, module: State) -> Iterator[tuple[str, Tensor]]:
+    """A C3, whose two dividing convolutions are one in ours."""
+    first, second = dict(_conv(module, "cv1.", "divide.")), dict(_conv(module, "cv2.", "divide."))
+    for key in first.keys() & second.keys():
+        a, b = first[key], second[key]
+        if a.shape != b.shape:
+            raise InputError(f"{label}: cv1 and cv2 have other shapes: {tuple(a.shape)} and {tuple(b.shape)}")
+        yield key, torch.cat([a, b]) if a.ndim else a
+    yield from _conv(module, "cv3.", "fuse.")
+    for number in {key.split(".")[1] for key in module if key.startswith("m.")}:
+        for i in (1, 2):
+            yield from _conv(module, f"m.{number}.cv{i}.", f"blocks.{number}.conv{i}.")
+
+
+def _head(head: AnchorDetect, module: State) -> Iterator[tuple[str, Tensor]]:
+    """The head; anchors come in cells and go in network-input pixels."""
+    for level in range(len(head.reductions)):
+        for word in ("weight", "bias"):
+            if f"m.{level}.{word}" in module:
+                yield f"predict.{level}.{word}", module.pop(f"m.{level}.{word}")
+    module.pop("anchor_grid", None)  # older files have the anchors a second time
+    anchors = module.pop("anchors", None)
+    if anchors is not None:
+        if anchors.shape != head.anchors_px.shape:
+            raise InputError(f"anchors: are {tuple(anchors.shape)}, must be {tuple(head.anchors_px.shape)}")
+        yield "anchors_px", anchors * torch.tensor(head.reductions).view(-1, 1, 1)

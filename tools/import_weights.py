@@ -1,0 +1,46 @@
+"""Make a checkpoint of weights that others trained, without running any code of theirs.
+
+python tools/import_weights.py --weights yolov3.weights --model yolov3 --names coco --out yolov3.pt
+python tools/import_weights.py --weights yolov5s.pt --out yolov5s-imported.pt
+python tools/import_weights.py --weights darknet53.conv.74 --partial --model yolov3 --names my.names --out start.pt
+
+Reads Darknet's .weights, and state dicts or pickled models of the YOLOv5 family (.pt, .pth, .safetensors). The weights
+keep the licence of those who trained them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detect.models.foreign.importing import Import, import_weights
+from detect.runtime.cli import ToolParser, positive_int, run_tool
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = ToolParser(__doc__)
+    add = parser.add_argument
+    add("--weights", required=True, type=Path, metavar="FILE", help="the file to be read")
+    add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to be written")
+    add("--model", metavar="NAME|FILE", help="the model that it fits; YOLOv5 n, s, m, l, and their spd forms are found")
+    add("--names", metavar="coco|FILE|K", help="class names: COCO's, one on each line of a file, or 0 to K - 1")
+    add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: 416; YOLOv5: 640)")
+    add(
+        "--partial",
+        action="store_true",
+        help="accept a Darknet file that has only the first layers, or a classifier; the others start as in training",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read, write, say what was done."""
+    args = parse_arguments()
+    wanted = Import(args.weights, args.out, args.model, args.names, args.image_size, args.partial)
+    for line in import_weights(wanted):
+        print(line)
+
+
+if __name__ == "__main__":
+    run_tool(main)
