@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from detect.models.definition import (
     Scale,
     mapping,
     parse_definition,
+    read_scale,
     refuse_unknown,
     with_words,
 )
@@ -30,10 +32,10 @@ from detect.models.definition import (
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Where the parts of a section are, in ``configs``."""
 MODEL_KEYS = ("name", "scales", "variants", *WORD_KEYS, *SECTIONS)
-PART_KEYS = ("name", "rows", "head", "variants", *WORD_KEYS)
+PART_KEYS = ("name", "rows", "head", "variants", "defaults", "norm")
 REFERENCE_KEYS = ("part", "override", *WORD_KEYS)
 CLASSIFIER_HEAD = "classify"
-"""The head of a backbone that is named without a neck, if its YAML names no other."""
+"""The head of a backbone without a neck, if its YAML names no other."""
 
 _FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<variant>.*))?")
 _NAME = re.compile(r"(?P<base>.*?\.ya?ml(?::[^+]*)?|[^+]*)(?P<rest>(?:\+[^+]*)*)")
@@ -57,7 +59,7 @@ def find_definition(name: str) -> ModelDefinition:
             (``yolov5n-spd``), a YAML file, ``FILE:VARIANT`` (a file alone is the model that its own top level
             describes), or a backbone, which then has the head of a classifier. What follows: a neck (its head comes
             with it), a head, ``spd`` for ``downsample=spd``, ``width=X`` and ``depth=X`` as factors on the model's own,
-            or any keyword of the modules, ``KEY=VALUE``. ``cspdarknet53+efm+spd`` is a detector,
+            or any word that the parts have defaults for, ``KEY=VALUE``. ``cspdarknet53+efm+spd`` is a detector,
             ``peleenet+width=0.5`` a classifier.
 
     Raises:
@@ -68,19 +70,22 @@ def find_definition(name: str) -> ModelDefinition:
     content, source = _start(match["base"])
     defaults: dict[str, Any] = {}
     scale: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     for token in match["rest"].split("+")[1:]:
         key, equals, _ = token.partition("=")
-        if token == "spd":
-            defaults["downsample"] = "spd"
-        elif equals and key in Scale.__dataclass_fields__:
-            scale |= parse_overrides([token])
-        elif equals:
-            defaults |= parse_overrides([token])
+        if equals or token == "spd":
+            said = scale if key in Scale.__dataclass_fields__ else defaults
+            found = _word_of_name(token, name)
         else:
-            content |= _replaced_parts(token, name)
-    if match["rest"]:
-        content["name"] = name
-    return with_words(parse_definition(_resolve(content, source), source), defaults, scale, f"model {name!r}")
+            said, found = parts, _part_of_name(token, name)
+        if said.keys() & found.keys():
+            raise InputError(f"model {name!r}: {token!r} says {', '.join(found)} a second time")
+        said |= found
+    if not match["rest"]:
+        return parse_definition(_resolve(content, source), source)
+    content |= {"name": name, **({"head": None} if "neck" in parts else {}), **parts}
+    definition = replace(parse_definition(_resolve(content, source), source), source=f"model {name!r}")
+    return with_words(definition, defaults, scale, f"model {name!r}")
 
 
 def _start(base: str) -> tuple[dict[str, Any], str]:
@@ -91,19 +96,27 @@ def _start(base: str) -> tuple[dict[str, Any], str]:
     if base in models:
         return _read_model(models[base], base), str(models[base])
     if base in backbones:
-        head = _read_part(backbones[base], base).get("head", CLASSIFIER_HEAD)
-        return {"name": base, "backbone": base, "head": head}, str(backbones[base])
+        return {"name": base, "backbone": base}, str(backbones[base])
     raise InputError(
         f"model {base!r} is neither a .yaml file nor a shipped model or backbone"
         f"{did_you_mean(base, [*models, *backbones])}"
     )
 
 
-def _replaced_parts(token: str, name: str) -> dict[str, str]:
-    """The sections that a word of a model's name replaces: a neck brings its head."""
+def _word_of_name(token: str, name: str) -> dict[str, Any]:
+    """A keyword of a model's name and its value."""
+    if token == "spd":
+        return {"downsample": "spd"}
+    if token.startswith("="):
+        raise InputError(f"model {name!r}: {token!r} has no keyword in front of its value")
+    return parse_overrides([token])
+
+
+def _part_of_name(token: str, name: str) -> dict[str, Any]:
+    """The section that a word of a model's name replaces, and by what."""
     necks, heads = shipped_parts("neck"), shipped_parts("head")
     if token in necks:
-        return {"neck": token, "head": _read_part(necks[token], token)["head"]}
+        return {"neck": token}
     if token in heads:
         return {"head": token}
     known = ["spd", "width=", "depth=", *necks, *heads]
@@ -121,7 +134,7 @@ def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
     """A part YAML's content with one of its variants chosen."""
     content = load_yaml(path)
     refuse_unknown(content, PART_KEYS, str(path))
-    content = _choose(content, variant, ("override", "head", *WORD_KEYS), path)
+    content = _choose(content, variant, ("override", "head", "defaults", "norm"), path)
     return {**content, "rows": _override(content, str(path))}
 
 
@@ -130,6 +143,8 @@ def _choose(content: dict[str, Any], variant: str | None, keys: tuple[str, ...],
     content = dict(content)
     variants = mapping(content, "variants", str(path))
     content.pop("variants", None)
+    if content.get("name") in variants:
+        raise InputError(f"{path}: variants: {content['name']!r} is the name of the file's own model")
     if variant is None or variant == content.get("name"):
         return content
     if variant not in variants:
@@ -150,12 +165,29 @@ def _resolve(content: dict[str, Any], source: str) -> dict[str, Any]:
     scales = mapping(content, "scales", source)
     content.pop("scales", None)
     content["scale"] = _named_scale(content.get("scale"), scales, source)
+    if content.get("head") is None:
+        content["head"] = _own_head(content, source)
     for section in SECTIONS:
-        entry = content.get(section)
-        reference = {"part": entry} if isinstance(entry, str) else entry
-        if isinstance(reference, dict) and "rows" not in reference:
+        reference = _reference(content.get(section))
+        if reference is not None:
             content[section] = _resolve_part(reference, section, content, scales, source)
     return content
+
+
+def _own_head(content: dict[str, Any], source: str) -> str | None:
+    """The head that the neck's YAML names; without a neck, the backbone's, which by default is a classifier's."""
+    section, default = ("backbone", CLASSIFIER_HEAD) if content.get("neck") is None else ("neck", None)
+    reference = _reference(content.get(section))
+    if reference is None:
+        return None
+    return _read_part(*_find_part(reference.get("part"), section, source)).get("head", default)
+
+
+def _reference(entry: Any) -> dict[str, Any] | None:
+    """A section as a reference to a part, if it is one."""
+    if isinstance(entry, str):
+        return {"part": entry}
+    return entry if isinstance(entry, dict) and "rows" not in entry else None
 
 
 def _resolve_part(
@@ -168,7 +200,7 @@ def _resolve_part(
     part = _read_part(path, variant)
     rows = _override({**part, "override": reference.get("override")}, where)
     words = [part, content, reference]
-    scale = _named_scale(reference.get("scale"), scales, where) or content["scale"] or part.get("scale")
+    scale = _named_scale(reference.get("scale"), scales, where) or content["scale"]
     resolved = {key: {k: v for w in words for k, v in mapping(w, key, where).items()} for key in ("defaults", "norm")}
     return {"rows": rows, "scale": scale, "source": str(path), **resolved}
 
@@ -179,7 +211,7 @@ def _find_part(name: Any, section: str, source: str) -> tuple[Path, str | None]:
     if file:
         return Path(source).parent / file["path"], file["variant"]
     parts = shipped_parts(section)
-    if name not in parts:
+    if not isinstance(name, str) or name not in parts:
         raise InputError(f"{source}: {section}: unknown part {name!r}{did_you_mean(str(name), parts)}")
     return parts[name], name
 
@@ -202,12 +234,13 @@ def _override(content: dict[str, Any], where: str) -> list[Any]:
 
 
 def _named_scale(scale: Any, scales: dict[str, Any], where: str) -> Any:
-    """A scale, looked up when it is a name."""
-    if not isinstance(scale, str):
-        return scale
-    if scale not in scales:
-        raise InputError(f"{where}: scale: unknown {scale!r}{did_you_mean(scale, scales)}")
-    return scales[scale]
+    """A scale, looked up when it is a name, and checked."""
+    if isinstance(scale, str):
+        if scale not in scales:
+            raise InputError(f"{where}: scale: unknown {scale!r}{did_you_mean(scale, scales)}")
+        scale = scales[scale]
+    read_scale(scale, where)
+    return scale
 
 
 @functools.cache

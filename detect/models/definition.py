@@ -7,6 +7,7 @@ the sections come from (``detect.models.catalog``) is forgotten here.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,12 @@ SECTIONS = ("backbone", "neck", "head")
 ROW_KEYS = ("name", "module", "from", "args", "repeats", "reduction")
 WORD_KEYS = ("scale", "defaults", "norm")
 """What a section says about all of its rows."""
+_LEVEL = re.compile(r"[cp]\d")
+"""Names of rows by which parts fit together."""
+
+
+MAX_SCALE = 1000
+"""Beyond it a factor is a mistake, and the model would not fit any memory."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,10 @@ class ModelDefinition:
     source: str
     sections: tuple[Section, ...]
 
+    def where(self, section: Section) -> str:
+        """The file of a section, for messages, with the model in front where that is another."""
+        return section.source if section.source == self.source else f"{self.source}: {section.source}"
+
     @property
     def rows(self) -> tuple[Row, ...]:
         """The rows of all sections, in execution order; the last one is the output."""
@@ -160,7 +171,14 @@ def with_words(
         scale: fields of ``Scale``; ``depth`` and ``width`` multiply what a section has, so that parts keep their
             proportion.
         where: who says so, for messages.
+
+    Raises:
+        InputError: a scale is wrong, or no section has a default for a word.
     """
+    known = {word for section in definition.sections for word in section.defaults}
+    for word in defaults:
+        if word not in known:
+            raise InputError(f"{where}: unknown word {word!r}{did_you_mean(word, known)}")
     factors = vars(read_scale(scale, where))
 
     def scaled(own: Scale) -> Scale:
@@ -199,7 +217,7 @@ def _read_section(content: dict[str, Any], name: str, source: str, known: list[s
 
 def _read_rows(entries: Any, section: str, source: str, known: list[str]) -> Iterator[Row]:
     if not isinstance(entries, list):
-        raise InputError(f"{source}: {section}: must be a list of rows")
+        raise InputError(f"{source}: {section}: must be a list of rows or name a part, found {entries!r}")
     for number, entry in enumerate(entries, start=1):
         row = _read_row(entry, section, f"{source}: {section}, row {number}", known)
         known.append(row.name)
@@ -226,7 +244,8 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
         if not isinstance(reference, str):
             raise InputError(f"{where}: from: {reference!r} is not a name; rows are referred to by name, not by number")
         if reference not in known:
-            raise InputError(f"{where}: from: unknown layer {reference!r}{did_you_mean(reference, known)}")
+            levels = [name for name in known if _LEVEL.fullmatch(name)] if _LEVEL.fullmatch(reference) else []
+            raise InputError(f"{where}: from: unknown layer {reference!r}{did_you_mean(reference, levels or known)}")
     return Row(
         section=section,
         name=name,
@@ -247,9 +266,14 @@ def read_scale(scale: Any, where: str) -> Scale:
     refuse_unknown(scale, tuple(Scale.__dataclass_fields__), f"{where}: scale")
     for key, value in scale.items():
         whole = key == "channel_multiple"
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 0 < value < 1000:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int if whole else (int, float))
+            or not 0 < value < MAX_SCALE
+        ):
             raise InputError(
-                f"{where}: scale.{key}: must be a {'whole ' if whole else ''}number above 0, found {value!r}"
+                f"{where}: scale.{key}: must be a {'whole ' if whole else ''}number above 0 and below {MAX_SCALE}, "
+                f"found {value!r}"
             )
     return Scale(**scale)
 

@@ -40,7 +40,8 @@ class DetectionModel(nn.Module):
         head = self.graph.last
         if not isinstance(head, AnchorDetect):
             row, name = self.definition.rows[-1], self.definition.name
-            hint = f"; {name} is a classifier, {name}+fpn a detector" if isinstance(head, Classify) else ""
+            pyramid = isinstance(head, Classify) and {"c3", "c4", "c5"} <= self.graph.shapes.keys()
+            hint = f"; {name} is a classifier, {name}+fpn a detector" if pyramid else ""
             raise InputError(
                 f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}{hint}"
             )

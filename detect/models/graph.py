@@ -44,7 +44,11 @@ class Graph(nn.Module):
         for section in definition.sections:
             for word in section.defaults:
                 if word not in used:
-                    raise InputError(f"{section.source}: defaults.{word}: no module has this keyword")
+                    raise InputError(
+                        f"{definition.where(section)}: defaults.{word}: has no effect; no module has this keyword, or "
+                        "every row that could take it says otherwise"
+                    )
+        self._refuse_idle_rows()
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
         self._as_pieces = self._plan_pieces()
 
@@ -90,11 +94,19 @@ class Graph(nn.Module):
             if row.reduction is not None and row.reduction != shape.reduction:
                 raise InputError(f"reduction: stated {row.reduction}, built {shape.reduction}")
         except InputError as error:
-            raise InputError(f"{section.source}: {row.label}: {error}") from None
+            raise InputError(f"{self.definition.where(section)}: {row.label}: {error}") from None
         set_norms(layer, section.norm)
         used |= words
         self.layers[row.name] = layer
         self.shapes[row.name] = shape
+
+    def _refuse_idle_rows(self) -> None:
+        read = {name for row in self.definition.rows for name in row.inputs}
+        for section in self.definition.sections:
+            for row in section.rows:
+                if row.name not in read and row is not self.definition.rows[-1]:
+                    where = self.definition.where(section)
+                    raise InputError(f"{where}: {row.label}: no row reads it, and it is not the last one")
 
     def _plan_pieces(self) -> frozenset[str]:
         """The rows whose output goes out in pieces: they can, it gains something, and all who use it accept pieces."""
@@ -119,7 +131,7 @@ def scale_width(channels: int, scale: Scale) -> int:
     """
     if scale.width == 1:
         return channels
-    return math.ceil(round(channels * scale.width / scale.channel_multiple, 6)) * scale.channel_multiple
+    return max(math.ceil(round(channels * scale.width / scale.channel_multiple, 6)), 1) * scale.channel_multiple
 
 
 def scale_depth(repeats: int, scale: Scale) -> int:
@@ -159,7 +171,7 @@ def _build_row(row: Row, inputs: list[FeatureShape], section: Section, num_class
         raise InputError(f"args: {row.module} needs {', '.join(missing)}")
     if row.repeats > 1 and "repeats" not in parameters:
         raise InputError(f"repeats: {row.module} cannot be repeated")
-    return _construct(block, words), set(defaults)
+    return _construct(block, words), set(defaults) - set(row.args)
 
 
 def _keywords(block: type[Block]) -> dict[str, inspect.Parameter]:
@@ -184,6 +196,8 @@ def _check_kind(value: Any, word: str, annotation: Any) -> None:
         return
     if annotation in ("int", "int | None") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise InputError(f"args: {word}: must be a whole number above 0, found {value!r}")
+    if annotation == "float" and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
+        raise InputError(f"args: {word}: must be a number, found {value!r}")
     if annotation == "bool" and not isinstance(value, bool):
         raise InputError(f"args: {word}: must be true or false, found {value!r}")
 

@@ -19,6 +19,7 @@ from detect.config.loader import (
 )
 from detect.config.schema import DataConfig, RunConfig, TrainConfig
 from detect.errors import InputError
+from detect.models.catalog import find_definition
 from detect.runtime.device import select_device
 from detect.runtime.logs import LOGGER
 from detect.training.loop import RunSettings
@@ -41,6 +42,8 @@ def settings_from_args(args: argparse.Namespace) -> RunSettings:
     run = _run_config(args)
     overrides: dict[str, Any] = {**run.set, **parse_overrides(args.set)}
     overrides |= {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
+    if run.model:
+        find_definition(run.model)  # a mistake in the name is told before the data is read
     out = Path(args.out) if args.out else _free_folder(Path("runs") / _run_name(args, run))
     if (out / "last.pt").exists():
         raise InputError(f"--out {out}: holds a run already; --resume continues it, another --out starts anew")

@@ -109,6 +109,9 @@ def test_a_classifier_is_no_detector() -> None:
     )
     with pytest.raises(InputError, match=message):
         build_model("peleenet", 2)
+    # A backbone for tiny images has no levels that a neck could read.
+    with pytest.raises(InputError, match=r"the last row must be AnchorDetect, found Classify$"):
+        build_model("densenet40", 2)
 
 
 def test_the_last_row_must_be_a_head(tmp_path: Path) -> None:

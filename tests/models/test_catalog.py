@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from detect.config.loader import CONFIGS
 from detect.errors import InputError
+from detect.models.build import build_model
 from detect.models.catalog import find_definition, shipped_models, shipped_parts
 from detect.models.definition import ModelDefinition, Row, Scale, definition_to_plain
 from tests.models.yamls import TINY, write_model
@@ -157,10 +159,18 @@ def test_a_neck_brings_its_head() -> None:
         assert (section.defaults["downsample"], section.defaults["gamma"]) == ("spd", 0.75)
 
 
+def test_a_neck_brings_its_head_in_yaml_too(tmp_path: Path) -> None:
+    two = find_definition(str(write_model(tmp_path, "name: m\nbackbone: csppeleenet\nneck: {part: prn}\n")))
+    assert row(two, "detect").inputs == ("p4", "p5")
+    classifier = find_definition(str(write_model(tmp_path, "name: m\nbackbone: peleenet\n")))
+    assert classifier.rows[-1].module == "Classify"
+    assert find_definition("resnet50-darknet").rows[-1].args == {"average_last": True}
+
+
 def test_a_head_by_name() -> None:
     definition = find_definition("cspdarknet53+yolov5-panet+yolov3")
     assert words(definition, "head")["coding"] == "yolov3"
-    assert words(find_definition("cspdarknet53+yolov3+yolov5-panet"), "head")["coding"] == "yolov5"
+    assert find_definition("cspdarknet53+yolov3+yolov5-panet").sections == definition.sections
     assert words(find_definition("yolov3-tiny+coding=yolov5"), "head")["coding"] == "yolov5"
 
 
@@ -197,8 +207,21 @@ def test_words_on_a_shipped_model() -> None:
             r"^model 'peleenet\+yolov5-pan': unknown neck, head or word 'yolov5-pan'; did you mean ",
         ),
         ("peleenet+", r"^model 'peleenet\+': unknown neck, head or word ''"),
-        ("peleenet+width=0", r"^model 'peleenet\+width=0': scale\.width: must be a number above 0, found 0$"),
-        ("peleenet+width=big", r"scale\.width: must be a number above 0, found 'big'$"),
+        ("peleenet+width=0", r"^model 'peleenet\+width=0': scale\.width: must be a number above 0 and below 1000, found 0$"),
+        (
+            "peleenet+kernel_size=3",
+            r"^model 'peleenet\+kernel_size=3': unknown word 'kernel_size'; allowed: activation, ",
+        ),
+        ("peleenet+gama=0.25", r"unknown word 'gama'; did you mean 'gamma'\?$"),
+        ("peleenet+=5", r"^model 'peleenet\+=5': '=5' has no keyword in front of its value$"),
+        ("peleenet+prn+efm", r"^model 'peleenet\+prn\+efm': 'efm' says neck a second time$"),
+        ("yolov5n+width=0.5+width=2", r"'width=2' says width a second time$"),
+        ("yolov5n+spd+downsample=stride", r"'downsample=stride' says downsample a second time$"),
+        (
+            "peleenet+yolov3",
+            r"yolov3\.yaml: head, row 1 \(head\.detect\): from: unknown layer 'p3'; allowed: c2, c3, c4, c5$",
+        ),
+        ("peleenet+width=big", r"scale\.width: must be a number above 0 and below 1000, found 'big'$"),
     ],
 )
 def test_unknown_models(name: str, message: str) -> None:
@@ -228,6 +251,10 @@ def test_wrong_variants(tmp_path: Path, variants: str, message: str) -> None:
     ("text", "message"),
     [
         ("backbone: peleent", r"model\.yaml: backbone: unknown part 'peleent'; did you mean 'peleenet'\?$"),
+        ("backbone: {part: [peleenet]}", r"backbone: unknown part \['peleenet'\]; "),
+        ("backbone: 5", r"backbone: must be a list of rows or name a part, found 5$"),
+        ("backbone: {part: peleenet, scale: {widht: 2}}", r"model\.yaml: backbone: scale: unknown key 'widht'; "),
+        ("backbone: peleenet\nvariants: {m: {}}", r"variants: 'm' is the name of the file's own model$"),
         ("backbone: {part: 3}", r"backbone: unknown part 3; "),
         ("backbone: none.yaml", r"none\.yaml: cannot be read: No such file or directory$"),
         ("backbone: {scale: {}}", r"backbone: unknown part None; "),
@@ -248,3 +275,23 @@ def test_wrong_variants(tmp_path: Path, variants: str, message: str) -> None:
 def test_wrong_parts(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_definition(str(write_model(tmp_path, f"name: m\n{text}\n")))
+
+
+# ---------------------------------------------------------------------------------------- documentation
+
+
+def test_the_finer_level_of_the_manual(tmp_path: Path) -> None:
+    """CONTRIBUTING.md's example, typed as it says."""
+    manual = (CONFIGS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows, model = re.findall(r"```yaml\n(.*?)```", manual.partition("For example, a level of 4 px")[2], re.DOTALL)[:2]
+    neck = (CONFIGS / "necks" / "yolov5-panet.yaml").read_text(encoding="utf-8")
+    p3 = re.search(r"  - \{name: p3,.*\n", neck)
+    assert p3 is not None
+    neck = neck.replace(p3[0], p3[0] + rows)
+    neck, number = re.subn(r"(\{name: down_p3, .*?)(args:)", r"\1from: p3, \2", neck)
+    assert number == 1
+    (tmp_path / "my-neck.yaml").write_text(neck, encoding="utf-8")
+    built = build_model(find_definition(str(write_model(tmp_path, model))), 3)
+    assert built.head.reductions == (4, 8, 16, 32)
+    norms = {(layer.eps, layer.momentum) for layer in built.modules() if isinstance(layer, nn.BatchNorm2d)}
+    assert norms == {(0.001, 0.03)}

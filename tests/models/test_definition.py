@@ -82,7 +82,7 @@ def test_words_overrule_all_sections() -> None:
     assert {section.scale for section in definition.sections} == {Scale(depth=0.33, width=0.5)}  # 0.25 * 2
     (same,) = {s.scale for s in with_words(definition, {}, {"depth": 2, "channel_multiple": 4}, "here").sections}
     assert same == Scale(depth=0.66, width=0.5, channel_multiple=4)
-    with pytest.raises(InputError, match=r"^here: scale\.width: must be a number above 0, found 0$"):
+    with pytest.raises(InputError, match=r"^here: scale\.width: must be a number above 0 and below 1000, found 0$"):
         with_words(definition, {}, {"width": 0}, "here")
 
 
@@ -178,8 +178,8 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
         ("name: x\n", r"has no rows; give at least one section of backbone, neck, head$"),
         ("name: x\nbackbone: []\n", r"has no rows"),
         ("name: x\nbackbone:\n", r"has no rows"),
-        ("name: x\nbackbone: 3\n", r"backbone: must be a list of rows$"),
-        ("name: x\nbackbone: {rows: 3}\n", r"backbone: must be a list of rows$"),
+        ("name: x\nbackbone: 3\n", r"backbone: must be a list of rows or name a part, found 3$"),
+        ("name: x\nbackbone: {rows: 3}\n", r"backbone: must be a list of rows or name a part, found 3$"),
         ("name: x\nbackbone: {rows: [], depth: 3}\n", r"backbone: unknown key 'depth'"),
         ("name: x\nbackbone: [Conv]\n", r"backbone, row 1: must be a mapping with name, module, from, "),
         ("name: x\nneck: [3]\n", r"neck, row 1: must be a mapping"),
@@ -194,14 +194,14 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
             r"scale: must be a mapping with depth, width, channel_multiple, or a key of scales$",
         ),
         (f"name: x\nscale: {{widht: 1}}\n{ROW}", r"scale: unknown key 'widht'; did you mean 'width'\?$"),
-        (f"name: x\nscale: {{width: 0}}\n{ROW}", r"scale\.width: must be a number above 0, found 0$"),
-        (f"name: x\nscale: {{depth: -1}}\n{ROW}", r"scale\.depth: must be a number above 0, found -1$"),
-        (f"name: x\nscale: {{depth: .nan}}\n{ROW}", r"scale\.depth: must be a number above 0, found nan$"),
-        (f"name: x\nscale: {{width: true}}\n{ROW}", r"scale\.width: must be a number above 0, found True$"),
-        (f"name: x\nscale: {{width: '1'}}\n{ROW}", r"scale\.width: must be a number above 0, found '1'$"),
+        (f"name: x\nscale: {{width: 0}}\n{ROW}", r"scale\.width: must be a number above 0 and below 1000, found 0$"),
+        (f"name: x\nscale: {{depth: -1}}\n{ROW}", r"scale\.depth: must be a number above 0 and below 1000, found -1$"),
+        (f"name: x\nscale: {{depth: .nan}}\n{ROW}", r"scale\.depth: must be a number above 0 and below 1000, found nan$"),
+        (f"name: x\nscale: {{width: true}}\n{ROW}", r"scale\.width: must be a number above 0 and below 1000, found True$"),
+        (f"name: x\nscale: {{width: '1'}}\n{ROW}", r"scale\.width: must be a number above 0 and below 1000, found '1'$"),
         (
             f"name: x\nscale: {{channel_multiple: 8.0}}\n{ROW}",
-            r"scale\.channel_multiple: must be a whole number above 0, found 8\.0$",
+            r"scale\.channel_multiple: must be a whole number above 0 and below 1000, found 8\.0$",
         ),
         (f"name: x\ndefaults: spd\n{ROW}", r"defaults: must be a mapping, found 'spd'$"),
         (f"name: x\nnorm: {{epsilon: 0.1}}\n{ROW}", r"norm: unknown key 'epsilon'; did you mean 'eps'\?$"),

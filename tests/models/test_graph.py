@@ -316,7 +316,7 @@ def test_repeats_are_refused_whatever_the_depth(tmp_path: Path) -> None:
 
 def test_a_default_that_no_module_has(tmp_path: Path) -> None:
     path = write_model(tmp_path, TINY + "defaults: {activation: silu, downsamples: spd}\n")
-    with pytest.raises(InputError, match=r"model\.yaml: defaults\.downsamples: no module has this keyword$"):
+    with pytest.raises(InputError, match=r"model\.yaml: defaults\.downsamples: has no effect; "):
         Graph(read_model(path), 2)
 
 
@@ -332,3 +332,21 @@ def test_definitions_are_not_changed_by_building() -> None:
     definition: ModelDefinition = find_definition("yolov5n-spd")
     Graph(definition, 2)
     assert definition == find_definition("yolov5n-spd")
+
+
+def test_a_default_that_every_row_overrules(tmp_path: Path) -> None:
+    text = TINY.replace("stride: 2}", "stride: 2, groups: 1}") + "defaults: {groups: 2}\n"
+    text = text.replace("args: {out_channels: 16}", "args: {out_channels: 16, groups: 1}")
+    with pytest.raises(
+        InputError, match=r"defaults\.groups: has no effect; .* every row that could take it says otherwise$"
+    ):
+        Graph(read_model(write_model(tmp_path, text)), num_classes=2)
+
+
+def test_a_row_that_nothing_reads(tmp_path: Path) -> None:
+    rows = [
+        "name: a, module: Conv, args: {out_channels: 8}",
+        "name: b, module: Conv, from: image, args: {out_channels: 8}",
+    ]
+    with pytest.raises(InputError, match=r"model\.yaml: backbone\.a: no row reads it, and it is not the last one$"):
+        graph_of(tmp_path, *rows)

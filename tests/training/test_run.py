@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.config.loader import load_train_config, to_plain
+from detect.config.loader import CONFIGS, load_train_config, to_plain
 from detect.errors import InputError
 from detect.training.recorder import write_settings
 from detect.training.run import settings_from_args
@@ -97,8 +97,9 @@ def test_where_a_run_goes_by_itself():
     assert settings(run="exp/e.yaml").out == Path("runs/e")
     assert settings(model="yolov5n", data="mine.yaml").out == Path("runs/yolov5n-mine")
     assert settings(model="peleenet+efm+width=0.5", data="mine.yaml").out == Path("runs/peleenet+efm+width=0.5-mine")
-    assert settings(model="a/m.yaml:big+spd", data="mine.yaml").out == Path("runs/big+spd-mine")
-    assert settings(run="exp/e.yaml", model="a/m.yaml").out == Path("runs/e-m")
+    folder = CONFIGS / "models"
+    assert settings(model=f"{folder}/yolov5.yaml:yolov5s+spd", data="mine.yaml").out == Path("runs/yolov5s+spd-mine")
+    assert settings(run="exp/e.yaml", model=f"{folder}/yolov4.yaml").out == Path("runs/e-yolov4")
     assert settings(weights="a/best.pt", data="mine.yaml").out == Path("runs/best-mine")
     for name in ("e", "e-2"):
         Path("runs", name).mkdir(parents=True)

@@ -29,8 +29,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 def make_activation(name: str) -> nn.Module:
     """An activation by name, in place where it can be. The papers call ``silu`` swish."""
-    if name not in ACTIVATIONS:
-        raise InputError(f"activation: unknown {name!r}{did_you_mean(str(name), ACTIVATIONS)}")
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise InputError(f"activation: unknown {name!r}; allowed: {known} (what the papers call swish is silu)")
     return ACTIVATIONS[name]()
 
 

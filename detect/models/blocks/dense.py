@@ -86,10 +86,13 @@ class DenseStage(Block):
     ) -> None:
         super().__init__()
         _check_words(fusion, compressed_by, compression, downsample)
-        if not 0 <= gamma < 1:
-            raise InputError(f"gamma: must be at least 0 and below 1, found {gamma!r}")
-        style = ConvStyle(preactivation, activation, downsample, group_width)
         bypass = 0 if fusion == "none" else round(gamma * in_channels)
+        if not 0 <= gamma < 1 or bypass == in_channels:
+            raise InputError(
+                f"gamma: must be at least 0 and below 1, and leave some of {in_channels} channels to compute, "
+                f"found {gamma!r}"
+            )
+        style = ConvStyle(preactivation, activation, downsample, group_width)
         widths = [in_channels - bypass] + [growth] * repeats
         sources = [layer_sources(number, sparse) for number in range(1, repeats + 1)]
         layers = []

@@ -6,6 +6,7 @@ model YAML.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch.nn.functional as F
@@ -106,7 +107,8 @@ class Downsample(Block):
         in_channels: C.
         out_channels: O, of the convolution.
         kernel_size: k.
-        groups: of the convolution.
+        groups: of the convolution; where they do not divide its channels, as in a narrower model, their greatest
+            common divisor.
         downsample: ``stride`` or ``spd``.
         order: order of the two in ``spd``.
         activation: name of the activation.
@@ -133,7 +135,9 @@ class Downsample(Block):
         if self.space_to_depth == "before":
             in_channels *= BLOCK_SIZE**2
         stride = 1 if self.space_to_depth else 2
-        self.conv = Conv(in_channels, out_channels, kernel_size, stride, groups, activation)
+        self.conv = Conv(
+            in_channels, out_channels, kernel_size, stride, math.gcd(groups, in_channels, out_channels), activation
+        )
 
     @property
     def emits_pieces(self) -> bool:

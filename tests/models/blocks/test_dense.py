@@ -162,7 +162,7 @@ def test_sparse_layers_read_less() -> None:
         ({"fusion": "csb"}, "fusion: unknown 'csb'; did you mean 'csp'?"),
         ({"compressed_by": "third"}, "compressed_by: unknown 'third'"),
         ({"downsample": "pool"}, "downsample: unknown 'pool'"),
-        ({"gamma": 1.0}, "gamma: must be at least 0 and below 1, found 1.0"),
+        ({"gamma": 1.0}, "gamma: must be at least 0 and below 1, and leave some of"),
         ({"compression": 0}, "compression: must be above 0 and at most 1, found 0"),
         ({"two_way": True, "elastic": True}, "elastic: two-way layers cannot be elastic"),
         ({"two_way": True, "bottleneck": None}, "bottleneck: layers with two branches need it"),
