@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MAX_LOG_RATIO = math.log(1000)
-"""Sides beyond 1000 times the anchor are noise; unbounded, they would overflow half precision."""
+"""Sides beyond 1000 times the anchor are noise; unbounded, their areas overflow float32, and overlaps are NaN."""
 
 
 @dataclass(frozen=True)

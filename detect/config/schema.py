@@ -159,7 +159,7 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class LossConfig:
     """Gains and options of the detection loss (YOLOv5 v6.0). The gains are stated for YOLOv5's assignment;
-    ``detect.losses.detection`` brings them to YOLOv3's.
+    ``detect.losses.detection`` brings them to YOLOv3's, provisionally.
 
     Args:
         box: gain of the box loss, 1 - IoU.
@@ -173,7 +173,8 @@ class LossConfig:
             objectness loss.
         label_smoothing: class targets are 1 - s/2 and s/2.
         focal_gamma: gamma of the focal loss on objectness and classes; 0 is plain cross-entropy.
-        balance: objectness weights of the levels, finest first; empty chooses by their reductions.
+        balance: objectness weights of the levels, finest first; empty is 4, 1, 0.4 on three levels, and on others
+            ``detect.losses.detection.default_balance``.
     """
 
     box: float = limited(0.05, 0)
@@ -192,9 +193,13 @@ class LossConfig:
 class AnchorsConfig:
     """Fitting of the anchors to the training boxes.
 
+    How well anchors suit is the share of training boxes that some anchor serves. With YOLOv5's assignment that is the
+    best possible recall: it matches by ``loss.anchor_ratio``. With YOLOv3's it is the close recall: its IoU with the
+    box, about the same centre, is 0.25 or more.
+
     Args:
-        fit: ``auto`` fits when the given anchors' best possible recall is below ``min_recall``.
-        min_recall: share of training boxes that some anchor matches by ``loss.anchor_ratio``.
+        fit: ``auto`` fits when the share is below ``min_recall``.
+        min_recall: the share that is enough.
     """
 
     fit: Literal["auto", "always", "never"] = "auto"

@@ -131,9 +131,9 @@ def centred_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
 def covered(boxes_cxcywh_px: Tensor, targets: Targets, min_iou: float) -> Tensor:
     """Which predictions lie on an object already.
 
-    Each object meets the predictions of its own image only, so the cost is M * P whatever the spread of the objects
-    over the images, and a GPU need not be asked how many an image has. (With 16 images of 416 px and 112 objects on a
-    CPU, a tenth of the time of one ``box_iou`` for each image and level.)
+    Each object meets the predictions of its own image only, so the cost is M * P however the objects are spread over
+    the images, and a GPU need not be asked how many an image has. (On a CPU, with 16 images of 416 px, the whole loss
+    takes 0.55 of its time with a ``box_iou`` for each image and level at 112 objects, 0.24 at 3,200.)
 
     Args:
         boxes_cxcywh_px: (B, P, 4) decoded predictions of all levels, in network-input pixels.
@@ -144,10 +144,10 @@ def covered(boxes_cxcywh_px: Tensor, targets: Targets, min_iou: float) -> Tensor
         (B, P) bool.
     """
     corners = box_convert(boxes_cxcywh_px, "cxcywh", "xyxy").permute(2, 0, 1).contiguous()  # (4, B, P)
-    hits = torch.zeros(corners.shape[1:], dtype=torch.int32, device=corners.device)
+    hits = torch.zeros(corners.shape[1:], device=corners.device)
     size = max(PAIRS_AT_ONCE // max(corners.shape[2], 1), 1)
     for image, objects in zip(targets.image_index.split(size), targets.boxes_xyxy_px.split(size), strict=True):
-        hits.index_add_(0, image, _overlaps(corners[:, image], objects.T[..., None], min_iou).int())
+        hits.index_add_(0, image, _overlaps(corners[:, image], objects.T[..., None], min_iou).float())
     return hits > 0
 
 

@@ -42,8 +42,10 @@ GAIN_FACTORS: dict[Assignment, Gains] = {
     "yolov3": Gains(box=1.0, objectness=100.0, classes=1.0),
 }
 """One anchor learns an object where YOLOv5's assignment teaches ten, and objectness is a mean over all anchors, so it
-would hardly be learnt. At 100 the objectness of an object weighs about as much as its box, as in Darknet. Measured on
-generated shapes (96 px, 160 images, 1000 updates): AP50 0.046 at 10, 0.072 at 30, 0.094 at 100, 0.093 at 300."""
+would hardly be learnt; at 100 the objectness of an object weighs about as much as its box, as in Darknet.
+
+The 100 is provisional: it rests on one small experiment alone, on generated shapes (96 px, 160 images, 1000 updates):
+AP50 0.046 at 10, 0.072 at 30, 0.094 at 100, 0.093 at 300."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class DetectionLoss:
         self.config = config
         self.head = head
         self.assignment = choose_assignment(config, head)
-        self.balance = config.balance or tuple(default_balance(reduction) for reduction in head.reductions)
+        self.balance = config.balance or default_balance(head.reductions)
         factors = GAIN_FACTORS[self.assignment]
         levels = GAIN_NUM_LEVELS / num_levels
         self.box_gain = config.box * levels * factors.box
@@ -167,9 +169,11 @@ class DetectionLoss:
             return None
         head = self.head
         levels = zip(raw, head.codings, head.anchors_px, head.reductions, strict=True)
-        boxes = [coding.decode(y[..., :4].float(), *level).flatten(1, 3) for y, coding, *level in levels]
+        # Four of 5 + K columns: brought together once, not in each step of the decoding.
+        boxes = [coding.decode(y[..., :4].float().contiguous(), *level).flatten(1, 3) for y, coding, *level in levels]
         found = covered(torch.cat(boxes, dim=1), targets, self.config.ignore_iou)
-        return [part.view(y.shape[:4]) for part, y in zip(found.split([b.shape[1] for b in boxes], 1), raw, strict=True)]
+        parts = found.split([part.shape[1] for part in boxes], dim=1)
+        return [part.view(y.shape[:4]) for part, y in zip(parts, raw, strict=True)]
 
     def _class_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.head.num_classes == 1:
@@ -204,12 +208,21 @@ def choose_assignment(config: LossConfig, head: AnchorDetect) -> Assignment:
     return config.assignment
 
 
-def default_balance(reduction: int) -> float:
-    """The objectness weight of a level: 4, 1 and 0.4 at 8, 16 and 32 pixels per cell (YOLOv5 v6.0).
+def default_balance(reductions: tuple[int, ...]) -> tuple[float, ...]:
+    """The objectness weights of the levels: 4, 1 and 0.4 on three, and on P2 to P5 4, 1, 0.4 and 0.4.
 
-    The mean over a level's cells times this weighs a cell of any level alike; the few cells of coarse levels more.
+    The mean over a level's cells times a quarter for each coarser level weighs a cell of any level alike; the few cells
+    of coarse levels weigh more. The finest level has 4 whatever its reduction, so that objectness keeps about the
+    weight that three levels give it beside boxes and classes, which are means over matches: with ``GAIN_NUM_LEVELS``
+    it is 5.4 in all on three levels, 4.4 on four, 7.5 on two. (On P4 and P5, 1 and 0.4 would make it 2.1.) What other
+    weights would do on two and on four levels has not been measured.
+
+    Args:
+        reductions: input pixels per cell, finest first.
+
+    Source: YOLOv5 v6.0 for three levels.
     """
-    return max((16 / reduction) ** 2, 0.4)
+    return tuple(max(4 * (reductions[0] / reduction) ** 2, 0.4) for reduction in reductions)
 
 
 def objectness_targets(shape: torch.Size, matches: Matches, values: Tensor) -> Tensor:

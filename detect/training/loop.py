@@ -34,6 +34,7 @@ from detect.training.preparation import (
     open_material,
     prepare_model,
     report_small_objects,
+    warn_of_ignored,
 )
 from detect.training.recorder import Recorder, write_settings
 from detect.training.state import provenance, restore_state, training_state
@@ -93,6 +94,7 @@ def train(settings: RunSettings) -> dict[str, float]:
         material.train, recipe, cache_folder=out, multiple=model.max_reduction, strict=settings.strict
     )
     trainee = _prepare_trainee(model, recipe, len(loader), settings.device)
+    warn_of_ignored(recipe, trainee.loss.assignment)
     first_epoch, best = _restore(resumed, trainee)
     plain = _plain(settings, trainee)
     write_settings(out, plain)

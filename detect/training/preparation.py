@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors
+from detect.config.loader import to_plain
 from detect.config.schema import DataConfig, TrainConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.errors import InputError, did_you_mean
-from detect.losses.detection import choose_assignment
+from detect.losses.detection import Assignment, choose_assignment
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, transfer_weights
@@ -144,28 +145,54 @@ def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: Tr
     if recipe.anchors.fit == "never" or given.ndim != 3:
         return definition
     sizes = training_sizes_px(table, recipe.image_size)
-    recall_of = _recall_measure(definition, recipe)
+    measure, recall_of = _recall_measure(definition, recipe)
     recall = recall_of(sizes, given.reshape(-1, 2))
     if recipe.anchors.fit == "auto" and recall >= recipe.anchors.min_recall:
-        LOGGER.info("anchors: best possible recall %.4f, kept", recall)
+        LOGGER.info("anchors: %s %.4f, kept", measure, recall)
         return definition
     fitted = fit_anchors(sizes, given.shape[0] * given.shape[1], recipe.seed)
     new_recall = recall_of(sizes, fitted)
     if recipe.anchors.fit == "auto" and new_recall <= recall:
-        LOGGER.warning("anchors: best possible recall %.4f; fitting did not raise it, so they are kept", recall)
+        LOGGER.warning("anchors: %s %.4f; fitting did not raise it, so they are kept", measure, recall)
         return definition
     shown = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in fitted)
-    LOGGER.info("anchors: best possible recall %.4f, fitted to the data: %.4f with %s", recall, new_recall, shown)
+    LOGGER.info("anchors: %s %.4f, fitted to the data: %.4f with %s", measure, recall, new_recall, shown)
     return with_args(definition, definition.rows[-1].module, anchors_px=fitted.reshape(given.shape).round(2).tolist())
 
 
-def _recall_measure(definition: ModelDefinition, recipe: TrainConfig) -> Callable[[np.ndarray, np.ndarray], float]:
-    """How well anchors (A, 2) serve boxes (M, 2), as the assignment of this model and recipe sees it."""
+def _recall_measure(
+    definition: ModelDefinition, recipe: TrainConfig
+) -> tuple[str, Callable[[np.ndarray, np.ndarray], float]]:
+    """How well anchors (A, 2) serve boxes (M, 2), as the assignment of this model and recipe sees it, and its name."""
     with torch.device("meta"):  # no memory, and no random numbers that the real model would miss
         head = DetectionModel(definition, num_classes=1).head
     if choose_assignment(recipe.loss, head) == "yolov3":
-        return partial(close_recall, min_iou=CLOSE_IOU)
-    return partial(best_possible_recall, max_ratio=recipe.loss.anchor_ratio)
+        return f"close recall (IoU {CLOSE_IOU})", partial(close_recall, min_iou=CLOSE_IOU)
+    return "best possible recall", partial(best_possible_recall, max_ratio=recipe.loss.anchor_ratio)
+
+
+def warn_of_ignored(recipe: TrainConfig, assignment: Assignment) -> None:
+    """Warn, in one line, of settings that the recipe changes and that have no effect in it.
+
+    Args:
+        recipe: the recipe.
+        assignment: what ``choose_assignment`` made of it.
+    """
+    schedule, asked, plain = recipe.optimizer.schedule, to_plain(recipe), to_plain(TrainConfig())
+    needs = (
+        ("loss", "anchor_ratio", "assignment", assignment, "yolov5"),
+        ("loss", "ignore_iou", "assignment", assignment, "yolov3"),
+        ("optimizer", "power", "schedule", schedule, "poly"),
+        ("optimizer", "milestones", "schedule", schedule, "step"),
+        ("optimizer", "step_factor", "schedule", schedule, "step"),
+    )
+    ignored = [
+        f"{section}.{key} ({word} is {found}, not {needed})"
+        for section, key, word, found, needed in needs
+        if found != needed and asked[section][key] != plain[section][key]
+    ]
+    if ignored:
+        LOGGER.warning("no effect: %s", ", ".join(ignored))
 
 
 def freeze(model: DetectionModel, names: tuple[str, ...]) -> None:

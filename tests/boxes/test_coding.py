@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detect.boxes.coding import BoxCoding, cell_grid
+from detect.boxes.iou import IouKind, paired_iou
 
 YOLOV5 = BoxCoding(2.0, "square")
 YOLOV3 = BoxCoding(1.0, "exp")
@@ -67,11 +68,22 @@ def test_how_far_centres_reach(coding: BoxCoding, reach: float) -> None:
 
 
 def test_largest_boxes() -> None:
-    """Four anchors; 1000 anchors, which half precision can hold for anchors up to 65 px."""
+    """Four anchors; 1000 anchors."""
     assert YOLOV5.extents(torch.tensor([1e3]), torch.tensor([8.0])).item() == 32
     assert YOLOV3.extents(torch.tensor([1e3]), torch.tensor([8.0])).item() == pytest.approx(8000, rel=1e-5)
-    half = YOLOV3.extents(torch.tensor([1e3], dtype=torch.float16), torch.tensor([60.0], dtype=torch.float16))
-    assert half.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+def test_largest_boxes_have_a_loss(kind: IouKind) -> None:
+    """Unbounded, exp(60) * 373 px has an area above float32's 3.4e38, and GIoU would be inf - inf."""
+    raw = torch.full((1, 2), 60.0).requires_grad_()
+    sizes = YOLOV3.extents(raw, torch.tensor([373.0, 326.0]))
+    boxes = torch.cat([torch.full((1, 2), 200.0), sizes], dim=1)
+    iou = paired_iou(boxes, torch.tensor([[200.0, 200, 10, 10]]), kind)
+    iou.sum().backward()
+    assert iou.isfinite().all()
+    assert raw.grad is not None
+    assert raw.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("coding", [YOLOV5, YOLOV3])

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
 from detect.losses.assignment import Matches, centred_iou, covered, match_best, match_by_ratio
+from detect.models.catalog import find_definition
 from detect.structures import Targets
 
 ANCHOR = torch.tensor([[16.0, 16.0]])
@@ -218,10 +219,38 @@ def test_the_anchor_most_like_the_target(width: float, height: float, level: int
     assert found[level].anchor.tolist() == [anchor]
 
 
-def test_equally_like() -> None:
-    """The same anchors on both levels: the first level learns."""
-    found = match_one(targets((20, 20, 10, 10)), LEVELS[:1].repeat(2, 1, 1))
-    assert [len(matches) for matches in found] == [1, 0]
+def test_an_anchor_of_both_levels_learns_on_both() -> None:
+    """32 x 32 px is the second anchor at reduction 8, the first at 16; (20, 44) px is in cells (2, 5) and (1, 2)."""
+    anchors = torch.tensor([[[8.0, 8.0], [32.0, 32.0]], [[32.0, 32.0], [64.0, 32.0]]])
+    fine, coarse = match_one(targets((20, 44, 30, 30, 5, 1), (20, 20, 64, 32, 4, 0)), anchors)
+    assert (fine.anchor.tolist(), cells(fine), fine.labels.tolist(), fine.image.tolist()) == ([1], [(2, 5)], [5], [1])
+    assert (coarse.anchor.tolist(), coarse.labels.tolist(), coarse.image.tolist()) == ([0, 1], [5, 4], [1, 0])
+    assert cells(coarse) == [(1, 2), (1, 1)]
+    assert fine.boxes_cxcywh_cells.tolist() == [[0.5, 0.5, 3.75, 3.75]]
+    assert coarse.boxes_cxcywh_cells[0].tolist() == [0.25, 0.75, 1.875, 1.875]
+
+
+@pytest.mark.parametrize("name", ["yolov3-tiny", "yolov3-tiny-prn"])
+def test_every_anchor_of_yolov3_tiny_learns(name: str) -> None:
+    """A target of each anchor's size; 81 x 82 px is on both levels."""
+    anchors = torch.tensor(find_definition(name).rows[-1].args["anchors_px"], dtype=torch.float32)
+    given = targets(*((104, 104, *size) for size in anchors.flatten(0, 1).unique(dim=0).tolist()))
+    found = match_best(given, [(13, 13), (7, 7)], anchors, (16, 32))
+    assert len(given) == 5
+    assert [sorted(matches.anchor.tolist()) for matches in found] == [[0, 1, 2]] * 2
+
+
+def test_different_anchors_equally_like() -> None:
+    """4 x 8 and 8 x 4 both cover half of 8 x 8: the first one learns, on its own level only."""
+    anchors = torch.tensor([[[50.0, 50.0], [4.0, 8.0]], [[8.0, 4.0], [90.0, 90.0]]])
+    found = match_one(targets((20, 20, 8, 8)), anchors)
+    assert [matches.anchor.tolist() for matches in found] == [[1], []]
+
+
+def test_the_same_anchor_twice_on_a_level() -> None:
+    """One of them learns."""
+    found = match_one(targets((20, 20, 8, 8)), torch.tensor([[[8.0, 8.0]] * 2, [[50.0, 50.0]] * 2]))
+    assert [matches.anchor.tolist() for matches in found] == [[0], []]
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 8), (8, 0)])
@@ -251,7 +280,7 @@ def test_labels_and_images_follow_to_each_level() -> None:
     assert (coarse.labels.tolist(), coarse.image.tolist(), cells(coarse)) == ([5, 2], [1, 3], [(2, 2), (0, 0)])
 
 
-def test_every_target_is_learnt_exactly_once() -> None:
+def test_every_target_is_learnt_once_where_all_anchors_differ() -> None:
     """Against one target at a time, with torchvision's IoU of boxes moved to one corner."""
     generator = torch.Generator().manual_seed(0)
     centres, sizes = torch.rand(200, 2, generator=generator) * 64, torch.rand(200, 2, generator=generator) * 60 + 1
@@ -280,22 +309,49 @@ def test_centred_iou() -> None:
 
 
 def test_nothing_is_covered_without_targets() -> None:
-    found = covered(torch.rand(2, 3, 4, 5, 4), targets(), 0.5)
-    assert found.shape == (2, 3, 4, 5)
+    found = covered(torch.rand(2, 60, 4), targets(), 0.5)
+    assert found.shape == (2, 60)
     assert found.dtype == torch.bool
     assert not found.any()
 
 
 def test_covered_by_its_own_images_objects() -> None:
     """10 px predictions shifted by 0, 2, 4 and 6 px from the object of image 1: IoU 1, 80/120, 60/140 and 40/160."""
-    predictions = torch.tensor([[20.0 + shift, 20, 10, 10] for shift in (0, 2, 4, 6)]).view(1, 1, 2, 2, 4)
-    predictions = predictions.repeat(2, 1, 1, 1, 1)
+    predictions = torch.tensor([[20.0 + shift, 20, 10, 10] for shift in (0, 2, 4, 6)]).repeat(2, 1, 1)
     given = targets((20, 20, 10, 10, 0, 1), (90, 90, 10, 10, 0, 1))
-    assert covered(predictions, given, 0.5)[1].flatten().tolist() == [True, True, False, False]
-    assert covered(predictions, given, 0.4)[1].flatten().tolist() == [True, True, True, False]
+    assert covered(predictions, given, 0.5)[1].tolist() == [True, True, False, False]
+    assert covered(predictions, given, 0.4)[1].tolist() == [True, True, True, False]
     assert not covered(predictions, given, 0.1)[0].any()
 
 
 def test_boxes_without_area_cover_nothing() -> None:
     """0 / 0 is no overlap."""
-    assert not covered(torch.zeros(1, 1, 1, 1, 4), targets((0, 0, 0, 0)), 0.0).any()
+    assert not covered(torch.zeros(1, 1, 4), targets((0, 0, 0, 0)), 0.0).any()
+
+
+def test_an_overlap_of_all_is_not_above_one() -> None:
+    assert not covered(torch.tensor([[[20.0, 20, 10, 10]]]), targets((20, 20, 10, 10)), 1.0).any()
+
+
+def test_boxes_as_large_as_they_can_be_decoded() -> None:
+    """1000 times an anchor of 373 px, against an object of 400 px: IoU 1e-6, and no number is infinite."""
+    predictions = torch.tensor([[[200.0, 200, 373e3, 373e3]]])
+    assert covered(predictions, targets((200, 200, 400, 400)), 1e-7).all()
+    assert not covered(predictions, targets((200, 200, 400, 400)), 1e-5).any()
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 700, 2**18])
+def test_covered_agrees_with_torchvision(monkeypatch: pytest.MonkeyPatch, pairs_at_once: int) -> None:
+    """Image by image, with objects in any order and none in image 1; one, two and all objects at once."""
+    monkeypatch.setattr("detect.losses.assignment.PAIRS_AT_ONCE", pairs_at_once)
+    generator = torch.Generator().manual_seed(0)
+    predictions = torch.rand(3, 300, 4, generator=generator) * 30 + 10
+    rows = (torch.rand(20, 4, generator=generator) * 30 + 10).tolist()
+    given = targets(*((*row, 0, 2 * (i % 2)) for i, row in enumerate(rows)))
+    found = covered(predictions, given, 0.5)
+    boxes = box_convert(predictions, "cxcywh", "xyxy")
+    for image in range(3):
+        objects = given.boxes_xyxy_px[given.image_index == image]
+        expected = (box_iou(boxes[image], objects) > 0.5).any(dim=1)
+        assert found[image].tolist() == expected.tolist()
+    assert 50 < found[0].sum() < 250

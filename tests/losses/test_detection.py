@@ -326,12 +326,24 @@ def test_balance_weighs_the_levels() -> None:
 
 
 def test_balance_that_is_left_empty() -> None:
-    """4, 1 and 0.4 on three levels; the same for each level where there are more or fewer."""
-    assert three_levels().balance == (4.0, 1.0, 0.4)
-    for reductions, expected in (((16, 32), (1.0, 0.4)), ((4, 8, 16, 32), (16.0, 4.0, 1.0, 0.4)), ((32,), (0.4,))):
+    """4 on the finest level, a quarter of it on the next, 0.4 on all coarser ones."""
+    assert three_levels().balance == default_balance(REDUCTIONS) == (4.0, 1.0, 0.4)
+    for reductions, expected in (
+        ((32,), (4.0,)),
+        ((16, 32), (4.0, 1.0)),
+        ((8, 32), (4.0, 0.4)),
+        ((4, 8, 16, 32), (4.0, 1.0, 0.4, 0.4)),
+        ((8, 16, 32, 64), (4.0, 1.0, 0.4, 0.4)),
+    ):
         head = make_head([ANCHORS[0]] * len(reductions), reductions)
         assert DetectionLoss(LossConfig(), head, 640).balance == expected
-    assert default_balance(64) == 0.4
+
+
+@pytest.mark.parametrize(("reductions", "total"), [((4, 8, 16, 32), 4.35), (REDUCTIONS, 5.4), ((16, 32), 7.5)])
+def test_objectness_weighs_about_the_same_with_any_levels(reductions: tuple[int, ...], total: float) -> None:
+    """5.8 * 3 / 4, 5.4 and 5 * 3 / 2."""
+    loss = DetectionLoss(LossConfig(), make_head([ANCHORS[0]] * len(reductions), reductions), 640)
+    assert sum(loss.balance) * loss.objectness_gain == pytest.approx(total)
 
 
 @pytest.mark.parametrize("balance", [(1.0,), (4.0, 1.0, 0.4, 0.1)])

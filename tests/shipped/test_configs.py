@@ -12,8 +12,9 @@ from detect.config.loader import CONFIGS, load_data_config, load_run_config, loa
 from detect.config.schema import TrainConfig
 from detect.data.albumentations_stage import AlbumentationsStage
 from detect.data.sampling import TrainingOrder
+from detect.losses.detection import choose_assignment
 from detect.models.build import build_model
-from detect.models.catalog import shipped_models
+from detect.models.catalog import find_definition
 from detect.training.loop import _prepare_trainee
 from detect.training.preparation import freeze
 
@@ -46,6 +47,13 @@ def test_recipe(path: Path) -> None:
     assert_starts("yolov5n-spd", load_train_config(str(path), {}), num_classes=80)
 
 
+def test_the_recipe_of_csp_detectors_starts_with_one() -> None:
+    """YOLOv3's coding, for which it is meant."""
+    name = "csppeleenet-efm+width=0.25"
+    assert choose_assignment(load_train_config("csp-coco", {}).loss, build_model(name, 1).head) == "yolov3"
+    assert_starts(name, load_train_config("csp-coco", {}), num_classes=80)
+
+
 @pytest.mark.parametrize("path", shipped("runs"))
 def test_run(path: Path) -> None:
     run = load_run_config(str(path))
@@ -57,4 +65,4 @@ def test_run(path: Path) -> None:
 @pytest.mark.parametrize("path", shipped("runs"))
 def test_run_is_found_by_its_name(path: Path) -> None:
     assert load_run_config(path.stem) == load_run_config(str(path))
-    assert load_run_config(path.stem).model in shipped_models()
+    assert find_definition(load_run_config(path.stem).model).rows[-1].section == "head"

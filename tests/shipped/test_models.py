@@ -84,7 +84,9 @@ def assert_exports(graph: Graph, path: Path) -> None:
     with torch.no_grad():
         expected = outputs(graph, x)
     for a, b in zip(session.run(None, {"images": x.numpy()}), expected, strict=True):
-        np.testing.assert_allclose(a, b.numpy(), rtol=1e-3, atol=1e-3)
+        assert a.shape == tuple(b.shape)
+        # A hundred untrained layers enlarge rounding; another graph would be off by the whole scale.
+        assert np.abs(a - b.numpy()).max() < 0.01 * b.abs().max()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.schema import DataConfig, SplitConfig, TrainConfig
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import write_image
 from detect.errors import InputError
@@ -20,6 +20,7 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
 from detect.models.graph import set_norms
 from detect.runtime.files import write_json
+from detect.training.loop import train
 from detect.training.preparation import (
     Material,
     freeze,
@@ -29,8 +30,9 @@ from detect.training.preparation import (
     set_training_mode,
     suit_anchors,
     training_sizes_px,
+    warn_of_ignored,
 )
-from tests.training.small import TINY, make_recipe, write_model
+from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model
 
 
 def make_table(sizes_hw, boxes, is_crowd=None, num_classes=2):
@@ -222,10 +224,14 @@ def test_anchors_for_one_best_anchor(tiny, tiny_yolov3, said):
     recipe = make_recipe(image_size=640, anchors={})
     assert suit_anchors(tiny_yolov3, square_table(20, 128), recipe) is tiny_yolov3
     assert suit_anchors(tiny, square_table(20, 130), recipe) is tiny
+    assert said.messages == [
+        "anchors: close recall (IoU 0.25) 1.0000, kept",
+        "anchors: best possible recall 1.0000, kept",
+    ]
     said.clear()
     fitted = suit_anchors(tiny_yolov3, square_table(20, 130), recipe)
     assert np.abs(anchors_of(fitted).reshape(-1, 2) - 130).max(axis=1).min() < 0.01
-    assert said.messages[0].startswith("anchors: best possible recall 0.5000, fitted to the data: 1.0000 with ")
+    assert said.messages[0].startswith("anchors: close recall (IoU 0.25) 0.5000, fitted to the data: 1.0000 with ")
     asked = make_recipe(image_size=640, anchors={}, loss={"assignment": "yolov3"})
     assert suit_anchors(tiny, square_table(20, 130), asked) is not tiny
 
@@ -258,6 +264,46 @@ def test_never_and_always(tiny, said):
     assert said.messages == []
     always = make_recipe(image_size=640, anchors={"fit": "always"})
     assert (anchors_of(suit_anchors(tiny, good, always)) != anchors_of(tiny)).any()
+
+
+# ---------------------------------------------------------------------------------- settings without effect
+
+
+@pytest.mark.parametrize("assignment", ["yolov5", "yolov3"])
+def test_nothing_is_said_about_settings_with_an_effect(said, assignment):
+    own = {"yolov5": {"anchor_ratio": 5.0}, "yolov3": {"ignore_iou": 0.5}}[assignment]
+    warn_of_ignored(TrainConfig(), assignment)
+    warn_of_ignored(make_recipe(loss=own, optimizer={"schedule": "poly", "power": 2.0}), assignment)
+    step = {"schedule": "step", "milestones": [0.5], "step_factor": 0.2, "power": 4.0}  # 4 is the default
+    warn_of_ignored(make_recipe(loss=own, optimizer=step), assignment)
+    assert said.messages == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer", "assignment", "message"),
+    [
+        ({"ignore_iou": 0.5}, {}, "yolov5", "loss.ignore_iou (assignment is yolov5, not yolov3)"),
+        ({"anchor_ratio": 5.0}, {}, "yolov3", "loss.anchor_ratio (assignment is yolov3, not yolov5)"),
+        (
+            {"anchor_ratio": 5.0, "ignore_iou": 0.5},
+            {"power": 2.0, "milestones": [0.5], "step_factor": 0.2},
+            "yolov3",
+            "loss.anchor_ratio (assignment is yolov3, not yolov5), optimizer.power (schedule is cosine, not poly), "
+            "optimizer.milestones (schedule is cosine, not step), optimizer.step_factor (schedule is cosine, not step)",
+        ),
+    ],
+)
+def test_settings_without_effect(said, loss, optimizer, assignment, message):
+    warn_of_ignored(make_recipe(loss=loss, optimizer={"schedule": "cosine"} | optimizer), assignment)
+    assert said.messages == [f"no effect: {message}"]
+    assert said.records[0].levelname == "WARNING"
+
+
+def test_a_run_warns_of_settings_without_effect(tmp_path, said):
+    """By the assignment that suits the model: the tiny one codes its boxes as YOLOv5's do."""
+    data = make_shapes(tmp_path / "data", (2, 1, 1))
+    train(make_settings(tmp_path, data, epochs=1, batch_size=2, loss={"ignore_iou": 0.5}))
+    assert "no effect: loss.ignore_iou (assignment is yolov5, not yolov3)" in said.messages
 
 
 # ------------------------------------------------------------------------------------ weights to start from
