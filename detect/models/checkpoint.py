@@ -31,10 +31,15 @@ import torch
 from detect.errors import InputError
 from detect.models.definition import definition_to_plain, parse_definition
 from detect.models.detector import DetectionModel
+from detect.models.foreign.kinds import DARKNET, SAFETENSORS, kind_of
 from detect.runtime.files import atomic_path
 
 FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1
+_NOT_OURS = (
+    "is not a checkpoint of this toolkit; tools/train.py writes them, "
+    "and tools/import_weights.py makes them of YOLOv5's and Darknet's weights"
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = _read(path)
     if content.get("format") != FORMAT:
-        raise InputError(f"{path}: is not a checkpoint of this toolkit; tools/train.py writes them")
+        raise InputError(f"{path}: {_NOT_OURS}")
     if content.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{path}: has format version {content.get('format_version')!r}; this program reads {FORMAT_VERSION}"
@@ -130,7 +135,7 @@ def load_weights(model: DetectionModel, state: dict[str, torch.Tensor], path: Pa
     """Load a state dict that must fit exactly and be finite.
 
     Raises:
-        InputError: names or shapes differ (the first few are told), or a value is NaN or infinite.
+        InputError: names or shapes differ (the first few are told), a value is NaN or infinite, or a variance negative.
     """
     own = model.state_dict()
     wrong = sorted(set(own) ^ set(state)) or [
@@ -141,9 +146,13 @@ def load_weights(model: DetectionModel, state: dict[str, torch.Tensor], path: Pa
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InputError(f"{path}: weights of another model: {'; '.join(wrong[:3])}{more}")
+    no_use = "the file is of no use"
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise InputError(f"{path}: {broken[0]} is not finite ({len(broken)} tensors in all); the file is of no use")
+        raise InputError(f"{path}: {broken[0]} is not finite ({len(broken)} tensors in all); {no_use}")
+    negative = [name for name, tensor in state.items() if name.endswith(".running_var") and (tensor < 0).any()]
+    if negative:
+        raise InputError(f"{path}: {negative[0]} has a negative variance ({len(negative)} tensors in all); {no_use}")
     model.load_state_dict(state)
 
 
@@ -175,13 +184,22 @@ def _read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: holds Python objects, not only tensors and plain values; "
-            "reading it could run code, so it is refused"
+            "reading it could run code, so it is refused; "
+            "tools/import_weights.py imports models of YOLOv5 without running any"
         ) from None
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, LookupError, ValueError, AttributeError):
-        raise InputError(f"{path}: is not a checkpoint, or is damaged") from None
+        raise InputError(f"{path}: {_no_checkpoint(path)}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is not a checkpoint of this toolkit; tools/train.py writes them")
+        raise InputError(f"{path}: {_NOT_OURS}")
     return content
+
+
+def _no_checkpoint(path: Path) -> str:
+    """What a file is that could not be read."""
+    kind = kind_of(path)
+    if kind is not None and kind in (DARKNET, SAFETENSORS):
+        return f"is {kind.text}, not a checkpoint of this toolkit; tools/import_weights.py makes one of it"
+    return "is not a checkpoint, or is damaged"
 
 
 def _check_archive(path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,14 @@ class Hostile:
         return os.mkdir, (str(self.target),)
 
 
-REFUSED = "holds Python objects, not only tensors and plain values; reading it could run code, so it is refused$"
+REFUSED = (
+    "holds Python objects, not only tensors and plain values; reading it could run code, so it is refused; "
+    r"tools/import_weights\.py imports models of YOLOv5 without running any$"
+)
+NOT_OURS = (
+    r"is not a checkpoint of this toolkit; tools/train\.py writes them, "
+    r"and tools/import_weights\.py makes them of YOLOv5's and Darknet's weights$"
+)
 DAMAGED = "is not a checkpoint, or is damaged$"
 
 
@@ -153,6 +161,22 @@ def test_whole_module(tmp_path: Path, model: DetectionModel) -> None:
 def test_other_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.pt").write_bytes(content)
     with pytest.raises(InputError, match=rf"^{tmp_path / 'model.pt'}: {DAMAGED}"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (struct.pack("<3iq", 0, 2, 5, 640) + bytes(40), "Darknet weights"),
+        (b"\2" + bytes(7) + b"{}", "safetensors"),
+    ],
+)
+def test_files_that_can_be_imported(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+    message = (
+        rf"model\.pt: is a {kind} file, not a checkpoint of this toolkit; tools/import_weights\.py makes one of it$"
+    )
+    with pytest.raises(InputError, match=message):
         load_checkpoint(tmp_path / "model.pt")
 
 
@@ -210,7 +234,7 @@ def test_damage_anywhere_is_an_input_error(saved: Path) -> None:
 )
 def test_other_content(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"is not a checkpoint of this toolkit; tools/train\.py writes them$"):
+    with pytest.raises(InputError, match=NOT_OURS):
         load_checkpoint(tmp_path / "model.pt")
 
 
@@ -296,6 +320,18 @@ def test_weights_that_are_not_finite(saved: Path, value: float) -> None:
     weight[7, 2, 1, 0] = value
     change_weights(saved, weight=weight)
     message = r"graph\.layers\.stem\.conv\.weight is not finite \(1 tensors in all\); the file is of no use$"
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(saved)
+
+
+def test_negative_variances(saved: Path) -> None:
+    """Their square root would make every prediction NaN."""
+    state = torch.load(saved, weights_only=True)["state_dict"]
+    state["graph.layers.stem.norm.running_var"][3] = -0.5
+    change(saved, state_dict=state)
+    message = (
+        r"graph\.layers\.stem\.norm\.running_var has a negative variance \(1 tensors in all\); the file is of no use$"
+    )
     with pytest.raises(InputError, match=message):
         load_checkpoint(saved)
 

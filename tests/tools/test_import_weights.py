@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from pathlib import Path
 
@@ -146,8 +147,11 @@ def test_yolov5(folder: Path) -> None:
         (("--weights", "small.yaml"), "small.yaml: is not a Darknet weights file"),
         (("--weights", "short.weights"), "short.weights: ends inside layers.stem, layer 1 of 2"),
         (("--weights", "long.weights"), "long.weights: has 37 values more than the 63 of small with 2 classes"),
-        (("--weights", "other.pt"), "other.pt: is not an archive of PyTorch 1.6 or newer, or is damaged"),
-        (("--weights", "other.safetensors"), "other.safetensors: is not a safetensors file, or is truncated"),
+        (
+            ("--weights", "other.pt"),
+            "other.pt: is not an archive of PyTorch: it is a text file that starts with 'text'",
+        ),
+        (("--weights", "other.safetensors"), "other.safetensors: is not a safetensors file: it is a text file"),
         (("--model", "smal.yaml"), "smal.yaml: cannot be read: No such file or directory"),
         (("--model", "cspdarknet53"), "the last row must be AnchorDetect"),
         (
@@ -162,6 +166,12 @@ def test_yolov5(folder: Path) -> None:
         (("--image-size", "415"), "image size: must be a multiple of 2, found 415"),
         (("--image-size", "0"), "--image-size: must be a whole number above 0"),
         (("--out", "small.weights"), "--out small.weights: is the file that is read"),
+        # What is wrong with --out is said before the weights are looked at.
+        (("--out", ".", "--weights", "none.weights"), "--out .: is a folder; name a file in it"),
+        (
+            ("--out", "two.names/new/x.pt", "--weights", "none.weights"),
+            "two.names/new/x.pt: cannot be written in FOLDER/two.names: Not a directory",
+        ),
     ],
 )
 def test_refused(folder: Path, words: tuple[str, ...], message: str) -> None:
@@ -174,8 +184,16 @@ def test_refused(folder: Path, words: tuple[str, ...], message: str) -> None:
     for name, text in texts.items():
         (folder / f"{name}.names").write_bytes(text)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert message in import_here(folder, *SMALL_WORDS, *words).complaint
+    assert message.replace("FOLDER", str(folder)) in import_here(folder, *SMALL_WORDS, *words).complaint
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(folder: Path) -> None:
+    (folder / "locked").mkdir(mode=0o500)
+    words = ("--out", "locked/new/x.pt", "--weights", "none.weights")
+    complaint = f"--out locked/new/x.pt: cannot be written in {folder / 'locked'}: Permission denied"
+    assert complaint in import_here(folder, *SMALL_WORDS, *words).complaint
 
 
 def test_what_darknet_files_need(folder: Path) -> None:

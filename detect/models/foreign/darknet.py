@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv
+from detect.models.foreign.kinds import DARKNET, DARKNET_VERSION, is_darknet_version, kind_of
 from detect.models.graph import Graph
 from detect.models.heads import AnchorDetect
 
 VALUE = np.dtype("<f4")
-_VERSION = struct.Struct("<3i")
-_LARGEST_VERSION = 1000
-"""From here on Darknet means transposed matrices by it, which no convolutional network has."""
+_MOST_IMAGES_SEEN = 2**40
+"""Ten thousand times as many as any training; a header with more is another one."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,14 @@ def load_darknet(graph: Graph, path: Path, partial: bool = False) -> DarknetFile
     layers = darknet_layers(graph)
     try:
         with path.open("rb") as file:
-            version, images_seen = _read_header(file.read(_VERSION.size + 8), path)
-            start = _VERSION.size + (8 if version >= (0, 2) else 4)
-            size = path.stat().st_size - start
-            if size <= 0 or size % VALUE.itemsize:
-                raise InputError(f"{path}: is not a Darknet weights file, or is damaged: it ends inside a value")
-            count, skipped = _fitting_layers(layers, graph, size // VALUE.itemsize, path, partial)
+            version, images_seen = _read_header(file.read(DARKNET_VERSION.size + 8), path)
+            start = DARKNET_VERSION.size + (8 if version >= (0, 2) else 4)
+            count, skipped = _fitting_layers(layers, graph, path.stat().st_size - start, path, partial)
             file.seek(start)
             values = np.fromfile(file, VALUE, sum(layer.num_values for layer in layers[:count]))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    _check_finite(values, layers[:count], path)
+    _check_values(values, layers[:count], path)
     _fill(layers[:count], values)
     return DarknetFile(".".join(map(str, version)), images_seen, count, len(layers), layers[count - 1].name, skipped)
 
@@ -176,50 +173,69 @@ def _layer(name: str, module: nn.Module, graph: Graph) -> Layer:
 
 def _read_header(header: bytes, path: Path) -> tuple[tuple[int, int, int], int]:
     """The version and the number of images seen."""
-    if len(header) < _VERSION.size + 8:
-        raise InputError(f"{path}: is not a Darknet weights file: it has {len(header)} bytes, less than one layer")
-    version = _VERSION.unpack_from(header)
-    if not all(0 <= number < _LARGEST_VERSION for number in version):
-        raise InputError(
-            f"{path}: is not a Darknet weights file: it starts with {header[:4]!r}, which is no version; "
-            "files of PyTorch end in .pt or .pth, others in .safetensors"
-        )
-    (images_seen,) = struct.unpack_from("<q" if version >= (0, 2) else "<i", header, _VERSION.size)
+    where = f"{path}: is not a Darknet weights file"
+    if (kind := kind_of(path)) not in (DARKNET, None):
+        raise InputError(f"{where}: it is {kind}")
+    if len(header) < DARKNET_VERSION.size + 8:
+        raise InputError(f"{where}: it has {len(header)} bytes, less than one layer")
+    version = DARKNET_VERSION.unpack_from(header)
+    if not is_darknet_version(version):
+        found = ".".join(map(str, version))
+        raise InputError(f"{where}: its version would be {found}, and Darknet's are 0.1 and 0.2")
+    (images_seen,) = struct.unpack_from("<q" if version >= (0, 2) else "<i", header, DARKNET_VERSION.size)
+    if not 0 <= images_seen < _MOST_IMAGES_SEEN:
+        raise InputError(f"{where}: its header would say that {images_seen:,} images were seen in training")
     return version, images_seen
 
 
-def _fitting_layers(layers: list[Layer], graph: Graph, found: int, path: Path, partial: bool) -> tuple[int, int]:
-    """How many layers the file holds, and the classes of a classifier's layer behind them that is left out."""
+def _fitting_layers(layers: list[Layer], graph: Graph, size: int, path: Path, partial: bool) -> tuple[int, int]:
+    """How many layers the file holds, and the classes of a classifier's layer behind them that is left out.
+
+    Args:
+        layers: of the model.
+        graph: the model.
+        size: bytes behind the header.
+        path: the file, for messages.
+        partial: see ``load_darknet``.
+
+    Raises:
+        InputError: the file holds other layers.
+    """
     ends = np.cumsum([layer.num_values for layer in layers]).tolist()
-    if found == ends[-1]:
+    found, cut = divmod(size, VALUE.itemsize)
+    if found == ends[-1] and not cut:
         return len(layers), 0
     count = int(np.searchsorted(ends, found, side="right"))  # layers that are there as a whole
-    backbone = sum(_section(layer, graph) == "backbone" for layer in layers)
-    if partial and count and found == ends[count - 1]:
-        return count, 0
-    if partial and 0 < backbone <= count:
-        channels = graph.shapes[_last_of_backbone(graph)].channels
-        classes, rest = divmod(found - ends[backbone - 1], channels + 1)  # its weights and its biases
-        if rest == 0:
-            return backbone, classes
+    if partial and count and not cut:
+        backbone = sum(_section(layer, graph) == "backbone" for layer in layers)
+        if found == ends[count - 1]:
+            return count, 0
+        if 0 < backbone <= count:
+            channels = graph.shapes[_last_of_backbone(graph)].channels
+            classes, rest = divmod(found - ends[backbone - 1], channels + 1)  # its weights and its biases
+            if rest == 0:
+                return backbone, classes
+    raise InputError(f"{path}: {_misfit(layers, ends, graph, found, cut)}")
+
+
+def _misfit(layers: list[Layer], ends: list[int], graph: Graph, found: int, cut: int) -> str:
+    """What is missing in a file of ``found`` values and ``cut`` bytes of one more, or too much."""
     model = f"{graph.definition.name} with {_num_classes(graph)} classes"
+    if not found and not cut:
+        return f"has a header and no values; {model} has {ends[-1]:,}"
+    hint = "" if cut else _other_classes(layers, graph, found)
+    if found == ends[-1]:
+        return f"has {cut} bytes more than the {ends[-1]:,} values of {model}; it is damaged, or of another model"
     if found > ends[-1]:
-        raise InputError(
-            f"{path}: has {found - ends[-1]:,} values more than the {ends[-1]:,} of {model}"
-            f"{_other_classes(layers, graph, found)}"
-        )
+        return f"has {found - ends[-1]:,} values more than the {ends[-1]:,} of {model}{hint}"
+    count = sum(end <= found for end in ends)
     start = ends[count - 1] if count else 0
-    if count and found == start:
-        raise InputError(
-            f"{path}: ends behind {layers[count - 1].name}, layer {count} of {len(layers)} of {model}"
-            f"{_other_classes(layers, graph, found)}; --partial takes what is there as a start for training"
-        )
-    missing = layers[count].num_values - (found - start)
-    raise InputError(
-        f"{path}: ends inside {layers[count].name}, layer {count + 1} of {len(layers)} of {model}: "
-        f"{missing:,} of its {layers[count].num_values:,} values are missing, {ends[-1] - found:,} of all"
-        f"{_other_classes(layers, graph, found)}"
-    )
+    if found == start and not cut:
+        place = f"ends behind {layers[count - 1].name}, layer {count} of {len(layers)} of {model}"
+        return f"{place}{hint}; --partial takes what is there as a start for training"
+    place = f"ends inside {layers[count].name}, layer {count + 1} of {len(layers)} of {model}"
+    missing = f"{ends[count] - found:,} of its {layers[count].num_values:,} values are missing"
+    return f"{place}: {missing}, {ends[-1] - found:,} of all{hint}"
 
 
 def _other_classes(layers: list[Layer], graph: Graph, found: int) -> str:
@@ -251,11 +267,14 @@ def _slices(layers: list[Layer]) -> Iterator[tuple[Layer, Tensor, slice]]:
             start += tensor.numel()
 
 
-def _check_finite(values: np.ndarray, layers: list[Layer], path: Path) -> None:
-    if np.isfinite(values).all():
-        return
-    broken = next(layer.name for layer, _, part in _slices(layers) if not np.isfinite(values[part]).all())
-    raise InputError(f"{path}: a value of {broken} is not finite; the file is damaged, or of another model")
+def _check_values(values: np.ndarray, layers: list[Layer], path: Path) -> None:
+    """Refuse what would make predictions NaN."""
+    reason = "the file is damaged, or of another model"
+    for layer, tensor, part in _slices(layers):
+        if not np.isfinite(values[part]).all():
+            raise InputError(f"{path}: a value of {layer.name} is not finite; {reason}")
+        if layer.norm is not None and tensor is layer.norm.running_var and (values[part] < 0).any():
+            raise InputError(f"{path}: a running variance of {layer.name} is negative; {reason}")
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -62,8 +63,7 @@ def import_weights(wanted: Import) -> list[str]:
     Raises:
         InputError: the file cannot be used, or a setting does not fit it; nothing is written.
     """
-    if wanted.out.resolve() == wanted.weights.resolve():
-        raise InputError(f"--out {wanted.out}: is the file that is read")
+    _check_out(wanted.out, wanted.weights)
     named = wanted.weights.suffix in TENSOR_SUFFIXES
     model, names, origin, line = (_import_yolov5 if named else _import_darknet)(wanted)
     size = wanted.image_size or (YOLOV5_SIZE if named else DARKNET_SIZE)
@@ -81,6 +81,24 @@ def import_weights(wanted: Import) -> list[str]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     about = f"{model.definition.name}, {len(names)} classes, {size} px, {parameters:,} parameters"
     return [f"{wanted.weights}: {line}", f"{wanted.out}: {about}"]
+
+
+def _check_out(out: Path, weights: Path) -> None:
+    """Refuse what cannot be written, before the work.
+
+    Raises:
+        InputError: ``out`` is the file that is read, is a folder, or lies where no file can be made.
+    """
+    if out.resolve() == weights.resolve():
+        raise InputError(f"--out {out}: is the file that is read")
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file in it")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())  # those below it will be made
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written in {folder}: {error.strerror or error}") from None
 
 
 Imported = tuple[DetectionModel, tuple[str, ...], dict[str, Any], str]

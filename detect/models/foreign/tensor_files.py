@@ -15,6 +15,7 @@ from torch import Tensor
 
 from detect.errors import InputError
 from detect.models.foreign.inert_pickle import MAX_BYTES, Inert, PickleError, read_pickle
+from detect.models.foreign.kinds import ARCHIVE, LEGACY, SAFETENSORS, kind_of
 
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -111,11 +112,21 @@ def _read_archive(path: Path) -> TensorFile:
     except (zipfile.BadZipFile, EOFError, LookupError, NotImplementedError, RuntimeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{path}: is not an archive of PyTorch 1.6 or newer, or is damaged; "
-            "files of older versions are converted by torch.save(torch.load(FILE), NEW)"
-        ) from None
+        raise InputError(f"{path}: {_no_archive(path)}") from None
     return TensorFile(tensors, _class_names(content))
+
+
+def _no_archive(path: Path) -> str:
+    """What a file is that could not be read as PyTorch's archive."""
+    kind = kind_of(path)
+    if kind is None:
+        return "is not an archive of PyTorch 1.6 or newer, or is damaged"
+    if kind is ARCHIVE:
+        return "is an archive that is damaged, or was cut off"
+    if kind is LEGACY:
+        convert = "torch.save(torch.load(FILE, weights_only=True), NEW)"
+        return f"is {kind}, which is not read; {convert} converts one that holds tensors only"
+    return f"is not an archive of PyTorch: it is {kind}"
 
 
 def _check_archive(archive: zipfile.ZipFile, path: Path) -> str:
@@ -240,6 +251,8 @@ def _read_safetensors(path: Path) -> TensorFile:
 
     Source: the format's description in the safetensors project.
     """
+    if (kind := kind_of(path)) not in (SAFETENSORS, None):
+        raise InputError(f"{path}: is not a safetensors file: it is {kind}")
     data = bytearray(path.read_bytes())
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:

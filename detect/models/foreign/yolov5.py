@@ -13,11 +13,14 @@ theirs, behind ``model.N.``                     ours, behind a row's name   mean
 ``cv1``, ``cv2``                                ``reduce``, ``fuse``        an SPPF
 ``m.L.weight``, ``bias``, ``anchors``           ``predict.L``, anchors      the head; anchors in cells
 ==============================================  ==========================  =====================================
+
+The norms' counters of batches mean nothing to a trained model, and are not taken.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -32,16 +35,18 @@ from detect.models.blocks.downsample import Downsample, Stem
 from detect.models.blocks.spp import SPPF
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_weights
-from detect.models.definition import with_args
+from detect.models.definition import Row, with_args
 from detect.models.detector import DetectionModel
 from detect.models.foreign.tensor_files import TensorFile
 from detect.models.heads import AnchorDetect
+from detect.models.registry import Block
 
 FAMILY = tuple(f"yolov5{size}{form}" for size in "nsml" for form in ("", "-spd"))
 """The models that are tried when none is named."""
 State = dict[str, Tensor]
 
-_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_COUNTER = ".num_batches_tracked"
+_NORM = ("weight", "bias", "running_mean", "running_var")
 _CONV = {"conv.weight": "conv.weight", **{f"bn.{word}": f"norm.{word}" for word in _NORM}}
 """What a convolution with its norm has, in theirs and in ours."""
 _KEY = re.compile(r"(?:model\.)*(?P<number>\d+)\.(?P<rest>.+)")
@@ -56,24 +61,29 @@ def load_yolov5(file: TensorFile, path: Path, name: str | None = None) -> Detect
         name: the model; None tries those of ``FAMILY``.
 
     Raises:
-        InputError: the tensors are not named like those of the family, do not fit, or are not finite.
+        InputError: the tensors are not named like those of the family, do not fit, are not finite, or are negative
+            where they are variances.
     """
     modules = _modules(file.tensors, path)
-    head = modules[-1]
-    names = FAMILY if name is None else (name,)
-    complaints = []
-    for candidate in names:
+    num_classes = _num_classes(modules[-1], path)
+    misfits = []
+    for candidate in FAMILY if name is None else (name,):
         with torch.device("meta"):
-            model = DetectionModel(find_definition(candidate), _num_classes(head, path))
-        try:
-            state = _translate(model, modules)
-        except InputError as error:
-            complaints.append(str(error))
-            continue
-        return _filled(model, state, path)
-    if name is None:
-        raise InputError(f"{path}: fits none of {', '.join(FAMILY)}; name the model that it fits with --model")
-    raise InputError(f"{path}: weights of another model than {name}: {complaints[0]}")
+            model = DetectionModel(find_definition(candidate), num_classes)
+        state, complaints = _translate(model, modules)
+        if not complaints:
+            return _filled(model, state, path)
+        misfits.append((len(complaints), candidate, complaints[0]))
+    count, nearest, complaint = min(misfits, key=lambda misfit: misfit[0])
+    if name is not None:
+        raise InputError(f"{path}: weights of another model than {name}: {complaint}")
+    if count == len(modules):
+        reason = f"{nearest}: {complaint}"
+        raise InputError(f"{path}: fits none of {', '.join(FAMILY)} ({reason}); name the model that fits with --model")
+    fitting = f"{len(modules) - count} of {len(modules)} rows fit"
+    raise InputError(
+        f"{path}: fits no model of the YOLOv5 family; nearest is {nearest}, of which {fitting}: {complaint}"
+    )
 
 
 def _filled(model: DetectionModel, state: State, path: Path) -> DetectionModel:
@@ -94,6 +104,8 @@ def _modules(tensors: State, path: Path) -> list[State]:
         match = _KEY.fullmatch(key)
         if match is None or len(match["number"]) > 4:
             raise InputError(f"{path}: {key[:80]!r} is no weight of the YOLOv5 family, such as 'model.0.conv.weight'")
+        if key.endswith(_COUNTER):
+            continue
         value = tensor.float() if tensor.is_floating_point() else tensor
         found.setdefault(int(match["number"]), {})[match["rest"]] = value
     return [found[number] for number in sorted(found)]
@@ -101,56 +113,68 @@ def _modules(tensors: State, path: Path) -> list[State]:
 
 def _num_classes(head: State, path: Path) -> int:
     """K, from the biases and anchors of the head."""
-    bias, anchors = head.get("m.0.bias"), head.get("anchors")
+    anchors = head.get("anchors")
     num_anchors = anchors.shape[1] if anchors is not None and anchors.ndim == 3 else 3
-    if bias is None or bias.ndim != 1 or not num_anchors or len(bias) % num_anchors or len(bias) // num_anchors < 6:
+    # What most levels say: one that is missing or of another shape is told as such later.
+    sizes = Counter(len(bias) for key, bias in head.items() if key.endswith(".bias") and bias.ndim == 1)
+    values = sizes.most_common(1)[0][0] if sizes else 0
+    if not num_anchors or values % num_anchors or values // num_anchors < 6:
         raise InputError(f"{path}: its last module is no head of YOLOv5, with a bias of anchors * (5 + classes) values")
-    return len(bias) // num_anchors - 5
+    return values // num_anchors - 5
 
 
-def _translate(model: DetectionModel, modules: list[State]) -> State:
-    """The tensors under our names.
-
-    Raises:
-        InputError: a module is of another kind or shape than the row in its place.
-    """
+def _translate(model: DetectionModel, modules: list[State]) -> tuple[State, list[str]]:
+    """The tensors under our names, and a complaint for each row that is of another kind or shape than its module."""
     graph = model.graph
     rows = [row for row in graph.definition.rows if any(True for _ in graph.layer(row.name).parameters())]
     if len(rows) != len(modules):
-        raise InputError(f"the file has {len(modules)} modules with weights, the model {len(rows)} rows")
-    own, state = model.state_dict(), State()
+        complaint = f"the file has {len(modules)} modules with weights, the model {len(rows)} rows"
+        return {}, [complaint] * len(modules)
+    own, state, complaints = model.state_dict(), State(), []
     for row, module in zip(rows, modules, strict=True):
-        path = f"graph.layers.{row.name}"
-        left = dict(module)
-        translated = {f"{path}.{key}": value for key, value in _row(graph.layer(row.name), row.label, left)}
-        if left:
-            raise InputError(f"{row.label}: is a {row.module}, which has nothing for {min(left)[:80]!r}")
-        wanted = {key: tuple(value.shape) for key, value in own.items() if key.startswith(f"{path}.")}
-        for key, shape in wanted.items():
-            if key not in translated and not key.endswith((".anchors_px", ".num_batches_tracked")):
-                raise InputError(f"{row.label}: the file has nothing for {key}")
-            if key in translated and tuple(translated[key].shape) != shape:
-                raise InputError(f"{row.label}: {key} is {shape}, in the file {tuple(translated[key].shape)}")
-        if unknown := sorted(set(translated) - set(wanted)):
-            raise InputError(f"{row.label}: the model has no {unknown[0]}")
-        state |= translated
-    return state
+        path = f"graph.layers.{row.name}."
+        wanted = {key: tuple(value.shape) for key, value in own.items() if key.startswith(path)}
+        try:
+            state |= _translate_row(graph.layer(row.name), row, module, path, wanted)
+        except InputError as error:
+            complaints.append(f"{row.label}: {error}")
+    return state, complaints
 
 
-def _row(layer: object, label: str, module: State) -> Iterator[tuple[str, Tensor]]:
+def _translate_row(layer: Block, row: Row, module: State, path: str, wanted: dict[str, tuple[int, ...]]) -> State:
+    """The tensors of a module under the names of a row.
+
+    Raises:
+        InputError: a tensor is missing, unknown or of another shape than wanted.
+    """
+    left = dict(module)
+    translated = {f"{path}{key}": value for key, value in _row(layer, left)}
+    if left:
+        raise InputError(f"is a {row.module}, which has nothing for {min(left)[:80]!r}")
+    for key, shape in wanted.items():
+        if key not in translated and not key.endswith((".anchors_px", _COUNTER)):
+            raise InputError(f"the file has nothing for {key}")
+        if key in translated and tuple(translated[key].shape) != shape:
+            raise InputError(f"{key} is {shape}, in the file {tuple(translated[key].shape)}")
+    if unknown := sorted(set(translated) - set(wanted)):
+        raise InputError(f"the model has no {unknown[0]}")
+    return translated
+
+
+def _row(layer: Block, module: State) -> Iterator[tuple[str, Tensor]]:
     """A module's tensors under the names that they have in a row of ours; they are taken out of ``module``."""
     match layer:
         case AnchorDetect():
             return _head(layer, module)
         case C3():
-            return _c3(label, module)
+            return _c3(module)
         case SPPF():
             return chain(_conv(module, "cv1.", "reduce."), _conv(module, "cv2.", "fuse."))
         case Stem() | Downsample():
             return _conv(module, "conv." if "conv.conv.weight" in module else "", "conv.")
         case Conv():
             return _conv(module, "", "")
-    raise InputError(f"{label}: the YOLOv5 family has no {type(layer).__name__}")
+    raise InputError(f"the YOLOv5 family has no {type(layer).__name__}")
 
 
 def _conv(module: State, theirs: str, ours: str) -> Iterator[tuple[str, Tensor]]:
@@ -160,14 +184,14 @@ def _conv(module: State, theirs: str, ours: str) -> Iterator[tuple[str, Tensor]]
             yield f"{ours}{name}", module.pop(f"{theirs}{word}")
 
 
-def _c3(label: str, module: State) -> Iterator[tuple[str, Tensor]]:
+def _c3(module: State) -> Iterator[tuple[str, Tensor]]:
     """A C3, whose two dividing convolutions are one in ours."""
     first, second = dict(_conv(module, "cv1.", "divide.")), dict(_conv(module, "cv2.", "divide."))
     for key in first.keys() & second.keys():
         a, b = first[key], second[key]
         if a.shape != b.shape:
-            raise InputError(f"{label}: cv1 and cv2 have other shapes: {tuple(a.shape)} and {tuple(b.shape)}")
-        yield key, torch.cat([a, b]) if a.ndim else a
+            raise InputError(f"cv1 and cv2 have other shapes: {tuple(a.shape)} and {tuple(b.shape)}")
+        yield key, torch.cat([a, b])
     yield from _conv(module, "cv3.", "fuse.")
     for number in {key.split(".")[1] for key in module if key.startswith("m.")}:
         for i in (1, 2):

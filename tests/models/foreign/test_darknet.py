@@ -145,12 +145,31 @@ def test_models_that_darknet_cannot_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "has 0 bytes, less than one layer"),
+        (b"", "is not a Darknet weights file: it is empty$"),
         (HEADER[:12], "has 12 bytes, less than one layer"),
-        (HEADER, "it ends inside a value"),
-        (HEADER + values(352)[:-2], "it ends inside a value"),
-        (b"PK\x03\x04" + bytes(100), r"starts with b'PK\\x03\\x04', which is no version"),
-        (struct.pack("<3iq", 0, -1, 0, 0) + values(352), "which is no version"),
+        (HEADER, "has a header and no values; small with 2 classes has 352$"),
+        (
+            HEADER + values(352)[:-2],
+            r"ends inside layers\.detect\.predict\.1, layer 4 of 4 .*: 1 of its 49 values are missing, 1 of all$",
+        ),
+        (HEADER + b"\0", r"ends inside layers\.stem, layer 1 of 4 .*: 28 of its 28 values are missing, 352 of all$"),
+        (
+            HEADER + values(28) + b"\0",
+            r"ends inside layers\.detect\.predict\.0, .*: 35 of its 35 values are missing, 324 of all$",
+        ),
+        (HEADER + values(352) + b"\0\0", "has 2 bytes more than the 352 values of small with 2 classes; it is damaged"),
+        (b"PK\x03\x04" + bytes(100), r"it is an archive, as PyTorch writes it; name it with \.pt at its end$"),
+        (b"<!doctype html>\n<html>", "it is a text file that starts with '<!doctype html>'$"),
+        (
+            struct.pack("<3iq", 0, -1, 0, 0) + values(352),
+            r"its version would be 0\.-1\.0, and Darknet's are 0\.1 and 0\.2$",
+        ),
+        (struct.pack("<3iq", 9, 9, 9, 0) + values(352), r"its version would be 9\.9\.9"),
+        (bytes(20) + values(352), r"its version would be 0\.0\.0"),
+        (struct.pack("<3iq", 0, 2, 5, -64) + values(352), "its header would say that -64 images were seen"),
+        (struct.pack("<4i", 0, 1, 0, -64) + values(352), "its header would say that -64 images were seen"),
+        # Four bytes of the images seen, where there must be eight: the upper half is the first bias, 1.0.
+        (struct.pack("<4if", 0, 2, 0, 640, 1) + values(351), "says? that 4,575,657,221,408,424,576 images were seen"),
         # 100 - 28 - 35 = 37 of the 240 values of top are there: 203 are missing, with the 49 behind it 252.
         (
             HEADER + values(100),
@@ -191,6 +210,23 @@ def test_not_finite(small: Graph, tmp_path: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
 
 
+@pytest.mark.parametrize(("place", "name"), [(12, "layers.stem"), (86, "layers.top")])
+def test_negative_variances(small: Graph, tmp_path: Path, place: int, name: str) -> None:
+    """The variances of the stem are 12 to 15, those of the row top 81 to 86; the values beside them may be negative."""
+    path = tmp_path / "bad.weights"
+    content = -np.arange(352, dtype="<f4")
+    for part in (slice(12, 16), slice(81, 87)):
+        content[part] = 0.5
+    path.write_bytes(HEADER + content.tobytes())
+    load_darknet(small, path)
+    content[place] = -1e-6
+    path.write_bytes(HEADER + content.tobytes())
+    before = state_of(small)
+    with pytest.raises(InputError, match=rf"bad\.weights: a running variance of {name} is negative"):
+        load_darknet(small, path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
+
+
 def test_missing(small: Graph, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.weights: cannot be read: No such file or directory"):
         load_darknet(small, tmp_path / "none.weights")
@@ -220,6 +256,7 @@ def test_a_classifier_as_a_start(small: Graph, tmp_path: Path) -> None:
 
 def test_a_part_must_end_between_layers(small: Graph, tmp_path: Path) -> None:
     path = tmp_path / "start.weights"
-    path.write_bytes(HEADER + values(30))
-    with pytest.raises(InputError, match=r"ends inside layers\.detect\.predict\.0"):
-        load_darknet(small, path, partial=True)
+    for content in (values(30), values(28) + b"\0"):
+        path.write_bytes(HEADER + content)
+        with pytest.raises(InputError, match=r"ends inside layers\.detect\.predict\.0"):
+            load_darknet(small, path, partial=True)

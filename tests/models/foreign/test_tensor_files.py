@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -127,10 +128,19 @@ class _Forgiving:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not an archive of PyTorch 1.6 or newer"),
-        (b"weights", "is not an archive of PyTorch 1.6 or newer"),
-        (b"PK\x03\x04" + bytes(100), "is not an archive of PyTorch 1.6 or newer"),
-        (pickle.dumps({"a": 1}), "is not an archive of PyTorch 1.6 or newer"),
+        (b"", "is not an archive of PyTorch: it is empty$"),
+        (b"\n weights: 3\n", "is not an archive of PyTorch: it is a text file that starts with 'weights: 3'$"),
+        (b"PK\x03\x04" + bytes(100), "is an archive that is damaged, or was cut off$"),
+        (pickle.dumps({"a": 1}), "is not an archive of PyTorch 1.6 or newer, or is damaged$"),
+        (b"\x93NUMPY\x01\x00", "is not an archive of PyTorch 1.6 or newer, or is damaged$"),
+        (
+            struct.pack("<3iq", 0, 2, 5, 640) + bytes(80),
+            r"is not an archive of PyTorch: it is a Darknet weights file; name it with \.weights at its end$",
+        ),
+        (
+            (2).to_bytes(8, "little") + b"{}",
+            r"is not an archive of PyTorch: it is a safetensors file; name it with \.safetensors at its end$",
+        ),
     ],
 )
 def test_no_archive(tmp_path: Path, content: bytes, message: str) -> None:
@@ -148,11 +158,16 @@ def test_missing_and_folder(tmp_path: Path) -> None:
 
 
 def test_old_format(tmp_path: Path) -> None:
+    """What converts it must not run what is in it; only a file that really is of that format is told so."""
     torch.save(TENSORS, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(
-        InputError, match=r"files of older versions are converted by torch\.save\(torch\.load\(FILE\), NEW\)"
+        InputError,
+        match=r"x\.pt: is a file of PyTorch before 1\.6, which is not read; "
+        r"torch\.save\(torch\.load\(FILE, weights_only=True\), NEW\) converts one that holds tensors only$",
     ):
         read_tensors(tmp_path / "x.pt")
+    torch.save(torch.load(tmp_path / "x.pt", weights_only=True), tmp_path / "new.pt")
+    assert_same(read_tensors(tmp_path / "new.pt").tensors, TENSORS)
 
 
 @pytest.mark.parametrize("content", [{}, [], 3, {"a": 1}, {"model": {}}, {"model": 4}, nn.SiLU()])
@@ -174,7 +189,7 @@ def test_a_flipped_bit_in_the_weights(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(torch.full((100,), 3.0).numpy().tobytes()) + 9] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.pt: is not an archive .*, or is damaged"):
+    with pytest.raises(InputError, match=r"x\.pt: is an archive that is damaged, or was cut off"):
         read_tensors(path)
 
 
@@ -201,7 +216,7 @@ def test_entries_that_overlap(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: without(e, "x/data/0"), "is not an archive .*, or is damaged"),
+        (lambda e: without(e, "x/data/0"), "is an archive that is damaged, or was cut off"),
         (lambda e: without(e, "x/data.pkl"), "it has no data.pkl"),
         (lambda e: {**e, "y/data.pkl": b""}, "it has no data.pkl"),
         (lambda e: {**e, "x/byteorder": b"big"}, "was written by a machine of another byte order"),
@@ -243,7 +258,7 @@ def tensor_pickle(offset: str, shape: str, stride: str) -> bytes:
             "0",
             "I0\nI4611686018427387903\nI4611686018427387903\n",
             "I0\nI0\nI0\n",
-            "is not an archive .*, or is damaged",
+            "is an archive that is damaged, or was cut off",
         ),
     ],
 )
@@ -306,7 +321,9 @@ def entry(begin: int, end: int, shape: Any = (6,), dtype: str = "F32") -> dict[s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not a safetensors file, or is truncated"),
+        (b"", "is not a safetensors file: it is empty$"),
+        (b"text", "is not a safetensors file: it is a text file that starts with 'text'$"),
+        (b"PK\x03\x04", r"is not a safetensors file: it is an archive, .*; name it with \.pt at its end$"),
         (b"\x01", "is not a safetensors file, or is truncated"),
         (b"\xff" * 8 + b"{}", "is not a safetensors file, or is truncated"),
         (safetensors({"a": entry(0, 24)})[:20], "is not a safetensors file, or is truncated"),

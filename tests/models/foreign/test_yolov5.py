@@ -153,7 +153,9 @@ def add(**tensors: Tensor) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     [
         (lambda _: {"fc.weight": torch.zeros(1)}, r"'fc\.weight' is no weight of the YOLOv5 family"),
         (lambda _: {"model.0.conv.weight": torch.zeros(1)}, "its last module is no head of YOLOv5"),
-        (add(model__24__m__0__bias=torch.zeros(25)), "its last module is no head of YOLOv5"),
+        (add(model__24__m__0__bias=torch.zeros(25)), r"detect\.predict\.0\.bias is \(24,\), in the file \(25,\)"),
+        (drop("model.24.m.0.bias"), r"head\.detect: the file has nothing for .*predict\.0\.bias"),
+        (drop(*(f"model.24.m.{i}.bias" for i in range(3))), "its last module is no head of YOLOv5"),
         (
             drop("model.4.bn.weight", "model.4.cv3.bn.weight"),
             r"backbone\.c3: the file has nothing for .*c3\.fuse\.norm\.weight",
@@ -168,6 +170,10 @@ def add(**tensors: Tensor) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         (add(model__24__anchors=torch.ones(2, 3, 2)), r"anchors: are \(2, 3, 2\), must be \(3, 3, 2\)"),
         (add(model__24__anchors=-torch.ones(3, 3, 2)), r"anchors_px: must be 3 lists"),
         (add(model__0__bn__weight=torch.full((16,), torch.nan)), r"stem\.conv\.norm\.weight is not finite"),
+        (
+            add(model__0__bn__running_var=torch.full((16,), -0.5)),
+            r"stem\.conv\.norm\.running_var has a negative variance \(1 tensors in all\)",
+        ),
     ],
 )
 def test_refused(
@@ -177,10 +183,42 @@ def test_refused(
         load_yolov5(TensorFile(change(state), None), Path("x.pt"), "yolov5n")
 
 
-def test_none_of_the_family(state: dict[str, Tensor]) -> None:
-    wrong = add(model__0__conv__weight=torch.zeros(17, 3, 6, 6))(state)
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            add(model__0__conv__weight=torch.zeros(17, 3, 6, 6)),
+            r"18 of 19 rows fit: backbone\.stem: .* is \(16, 3, 6, 6\), in the file \(17, 3, 6, 6\)",
+        ),
+        (
+            drop("model.4.cv3.bn.weight"),
+            r"18 of 19 rows fit: backbone\.c3: the file has nothing for .*fuse\.norm\.weight",
+        ),
+        (add(model__24__m__0__bias=torch.zeros(25)), r"18 of 19 rows fit: head\.detect: .*in the file \(25,\)"),
+    ],
+)
+def test_the_nearest_of_the_family_says_why(
+    state: dict[str, Tensor], change: Callable[[dict[str, Tensor]], dict[str, Tensor]], complaint: str
+) -> None:
     with pytest.raises(
-        InputError, match=r"x\.pt: fits none of yolov5n, yolov5n-spd, .*; name the model that it fits with --model"
+        InputError, match=rf"^x\.pt: fits no model of the YOLOv5 family; nearest is yolov5n, of which {complaint}$"
+    ):
+        load_yolov5(TensorFile(change(state), None), Path("x.pt"))
+
+
+def test_the_nearest_may_be_any_member() -> None:
+    wrong = add(model__0__conv__bn__weight=torch.zeros(3))(their_state(random_model("yolov5n-spd", 2), SPD_ROWS))
+    with pytest.raises(InputError, match=r"nearest is yolov5n-spd, of which 18 of 19 rows fit: backbone\.stem: "):
+        load_yolov5(TensorFile(wrong, None), Path("x.pt"))
+
+
+def test_none_of_the_family(state: dict[str, Tensor]) -> None:
+    """A module without any weights, which nothing comes near to."""
+    wrong = {key: tensor for key, tensor in state.items() if not key.startswith("model.9.")}
+    with pytest.raises(
+        InputError,
+        match=r"x\.pt: fits none of yolov5n, yolov5n-spd, .* \(yolov5n: the file has 18 modules with weights, "
+        r"the model 19 rows\); name the model that fits with --model$",
     ):
         load_yolov5(TensorFile(wrong, None), Path("x.pt"))
 
