@@ -39,7 +39,9 @@ def main() -> None:
     size = arguments.image_size
     image = torch.rand(1, 3, size, size).to(memory_format=torch.channels_last)
     graphs = {name: build_graph(name, arguments.num_classes).eval() for name in arguments.model}
-    runs = {name: partial(forward, graph.to(memory_format=torch.channels_last), image) for name, graph in graphs.items()}
+    runs = {
+        name: partial(forward, graph.to(memory_format=torch.channels_last), image) for name, graph in graphs.items()
+    }
     seconds = alternate(runs, arguments.rounds)
     first = seconds[arguments.model[0]]
     print(f"{size} px, batch 1, {arguments.threads} thread(s), median of {arguments.rounds}, CPU ms")

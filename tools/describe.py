@@ -12,8 +12,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
 from detect.models.cost_picture import draw_costs
+from detect.models.listing import listing
 from detect.models.profile import ModelProfile, profile_model
 from detect.models.profile_text import comparison_table, layer_table, row_table, summary
 from detect.runtime.cli import ToolParser, positive_int, run_tool
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the BFLOPs of each layer")
     args = parser.parse_args()
     if args.list:
-        print(_listing())
+        print(listing())
         return
     profiles = [profile_model(name, args.image_size, args.num_classes) for name in args.model]
     if args.picture:
@@ -54,22 +54,6 @@ def _as_text(profiles: Sequence[ModelProfile], layers: bool) -> str:
     if len(profiles) > 1:
         blocks.append(comparison_table(profiles))
     return "\n\n".join(blocks)
-
-
-def _listing() -> str:
-    """The names that ``--model`` takes and puts together, with the first line of their files."""
-    groups = {"models": shipped_models(), **{folder: shipped_parts(section) for section, folder in FOLDERS.items()}}
-    width = max(len(name) for group in groups.values() for name in group)
-    lines = []
-    for group, files in groups.items():
-        lines += ["", f"{group}:"] + [f"  {name:<{width}}  {_headline(path)}" for name, path in files.items()]
-    return "\n".join(lines[1:])
-
-
-def _headline(path: Path) -> str:
-    """The first sentence of a file's header."""
-    line = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
-    return line.split(". ")[0].split(": ")[0].removesuffix(".")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class LayerProfile:
         groups: of a convolution; a pool has as many as channels.
         in_channels: channels that it reads.
         out_channels: channels that it writes.
-        in_hw: height and width of the map that it reads.
+        in_hw: height and width of the map that it reads; (rows, 1) for a linear layer, a row for each vector.
         out_hw: height and width of the map that it writes.
         weights: learnt values without biases.
         macs: multiply-adds; a pool has none.
@@ -60,7 +60,12 @@ class LayerProfile:
 
     @property
     def darknet_flops(self) -> int:
-        """Operations as Darknet counts them: two for each multiply-add, one for each value that a max-pool looks at."""
+        """Operations as Darknet counts them: two for each multiply-add, one for each value that a max-pool looks at.
+
+        What it looks at is what runs here, which differs from Darknet in two blocks: ``SPP`` has three 5x5 windows in a
+        row (75 values) for Darknet's 5x5, 9x9 and 13x13 side by side (275), and ``StrideOnePool`` has one row and
+        column of windows more.
+        """
         if self.kind == "max-pool":
             return self.kernel_hw[0] * self.kernel_hw[1] * self.output_elements
         return 2 * self.macs
@@ -131,10 +136,19 @@ def _convolution(path: str, args: Any, output: Tensor) -> LayerProfile:
 
 
 def _linear(path: str, x: Tensor, weight: Tensor, output: Tensor) -> LayerProfile:
-    """``x`` (1, C) times ``weight`` (C, O)."""
-    count = weight.numel()
+    """``x`` (N, C) times ``weight`` (C, O): one vector, or that of each of N cells."""
+    rows_hw, count = (x.shape[0], 1), weight.numel()
     return LayerProfile(
-        path, "linear", (1, 1), 1, x.shape[-1], output.shape[-1], (1, 1), (1, 1), weights=count, macs=count
+        path,
+        "linear",
+        (1, 1),
+        groups=1,
+        in_channels=x.shape[1],
+        out_channels=output.shape[1],
+        in_hw=rows_hw,
+        out_hw=rows_hw,
+        weights=count,
+        macs=count * x.shape[0],
     )
 
 

@@ -5,20 +5,17 @@ Papers count differently, so each count has one name here and says whose it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv
+from detect.models.activation_memory import kept_bytes
 from detect.models.build import build_graph
 from detect.models.graph import Graph
 from detect.models.layers import LayerProfile, record_layers
-
-BYTES_PER_VALUE = 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,8 @@ class RowProfile:
         weights: those of convolutions and linear layers without biases; the CSPNet paper's count for classifiers.
         stored_values: the learnt values and the norms' running statistics, as Darknet stores them; the CSPNet paper's
             count for detectors, which is the size of the weights file.
-        activation_bytes: float32 outputs of all layers inside it, which training keeps for the backward pass.
+        activation_bytes: what is made in it and training keeps for the backward pass, whichever row needs it: float32
+            maps, and the indices of max-pools.
         layers: its convolutions, linear layers and pools, in execution order.
     """
 
@@ -104,12 +102,15 @@ class ModelProfile:
 
     @property
     def bflops(self) -> float:
-        """Darknet's billions of operations: those of ``gflops``, and the values that max-pools look at."""
+        """Darknet's billions of operations: those of ``gflops``, and the values that max-pools look at.
+
+        ``LayerProfile.darknet_flops`` says where pools run otherwise than in Darknet.
+        """
         return sum(layer.darknet_flops for layer in self.layers) / 1e9
 
     @property
     def activation_bytes(self) -> int:
-        """float32 outputs of all layers."""
+        """What training keeps for the backward pass, for each image of a batch; the image and the loss come on top."""
         return sum(row.activation_bytes for row in self.rows)
 
     @property
@@ -165,27 +166,40 @@ def profile_model(name: str, image_size: int, num_classes: int) -> ModelProfile:
     Raises:
         InputError: no such model, or the size does not suit it.
     """
+    return profile_graph(build_on_meta(name, num_classes), image_size, num_classes)
+
+
+def build_on_meta(name: str, num_classes: int) -> Graph:
+    """The graph that ``profile_graph`` takes: shapes without values (PyTorch's meta device); see ``profile_model``."""
     with torch.device("meta"):
-        graph = build_graph(name, num_classes)
-        if image_size % graph.max_reduction:
-            raise InputError(f"image size {image_size}: must be a multiple of {graph.max_reduction} for {name}")
-        rows = _profile_rows(graph.eval(), torch.empty(1, 3, image_size, image_size))
-    return ModelProfile(graph.definition.name, (image_size, image_size), num_classes, rows)
+        return build_graph(name, num_classes)
 
 
-def _profile_rows(graph: Graph, image: Tensor) -> tuple[RowProfile, ...]:
-    values: dict[str, Any] = {"image": image}
+def profile_graph(graph: Graph, image_size: int, num_classes: int) -> ModelProfile:
+    """Profile a graph.
+
+    Args:
+        graph: on the meta device; is left in training mode.
+        image_size: side of the square input in pixels.
+        num_classes: K of the graph.
+
+    Raises:
+        InputError: the size does not suit it.
+    """
+    name, image_hw = graph.definition.name, (image_size, image_size)
+    if image_size % graph.max_reduction:
+        raise InputError(f"image size {image_size}: must be a multiple of {graph.max_reduction} for {name}")
+    return ModelProfile(name, image_hw, num_classes, _profile_rows(graph, image_hw))
+
+
+def _profile_rows(graph: Graph, image_hw: tuple[int, int]) -> tuple[RowProfile, ...]:
+    layers = _layers(graph, image_hw)
+    activation_bytes = kept_bytes(graph, image_hw)
     rows = []
     for row in graph.definition.rows:
-        layer, shape = graph.layer(row.name), graph.shapes[row.name]
-        outputs: list[int] = []
-        hooks = [m.register_forward_hook(_record_bytes(outputs)) for m in _observable(layer)]
-        with record_layers(layer, row.name) as layers, torch.no_grad():
-            values[row.name] = layer(*(values[name] for name in row.inputs))
-        for hook in hooks:
-            hook.remove()
-        parameters = sum(p.numel() for p in layer.parameters())
-        norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)]
+        module, shape = graph.layer(row.name), graph.shapes[row.name]
+        parameters = sum(p.numel() for p in module.parameters())
+        norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
         rows.append(
             RowProfile(
                 name=row.name,
@@ -194,26 +208,23 @@ def _profile_rows(graph: Graph, image: Tensor) -> tuple[RowProfile, ...]:
                 channels=shape.channels,
                 reduction=shape.reduction,
                 parameters=parameters,
-                weights=sum(m.weight.numel() for m in layer.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
+                weights=sum(m.weight.numel() for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
                 stored_values=parameters + sum(2 * norm.num_features for norm in norms),
-                activation_bytes=sum(outputs),
-                layers=tuple(layers),
+                activation_bytes=activation_bytes[row.name],
+                layers=layers[row.name],
             )
         )
     return tuple(rows)
 
 
-def _observable(layer: nn.Module) -> list[nn.Module]:
-    """Its innermost modules, less the convolutions of ``Conv``: others may run for them; the norm sees the output."""
-    behind_norms = {id(m.conv) for m in layer.modules() if isinstance(m, Conv)}
-    innermost = [m for m in layer.modules() if not list(m.children()) and id(m) not in behind_norms]
-    return [m for m in innermost if not isinstance(m, nn.Identity)]
-
-
-def _record_bytes(outputs: list[int]) -> Callable[[nn.Module, Any, Any], None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        maps = [*inputs, output] if isinstance(module, nn.BatchNorm2d) else [output]
-        # What gives several maps only divides its input.
-        outputs.extend(m.numel() * BYTES_PER_VALUE for m in maps if isinstance(m, Tensor))
-
-    return hook
+def _layers(graph: Graph, image_hw: tuple[int, int]) -> dict[str, tuple[LayerProfile, ...]]:
+    """The layers of each row, for one image."""
+    graph.eval()
+    values: dict[str, Any] = {"image": torch.empty(1, 3, *image_hw, device="meta")}
+    found = {}
+    for row in graph.definition.rows:
+        layer = graph.layer(row.name)
+        with record_layers(layer, row.name) as layers, torch.no_grad():
+            values[row.name] = layer(*(values[name] for name in row.inputs))
+        found[row.name] = tuple(layers)
+    return found

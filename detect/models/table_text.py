@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detect.models.profile_text import align
-from detect.models.tables import Column, Comparison, PaperTable
+from detect.models.tables import Column, Comparison, PaperRow, PaperTable
 
 NOTHING = "-"
 
@@ -13,7 +13,7 @@ NOTHING = "-"
 def comparison_text(table: PaperTable, comparisons: list[Comparison]) -> str:
     """The table: for each structural column the paper's value, ours and the deviation; then accuracy; then the notes.
 
-    A deviation beyond the row's tolerance ends with ``!``.
+    A deviation beyond the row's tolerance ends with ``!``, or says that the row is not reproduced.
     """
     structure = [column for column in table.columns if column.measure is not None]
     others = [column for column in table.columns if column.measure is None]
@@ -46,11 +46,13 @@ def comparison_plain(table: PaperTable, comparisons: list[Comparison]) -> dict[s
                 "label": comparison.row.label,
                 "model": comparison.row.model,
                 "image_size": comparison.row.image_size,
+                "num_classes": comparison.row.num_classes or table.num_classes,
                 "paper": comparison.row.paper,
                 "ours": comparison.ours,
                 "deviations_percent": comparison.deviations_percent,
                 "tolerance_percent": comparison.row.tolerance_percent,
                 "within_tolerance": comparison.within_tolerance,
+                "reproduced": comparison.row.reproduced,
                 "measured": comparison.results,
                 "note": comparison.row.note,
             }
@@ -67,10 +69,15 @@ def _structure_cells(comparison: Comparison, column: Column, fraction: bool) -> 
     if ours is not None:
         cells[1] = f"{ours:.2f}" if ours >= 10 or column.measure in ("depth", "width") else f"{ours:.3f}"
     if deviation is not None:
-        cells[2] = f"{round(deviation, 1) + 0.0:+.1f}" + (
-            "!" if abs(deviation) > comparison.row.tolerance_percent else ""
-        )
+        cells[2] = f"{round(deviation, 1) + 0.0:+.1f}" + _mark(comparison.row, deviation)
     return cells
+
+
+def _mark(row: PaperRow, deviation: float) -> str:
+    """What follows a deviation."""
+    if abs(deviation) <= row.tolerance_percent:
+        return ""
+    return "!" if row.reproduced else " not reproduced"
 
 
 def _results(comparison: Comparison, columns: list[Column]) -> str:

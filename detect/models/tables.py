@@ -7,6 +7,7 @@ is one.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from detect.config.loader import CONFIGS, build, load_yaml
 from detect.errors import InputError, did_you_mean
 from detect.models.catalog import find_definition
-from detect.models.profile import ModelProfile, profile_model
+from detect.models.profile import ModelProfile, build_on_meta, profile_graph
 
 Measure = Literal["parameters", "weights", "stored_values", "bflops", "bottleneck", "cio", "depth", "width"]
 """What a column holds: millions of ``ModelProfile``'s counts, billions of operations, or factors of the scale."""
@@ -53,15 +54,20 @@ class PaperRow:
         paper: values by the names of the columns; percentages in percent. A column without one has none in the paper.
         model: the model here that it is; None where the paper quotes a network that is not built here.
         image_size: side of the square input in pixels; required with a model.
+        num_classes: K of its model, where it is not the table's.
         tolerance_percent: how far from the paper a value of ours may be.
-        note: why it is further away than 1 %, or what else there is to know.
+        reproduced: false where the paper's value is known to be out of reach of the model here: the table says so, and
+            no deviation counts.
+        note: why it is further away than 1 %, or what else there is to know; required where it is not reproduced.
     """
 
     label: str
     paper: dict[str, float]
     model: str | None = None
     image_size: int | None = None
+    num_classes: int | None = None
     tolerance_percent: float = 1.0
+    reproduced: bool = True
     note: str = ""
 
 
@@ -72,7 +78,7 @@ class PaperTable:
     Args:
         name: of its file.
         title: paper, number and subject.
-        num_classes: K of its models.
+        num_classes: K of its models, unless a row says otherwise.
         columns: in the paper's order, after the label.
         rows: in the paper's order.
         notes: what holds for the whole table.
@@ -108,8 +114,10 @@ class Comparison:
 
     @property
     def within_tolerance(self) -> bool:
-        """Whether no deviation is larger than the row allows."""
-        return all(abs(value) <= self.row.tolerance_percent for value in self.deviations_percent.values())
+        """Whether no deviation is larger than the row allows; a row that is not reproduced allows any."""
+        return not self.row.reproduced or all(
+            abs(value) <= self.row.tolerance_percent for value in self.deviations_percent.values()
+        )
 
 
 def shipped_tables() -> dict[str, Path]:
@@ -138,6 +146,8 @@ def load_table(name: str) -> PaperTable:
         _check_names(row.paper, columns, f"{where}: paper")
         if row.model is not None and row.image_size is None:
             raise InputError(f"{where}: image_size: is missing; a model is measured at one")
+        if not row.reproduced and not row.note:
+            raise InputError(f"{where}: note: is missing; a row that is not reproduced says why")
     return table
 
 
@@ -179,18 +189,24 @@ def compare(table: PaperTable, results: dict[str, dict[str, float]]) -> list[Com
     Raises:
         InputError: a model does not exist or cannot be built.
     """
-    return [Comparison(row, _measure(row, table), results.get(row.label, {})) for row in table.rows]
+    graph = functools.cache(build_on_meta)
+
+    @functools.cache
+    def profile(model: str, image_size: int, num_classes: int) -> ModelProfile:
+        return profile_graph(graph(model, num_classes), image_size, num_classes)
+
+    return [Comparison(row, _measure(row, table, profile), results.get(row.label, {})) for row in table.rows]
 
 
-def _measure(row: PaperRow, table: PaperTable) -> dict[str, float]:
+def _measure(row: PaperRow, table: PaperTable, profile: Callable[[str, int, int], ModelProfile]) -> dict[str, float]:
     """The columns that follow from the structure of the row's model."""
     if row.model is None or row.image_size is None:
         return {}
     scale = find_definition(row.model).sections[0].scale
     values: dict[str, float] = {"depth": scale.depth, "width": scale.width}
     if any(column.measure in _MEASURES for column in table.columns):
-        profile = profile_model(row.model, row.image_size, table.num_classes)
-        values |= {measure: read(profile) for measure, read in _MEASURES.items()}
+        found = profile(row.model, row.image_size, row.num_classes or table.num_classes)
+        values |= {measure: read(found) for measure, read in _MEASURES.items()}
     return {column.name: values[column.measure] for column in table.columns if column.measure is not None}
 
 

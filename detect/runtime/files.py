@@ -24,10 +24,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: writing failed; it names ``path``, which is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _make_temporary(path)
     try:
         yield temporary
         with temporary.open("rb+") as written:
@@ -35,7 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, name):
+        if error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
     finally:
@@ -51,6 +48,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write JSON atomically; NaN and infinities are refused, because JSON has none."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _make_temporary(path: Path) -> Path:
+    """An empty file beside ``path``, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    os.close(handle)
+    return Path(name)
 
 
 def _umask() -> int:

@@ -207,7 +207,10 @@ def test_words_on_a_shipped_model() -> None:
             r"^model 'peleenet\+yolov5-pan': unknown neck, head or word 'yolov5-pan'; did you mean ",
         ),
         ("peleenet+", r"^model 'peleenet\+': unknown neck, head or word ''"),
-        ("peleenet+width=0", r"^model 'peleenet\+width=0': scale\.width: must be a number above 0 and below 1000, found 0$"),
+        (
+            "peleenet+width=0",
+            r"^model 'peleenet\+width=0': scale\.width: must be a number above 0 and below 1000, found 0$",
+        ),
         (
             "peleenet+kernel_size=3",
             r"^model 'peleenet\+kernel_size=3': unknown word 'kernel_size'; allowed: activation, ",

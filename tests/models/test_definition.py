@@ -196,9 +196,18 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
         (f"name: x\nscale: {{widht: 1}}\n{ROW}", r"scale: unknown key 'widht'; did you mean 'width'\?$"),
         (f"name: x\nscale: {{width: 0}}\n{ROW}", r"scale\.width: must be a number above 0 and below 1000, found 0$"),
         (f"name: x\nscale: {{depth: -1}}\n{ROW}", r"scale\.depth: must be a number above 0 and below 1000, found -1$"),
-        (f"name: x\nscale: {{depth: .nan}}\n{ROW}", r"scale\.depth: must be a number above 0 and below 1000, found nan$"),
-        (f"name: x\nscale: {{width: true}}\n{ROW}", r"scale\.width: must be a number above 0 and below 1000, found True$"),
-        (f"name: x\nscale: {{width: '1'}}\n{ROW}", r"scale\.width: must be a number above 0 and below 1000, found '1'$"),
+        (
+            f"name: x\nscale: {{depth: .nan}}\n{ROW}",
+            r"scale\.depth: must be a number above 0 and below 1000, found nan$",
+        ),
+        (
+            f"name: x\nscale: {{width: true}}\n{ROW}",
+            r"scale\.width: must be a number above 0 and below 1000, found True$",
+        ),
+        (
+            f"name: x\nscale: {{width: '1'}}\n{ROW}",
+            r"scale\.width: must be a number above 0 and below 1000, found '1'$",
+        ),
         (
             f"name: x\nscale: {{channel_multiple: 8.0}}\n{ROW}",
             r"scale\.channel_multiple: must be a whole number above 0 and below 1000, found 8\.0$",

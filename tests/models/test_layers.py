@@ -74,6 +74,23 @@ def test_linear_behind_a_global_pool() -> None:
     assert linear == LayerProfile("row.linear", "linear", (1, 1), 1, 6, 10, (1, 1), (1, 1), weights=60, macs=60)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_on_every_cell(bias: bool) -> None:
+    """60 weights, used at 8*8 cells; it reads and writes as many vectors."""
+
+    class Cells(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(6, 10, bias=bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x.permute(0, 2, 3, 1))
+
+    (found,) = layers_of(Cells, channels=6)
+    assert found == LayerProfile("row.linear", "linear", (1, 1), 1, 6, 10, (64, 1), (64, 1), weights=60, macs=60 * 64)
+    assert (found.input_elements, found.output_elements) == (6 * 64, 10 * 64)
+
+
 def test_linear_without_bias() -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ LITERAL = {
 # of convolutions alone, values in the weights file, multiply-adds, BFLOPs of convolutions and max-pools.
 DARKNET = {
     ("resnet10", 1000, 256): (5_244_968, 5_240_000, 5_248_936, 1_136_119_808, 2.2733),
+    # Its classifier is applied to each of 8 x 8 cells.
+    ("resnet50-darknet", 1000, 256): (22_780_456, 22_734_016, 22_825_896, 4_999_610_368, 10.0003),
     ("cspdarknet53", 1000, 256): (27_642_184, 27_605_856, 27_677_512, 6_533_652_480, 13.0673),
     ("cspresnext50", 1000, 256): (20_557_480, 20_499_136, 20_614_824, 3_964_616_704, 7.9303),
     ("yolov3-tiny", 80, 416): (8_852_366, 8_845_488, 8_858_734, 2_782_480_896, 5.5707),
@@ -110,6 +113,22 @@ def test_the_numbers_in_the_yaml_are_true() -> None:
         assert header[at + 1 : at + 4] == [f"{profile(name).parameters:,}", f"{profile(name).macs / 1e9:.3f}", "G"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "size"), [("csppeleenet", 416), ("reference-detectors", 320)])
+def test_the_numbers_of_reconstructed_detectors_are_true(file: str, size: int) -> None:
+    """Their headers state parameters, stored values, BFLOPs, the paper's BFLOPs and how far ours are from them."""
+    header = (CONFIGS / "models" / f"{file}.yaml").read_text(encoding="utf-8").split("\nname:")[0]
+    lines = [line.split() for line in header.splitlines() if re.match(r"#   [a-z]", line)]
+    assert len(lines) in (11, 6)
+    for _, name, parameters, stored, bflops, paper, *rest in lines:
+        found = profile_model(name, size, 80)
+        assert (parameters, stored) == (f"{found.parameters:,}", f"{found.stored_values:,}")
+        assert bflops == f"{found.bflops:.3f}"
+        if paper != "-":
+            deviation = next(word for word in rest if word[0] in "+-")
+            assert deviation == f"{100 * (found.bflops / float(paper.rstrip(',')) - 1):+.1f}"
+
+
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd"])
 def test_golden_table(name: str) -> None:
     """The whole graph as text, so that a change of it is seen.
@@ -122,7 +141,8 @@ def test_golden_table(name: str) -> None:
 
 
 def test_hand_counted_rows(tmp_path: Path) -> None:
-    """TINY at 32 px with 3 classes. Each Conv keeps three maps: of the convolution, the norm and the activation."""
+    """TINY at 32 px with 3 classes. Training keeps three maps of each Conv: what the norm, the activation and the next
+    convolution read. What the head gives is for the loss to keep."""
     found = profile_model(str(write_model(tmp_path, TINY)), 32, 3)
     stem, down, detect = found.rows
     assert (stem.name, stem.module, stem.inputs, stem.channels, stem.reduction) == ("stem", "Conv", ("image",), 8, 2)
@@ -139,7 +159,7 @@ def test_hand_counted_rows(tmp_path: Path) -> None:
     assert detect.weights == 8 * 8 + 16 * 8
     assert detect.stored_values == detect.parameters  # no norms
     assert detect.macs == 8 * 8 * 16 * 16 + 16 * 8 * 8 * 8
-    assert detect.activation_bytes == 8 * (16 * 16 + 8 * 8) * 4
+    assert detect.activation_bytes == 0
 
 
 def test_hand_counted_layers(tmp_path: Path) -> None:

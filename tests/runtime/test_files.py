@@ -126,3 +126,12 @@ def test_json_has_no_nan(tmp_path: Path, number: float) -> None:
         write_json(tmp_path / "a.json", {"AP": number})
     assert (tmp_path / "a.json").read_text() == "old"
     assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no folder that nobody can write to")
+def test_a_folder_that_takes_no_file() -> None:
+    """The error names the file that was wanted, not the temporary one."""
+    path = Path("/proc/self/result.json")
+    with pytest.raises(OSError, match="result") as caught, atomic_path(path):
+        raise AssertionError("there is nothing to write to")
+    assert caught.value.filename == str(path)
