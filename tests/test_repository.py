@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import configparser
+import contextlib
 import functools
+import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -223,10 +226,16 @@ def commands(text: str) -> Iterator[list[str]]:
 
 @functools.cache
 def help_of(tool: str) -> str:
-    """What a tool says about itself; cached, because it may import PyTorch."""
-    done = run_python(tool, "--help")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What a tool says about itself, run in this process, which need not import PyTorch again."""
+    before, output = (sys.argv, sys.path[:]), io.StringIO()
+    sys.argv, sys.path[:0] = [tool, "--help"], [str((ROOT / tool).parent)]
+    try:
+        with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / tool), run_name="__main__")
+    finally:
+        sys.argv, sys.path[:] = before
+    assert not ended.value.code, output.getvalue()
+    return output.getvalue()
 
 
 @pytest.mark.parametrize("path", named(DOCUMENTS))

@@ -137,10 +137,10 @@ def test_every_parameter_learns(name: str, downsample: str) -> None:
 def test_halving(name: str) -> None:
     """Five pools and no stride, as in Darknet Reference (EFM pools three maps more); with ``spd`` nothing of both."""
     expected = 8 if name.endswith("efm-sam") else 5
-    assert len(shrinking_pools(name)) == expected
-    assert shrinking_pools(f"{name}+spd") == []
+    assert len(shrinking_pools(f"{name}+width=0.25")) == expected
+    assert shrinking_pools(f"{name}+spd+width=0.25") == []
     for word in ("stride", "spd"):
-        layers = on_meta(f"{name}+downsample={word}").modules()
+        layers = on_meta(f"{name}+downsample={word}+width=0.25").modules()
         assert {layer.stride for layer in layers if isinstance(layer, nn.Conv2d)} == {(1, 1)}
 
 
