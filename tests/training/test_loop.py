@@ -77,7 +77,7 @@ def assert_same_run(found, expected):
 # ---------------------------------------------------------------------------------------------- learning
 
 
-@pytest.mark.parametrize("coding", ["yolov5", "yolov3"])
+@pytest.mark.parametrize("coding", ["yolov5", pytest.param("yolov3", marks=pytest.mark.slow)])
 def test_overfits_eight_images(tmp_path, coding):
     """What can be learnt by heart must be: images, targets, loss, decoding and evaluation agree."""
     data = make_shapes(tmp_path / "shapes", sizes=(8, 1, 1), image_size=128)
