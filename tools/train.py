@@ -15,7 +15,11 @@ def main() -> None:
     """Parse, train, say where the result is."""
     parser = ToolParser(__doc__)
     parser.add_argument("--run", metavar="FILE", help="experiment: a file, or the name of one in configs/runs")
-    parser.add_argument("--model", metavar="NAME|FILE", help="model name or YAML")
+    parser.add_argument(
+        "--model",
+        metavar="NAME|FILE",
+        help="a model, a YAML, or parts: cspdarknet53+efm+spd (tools/describe.py --list)",
+    )
     parser.add_argument("--data", metavar="NAME|FILE", help="data set's name or YAML")
     parser.add_argument("--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default)")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint to start from; what fits is copied")
