@@ -94,7 +94,9 @@ def test_a_reader_that_stops_reading() -> None:
 
 
 def test_ctrl_c() -> None:
-    command = tool("print('ready', flush=True)\ntime.sleep(60)")
+    # A shell that starts the tests in the background lets all their children ignore the signal.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = tool(f"{heard}print('ready', flush=True)\ntime.sleep(60)")
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
