@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 
-from detect.config.schema import TrainConfig
+from detect.config.schema import DetectionRecipe
 from detect.data import cache, loading
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import IMAGE_SUFFIXES, read_header
@@ -110,7 +110,7 @@ def main() -> None:
         "warp": Part(loading, "warp"),
         "HSV": Part(loading, "random_hsv"),
     }
-    loader = loading.TrainingLoader(table, TrainConfig(**settings, workers=0))
+    loader = loading.TrainingLoader(table, DetectionRecipe(**settings, workers=0))
     rounds = []
     for epoch in range(arguments.rounds):
         before = {name: (part.seconds, part.calls) for name, part in parts.items()}
@@ -128,7 +128,7 @@ def main() -> None:
         print(f"    {name:<20}  {share:6.2f}")
     print(f"    {'everything else':<20}  {total - sum(shares.values()):6.2f}")
 
-    loader = loading.TrainingLoader(table, TrainConfig(**settings, workers=arguments.workers))
+    loader = loading.TrainingLoader(table, DetectionRecipe(**settings, workers=arguments.workers))
     rates = []
     for epoch in range(arguments.rounds):
         batches = loader.epoch(epoch)

@@ -17,7 +17,7 @@ import torch
 from timing import alternate
 from torch import Tensor, nn
 
-from detect.config.schema import TrainConfig
+from detect.config.schema import DetectionRecipe
 from detect.data.letterbox import STRIDE
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
@@ -57,7 +57,7 @@ def random_batch(batch_size: int, image_size: int) -> tuple[Tensor, Targets]:
 def build_step(model: DetectionModel, way: str, images: Tensor, targets: Targets) -> Callable[[], None]:
     """One training step of the model, as a function without arguments."""
     precision, memory_format, sliced = WAYS[way]
-    recipe = TrainConfig(batch_size=len(images), image_size=images.shape[2])
+    recipe = DetectionRecipe(batch_size=len(images), image_size=images.shape[2])
     model = model.to(memory_format=memory_format).train()
     images = images.to(memory_format=memory_format)
     if sliced:

@@ -1,6 +1,6 @@
 """The records that pass between packages.
 
-Letters: B images of a batch, H W pixels (or cells) of a map, M targets, N detections.
+Letters: B images of a batch, H W pixels (or cells) of a map, M targets, N detections, K classes.
 Boxes are ``xyxy``: x left, y top, x right, y bottom, float; the frame is in the field's docstring.
 """
 
@@ -53,6 +53,37 @@ class Targets:
         factors = self.boxes_xyxy_px.new_tensor([*scale_xy, *scale_xy])
         return Targets(self.image_index, self.labels, self.boxes_xyxy_px * factors)
 
+    def pin_memory(self) -> Targets:
+        """The same targets in page-locked memory."""
+        return Targets(self.image_index.pin_memory(), self.labels.pin_memory(), self.boxes_xyxy_px.pin_memory())
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """What the images of a batch show.
+
+    Args:
+        shares: (B, K) float32, how much of each image each class is: 1 for its own, or less in a mixed image; the
+            rows sum to 1.
+    """
+
+    shares: Tensor
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def to(self, device: torch.device) -> ClassTargets:
+        """The same targets on another device."""
+        return ClassTargets(self.shares.to(device, non_blocking=True))
+
+    def scaled(self, scale_xy: tuple[float, float]) -> ClassTargets:
+        """The same targets: what an image shows does not depend on its size."""
+        return self
+
+    def pin_memory(self) -> ClassTargets:
+        """The same targets in page-locked memory."""
+        return ClassTargets(self.shares.pin_memory())
+
 
 @dataclass(frozen=True)
 class Letterbox:
@@ -74,27 +105,22 @@ class Batch:
     Args:
         images: (B, H, W, 3) uint8, RGB, network input pixels, H and W multiples of 32. Channels come last because that
             is how they are decoded: ``images.permute(0, 3, 1, 2)`` is a channels-last NCHW tensor without a copy.
-        targets: ground truth in network input pixels.
-        rows: (B,) int64, each image's row in its ``AnnotationTable``.
-        letterboxes: how each image was placed; empty for augmented training batches.
+        targets: ground truth; boxes in network input pixels.
+        rows: (B,) int64, each image's row in its table.
+        letterboxes: how each image was placed; empty for augmented training batches and in classification.
         preprocess_seconds: what reading, scaling and padding took, in the process that did it; 0 where it is not
             measured.
     """
 
     images: Tensor
-    targets: Targets
+    targets: Targets | ClassTargets
     rows: Tensor
     letterboxes: Sequence[Letterbox] = ()
     preprocess_seconds: float = 0.0
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for the copy to a GPU (called by PyTorch's ``DataLoader``)."""
-        targets = Targets(
-            self.targets.image_index.pin_memory(),
-            self.targets.labels.pin_memory(),
-            self.targets.boxes_xyxy_px.pin_memory(),
-        )
-        return replace(self, images=self.images.pin_memory(), targets=targets)
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -135,3 +161,36 @@ class Detections:
             "class_id": self.labels.astype(int),
             "data": {"class_name": np.array(self.class_names, dtype=np.str_)},
         }
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What an image shows.
+
+    Args:
+        probabilities: (K,) float32, of each class; they sum to 1.
+        names: the K class names.
+    """
+
+    probabilities: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def label(self) -> int:
+        """Index of the most probable class."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def name(self) -> str:
+        """Name of the most probable class."""
+        return self.names[self.label]
+
+    @property
+    def score(self) -> float:
+        """Probability of the most probable class."""
+        return float(self.probabilities[self.label])
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Names and probabilities of the ``count`` most probable classes, best first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(self.names[label], float(self.probabilities[label])) for label in order]

@@ -11,10 +11,11 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from detect.config.schema import DataConfig, RunConfig, TrainConfig
+from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, Recipe, RunConfig
 from detect.errors import InputError, did_you_mean
 
 Schema = TypeVar("Schema")
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
@@ -138,21 +139,48 @@ def load_data_config(name: str, data_root: str | None = None) -> DataConfig:
     return dataclasses.replace(config, root=str(root.expanduser().resolve()))
 
 
-def load_train_config(name: str, overrides: dict[str, Any]) -> TrainConfig:
-    """A recipe with dotted ``overrides`` (``{"optimizer.lr": 0.02}``) on top."""
+def load_detection_recipe(name: str, overrides: dict[str, Any]) -> DetectionRecipe:
+    """A detector's recipe with dotted ``overrides`` (``{"optimizer.lr": 0.02}``) on top."""
+    recipe = _load_recipe(DetectionRecipe, name, overrides)
+    size = recipe.image_size
+    if size % 32:
+        nearest = f"the nearest are {size // 32 * 32} and {size // 32 * 32 + 32}" if size > 32 else "the least is 32"
+        raise InputError(f"{find_config('train', name)}: image_size: {size} is not a multiple of 32; {nearest}")
+    return recipe
+
+
+def load_classification_recipe(name: str, overrides: dict[str, Any]) -> ClassificationRecipe:
+    """A classifier's recipe with dotted ``overrides`` on top."""
+    recipe = _load_recipe(ClassificationRecipe, name, overrides)
+    for key, values, wanted in (
+        ("resize_px", recipe.augment.resize_px, recipe.augment.crop == "resize"),
+        ("area", recipe.augment.area, recipe.augment.crop == "area"),
+    ):
+        if wanted and (len(values) != 2 or values[0] > values[1]):
+            found = list(values)
+            raise InputError(f"{name}: augment.{key}: must be the smallest and the largest, found {found}")
+    if recipe.augment.crop == "resize" and recipe.augment.resize_px[0] < recipe.image_size:
+        raise InputError(
+            f"{name}: augment.resize_px: must not be below image_size {recipe.image_size}, "
+            f"found {recipe.augment.resize_px[0]}"
+        )
+    if recipe.augment.mixup + recipe.augment.cutmix > 1:
+        raise InputError(f"{name}: augment: mixup and cutmix exclude each other, so together they must be at most 1")
+    if recipe.cache == "disk":
+        raise InputError(f"{name}: cache: disk is for detection; allowed here: none, ram")
+    return recipe
+
+
+def _load_recipe(schema: type[AnyRecipe], name: str, overrides: dict[str, Any]) -> AnyRecipe:
     path = find_config("train", name)
     content = load_yaml(path)
     for key, value in overrides.items():
         _put(content, key, value)
-    config = build(TrainConfig, content, f"{path} (with what was set on top)" if overrides else str(path))
-    if not config.evaluation.save_best:
-        raise InputError(f"{path}: evaluation.save_best: is empty; name at least one metric, such as AP")
-    if config.image_size % 32:
-        raise InputError(
-            f"{path}: image_size: {config.image_size} is not a multiple of 32; the nearest are "
-            f"{config.image_size // 32 * 32} and {config.image_size // 32 * 32 + 32}"
-        )
-    return config
+    recipe = build(schema, content, f"{path} (with what was set on top)" if overrides else str(path))
+    if not recipe.evaluation.save_best:
+        least = schema().evaluation.save_best[0]
+        raise InputError(f"{path}: evaluation.save_best: is empty; name at least one metric, such as {least}")
+    return recipe
 
 
 def load_run_config(name: str) -> RunConfig:

@@ -22,13 +22,16 @@ class SplitConfig:
     """One split of a data set; paths are relative to the data set's root.
 
     Args:
-        images: folder of the images.
-        annotations: COCO: the JSON file. VOC: the folder of the XML files.
+        images: folder of the images. ``folders``: the folder that holds one folder for each class. ``cifar``: the
+            archive (``cifar-10-python.tar.gz``, ``cifar-100-binary.tar.gz``) or the folder that it unpacks to.
+        annotations: COCO: the JSON file. VOC: the folder of the XML files. ``tiny-imagenet``: the file that says what
+            validation images show (``val/val_annotations.txt``); training images lie in the folders of their classes.
+            Not used by the others.
         list: VOC: text file with one image stem per line (``ImageSets/Main/train.txt``).
     """
 
     images: str
-    annotations: str
+    annotations: str | None = None
     list: str | None = None
 
 
@@ -40,9 +43,11 @@ class DataConfig:
         name: how reports call it.
         root: folder, relative to the YAML's own folder; ``--data-root`` replaces it.
         splits: split name (train, val, test, ...) to its files.
-        format: how the annotations are written.
+        format: how the annotations are written. For detection ``coco`` and ``voc``; for classification ``folders`` (a
+            folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``.
         names: class names in index order. COCO: categories to use (others are dropped); default, all of the file.
-            VOC: default, all names found in the training split, sorted.
+            VOC: default, all names found in the training split, sorted. ``folders``: folders to use; default, all of
+            the training split, sorted.
         background: whether images without boxes are trained on.
         generate: ``shapes`` makes the embedded data set in ``root`` when it is not there.
     """
@@ -50,7 +55,7 @@ class DataConfig:
     name: str
     root: str
     splits: dict[str, SplitConfig]
-    format: Literal["coco", "voc"] = "coco"
+    format: Literal["coco", "voc", "folders", "cifar", "tiny-imagenet"] = "coco"
     names: tuple[str, ...] | None = None
     background: Literal["keep", "drop"] = "keep"
     generate: Literal["shapes"] | None = None
@@ -131,8 +136,8 @@ class OptimizerConfig:
         milestones: of ``step``: shares of the training after which the rate is multiplied by ``step_factor``.
         step_factor: see there.
         momentum: momentum, or beta1.
-        weight_decay: on weights of convolutions only, never on biases and norms. SGD's is scaled by
-            images per update / 64.
+        weight_decay: on weights of convolutions and linear layers only, never on biases and norms. In detection, whose
+            loss is a sum over images, SGD's is scaled by images per update / 64.
         warmup_epochs: length of the linear warm-up, in epochs.
         warmup_min_steps: the warm-up is at least so many updates (small data sets have short epochs).
         warmup_momentum: momentum at the start of the warm-up.
@@ -231,38 +236,103 @@ class EvaluationConfig:
     """
 
     every: int = limited(1, 1)
-    save_best: tuple[Literal["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR_100"], ...] = ("AP",)
+    save_best: tuple[str, ...] = ()
     patience: int = limited(0, 0)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A training recipe.
+class DetectionEvaluation(EvaluationConfig):
+    """Validation of a detector; see ``EvaluationConfig``."""
+
+    save_best: tuple[Literal["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR_100"], ...] = ("AP",)
+
+
+@dataclass(frozen=True)
+class ClassificationEvaluation(EvaluationConfig):
+    """Validation of a classifier; see ``EvaluationConfig``."""
+
+    save_best: tuple[Literal["top1", "top5"], ...] = ("top1",)
+
+
+@dataclass(frozen=True)
+class ClassAugmentConfig:
+    """Augmentation of a classifier's training images. Probabilities are per image, those of mixing per batch.
+
+    Args:
+        crop: how a training image is cut out, S being the image size. ``none``: the middle, as in evaluation. ``pad``:
+            S x S pixels anywhere in the image with ``padding`` black pixels around it. ``resize``: the image is resized
+            to a side uniform in ``resize_px``, then S x S pixels anywhere in it. ``area``: a rectangle with a share of
+            the image uniform in ``area`` and an aspect ratio up to ``aspect``, anywhere, resized to S x S.
+        padding: of ``pad``.
+        resize_px: of ``resize``: smallest and largest side in pixels.
+        area: of ``area``: smallest and largest share.
+        aspect: of ``area``: the ratio of the sides is log-uniform in [1 / aspect, aspect].
+        degrees: rotation, uniform in +-degrees.
+        flip_left_right: probability.
+        flip_up_down: probability.
+        brightness: factor uniform in 1 +- brightness.
+        contrast: factor on the distance from the image's mean grey, uniform in 1 +- contrast.
+        saturation: factor on the distance from each pixel's grey, uniform in 1 +- saturation.
+        hue: turn of the hue, uniform in +-hue, as a share of the circle.
+        cutout: side in pixels of a square that is set to grey, anywhere with its centre in the image; 0 for none.
+        mixup: probability that a batch is blended with itself in another order.
+        mixup_alpha: the weight is drawn from Beta(alpha, alpha).
+        cutmix: probability that a rectangle of a batch is replaced by that of the batch in another order. A batch is
+            mixed one way at most, so mixup and cutmix together are at most 1.
+        cutmix_alpha: the area is drawn from Beta(alpha, alpha).
+
+    Source: ResNet (He et al., 2016), section 4.2, for ``pad``; BDSC (2018), section 4.1, for ``resize``; GoogLeNet
+    (Szegedy et al., 2015), section 6, for ``area``; Cutout (DeVries and Taylor, 2017); mixup (Zhang et al., 2018);
+    CutMix (Yun et al., 2019).
+    """
+
+    crop: Literal["none", "pad", "resize", "area"] = "none"
+    padding: int = limited(4, 0)
+    resize_px: tuple[int, ...] = limited((), 1)
+    area: tuple[float, ...] = limited((0.08, 1.0), 0.001, 1)
+    aspect: float = limited(4 / 3, 1, 10)
+    degrees: float = limited(0.0, 0, 180)
+    flip_left_right: float = limited(0.5, 0, 1)
+    flip_up_down: float = limited(0.0, 0, 1)
+    brightness: float = limited(0.0, 0, 1)
+    contrast: float = limited(0.0, 0, 1)
+    saturation: float = limited(0.0, 0, 1)
+    hue: float = limited(0.0, 0, 0.5)
+    cutout: int = limited(0, 0)
+    mixup: float = limited(0.0, 0, 1)
+    mixup_alpha: float = limited(1.0, 0.001, 1000)
+    cutmix: float = limited(0.0, 0, 1)
+    cutmix_alpha: float = limited(1.0, 0.001, 1000)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe: what detection and classification have in common.
 
     Args:
         epochs: passes over the training set.
         batch_size: images per forward pass.
         nominal_batch_size: images per update; gradients accumulate up to it. 0 is ``batch_size``.
-        image_size: long side of the network input in pixels, a multiple of 32. Mosaics fill a square; epochs without
-            them go through the smallest rectangle that holds every image.
-        multi_scale: batches are resized by a factor uniform in 1 +- multi_scale, to a multiple of 32.
+        image_size: long side of the network input in pixels.
+        multi_scale: batches are resized by a factor uniform in 1 +- multi_scale, to what the model can take.
         seed: seed of everything random.
         workers: processes that load data; 0 loads in the training process.
         threads: processor threads that compute on a CPU; 0 is one for each core. Several are faster on an idle machine
             and need more processor time; beside other work they wait for one another, and 1 is faster
             (benchmarks/README.md).
-        cache: decoded training images are kept in memory, or in a memory-mapped file in the output folder.
+        cache: decoded training images are kept in memory, or (in detection) in a memory-mapped file in the output
+            folder.
         precision: ``auto`` measures bf16 against fp32 on this machine for a CPU, and takes bf16 on a GPU that has it.
         norm_momentum: share of a batch in the running statistics of the norms; 0 is the model's own. In a training of
             few updates the statistics must follow the weights quickly.
         freeze: sections (``backbone``) or rows (``stem``) that do not learn; their norms keep their statistics too.
-        augment, optimizer, loss, anchors, ema, evaluation: see there.
+        optimizer, ema, evaluation: see there.
     """
 
     epochs: int = limited(300, 1)
     batch_size: int = limited(16, 1)
     nominal_batch_size: int = limited(64, 0)
-    image_size: int = limited(640, 32)
+    image_size: int = limited(640, 1)
     multi_scale: float = limited(0.0, 0, 0.9)
     seed: int = limited(0, 0, 2**63 - 1)
     workers: int = limited(2, 0)
@@ -271,12 +341,40 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     norm_momentum: float = limited(0.0, 0, 1)
     freeze: tuple[str, ...] = ()
-    augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    loss: LossConfig = LossConfig()
-    anchors: AnchorsConfig = AnchorsConfig()
     ema: EmaConfig = EmaConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+
+@dataclass(frozen=True)
+class DetectionRecipe(Recipe):
+    """A recipe for detectors; see ``Recipe``.
+
+    ``image_size`` is a multiple of 32. Mosaics fill a square; epochs without them go through the smallest rectangle
+    that holds every image.
+    """
+
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    anchors: AnchorsConfig = AnchorsConfig()
+    evaluation: DetectionEvaluation = DetectionEvaluation()
+
+
+@dataclass(frozen=True)
+class ClassificationRecipe(Recipe):
+    """A recipe for classifiers; see ``Recipe``.
+
+    Args:
+        center_crop: evaluation resizes an image's short side to ``image_size / center_crop`` pixels and takes the
+            middle. 1 is for small images, 0.875 usual for large ones.
+        label_smoothing: so much of each target is spread over all classes.
+        augment: see there.
+    """
+
+    center_crop: float = limited(1.0, 0.1, 1)
+    label_smoothing: float = limited(0.0, 0, 0.9)
+    augment: ClassAugmentConfig = ClassAugmentConfig()
+    evaluation: ClassificationEvaluation = ClassificationEvaluation()
 
 
 @dataclass(frozen=True)

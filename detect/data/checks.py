@@ -46,6 +46,18 @@ def find_folder(config: DataConfig, folder: str) -> Path:
     return path
 
 
+def find_annotations(config: DataConfig, split: str) -> str:
+    """What the split says of its annotations.
+
+    Raises:
+        InputError: it says nothing.
+    """
+    annotations = config.splits[split].annotations
+    if annotations is None:
+        raise InputError(f"{config.name}: splits.{split}.annotations: is missing, which format {config.format} needs")
+    return annotations
+
+
 def find_file(config: DataConfig, file: str) -> Path:
     """A file of the data set; if it is not where it should be, the file of that name in the root itself.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths, offsets_of
-from detect.data.checks import check_boxes, find_file, find_folder, inspect_images, path_inside, report_repeated
+from detect.data.checks import find_annotations, check_boxes, find_file, find_folder, inspect_images, path_inside, report_repeated
 from detect.errors import InputError, did_you_mean
 
 MAX_FILE_BYTES = 2 * 10**9
@@ -52,7 +52,7 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
         InputError: the annotation file is missing, not JSON or not COCO's format, image ids stand twice, a file name
             leads out of the images' folder, or no image can be used.
     """
-    path = find_file(config, config.splits[split].annotations)
+    path = find_file(config, find_annotations(config, split))
     folder = find_folder(config, config.splits[split].images).resolve()
     content = _load(path)
     problems = Problems()

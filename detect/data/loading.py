@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from detect.config.schema import AugmentConfig, TrainConfig
+from detect.config.schema import AugmentConfig, DetectionRecipe
 from detect.data.albumentations_stage import AlbumentationsStage
 from detect.data.annotations import AnnotationTable
 from detect.data.cache import ImageFiles, ImageStore, RecentImages, build_cache
@@ -182,7 +182,7 @@ class TrainingLoader:
     def __init__(
         self,
         table: AnnotationTable,
-        config: TrainConfig,
+        config: DetectionRecipe,
         cache_folder: Path | None = None,
         *,
         multiple: int = STRIDE,
@@ -391,7 +391,7 @@ def _report_total(reported: dict[int, str], num_images: int, consequence: str) -
         LOGGER.warning("unreadable so far: %d of %d images (%s)", len(reported), num_images, consequence)
 
 
-def _check(table: AnnotationTable, config: TrainConfig, multiple: int) -> None:
+def _check(table: AnnotationTable, config: DetectionRecipe, multiple: int) -> None:
     if not table.is_labelled:
         raise InputError("the training split has no annotations; there is nothing to learn from")
     if len(table) == 0:

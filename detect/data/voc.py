@@ -18,7 +18,7 @@ import numpy as np
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths, offsets_of
-from detect.data.checks import check_boxes, find_file, find_folder, inspect_images, path_inside, report_repeated
+from detect.data.checks import find_annotations, check_boxes, find_file, find_folder, inspect_images, path_inside, report_repeated
 from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import InputError
 
@@ -101,7 +101,7 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
 
 def _read_files(config: DataConfig, split: str, problems: Problems) -> list[_File]:
     """All XML files of a split that can be read, in the order of its list."""
-    folder = find_folder(config, config.splits[split].annotations).resolve()
+    folder = find_folder(config, find_annotations(config, split)).resolve()
     files = []
     for stem in _stems(config, split, folder, problems):
         path = path_inside(folder, f"{stem}.xml", f"{config.name} {split}")

@@ -81,9 +81,9 @@ def export_onnx(
     if opset not in OPSETS:
         raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {opset}")
     with atomic_path(path) as temporary:
-        _write(DecodedDetector(checkpoint.model), temporary, opset)
+        _write(DecodedDetector(checkpoint.detector), temporary, opset)
         _finish(temporary, opset, describe(checkpoint, size))
-        parity = compare_onnx(checkpoint.model, temporary, size)
+        parity = compare_onnx(checkpoint.detector, temporary, size)
         if not parity.good:
             raise ExportError(f"{path}: not written, because its predictions differ: {parity.line()}")
     return parity

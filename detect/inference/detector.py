@@ -42,7 +42,7 @@ class Detector:
         self.device = select_device(device)
         checkpoint = load_checkpoint(Path(weights))
         self._precision = precision
-        self._model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
+        self._model = checkpoint.detector.to(self.device).to(memory_format=torch.channels_last)
         self.names: tuple[str, ...] = checkpoint.names
         """The K class names."""
         self.image_size: int = checkpoint.image_size

@@ -7,10 +7,12 @@ import math
 from torch import nn
 
 from detect.models.catalog import find_definition
+from detect.models.classifier import ClassificationModel
 from detect.models.definition import ModelDefinition
 from detect.models.detector import DetectionModel
 from detect.models.graph import Graph
 from detect.models.heads import AnchorDetect
+from detect.models.model import Model
 
 
 def build_model(model: str | ModelDefinition, num_classes: int) -> DetectionModel:
@@ -26,6 +28,27 @@ def build_model(model: str | ModelDefinition, num_classes: int) -> DetectionMode
     built = DetectionModel(find_definition(model) if isinstance(model, str) else model, num_classes)
     initialise(built.graph)
     return built
+
+
+def build_classifier(model: str | ModelDefinition, num_classes: int) -> ClassificationModel:
+    """A freshly initialised classification model; arguments and errors as for ``build_model``."""
+    built = ClassificationModel(find_definition(model) if isinstance(model, str) else model, num_classes)
+    initialise(built.graph)
+    return built
+
+
+def is_classifier(definition: ModelDefinition) -> bool:
+    """Whether a definition ends with a classifier's head."""
+    return definition.rows[-1].module == "Classify"
+
+
+def empty_model(definition: ModelDefinition, num_classes: int) -> Model:
+    """The model of the task that the definition's head decides, to be filled with weights.
+
+    Raises:
+        InputError: the definition cannot be built, or ends with neither kind of head.
+    """
+    return (ClassificationModel if is_classifier(definition) else DetectionModel)(definition, num_classes)
 
 
 def build_graph(model: str | ModelDefinition, num_classes: int) -> Graph:

@@ -9,6 +9,7 @@ A ``.pt`` file holds one dictionary:
 ``names``          K class names
 ``category_ids``   K ids of the annotation file that the model was trained on
 ``image_size``     side of the training images in pixels
+``center_crop``    of a classifier: its evaluation looks at so much of an image's short side
 ``metrics``        validation metrics of these weights
 ``provenance``     how they came about: command, versions, date, recipe, data
 ``state_dict``     weights and buffers
@@ -29,9 +30,12 @@ from typing import Any
 import torch
 
 from detect.errors import InputError
+from detect.models.build import empty_model
+from detect.models.classifier import ClassificationModel
 from detect.models.definition import definition_to_plain, parse_definition
 from detect.models.detector import DetectionModel
 from detect.models.foreign.kinds import DARKNET, SAFETENSORS, kind_of
+from detect.models.model import Model
 from detect.runtime.files import atomic_path
 
 FORMAT = "detect-checkpoint"
@@ -54,20 +58,48 @@ class Checkpoint:
         metrics: validation metrics of these weights.
         provenance: how they came about.
         training: what resuming needs, or None.
+        center_crop: of a classifier: its evaluation looks at so much of an image's short side.
     """
 
-    model: DetectionModel
+    model: Model
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     image_size: int
     metrics: dict[str, float]
     provenance: dict[str, Any]
     training: dict[str, Any] | None
+    center_crop: float = 1.0
+
+    @property
+    def detector(self) -> DetectionModel:
+        """The model, where a detector is needed.
+
+        Raises:
+            InputError: it is a classifier.
+        """
+        if not isinstance(self.model, DetectionModel):
+            raise InputError(
+                f"the checkpoint's model {self.model.definition.name} is a classifier; needed is a detector"
+            )
+        return self.model
+
+    @property
+    def classifier(self) -> ClassificationModel:
+        """The model, where a classifier is needed.
+
+        Raises:
+            InputError: it is a detector.
+        """
+        if not isinstance(self.model, ClassificationModel):
+            raise InputError(
+                f"the checkpoint's model {self.model.definition.name} is a detector; needed is a classifier"
+            )
+        return self.model
 
 
 def save_checkpoint(
     path: Path,
-    model: DetectionModel,
+    model: Model,
     *,
     names: tuple[str, ...],
     category_ids: tuple[int, ...],
@@ -75,6 +107,7 @@ def save_checkpoint(
     metrics: dict[str, float],
     provenance: dict[str, Any],
     training: dict[str, Any] | None = None,
+    center_crop: float = 1.0,
 ) -> None:
     """Write a checkpoint atomically; see ``Checkpoint`` for the arguments."""
     content = {
@@ -84,6 +117,7 @@ def save_checkpoint(
         "names": list(names),
         "category_ids": [int(i) for i in category_ids],
         "image_size": int(image_size),
+        "center_crop": float(center_crop),
         "metrics": {key: float(value) for key, value in metrics.items()},
         "provenance": provenance,
         "state_dict": {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()},
@@ -111,7 +145,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         names = tuple(str(name) for name in content["names"])
-        model = DetectionModel(parse_definition(content["definition"], str(path)), len(names))
+        model = empty_model(parse_definition(content["definition"], str(path)), len(names))
         load_weights(model, content["state_dict"], path)
         category_ids = tuple(int(i) for i in content["category_ids"])
         if len(category_ids) != len(names):
@@ -124,6 +158,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metrics=dict(content["metrics"]),
             provenance=dict(content["provenance"]),
             training=content["training"],
+            center_crop=float(content.get("center_crop", 1.0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
@@ -131,7 +166,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path}: is an incomplete checkpoint ({error})") from None
 
 
-def load_weights(model: DetectionModel, state: dict[str, torch.Tensor], path: Path) -> None:
+def load_weights(model: Model, state: dict[str, torch.Tensor], path: Path) -> None:
     """Load a state dict that must fit exactly and be finite.
 
     Raises:
@@ -156,19 +191,20 @@ def load_weights(model: DetectionModel, state: dict[str, torch.Tensor], path: Pa
     model.load_state_dict(state)
 
 
-def transfer_weights(model: DetectionModel, source: DetectionModel) -> tuple[int, int]:
+def transfer_weights(model: Model, source: Model) -> tuple[int, int]:
     """Copy every weight whose name and shape agree, to fine-tune on other classes or another size.
 
     Args:
-        model: receives them; it keeps its own anchors, which may have been fitted to its data.
+        model: receives them; a detector keeps its own anchors, which may have been fitted to its data.
         source: gives them.
 
     Returns:
         How many tensors were copied, and how many the model has, its anchors apart.
     """
     own, given = model.state_dict(), source.state_dict()
+    anchors = model.head.anchors_px if isinstance(model, DetectionModel) else None
     for name, buffer in model.named_buffers():
-        if buffer is model.head.anchors_px:
+        if buffer is anchors:
             del own[name]
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     model.load_state_dict(fitting, strict=False)

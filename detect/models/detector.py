@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from detect.errors import InputError
 from detect.models.definition import ModelDefinition
-from detect.models.graph import Graph
 from detect.models.heads import AnchorDetect, Classify
+from detect.models.model import Model
 
 
-class DetectionModel(nn.Module):
+class DetectionModel(Model):
     """Images to raw predictions; ``decode`` makes boxes of those.
 
     The loss (``detect.losses``) and the post-processing (``detect.boxes.nms``) are apart: all three share only the
@@ -25,14 +25,8 @@ class DetectionModel(nn.Module):
     """
 
     def __init__(self, definition: ModelDefinition, num_classes: int) -> None:
-        super().__init__()
-        self.graph = Graph(definition, num_classes)
+        super().__init__(definition, num_classes)
         assert isinstance(self.head, AnchorDetect)  # reading it checks the last row
-
-    @property
-    def definition(self) -> ModelDefinition:
-        """What the model was built from."""
-        return self.graph.definition
 
     @property
     def head(self) -> AnchorDetect:
@@ -46,16 +40,6 @@ class DetectionModel(nn.Module):
                 f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}{hint}"
             )
         return head
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return self.head.num_classes
-
-    @property
-    def max_reduction(self) -> int:
-        """Input height and width must be multiples of it."""
-        return self.graph.max_reduction
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Raw predictions.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from detect.config.schema import TrainConfig
+from detect.config.schema import DetectionRecipe
 from detect.data.loading import TrainingLoader
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss, LossTerms
@@ -60,7 +60,7 @@ class Trainee:
 def train_epoch(
     trainee: Trainee,
     loader: TrainingLoader,
-    recipe: TrainConfig,
+    recipe: DetectionRecipe,
     epoch: int,
     on_first_batch: Callable[[Batch], None] | None = None,
 ) -> dict[str, float]:
@@ -141,7 +141,7 @@ def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Targets]:
 
 
 def _resize(
-    images: Tensor, targets: Targets, recipe: TrainConfig, multiple: int, epoch: int, number: int
+    images: Tensor, targets: Targets, recipe: DetectionRecipe, multiple: int, epoch: int, number: int
 ) -> tuple[Tensor, Targets]:
     """Bring the batch to the random size, a multiple of ``multiple``, that ``multi_scale`` asks for, if it does."""
     if recipe.multi_scale == 0:

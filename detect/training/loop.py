@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from detect.config.loader import to_plain
-from detect.config.schema import DataConfig, TrainConfig
+from detect.config.schema import DataConfig, DetectionRecipe
 from detect.data.loading import TrainingLoader
 from detect.errors import InputError
 from detect.evaluation.engine import Evaluation, evaluate
@@ -60,7 +60,7 @@ class RunSettings:
 
     model: str | None
     data: DataConfig
-    recipe: TrainConfig
+    recipe: DetectionRecipe
     out: Path
     weights: Path | None = None
     resume: bool = False
@@ -129,7 +129,7 @@ def train(settings: RunSettings) -> dict[str, float]:
     return load_checkpoint(out / "best.pt").metrics
 
 
-def _prepare_trainee(model: DetectionModel, recipe: TrainConfig, batches: int, device: torch.device) -> Trainee:
+def _prepare_trainee(model: DetectionModel, recipe: DetectionRecipe, batches: int, device: torch.device) -> Trainee:
     precision = choose_precision(recipe.precision, device)
     model = model.to(device).to(memory_format=torch.channels_last)
     if recipe.norm_momentum:
@@ -220,7 +220,7 @@ def _save(
     save_checkpoint(settings.out / "last.pt", weights, **common, training=state)
 
 
-def _stalled(recipe: TrainConfig, best: BestMetrics, epoch: int) -> bool:
+def _stalled(recipe: DetectionRecipe, best: BestMetrics, epoch: int) -> bool:
     """Whether the first watched metric is no better for ``patience`` epochs, after ``epoch`` of them."""
     watched = best.get(recipe.evaluation.save_best[0])
     patience = recipe.evaluation.patience
@@ -232,7 +232,7 @@ def _metrics(found: Evaluation) -> dict[str, float]:
     return dict(found.metrics.values)
 
 
-def _say(epoch: int, recipe: TrainConfig, values: dict[str, float], seconds: float) -> None:
+def _say(epoch: int, recipe: DetectionRecipe, values: dict[str, float], seconds: float) -> None:
     losses = "  ".join(f"{name} {values[f'loss/{name}']:.4f}" for name in ("box", "objectness", "classes"))
     shown = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
     scores = "  ".join(f"{name} {values[f'val/{name}']:.3f}" for name in shown if f"val/{name}" in values)

@@ -14,7 +14,7 @@ from torch import nn
 
 from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors
 from detect.config.loader import to_plain
-from detect.config.schema import DataConfig, TrainConfig
+from detect.config.schema import DataConfig, DetectionRecipe
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.errors import InputError, did_you_mean
@@ -91,7 +91,9 @@ def report_small_objects(table: AnnotationTable, image_size: int) -> None:
     )
 
 
-def prepare_model(name: str | None, weights: Path | None, material: Material, recipe: TrainConfig) -> DetectionModel:
+def prepare_model(
+    name: str | None, weights: Path | None, material: Material, recipe: DetectionRecipe
+) -> DetectionModel:
     """The model to train: built for the data's classes, with suitable anchors and, if asked, with given weights.
 
     Args:
@@ -139,7 +141,7 @@ def copy_weights(model: DetectionModel, source: DetectionModel, where: str) -> N
     LOGGER.log(level, "%s: %d of %d tensors fit and were copied", where, copied, total)
 
 
-def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: TrainConfig) -> ModelDefinition:
+def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: DetectionRecipe) -> ModelDefinition:
     """The definition with anchors that suit the training boxes, fitted if need be (said aloud)."""
     given = np.array(definition.rows[-1].args.get("anchors_px", []), dtype=float)
     if recipe.anchors.fit == "never" or given.ndim != 3:
@@ -161,7 +163,7 @@ def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: Tr
 
 
 def _recall_measure(
-    definition: ModelDefinition, recipe: TrainConfig
+    definition: ModelDefinition, recipe: DetectionRecipe
 ) -> tuple[str, Callable[[np.ndarray, np.ndarray], float]]:
     """How well anchors (A, 2) serve boxes (M, 2), as the assignment of this model and recipe sees it, and its name."""
     with torch.device("meta"):  # no memory, and no random numbers that the real model would miss
@@ -171,14 +173,14 @@ def _recall_measure(
     return "best possible recall", partial(best_possible_recall, max_ratio=recipe.loss.anchor_ratio)
 
 
-def warn_of_ignored(recipe: TrainConfig, assignment: Assignment) -> None:
+def warn_of_ignored(recipe: DetectionRecipe, assignment: Assignment) -> None:
     """Warn, in one line, of settings that the recipe changes and that have no effect in it.
 
     Args:
         recipe: the recipe.
         assignment: what ``choose_assignment`` made of it.
     """
-    schedule, asked, plain = recipe.optimizer.schedule, to_plain(recipe), to_plain(TrainConfig())
+    schedule, asked, plain = recipe.optimizer.schedule, to_plain(recipe), to_plain(DetectionRecipe())
     needs = (
         ("loss", "anchor_ratio", "assignment", assignment, "yolov5"),
         ("loss", "ignore_iou", "assignment", assignment, "yolov3"),

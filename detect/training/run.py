@@ -12,12 +12,12 @@ from detect.config.loader import (
     build,
     find_config,
     load_data_config,
+    load_detection_recipe,
     load_run_config,
-    load_train_config,
     load_yaml,
     parse_overrides,
 )
-from detect.config.schema import DataConfig, RunConfig, TrainConfig
+from detect.config.schema import DataConfig, DetectionRecipe, RunConfig
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.runtime.device import select_device
@@ -50,7 +50,7 @@ def settings_from_args(args: argparse.Namespace) -> RunSettings:
     return RunSettings(
         model=run.model or None,
         data=load_data_config(run.data, args.data_root),
-        recipe=load_train_config(run.recipe, overrides),
+        recipe=load_detection_recipe(run.recipe, overrides),
         out=out,
         weights=Path(args.weights) if args.weights else None,
         device=select_device(args.device),
@@ -83,7 +83,7 @@ def _resumed(args: argparse.Namespace) -> RunSettings:
     path = out / "config.yaml"
     content = load_yaml(path)
     data = build(DataConfig, content.get("data", {}), f"{path}: data")
-    recipe = build(TrainConfig, content.get("recipe", {}), f"{path}: recipe")
+    recipe = build(DetectionRecipe, content.get("recipe", {}), f"{path}: recipe")
     ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict") if getattr(args, key)]
     if ignored:
         LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))

@@ -14,13 +14,13 @@ from detect.config.loader import (
     build,
     find_config,
     load_data_config,
+    load_detection_recipe,
     load_run_config,
-    load_train_config,
     load_yaml,
     parse_overrides,
     to_plain,
 )
-from detect.config.schema import AlbumentationConfig, DataConfig, RunConfig, SplitConfig, TrainConfig
+from detect.config.schema import AlbumentationConfig, DataConfig, DetectionRecipe, RunConfig, SplitConfig
 from detect.errors import InputError
 
 DATA = "name: cells\nroot: pictures\nsplits:\n  train: {images: a, annotations: a.json}\n"
@@ -184,12 +184,12 @@ def test_find_config_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_build_refuses(content: dict[Any, Any], said: str) -> None:
-    assert said in message(build, TrainConfig, content, "recipe")
+    assert said in message(build, DetectionRecipe, content, "recipe")
 
 
 def test_build_tells_all_errors_in_one_line() -> None:
     content = {"epochs": 0, "seeed": 1, "optimizer": {"lr": "fast"}}
-    assert message(build, TrainConfig, content, "a.yaml") == (
+    assert message(build, DetectionRecipe, content, "a.yaml") == (
         "a.yaml: epochs: 0 is below 1; seeed: unknown key; did you mean 'seed'?; "
         "optimizer.lr: must be a finite number, found 'fast'"
     )
@@ -213,17 +213,17 @@ def test_build_refuses_splits(splits: Any, said: str) -> None:
 
 
 def test_build_defaults_and_types() -> None:
-    config = build(TrainConfig, {"optimizer": {"lr": 1}, "freeze": ["stem"], "multi_scale": 0}, "recipe")
+    config = build(DetectionRecipe, {"optimizer": {"lr": 1}, "freeze": ["stem"], "multi_scale": 0}, "recipe")
     assert config.optimizer.lr == 1.0
     assert isinstance(config.optimizer.lr, float)  # a whole number in the YAML is a number all the same
     assert config.freeze == ("stem",)
-    assert config.optimizer.momentum == TrainConfig().optimizer.momentum
-    assert build(TrainConfig, {}, "recipe") == TrainConfig()
+    assert config.optimizer.momentum == DetectionRecipe().optimizer.momentum
+    assert build(DetectionRecipe, {}, "recipe") == DetectionRecipe()
 
 
 def test_build_nested_list_of_mappings() -> None:
     content = {"augment": {"albumentations": [{"name": "Blur", "p": 0.1, "args": {"blur_limit": [3, 7]}}]}}
-    assert build(TrainConfig, content, "recipe").augment.albumentations == (
+    assert build(DetectionRecipe, content, "recipe").augment.albumentations == (
         AlbumentationConfig("Blur", 0.1, {"blur_limit": [3, 7]}),
     )
 
@@ -258,9 +258,9 @@ def test_load_data_config_without_splits(tmp_path: Path) -> None:
         load_data_config(str(path))
 
 
-def test_load_train_config_overrides(tmp_path: Path) -> None:
+def test_load_detection_recipe_overrides(tmp_path: Path) -> None:
     path = write(tmp_path, "epochs: 3\noptimizer: {lr: 0.1}\n")
-    config = load_train_config(str(path), {"optimizer.lr": 0.2, "loss.box": 1, "seed": 4})
+    config = load_detection_recipe(str(path), {"optimizer.lr": 0.2, "loss.box": 1, "seed": 4})
     assert (config.epochs, config.optimizer.lr, config.loss.box, config.seed) == (3, 0.2, 1.0, 4)
 
 
@@ -273,9 +273,9 @@ def test_load_train_config_overrides(tmp_path: Path) -> None:
         ({"epochs": "many"}, "(with what was set on top): epochs: must be a whole number, found 'many'"),
     ],
 )
-def test_load_train_config_refuses(tmp_path: Path, overrides: dict[str, Any], said: str) -> None:
+def test_load_detection_recipe_refuses(tmp_path: Path, overrides: dict[str, Any], said: str) -> None:
     path = write(tmp_path, "epochs: 3\noptimizer: {lr: 0.1}\n")
-    assert said in message(load_train_config, str(path), overrides)
+    assert said in message(load_detection_recipe, str(path), overrides)
 
 
 def test_load_run_config_looks_beside_the_file_first(tmp_path: Path) -> None:
@@ -335,11 +335,11 @@ def test_parse_overrides_refuses(pair: str, said: str) -> None:
 
 def test_to_plain_is_yaml() -> None:
     """Through a file and back, by nothing but plain types."""
-    config = TrainConfig(freeze=("stem",))
+    config = DetectionRecipe(freeze=("stem",))
     plain = to_plain(config)
     assert plain["freeze"] == ["stem"]
     assert plain["optimizer"]["lr"] == config.optimizer.lr
-    assert build(TrainConfig, yaml.safe_load(yaml.safe_dump(plain)), "recipe") == config
+    assert build(DetectionRecipe, yaml.safe_load(yaml.safe_dump(plain)), "recipe") == config
 
 
 @pytest.mark.parametrize("model", ["own.yaml", "own.yaml:large"])
@@ -352,4 +352,4 @@ def test_files_of_a_run_are_looked_up_beside_it(tmp_path: Path, model: str) -> N
 
 def test_best_checkpoints_need_a_metric() -> None:
     with pytest.raises(InputError, match=r"evaluation.save_best: is empty"):
-        load_train_config("default", {"evaluation.save_best": []})
+        load_detection_recipe("default", {"evaluation.save_best": []})

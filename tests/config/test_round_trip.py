@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detect.config.loader import build, load_yaml, to_plain
-from detect.config.schema import DataConfig, RunConfig, TrainConfig
+from detect.config.schema import DataConfig, DetectionRecipe, RunConfig
 
 # YAML 1.1 reads some control characters, such as U+0085, as ends of lines, and PyYAML writes them as they are.
 WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=8)
@@ -48,7 +48,7 @@ def configs(schema: Any) -> st.SearchStrategy:
     return st.builds(schema, **{f.name: values(hints[f.name], f.metadata.get("limits", (None, None))) for f in fields})
 
 
-@pytest.mark.parametrize("schema", [DataConfig, RunConfig, TrainConfig])
+@pytest.mark.parametrize("schema", [DataConfig, RunConfig, DetectionRecipe])
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_plain_and_back(schema: Any, data: st.DataObject) -> None:
@@ -57,11 +57,11 @@ def test_plain_and_back(schema: Any, data: st.DataObject) -> None:
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
-@given(config=configs(TrainConfig))
-def test_yaml_and_back(tmp_path_factory: pytest.TempPathFactory, config: TrainConfig) -> None:
+@given(config=configs(DetectionRecipe))
+def test_yaml_and_back(tmp_path_factory: pytest.TempPathFactory, config: DetectionRecipe) -> None:
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     path.write_text(yaml.safe_dump(to_plain(config), allow_unicode=True), encoding="utf-8")
-    assert build(TrainConfig, load_yaml(path), "here") == config
+    assert build(DetectionRecipe, load_yaml(path), "here") == config
 
 
 @given(number=st.floats(allow_nan=False, allow_infinity=False))

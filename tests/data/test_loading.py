@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.schema import AlbumentationConfig, AugmentConfig, TrainConfig
+from detect.config.schema import AlbumentationConfig, AugmentConfig, DetectionRecipe
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import read_header, write_image
 from detect.data.letterbox import PAD_VALUE, unletterbox
@@ -82,9 +82,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> AnnotationTable:
     return table_of(tmp_path_factory.mktemp("images"), 40)
 
 
-def recipe(augment: AugmentConfig = EVERYTHING, **changes) -> TrainConfig:
+def recipe(augment: AugmentConfig = EVERYTHING, **changes) -> DetectionRecipe:
     settings = {"epochs": 3, "batch_size": 8, "image_size": S, "workers": 0, "seed": 1, "augment": augment, **changes}
-    return TrainConfig(**settings)
+    return DetectionRecipe(**settings)
 
 
 def content(batch: Batch) -> tuple[bytes, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.config.loader import CONFIGS, load_data_config, load_run_config, load_train_config
-from detect.config.schema import TrainConfig
+from detect.config.loader import CONFIGS, load_data_config, load_detection_recipe, load_run_config
+from detect.config.schema import DetectionRecipe
 from detect.data.albumentations_stage import AlbumentationsStage
 from detect.data.sampling import TrainingOrder
 from detect.losses.detection import choose_assignment
@@ -23,7 +23,7 @@ def shipped(kind: str) -> list:
     return [pytest.param(path, id=path.stem) for path in sorted((CONFIGS / kind).glob("*.yaml"))]
 
 
-def assert_starts(model_name: str, recipe: TrainConfig, num_classes: int) -> None:
+def assert_starts(model_name: str, recipe: DetectionRecipe, num_classes: int) -> None:
     """Everything that ``train`` makes before its first batch, for a training set of 1000 images."""
     model = build_model(model_name, num_classes)
     freeze(model, recipe.freeze)
@@ -44,14 +44,14 @@ def assert_starts(model_name: str, recipe: TrainConfig, num_classes: int) -> Non
 
 @pytest.mark.parametrize("path", shipped("train"))
 def test_recipe(path: Path) -> None:
-    assert_starts("yolov5n-spd", load_train_config(str(path), {}), num_classes=80)
+    assert_starts("yolov5n-spd", load_detection_recipe(str(path), {}), num_classes=80)
 
 
 def test_the_recipe_of_csp_detectors_starts_with_one() -> None:
     """YOLOv3's coding, for which it is meant."""
     name = "csppeleenet-efm+width=0.25"
-    assert choose_assignment(load_train_config("csp-coco", {}).loss, build_model(name, 1).head) == "yolov3"
-    assert_starts(name, load_train_config("csp-coco", {}), num_classes=80)
+    assert choose_assignment(load_detection_recipe("csp-coco", {}).loss, build_model(name, 1).head) == "yolov3"
+    assert_starts(name, load_detection_recipe("csp-coco", {}), num_classes=80)
 
 
 @pytest.mark.parametrize("path", shipped("runs"))
@@ -59,7 +59,7 @@ def test_run(path: Path) -> None:
     run = load_run_config(str(path))
     data = load_data_config(run.data)
     assert {"train", "val"} <= data.splits.keys()
-    assert_starts(run.model, load_train_config(run.recipe, run.set), num_classes=len(data.names or range(6)))
+    assert_starts(run.model, load_detection_recipe(run.recipe, run.set), num_classes=len(data.names or range(6)))
 
 
 @pytest.mark.parametrize("path", shipped("runs"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from detect.config.loader import build
-from detect.config.schema import DataConfig, SplitConfig, TrainConfig
+from detect.config.schema import DataConfig, DetectionRecipe, SplitConfig
 from detect.data.shapes import generate_shapes
 from detect.training.loop import RunSettings
 
@@ -49,7 +49,7 @@ def make_shapes(root: Path, sizes: tuple[int, int, int] = SIZES, image_size: int
     return DataConfig("shapes", str(root), splits)
 
 
-def make_recipe(**changes: Any) -> TrainConfig:
+def make_recipe(**changes: Any) -> DetectionRecipe:
     """Four epochs of two batches of 64 px, in float32, without surprises; ``changes`` are the recipe's keys."""
     plain: dict[str, Any] = {
         "epochs": 4,
@@ -62,7 +62,7 @@ def make_recipe(**changes: Any) -> TrainConfig:
         "ema": {"decay": 0.9, "ramp_steps": 2},
         "anchors": {"fit": "never"},
     }
-    return build(TrainConfig, plain | changes, "here")
+    return build(DetectionRecipe, plain | changes, "here")
 
 
 def make_settings(folder: Path, data: DataConfig, **changes: Any) -> RunSettings:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.schema import DataConfig, SplitConfig, TrainConfig
+from detect.config.schema import DataConfig, DetectionRecipe, SplitConfig
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import write_image
 from detect.errors import InputError
@@ -272,7 +272,7 @@ def test_never_and_always(tiny, said):
 @pytest.mark.parametrize("assignment", ["yolov5", "yolov3"])
 def test_nothing_is_said_about_settings_with_an_effect(said, assignment):
     own = {"yolov5": {"anchor_ratio": 5.0}, "yolov3": {"ignore_iou": 0.5}}[assignment]
-    warn_of_ignored(TrainConfig(), assignment)
+    warn_of_ignored(DetectionRecipe(), assignment)
     warn_of_ignored(make_recipe(loss=own, optimizer={"schedule": "poly", "power": 2.0}), assignment)
     step = {"schedule": "step", "milestones": [0.5], "step_factor": 0.2, "power": 4.0}  # 4 is the default
     warn_of_ignored(make_recipe(loss=own, optimizer=step), assignment)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from detect.errors import InputError
-from detect.models.foreign.inert_pickle import MAX_BYTES, Inert, PickleError, read_pickle
 from detect.models.foreign.kinds import ARCHIVE, LEGACY, SAFETENSORS, kind_of
+from detect.runtime.inert_pickle import MAX_BYTES, Inert, PickleError, read_pickle
 
 STORAGES = {
     "DoubleStorage": torch.float64,

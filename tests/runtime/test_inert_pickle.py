@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.models.foreign.inert_pickle import MAX_BYTES, Inert, PickleError, read_pickle
+from detect.runtime.inert_pickle import MAX_BYTES, Inert, PickleError, read_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

@@ -1,0 +1,50 @@
+"""The images of a classification split and their classes, whatever format they were read from.
+
+Letters: N images, H W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detect.data.annotations import Problems
+from detect.data.images import read_image
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """A split: its images and what each of them shows.
+
+    Args:
+        image_paths: (N,) bytes (dtype S), absolute paths in UTF-8; ``path`` decodes one. Images inside an archive have
+            the path of its file and their number in it (``data_batch_1#17``).
+        labels: (N,) int64 class index in [0, K).
+        names: the K class names.
+        pixels: (N, H, W, 3) uint8 RGB, where the images were decoded while reading; else None.
+        problems: everything that was reported while reading.
+    """
+
+    image_paths: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    pixels: np.ndarray | None = None
+    problems: Problems = dataclasses.field(default_factory=Problems)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, row: int) -> Path:
+        """The file of image ``row``."""
+        return Path(self.image_paths[row].decode("utf-8", "surrogateescape"))
+
+    def read(self, row: int) -> np.ndarray:
+        """Image ``row``, (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return read_image(self.path(row)) if self.pixels is None else self.pixels[row]
