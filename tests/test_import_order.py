@@ -23,6 +23,7 @@ ORDER = (
     "inference",
     "training",
     "export",
+    "sweep",
 )
 
 # `from detect import Detector, draw_detections` is the front door; it opens on demand: `import detect` is cheap.

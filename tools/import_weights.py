@@ -3,9 +3,11 @@
 python tools/import_weights.py --weights yolov3.weights --model yolov3 --names coco --out yolov3.pt
 python tools/import_weights.py --weights yolov5s.pt --out yolov5s-imported.pt
 python tools/import_weights.py --weights darknet53.conv.74 --partial --model yolov3 --names my.names --out start.pt
+python tools/import_weights.py --weights resnet50.pth --names imagenet.names --out resnet50-imported.pt
 
-Reads Darknet's .weights, and state dicts or pickled models of the YOLOv5 family (.pt, .pth, .safetensors). The weights
-keep the licence of those who trained them.
+Reads Darknet's .weights, and state dicts or pickled models (.pt, .pth, .safetensors) of the YOLOv5 family and of
+torchvision's ResNet, ResNeXt and DenseNet, which become classifiers. The weights keep the licence of those who trained
+them.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE", help="the file to be read")
     add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to be written")
-    add("--model", metavar="NAME|FILE", help="the model that it fits; YOLOv5 n, s, m, l, and their spd forms are found")
-    add("--names", metavar="coco|FILE|K", help="class names: COCO's, one on each line of a file, or 0 to K - 1")
-    add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: 416; YOLOv5: 640)")
+    add("--model", metavar="NAME|FILE", help="the model that it fits; YOLOv5's and torchvision's are found")
+    names = "class names: COCO's, one on each line of a file, or 0 to K - 1 (default: those in the file, if any)"
+    add("--names", metavar="coco|FILE|K", help=names)
+    sizes = "side of the network input (default: 416; YOLOv5: 640; torchvision: 224)"
+    add("--image-size", type=positive_int, metavar="S", help=sizes)
     add(
         "--partial",
         action="store_true",

@@ -1,38 +1,55 @@
-"""Draw what a trained model finds in images: ``python tools/predict.py --weights best.pt --source photos``."""
+"""Draw what a trained model sees in images: ``python tools/predict.py --weights best.pt --source photos``."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from detect.errors import InputError
+from detect.inference.class_outputs import ClassWriter
+from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.outputs import OutputOptions, PredictionWriter
-from detect.inference.run import predict_files
+from detect.inference.predictor import open_predictor
+from detect.inference.run import classify_files, predict_files
 from detect.inference.sources import expand_sources
 from detect.runtime.cli import ToolParser, run_tool
+
+FLAG = {"action": "store_true", "default": None}
+DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
+    "--conf": {"type": float, "metavar": "T", "help": "least score, from 0 to 1 (default: 0.25)"},
+    "--iou": {"type": float, "metavar": "T", "help": "boxes of a class that overlap more are one (default: 0.6)"},
+    "--max-det": {"type": int, "metavar": "N", "help": "most detections per image (default: 300)"},
+    "--classes": {"nargs": "+", "metavar": "NAME|INDEX", "help": "keep these classes only"},
+    "--class-agnostic": {**FLAG, "help": "boxes of different classes that overlap are one, too"},
+    "--save-txt": {**FLAG, "help": "write labels/*.txt: class cx cy w h score, as shares of the image"},
+    "--save-crops": {**FLAG, "help": "write crops/CLASS/*.jpg: each detection cut out"},
+}
+"""They stay None where they are not given, so that they can be refused for classifiers; ``Detector.predict`` has the
+defaults."""
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = ToolParser("Draw what a trained model finds in images.")
+    parser = ToolParser(
+        "Draw what a trained model sees in images: a detector's boxes, or a classifier's five best classes."
+    )
     add = parser.add_argument
-    add("--weights", required=True, metavar="FILE", help="a checkpoint that tools/train.py wrote")
+    add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint that tools/train.py wrote")
     add("--source", required=True, nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to look at; several are allowed")
     add(
         "--out", type=Path, default=Path("runs/predict"), metavar="DIR", help="where results go (default: runs/predict)"
     )
-    add("--conf", type=float, default=0.25, metavar="T", help="least score, from 0 to 1 (default: 0.25)")
-    add("--iou", type=float, default=0.6, metavar="T", help="boxes of a class that overlap more are one (default: 0.6)")
-    add("--max-det", type=int, default=300, metavar="N", help="most detections per image (default: 300)")
-    add("--classes", nargs="+", metavar="NAME|INDEX", help="keep these classes only")
-    add("--class-agnostic", action="store_true", help="boxes of different classes that overlap are one, too")
     add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")
     add("--batch-size", type=int, default=1, metavar="B", help="images of one shape per pass (default: 1)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the network")
-    add("--save-json", action="store_true", help="write predictions.json: boxes, scores and class names")
-    add("--save-txt", action="store_true", help="write labels/*.txt: class cx cy w h score, as shares of the image")
-    add("--save-crops", action="store_true", help="write crops/CLASS/*.jpg: each detection cut out")
+    add("--save-json", action="store_true", help="write predictions.json: boxes or classes, with scores")
+    detection = parser.add_argument_group("of detectors only")
+    for option, words in DETECTION_OPTIONS.items():
+        detection.add_argument(option, **words)
     return parser.parse_args()
 
 
@@ -40,21 +57,38 @@ def main() -> None:
     """Predict, write and print one line per image."""
     args = parse_arguments()
     paths = expand_sources(args.source)
-    detector = Detector(args.weights, args.device, args.precision)
-    writer = PredictionWriter(args.out, paths, OutputOptions(args.save_json, args.save_txt, args.save_crops))
-    options = {
-        "conf": args.conf,
-        "iou": args.iou,
-        "max_det": args.max_det,
-        "classes": args.classes,
-        "image_size": args.image_size,
-        "class_agnostic": args.class_agnostic,
-    }
-    for prediction in predict_files(detector, paths, args.batch_size, **options):
-        writer.add(prediction.path, prediction.image_rgb, prediction.detections)
-        print(prediction.line())
-    for line in writer.finish():
+    predictor = open_predictor(args.weights, args.device, args.precision)
+    lines = _classify(predictor, paths, args) if isinstance(predictor, Classifier) else _detect(predictor, paths, args)
+    for line in lines:
         print(line)
+
+
+def _detect(detector: Detector, paths: list[Path], args: argparse.Namespace) -> Iterator[str]:
+    options = {name: value for name, value in _given(args).items() if not name.startswith("save_")}
+    writer = PredictionWriter(
+        args.out, paths, OutputOptions(args.save_json, bool(args.save_txt), bool(args.save_crops))
+    )
+    for prediction in predict_files(detector, paths, args.batch_size, image_size=args.image_size, **options):
+        writer.add(prediction.path, prediction.image_rgb, prediction.detections)
+        yield prediction.line()
+    yield from writer.finish()
+
+
+def _classify(classifier: Classifier, paths: list[Path], args: argparse.Namespace) -> Iterator[str]:
+    if given := _given(args):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{options}: of detectors only; {args.weights} is a classifier")
+    writer = ClassWriter(args.out, paths, json=args.save_json)
+    for prediction in classify_files(classifier, paths, args.batch_size, args.image_size):
+        writer.add(prediction.path, prediction.image_rgb, prediction.classification)
+        yield prediction.line()
+    yield from writer.finish()
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of detectors that are on the command line, by their names in ``args``."""
+    names = [option.removeprefix("--").replace("-", "_") for option in DETECTION_OPTIONS]
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Train a detector.
+"""Train a detector or a classifier: the model's head decides.
 
 python tools/train.py --run configs/runs/bccd-yolov5n-spd.yaml --data-root data/bccd
 python tools/train.py --model yolov5n-spd --data my-data.yaml --image-size 320
+python tools/train.py --model resnet18-spd --data cifar10 --image-size 32
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ def main() -> None:
         help="a model, a YAML, or parts: cspdarknet53+efm+spd (tools/describe.py --list)",
     )
     parser.add_argument("--data", metavar="NAME|FILE", help="data set's name or YAML")
-    parser.add_argument("--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default)")
+    parser.add_argument(
+        "--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default; for classifiers: classify)"
+    )
     parser.add_argument("--weights", metavar="FILE", help="checkpoint to start from; what fits is copied")
     parser.add_argument("--epochs", type=positive_int, metavar="N")
     parser.add_argument("--batch-size", type=positive_int, metavar="B")
@@ -40,7 +43,7 @@ def main() -> None:
     )
     settings = settings_from_args(parser.parse_args())
     best = train(settings)
-    scores = ", ".join(f"{name} {best[name]:.3f}" for name in ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"))
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in list(best.items())[:6])
     print(f"best.pt on the validation split: {scores}")
     print(f"{settings.out}: best.pt, last.pt, results.csv, config.yaml, pictures, TensorBoard events")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 import types
@@ -11,7 +12,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, Recipe, RunConfig
+from detect.config.schema import (
+    ClassificationRecipe,
+    DataConfig,
+    DetectionRecipe,
+    ParameterConfig,
+    Recipe,
+    RunConfig,
+    SweepConfig,
+)
 from detect.errors import InputError, did_you_mean
 
 Schema = TypeVar("Schema")
@@ -85,7 +94,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def find_config(kind: Literal["models", "data", "train", "runs"], name: str) -> Path:
+def find_config(kind: Literal["models", "data", "train", "runs", "sweeps"], name: str) -> Path:
     """The file of a shipped config, or of a path.
 
     Args:
@@ -189,10 +198,63 @@ def load_run_config(name: str) -> RunConfig:
     run = build(RunConfig, load_yaml(path), str(path))
     beside: dict[str, Any] = {
         key: str(path.parent / value)
-        for key, value in (("model", run.model), ("data", run.data), ("recipe", run.recipe))
+        for key, value in (("model", run.model), ("data", run.data), ("recipe", run.recipe or ""))
         if (file := _YAML_FILE.match(value)) and (path.parent / file.group()).is_file()
     }
     return dataclasses.replace(run, **beside)
+
+
+def load_sweep_config(name: str) -> SweepConfig:
+    """A random search; paths to YAML files in it, beside the file or from the current folder, are made absolute.
+
+    Args:
+        name: a shipped sweep's name or a file.
+
+    Raises:
+        InputError: there is no such file, or it cannot be a search: nothing to train, nothing or nonsense to draw.
+    """
+    path = find_config("sweeps", name)
+    sweep = build(SweepConfig, load_yaml(path), str(path))
+    problems = [] if sweep.space else ["space: is empty; name at least one key of the recipe"]
+    if not sweep.run and not (sweep.model and sweep.data):
+        problems.append("run: is missing; name an experiment, or a model and data")
+    for key, parameter in sweep.space.items():
+        problems += [f"space.{key}: {problem}" for problem in _parameter_problems(parameter)]
+        problems += [f"space.{key}: stands in set too"] if key in sweep.set else []
+    if problems:
+        raise InputError(f"{path}: {'; '.join(problems)}")
+    files: dict[str, Any] = {
+        key: _absolute(value, path.parent)
+        for key in ("run", "model", "data", "recipe")
+        if (value := getattr(sweep, key)) is not None
+    }
+    return dataclasses.replace(sweep, **files)
+
+
+def _parameter_problems(parameter: ParameterConfig) -> list[str]:
+    """What keeps a parameter of a search from being drawn."""
+    low, high, choices = parameter.low, parameter.high, parameter.choices
+    if choices:
+        if low is not None or high is not None or parameter.log:
+            return ["has choices and a range; only one of them can be"]
+        if not all(isinstance(choice, (str, int, float)) for choice in choices):
+            return ["choices: must be words, numbers, true or false"]
+        return ["choices: one stands twice"] if len(set(choices)) < len(choices) else []
+    if low is None or high is None:
+        return ["must have low and high, or choices"]
+    if low > high:
+        return [f"low {low:g} is above high {high:g}"]
+    if parameter.log and low <= 0:
+        return [f"low {low:g} has no logarithm; with log: true it must be above 0"]
+    return []
+
+
+def _absolute(value: str, folder: Path) -> str:
+    """A name as it is; the path of a YAML file, in ``folder`` or else from the current one, as an absolute path."""
+    file = _YAML_FILE.match(value)
+    if file is None:
+        return value
+    return os.path.abspath(folder / value if (folder / file.group()).is_file() else value)
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:

@@ -23,10 +23,12 @@ class SplitConfig:
 
     Args:
         images: folder of the images. ``folders``: the folder that holds one folder for each class. ``cifar``: the
-            archive (``cifar-10-python.tar.gz``, ``cifar-100-binary.tar.gz``) or the folder that it unpacks to.
-        annotations: COCO: the JSON file. VOC: the folder of the XML files. ``tiny-imagenet``: the file that says what
-            validation images show (``val/val_annotations.txt``); training images lie in the folders of their classes.
-            Not used by the others.
+            archive (``cifar-10-python.tar.gz``, ``cifar-100-binary.tar.gz``) or the folder that it unpacks to; of what
+            matches a pattern (``cifar-10-*``) the first is taken.
+        annotations: COCO: the JSON file. VOC: the folder of the XML files. ``cifar``: the part of the archive,
+            ``train`` or ``test``; default, the split's own name. ``tiny-imagenet``: the file that says what validation
+            images show (``val/val_annotations.txt``); training images lie in the folders of their classes. Not used
+            by ``folders``.
         list: VOC: text file with one image stem per line (``ImageSets/Main/train.txt``).
     """
 
@@ -47,7 +49,7 @@ class DataConfig:
             folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``.
         names: class names in index order. COCO: categories to use (others are dropped); default, all of the file.
             VOC: default, all names found in the training split, sorted. ``folders``: folders to use; default, all of
-            the training split, sorted.
+            the training split, sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all.
         background: whether images without boxes are trained on.
         generate: ``shapes`` makes the embedded data set in ``root`` when it is not there.
     """
@@ -368,7 +370,7 @@ class ClassificationRecipe(Recipe):
         center_crop: evaluation resizes an image's short side to ``image_size / center_crop`` pixels and takes the
             middle. 1 is for small images, 0.875 usual for large ones.
         label_smoothing: so much of each target is spread over all classes.
-        augment: see there.
+        augment, evaluation: see there.
     """
 
     center_crop: float = limited(1.0, 0.1, 1)
@@ -384,11 +386,59 @@ class RunConfig:
     Args:
         model: model name or file.
         data: data-set name or file.
-        recipe: recipe name or file.
+        recipe: recipe name or file; by default ``default`` for a detector and ``classify`` for a classifier.
         set: recipe keys that differ, dotted (``optimizer.lr: 0.02``).
     """
 
     model: str
     data: str
-    recipe: str = "default"
+    recipe: str | None = None
+    set: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParameterConfig:
+    """What a search may give one key of the recipe: a range, or a list of choices.
+
+    Args:
+        low: smallest value.
+        high: largest value. What is between is equally likely; a key that is a whole number gets whole numbers.
+        log: equally likely on a logarithmic scale: as often in [0.001, 0.01] as in [0.01, 0.1].
+        choices: words, numbers, true or false, each equally likely.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A random search over keys of a recipe: an experiment that is trained many times, each time with other values.
+
+    Args:
+        name: how reports call it.
+        metric: what is to be as large as possible, as in ``evaluation.save_best``.
+        space: dotted recipe keys (``optimizer.lr``) and what they may be.
+        run: experiment name or file.
+        model: model name or file; with ``run``, instead of the experiment's. So are ``data`` and ``recipe``.
+        data: data-set name or file.
+        recipe: recipe name or file.
+        data_root: where the data set is, instead of what its YAML says; relative to the current folder.
+        trials: how many trainings.
+        seed: of the values that are drawn.
+        set: recipe keys that are the same in all trials, dotted.
+    """
+
+    name: str
+    metric: str
+    space: dict[str, ParameterConfig]
+    run: str | None = None
+    model: str | None = None
+    data: str | None = None
+    recipe: str | None = None
+    data_root: str | None = None
+    trials: int = limited(20, 1)
+    seed: int = limited(0, 0, 2**63 - 1)
     set: dict[str, Any] = field(default_factory=dict)

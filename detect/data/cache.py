@@ -191,7 +191,7 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
     sizes_hw = np.array(sizes, dtype=np.int64).reshape(-1, 2)
     needed = cache_bytes(sizes_hw)
     if kind == "ram":
-        _check_space(needed, _available_memory(), "memory", "use cache: disk or cache: none")
+        check_space(needed, available_memory(), "memory", "use cache: disk or cache: none")
         cache = CachedImages(files, sizes_hw, torch.empty(needed, dtype=torch.uint8).share_memory_())
         cache.fill()
         return cache
@@ -211,7 +211,7 @@ def cache_bytes(sizes_hw: np.ndarray) -> int:
 def _fill_file(files: ImageFiles, sizes_hw: np.ndarray, path: Path) -> None:
     needed = cache_bytes(sizes_hw)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(needed, shutil.disk_usage(path.parent).free, f"disk space in {path.parent}", "use cache: none")
+    check_space(needed, shutil.disk_usage(path.parent).free, f"disk space in {path.parent}", "use cache: none")
     with atomic_path(path) as temporary:
         with temporary.open("rb+") as file:
             # Take the space now: a full disk met while writing to the map would kill the process.
@@ -238,7 +238,18 @@ def _key(files: ImageFiles) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_space(needed: int, available: int, what: str, hint: str) -> None:
+def check_space(needed: int, available: int, what: str, hint: str) -> None:
+    """Refuse a cache that would leave too little.
+
+    Args:
+        needed: bytes of the decoded images.
+        available: bytes that are free.
+        what: of what, in the message.
+        hint: what to do instead.
+
+    Raises:
+        InputError: it needs more than ``MAX_SHARE`` of what is available.
+    """
     if needed > MAX_SHARE * available:
         raise InputError(
             f"cache: the decoded images need {needed / 2**30:.1f} GiB; of {available / 2**30:.1f} GiB free {what} at "
@@ -246,7 +257,7 @@ def _check_space(needed: int, available: int, what: str, hint: str) -> None:
         )
 
 
-def _available_memory(root: Path = Path("/")) -> int:
+def available_memory(root: Path = Path("/")) -> int:
     """Bytes of shared memory that can be taken without swapping, and without being ended for it.
 
     Args:

@@ -13,6 +13,7 @@ import numpy as np
 
 from detect.data.annotations import Problems
 from detect.data.images import read_image
+from detect.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,30 @@ class ClassTable:
             ImageError: it cannot be read.
         """
         return read_image(self.path(row)) if self.pixels is None else self.pixels[row]
+
+    def of_classes(self, names: tuple[str, ...]) -> ClassTable:
+        """The images of some classes, which get the indices 0, 1, ... in the order of ``names``.
+
+        Raises:
+            InputError: a name is unknown or stands twice, or these classes have no images.
+        """
+        if names == self.names:
+            return self
+        if len(set(names)) < len(names):
+            raise InputError(f"names: a class stands twice in {', '.join(names)}")
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise InputError(f"names: there is no class {unknown[0]!r}{did_you_mean(unknown[0], self.names)}")
+        new_labels = np.array([names.index(name) if name in names else -1 for name in self.names], np.int64)[
+            self.labels
+        ]
+        keep = new_labels >= 0
+        if not keep.any():
+            raise InputError(f"names: no image shows any of {', '.join(names)}")
+        return dataclasses.replace(
+            self,
+            image_paths=self.image_paths[keep],
+            labels=new_labels[keep],
+            names=names,
+            pixels=None if self.pixels is None else self.pixels[keep],
+        )

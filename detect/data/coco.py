@@ -17,7 +17,15 @@ import numpy as np
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths, offsets_of
-from detect.data.checks import find_annotations, check_boxes, find_file, find_folder, inspect_images, path_inside, report_repeated
+from detect.data.checks import (
+    find_annotations,
+    check_boxes,
+    find_file,
+    find_folder,
+    inspect_images,
+    path_inside,
+    report_repeated,
+)
 from detect.errors import InputError, did_you_mean
 
 MAX_FILE_BYTES = 2 * 10**9

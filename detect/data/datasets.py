@@ -1,4 +1,7 @@
-"""A data config's split as an ``AnnotationTable``, whatever its format."""
+"""A data config's split as an ``AnnotationTable``, whatever its format.
+
+Data sets for classification are opened by ``detect.data.class_datasets``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
 
 READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {"coco": read_coco, "voc": read_voc}
-"""Reader of each annotation format of ``DataConfig.format``."""
+"""Reader of each format of ``DataConfig.format`` that is for detection."""
 
 GENERATORS: dict[str, Callable[[Path], None]] = {"shapes": generate_shapes}
 """Maker of each data set of ``DataConfig.generate``."""
@@ -30,8 +33,14 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
         strict: refuse a split with any problem instead.
 
     Raises:
-        InputError: the split is unknown, unusable, or, with ``strict``, not free of problems.
+        InputError: the data set is one for classification, the split is unknown, unusable, or, with ``strict``, not
+            free of problems.
     """
+    if config.format not in READERS:
+        raise InputError(
+            f"{config.name}: format {config.format} is for classification, but the model is a detector; formats for "
+            f"detection: {', '.join(READERS)}"
+        )
     if split not in config.splits:
         raise InputError(f"{config.name}: there is no split {split!r}{did_you_mean(split, config.splits)}")
     root = Path(config.root)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -92,11 +92,11 @@ def evaluate(
         InputError: ``names`` are not the table's names, a size or count is outside its range, or an image cannot be
             read and ``strict`` is set.
     """
-    _check_ranges(image_size, model.max_reduction, batch_size, workers)
+    check_ranges(image_size, model.max_reduction, batch_size, workers)
     model_names = names or table.names
     label_of = match_classes(model_names, table.names)
     loader = EvaluationLoader(table, image_size, batch_size, workers, multiple=model.max_reduction, strict=strict)
-    clock = _Clock(device)
+    clock = Clock(device, ("preprocess", "network", "postprocess"))
     found: dict[int, Detections] = {}
     with evaluation_mode(model), torch.inference_mode():
         bar = tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True)
@@ -140,7 +140,18 @@ def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> 
     return np.array([data_names.index(name) for name in model_names])
 
 
-def _check_ranges(image_size: int, multiple: int, batch_size: int, workers: int) -> None:
+def check_ranges(image_size: int, multiple: int, batch_size: int, workers: int) -> None:
+    """Whether an evaluation can be carried out.
+
+    Args:
+        image_size: side of the network input in pixels.
+        multiple: what it must be a multiple of.
+        batch_size: images per batch.
+        workers: processes that load images.
+
+    Raises:
+        InputError: a value is outside its range.
+    """
     if image_size < multiple or image_size % multiple:
         raise InputError(f"image size: must be a multiple of {multiple}, found {image_size}")
     if batch_size < 1:
@@ -154,28 +165,33 @@ def _some(names: list[str]) -> str:
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
-@dataclass
-class _Clock:
-    """Adds up the parts of the batches' time."""
+class Clock:
+    """Adds up the parts of the batches' time.
 
-    device: torch.device
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("preprocess", "network", "postprocess"), 0.0)
-    )
-    last: float = field(default_factory=time.perf_counter)
+    Args:
+        device: where the network runs.
+        parts: their names; the first is what ``start`` is told.
+    """
+
+    def __init__(self, device: torch.device, parts: tuple[str, ...]) -> None:
+        self._device = device
+        self._seconds = dict.fromkeys(parts, 0.0)
+        self._first = parts[0]
+        self._last = time.perf_counter()
 
     def start(self, preprocess_seconds: float) -> None:
         """A batch is here; making it took so long, perhaps in another process while this one was busy."""
-        self.seconds["preprocess"] += preprocess_seconds
-        self.last = time.perf_counter()
+        self._seconds[self._first] += preprocess_seconds
+        self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:
         """Everything since the last call, of this or ``start``, belongs to ``part``."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         now = time.perf_counter()
-        self.seconds[part] += now - self.last
-        self.last = now
+        self._seconds[part] += now - self._last
+        self._last = now
 
     def per_image_ms(self, images: int) -> dict[str, float]:
-        return {part: 1000 * seconds / max(images, 1) for part, seconds in self.seconds.items()}
+        """Milliseconds of each part, divided by the number of images."""
+        return {part: 1000 * seconds / max(images, 1) for part, seconds in self._seconds.items()}

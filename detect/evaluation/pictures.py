@@ -65,23 +65,31 @@ def draw_confusion_matrix(path: Path, matrix: np.ndarray, names: tuple[str, ...]
         matrix: (K + 1, K + 1) counts, see ``detect.evaluation.confusion``.
         names: the K class names.
     """
-    labels = [*(shorten(name, MAX_NAME) for name in names), "background"]
+    title = f"Confusion at score {SCORE}, IoU {IOU}\n(counts; colour: share of the row)"
+    draw_matrix(path, matrix, [*(shorten(name, MAX_NAME) for name in names), "background"], title)
+
+
+def draw_matrix(path: Path, matrix: np.ndarray, labels: list[str], title: str) -> None:
+    """Draw counts of true (rows) and predicted (columns), each row in shares of its sum.
+
+    Args:
+        path: the PNG file.
+        matrix: (L, L) counts.
+        labels: what the L rows and columns are, of at most ``MAX_NAME`` characters each.
+        title: stands above.
+    """
     side = float(np.clip(3 + 0.35 * len(labels), 5, 30))
     figure, axes = _figure(side + 1, side)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the row", fraction=0.046)
-    axes.set(
-        xlabel="predicted",
-        ylabel="true",
-        title=f"Confusion at score {SCORE}, IoU {IOU}\n(counts; colour: share of the row)",
-    )
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     if len(labels) <= MAX_TICKS:
         plain = [_plain(label) for label in labels]
         axes.set_xticks(range(len(labels)), plain, rotation=90)
         axes.set_yticks(range(len(labels)), plain)
         _set_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
-    if len(names) <= MAX_LEGEND:
+    if len(labels) <= MAX_LEGEND + 1:  # background is one more
         for (row, column), count in np.ndenumerate(matrix):
             if count:
                 color = "white" if shares[row, column] > 0.5 else "black"

@@ -1,4 +1,4 @@
-"""From a batch of images to detections in the pixels of the original images.
+"""From a batch of images to detections in the pixels of the original images, or to the logits of a classifier.
 
 Letters: B images, H W network input pixels, P predictions per image, K classes, N detections.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from detect.boxes.nms import non_max_suppression
 from detect.data.letterbox import unletterbox
 from detect.errors import InputError
+from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
+from detect.models.model import Model
 from detect.runtime.precision import Precision, autocast
 from detect.structures import Detections, Letterbox
 
@@ -89,10 +92,23 @@ def run_network(model: DetectionModel, images: Tensor, device: torch.device, pre
     Returns:
         (B, P, 5 + K) float32: cx, cy, w, h in network input pixels, objectness, class probabilities.
     """
+    return model.decode([level.float() for level in _raw_output(model, images, device, precision)])
+
+
+@torch.inference_mode()
+def run_classifier(
+    model: ClassificationModel, images: Tensor, device: torch.device, precision: Precision = "fp32"
+) -> Tensor:
+    """The logits of a classifier: (B, K) float32; arguments as for ``run_network``."""
+    logits: Tensor = _raw_output(model, images, device, precision)
+    return logits.float()
+
+
+def _raw_output(model: Model, images: Tensor, device: torch.device, precision: Precision) -> Any:
+    """What the head gives for (B, H, W, 3) bytes, in the network's number format."""
     inputs = images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
     with autocast(precision, device):
-        raw = model(inputs)
-    return model.decode([level.float() for level in raw])
+        return model(inputs)
 
 
 def postprocess(

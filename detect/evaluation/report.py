@@ -26,12 +26,12 @@ def coco_table(metrics: CocoMetrics) -> str:
     lines = ["COCO metrics"]
     for name, (kind, iou, area, counted) in METRICS.items():
         meaning = f"{kind}, IoU {iou or '0.50:0.95'}, {area} objects, {counted} detections per class and image"
-        lines.append(f"  {name:7}{_number(metrics[name])}   {meaning}")
+        lines.append(f"  {name:7}{number(metrics[name])}   {meaning}")
     names = [shorten(name, MAX_NAME) for name in metrics.per_class]
     width = max([5, *map(columns, names)])
     lines += ["", pad("class", width) + "".join(f"{name:>8}" for name in CLASS_METRICS) + " objects"]
     for name, row in zip(names, metrics.per_class.values(), strict=True):
-        numbers = "".join(f"  {_number(row[key])}" for key in CLASS_METRICS)
+        numbers = "".join(f"  {number(row[key])}" for key in CLASS_METRICS)
         lines.append(f"{pad(name, width)}{numbers}{row['objects']:8}")
     shown = [*metrics.values.values(), *(row[key] for row in metrics.per_class.values() for key in CLASS_METRICS)]
     if ABSENT in shown:
@@ -71,7 +71,8 @@ def write_metrics_json(path: Path, evaluation: Evaluation, about: dict[str, Any]
     write_json(path, metrics_record(evaluation, about))
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A share in six columns."""
     return "    -1" if value == ABSENT else f"{value:6.3f}"
 
 

@@ -6,6 +6,8 @@ import functools
 import unicodedata
 from pathlib import Path
 
+from PIL import ImageFont
+
 
 def shorten(name: str, limit: int) -> str:
     """A name on one line of at most ``limit`` characters.
@@ -53,6 +55,17 @@ def font_for(text: str) -> tuple[Path, str]:
         if {ord(c) for c in text} <= _characters(other):
             return other, text
     return font, "".join(c.encode("unicode_escape").decode() if ord(c) in missing else c for c in text)
+
+
+def load_font(text: str, size_px: int) -> tuple[ImageFont.FreeTypeFont, str]:
+    """A font of Pillow for ``text``, and ``text`` as it can be drawn with it; see ``font_for``."""
+    path, drawable = font_for(text)
+    return _loaded_font(str(path), size_px), drawable
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded_font(path: str, size_px: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size_px)
 
 
 def _dejavu() -> Path:

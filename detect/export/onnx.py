@@ -46,7 +46,8 @@ class DecodedDetector(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model)
         for layer in self.model.modules():
-            if isinstance(layer, Conv):
+            # A decoupled convolution has no weights of its own that a norm could melt into.
+            if isinstance(layer, Conv) and isinstance(layer.conv, nn.Conv2d):
                 layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)
                 layer.add_module("norm", nn.Identity())  # in its place
         self.eval()

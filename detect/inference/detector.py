@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from detect.data.images import from_pil, read_image
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.predict import PredictSettings, postprocess, run_network
-from detect.models.checkpoint import load_checkpoint
+from detect.inference.inputs import MAX_IMAGE_SIZE as MAX_IMAGE_SIZE
+from detect.inference.inputs import as_image, checked_size, in_batches, is_list, opened
+from detect.models.checkpoint import Checkpoint
+from detect.models.detector import DetectionModel
 from detect.runtime.device import select_device
 from detect.runtime.precision import Precision
 from detect.structures import Detections, Letterbox
-
-MAX_IMAGE_SIZE = 16384
-"""Largest long side of the network input in pixels, against a slip of the keyboard."""
 
 
 class Detector:
@@ -30,19 +29,21 @@ class Detector:
         ``Detector("weights.pt").predict("a.jpg")``
 
     Args:
-        weights: a checkpoint of this toolkit.
+        weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
-        InputError: the checkpoint or the device is not usable.
+        InputError: the checkpoint or the device is not usable, or the checkpoint is a classifier's.
     """
 
-    def __init__(self, weights: str | Path, device: str = "auto", precision: Precision = "fp32") -> None:
+    def __init__(self, weights: str | Path | Checkpoint, device: str = "auto", precision: Precision = "fp32") -> None:
         self.device = select_device(device)
-        checkpoint = load_checkpoint(Path(weights))
+        checkpoint = opened(weights)
+        if not isinstance(checkpoint.model, DetectionModel):
+            raise InputError(f"{checkpoint.model.definition.name} is a classifier; use detect.Classifier")
         self._precision = precision
-        self._model = checkpoint.detector.to(self.device).to(memory_format=torch.channels_last)
+        self._model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
         self.names: tuple[str, ...] = checkpoint.names
         """The K class names."""
         self.image_size: int = checkpoint.image_size
@@ -111,15 +112,11 @@ class Detector:
         settings = PredictSettings(
             conf, iou, max_det, class_agnostic=class_agnostic, classes=self.class_indices(classes)
         )
-        size = self._checked_size(image_size)
-        if batch_size < 1:
-            raise InputError(f"batch size: must be at least 1, found {batch_size}")
-        if isinstance(source, Sequence) and not isinstance(source, str):
-            found: list[Detections] = []
-            for start in range(0, len(source), batch_size):
-                found += self._predict_batch(source[start : start + batch_size], size, settings)
-            return found
-        return self._predict_batch([source], size, settings)[0]
+        size = checked_size(self.image_size if image_size is None else image_size, self._model.max_reduction)
+        found: list[Detections] = []
+        for sources in in_batches(source, batch_size):
+            found += self._predict_batch(sources, size, settings)
+        return found if is_list(source) else found[0]
 
     def class_indices(self, classes: Sequence[str | int] | None) -> tuple[int, ...] | None:
         """Class names or indices as indices; None stays None.
@@ -144,16 +141,8 @@ class Detector:
             raise InputError(f"classes: there is no class {index}; allowed: 0 to {len(self.names) - 1}")
         return index
 
-    def _checked_size(self, image_size: int | None) -> int:
-        size = self.image_size if image_size is None else image_size
-        if not 1 <= size <= MAX_IMAGE_SIZE or size % self._model.max_reduction:
-            raise InputError(
-                f"image size: must be a multiple of {self._model.max_reduction} up to {MAX_IMAGE_SIZE}, found {size}"
-            )
-        return size
-
     def _predict_batch(self, sources: Sequence[Any], size: int, settings: PredictSettings) -> list[Detections]:
-        placed = [letterbox(_as_image(source), size) for source in sources]
+        placed = [letterbox(as_image(source), size) for source in sources]
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, (image, _) in enumerate(placed):
             groups.setdefault(image.shape, []).append(index)
@@ -170,16 +159,3 @@ class Detector:
         batch = torch.from_numpy(pad_batch(images, multiple=self._model.max_reduction))
         predictions = run_network(self._model, batch, self.device, self._precision)
         return postprocess(predictions, letterboxes, settings, self.names)
-
-
-def _as_image(source: Any) -> np.ndarray:
-    """The image of one source, (H, W, 3) uint8 RGB."""
-    if isinstance(source, (str, Path)):
-        return read_image(Path(source))
-    if isinstance(source, Image):
-        return from_pil(source, "source")
-    if not isinstance(source, np.ndarray):
-        raise InputError(f"source: must be a path, an array or a PIL image, found {type(source).__name__}")
-    if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
-        raise InputError(f"source: an array must be (H, W, 3) uint8 in RGB order, found {source.shape} {source.dtype}")
-    return np.ascontiguousarray(source)

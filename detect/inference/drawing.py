@@ -6,13 +6,12 @@ Letters: H W pixels of the image, N detections.
 from __future__ import annotations
 
 import colorsys
-import functools
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from detect.evaluation.text import font_for, shorten
+from detect.evaluation.text import load_font, shorten
 from detect.structures import Detections
 
 TINY_PX = 12
@@ -96,7 +95,7 @@ def _draw_labels(picture: Image.Image, detections: Detections, sides: np.ndarray
     for index in range(len(detections)):
         label = int(detections.labels[index])
         text = f"{shorten(detections.names[label], MAX_NAME)} {detections.scores[index]:.2f}"
-        font, text = _font(text, int(np.clip(sides[index] / 2, MIN_FONT_PX, regular)))
+        font, text = load_font(text, int(np.clip(sides[index] / 2, MIN_FONT_PX, regular)))
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         size = (round(right - left) + 4, round(bottom - top) + 4)
         place = _place(detections.boxes_xyxy_px[index], size, picture.size, taken, objects)
@@ -151,13 +150,3 @@ def _covered(rectangle: Rectangle, others: np.ndarray) -> float:
         return 0.0
     shared = np.minimum(others[:, 2:], rectangle[2:]) - np.maximum(others[:, :2], rectangle[:2])
     return float(shared.clip(min=0).prod(axis=1).sum())
-
-
-def _font(text: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
-    path, drawable = font_for(text)
-    return _loaded_font(str(path), size), drawable
-
-
-@functools.lru_cache(maxsize=32)
-def _loaded_font(path: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, size)

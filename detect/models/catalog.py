@@ -18,24 +18,31 @@ from typing import Any
 from detect.config.loader import CONFIGS, load_yaml, parse_overrides
 from detect.errors import InputError, did_you_mean
 from detect.models.definition import (
+    ROW_KEYS,
     SECTIONS,
     WORD_KEYS,
     ModelDefinition,
     Scale,
     mapping,
     parse_definition,
+    read_conv,
     read_scale,
     refuse_unknown,
+    with_conv,
     with_words,
 )
 
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Where the parts of a section are, in ``configs``."""
 MODEL_KEYS = ("name", "scales", "variants", *WORD_KEYS, *SECTIONS)
-PART_KEYS = ("name", "rows", "head", "variants", "defaults", "norm")
+PART_KEYS = ("name", "rows", "head", "variants", "defaults", "norm", "conv")
 REFERENCE_KEYS = ("part", "override", *WORD_KEYS)
 CLASSIFIER_HEAD = "classify"
 """The head of a backbone without a neck, if its YAML names no other."""
+SHORT_WORDS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
+"""Words of a model's name that stand for ``KEY=VALUE``."""
+CONV_WORDS = {"conv": "kind", "p": "p"}
+"""Words of a model's name, and which keys of a YAML's ``conv`` they are."""
 
 _FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<variant>.*))?")
 _NAME = re.compile(r"(?P<base>.*?\.ya?ml(?::[^+]*)?|[^+]*)(?P<rest>(?:\+[^+]*)*)")
@@ -58,9 +65,10 @@ def find_definition(name: str) -> ModelDefinition:
         name: what the model starts from, then what to change, with ``+`` between. The start is a shipped model
             (``yolov5n-spd``), a YAML file, ``FILE:VARIANT`` (a file alone is the model that its own top level
             describes), or a backbone, which then has the head of a classifier. What follows: a neck (its head comes
-            with it), a head, ``spd`` for ``downsample=spd``, ``width=X`` and ``depth=X`` as factors on the model's own,
-            or any word that the parts have defaults for, ``KEY=VALUE``. ``cspdarknet53+efm+spd`` is a detector,
-            ``peleenet+width=0.5`` a classifier.
+            with it), a head, ``width=X`` and ``depth=X`` as factors on the model's own, ``conv=KIND`` and ``p=X`` for
+            what k x k convolutions are (``detect.models.definition.Convolutions``), any word that the parts have
+            defaults for, ``KEY=VALUE``; or ``spd`` for ``downsample=spd``, ``csp`` for ``fusion=csp``, ``bdsc`` for
+            ``conv=bdsc``. ``cspdarknet53+efm+spd`` is a detector, ``resnet18+bdsc+p=2`` a classifier.
 
     Raises:
         InputError: there is no such model, or its YAML is wrong.
@@ -70,12 +78,13 @@ def find_definition(name: str) -> ModelDefinition:
     content, source = _start(match["base"])
     defaults: dict[str, Any] = {}
     scale: dict[str, Any] = {}
+    conv: dict[str, Any] = {}
     parts: dict[str, Any] = {}
     for token in match["rest"].split("+")[1:]:
-        key, equals, _ = token.partition("=")
-        if equals or token == "spd":
-            said = scale if key in Scale.__dataclass_fields__ else defaults
-            found = _word_of_name(token, name)
+        if "=" in token or token in SHORT_WORDS:
+            key, value = _word_of_name(token, name)
+            said = scale if key in Scale.__dataclass_fields__ else conv if key in CONV_WORDS else defaults
+            found = {key: value}
         else:
             said, found = parts, _part_of_name(token, name)
         if said.keys() & found.keys():
@@ -85,7 +94,8 @@ def find_definition(name: str) -> ModelDefinition:
         return parse_definition(_resolve(content, source), source)
     content |= {"name": name, **({"head": None} if "neck" in parts else {}), **parts}
     definition = replace(parse_definition(_resolve(content, source), source), source=f"model {name!r}")
-    return with_words(definition, defaults, scale, f"model {name!r}")
+    definition = with_words(definition, defaults, scale, f"model {name!r}")
+    return with_conv(definition, {CONV_WORDS[word]: value for word, value in conv.items()}, f"model {name!r}")
 
 
 def _start(base: str) -> tuple[dict[str, Any], str]:
@@ -103,13 +113,14 @@ def _start(base: str) -> tuple[dict[str, Any], str]:
     )
 
 
-def _word_of_name(token: str, name: str) -> dict[str, Any]:
+def _word_of_name(token: str, name: str) -> tuple[str, Any]:
     """A keyword of a model's name and its value."""
-    if token == "spd":
-        return {"downsample": "spd"}
+    if token in SHORT_WORDS:
+        return SHORT_WORDS[token]
     if token.startswith("="):
         raise InputError(f"model {name!r}: {token!r} has no keyword in front of its value")
-    return parse_overrides([token])
+    ((key, value),) = parse_overrides([token]).items()
+    return key, value
 
 
 def _part_of_name(token: str, name: str) -> dict[str, Any]:
@@ -119,7 +130,7 @@ def _part_of_name(token: str, name: str) -> dict[str, Any]:
         return {"neck": token}
     if token in heads:
         return {"head": token}
-    known = ["spd", "width=", "depth=", *necks, *heads]
+    known = [*SHORT_WORDS, "width=", "depth=", "conv=", "p=", *necks, *heads]
     raise InputError(f"model {name!r}: unknown neck, head or word {token!r}{did_you_mean(token, known)}")
 
 
@@ -127,14 +138,14 @@ def _read_model(path: Path, variant: str | None = None) -> dict[str, Any]:
     """A model YAML's content with one of its variants chosen."""
     content = load_yaml(path)
     refuse_unknown(content, MODEL_KEYS, str(path))
-    return _choose(content, variant, ("scale", "defaults", "norm", *SECTIONS), path)
+    return _choose(content, variant, (*WORD_KEYS, *SECTIONS), path)
 
 
 def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
     """A part YAML's content with one of its variants chosen."""
     content = load_yaml(path)
     refuse_unknown(content, PART_KEYS, str(path))
-    content = _choose(content, variant, ("override", "head", "defaults", "norm"), path)
+    content = _choose(content, variant, ("override", "head", "defaults", "norm", "conv"), path)
     return {**content, "rows": _override(content, str(path))}
 
 
@@ -165,6 +176,7 @@ def _resolve(content: dict[str, Any], source: str) -> dict[str, Any]:
     scales = mapping(content, "scales", source)
     content.pop("scales", None)
     content["scale"] = _named_scale(content.get("scale"), scales, source)
+    read_conv(content.get("conv"), source)
     if content.get("head") is None:
         content["head"] = _own_head(content, source)
     for section in SECTIONS:
@@ -201,8 +213,10 @@ def _resolve_part(
     rows = _override({**part, "override": reference.get("override")}, where)
     words = [part, content, reference]
     scale = _named_scale(reference.get("scale"), scales, where) or content["scale"]
+    read_conv(reference.get("conv"), where)
+    conv = next((w["conv"] for w in reversed(words) if w.get("conv") is not None), None)
     resolved = {key: {k: v for w in words for k, v in mapping(w, key, where).items()} for key in ("defaults", "norm")}
-    return {"rows": rows, "scale": scale, "source": str(path), **resolved}
+    return {"rows": rows, "scale": scale, "conv": conv, "source": str(path), **resolved}
 
 
 def _find_part(name: Any, section: str, source: str) -> tuple[Path, str | None]:
@@ -226,7 +240,7 @@ def _override(content: dict[str, Any], where: str) -> list[Any]:
         if name not in by_name:
             raise InputError(f"{where}: override: unknown row {name!r}{did_you_mean(str(name), by_name)}")
         changes = mapping(content["override"], name, f"{where}: override")
-        refuse_unknown(changes, ("module", "from", "args", "repeats", "reduction"), f"{where}: override.{name}")
+        refuse_unknown(changes, tuple(key for key in ROW_KEYS if key != "name"), f"{where}: override.{name}")
         row = by_name[name]
         args = {**mapping(row, "args", where), **mapping(changes, "args", f"{where}: override.{name}")}
         row |= {**changes, "args": args}

@@ -78,9 +78,7 @@ class Checkpoint:
             InputError: it is a classifier.
         """
         if not isinstance(self.model, DetectionModel):
-            raise InputError(
-                f"the checkpoint's model {self.model.definition.name} is a classifier; needed is a detector"
-            )
+            raise InputError(f"{self.model.definition.name} is a classifier; here a detector is needed")
         return self.model
 
     @property
@@ -91,9 +89,7 @@ class Checkpoint:
             InputError: it is a detector.
         """
         if not isinstance(self.model, ClassificationModel):
-            raise InputError(
-                f"the checkpoint's model {self.model.definition.name} is a detector; needed is a classifier"
-            )
+            raise InputError(f"{self.model.definition.name} is a detector; here a classifier is needed")
         return self.model
 
 

@@ -10,13 +10,13 @@ import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from detect.errors import InputError, did_you_mean
 
 SECTIONS = ("backbone", "neck", "head")
-ROW_KEYS = ("name", "module", "from", "args", "repeats", "reduction")
-WORD_KEYS = ("scale", "defaults", "norm")
+ROW_KEYS = ("name", "module", "from", "args", "repeats", "reduction", "conv")
+WORD_KEYS = ("scale", "defaults", "norm", "conv")
 """What a section says about all of its rows."""
 _LEVEL = re.compile(r"[cp]\d")
 """Names of rows by which parts fit together."""
@@ -24,6 +24,28 @@ _LEVEL = re.compile(r"[cp]\d")
 
 MAX_SCALE = 1000
 """Beyond it a factor is a mistake, and the model would not fit any memory."""
+
+
+ConvKind = Literal["standard", "bdsc", "bdsc-float", "depthwise"]
+BDSC_KINDS = ("bdsc", "bdsc-float")
+"""The kinds that have a ``p``."""
+_P_OF_BDSC = f"belongs to the kinds {' and '.join(BDSC_KINDS)}"
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """What k x k convolutions (k > 1) are.
+
+    Those of the first row that has any, of the head, and of several groups are ordinary in any case.
+
+    Args:
+        kind: ``standard``; ``bdsc``, decoupled into a 1x1 and a binary k x k convolution; ``bdsc-float``, the same with
+            weights that are not binary; ``depthwise``, one k x k convolution for each channel and a 1x1 behind.
+        p: of the BDSC kinds: channels between the two, as a multiple of the output's.
+    """
+
+    kind: ConvKind = "standard"
+    p: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,7 @@ class Row:
         args: the module's constructor keywords.
         repeats: how often, before the model's depth is applied.
         reduction: input pixels per cell that the builder asserts, if given.
+        conv: what its k x k convolutions are, if not what the section says.
     """
 
     section: str
@@ -47,6 +70,7 @@ class Row:
     args: dict[str, Any]
     repeats: int
     reduction: int | None
+    conv: Convolutions | None
 
     @property
     def label(self) -> str:
@@ -78,6 +102,7 @@ class Section:
         scale: compound scaling.
         defaults: constructor keywords that every module which has them gets, unless its row says otherwise.
         norm: ``eps`` and ``momentum`` of all batch norms.
+        conv: what k x k convolutions are, unless their row says otherwise.
         rows: in execution order.
         source: the file that it comes from, for messages.
     """
@@ -86,6 +111,7 @@ class Section:
     scale: Scale
     defaults: dict[str, Any]
     norm: dict[str, float]
+    conv: Convolutions
     rows: tuple[Row, ...]
     source: str = field(compare=False)
 
@@ -119,7 +145,8 @@ def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
 
     Args:
         content: ``name``; the sections, each a list of rows, or a mapping with ``rows``, ``scale``, ``defaults``,
-            ``norm`` and ``source``; and ``scale``, ``defaults`` and ``norm`` for sections that do not say otherwise.
+            ``norm``, ``conv`` and ``source``; and ``scale``, ``defaults``, ``norm`` and ``conv`` for sections that do
+            not say otherwise.
         source: the file, for messages.
 
     Raises:
@@ -144,6 +171,7 @@ def definition_to_plain(definition: ModelDefinition) -> dict[str, Any]:
             "scale": vars(section.scale).copy(),
             "defaults": copy.deepcopy(section.defaults),
             "norm": dict(section.norm),
+            "conv": _conv_to_plain(section.conv),
             "rows": [_row_to_plain(row) for row in section.rows],
         }
     return plain
@@ -192,27 +220,64 @@ def with_words(
     return replace(definition, sections=sections)
 
 
+def with_conv(definition: ModelDefinition, words: dict[str, Any], where: str) -> ModelDefinition:
+    """The definition with another choice of convolutions in all its sections.
+
+    Args:
+        definition: the model.
+        words: ``kind`` and ``p``; where only ``p`` is said, the sections with a BDSC kind keep that.
+        where: who says so, for messages.
+
+    Raises:
+        InputError: the choice is wrong, or there is no BDSC kind that ``p`` could belong to.
+    """
+
+    def changed(section: Section) -> Section:
+        if "kind" not in words and section.conv.kind not in BDSC_KINDS:
+            return section
+        own = {} if "kind" in words else _conv_to_plain(section.conv)
+        return replace(section, conv=read_conv({**own, **words}, where))
+
+    sections = tuple(map(changed, definition.sections))
+    if "p" in words and not any(section.conv.kind in BDSC_KINDS for section in sections):
+        raise InputError(f"{where}: conv.p: {_P_OF_BDSC}, which no section has")
+    return replace(definition, sections=sections)
+
+
 def _row_to_plain(row: Row) -> dict[str, Any]:
     plain: dict[str, Any] = {"name": row.name, "module": row.module, "from": list(row.inputs)}
     plain |= {"args": copy.deepcopy(row.args), "repeats": row.repeats}
     if row.reduction is not None:
         plain["reduction"] = row.reduction
+    if row.conv is not None:
+        plain["conv"] = _conv_to_plain(row.conv)
     return plain
+
+
+def _conv_to_plain(conv: Convolutions) -> dict[str, Any]:
+    return vars(conv).copy() if conv.kind in BDSC_KINDS else {"kind": conv.kind}
 
 
 def _read_section(content: dict[str, Any], name: str, source: str, known: list[str]) -> Section:
     entry = content[name] if isinstance(content[name], dict) else {"rows": content[name]}
     own = entry.get("source", source)
     refuse_unknown(entry, ("rows", "source", *WORD_KEYS), f"{own}: {name}")
-    scale, where = (entry["scale"], own) if entry.get("scale") is not None else (content.get("scale"), source)
+    scale, scale_where = _own_or_shared(entry, content, "scale", own, source)
+    conv, conv_where = _own_or_shared(entry, content, "conv", own, source)
     return Section(
         name=name,
-        scale=read_scale(scale, where),
+        scale=read_scale(scale, scale_where),
         defaults={**mapping(content, "defaults", source), **mapping(entry, "defaults", own)},
         norm={**_read_norm(content, source), **_read_norm(entry, own)},
+        conv=read_conv(conv, conv_where),
         rows=tuple(_read_rows(entry.get("rows"), name, own, known)),
         source=own,
     )
+
+
+def _own_or_shared(entry: dict[str, Any], content: dict[str, Any], key: str, own: str, source: str) -> tuple[Any, str]:
+    """What a section says under a key, or else the model, and the file that it stands in."""
+    return (entry[key], own) if entry.get(key) is not None else (content.get(key), source)
 
 
 def _read_rows(entries: Any, section: str, source: str, known: list[str]) -> Iterator[Row]:
@@ -254,6 +319,7 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
         args=mapping(entry, "args", where),
         repeats=_whole_number(entry, "repeats", where, 1) or 1,
         reduction=_whole_number(entry, "reduction", where, None),
+        conv=None if entry.get("conv") is None else read_conv(entry["conv"], where),
     )
 
 
@@ -276,6 +342,23 @@ def read_scale(scale: Any, where: str) -> Scale:
                 f"found {value!r}"
             )
     return Scale(**scale)
+
+
+def read_conv(conv: Any, where: str) -> Convolutions:
+    """A kind, or a mapping with the fields of ``Convolutions``; None is ``standard``. ``where`` is for messages."""
+    if conv is None:
+        return Convolutions()
+    words = conv if isinstance(conv, dict) else {"kind": conv}
+    refuse_unknown(words, ("kind", "p"), f"{where}: conv")
+    kind: Any = words.get("kind")
+    p = words.get("p", 1.0)
+    if kind not in get_args(ConvKind):
+        raise InputError(f"{where}: conv: unknown kind {kind!r}{did_you_mean(str(kind), get_args(ConvKind))}")
+    if "p" in words and kind not in BDSC_KINDS:
+        raise InputError(f"{where}: conv.p: {_P_OF_BDSC}, found {kind}")
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p < MAX_SCALE:
+        raise InputError(f"{where}: conv.p: must be a number above 0 and below {MAX_SCALE}, found {p!r}")
+    return Convolutions(kind, p)
 
 
 def _read_norm(content: dict[str, Any], source: str) -> dict[str, float]:

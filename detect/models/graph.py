@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from detect.errors import InputError, did_you_mean
 from detect.models import blocks, heads  # noqa: F401 (importing registers them)
-from detect.models.definition import ModelDefinition, Row, Scale, Section
+from detect.models.blocks.bdsc import replace_convolutions
+from detect.models.definition import Convolutions, ModelDefinition, Row, Scale, Section
 from detect.models.registry import Block, find_block
 from detect.structures import FeatureShape
 
 IMAGE = FeatureShape(channels=3, reduction=1)
 FROM_GRAPH = ("in_channels", "in_reductions", "num_classes", "repeats")
 """Constructor keywords that the builder fills in; a row's ``args`` must not."""
+_ORDINARY = "convolutions of 1x1, of several groups, of the first row that has any, and of the head stay ordinary"
 
 
 class Graph(nn.Module):
@@ -37,17 +39,11 @@ class Graph(nn.Module):
         self.definition = definition
         self.layers = nn.ModuleDict()
         self.shapes: dict[str, FeatureShape] = {"image": IMAGE}
-        used: set[str] = set()
+        used: set[str | Convolutions] = {Convolutions()}
         for section in definition.sections:
             for row in section.rows:
                 self._add(row, section, num_classes, used)
-        for section in definition.sections:
-            for word in section.defaults:
-                if word not in used:
-                    raise InputError(
-                        f"{definition.where(section)}: defaults.{word}: has no effect; no module has this keyword, or "
-                        "every row that could take it says otherwise"
-                    )
+        self._refuse_idle_words(used)
         self._refuse_idle_rows()
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
         self._as_pieces = self._plan_pieces()
@@ -84,7 +80,7 @@ class Graph(nn.Module):
         """The module of the last row."""
         return self.layer(self.definition.rows[-1].name)
 
-    def _add(self, row: Row, section: Section, num_classes: int, used: set[str]) -> None:
+    def _add(self, row: Row, section: Section, num_classes: int, used: set[str | Convolutions]) -> None:
         inputs = [self.shapes[name] for name in row.inputs]
         try:
             if hasattr(self.layers, row.name):
@@ -93,12 +89,37 @@ class Graph(nn.Module):
             shape = layer.out_shape(*inputs)
             if row.reduction is not None and row.reduction != shape.reduction:
                 raise InputError(f"reduction: stated {row.reduction}, built {shape.reduction}")
+            conv = self._replace_convolutions(layer, row, section)
         except InputError as error:
             raise InputError(f"{self.definition.where(section)}: {row.label}: {error}") from None
         set_norms(layer, section.norm)
-        used |= words
+        used |= {*words, conv}
         self.layers[row.name] = layer
         self.shapes[row.name] = shape
+
+    def _replace_convolutions(self, layer: Block, row: Row, section: Section) -> Convolutions:
+        """Make the layer's convolutions what its row or section says; what they are now."""
+        wanted = section.conv if row.conv is None else row.conv
+        if wanted.kind == "standard":
+            return wanted
+        is_first = not any(isinstance(module, nn.Conv2d) for module in self.layers.modules())
+        if not (is_first or row.section == "head") and replace_convolutions(layer, wanted):
+            return wanted
+        if row.conv is not None:
+            raise InputError(f"conv: {wanted.kind} has no effect; {_ORDINARY}")
+        return Convolutions()
+
+    def _refuse_idle_words(self, used: set[str | Convolutions]) -> None:
+        for section in self.definition.sections:
+            where = self.definition.where(section)
+            for word in section.defaults:
+                if word not in used:
+                    raise InputError(
+                        f"{where}: defaults.{word}: has no effect; no module has this keyword, or "
+                        "every row that could take it says otherwise"
+                    )
+            if section.conv not in used:
+                raise InputError(f"{where}: conv: {section.conv.kind} has no effect; {_ORDINARY}")
 
     def _refuse_idle_rows(self) -> None:
         read = {name for row in self.definition.rows for name in row.inputs}

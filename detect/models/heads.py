@@ -22,6 +22,7 @@ from detect.structures import FeatureShape
 PRIOR_OBJECTS_PER_IMAGE = 8
 """Objects expected in a 640 px image before anything is learnt (YOLOv5 v6.0); it sets the objectness bias."""
 Coding = Literal["yolov5", "yolov3"]
+GlobalPool = Literal["avg", "max"]
 PRIOR_CLASS_MASS = 0.6
 """Sum of the class probabilities before anything is learnt (YOLOv5 v6.0)."""
 
@@ -112,17 +113,24 @@ class AnchorDetect(Block):
 
 @register
 class Classify(Block):
-    """Global average pool → fully connected layer.
+    """Global pool → fully connected layer.
 
     Args:
         in_channels: C.
         num_classes: K.
         average_last: classify every cell, then average: the same function for H * W times the arithmetic, as some of
             Darknet's files have it.
+        pool: ``avg`` or ``max``, over all cells.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, average_last: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, average_last: bool = False, pool: GlobalPool = "avg"
+    ) -> None:
         super().__init__()
+        check_choice("pool", pool, get_args(GlobalPool))
+        if average_last and pool == "max":
+            raise InputError("average_last: belongs to pool avg, found max")
+        self.pool = pool
         self.linear = nn.Linear(in_channels, num_classes)
         self.average_last = average_last
 
@@ -130,7 +138,7 @@ class Classify(Block):
         """(B, C, H, W) to (B, K) logits."""
         if self.average_last:
             return self.linear(x.permute(0, 2, 3, 1)).mean(dim=(1, 2))
-        return self.linear(x.mean(dim=(2, 3)))
+        return self.linear(x.amax(dim=(2, 3)) if self.pool == "max" else x.mean(dim=(2, 3)))
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """K channels; the reduction says nothing, the map is one cell."""

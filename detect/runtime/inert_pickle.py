@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_BYTES = 2**24
-"""Of a pickle that is read. Tensors are beside it in the archive; the structure of a detector has some 100 kB."""
+"""Of a pickle that is read, unless its reader expects more. Tensors are beside it in the archive; the structure of a
+detector has some 100 kB."""
 
 _MARK = object()
 _PLAIN_KEYS = (str, int, float, bytes, type(None))
@@ -29,30 +30,38 @@ class Inert:
         name: ``module.name`` of what is named, or was to be called.
         args: with what it was to be called.
         state: what the object was to be given as its attributes.
+        built: all that it was to be given, which objects in C (arrays) have in a form of their own.
     """
 
     name: str
     args: tuple[Any, ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
+    built: Any = None
 
 
 class PickleError(ValueError):
     """The bytes are no pickle, or use what only running them could resolve."""
 
 
-def read_pickle(data: bytes, call: Callable[[str, tuple[Any, ...]], Any], persistent: Callable[[Any], Any]) -> Any:
+def read_pickle(
+    data: bytes,
+    call: Callable[[str, tuple[Any, ...]], Any],
+    persistent: Callable[[Any], Any],
+    max_bytes: int = MAX_BYTES,
+) -> Any:
     """The value that a pickle describes, with ``Inert`` in place of everything that would need code.
 
     Args:
         data: the pickle.
         call: gives the value of calling ``module.name`` with arguments; ``Inert`` for all that it does not know.
         persistent: gives the value of a persistent id.
+        max_bytes: larger pickles are refused.
 
     Raises:
         PickleError: see there.
     """
-    if len(data) > MAX_BYTES:
-        raise PickleError(f"has {len(data):,} bytes; at most {MAX_BYTES:,} are read")
+    if len(data) > max_bytes:
+        raise PickleError(f"has {len(data):,} bytes; at most {max_bytes:,} are read")
     machine = _Machine(call, persistent)
     try:
         for opcode, argument, _ in pickletools.genops(data):
@@ -108,16 +117,19 @@ def _make(machine: _Machine, named: Any, args: Any) -> None:
     if not isinstance(named, Inert) or not isinstance(args, tuple):
         raise PickleError("calls what is no function")
     # Only a bare name can be one of those that are known; the result of a call, called again, stays inert.
-    known = not named.args and not named.state
+    known = not named.args and not named.state and named.built is None
     machine.stack.append(machine.call(named.name, args) if known else Inert(named.name, args))
 
 
 def _build(machine: _Machine, _: Any) -> None:
     state = machine.stack.pop()
     target = machine.stack[-1]
+    if not isinstance(target, Inert):
+        return
+    target.built = state
     if isinstance(state, tuple) and state:  # (attributes, slots)
         state = state[0]
-    if isinstance(target, Inert) and isinstance(state, dict):
+    if isinstance(state, dict):
         target.state = state
 
 

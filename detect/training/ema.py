@@ -9,18 +9,18 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from detect.config.schema import EmaConfig
-from detect.models.detector import DetectionModel
+from detect.models.model import Model
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class WeightAverage(AveragedModel):
-    """``AveragedModel`` of a detector."""
+    """``AveragedModel`` of a model of ours."""
 
-    module: DetectionModel
+    module: Model
 
 
-def build_ema(model: DetectionModel, config: EmaConfig) -> WeightAverage:
+def build_ema(model: Model, config: EmaConfig) -> WeightAverage:
     """An average of weights and norm statistics whose decay grows from 0 to ``config.decay``.
 
     The early weights are far from the later ones: ``decay * (1 - exp(-t / ramp_steps))`` forgets them quickly.

@@ -14,17 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from detect.config.schema import DetectionRecipe
-from detect.data.loading import TrainingLoader
+from detect.config.schema import Recipe
 from detect.errors import InputError
-from detect.losses.detection import DetectionLoss, LossTerms
-from detect.models.detector import DetectionModel
+from detect.models.model import Model
 from detect.runtime.precision import Precision, autocast
 from detect.runtime.seeding import generator
-from detect.structures import Batch, Targets
+from detect.structures import Batch, ClassTargets, Targets
 from detect.training.ema import WeightAverage
 from detect.training.optimizer import Schedule
 from detect.training.preparation import set_training_mode
+from detect.training.task import Criterion, Loader
+
+AnyTargets = Targets | ClassTargets
 
 SIZE_STREAM = 4
 """Keeps the random sizes of multi-scale batches apart from other uses of the seed."""
@@ -44,23 +45,26 @@ class Trainee:
         accumulate: batches per update.
         device: where.
         precision: ``fp32``, ``bf16`` or ``fp16``.
+        loss_scale: factor on the loss of each image: 1, so that the loss of an update is the sum over its images, or
+            one by their number for their mean.
     """
 
-    model: DetectionModel
+    model: Model
     ema: WeightAverage | None
-    loss: DetectionLoss
+    loss: Criterion
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     schedule: Schedule
     accumulate: int
     device: torch.device
     precision: Precision
+    loss_scale: float = 1.0
 
 
 def train_epoch(
     trainee: Trainee,
-    loader: TrainingLoader,
-    recipe: DetectionRecipe,
+    loader: Loader,
+    recipe: Recipe,
     epoch: int,
     on_first_batch: Callable[[Batch], None] | None = None,
 ) -> dict[str, float]:
@@ -80,7 +84,7 @@ def train_epoch(
         InputError: a loss is not finite; nothing of that batch has been learnt.
     """
     set_training_mode(trainee.model)
-    sums = {"box": 0.0, "objectness": 0.0, "classes": 0.0}
+    sums: dict[str, float] = {}
     number = 0
     with tqdm(loader.epoch(epoch), total=len(loader), desc=f"epoch {epoch + 1}/{recipe.epochs}", leave=False) as bar:
         for number, batch in enumerate(bar, start=1):
@@ -91,13 +95,15 @@ def train_epoch(
             images, targets = _resize(images, targets, recipe, trainee.model.max_reduction, epoch, number)
             terms = _step(trainee, images, targets, update, number, last=number == len(loader))
             for name, value in terms.items():
-                sums[name] += value
+                sums[name] = sums.get(name, 0.0) + value
             shown = {name: f"{total / number:.4f}" for name, total in sums.items()}
             bar.set_postfix({**shown, "memory": _memory(trainee.device)}, refresh=False)
     return {name: total / max(number, 1) for name, total in sums.items()}
 
 
-def _step(trainee: Trainee, images: Tensor, targets: Targets, update: int, number: int, last: bool) -> dict[str, float]:
+def _step(
+    trainee: Trainee, images: Tensor, targets: AnyTargets, update: int, number: int, last: bool
+) -> dict[str, float]:
     """Forward and backward of one batch, and the update when enough batches have gathered."""
     trainee.schedule.apply(trainee.optimizer, update)
     with autocast(trainee.precision, trainee.device):
@@ -106,7 +112,9 @@ def _step(trainee: Trainee, images: Tensor, targets: Targets, update: int, numbe
     values = terms.values()
     if not all(math.isfinite(value) for value in values.values()):
         raise _not_finite(values, update, trainee)
-    trainee.scaler.scale(_objective(terms, len(images))).backward()
+    # A sum over images, so that accumulated batches add up to one large batch.
+    objective = terms.total * len(images) * trainee.loss_scale
+    trainee.scaler.scale(objective).backward()
     if number % trainee.accumulate == 0 or last:
         trainee.scaler.unscale_(trainee.optimizer)
         norm = nn.utils.clip_grad_norm_(trainee.model.parameters(), trainee.schedule.config.clip_norm or math.inf)
@@ -120,11 +128,6 @@ def _step(trainee: Trainee, images: Tensor, targets: Targets, update: int, numbe
     return values
 
 
-def _objective(terms: LossTerms, num_images: int) -> Tensor:
-    """The loss as a sum over images, so that accumulated batches add up to one large batch."""
-    return terms.total * num_images
-
-
 def _not_finite(values: dict[str, float], update: int, trainee: Trainee) -> InputError:
     terms = ", ".join(f"{name} {value}" for name, value in values.items())
     rate = trainee.schedule.rate(update, "weights")
@@ -134,15 +137,15 @@ def _not_finite(values: dict[str, float], update: int, trainee: Trainee) -> Inpu
     )
 
 
-def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Targets]:
+def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, AnyTargets]:
     """Images as (B, 3, H, W) float in [0, 1], channels last in memory, and targets."""
     images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
     return images, batch.targets.to(device)
 
 
 def _resize(
-    images: Tensor, targets: Targets, recipe: DetectionRecipe, multiple: int, epoch: int, number: int
-) -> tuple[Tensor, Targets]:
+    images: Tensor, targets: AnyTargets, recipe: Recipe, multiple: int, epoch: int, number: int
+) -> tuple[Tensor, AnyTargets]:
     """Bring the batch to the random size, a multiple of ``multiple``, that ``multi_scale`` asks for, if it does."""
     if recipe.multi_scale == 0:
         return images, targets

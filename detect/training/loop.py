@@ -12,32 +12,24 @@ from typing import Any
 import torch
 
 from detect.config.loader import to_plain
-from detect.config.schema import DataConfig, DetectionRecipe
-from detect.data.loading import TrainingLoader
+from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, Recipe
 from detect.errors import InputError
-from detect.evaluation.engine import Evaluation, evaluate
-from detect.losses.detection import DetectionLoss
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from detect.models.detector import DetectionModel
 from detect.models.graph import set_norms
+from detect.models.model import Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import keep_freed_memory
 from detect.runtime.precision import choose_precision
 from detect.runtime.seeding import seed_everything
+from detect.training.classification import ClassificationTask, open_classes
+from detect.training.detection import DetectionTask, open_material, report_small_objects
 from detect.training.ema import WeightAverage, build_ema
 from detect.training.epoch import Trainee, quiet_denormals, train_epoch
-from detect.training.optimizer import Schedule, build_optimizer
-from detect.training.pictures import record_predictions, record_training_batch
-from detect.training.preparation import (
-    Material,
-    freeze,
-    open_material,
-    prepare_model,
-    report_small_objects,
-    warn_of_ignored,
-)
+from detect.training.optimizer import REFERENCE_BATCH, Schedule, build_optimizer
+from detect.training.preparation import freeze
 from detect.training.recorder import Recorder, write_settings
 from detect.training.state import provenance, restore_state, training_state
+from detect.training.task import Task, Validation
 
 CPU = torch.device("cpu")
 BestMetrics = dict[str, dict[str, float]]
@@ -50,7 +42,7 @@ class RunSettings:
     Args:
         model: model name or file; None takes the model of ``weights``.
         data: the data set.
-        recipe: the recipe.
+        recipe: the recipe; its kind is that of the model's head.
         out: folder of everything that the run writes.
         weights: checkpoint to start from.
         resume: go on after ``out/last.pt``.
@@ -60,7 +52,7 @@ class RunSettings:
 
     model: str | None
     data: DataConfig
-    recipe: DetectionRecipe
+    recipe: DetectionRecipe | ClassificationRecipe
     out: Path
     weights: Path | None = None
     resume: bool = False
@@ -84,21 +76,17 @@ def train(settings: RunSettings) -> dict[str, float]:
     keep_freed_memory()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    material = open_material(settings.data, settings.strict)
-    report_small_objects(material.train, recipe.image_size)
+    task = _open_task(settings)
     seed_everything(recipe.seed)
-    resumed = _load_resumed(out / "last.pt", material) if settings.resume else None
-    model = resumed.model if resumed else prepare_model(settings.model, settings.weights, material, recipe)
+    resumed = _load_resumed(out / "last.pt", task) if settings.resume else None
+    model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
     freeze(model, recipe.freeze)
-    loader = TrainingLoader(
-        material.train, recipe, cache_folder=out, multiple=model.max_reduction, strict=settings.strict
-    )
-    trainee = _prepare_trainee(model, recipe, len(loader), settings.device)
-    warn_of_ignored(recipe, trainee.loss.assignment)
+    loader = task.loader(model, out)
+    trainee = _prepare_trainee(task, model, len(loader), settings.device)
     first_epoch, best = _restore(resumed, trainee)
     plain = _plain(settings, trainee)
     write_settings(out, plain)
-    origin = provenance(plain, len(material.train), len(material.train.labels))
+    origin = provenance(plain, task.counts)
     recorder = Recorder(out, resumed_after=first_epoch if resumed else None)
     LOGGER.info(
         "training %s in %s on %s, %d batches an epoch",
@@ -114,22 +102,33 @@ def train(settings: RunSettings) -> dict[str, float]:
                 LOGGER.info("stopped: no better %s for %d epochs", watched, patience)
                 break
             start = time.monotonic()
-            show = partial(record_training_batch, recorder, out, names=material.train.names, epoch=epoch)
-            losses = train_epoch(trainee, loader, recipe, epoch, on_first_batch=show if epoch == first_epoch else None)
+            show = partial(task.record_batch, recorder, out, epoch=epoch) if epoch == first_epoch else None
+            losses = train_epoch(trainee, loader, recipe, epoch, on_first_batch=show)
             values = {f"loss/{name}": value for name, value in losses.items()}
             values |= {f"rate/{group['name']}": group["lr"] for group in trainee.optimizer.param_groups}
             values["time/epoch_s"] = time.monotonic() - start
-            found = _validate(trainee, material, settings, epoch)
+            found = _validate(task, trainee, epoch)
             if found is not None:
-                values |= {f"val/{name}": value for name, value in _metrics(found).items()}
-                record_predictions(recorder, out, found, epoch)
+                values |= {f"val/{name}": value for name, value in found.metrics.items()}
+                found.record(recorder, out, epoch)
             recorder.epoch(epoch + 1, values)
-            _save(settings, trainee, material, origin, epoch + 1, found, best)
-            _say(epoch + 1, recipe, values, time.monotonic() - start)
+            _save(settings, trainee, task, origin, epoch + 1, found, best)
+            _say(task, epoch + 1, values, time.monotonic() - start)
     return load_checkpoint(out / "best.pt").metrics
 
 
-def _prepare_trainee(model: DetectionModel, recipe: DetectionRecipe, batches: int, device: torch.device) -> Trainee:
+def _open_task(settings: RunSettings) -> Task:
+    """Read the data and check it."""
+    recipe = settings.recipe
+    if isinstance(recipe, ClassificationRecipe):
+        return ClassificationTask(open_classes(settings.data, settings.strict), recipe, settings.strict)
+    material = open_material(settings.data, settings.strict)
+    report_small_objects(material.train, recipe.image_size)
+    return DetectionTask(material, recipe, settings.strict)
+
+
+def _prepare_trainee(task: Task, model: Model, batches: int, device: torch.device) -> Trainee:
+    recipe = task.recipe
     precision = choose_precision(recipe.precision, device)
     model = model.to(device).to(memory_format=torch.channels_last)
     if recipe.norm_momentum:
@@ -137,26 +136,30 @@ def _prepare_trainee(model: DetectionModel, recipe: DetectionRecipe, batches: in
     nominal = recipe.nominal_batch_size or recipe.batch_size
     accumulate = max(round(nominal / recipe.batch_size), 1)
     accumulate = min(accumulate, batches)
+    images_per_update = recipe.batch_size * accumulate
+    # Where the loss is a mean, its weight relative to the decay does not grow with the batch.
+    decay_batch = images_per_update if task.sums_images else REFERENCE_BATCH
     return Trainee(
         model=model,
         ema=build_ema(model, recipe.ema) if recipe.ema.decay > 0 else None,
-        loss=DetectionLoss(recipe.loss, model.head, recipe.image_size),
-        optimizer=build_optimizer(model, recipe.optimizer, recipe.batch_size * accumulate),
+        loss=task.criterion(model),
+        optimizer=build_optimizer(model, recipe.optimizer, decay_batch),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         schedule=Schedule(recipe.optimizer, -(-batches // accumulate), recipe.epochs),
         accumulate=accumulate,
         device=device,
         precision=precision,
+        loss_scale=1.0 if task.sums_images else 1 / images_per_update,
     )
 
 
-def _load_resumed(path: Path, material: Material) -> Checkpoint:
+def _load_resumed(path: Path, task: Task) -> Checkpoint:
     """The checkpoint to go on from, if the data still has its classes."""
     checkpoint = load_checkpoint(path)
-    if checkpoint.names != material.train.names:
+    if checkpoint.names != task.names:
         raise InputError(
             f"{path}: was trained on the classes {', '.join(checkpoint.names)}, but the data has "
-            f"{', '.join(material.train.names)}; start a new run with --weights"
+            f"{', '.join(task.names)}; start a new run with --weights"
         )
     return checkpoint
 
@@ -169,25 +172,15 @@ def _restore(resumed: Checkpoint | None, trainee: Trainee) -> tuple[int, BestMet
     return epoch, best
 
 
-def _validate(trainee: Trainee, material: Material, settings: RunSettings, epoch: int) -> Evaluation | None:
-    """Evaluate the averaged weights, if it is this epoch's turn."""
-    recipe = settings.recipe
-    last = epoch + 1 == recipe.epochs
-    if not last and (epoch + 1) % recipe.evaluation.every:
+def _validate(task: Task, trainee: Trainee, epoch: int) -> Validation | None:
+    """Measure the averaged weights, if it is this epoch's turn."""
+    last = epoch + 1 == task.recipe.epochs
+    if not last and (epoch + 1) % task.recipe.evaluation.every:
         return None
-    return evaluate(
-        _evaluated(trainee.model, trainee.ema),
-        material.val,
-        image_size=recipe.image_size,
-        batch_size=recipe.batch_size,
-        workers=recipe.workers,
-        device=trainee.device,
-        precision=trainee.precision,
-        strict=settings.strict,
-    )
+    return task.validate(_evaluated(trainee.model, trainee.ema), trainee.device, trainee.precision)
 
 
-def _evaluated(model: DetectionModel, ema: WeightAverage | None) -> DetectionModel:
+def _evaluated(model: Model, ema: WeightAverage | None) -> Model:
     """The weights that count: the average if there is one."""
     return model if ema is None else ema.module
 
@@ -195,17 +188,16 @@ def _evaluated(model: DetectionModel, ema: WeightAverage | None) -> DetectionMod
 def _save(
     settings: RunSettings,
     trainee: Trainee,
-    material: Material,
+    task: Task,
     origin: dict[str, Any],
     epoch: int,
-    found: Evaluation | None,
+    found: Validation | None,
     best: BestMetrics,
 ) -> None:
     """Write ``last.pt``, and a best checkpoint for each watched metric that has improved."""
-    metrics = _metrics(found) if found is not None else {}
+    metrics = found.metrics if found is not None else {}
     common: dict[str, Any] = {
-        "names": material.train.names,
-        "category_ids": tuple(int(i) for i in material.train.category_ids),
+        **task.facts,
         "image_size": settings.recipe.image_size,
         "metrics": metrics,
         "provenance": {**origin, "epoch": epoch},
@@ -220,24 +212,19 @@ def _save(
     save_checkpoint(settings.out / "last.pt", weights, **common, training=state)
 
 
-def _stalled(recipe: DetectionRecipe, best: BestMetrics, epoch: int) -> bool:
+def _stalled(recipe: Recipe, best: BestMetrics, epoch: int) -> bool:
     """Whether the first watched metric is no better for ``patience`` epochs, after ``epoch`` of them."""
     watched = best.get(recipe.evaluation.save_best[0])
     patience = recipe.evaluation.patience
     return patience > 0 and watched is not None and epoch - watched["epoch"] >= patience
 
 
-def _metrics(found: Evaluation) -> dict[str, float]:
-    assert found.metrics is not None, "the validation split has annotations"
-    return dict(found.metrics.values)
-
-
-def _say(epoch: int, recipe: DetectionRecipe, values: dict[str, float], seconds: float) -> None:
-    losses = "  ".join(f"{name} {values[f'loss/{name}']:.4f}" for name in ("box", "objectness", "classes"))
-    shown = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
-    scores = "  ".join(f"{name} {values[f'val/{name}']:.3f}" for name in shown if f"val/{name}" in values)
-    left = seconds * (recipe.epochs - epoch) / 60
-    LOGGER.info("epoch %d/%d  %s  %s  %.1f s, %.0f min left", epoch, recipe.epochs, losses, scores, seconds, left)
+def _say(task: Task, epoch: int, values: dict[str, float], seconds: float) -> None:
+    losses = "  ".join(f"{tag.removeprefix('loss/')} {values[tag]:.4f}" for tag in values if tag.startswith("loss/"))
+    scores = "  ".join(f"{name} {values[f'val/{name}']:.3f}" for name in task.shown if f"val/{name}" in values)
+    epochs = task.recipe.epochs
+    left = seconds * (epochs - epoch) / 60
+    LOGGER.info("epoch %d/%d  %s  %s  %.1f s, %.0f min left", epoch, epochs, losses, scores, seconds, left)
 
 
 def _plain(settings: RunSettings, trainee: Trainee) -> dict[str, Any]:
@@ -247,5 +234,6 @@ def _plain(settings: RunSettings, trainee: Trainee) -> dict[str, Any]:
         "weights": str(settings.weights) if settings.weights else None,
         "data": to_plain(settings.data),
         "recipe": to_plain(replace(settings.recipe, precision=trainee.precision)),
+        "task": "classification" if isinstance(settings.recipe, ClassificationRecipe) else "detection",
         "strict": settings.strict,
     }

@@ -9,12 +9,15 @@ import cv2
 import numpy as np
 
 from detect.data.images import ImageError, read_image, write_image
+from detect.evaluation.class_pictures import class_sheet, prediction_sheet
+from detect.evaluation.classification import ClassEvaluation
 from detect.evaluation.engine import Evaluation
 from detect.inference.drawing import draw_detections
-from detect.structures import Batch, Detections
+from detect.structures import Batch, ClassTargets, Detections, Targets
 from detect.training.recorder import Recorder
 
 MAX_TILES = 9
+MAX_CLASS_TILES = 36
 TILE_PX = 320
 SHOWN_SCORE = 0.25
 """Predictions below this score are not drawn."""
@@ -30,10 +33,11 @@ def record_training_batch(recorder: Recorder, folder: Path, batch: Batch, names:
         names: class names.
         epoch: counted from 0.
     """
-    tiles = []
+    targets, tiles = batch.targets, []
+    assert isinstance(targets, Targets), "a detector learns from boxes"
     for i, image in enumerate(batch.images[:MAX_TILES].numpy()):
-        mine = batch.targets.image_index == i
-        boxes, labels = batch.targets.boxes_xyxy_px[mine].numpy(), batch.targets.labels[mine].numpy()
+        mine = targets.image_index == i
+        boxes, labels = targets.boxes_xyxy_px[mine].numpy(), targets.labels[mine].numpy()
         truth = Detections(boxes, np.ones(len(labels), np.float32), labels, image.shape[:2], names)
         tiles.append(draw_detections(image, truth))
     picture = tile_images(tiles)
@@ -41,13 +45,53 @@ def record_training_batch(recorder: Recorder, folder: Path, batch: Batch, names:
     recorder.picture("train/batch", picture, epoch + 1)
 
 
-def record_predictions(recorder: Recorder, folder: Path, found: Evaluation, epoch: int) -> None:
-    """Draw what the averaged weights find in the first validation images: ``val_predictions.jpg``.
+def record_class_batch(recorder: Recorder, folder: Path, batch: Batch, names: tuple[str, ...], epoch: int) -> None:
+    """Draw a classifier's training batch with what its images show, as the network sees it: ``train_batch.jpg``.
 
     Args:
         recorder: shows it in TensorBoard.
         folder: the run's folder.
+        batch: augmented images and targets.
+        names: class names.
+        epoch: counted from 0.
+    """
+    assert isinstance(batch.targets, ClassTargets), "a classifier learns from classes"
+    picture = class_sheet(batch.images[:MAX_CLASS_TILES].numpy(), _captions(batch.targets, names))
+    write_image(folder / "train_batch.jpg", picture)
+    recorder.picture("train/batch", picture, epoch + 1)
+
+
+def _captions(targets: ClassTargets, names: tuple[str, ...]) -> list[str]:
+    """What each image shows: a class, or the two of a mixed image with their shares."""
+    captions = []
+    for shares in targets.shares[:MAX_CLASS_TILES]:
+        parts = [(float(share), names[label]) for label, share in enumerate(shares.tolist()) if share > 0]
+        best = sorted(parts, reverse=True)[:2]
+        captions.append(best[0][1] if len(best) == 1 else " ".join(f"{name} {share:.2f}" for share, name in best))
+    return captions
+
+
+def record_classes(found: ClassEvaluation, recorder: Recorder, folder: Path, epoch: int) -> None:
+    """Draw what the averaged weights take validation images for: ``val_predictions.jpg``.
+
+    Args:
         found: an evaluation of the validation split.
+        recorder: shows it in TensorBoard.
+        folder: the run's folder.
+        epoch: counted from 0.
+    """
+    picture = prediction_sheet(found, MAX_CLASS_TILES)
+    write_image(folder / "val_predictions.jpg", picture)
+    recorder.picture("val/predictions", picture, epoch + 1)
+
+
+def record_predictions(found: Evaluation, recorder: Recorder, folder: Path, epoch: int) -> None:
+    """Draw what the averaged weights find in the first validation images: ``val_predictions.jpg``.
+
+    Args:
+        found: an evaluation of the validation split.
+        recorder: shows it in TensorBoard.
+        folder: the run's folder.
         epoch: counted from 0.
     """
     tiles: list[np.ndarray] = []

@@ -11,20 +11,26 @@ from typing import Any
 from detect.config.loader import (
     build,
     find_config,
+    load_classification_recipe,
     load_data_config,
     load_detection_recipe,
     load_run_config,
     load_yaml,
     parse_overrides,
 )
-from detect.config.schema import DataConfig, DetectionRecipe, RunConfig
+from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, RunConfig
 from detect.errors import InputError
+from detect.models.build import is_classifier
 from detect.models.catalog import find_definition
+from detect.models.checkpoint import load_checkpoint
+from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
 from detect.runtime.logs import LOGGER
 from detect.training.loop import RunSettings
 
 _YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<words>.*)")
+DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "default", "classify"
+"""Recipes where none is named."""
 RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "seed")
 
 
@@ -42,15 +48,15 @@ def settings_from_args(args: argparse.Namespace) -> RunSettings:
     run = _run_config(args)
     overrides: dict[str, Any] = {**run.set, **parse_overrides(args.set)}
     overrides |= {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
-    if run.model:
-        find_definition(run.model)  # a mistake in the name is told before the data is read
+    # A mistake in the name is told before the data is read.
+    definition = find_definition(run.model) if run.model else load_checkpoint(Path(args.weights)).model.definition
     out = Path(args.out) if args.out else _free_folder(Path("runs") / _run_name(args, run))
     if (out / "last.pt").exists():
         raise InputError(f"--out {out}: holds a run already; --resume continues it, another --out starts anew")
     return RunSettings(
         model=run.model or None,
         data=load_data_config(run.data, args.data_root),
-        recipe=load_detection_recipe(run.recipe, overrides),
+        recipe=load_recipe(definition, run.recipe, overrides),
         out=out,
         weights=Path(args.weights) if args.weights else None,
         device=select_device(args.device),
@@ -70,7 +76,16 @@ def _run_config(args: argparse.Namespace) -> RunConfig:
         raise InputError(
             "--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)"
         )
-    return RunConfig(model=args.model or "", data=args.data, recipe=args.recipe or RunConfig.recipe)
+    return RunConfig(model=args.model or "", data=args.data, recipe=args.recipe)
+
+
+def load_recipe(
+    definition: ModelDefinition, name: str | None, overrides: dict[str, Any]
+) -> DetectionRecipe | ClassificationRecipe:
+    """The recipe of the task that the model's head decides."""
+    if is_classifier(definition):
+        return load_classification_recipe(name or DEFAULT_CLASSIFICATION, overrides)
+    return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
 
 
 def _resumed(args: argparse.Namespace) -> RunSettings:
@@ -83,7 +98,9 @@ def _resumed(args: argparse.Namespace) -> RunSettings:
     path = out / "config.yaml"
     content = load_yaml(path)
     data = build(DataConfig, content.get("data", {}), f"{path}: data")
-    recipe = build(DetectionRecipe, content.get("recipe", {}), f"{path}: recipe")
+    schema: type[DetectionRecipe | ClassificationRecipe]
+    schema = ClassificationRecipe if content.get("task") == "classification" else DetectionRecipe
+    recipe = build(schema, content.get("recipe", {}), f"{path}: recipe")
     ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict") if getattr(args, key)]
     if ignored:
         LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-from datetime import datetime, timezone
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 
-import detect
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
-from detect.models.detector import DetectionModel
+from detect.models.model import Model
+from detect.runtime.provenance import made_with
 from detect.training.ema import WeightAverage
 
 
 def training_state(
-    model: DetectionModel,
+    model: Model,
     ema: WeightAverage | None,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -49,7 +44,7 @@ def training_state(
 
 def restore_state(
     checkpoint: Checkpoint,
-    model: DetectionModel,
+    model: Model,
     ema: WeightAverage | None,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -87,24 +82,11 @@ def restore_state(
         ) from None
 
 
-def provenance(settings: dict[str, Any], train_images: int, train_boxes: int) -> dict[str, Any]:
+def provenance(settings: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
     """How weights came about, as plain values.
 
     Args:
         settings: the resolved configuration.
-        train_images: images trained on.
-        train_boxes: boxes trained on.
+        counts: how much there was to train on.
     """
-    return {
-        "detect": detect.__version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
-        "settings": settings,
-        "train_images": train_images,
-        "train_boxes": train_boxes,
-    }
+    return {**made_with(), "settings": settings, **counts}

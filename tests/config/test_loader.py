@@ -196,8 +196,8 @@ def test_build_tells_all_errors_in_one_line() -> None:
 
 
 def test_build_missing_keys() -> None:
-    content = {"root": ".", "splits": {"train": {"images": "a"}}}
-    assert message(build, DataConfig, content, "d") == "d: splits.train.annotations: is missing; name: is missing"
+    content = {"root": ".", "splits": {"train": {"annotations": "a"}}}
+    assert message(build, DataConfig, content, "d") == "d: splits.train.images: is missing; name: is missing"
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_disk_needs_a_folder(tmp_path: Path) -> None:
 
 def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 5 images at 8192 px need about 8192 * 8192 * 3 * (40/64 + 40/64 + 1 + 1 + 1/200) = 655 MB = 0.6 GiB.
-    monkeypatch.setattr(cache_module, "_available_memory", lambda: 700 * 2**20)
+    monkeypatch.setattr(cache_module, "available_memory", lambda: 700 * 2**20)
     with pytest.raises(InputError, match=r"need 0\.6 GiB; of 0\.7 GiB free memory at most 80% .* use cache: disk"):
         build_cache(ImageFiles(table_of(tmp_path), 8192), "ram")
 
@@ -209,8 +209,8 @@ FREE = 1_000_000 * 1024
 def test_control_groups_limit_memory(
     memberships: str, groups: dict[str, tuple[object, int, int]], expected: int, tmp_path: Path
 ) -> None:
-    assert cache_module._available_memory(machine_of(tmp_path, memberships, groups)) == expected
+    assert cache_module.available_memory(machine_of(tmp_path, memberships, groups)) == expected
 
 
 def test_available_memory_is_plausible() -> None:
-    assert 2**20 < cache_module._available_memory() < 2**50
+    assert 2**20 < cache_module.available_memory() < 2**50

@@ -11,6 +11,7 @@ from PIL import Image
 from detect.config.loader import CONFIGS, load_data_config
 from detect.config.schema import DataConfig, SplitConfig
 from detect.data import datasets
+from detect.data.class_datasets import CLASS_READERS
 from detect.data.datasets import GENERATORS, READERS, open_split
 from detect.data.shapes import generate_shapes
 from detect.errors import InputError
@@ -34,7 +35,7 @@ def _one_image(root: Path, box: list[float]) -> DataConfig:
 
 def test_every_format_and_generator_of_the_schema_is_there() -> None:
     hints = get_type_hints(DataConfig)
-    assert set(READERS) == set(get_args(hints["format"]))
+    assert sorted([*READERS, *CLASS_READERS]) == sorted(get_args(hints["format"]))
     generators = {name for option in get_args(hints["generate"]) for name in get_args(option)}
     assert set(GENERATORS) == generators
 
@@ -45,6 +46,17 @@ def test_unknown_split() -> None:
         open_split(config, "test")
     with pytest.raises(InputError, match=r"there is no split 'trian'; did you mean 'train'\?"):
         open_split(config, "trian")
+
+
+@pytest.mark.parametrize("data_format", sorted(CLASS_READERS))
+def test_data_sets_for_classification_are_refused(data_format: str) -> None:
+    config = DataConfig("test", "/nowhere", {"train": SplitConfig("a")}, format=data_format)
+    with pytest.raises(
+        InputError,
+        match=rf"test: format {data_format} is for classification, but the model is a detector; formats for detection: "
+        "coco, voc",
+    ):
+        open_split(config, "train")
 
 
 def test_problems_are_logged_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

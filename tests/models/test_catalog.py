@@ -9,8 +9,8 @@ from torch import nn
 from detect.config.loader import CONFIGS
 from detect.errors import InputError
 from detect.models.build import build_model
-from detect.models.catalog import find_definition, shipped_models, shipped_parts
-from detect.models.definition import ModelDefinition, Row, Scale, definition_to_plain
+from detect.models.catalog import SHORT_WORDS, find_definition, shipped_models, shipped_parts
+from detect.models.definition import Convolutions, ModelDefinition, Row, Scale, definition_to_plain
 from tests.models.yamls import TINY, write_model
 
 YOLOV5 = CONFIGS / "models" / "yolov5.yaml"
@@ -41,7 +41,7 @@ def test_names_are_unambiguous() -> None:
     assert not set(shipped_parts("neck")) & set(shipped_parts("head"))
     for name in [*shipped_models(), *(n for s in ("backbone", "neck", "head") for n in shipped_parts(s))]:
         assert re.fullmatch(r"[a-z0-9-]+", name), name
-        assert name != "spd"
+        assert name not in SHORT_WORDS
 
 
 # ---------------------------------------------------------------------------------------------- variants
@@ -185,6 +185,54 @@ def test_words_on_a_shipped_model() -> None:
         assert words(found, "neck") == neck.defaults
 
 
+def test_short_words() -> None:
+    for short, long in [("spd", "downsample=spd"), ("csp", "fusion=csp"), ("bdsc", "conv=bdsc")]:
+        found, expected = find_definition(f"resnet18+{short}"), find_definition(f"resnet18+{long}")
+        assert found.sections == expected.sections
+        assert found.sections != find_definition("resnet18").sections
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", Convolutions("standard")),
+        ("resnet18+bdsc", Convolutions("bdsc", 1)),
+        ("yolov5n-spd+bdsc+p=2", Convolutions("bdsc", 2)),
+        ("csppeleenet-efm+p=0.5+bdsc", Convolutions("bdsc", 0.5)),
+        ("cspdarknet53+efm+conv=bdsc-float+p=2+width=0.25", Convolutions("bdsc-float", 2)),
+        ("resnet18+conv=depthwise", Convolutions("depthwise")),
+    ],
+)
+def test_convolutions_by_name(name: str, expected: Convolutions) -> None:
+    assert {section.conv for section in find_definition(name).sections} == {expected}
+
+
+def test_convolutions_of_parts(tmp_path: Path) -> None:
+    """A part's, overruled by the model's, overruled by the reference's, overruled by the name's; a variant's instead of
+    its file's."""
+    part = YOLOV5.parents[1] / "backbones" / "peleenet.yaml"
+    text = part.read_text(encoding="utf-8") + "conv: {kind: bdsc, p: 2}\n"
+    text = text.replace("csppeleenet: {defaults", "csppeleenet: {conv: depthwise, defaults")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+
+    def found(model: str, words: str = "") -> tuple[Convolutions, ...]:
+        path = write_model(tmp_path, f"name: m\nneck: yolov5-panet\n{model}\n")
+        return tuple(section.conv for section in find_definition(f"{path}{words}").sections)
+
+    own, plain = Convolutions("bdsc", 2), Convolutions("standard")
+    assert found("backbone: mine.yaml") == (own, plain, plain)
+    assert found("backbone: mine.yaml:csppeleenet") == (Convolutions("depthwise"), plain, plain)
+    assert found("backbone: mine.yaml", "+p=3") == (Convolutions("bdsc", 3), plain, plain)
+    assert found("backbone: mine.yaml\nconv: standard") == (plain,) * 3
+    of_reference = "backbone: {part: mine.yaml, conv: bdsc}\nconv: bdsc-float"
+    assert found(of_reference) == (Convolutions("bdsc"), *[Convolutions("bdsc-float")] * 2)
+    assert found(of_reference, "+conv=standard") == (plain,) * 3
+    override = "backbone: {part: mine.yaml, override: {c4: {conv: standard}}}"
+    assert found(override) == (own, plain, plain)
+    path = write_model(tmp_path, f"name: m\nneck: yolov5-panet\n{override}\n")
+    assert [r.name for r in find_definition(str(path)).rows if r.conv == plain] == ["c4"]
+
+
 # ------------------------------------------------------------------------------------------------ errors
 
 
@@ -225,6 +273,17 @@ def test_words_on_a_shipped_model() -> None:
             r"yolov3\.yaml: head, row 1 \(head\.detect\): from: unknown layer 'p3'; allowed: c2, c3, c4, c5$",
         ),
         ("peleenet+width=big", r"scale\.width: must be a number above 0 and below 1000, found 'big'$"),
+        ("yolov5n+csp", r"^model 'yolov5n\+csp': unknown word 'fusion'; "),
+        ("peleenet+csp+fusion=last", r"'fusion=last' says fusion a second time$"),
+        ("peleenet+bdsc+conv=depthwise", r"'conv=depthwise' says conv a second time$"),
+        ("peleenet+bdcs", r"unknown neck, head or word 'bdcs'; did you mean 'bdsc'\?$"),
+        ("peleenet+conv=bdcs", r"^model 'peleenet\+conv=bdcs': conv: unknown kind 'bdcs'; did you mean 'bdsc'\?$"),
+        (
+            "peleenet+p=3",
+            r"^model 'peleenet\+p=3': conv\.p: belongs to the kinds bdsc and bdsc-float, which no section has$",
+        ),
+        ("peleenet+conv=depthwise+p=3", r"conv\.p: belongs to the kinds bdsc and bdsc-float, found depthwise$"),
+        ("peleenet+bdsc+p=0", r"conv\.p: must be a number above 0 and below 1000, found 0$"),
     ],
 )
 def test_unknown_models(name: str, message: str) -> None:
@@ -255,6 +314,8 @@ def test_wrong_variants(tmp_path: Path, variants: str, message: str) -> None:
     [
         ("backbone: peleent", r"model\.yaml: backbone: unknown part 'peleent'; did you mean 'peleenet'\?$"),
         ("backbone: {part: [peleenet]}", r"backbone: unknown part \['peleenet'\]; "),
+        ("backbone: peleenet\nconv: bdcs", r"^[^:]*model\.yaml: conv: unknown kind 'bdcs'; did you mean 'bdsc'\?$"),
+        ("backbone: {part: peleenet, conv: bdcs}", r"^[^:]*model\.yaml: backbone: conv: unknown kind 'bdcs'; "),
         ("backbone: 5", r"backbone: must be a list of rows or name a part, found 5$"),
         ("backbone: {part: peleenet, scale: {widht: 2}}", r"model\.yaml: backbone: scale: unknown key 'widht'; "),
         ("backbone: peleenet\nvariants: {m: {}}", r"variants: 'm' is the name of the file's own model$"),

@@ -8,12 +8,14 @@ import pytest
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.models.definition import (
+    Convolutions,
     Row,
     Scale,
     Section,
     definition_to_plain,
     parse_definition,
     with_args,
+    with_conv,
     with_words,
 )
 from tests.models.yamls import TINY, read_model, write_model, write_rows
@@ -44,6 +46,7 @@ def test_rows_as_read(tmp_path: Path) -> None:
         args={"out_channels": 8, "kernel_size": 3, "stride": 2},
         repeats=1,
         reduction=2,
+        conv=None,
     )
     assert (down.inputs, down.reduction, down.label) == (("stem",), None, "backbone.down")
     assert (detect.inputs, detect.label) == (("stem", "down"), "head.detect")
@@ -52,7 +55,10 @@ def test_rows_as_read(tmp_path: Path) -> None:
 def test_what_may_be_left_out(tmp_path: Path) -> None:
     (section,) = read_model(write_rows(tmp_path, "name: a, module: Conv")).sections
     assert (section.scale, section.defaults, section.norm) == (Scale(depth=1.0, width=1.0, channel_multiple=8), {}, {})
-    assert read_model(write_model(tmp_path, TINY + "scale:\ndefaults:\nnorm:\n")).sections[0].scale == Scale()
+    assert section.conv == Convolutions("standard")
+    assert read_model(write_model(tmp_path, TINY + "scale:\ndefaults:\nnorm:\nconv:\n")).sections == (
+        read_model(write_model(tmp_path, TINY)).sections
+    )
 
 
 def test_a_section_overrules_the_model() -> None:
@@ -86,14 +92,61 @@ def test_words_overrule_all_sections() -> None:
         with_words(definition, {}, {"width": 0}, "here")
 
 
+def test_convolutions_of_model_section_and_row(tmp_path: Path) -> None:
+    """A word or a mapping; each overrules the one around it as a whole."""
+    rows = TINY.replace("args: {out_channels: 16}}", "args: {out_channels: 16}, conv: depthwise}")
+    backbone, head = read_model(write_model(tmp_path, rows + "conv: {kind: bdsc, p: 1.5}\n")).sections
+    assert backbone.conv == head.conv == Convolutions("bdsc", 1.5)
+    assert [row.conv for row in backbone.rows] == [None, Convolutions("depthwise")]
+    plain = definition_to_plain(read_model(write_model(tmp_path, rows + "conv: bdsc-float\n")))
+    plain["conv"] = "bdsc"
+    plain["head"]["conv"] = None
+    backbone, head = parse_definition(plain, "m.yaml").sections
+    assert (backbone.conv, head.conv) == (Convolutions("bdsc-float", 1), Convolutions("bdsc", 1))
+
+
+def test_other_convolutions(tmp_path: Path) -> None:
+    """``p`` alone reaches the sections that have one; a kind reaches all, with a ``p`` of its own; rows keep theirs."""
+    rows = TINY.replace("args: {out_channels: 16}}", "args: {out_channels: 16}, conv: {kind: bdsc, p: 4}}")
+    plain = definition_to_plain(read_model(write_model(tmp_path, rows)))
+    plain["backbone"]["conv"] = {"kind": "bdsc-float", "p": 2}
+    definition = parse_definition(plain, "m.yaml")
+
+    def found(words: dict[str, object]) -> list[Convolutions]:
+        changed = with_conv(definition, words, "here")
+        assert changed.rows == definition.rows
+        return [section.conv for section in changed.sections]
+
+    assert found({}) == [Convolutions("bdsc-float", 2), Convolutions("standard")]
+    assert found({"p": 3}) == [Convolutions("bdsc-float", 3), Convolutions("standard")]
+    assert found({"kind": "bdsc"}) == [Convolutions("bdsc", 1)] * 2
+    assert found({"kind": "standard"}) == [Convolutions("standard")] * 2
+    with pytest.raises(InputError, match=r"^here: conv\.p: belongs to the kinds bdsc and bdsc-float, found depthwise$"):
+        with_conv(definition, {"kind": "depthwise", "p": 2}, "here")
+    with pytest.raises(
+        InputError, match=r"^here: conv\.p: belongs to the kinds bdsc and bdsc-float, which no section "
+    ):
+        with_conv(with_conv(definition, {"kind": "standard"}, "here"), {"p": 2}, "here")
+
+
 # ------------------------------------------------------------------------------------------- round trip
 
 
-@pytest.mark.parametrize("name", ["yolov5n", "yolov5s-spd", "yolov5n-matched", "cspdarknet53", "peleenet+spd"])
+@pytest.mark.parametrize(
+    "name",
+    ["yolov5n", "yolov5s-spd", "yolov5n-matched", "cspdarknet53", "peleenet+spd", "yolov5n+bdsc+p=0.5"],
+)
 def test_plain_and_back(name: str) -> None:
     definition = find_definition(name)
     plain = json.loads(json.dumps(definition_to_plain(definition)))
     assert parse_definition(plain, definition.source) == definition
+
+
+def test_convolutions_of_rows_and_back(tmp_path: Path) -> None:
+    rows = TINY.replace("16}}", "16}, conv: standard}").replace("reduction: 2}", "conv: {kind: bdsc, p: 2}}")
+    definition = read_model(write_model(tmp_path, rows + "conv: depthwise\n"))
+    assert [row.conv for row in definition.rows] == [Convolutions("bdsc", 2), Convolutions("standard"), None]
+    assert parse_definition(json.loads(json.dumps(definition_to_plain(definition))), definition.source) == definition
 
 
 def test_plain_is_a_copy() -> None:
@@ -160,6 +213,7 @@ WORD = "must be a word of letters, digits and _"
         (["name: a, module: C3, repeats: true"], r"repeats: must be a whole number above 0, found True$"),
         (["name: a, module: Conv, reduction: -2"], r"reduction: must be a whole number above 0, found -2$"),
         (["name: a, module: Conv, name: b"], r"key 'name' stands twice$"),
+        (["name: a, module: Conv, conv: bdcs"], r"\(backbone\.a\): conv: unknown kind 'bdcs'; did you mean 'bdsc'\?$"),
     ],
 )
 def test_wrong_rows(tmp_path: Path, rows: list[str], message: str) -> None:
@@ -217,6 +271,22 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
         (f"name: x\nnorm: {{eps: 0}}\n{ROW}", r"norm\.eps: must be a number in \(0, 1\), found 0$"),
         (f"name: x\nnorm: {{momentum: 1}}\n{ROW}", r"norm\.momentum: must be a number in \(0, 1\), found 1$"),
         (f"name: x\nnorm: {{eps: tiny}}\n{ROW}", r"norm\.eps: must be a number in \(0, 1\), found 'tiny'$"),
+        (f"name: x\nconv: 3\n{ROW}", r"conv: unknown kind 3; allowed: bdsc, bdsc-float, depthwise, standard$"),
+        (f"name: x\nconv: [bdsc]\n{ROW}", r"conv: unknown kind \['bdsc'\]; "),
+        (f"name: x\nconv: {{}}\n{ROW}", r"conv: unknown kind None; allowed: "),
+        (f"name: x\nconv: {{p: 2}}\n{ROW}", r"conv: unknown kind None; allowed: "),
+        (f"name: x\nconv: {{kind: bdsc, s: 2}}\n{ROW}", r"conv: unknown key 's'; allowed: kind, p$"),
+        (
+            f"name: x\nconv: {{kind: standard, p: 1}}\n{ROW}",
+            r"conv\.p: belongs to the kinds bdsc and bdsc-float, found standard$",
+        ),
+        *(
+            (
+                f"name: x\nconv: {{kind: bdsc, p: {p}}}\n{ROW}",
+                r"conv\.p: must be a number above 0 and below 1000, found ",
+            )
+            for p in ("0", "-1", ".nan", "1000", "true", "'1'", "null")
+        ),
     ],
 )
 def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:

@@ -3,16 +3,20 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
 from detect.errors import InputError
+from detect.export.onnx import export_onnx
 from detect.models.blocks.conv import Pieces, space_to_depth
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
+from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.definition import ModelDefinition, Scale, with_words
 from detect.models.graph import Graph, scale_depth, scale_width
+from detect.models.profile import profile_model
 from detect.structures import FeatureShape
 from tests.models.yamls import TINY, read_model, write_model, write_rows
 
@@ -79,6 +83,141 @@ def test_norms(tmp_path: Path) -> None:
     graph = Graph(read_model(write_model(tmp_path, TINY + "norm: {eps: 0.5, momentum: 0.25}\n")), 2)
     norms = [layer for layer in graph.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert [(layer.eps, layer.momentum) for layer in norms] == [(0.5, 0.25)] * 2
+
+
+# ------------------------------------------------------------------------------------------ convolutions
+
+
+ROWS = """
+name: rows
+backbone:
+  - {name: pool,  module: Pool}
+  - {name: stem,  module: Conv, args: {out_channels: 8, kernel_size: 3}}
+  - {name: down,  module: Conv, args: {out_channels: 16, kernel_size: 3, stride: 2}}
+  - {name: thin,  module: Conv, args: {out_channels: 16, kernel_size: 3, groups: 2}}
+neck:
+  - {name: last,  module: Conv, args: {out_channels: 8, kernel_size: 3}}
+head:
+  - {name: near,  module: Conv, args: {out_channels: 8, kernel_size: 3}}
+  - {name: class, module: Classify}
+"""
+"""A pool, the first convolution, a strided one, one of two groups, one of the neck, one of the head."""
+
+
+def convs(graph: Graph) -> dict[str, str]:
+    """The class of each row's convolution, where it is not an ordinary one."""
+    kinds = {row.name: type(getattr(graph.layers[row.name], "conv", None)).__name__ for row in graph.definition.rows}
+    return {name: kind for name, kind in kinds.items() if kind not in ("Conv2d", "NoneType")}
+
+
+@pytest.mark.parametrize(
+    ("conv", "kind"),
+    [("bdsc", "DecoupledConv"), ("{kind: bdsc-float, p: 2}", "DecoupledConv"), ("depthwise", "DepthwiseConv")],
+)
+def test_which_convolutions_are_replaced(tmp_path: Path, conv: str, kind: str) -> None:
+    """Not the first one, though a row without any stands before it; not the grouped one; none of the head."""
+    graph = Graph(read_model(write_model(tmp_path, f"{ROWS}conv: {conv}\nnorm: {{eps: 0.5}}\n")), 2)
+    assert convs(graph) == {"down": kind, "last": kind}
+    assert {layer.eps for layer in graph.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.5}
+
+
+def test_ordinary_convolutions(tmp_path: Path) -> None:
+    assert convs(Graph(read_model(write_model(tmp_path, ROWS)), 2)) == {}
+    assert convs(Graph(read_model(write_model(tmp_path, ROWS + "conv: standard\n")), 2)) == {}
+
+
+def test_convolutions_of_a_row(tmp_path: Path) -> None:
+    """One stage alone, or one other than the rest."""
+    row = "{name: last,  module: Conv, conv: "
+    one = ROWS.replace("{name: last,  module: Conv, ", row + "bdsc, ")
+    assert convs(Graph(read_model(write_model(tmp_path, one)), 2)) == {"last": "DecoupledConv"}
+    other = ROWS.replace("{name: last,  module: Conv, ", row + "standard, ")
+    assert convs(Graph(read_model(write_model(tmp_path, other + "conv: bdsc\n")), 2)) == {"down": "DecoupledConv"}
+
+
+STAY = "convolutions of 1x1, of several groups, of the first row that has any, and of the head stay ordinary$"
+
+
+@pytest.mark.parametrize("name", ["stem", "thin", "near", "pool", "class"])
+def test_a_row_without_convolutions_to_replace(tmp_path: Path, name: str) -> None:
+    text = ROWS.replace(f"{{name: {name},", f"{{name: {name}, conv: bdsc,")
+    with pytest.raises(InputError, match=rf"model\.yaml: (backbone|head)\.{name}: conv: bdsc has no effect; {STAY}"):
+        Graph(read_model(write_model(tmp_path, text)), 2)
+
+
+def test_convolutions_that_no_row_has(tmp_path: Path) -> None:
+    """Of a model with nothing to replace, or where every row says otherwise."""
+    path = write_rows(tmp_path, f"name: a, {CONV}", f"name: b, {CONV}")
+    with pytest.raises(InputError, match=rf"^model '.*': .*model\.yaml: conv: bdsc has no effect; {STAY}"):
+        Graph(find_definition(f"{path}+bdsc"), 2)
+    text = ROWS.replace("stride: 2}}", "stride: 2}, conv: depthwise}")
+    text = text.replace("{name: last,  module: Conv, ", "{name: last, module: Conv, conv: {kind: bdsc, p: 2}, ")
+    with pytest.raises(InputError, match=rf"^[^:]*model\.yaml: conv: bdsc has no effect; {STAY}"):
+        Graph(read_model(write_model(tmp_path, text + "conv: bdsc\n")), 2)
+
+
+def test_count_of_binary_convolutions(tmp_path: Path) -> None:
+    """BDSC with p = 0.5: 8 channels in between in ``down``, 4 in ``last``; 2 classes, an image of 16 px.
+
+    Weights: stem 3*9*8 = 216; down 8*8 + 8*9*16 = 64 + 1152; thin 8*9*16 = 1152; last 16*4 + 4*9*8 = 64 + 288;
+    near 8*9*8 = 576; class 8*2 = 16. Norms: 2 * (8 + 8 + 16 + 16 + 4 + 8 + 8) = 136. Biases: 2.
+    Cells: the stem and the 1x1 of ``down`` run at 8*8, all else at 4*4; the classifier once.
+    """
+    path = write_model(tmp_path, ROWS + "conv: {kind: bdsc, p: 0.5}\n")
+    profile = profile_model(str(path), 16, 2)
+    weights = 216 + 64 + 1152 + 1152 + 64 + 288 + 576 + 16
+    assert (profile.weights, profile.parameters) == (weights, weights + 136 + 2)
+    assert profile.macs == 64 * (216 + 64) + 16 * (1152 + 1152 + 64 + 288 + 576) + 16
+    assert [layer.path for layer in profile.layers if layer.path.startswith("down")] == [
+        "down.conv.project",
+        "down.conv.spatial",
+    ]
+
+
+@pytest.mark.parametrize("name", ["yolov5n-spd+bdsc+p=2", "yolov5n-spd+order=spd_first+conv=depthwise"])
+def test_decoupled_convolutions_take_pieces(name: str) -> None:
+    """The same result as with every space-to-depth and concatenation between rows built."""
+    torch.manual_seed(0)
+    model = build_model(name, 2).double().eval()
+    assert model.graph._as_pieces == spd_model("conv_first" if "bdsc" in name else "spd_first").graph._as_pieces
+    x = images(1, 1, 3, 64, 64)
+    with torch.no_grad():
+        found = model(x)
+        model.graph._as_pieces = frozenset()
+        for level, expected in zip(found, model(x), strict=True):
+            torch.testing.assert_close(level, expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["yolov5n-spd+bdsc+p=2", "csppeleenet-efm+bdsc+width=0.25"])
+def test_binary_models_learn_and_come_back(tmp_path: Path, name: str) -> None:
+    """A gradient in every parameter; saved and loaded, the same predictions bit for bit."""
+    torch.manual_seed(0)
+    model = build_model(name, 2)
+    x = images(1, 2, 3, 64, 64).float()
+    sum(y.square().mean() for y in model(x)).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, model, names=("a", "b"), category_ids=(1, 2), image_size=64, metrics={}, provenance={})
+    loaded = load_checkpoint(path).model
+    assert loaded.definition.sections == model.definition.sections
+    with torch.no_grad():
+        for found, expected in zip(loaded(x), model.eval()(x), strict=True):
+            assert torch.equal(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["bdsc", "conv=bdsc-float", "conv=depthwise"])
+def test_decoupled_convolutions_as_onnx(tmp_path: Path, word: str) -> None:
+    """The weights are stored as they are used, and the predictions are those of PyTorch."""
+    torch.manual_seed(0)
+    model = build_model(f"yolov5n-spd+{word}+depth=0.1", 2)
+    saved = {"names": ("a", "b"), "category_ids": (1, 2), "image_size": 64, "metrics": {}, "provenance": {}}
+    save_checkpoint(tmp_path / "model.pt", model, **saved)
+    assert export_onnx(load_checkpoint(tmp_path / "model.pt"), tmp_path / "model.onnx").good
+    stored = {tensor.name for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    assert {node.input[1] for node in nodes if node.op_type == "Conv"} <= stored
 
 
 # ------------------------------------------------------------------------------- shapes that are kept

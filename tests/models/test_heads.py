@@ -155,6 +155,25 @@ def test_classifier() -> None:
     assert classify.out_shape(FeatureShape(2, 32)) == FeatureShape(3, 32)
 
 
+def test_classify_by_the_maximum() -> None:
+    classify = Classify(2, 3, pool="max")
+    x = torch.tensor([[[[1.0, 3], [5, 7]], [[2, 2], [2, 6]]]])  # maxima 7 and 6
+    torch.testing.assert_close(classify(x), classify.linear(torch.tensor([[7.0, 6.0]])))
+    torch.testing.assert_close(classify(x[..., :1, :1]), classify.linear(torch.tensor([[1.0, 2.0]])))  # of one cell
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"pool": "mean"}, r"^pool: unknown 'mean'; allowed: avg, max$"),
+        ({"pool": "max", "average_last": True}, r"^average_last: belongs to pool avg, found max$"),
+    ],
+)
+def test_wrong_pool(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Classify(2, 3, **words)
+
+
 def test_yolov5_has_one_reach() -> None:
     with pytest.raises(InputError, match=r"^xy_scale: belongs to coding yolov3, found 1\.1 with yolov5$"):
         head(coding="yolov5", xy_scale=1.1)

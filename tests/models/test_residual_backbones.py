@@ -7,17 +7,20 @@ import torch
 import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.resnet import Bottleneck
 
 from detect.models.blocks.downsample import Pool
+from detect.models.blocks.preresidual import PreResidualBlock
 from detect.models.blocks.residual import ResidualBlock
 from detect.models.blocks.spp import SPP
 from detect.models.build import build_graph
 from detect.models.graph import Graph
 
 BACKBONES = (
-    *("darknet53", "cspdarknet53", "cspresnet50", "cspresnext50", "resnext50", "resnext50-darknet"),
+    *("darknet53", "cspdarknet53", "cspresnet50", "cspresnext50", "resnext50", "resnext101", "resnext50-darknet"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnet10", "cspresnet10", "resnet50-darknet", "resnet101-darknet", "resnet152-darknet"),
+    *("preresnet18", "preresnet50", "preresnet101"),
 )
 NECKS = ("fpn", "fpn-spp", "panet", "panet-spp")
 
@@ -50,6 +53,9 @@ def shapes_of(graph: Graph, *rows: str) -> list[tuple[int, int]]:
         ("cspresnet10", 1000, 256, 2_766_016 + 2 * 3584 + 1000, 930_598_912),
         # torchvision's
         ("resnet50", 1000, 224, 25_557_032, 4_089_184_256),
+        # SDPoint's, see test_flops_as_sdpoint_counts
+        ("preresnet101", 1000, 224, 44_549_288, 7_801_405_440),
+        ("resnext101", 1000, 224, 44_177_704, 7_969_996_800),
         # detectors, files as above
         ("yolov3", 80, 320, 61_949_149, 19_486_412_800),
         ("yolov3", 80, 416, 61_949_149, 32_932_037_632),
@@ -72,10 +78,48 @@ def test_counts(name: str, num_classes: int, size: int, parameters: int, macs: i
     assert counter.get_total_flops() == 2 * macs
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet101", "resnet152"])
+def official_flops(name: str, size: int) -> int:
+    """FLOPs in the way of SDPoint's published counter, which takes multiplications and additions apart.
+
+    For each output element 2 k * k * C / groups of a convolution, 2 of a batch norm, 1 of a ReLU, 1 of an addition of
+    maps, 9 of the 3x3 max-pool; 2 for each weight and 1 for each bias of the linear layer. The global pool adds up
+    windows of one row and one column more than the map has.
+    """
+    graph = on_meta(name, 1000).eval()
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            each = 2 * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            _, channels, height, width = last_map
+            total += channels * (height + 1) * (width + 1)
+            each = 2 * layer.in_features + 1
+        else:
+            each = {nn.BatchNorm2d: 2, nn.ReLU: 1, ResidualBlock: 1, PreResidualBlock: 1, Pool: 9}.get(type(layer), 0)
+        total += each * output.numel()
+
+    for layer in graph.modules():
+        layer.register_forward_hook(count)
+    last_map = (1, graph.shapes["c5"].channels, size // 32, size // 32)
+    graph(torch.empty(1, 3, size, size, device="meta"))
+    return total
+
+
+@pytest.mark.parametrize(("name", "flops"), [("preresnet101", 15_661_473_256), ("resnext101", 16_013_031_400)])
+def test_flops_as_sdpoint_counts(name: str, flops: int) -> None:
+    """What the published code counts; its paper states 15.7 and 16.0 GFLOPs."""
+    assert official_flops(name, 224) == flops
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet101", "resnet152", "resnext101"])
 def test_as_many_parameters_as_torchvision(name: str) -> None:
     with torch.device("meta"):
-        theirs = torchvision.models.get_model(name)
+        if name == "resnext101":  # torchvision builds it with 8 channels a group only
+            theirs = torchvision.models.ResNet(Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4)
+        else:
+            theirs = torchvision.models.get_model(name)
     assert [p.shape for p in on_meta(name, 1000).parameters()] == [p.shape for p in theirs.parameters()]
 
 
@@ -127,6 +171,18 @@ def test_any_residual_backbone_can_be_partial(name: str) -> None:
     words = ("", "+fusion=csp", "+fusion=csp+gamma=0.75", "+fusion=csp+gamma=0.9")
     sizes = [sum(p.numel() for p in on_meta(name + w, 1000).parameters()) for w in words]
     assert sizes == sorted(set(sizes), reverse=True)
+
+
+def test_space_to_depth_replaces_the_max_pool_of_the_stem() -> None:
+    """Stem: 4 * 3 to 64 channels in 3x3; pool: 4 * 64 back to 64 in 1x1; stages: 4 * C back to C in 1x1."""
+    graph = on_meta("resnet50+spd", 1000)
+    assert convolutions(graph, "stem", "stem_pool") == [(64, 12, 3), (64, 256, 1)]
+    assert [convolutions(graph, row)[0] for row in ("c3", "c4", "c5")] == [
+        (256, 1024, 1),
+        (512, 2048, 1),
+        (1024, 4096, 1),
+    ]
+    assert_keeps_all_pixels(graph)
 
 
 def assert_trains(name: str) -> Graph:

@@ -113,6 +113,18 @@ def test_states_are_inert(tmp_path: Path, protocol: int) -> None:
     assert (tmp_path / "made").exists()
 
 
+def test_a_state_that_is_no_dictionary_is_kept_as_it_is() -> None:
+    """Arrays have a tuple. An object with slots has (attributes, slots), of which the attributes are taken."""
+    array = read(pickle.dumps(np.arange(3, dtype=np.uint8), 2))
+    version, shape, dtype, is_fortran, content = array.built
+    assert (version, shape, dtype.name, is_fortran) == (1, (3,), "numpy.dtype", False)
+    assert (content.name, content.args) == ("_codecs.encode", ("\0\1\2", "latin1"))
+    assert array.state == {}
+    slotted = read(b"cm\nf\n)R(}Va\nI1\ns}Vb\nI2\nstb.")
+    assert slotted.state == {"a": 1}
+    assert slotted.built == ({"a": 1}, {"b": 2})
+
+
 def test_calls_of_what_a_call_gave(tmp_path: Path) -> None:
     """``getattr(os, "mkdir")(target)``, as nested reductions."""
     target = str(tmp_path / "made")
@@ -131,8 +143,8 @@ def test_the_result_of_a_call_is_not_taken_for_what_is_known() -> None:
         calls.append(name)
         return Inert(name, args)
 
-    # f(1)(2): the second call is of a result. g, given a state, then called.
-    read_pickle(b"(cm\nf\n(I1\ntR(I2\ntRcm\ng\n}Va\nI1\nsb)Rl.", call, lambda reference: reference)
+    # f(1)(2): the second call is of a result. g, given a state of either form, then called.
+    read_pickle(b"(cm\nf\n(I1\ntR(I2\ntRcm\ng\n}Va\nI1\nsb)Rcm\ng\n(I1\ntb)Rl.", call, lambda reference: reference)
     assert calls == ["m.f"]
 
 
@@ -227,3 +239,5 @@ def test_a_deep_one() -> None:
 def test_a_large_one() -> None:
     with pytest.raises(PickleError, match=r"has 16,777,217 bytes; at most 16,777,216 are read"):
         read(bytes(MAX_BYTES + 1))
+    with pytest.raises(PickleError, match=r"has 3 bytes; at most 2 are read"):
+        read_pickle(b"I1\n", Inert, lambda reference: reference, max_bytes=2)

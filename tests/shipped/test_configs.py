@@ -8,32 +8,61 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.config.loader import CONFIGS, load_data_config, load_detection_recipe, load_run_config
-from detect.config.schema import DetectionRecipe
+from detect.config.loader import (
+    CONFIGS,
+    find_config,
+    load_classification_recipe,
+    load_data_config,
+    load_detection_recipe,
+    load_run_config,
+    load_yaml,
+)
+from detect.config.schema import ClassificationRecipe, DetectionRecipe
 from detect.data.albumentations_stage import AlbumentationsStage
 from detect.data.sampling import TrainingOrder
 from detect.losses.detection import choose_assignment
-from detect.models.build import build_model
+from detect.models.build import build_classifier, build_model, is_classifier
 from detect.models.catalog import find_definition
+from detect.models.model import Model
+from detect.training.classification import ClassificationTask, ClassMaterial
+from detect.training.detection import DetectionTask, Material
 from detect.training.loop import _prepare_trainee
 from detect.training.preparation import freeze
+from detect.training.run import DEFAULT_CLASSIFICATION, DEFAULT_DETECTION
+from detect.training.task import Task
 
 
 def shipped(kind: str) -> list:
     return [pytest.param(path, id=path.stem) for path in sorted((CONFIGS / kind).glob("*.yaml"))]
 
 
-def assert_starts(model_name: str, recipe: DetectionRecipe, num_classes: int) -> None:
+def is_for_classifiers(recipe: Path) -> bool:
+    return "crop" in load_yaml(recipe).get("augment", {})
+
+
+def assert_detector_starts(model_name: str, recipe: DetectionRecipe, num_classes: int) -> None:
     """Everything that ``train`` makes before its first batch, for a training set of 1000 images."""
     model = build_model(model_name, num_classes)
-    freeze(model, recipe.freeze)
-    assert recipe.image_size % model.max_reduction == 0
     order = TrainingOrder(1000, recipe.batch_size, recipe.epochs, recipe.augment, recipe.seed)
     assert recipe.augment.mixup + recipe.augment.cutmix <= 1
     if recipe.augment.albumentations:
         AlbumentationsStage(recipe.augment.albumentations, recipe.image_size)
     known = dataclasses.replace(recipe, precision="fp32")  # "auto" would measure
-    trainee = _prepare_trainee(model, known, len(order), torch.device("cpu"))
+    assert_starts(DetectionTask(Material(None, None), known, strict=False), model, len(order))
+
+
+def assert_classifier_starts(model_name: str, recipe: ClassificationRecipe, num_classes: int) -> None:
+    """The same for a classifier."""
+    model = build_classifier(model_name, num_classes)
+    known = dataclasses.replace(recipe, precision="fp32")
+    assert_starts(ClassificationTask(ClassMaterial(None, None), known, strict=False), model, 50_000 // 128)
+
+
+def assert_starts(task: Task, model: Model, num_batches: int) -> None:
+    recipe = task.recipe
+    freeze(model, recipe.freeze)
+    assert recipe.image_size % model.max_reduction == 0
+    trainee = _prepare_trainee(task, model, num_batches, torch.device("cpu"))
     updates = trainee.schedule.updates_per_epoch * recipe.epochs
     assert trainee.schedule.warmup_updates < updates
     rates = [trainee.schedule.rate(update, "weights") for update in range(updates)]
@@ -44,14 +73,18 @@ def assert_starts(model_name: str, recipe: DetectionRecipe, num_classes: int) ->
 
 @pytest.mark.parametrize("path", shipped("train"))
 def test_recipe(path: Path) -> None:
-    assert_starts("yolov5n-spd", load_detection_recipe(str(path), {}), num_classes=80)
+    if is_for_classifiers(path):
+        recipe = load_classification_recipe(str(path), {})
+        assert_classifier_starts("resnet18-spd+width=0.25", recipe, num_classes=10)
+    else:
+        assert_detector_starts("yolov5n-spd", load_detection_recipe(str(path), {}), num_classes=80)
 
 
 def test_the_recipe_of_csp_detectors_starts_with_one() -> None:
     """YOLOv3's coding, for which it is meant."""
     name = "csppeleenet-efm+width=0.25"
     assert choose_assignment(load_detection_recipe("csp-coco", {}).loss, build_model(name, 1).head) == "yolov3"
-    assert_starts(name, load_detection_recipe("csp-coco", {}), num_classes=80)
+    assert_detector_starts(name, load_detection_recipe("csp-coco", {}), num_classes=80)
 
 
 @pytest.mark.parametrize("path", shipped("runs"))
@@ -59,7 +92,14 @@ def test_run(path: Path) -> None:
     run = load_run_config(str(path))
     data = load_data_config(run.data)
     assert {"train", "val"} <= data.splits.keys()
-    assert_starts(run.model, load_detection_recipe(run.recipe, run.set), num_classes=len(data.names or range(6)))
+    if is_classifier(find_definition(run.model)):
+        recipe = load_classification_recipe(run.recipe or DEFAULT_CLASSIFICATION, run.set)
+        assert is_for_classifiers(find_config("train", run.recipe or DEFAULT_CLASSIFICATION))
+        assert data.format in ("folders", "cifar", "tiny-imagenet")
+        assert_classifier_starts(run.model, recipe, num_classes=10)
+    else:
+        recipe = load_detection_recipe(run.recipe or DEFAULT_DETECTION, run.set)
+        assert_detector_starts(run.model, recipe, num_classes=len(data.names or range(6)))
 
 
 @pytest.mark.parametrize("path", shipped("runs"))

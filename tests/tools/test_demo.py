@@ -13,7 +13,7 @@ import cv2
 import onnx
 import pytest
 
-from detect.config.loader import load_data_config, load_run_config, load_train_config
+from detect.config.loader import load_data_config, load_detection_recipe, load_run_config
 from detect.inference.sources import IMAGE_SUFFIXES
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_the_commands_fit_together(demo):
 def test_the_recipe_is_short():
     """320 images of 192 px take about ten seconds of a core in each epoch."""
     run = load_run_config("demo")
-    recipe = load_train_config(run.recipe, run.set)
+    recipe = load_detection_recipe(run.recipe or "default", run.set)
     assert run.model == "yolov5n-spd"
     assert recipe.image_size * recipe.image_size * recipe.epochs <= 192 * 192 * 20
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 from pathlib import Path
 
 import pytest
 import yaml
 
-from detect.config.loader import CONFIGS, load_train_config, to_plain
+from detect.config.loader import CONFIGS, load_classification_recipe, load_detection_recipe, to_plain
+from detect.config.schema import ClassificationRecipe, DetectionRecipe
 from detect.errors import InputError
+from detect.models.build import build_classifier, build_model
+from detect.models.checkpoint import save_checkpoint
 from detect.training.recorder import write_settings
 from detect.training.run import settings_from_args
 
@@ -29,6 +33,12 @@ def settings(**given):
             **{**NOT_GIVEN, "device": "cpu", "resume": False, "strict": False, "set": [], **given},
         )
     )
+
+
+def save(path, model):
+    """A checkpoint of two classes."""
+    facts = {"names": ("a", "b"), "category_ids": (0, 1), "image_size": 32, "metrics": {}, "provenance": {}}
+    save_checkpoint(Path(path), model, **facts)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +70,7 @@ def test_names(tmp_path):
 
 
 def test_the_default_recipe():
-    assert settings(model="yolov5n", data="mine.yaml").recipe == load_train_config("default", {})
+    assert settings(model="yolov5n", data="mine.yaml").recipe == load_detection_recipe("default", {})
 
 
 def test_what_wins():
@@ -89,8 +99,23 @@ def test_words_beside_an_experiment(tmp_path):
 
 
 def test_the_model_of_a_checkpoint():
+    save("best.pt", build_model("yolov5n+width=0.1", 2))
     found = settings(weights="best.pt", data="mine.yaml")
     assert (found.model, found.weights) == (None, Path("best.pt"))
+    assert isinstance(found.recipe, DetectionRecipe)
+
+
+def test_the_head_decides_the_task():
+    """The kind of recipe, and which one is the default."""
+    found = settings(model="resnet18+width=0.1", data="mine.yaml").recipe
+    assert isinstance(found, ClassificationRecipe)
+    assert found == load_classification_recipe("classify", {})
+    save("classes.pt", build_classifier("resnet18+width=0.1", 2))
+    assert settings(weights="classes.pt", data="mine.yaml", epochs=3).recipe == dataclasses.replace(found, epochs=3)
+    with pytest.raises(InputError, match=r"augment\.mosaic: unknown key"):
+        settings(model="resnet18", data="mine.yaml", set=["augment.mosaic=1"])
+    with pytest.raises(InputError, match=r"label_smoothing: unknown key"):
+        settings(model="yolov5n", data="mine.yaml", set=["label_smoothing=0.1"])
 
 
 def test_where_a_run_goes_by_itself():
@@ -100,6 +125,7 @@ def test_where_a_run_goes_by_itself():
     folder = CONFIGS / "models"
     assert settings(model=f"{folder}/yolov5.yaml:yolov5s+spd", data="mine.yaml").out == Path("runs/yolov5s+spd-mine")
     assert settings(run="exp/e.yaml", model=f"{folder}/yolov4.yaml").out == Path("runs/e-yolov4")
+    save("a/best.pt", build_model("yolov5n+width=0.1", 2))
     assert settings(weights="a/best.pt", data="mine.yaml").out == Path("runs/best-mine")
     for name in ("e", "e-2"):
         Path("runs", name).mkdir(parents=True)

@@ -52,7 +52,7 @@ Pieces = tuple[Piece, ...]
 """The input of a convolution as a concatenation along the channels."""
 
 
-def convolve(conv: nn.Conv2d, x: Tensor | Pieces) -> Tensor:
+def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
     """``conv`` of a map, or of the concatenation of pieces, which is never built.
 
     A k x k convolution of stride 1 after a space-to-depth by s is a (k*s) x (k*s) convolution of stride s and the same
@@ -60,14 +60,16 @@ def convolve(conv: nn.Conv2d, x: Tensor | Pieces) -> Tensor:
     is the sum of the convolutions of its parts.
 
     Args:
-        conv: convolution of stride 1, dilation 1, one group and padding k // 2.
+        conv: convolution of stride 1, dilation 1, one group and padding k // 2; or a module in the place of one
+            (``detect.models.blocks.bdsc``), which takes pieces itself.
         x: (B, C, H, W), or pieces with C channels in all after their space-to-depth.
 
     Returns:
         (B, O, H, W).
     """
-    if isinstance(x, Tensor):
-        return conv(x)
+    if isinstance(x, Tensor) or not isinstance(conv, nn.Conv2d):
+        convolved: Tensor = conv(x)
+        return convolved
     channels = [piece.map.shape[1] * piece.block_size**2 for piece in x]
     weights = conv.weight.split(channels, dim=1)
     bias = conv.bias
@@ -111,7 +113,7 @@ def check_choice(word: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @register
 class Conv(Block):
-    """Convolution without bias → batch norm → activation.
+    """Convolution → batch norm → activation.
 
     Args:
         in_channels: C.
@@ -120,6 +122,7 @@ class Conv(Block):
         stride: 1 or more.
         groups: as in ``torch.nn.Conv2d``.
         activation: name of the activation.
+        bias: whether the convolution has one. The norm takes it out again; some published networks have it.
     """
 
     def __init__(
@@ -130,12 +133,13 @@ class Conv(Block):
         stride: int = 1,
         groups: int = 1,
         activation: str = "silu",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         if stride == 1 and kernel_size % 2 == 0:
             raise InputError(f"kernel_size: must be odd where the stride is 1, found {kernel_size}")
         padding = (kernel_size - 1) // 2 if stride > 1 else kernel_size // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
         self.norm = nn.BatchNorm2d(out_channels)
         self.activation = make_activation(activation)
 

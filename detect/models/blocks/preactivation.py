@@ -23,6 +23,7 @@ class PreConv(nn.Module):
         activation: name of the activation.
         groups: as in ``torch.nn.Conv2d``; 1 with a space-to-depth.
         block_size: s, of a space-to-depth between activation and convolution; 1 for none.
+        stride: of the convolution; 1 with a space-to-depth.
     """
 
     def __init__(
@@ -33,16 +34,17 @@ class PreConv(nn.Module):
         activation: str,
         groups: int = 1,
         block_size: int = 1,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
         self.activation = make_activation(activation)
         folded = in_channels * block_size**2
-        self.conv = nn.Conv2d(folded, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
+        self.conv = nn.Conv2d(folded, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         self.block_size = block_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, O, H/s, W/s)."""
+        """(B, C, H, W) to (B, O, H/s, W/s), or to (B, O, H / stride, W / stride)."""
         y = self.activation(self.norm(x))
         return convolve(self.conv, y if self.block_size == 1 else (Piece(y, self.block_size),))
 
@@ -78,13 +80,15 @@ class BareConv(Block):
         in_channels: C.
         out_channels: O.
         kernel_size: k, odd.
+        groups: as in ``torch.nn.Conv2d``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, groups: int = 1) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise InputError(f"kernel_size: must be odd, found {kernel_size}")
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H, W)."""

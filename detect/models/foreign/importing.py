@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import re
 import tempfile
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import detect
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.models.detector import DetectionModel
 from detect.models.foreign.coco_names import COCO_IDS, COCO_NAMES
 from detect.models.foreign.darknet import DarknetFile, load_darknet
-from detect.models.foreign.tensor_files import read_tensors
+from detect.models.foreign.tensor_files import TensorFile, read_tensors
+from detect.models.foreign.torchvision_models import load_torchvision, torchvision_family
 from detect.models.foreign.yolov5 import load_yolov5
+from detect.models.model import Model
+from detect.runtime.provenance import made_with
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
 """Files with named tensors; all others are taken for Darknet's."""
-DARKNET_SIZE, YOLOV5_SIZE = 416, 640
+DARKNET_SIZE, YOLOV5_SIZE, TORCHVISION_SIZE = 416, 640, 224
 """Sides in pixels for which the published weights are meant, where nothing else is said."""
+TORCHVISION_CROP = 224 / 256
+"""torchvision's tests of ``IMAGENET1K_V1``: the short side becomes 256 pixels, and the middle 224 are looked at."""
+IMAGENET_CLASSES = 1000
 _START_SEED = 0
 """For the layers that a partial file leaves as they start."""
+_NUMBERED = re.compile(r"(?:model\.)*\d+\.")
+"""How the names of the YOLOv5 family start."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,9 @@ class Import:
     Args:
         weights: the file.
         out: the checkpoint to be written.
-        model: name of the model; None for the YOLOv5 family is the member that fits.
-        names: ``coco``, a file with a class name on each line, or how many classes there are; None takes the file's.
+        model: name of the model; None for the YOLOv5 family and torchvision is the member that fits.
+        names: ``coco`` for a detector, a file with a class name on each line, or how many classes there are; None takes
+            the file's, and for 1000 classes of torchvision their numbers.
         image_size: side of the network input in pixels; None takes the usual one.
         partial: see ``detect.models.foreign.darknet.load_darknet``.
     """
@@ -65,22 +72,24 @@ def import_weights(wanted: Import) -> list[str]:
     """
     _check_out(wanted.out, wanted.weights)
     named = wanted.weights.suffix in TENSOR_SUFFIXES
-    model, names, origin, line = (_import_yolov5 if named else _import_darknet)(wanted)
-    size = wanted.image_size or (YOLOV5_SIZE if named else DARKNET_SIZE)
+    read = (_import_tensors if named else _import_darknet)(wanted)
+    model, names, size = read.model, read.names, wanted.image_size or read.image_size
     if size % model.max_reduction:
         raise InputError(f"image size: must be a multiple of {model.max_reduction}, found {size}")
+    detects = isinstance(model, DetectionModel)
     save_checkpoint(
         wanted.out,
         model,
         names=names,
-        category_ids=COCO_IDS if names == COCO_NAMES else tuple(range(len(names))),
+        category_ids=COCO_IDS if detects and names == COCO_NAMES else tuple(range(len(names))),
         image_size=size,
         metrics={},
-        provenance=_provenance(wanted.weights, origin),
+        provenance={**made_with(), "imported_from": {**_file(wanted.weights), **read.origin}},
+        center_crop=read.center_crop,
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     about = f"{model.definition.name}, {len(names)} classes, {size} px, {parameters:,} parameters"
-    return [f"{wanted.weights}: {line}", f"{wanted.out}: {about}"]
+    return [f"{wanted.weights}: {read.line}", f"{wanted.out}: {about}"]
 
 
 def _check_out(out: Path, weights: Path) -> None:
@@ -101,8 +110,25 @@ def _check_out(out: Path, weights: Path) -> None:
         raise InputError(f"--out {out}: cannot be written in {folder}: {error.strerror or error}") from None
 
 
-Imported = tuple[DetectionModel, tuple[str, ...], dict[str, Any], str]
-"""The model, its class names, where it comes from, and a line about what was read."""
+@dataclass(frozen=True)
+class Imported:
+    """What a file gave.
+
+    Args:
+        model: with its weights.
+        names: K class names.
+        origin: where the weights come from, as plain values.
+        line: what was read, for the user.
+        image_size: side of the network input in pixels for which such weights are meant.
+        center_crop: as in ``Checkpoint``.
+    """
+
+    model: Model
+    names: tuple[str, ...]
+    origin: dict[str, Any]
+    line: str
+    image_size: int
+    center_crop: float = 1.0
 
 
 def _import_darknet(wanted: Import) -> Imported:
@@ -115,7 +141,7 @@ def _import_darknet(wanted: Import) -> Imported:
         torch.manual_seed(_START_SEED)
         model = build_model(wanted.model, len(names))
     file = load_darknet(model.graph, wanted.weights, wanted.partial)
-    return model, names, {"format": "darknet", **asdict(file)}, _darknet_line(file)
+    return Imported(model, names, {"format": "darknet", **asdict(file)}, _darknet_line(file), DARKNET_SIZE)
 
 
 def _darknet_line(file: DarknetFile) -> str:
@@ -127,18 +153,51 @@ def _darknet_line(file: DarknetFile) -> str:
     return line
 
 
-def _import_yolov5(wanted: Import) -> Imported:
+def _import_tensors(wanted: Import) -> Imported:
     if wanted.partial:
         raise InputError("--partial: is for Darknet's files; others must fit as a whole")
     file = read_tensors(wanted.weights)
+    if torchvision_family(file.tensors) is not None:
+        return _import_torchvision(wanted, file)
+    if any(_NUMBERED.match(name) for name in file.tensors):
+        return _import_yolov5(wanted, file)
+    raise InputError(
+        f"{wanted.weights}: {next(iter(file.tensors))[:80]!r} and the others are of no known family: YOLOv5 has names "
+        "such as 'model.0.conv.weight', torchvision's ResNet and ResNeXt 'layer1.0.conv1.weight', its DenseNet "
+        "'features.denseblock1.denselayer1.conv1.weight'"
+    )
+
+
+def _import_yolov5(wanted: Import, file: TensorFile) -> Imported:
     model = load_yolov5(file, wanted.weights, wanted.model)
     names = file.names if wanted.names is None else _class_names(wanted.names)
     if names is None:
         raise InputError(f"--names: is needed, because {wanted.weights} has none: coco, a file, or how many classes")
-    if len(names) != model.num_classes:
-        raise InputError(f"{wanted.weights}: has {model.num_classes} classes, but {len(names)} names are given")
+    _check_count(names, model, wanted.weights)
     line = f"{len(file.tensors)} tensors of the YOLOv5 family, {model.definition.name}"
-    return model, names, {"format": "yolov5", "tensors": len(file.tensors)}, line
+    return Imported(model, names, {"format": "yolov5", "tensors": len(file.tensors)}, line, YOLOV5_SIZE)
+
+
+def _import_torchvision(wanted: Import, file: TensorFile) -> Imported:
+    if wanted.names == "coco":
+        raise InputError("--names coco: is for detectors; a classifier takes a file, or how many classes there are")
+    model = load_torchvision(file, wanted.weights, wanted.model)
+    line = f"{len(file.tensors)} tensors of torchvision, {model.definition.name}"
+    if wanted.names is not None:
+        names = _class_names(wanted.names)
+    elif model.num_classes == IMAGENET_CLASSES:
+        names = tuple(str(i) for i in range(IMAGENET_CLASSES))
+        line += "; its classes are called 0 to 999, --names FILE calls them otherwise"
+    else:
+        raise InputError(f"--names: is needed, because {wanted.weights} has none: a file, or how many classes")
+    _check_count(names, model, wanted.weights)
+    origin = {"format": "torchvision", "tensors": len(file.tensors)}
+    return Imported(model, names, origin, line, TORCHVISION_SIZE, TORCHVISION_CROP)
+
+
+def _check_count(names: tuple[str, ...], model: Model, weights: Path) -> None:
+    if len(names) != model.num_classes:
+        raise InputError(f"{weights}: has {model.num_classes} classes, but {len(names)} names are given")
 
 
 def _class_names(text: str) -> tuple[str, ...]:
@@ -163,12 +222,6 @@ def _class_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _provenance(path: Path, origin: dict[str, Any]) -> dict[str, Any]:
-    """How the weights came about, as plain values."""
-    return {
-        "detect": detect.__version__,
-        "torch": str(torch.__version__),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
-        "imported_from": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **origin},
-    }
+def _file(path: Path) -> dict[str, str]:
+    """Which file it was."""
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -125,6 +125,71 @@ def test_space_to_depth_comes_first(block: str, kernel_size: int) -> None:
     assert built.out_shape(FeatureShape(6, 4)) == FeatureShape(8, 8)
 
 
+@pytest.mark.parametrize(("block", "kernel_size"), [("basic", 1), ("bottleneck", 3)])
+def test_the_kernel_behind_the_space_to_depth(block: str, kernel_size: int) -> None:
+    built = stage(6, 8, block=block, halve=True, downsample="spd", spd_kernel_size=kernel_size)
+    assert built.down is not None
+    assert built.down.conv.weight.shape == (6, 24, kernel_size, kernel_size)
+
+
+@pytest.mark.parametrize("fusion", ["none", "csp"])
+@pytest.mark.parametrize("shortcut", ["partial", "projection", "pool"])
+def test_the_first_block_absorbs_the_space_to_depth(shortcut: str, fusion: str) -> None:
+    words = {"shortcut": shortcut, "halve": True, "downsample": "spd", "spd_form": "absorb", "fusion": fusion}
+    built = stage(6, 8, block="bottleneck", **words)
+    assert built.down is None
+    assert next(m.in_channels for m in built.modules() if isinstance(m, nn.Conv2d)) == 24
+    torch.testing.assert_close(built(X), built.stage(space_to_depth(X, 2)))
+    assert all(m.stride == (1, 1) for m in built.modules() if isinstance(m, nn.Conv2d))
+    assert built(X).shape == (2, 8, 2, 4)
+    assert built.out_shape(FeatureShape(6, 4)) == FeatureShape(8, 8)
+    assert not built.accepts_pieces
+
+
+def normed(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
+    """x less the running mean, over the running deviation, times weight, plus bias."""
+    mean, var, weight, bias = (v.view(-1, 1, 1) for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    return (x - mean) / (var + norm.eps).sqrt() * weight + bias
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_a_space_to_depth_inside_the_first_block(block: str) -> None:
+    """The published code's block, 6 to 8 channels, written out; 4 channels inside the bottleneck.
+
+    3x3 convolution, the four cells of each 2 x 2 as 4 times the channels, norm of these, ReLU, last convolution and
+    norm; in a bottleneck a 1x1 convolution, norm and ReLU come first, and the last one is 1x1. The shortcut has a
+    stride.
+    """
+    words = {"ratio": 0.5, "halve": True, "shortcut": "projection", "downsample": "spd", "spd_form": "inside"}
+    built = stage(6, 8, block=block, repeats=2, **words)
+    convs = [m for m in built.stage[0].modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in built.stage[0].modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+        norm.running_mean.normal_()
+    y, inner, last_kernel = X, [6, 8], 3
+    if block == "bottleneck":
+        y, inner, last_kernel = normed(nn.functional.conv2d(X, convs.pop(0).weight), norms.pop(0)).relu(), [4, 4], 1
+    middle, last, shortcut = convs
+    assert [middle.in_channels, middle.out_channels] == inner
+    assert last.weight.shape == (8, 4 * inner[1], last_kernel, last_kernel)
+    y = nn.functional.conv2d(y, middle.weight, padding=1)
+    y = torch.cat([y[..., ::2, ::2], y[..., 1::2, ::2], y[..., ::2, 1::2], y[..., 1::2, 1::2]], dim=1)
+    y = nn.functional.conv2d(normed(y, norms[0]).relu(), last.weight, padding=last_kernel // 2)
+    added = nn.functional.conv2d(X[..., ::2, ::2], shortcut.weight)
+    expected = (normed(y, norms[1]) + normed(added, norms[2])).relu()
+    torch.testing.assert_close(built.stage[0](X), expected)
+    torch.testing.assert_close(built(X), built.stage[1](expected))
+    assert sum(m.stride == (2, 2) for m in built.modules() if isinstance(m, nn.Conv2d)) == 1
+
+
+def test_groups_of_a_3x3_convolution_in_front_of_a_space_to_depth() -> None:
+    """12 inner channels and 32 groups: 4 groups."""
+    words = {"block": "bottleneck", "groups": 32, "halve": True, "downsample": "spd", "spd_form": "inside"}
+    assert stage(6, 12, **words).stage[0].layers[1].conv.groups == 4
+
+
 def test_without_halving_there_is_nothing_to_replace() -> None:
     words = {"block": "basic", "downsample": "spd"}
     assert count(ResidualStage(6, 8, **words)) == count(ResidualStage(6, 8, block="basic"))
@@ -205,6 +270,20 @@ def test_pieces() -> None:
         ({"shortcut": "none"}, r"^shortcut: unknown 'none'; allowed: partial, pool, projection$"),
         ({"downsample": "sdp"}, r"^downsample: unknown 'sdp'; did you mean 'spd'\?$"),
         ({"fusion": "cps"}, r"^fusion: unknown 'cps'; did you mean 'csp'\?$"),
+        ({"spd_form": "convs"}, r"^spd_form: unknown 'convs'; did you mean 'conv'\?$"),
+        ({"spd_form": "inside"}, r"^spd_form: belongs to downsample spd, found inside with stride$"),
+        (
+            {"spd_kernel_size": 3},
+            r"^spd_kernel_size: belongs to downsample spd with spd_form conv, found 3 with stride$",
+        ),
+        (
+            {"downsample": "spd", "spd_form": "absorb", "spd_kernel_size": 3},
+            r"^spd_kernel_size: belongs to downsample spd with spd_form conv, found 3 with absorb$",
+        ),
+        (
+            {"block": "darknet", "downsample": "spd", "spd_form": "inside"},
+            r"^spd_form: inside belongs to blocks basic and bottleneck, found darknet$",
+        ),
         (
             {"fusion": "csp", "gamma": 1.0},
             r"^gamma: must be between 0 and 1, and leave some of 8 channels on each side, found 1.0$",

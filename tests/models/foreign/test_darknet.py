@@ -128,6 +128,13 @@ def test_space_to_depth_changes_nothing_of_the_order() -> None:
     assert [layer.name for layer in darknet_layers(spd)] == [layer.name for layer in darknet_layers(stride)]
 
 
+def test_decoupled_convolutions_are_none_of_darknets() -> None:
+    with pytest.raises(
+        InputError, match=r"^yolov3-tiny\+bdsc: layers\.\w+.* is a DecoupledConv, which no weights file"
+    ):
+        darknet_layers(build_graph("yolov3-tiny+bdsc", 1))
+
+
 def test_models_that_darknet_cannot_have(tmp_path: Path) -> None:
     rows = SMALL.replace(
         "module: Conv, args: {out_channels: 4, stride: 2}", "module: DenseStage, args: {growth: 4, preactivation: true}"

@@ -1,0 +1,51 @@
+"""A data config's split as a ``ClassTable``, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from detect.config.schema import DataConfig
+from detect.data.cifar import read_cifar
+from detect.data.class_table import ClassTable
+from detect.data.image_folders import read_image_folders
+from detect.data.tiny_imagenet import read_tiny_imagenet
+from detect.errors import InputError, did_you_mean
+from detect.runtime.logs import LOGGER
+
+CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
+    "folders": read_image_folders,
+    "cifar": read_cifar,
+    "tiny-imagenet": read_tiny_imagenet,
+}
+"""Reader of each format of ``DataConfig.format`` that is for classification."""
+
+
+def open_class_split(config: DataConfig, split: str, strict: bool = False) -> ClassTable:
+    """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
+
+    Args:
+        config: the data set, with ``root`` as an absolute path. With ``names``, only these classes are used, in this
+            order.
+        split: a key of ``config.splits``.
+        strict: refuse a split with any problem instead.
+
+    Raises:
+        InputError: the data set is one for detection, the split is unknown, unusable, or, with ``strict``, not free of
+            problems.
+    """
+    if config.format not in CLASS_READERS:
+        raise InputError(
+            f"{config.name}: format {config.format} is for detection, but the model is a classifier; formats for "
+            f"classification: {', '.join(CLASS_READERS)}"
+        )
+    if split not in config.splits:
+        raise InputError(f"{config.name}: there is no split {split!r}{did_you_mean(split, config.splits)}")
+    table = CLASS_READERS[config.format](config, split)
+    if config.names is not None:
+        table = table.of_classes(config.names)
+    summary = table.problems.summary()
+    if strict and summary:
+        raise InputError(f"{config.name} {split}: refused, because --strict was asked for: {' | '.join(summary)}")
+    for line in summary:
+        LOGGER.warning("%s %s: %s", config.name, split, line)
+    return table

@@ -1,0 +1,290 @@
+"""Loaders of classification images: tables to batches, by worker processes, reproducibly.
+
+Which images make a batch is decided in the main process; a batch is then a pure function of the table, the recipe, the
+seed, the epoch and its number, so the number of workers changes the speed and nothing else.
+Letters: N images, B images of a batch, S side of the network input, R = round(S / center_crop), K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from detect.config.schema import ClassAugmentConfig, ClassificationRecipe
+from detect.data.center_crop import center_crop as crop_center
+from detect.data.class_augment import Augmentation
+from detect.data.class_images import Failure, ImageSource, image_source, in_threads
+from detect.data.class_mixing import mix
+from detect.data.class_table import ClassTable
+from detect.data.images import ImageError
+from detect.data.loading import Loaded, _data_loader, _report, _report_total
+from detect.errors import InputError
+from detect.runtime.seeding import generator
+from detect.structures import Batch, ClassTargets
+
+CLASS_ORDER_STREAM, CLASS_IMAGE_STREAM, CLASS_MIX_STREAM = 8, 9, 10
+"""First word of the random keys; 1 to 7 are taken by detection, training and sweeps."""
+
+MAX_STATISTICS_IMAGES = 5000
+"""So many images are enough for the mean and deviation of colours; custom."""
+MIN_DEVIATION = 1 / 255
+"""Images of one colour have no deviation to divide by; one grey level is taken instead."""
+
+
+class ClassRequest(NamedTuple):
+    """One training batch to be made. With the seed, it determines every pixel.
+
+    Args:
+        epoch: from 0.
+        number: of the batch in the epoch, from 0.
+        rows: (B,) int64.
+    """
+
+    epoch: int
+    number: int
+    rows: np.ndarray
+
+
+class ClassOrder:
+    """The batches of an epoch, as a ``sampler`` of PyTorch's ``DataLoader`` whose elements are whole batches.
+
+    Args:
+        num_images: N, at least 1.
+        batch_size: B; if there are fewer images, they are the one batch.
+        seed: the run's.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+        self.num_images = num_images
+        self.batch_size = min(batch_size, num_images)
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.num_images // self.batch_size
+
+    def __iter__(self) -> Iterator[ClassRequest]:
+        order = generator(CLASS_ORDER_STREAM, self.seed, self.epoch).permutation(self.num_images)
+        for number in range(len(self)):
+            yield ClassRequest(self.epoch, number, order[number * self.batch_size : (number + 1) * self.batch_size])
+
+
+class ClassTrainingSamples(Dataset[Loaded]):
+    """Makes augmented batches from requests; lives in the workers.
+
+    Args:
+        source: the images.
+        labels: (N,) int64 class index, in [0, K).
+        num_classes: K.
+        augment: the augmentation.
+        image_size: S.
+        seed: the run's.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        labels: np.ndarray,
+        num_classes: int,
+        augment: ClassAugmentConfig,
+        image_size: int,
+        *,
+        seed: int,
+    ) -> None:
+        self.labels = labels
+        self.num_classes = num_classes
+        self.augment = augment
+        self.seed = seed
+        self.augmentation = Augmentation(source, augment, image_size)
+
+    def __getitem__(self, request: ClassRequest) -> Loaded:
+        epoch, number, rows = request
+        failures: list[Failure] = []
+        rng = generator(CLASS_IMAGE_STREAM, self.seed, epoch, number)
+        images = self.augmentation.images(rng, rows, failures)
+        shares = one_hot(self.labels[rows], self.num_classes)
+        if self.augment.mixup or self.augment.cutmix:
+            images, shares = mix(generator(CLASS_MIX_STREAM, self.seed, epoch, number), self.augment, images, shares)
+        targets = ClassTargets(torch.from_numpy(shares))
+        return Loaded(Batch(torch.from_numpy(images), targets, torch.from_numpy(rows)), tuple(failures))
+
+
+class ClassTrainingLoader:
+    """Shuffled, augmented batches of S x S images.
+
+    The last batch of an epoch is dropped if it is not full, unless it is the only one. Worker processes are kept
+    between epochs. An image that cannot be read is grey; it is reported once, and each epoch ends with the count of
+    them.
+
+    With ``cache: ram`` all images are decoded once, the short side resized to R, and the middle R x R kept: ``resize``
+    and ``area`` then cut from these squares instead of the original images, while ``none`` and ``pad`` do so anyway and
+    give the same pixels. Squares that the table has already are used without a copy, whatever ``cache`` is.
+
+    Args:
+        table: the training split.
+        recipe: used are ``batch_size``, ``image_size``, ``center_crop``, ``seed``, ``workers``, ``cache`` and
+            ``augment``.
+        strict: refuse an image that cannot be read instead.
+
+    Raises:
+        InputError: nothing to train on, or a cache that does not fit.
+    """
+
+    def __init__(self, table: ClassTable, recipe: ClassificationRecipe, *, strict: bool = False) -> None:
+        if len(table) == 0:
+            raise InputError("the training split has no images; look at the paths in the data config")
+        self.table = table
+        self.strict = strict
+        self.unreadable: dict[int, str] = {}
+        """Row to reason, of the images that could not be read so far."""
+        source = image_source(table, recipe.image_size, recipe.center_crop, in_memory=recipe.cache == "ram")
+        samples = ClassTrainingSamples(
+            source, table.labels, len(table.names), recipe.augment, recipe.image_size, seed=recipe.seed
+        )
+        self._order = ClassOrder(len(table), recipe.batch_size, recipe.seed)
+        self._loader = _data_loader(samples, self._order, recipe.workers, keep_workers=True)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0; a pure function of the table, the recipe and ``number``.
+
+        Raises:
+            InputError: with ``strict``, an image cannot be read.
+        """
+        self._order.epoch = number
+        for batch, failures in self._loader:
+            _report(failures, self.unreadable, "is replaced by grey in training", self.strict)
+            yield batch
+        _report_total(self.unreadable, len(self.table), "grey in training")
+
+
+class ClassEvaluationSamples(Dataset[Loaded]):
+    """Takes the middle of images; lives in the workers.
+
+    Args:
+        table: the split.
+        image_size: S.
+        center_crop: the share of the short side that is seen, in (0, 1].
+    """
+
+    def __init__(self, table: ClassTable, image_size: int, center_crop: float) -> None:
+        self.table = table
+        self.image_size = image_size
+        self.center_crop = center_crop
+
+    def __getitem__(self, rows: Sequence[int]) -> Loaded:
+        start = time.perf_counter()
+        images: dict[int, np.ndarray] = {}
+        failures: list[Failure] = []
+        for row in rows:
+            try:
+                images[row] = crop_center(self.table.read(row), self.image_size, self.center_crop)
+            except ImageError as error:
+                failures.append((row, str(error)))
+        if not images:
+            return Loaded(None, tuple(failures))
+        shares = one_hot(self.table.labels[list(images)], len(self.table.names))
+        stacked = torch.from_numpy(np.stack(list(images.values())))
+        seconds = time.perf_counter() - start
+        batch = Batch(stacked, ClassTargets(torch.from_numpy(shares)), torch.tensor(list(images)), (), seconds)
+        return Loaded(batch, tuple(failures))
+
+
+class ClassEvaluationLoader:
+    """Batches of a split in the table's order, each image once.
+
+    Images that cannot be read are in no batch; each is reported once and listed in ``unreadable``, and their count
+    comes last.
+
+    Args:
+        table: the split.
+        image_size: S.
+        center_crop: the share of the short side that is seen, in (0, 1].
+        batch_size: images per batch, at most.
+        workers: processes; 0 loads in this one.
+        strict: refuse an image that cannot be read instead, by an ``InputError`` from the iteration.
+    """
+
+    def __init__(
+        self,
+        table: ClassTable,
+        image_size: int,
+        center_crop: float,
+        batch_size: int,
+        workers: int,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self.table = table
+        self.strict = strict
+        self.unreadable: dict[int, str] = {}
+        """Row to reason, of the images that could not be read so far."""
+        self._batches = [range(len(table))[start : start + batch_size] for start in range(0, len(table), batch_size)]
+        samples = ClassEvaluationSamples(table, image_size, center_crop)
+        self._loader = _data_loader(samples, self._batches, workers, keep_workers=False)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch, failures in self._loader:
+            _report(failures, self.unreadable, "has no answer, so it counts as wrong", self.strict)
+            if batch is not None:
+                yield batch
+        _report_total(self.unreadable, len(self.table), "they count as wrong")
+
+
+def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """(B,) class indices in [0, K) to (B, K) float32 shares."""
+    shares = np.zeros((len(labels), num_classes), dtype=np.float32)
+    shares[np.arange(len(labels)), labels] = 1
+    return shares
+
+
+Colour = tuple[float, float, float]
+"""Red, green and blue, in units of the full range."""
+
+
+def channel_statistics(table: ClassTable, image_size: int, center_crop: float) -> tuple[Colour, Colour]:
+    """Mean and deviation of the pixels of training images, as evaluation sees them.
+
+    Args:
+        table: the training split; at most ``MAX_STATISTICS_IMAGES`` of it, evenly spaced, are looked at. Those that
+            cannot be read are left out.
+        image_size: S.
+        center_crop: the share of the short side that is seen, in (0, 1].
+
+    Returns:
+        Mean and standard deviation, in [0, 1]; the deviation is at least ``MIN_DEVIATION``.
+
+    Raises:
+        InputError: no image can be read.
+    """
+
+    def of_image(row: int) -> np.ndarray | None:
+        """(2, 3): means, and means of squares."""
+        try:
+            image = crop_center(table.read(row), image_size, center_crop)
+        except ImageError:
+            return None
+        mean, deviation = cv2.meanStdDev(image)
+        return np.stack([mean[:, 0], mean[:, 0] ** 2 + deviation[:, 0] ** 2])
+
+    count = min(len(table), MAX_STATISTICS_IMAGES)
+    rows = (np.arange(count) * len(table) // max(1, count)).tolist()
+    found = [moments for moments in in_threads(of_image, rows, "mean colour") if moments is not None]
+    if not found:
+        raise InputError("no image of the training split can be read; look at the paths in the data config")
+    mean, mean_of_squares = np.mean(found, axis=0)
+    deviation = np.sqrt(np.maximum(mean_of_squares - mean**2, 0)) / 255
+    red, green, blue = (mean / 255).tolist()
+    red_deviation, green_deviation, blue_deviation = np.maximum(deviation, MIN_DEVIATION).tolist()
+    return (red, green, blue), (red_deviation, green_deviation, blue_deviation)

@@ -1,0 +1,143 @@
+"""Sheets of images with captions.
+
+Letters: H W pixels of an image.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from detect.evaluation.text import load_font, shorten
+
+TILE_PX = 160
+"""Side of the square that an image is fitted into: five times that of the small images of CIFAR."""
+
+GAP_PX = 8
+"""Between tiles, and around the sheet."""
+
+FONT_PX, LINE_PX = 13, 18
+"""Height of the letters of a caption, and of its lines."""
+
+CAPTION_LINES = 2
+"""Lines that a caption may take; what is longer is shortened."""
+
+MAX_TEXT = 120
+"""Characters of a line, before it is shortened to its width."""
+
+_CAPTION_CHARACTERS = 22
+"""Characters of Latin script that fit under a tile."""
+
+Color = tuple[int, int, int]
+BLACK, GREEN, RED = (0, 0, 0), (0, 110, 40), (190, 0, 20)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of a sheet.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        caption: stands below; parts that are given one by one take a line each.
+        color: of the caption.
+    """
+
+    image_rgb: np.ndarray
+    caption: str | tuple[str, ...]
+    color: Color = BLACK
+
+
+def tile_sheet(tiles: Sequence[Tile], columns: int) -> np.ndarray:
+    """Images in rows, each with its caption below.
+
+    Args:
+        tiles: without any, the sheet has one empty row.
+        columns: tiles of a row.
+
+    Returns:
+        (H, W, 3) uint8, white between the tiles; W is ``sheet_width(columns)``, H grows by the same for each row.
+    """
+    pitch_hw = (TILE_PX + CAPTION_LINES * LINE_PX + GAP_PX, TILE_PX + GAP_PX)
+    rows = max(1, -(-len(tiles) // columns))
+    sheet = np.full((rows * pitch_hw[0] + GAP_PX, sheet_width(columns), 3), 255, np.uint8)
+    places = [(GAP_PX + i // columns * pitch_hw[0], GAP_PX + i % columns * pitch_hw[1]) for i in range(len(tiles))]
+    for tile, (top, left) in zip(tiles, places, strict=True):
+        image = fitted(tile.image_rgb, TILE_PX)
+        height, width = image.shape[:2]
+        top, left = top + TILE_PX - height, left + (TILE_PX - width) // 2
+        sheet[top : top + height, left : left + width] = image
+    picture = Image.fromarray(sheet)
+    draw = ImageDraw.Draw(picture)
+    for tile, (top, left) in zip(tiles, places, strict=True):
+        for number, line in enumerate(_lines(tile.caption)):
+            place = (left + TILE_PX // 2, top + TILE_PX + number * LINE_PX)
+            draw_text(draw, place, line, FONT_PX, TILE_PX, tile.color, "ma")
+    return np.array(picture)
+
+
+def sheet_width(columns: int) -> int:
+    """Pixels of the width of a sheet."""
+    return columns * (TILE_PX + GAP_PX) + GAP_PX
+
+
+def heading(text: str, width: int) -> np.ndarray:
+    """A line of text that goes above a sheet.
+
+    Args:
+        text: what is too long loses its middle.
+        width: pixels.
+
+    Returns:
+        (H, width, 3) uint8.
+    """
+    picture = Image.new("RGB", (width, 2 * LINE_PX), "white")
+    draw_text(ImageDraw.Draw(picture), (GAP_PX, 2 * LINE_PX - 4), text, FONT_PX + 2, width - 2 * GAP_PX, BLACK, "ld")
+    return np.array(picture)
+
+
+def fitted(image_rgb: np.ndarray, side: int) -> np.ndarray:
+    """An image scaled so that its long side is ``side`` pixels; (H, W, 3) uint8 as before."""
+    factor = side / max(image_rgb.shape[:2])
+    size_wh = (max(round(image_rgb.shape[1] * factor), 1), max(round(image_rgb.shape[0] * factor), 1))
+    # Linear when enlarging: people see more in a blurred image than in one of large squares.
+    return cv2.resize(image_rgb, size_wh, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+
+
+def draw_text(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    size_px: int,
+    width: int,
+    color: Color = BLACK,
+    anchor: str = "la",
+) -> None:
+    """Write one line that is at most ``width`` pixels wide; a longer one loses its middle.
+
+    Args:
+        draw: of the picture.
+        place: x and y in the picture.
+        text: any characters.
+        size_px: height of the letters.
+        width: pixels.
+        color: of the letters.
+        anchor: which point of the text ``place`` is, as Pillow says it.
+    """
+    shown = shorten(text, MAX_TEXT)
+    for limit in range(len(shown), 0, -1):
+        font, drawable = load_font(shorten(shown, limit), size_px)
+        if draw.textlength(drawable, font=font) <= width:
+            break
+    draw.text(place, drawable, fill=color, font=font, anchor=anchor)
+
+
+def _lines(caption: str | tuple[str, ...]) -> Sequence[str]:
+    """The lines that a caption takes: a long one is broken at a blank."""
+    parts = caption if isinstance(caption, tuple) else textwrap.wrap(caption, _CAPTION_CHARACTERS)
+    last = " ".join(parts[CAPTION_LINES - 1 :])
+    return [line for line in (*parts[: CAPTION_LINES - 1], last) if line]

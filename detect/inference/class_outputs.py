@@ -1,0 +1,64 @@
+"""What a prediction run of a classifier leaves: drawn images, JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detect.data.images import write_image
+from detect.evaluation.classification import top_entries
+from detect.inference.class_drawing import draw_classification
+from detect.inference.outputs import output_names
+from detect.inference.ownership import OutputFolder
+from detect.runtime.files import write_json
+from detect.structures import Classification
+
+
+class ClassWriter:
+    """Writes what a list of images shows below a folder.
+
+    Args:
+        folder: where to; made when the first file is written.
+        paths: all images of the run. Files are called after their paths below the folder that they have in common.
+        json: also write ``predictions.json``: for each image ``file_name`` and ``top5``, its most probable classes
+            (``detect.evaluation.classification.top_entries``).
+
+    Raises:
+        InputError: something would be replaced that is not from an earlier run, an image of ``paths`` for example.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[Path], *, json: bool = False) -> None:
+        self._folder = OutputFolder(folder)
+        self._json = json
+        self._names = output_names(paths)
+        places = [f"{name}.jpg" for name in self._names.values()]
+        self._folder.check([*places, "predictions.json"] if json else places, paths)
+        self._entries: list[dict[str, Any]] = []
+
+    def add(self, path: Path, image_rgb: np.ndarray, found: Classification) -> Path:
+        """Write what belongs to one image.
+
+        Args:
+            path: one of the paths of the run.
+            image_rgb: (H, W, 3) uint8.
+            found: what it shows.
+
+        Returns:
+            The drawn image's file.
+        """
+        drawn = self._folder.claim(f"{self._names[path]}.jpg")
+        write_image(drawn, draw_classification(image_rgb, found))
+        if self._json:
+            self._entries.append({"file_name": str(path), "top5": top_entries(found)})
+        return drawn
+
+    def finish(self) -> list[str]:
+        """Write what belongs to all images, and say in one line each where things are."""
+        places = [f"drawn images: {self._folder.path}"]
+        if self._json:
+            write_json(self._folder.claim("predictions.json"), self._entries)
+            places.append(f"classes of all images: {self._folder.path / 'predictions.json'}")
+        return places

@@ -1,0 +1,105 @@
+"""The Python interface of classification: a checkpoint in, probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL.Image import Image
+
+from detect.data.center_crop import center_crop
+from detect.errors import InputError
+from detect.evaluation.predict import run_classifier
+from detect.inference.inputs import as_image, checked_size, in_batches, is_list, opened
+from detect.models.checkpoint import Checkpoint
+from detect.models.classifier import ClassificationModel
+from detect.runtime.device import select_device
+from detect.runtime.precision import Precision
+from detect.structures import Classification
+
+
+class Classifier:
+    """A trained classifier, ready to look at images.
+
+    Example:
+        ``Classifier("weights.pt").predict("a.jpg").top(5)``
+
+    Args:
+        weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
+        precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        InputError: the checkpoint or the device is not usable, or the checkpoint is a detector's.
+    """
+
+    def __init__(self, weights: str | Path | Checkpoint, device: str = "auto", precision: Precision = "fp32") -> None:
+        self.device = select_device(device)
+        checkpoint = opened(weights)
+        if not isinstance(checkpoint.model, ClassificationModel):
+            raise InputError(f"{checkpoint.model.definition.name} is a detector; use detect.Detector")
+        self._precision = precision
+        self._model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
+        self.names: tuple[str, ...] = checkpoint.names
+        """The K class names."""
+        self.image_size: int = checkpoint.image_size
+        """Side of the network input, in pixels, that the model was trained with."""
+        self.center_crop: float = checkpoint.center_crop
+        """The network looks at so much of an image's short side."""
+
+    @overload  # a str is a sequence of str too, hence the exception
+    def predict(  # type: ignore[overload-overlap]
+        self,
+        source: str | Path | np.ndarray | Image,
+        *,
+        image_size: int | None = ...,
+        batch_size: int = ...,
+    ) -> Classification: ...
+
+    @overload
+    def predict(
+        self,
+        source: Sequence[str | Path | np.ndarray | Image],
+        *,
+        image_size: int | None = ...,
+        batch_size: int = ...,
+    ) -> list[Classification]: ...
+
+    def predict(
+        self,
+        source: str | Path | np.ndarray | Image | Sequence[str | Path | np.ndarray | Image],
+        *,
+        image_size: int | None = None,
+        batch_size: int = 1,
+    ) -> Classification | list[Classification]:
+        """Tell what one image shows, or several.
+
+        Args:
+            source: an image file, a (H, W, 3) uint8 array in RGB order (what OpenCV reads is BGR; ``image[..., ::-1]``
+                turns it), a PIL image, or a list of these. EXIF orientation is applied. The network sees the middle
+                square of an image, ``center_crop`` of its short side.
+            image_size: side of the network input in pixels; None is the one of the training.
+            batch_size: images that go through the network together, at most.
+
+        Returns:
+            ``Classification`` for one image, a list of them for a list.
+
+        Raises:
+            InputError: an image cannot be read, a value is outside its range, or the network gives no finite numbers.
+        """
+        size = checked_size(self.image_size if image_size is None else image_size, self._model.max_reduction)
+        found: list[Classification] = []
+        for sources in in_batches(source, batch_size):
+            found += self._predict_batch(sources, size)
+        return found if is_list(source) else found[0]
+
+    def _predict_batch(self, sources: Sequence[Any], size: int) -> list[Classification]:
+        images = np.stack([center_crop(as_image(source), size, self.center_crop) for source in sources])
+        logits = run_classifier(self._model, torch.from_numpy(images), self.device, self._precision)
+        probabilities = logits.softmax(dim=1).cpu().numpy()
+        if not np.isfinite(probabilities).all():
+            raise InputError(f"the network's output is not finite with precision {self._precision}; try another")
+        return [Classification(row, self.names) for row in probabilities]

@@ -1,0 +1,64 @@
+"""What a search leaves: ``trials.csv``, the table, TensorBoard's HParams, the command that trains the best again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from detect.config.schema import SweepConfig
+from detect.models.profile_text import align
+from detect.runtime.files import write_text
+from detect.sweep.ledger import Trial
+from detect.sweep.space import Parameter, shown, training_words
+
+
+def write_csv(path: Path, trials: Sequence[Trial], space: Sequence[Parameter], metric: str) -> None:
+    """Write a row for each trial: number, state, the metric, the values, seconds and why it failed."""
+    keys = [parameter.key for parameter in space]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["number", "state", metric, *keys, "seconds", "problem"])
+    for trial in trials:
+        score = "" if trial.score is None else trial.score
+        values = [trial.values.get(key, "") for key in keys]
+        table.writerow([trial.number, trial.state, score, *values, f"{trial.seconds:.1f}", trial.problem])
+    write_text(path, text.getvalue())
+
+
+def trials_text(trials: Sequence[Trial], space: Sequence[Parameter], metric: str) -> str:
+    """The trials as a table, best first; those without a score at the end, with the reason."""
+    ranked = sorted(trials, key=lambda trial: (trial.score is None, -(trial.score or 0.0)))
+    lines = [("trial", metric, *(parameter.key for parameter in space), "seconds")]
+    for trial in ranked:
+        score = trial.state if trial.score is None else f"{trial.score:.4f}"
+        values = (shown(trial.values.get(parameter.key, "")) for parameter in space)
+        lines.append((str(trial.number), score, *values, f"{trial.seconds:.0f}"))
+    problems = [f"trial {trial.number} failed: {trial.problem}" for trial in trials if trial.state == "failed"]
+    return "\n".join([align(lines, left=0), *problems])
+
+
+def write_hparams(folder: Path, trials: Sequence[Trial], metric: str) -> None:
+    """Write the complete trials for the HParams page of TensorBoard, anew each time.
+
+    Args:
+        folder: of the event files (``tensorboard --logdir FOLDER``).
+        trials: of one search.
+        metric: of the score.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    with SummaryWriter(str(folder)) as writer:
+        for trial in trials:
+            if trial.score is not None:
+                writer.add_hparams(trial.values, {f"val/{metric}": trial.score}, run_name=f"{trial.number:04d}")
+
+
+def training_command(config: SweepConfig, trial: Trial) -> str:
+    """The line that trains with a trial's values again."""
+    return shlex.join(["python", "tools/train.py", *training_words(config, trial.values)])

@@ -1,0 +1,145 @@
+"""Trials as processes of ``tools/train.py``, one at a time on each device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from detect.runtime.logs import LOGGER
+from detect.sweep.ledger import LOG, Claim, Ledger, Trial, best_trial
+from detect.sweep.outcome import outcome_of
+from detect.sweep.plan import Plan
+from detect.sweep.space import shown, training_words
+
+GRACE_S = 30.0
+"""So long an interrupted training may take to end by itself."""
+
+
+class Search:
+    """Works on the trials of a search until all are done.
+
+    Args:
+        plan: the search.
+        ledger: its trials.
+        train_tool: ``tools/train.py``.
+        on_finished: is called, by one thread at a time, after each trial.
+    """
+
+    def __init__(self, plan: Plan, ledger: Ledger, train_tool: Path, on_finished: Callable[[], None]) -> None:
+        self.plan = plan
+        self.ledger = ledger
+        self.train_tool = train_tool
+        self.on_finished = on_finished
+        self._stopping = threading.Event()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+
+    def run(self, devices: Sequence[str]) -> None:
+        """Train on each device, one trial after the other.
+
+        Args:
+            devices: as for ``tools/train.py``; one that is listed twice gets two trials at a time.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, or the signal to end; the running trials have been interrupted and can go on.
+        """
+        finished = [trial for trial in self.ledger.trials() if trial.state != "unfinished"]
+        total = max(self.plan.config.trials, len(finished))
+        with (
+            _ended_like_ctrl_c(),
+            tqdm(total=total, initial=len(finished), desc=self.plan.config.name, unit="trial", leave=False) as bar,
+            ThreadPoolExecutor(len(devices)) as pool,
+        ):
+            try:
+                for worker in as_completed([pool.submit(self._work, device, bar) for device in devices]):
+                    worker.result()
+            finally:
+                self._stop()
+
+    def _work(self, device: str, bar: tqdm) -> None:
+        """Take trials until there is none left, or the search is stopped."""
+        while not self._stopping.is_set() and (claim := self.ledger.claim(self.plan.config.trials)):
+            start = time.monotonic()
+            code = self._train(claim, device)
+            seconds = time.monotonic() - start
+            if self._stopping.is_set() and code != 0:
+                self.ledger.release(claim, seconds)
+                return
+            outcome = outcome_of(claim.folder, code, self.plan.config.metric)
+            trial = self.ledger.finish(claim, outcome, seconds)
+            with self._lock:
+                self._tell(trial, device, bar)
+                self.on_finished()
+
+    def _train(self, claim: Claim, device: str) -> int:
+        """Run the training process of a trial; gives its exit code."""
+        started = (claim.folder / "last.pt").is_file()
+        config = self.plan.config
+        words = ["--resume"] if started else training_words(config, claim.values)
+        if started and config.data_root:
+            words += ["--data-root", config.data_root]
+        command = [sys.executable, str(self.train_tool), *words, "--out", str(claim.folder), "--device", device]
+        with self._lock:
+            if self._stopping.is_set():
+                return -signal.SIGINT
+            # A session of its own: the terminal's Ctrl-C reaches this process only, which passes it on once.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=claim.log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            self._running.add(process)
+        code = process.wait()
+        self._running.discard(process)
+        return code
+
+    def _stop(self) -> None:
+        """Interrupt the running trials and wait until they have ended."""
+        with self._lock:
+            self._stopping.set()
+            running = list(self._running)
+        for process in running:
+            _signal(process, signal.SIGINT)
+        deadline = time.monotonic() + GRACE_S
+        for process in running:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGKILL)
+
+    def _tell(self, trial: Trial, device: str, bar: tqdm) -> None:
+        metric = self.plan.config.metric
+        if trial.score is None:
+            log = self.ledger.trial_folder(trial.number) / LOG
+            LOGGER.warning("trial %d failed on %s: %s (%s)", trial.number, device, trial.problem, log)
+        else:
+            values = ", ".join(f"{key} {shown(value)}" for key, value in trial.values.items())
+            found = f"{metric} {trial.score:.4f} in {trial.seconds:.0f} s on {device}"
+            LOGGER.info("trial %d: %s with %s", trial.number, found, values)
+        bar.update()
+        if (best := best_trial(self.ledger.trials())) is not None:
+            bar.set_postfix_str(f"best {metric} {best.score:.4f} (trial {best.number})")
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a process and its own children, if it has not ended."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Treat the signal to end, which a job scheduler sends, as Ctrl-C: trainings would outlive this process."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,104 @@
+"""tools/evaluate.py and tools/predict.py with a classifier, from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detect.data.images import write_image
+from detect.models.build import build_classifier, build_model
+from detect.models.checkpoint import save_checkpoint
+from tests.tools.running import run_here
+
+NAMES = ("blue", "green", "red")
+DATA = "name: colours\nroot: colours\nformat: folders\nsplits:\n  train: {images: val}\n  val: {images: val}\n"
+EVALUATE = ("evaluate.py", "--weights", "model.pt", "--data", "data.yaml", "--workers", 0, "--device", "cpu")
+PREDICT = ("predict.py", "--weights", "model.pt", "--source", "colours", "--device", "cpu", "--out", "out")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained classifier, a detector and three folders of three images."""
+    world = tmp_path_factory.mktemp("classes")
+    torch.manual_seed(0)
+    facts = {"names": NAMES, "category_ids": (0, 1, 2), "image_size": 32, "metrics": {}, "provenance": {}}
+    save_checkpoint(world / "model.pt", build_classifier("resnet20+width=0.25", 3), **facts)
+    save_checkpoint(world / "detector.pt", build_model("yolov5n+width=0.1", 3), **facts)
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(reversed(NAMES)):
+        for number in range(3):
+            image = rng.integers(0, 100, (40, 30, 3), dtype=np.uint8)
+            image[..., channel] += 150
+            write_image(world / f"colours/val/{name}/{number}.png", image)
+    (world / "data.yaml").write_text(DATA)
+    return world
+
+
+def test_evaluate_measures_and_draws(world: Path, tmp_path: Path) -> None:
+    files = ("--metrics-json", tmp_path / "m.json", "--results-json", tmp_path / "r.json", "--out", tmp_path / "out")
+    ended = run_here(world, *EVALUATE, *files)
+    assert ended.code == 0, ended
+    assert ended.output.startswith("Classification metrics\n  top1 ")
+    assert "ms per image: preprocess " in ended.output
+    assert f"pictures: {tmp_path / 'out'}" in ended.output
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert (metrics["images"], metrics["top5"], metrics["image_size"], metrics["center_crop"]) == (9, 1, 32, 1)
+    assert metrics["weights"] == "model.pt"
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert len(results) == 9
+    assert metrics["top1"] == sum(one["top5"][0]["category"] == one["category"] for one in results) / 9
+    names = {"confusion_matrix.png", "confused_pairs.jpg", "class_activation.jpg"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_an_engine_of_ap_is_refused(world: Path) -> None:
+    complaint = run_here(world, *EVALUATE, "--coco-engine", "hotcoco").complaint
+    assert complaint == "error: --coco-engine: is for detectors; model.pt is a classifier"
+
+
+def test_predict_tells_draws_and_writes(world: Path, tmp_path: Path) -> None:
+    ended = run_here(world, *PREDICT, "--out", tmp_path, "--save-json", "--batch-size", 2)
+    assert ended.code == 0, ended
+    lines = ended.output.splitlines()
+    assert len(lines) == 11
+    entries = json.loads((tmp_path / "predictions.json").read_text())
+    assert len(entries) == 9
+    best = ", ".join(f"{one['category']} {one['score']:.2f}" for one in entries[0]["top5"])
+    assert lines[0] == f"colours/val/blue/0.png: {best}"
+    drawn = cv2.imread(str(tmp_path / "blue/0.jpg"))
+    assert drawn.shape == (320 + 3 * 21 + 14, 320, 3)  # 30 x 40 px enlarged to 240 x 320 px, three lines
+
+
+def test_options_of_detectors_are_refused(world: Path) -> None:
+    complaint = run_here(world, *PREDICT, "--iou", 0.5, "--classes", "red", "--save-crops").complaint
+    assert complaint == "error: --iou, --classes, --save-crops: of detectors only; model.pt is a classifier"
+    assert not (world / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--conf", 0), ("--max-det", 1), ("--class-agnostic", None), ("--save-txt", None)],
+)
+def test_each_option_of_detectors_is_refused(world: Path, option: str, value: int | None) -> None:
+    words = (option,) if value is None else (option, value)
+    assert f"{option}: of detectors only" in run_here(world, *PREDICT, *words).complaint
+
+
+def test_images_that_cannot_be_read_are_counted(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    ended = run_here(world, *PREDICT, "--out", tmp_path / "out", "--source", "colours", tmp_path / "bad.png")
+    assert ended.code == 0
+    assert "1 of 10 images could not be read and were skipped" in ended.error
+    complaint = run_here(world, *PREDICT, "--source", tmp_path / "bad.png").complaint
+    assert "bad.png: is not an image" in complaint
+
+
+def test_data_of_the_other_task(world: Path) -> None:
+    for weights, data in (("detector.pt", "data.yaml"), ("model.pt", "coco.yaml")):
+        (world / "coco.yaml").write_text(DATA.replace("format: folders\n", "").replace("val}", "val, annotations: a}"))
+        assert "format" in run_here(world, *EVALUATE, "--weights", weights, "--data", data).complaint

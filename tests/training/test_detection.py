@@ -1,0 +1,380 @@
+"""Data, anchors, weights and frozen parts, before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from detect.config.schema import DataConfig, DetectionRecipe, SplitConfig
+from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
+from detect.data.images import write_image
+from detect.errors import InputError
+from detect.models.build import build_model
+from detect.models.catalog import find_definition
+from detect.models.checkpoint import save_checkpoint
+from detect.runtime.files import write_json
+from detect.training.detection import (
+    Material,
+    assignment_needs,
+    open_material,
+    prepare_model,
+    report_small_objects,
+    suit_anchors,
+    training_sizes_px,
+)
+from detect.training.loop import train
+from detect.training.preparation import warn_of_ignored
+from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model
+
+
+def make_table(sizes_hw, boxes, is_crowd=None, num_classes=2):
+    """A table of images with boxes (row, x1, y1, x2, y2); the files do not exist."""
+    rows = np.array([box[0] for box in boxes], np.int64)
+    return AnnotationTable(
+        image_paths=encode_paths([]),
+        image_ids=np.arange(len(sizes_hw)),
+        has_own_ids=False,
+        sizes_hw=np.array(sizes_hw, np.int32),
+        box_offsets=offsets_of(np.bincount(rows, minlength=len(sizes_hw))),
+        boxes_xyxy_px=np.array([box[1:] for box in boxes], np.float64).reshape(-1, 4),
+        labels=np.zeros(len(boxes), np.int64),
+        is_crowd=np.array(is_crowd or [False] * len(boxes)),
+        areas=np.ones(len(boxes)),
+        names=tuple("abcdefgh"[:num_classes]),
+        category_ids=np.arange(1, num_classes + 1),
+    )
+
+
+def square_table(*sides):
+    """One image of 640 px with square boxes."""
+    return make_table([(640, 640)], [(0, 0, 0, side, side) for side in sides])
+
+
+@pytest.fixture
+def said(caplog):
+    """What is logged, as a list of messages."""
+    caplog.set_level(logging.INFO, logger="detect")
+    return caplog
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+def make_data(folder, boxes_of, names=("cat", "dog"), background="keep"):
+    """A data set with one image of 40 x 30 px per entry of ``boxes_of[split]``: a list of (x, y, w, h, iscrowd)."""
+    for split, images in boxes_of.items():
+        annotations = [
+            {"image_id": i, "category_id": 1, "bbox": [*box[:4]], "iscrowd": box[4] if len(box) > 4 else 0}
+            for i, boxes in enumerate(images)
+            for box in boxes
+        ]
+        content = {
+            "images": [{"id": i, "file_name": f"{i}.png"} for i in range(len(images))],
+            "categories": [{"id": i + 1, "name": name} for i, name in enumerate(names)],
+            "annotations": [{"id": i + 1, **annotation} for i, annotation in enumerate(annotations)],
+        }
+        write_json(folder / f"{split}.json", content)
+        for i in range(len(images)):
+            write_image(folder / "images" / f"{i}.png", np.zeros((30, 40, 3), np.uint8))
+    splits = {split: SplitConfig("images", f"{split}.json") for split in boxes_of}
+    return DataConfig("pets", str(folder), splits, background=background)
+
+
+BOX = (1, 2, 10, 12)
+
+
+@pytest.mark.parametrize(("background", "kept", "verb"), [("keep", 3, "kept as"), ("drop", 2, "dropped")])
+def test_background(tmp_path, said, background, kept, verb):
+    data = make_data(tmp_path, {"train": [[BOX], [], [BOX, BOX[::-1]]], "val": [[BOX], []]}, background=background)
+    material = open_material(data, strict=True)
+    assert (len(material.train), len(material.train.labels)) == (kept, 3)
+    assert len(material.val) == 2  # what is measured does not depend on what is trained on
+    assert f"1 of 3 training images have no boxes; they are {verb}" in said.text
+
+
+def test_nothing_is_said_about_background_where_there_is_none(tmp_path, said):
+    open_material(make_data(tmp_path, {"train": [[BOX]], "val": [[]]}), strict=True)
+    assert said.messages == []
+
+
+@pytest.mark.parametrize("boxes", [[], [(*BOX, 1)]], ids=["no boxes", "crowd regions only"])
+@pytest.mark.parametrize("background", ["keep", "drop"])
+def test_nothing_to_learn_from(tmp_path, boxes, background):
+    data = make_data(tmp_path, {"train": [boxes], "val": [[BOX]]}, background=background)
+    with pytest.raises(InputError, match="data pets: the training split has no usable boxes"):
+        open_material(data, strict=False)
+
+
+def test_a_split_is_missing(tmp_path):
+    data = make_data(tmp_path, {"train": [[BOX]], "test": [[BOX]]})
+    with pytest.raises(InputError, match="data pets: has no split 'val'; training needs train and val"):
+        open_material(data, strict=False)
+
+
+def test_a_split_without_annotations(tmp_path):
+    data = make_data(tmp_path, {"train": [[BOX]], "val": [[BOX]]})
+    write_json(
+        tmp_path / "val.json", {"images": [{"id": 0, "file_name": "0.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    )
+    with pytest.raises(InputError, match="data pets: train and val must have annotations"):
+        open_material(data, strict=False)
+
+
+def test_different_classes(tmp_path):
+    data = make_data(tmp_path, {"train": [[BOX]]})
+    other = make_data(tmp_path / "other", {"val": [[BOX]]}, names=("cat", "fox"))
+    (tmp_path / "val.json").write_text((tmp_path / "other" / "val.json").read_text())
+    data = dataclasses.replace(data, splits={**data.splits, **other.splits})
+    with pytest.raises(InputError, match="train and val have different classes: dog, fox in one of them only"):
+        open_material(data, strict=False)
+
+
+def test_strict_refuses(tmp_path):
+    data = make_data(tmp_path, {"train": [[BOX, (1, 1, 0, 5)]], "val": [[BOX]]})
+    assert len(open_material(data, strict=False).train.labels) == 1
+    with pytest.raises(InputError, match="pets train: refused, because --strict was asked for: 1 boxes of zero"):
+        open_material(data, strict=True)
+
+
+# ----------------------------------------------------------------------------------------------- sizes
+
+
+def test_sizes_in_network_pixels():
+    """The long side becomes 320 px: factors 320 / 640 and 320 / 100. Crowd regions and empty boxes do not count."""
+    boxes = [(0, 0, 0, 10, 20), (0, 0, 0, 600, 400), (1, 5, 5, 15, 10), (1, 3, 3, 3, 9)]
+    table = make_table([(480, 640), (100, 50)], boxes, is_crowd=[False, True, False, False])
+    np.testing.assert_allclose(training_sizes_px(table, 320), [[5, 10], [32, 16]])
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        # Under 8 px at 320 px is under 16 px at 640.
+        (
+            (15, 15, 40, 40),
+            "50.0 % of 4 training boxes are under 8 px at 320 px; a larger --image-size would help them",
+        ),
+        ((16, 40), "0.0 % of 2 training boxes are under 8 px at 320 px"),
+        ((15,) + (40,) * 9, "10.0 % of 10 training boxes are under 8 px at 320 px"),
+    ],
+)
+def test_small_objects_are_reported(said, sides, message):
+    report_small_objects(square_table(*sides), 320)
+    assert said.messages == [message]
+
+
+# --------------------------------------------------------------------------------------------- anchors
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The tiny model: square anchors of 8, 12, 20, 30, 45 and 64 px, so boxes from 2+ to 255 px are matched."""
+    return find_definition(write_model(tmp_path))
+
+
+def anchors_of(definition):
+    return np.array(definition.rows[-1].args["anchors_px"])
+
+
+def test_suitable_anchors_are_kept(tiny, said):
+    assert suit_anchors(tiny, square_table(3, 20, 250), make_recipe(image_size=640, anchors={})) is tiny
+    assert said.messages == ["anchors: best possible recall 1.0000, kept"]
+
+
+def test_unsuitable_anchors_are_fitted(tiny, said):
+    """Two of the three boxes are 4 or more times 64 px: a recall of 1/3, under the 0.98 asked for."""
+    fitted = suit_anchors(tiny, square_table(20, 256, 400), make_recipe(image_size=640, anchors={}))
+    assert anchors_of(fitted).shape == (3, 2, 2)
+    sides = anchors_of(fitted).reshape(-1, 2)
+    assert (np.diff(sides.prod(axis=1)) > 0).all()  # finest level first
+    for side in (20, 256, 400):
+        assert np.abs(sides - side).max(axis=1).min() < 0.01
+    assert said.messages[0].startswith("anchors: best possible recall 0.3333, fitted to the data: 1.0000 with ")
+    assert build_model(fitted, 2).head.anchors_px.tolist() == anchors_of(fitted).astype(np.float32).tolist()
+
+
+@pytest.mark.parametrize(("min_recall", "is_kept"), [(0.5, True), (0.51, False)])
+def test_the_recall_that_is_enough(tiny, min_recall, is_kept):
+    recipe = make_recipe(image_size=640, anchors={"min_recall": min_recall})
+    assert (suit_anchors(tiny, square_table(20, 400), recipe) is tiny) == is_kept
+
+
+def test_the_anchor_ratio_counts(tiny):
+    """At a ratio of 6, 64 px match 256 and 383 px."""
+    recipe = make_recipe(image_size=640, anchors={}, loss={"anchor_ratio": 6.0})
+    assert suit_anchors(tiny, square_table(20, 256, 383), recipe) is tiny
+
+
+@pytest.fixture
+def tiny_yolov3(tmp_path):
+    """The tiny model with YOLOv3's coding."""
+    return find_definition(write_model(tmp_path, TINY.replace("anchors_px", "coding: yolov3, anchors_px")))
+
+
+def test_anchors_for_one_best_anchor(tiny, tiny_yolov3, said):
+    """128 px match 64 px by a factor of 2 and an IoU of 64^2 / 128^2 = 1/4; 130 px by an IoU of 0.24 only."""
+    recipe = make_recipe(image_size=640, anchors={})
+    assert suit_anchors(tiny_yolov3, square_table(20, 128), recipe) is tiny_yolov3
+    assert suit_anchors(tiny, square_table(20, 130), recipe) is tiny
+    assert said.messages == [
+        "anchors: close recall (IoU 0.25) 1.0000, kept",
+        "anchors: best possible recall 1.0000, kept",
+    ]
+    said.clear()
+    fitted = suit_anchors(tiny_yolov3, square_table(20, 130), recipe)
+    assert np.abs(anchors_of(fitted).reshape(-1, 2) - 130).max(axis=1).min() < 0.01
+    assert said.messages[0].startswith("anchors: close recall (IoU 0.25) 0.5000, fitted to the data: 1.0000 with ")
+    asked = make_recipe(image_size=640, anchors={}, loss={"assignment": "yolov3"})
+    assert suit_anchors(tiny, square_table(20, 130), asked) is not tiny
+
+
+def test_two_levels(tmp_path):
+    two = TINY.replace("from: [c3, c4, c5]", "from: [c4, c5]").replace("[[8, 8], [12, 12]], ", "")
+    fitted = suit_anchors(find_definition(write_model(tmp_path, two)), square_table(400, 500), make_recipe(anchors={}))
+    assert anchors_of(fitted).shape == (2, 2, 2)
+
+
+def test_looking_at_the_anchors_changes_no_random_number(tiny):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    suit_anchors(tiny, square_table(20), make_recipe(image_size=640, anchors={}))
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_fitting_that_does_not_help_is_left(tiny, said, monkeypatch):
+    """k-means can miss: then the given anchors stay, and it is said."""
+    monkeypatch.setattr("detect.training.detection.fit_anchors", lambda *_: np.full((6, 2), 1e4))
+    assert suit_anchors(tiny, square_table(20, 400), make_recipe(image_size=640, anchors={})) is tiny
+    assert said.messages == ["anchors: best possible recall 0.5000; fitting did not raise it, so they are kept"]
+    assert said.records[0].levelname == "WARNING"
+
+
+def test_never_and_always(tiny, said):
+    bad, good = square_table(400), square_table(20, 21)
+    assert suit_anchors(tiny, bad, make_recipe(image_size=640, anchors={"fit": "never"})) is tiny
+    assert said.messages == []
+    always = make_recipe(image_size=640, anchors={"fit": "always"})
+    assert (anchors_of(suit_anchors(tiny, good, always)) != anchors_of(tiny)).any()
+
+
+# ---------------------------------------------------------------------------------- settings without effect
+
+
+@pytest.mark.parametrize("assignment", ["yolov5", "yolov3"])
+def test_nothing_is_said_about_settings_with_an_effect(said, assignment):
+    own = {"yolov5": {"anchor_ratio": 5.0}, "yolov3": {"ignore_iou": 0.5}}[assignment]
+    warn_of_ignored(DetectionRecipe(), assignment_needs(assignment))
+    warn_of_ignored(make_recipe(loss=own, optimizer={"schedule": "poly", "power": 2.0}), assignment_needs(assignment))
+    step = {"schedule": "step", "milestones": [0.5], "step_factor": 0.2, "power": 4.0}  # 4 is the default
+    warn_of_ignored(make_recipe(loss=own, optimizer=step), assignment_needs(assignment))
+    assert said.messages == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer", "assignment", "message"),
+    [
+        ({"ignore_iou": 0.5}, {}, "yolov5", "loss.ignore_iou (assignment is yolov5, not yolov3)"),
+        ({"anchor_ratio": 5.0}, {}, "yolov3", "loss.anchor_ratio (assignment is yolov3, not yolov5)"),
+        (
+            {"anchor_ratio": 5.0, "ignore_iou": 0.5},
+            {"power": 2.0, "milestones": [0.5], "step_factor": 0.2},
+            "yolov3",
+            "loss.anchor_ratio (assignment is yolov3, not yolov5), optimizer.power (schedule is cosine, not poly), "
+            "optimizer.milestones (schedule is cosine, not step), optimizer.step_factor (schedule is cosine, not step)",
+        ),
+    ],
+)
+def test_settings_without_effect(said, loss, optimizer, assignment, message):
+    warn_of_ignored(make_recipe(loss=loss, optimizer={"schedule": "cosine"} | optimizer), assignment_needs(assignment))
+    assert said.messages == [f"no effect: {message}"]
+    assert said.records[0].levelname == "WARNING"
+
+
+def test_a_run_warns_of_settings_without_effect(tmp_path, said):
+    """By the assignment that suits the model: the tiny one codes its boxes as YOLOv5's do."""
+    data = make_shapes(tmp_path / "data", (2, 1, 1))
+    train(make_settings(tmp_path, data, epochs=1, batch_size=2, loss={"ignore_iou": 0.5}))
+    assert "no effect: loss.ignore_iou (assignment is yolov5, not yolov3)" in said.messages
+
+
+# ------------------------------------------------------------------------------------ weights to start from
+
+
+def save_tiny(folder, num_classes=3, text=TINY, name="given.pt"):
+    """A checkpoint of the tiny model with recognisable weights."""
+    torch.manual_seed(1)
+    model = build_model(write_model(folder, text), num_classes)
+    nn.init.constant_(model.graph.layers["stem"].conv.conv.weight, 0.125)
+    path = folder / name
+    names = tuple("abcdefgh"[:num_classes])
+    ids = tuple(range(num_classes))
+    save_checkpoint(path, model, names=names, category_ids=ids, image_size=64, metrics={}, provenance={})
+    return path
+
+
+def material(*sides, num_classes=2):
+    table = make_table([(640, 640)], [(0, 0, 0, side, side) for side in sides], num_classes=num_classes)
+    return Material(table, table)
+
+
+@pytest.mark.parametrize("name", [None, "same"])
+def test_other_classes(tmp_path, said, name):
+    """What fits is copied; the three convolutions of the head have another number of channels, so they start anew."""
+    path = save_tiny(tmp_path)
+    model = prepare_model(name and write_model(tmp_path), path, material(20), make_recipe(image_size=640))
+    assert model.num_classes == 2
+    assert (model.graph.layers["stem"].conv.conv.weight == 0.125).all()
+    total = len(model.state_dict())
+    assert f"given.pt: {total - 7} of {total - 1} tensors fit and were copied" in said.text  # anchors do not count
+    assert model.definition.name == "tiny"
+
+
+def test_the_checkpoints_anchors_are_taken(tmp_path):
+    path = save_tiny(tmp_path, text=TINY.replace("[64, 64]", "[200, 200]"))
+    model = prepare_model(write_model(tmp_path), path, material(20), make_recipe(image_size=640))
+    assert model.head.anchors_px[2, 1].tolist() == [200, 200]
+
+
+def test_fitted_anchors_win_over_the_checkpoints(tmp_path):
+    """The loss and the decoding read the buffer, a checkpoint is rebuilt from the definition: they must agree."""
+    path = save_tiny(tmp_path)
+    model = prepare_model(None, path, material(400, 500), make_recipe(image_size=640, anchors={}))
+    fitted = anchors_of(model.definition)
+    assert fitted.max() > 300
+    np.testing.assert_allclose(model.head.anchors_px.numpy(), fitted, rtol=1e-6)
+
+
+def test_another_model_of_which_half_fits(tmp_path, said):
+    """A wider neck does not fit; it is said louder when less than half of the tensors did."""
+    path = save_tiny(tmp_path, num_classes=2, text=TINY.replace("out_channels: 8}", "out_channels: 16}"))
+    said.clear()
+    prepare_model(write_model(tmp_path), path, material(20), make_recipe(image_size=640))
+    assert [record.levelname for record in said.records] == ["INFO"]
+    wide = TINY.replace("channels: 32", "channels: 48").replace("channels: 24", "channels: 40")
+    path = save_tiny(tmp_path, num_classes=3, text=wide.replace("out_channels: 16", "out_channels: 24"), name="2.pt")
+    said.clear()
+    prepare_model(write_model(tmp_path), path, material(20), make_recipe(image_size=640))
+    assert [record.levelname for record in said.records] == ["WARNING"]
+
+
+def test_another_model_of_which_nothing_fits(tmp_path):
+    """Counters of norms fit every model, biases of the head every one of as many classes: that is no fine-tuning."""
+    small = TINY.replace("name: tiny", "name: small\nscale: {width: 0.5, channel_multiple: 4}")
+    path = save_tiny(tmp_path, num_classes=2, text=small)
+    with pytest.raises(InputError, match=r"given\.pt: no convolution of small fits tiny; leave out --model"):
+        prepare_model(write_model(tmp_path), path, material(20), make_recipe(image_size=640))
+
+
+def test_a_checkpoint_with_another_number_of_levels(tmp_path):
+    """Its anchors do not fit the model, which keeps its own."""
+    two = TINY.replace("from: [c3, c4, c5]", "from: [c4, c5]").replace("[[8, 8], [12, 12]], ", "")
+    path = save_tiny(tmp_path, num_classes=2, text=two)
+    model = prepare_model(write_model(tmp_path), path, material(20), make_recipe(image_size=640))
+    assert model.head.anchors_px.shape == (3, 2, 2)
+    assert model.head.anchors_px[0, 0].tolist() == [8, 8]
