@@ -27,7 +27,7 @@ ORDER = (
 )
 
 # `from detect import Detector, draw_detections` is the front door; it opens on demand: `import detect` is cheap.
-LAZY = {("__init__.py", "detect.inference.detector"), ("__init__.py", "detect.inference.drawing")}
+LAZY = {("__init__.py", f"detect.inference.{name}") for name in ("classifier", "detector", "drawing")}
 
 SAYS_NOTHING = {"utils", "util", "misc", "common", "helpers", "helper", "general", "tools"}
 

@@ -183,6 +183,7 @@ def load_classification_recipe(name: str, overrides: dict[str, Any]) -> Classifi
 def _load_recipe(schema: type[AnyRecipe], name: str, overrides: dict[str, Any]) -> AnyRecipe:
     path = find_config("train", name)
     content = load_yaml(path)
+    _refuse_other_task(schema, content, path)
     for key, value in overrides.items():
         _put(content, key, value)
     recipe = build(schema, content, f"{path} (with what was set on top)" if overrides else str(path))
@@ -190,6 +191,19 @@ def _load_recipe(schema: type[AnyRecipe], name: str, overrides: dict[str, Any]) 
         least = schema().evaluation.save_best[0]
         raise InputError(f"{path}: evaluation.save_best: is empty; name at least one metric, such as {least}")
     return recipe
+
+
+def _refuse_other_task(schema: type[Recipe], content: dict[str, Any], path: Path) -> None:
+    """Refuse a recipe that is right as it is, for the other task, by one clear line instead of one for each key."""
+    other, task, model = {
+        DetectionRecipe: (ClassificationRecipe, "classifiers", "a detector"),
+        ClassificationRecipe: (DetectionRecipe, "detectors", "a classifier"),
+    }[schema]
+    found: dict[type[Recipe], list[str]] = {schema: [], other: []}
+    for kind, errors in found.items():
+        _build(kind, content, "", errors)
+    if found[schema] and not found[other]:
+        raise InputError(f"{path}: is a recipe for {task}, but the model is {model}")
 
 
 def load_run_config(name: str) -> RunConfig:

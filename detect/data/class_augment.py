@@ -13,14 +13,15 @@ import numpy as np
 from detect.config.schema import ClassAugmentConfig
 from detect.data.center_crop import middle_of_square
 from detect.data.class_geometry import Window, area_window, cut, flip, pad_crop, resize_crop, starts, turn
-from detect.data.class_images import Failure, ImageSource
+from detect.data.class_images import ImageSource
 from detect.data.letterbox import PAD_VALUE
+from detect.data.workers import Failure
 
 GREY = np.array([0.299, 0.587, 0.114])
 """Shares of red, green and blue in a pixel's grey. Source: ITU-R BT.601."""
 
 AREA_TRIES = 10
-"""Rectangles that are drawn before the middle is taken; custom, as is usual in the field."""
+"""Rectangles that are drawn before the middle is taken, as is usual in the field."""
 
 _HUE_STEPS = 180  # the circle in OpenCV's 8-bit HSV
 

@@ -93,7 +93,7 @@ def area_window(
         position_xy: in [0, 1), as of ``pad_crop``.
 
     Source: GoogLeNet (Szegedy et al., arXiv:1409.4842), section 6, which draws share and ratio; what is done with a
-    rectangle that does not fit is custom.
+    rectangle that does not fit is this project's.
     """
     height, width = image_hw
     for area, ratio in zip(areas, ratios, strict=True):

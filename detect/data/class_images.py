@@ -19,9 +19,7 @@ from detect.data.center_crop import center_square, resized_side
 from detect.data.class_table import ClassTable
 from detect.data.images import ImageError
 from detect.data.letterbox import PAD_VALUE
-
-Failure = tuple[int, str]
-"""Row of an image that could not be read, and why."""
+from detect.data.workers import Failure
 
 Result = TypeVar("Result")
 

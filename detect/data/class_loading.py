@@ -19,11 +19,11 @@ from torch.utils.data import Dataset
 from detect.config.schema import ClassAugmentConfig, ClassificationRecipe
 from detect.data.center_crop import center_crop as crop_center
 from detect.data.class_augment import Augmentation
-from detect.data.class_images import Failure, ImageSource, image_source, in_threads
+from detect.data.class_images import ImageSource, image_source, in_threads
 from detect.data.class_mixing import mix
 from detect.data.class_table import ClassTable
 from detect.data.images import ImageError
-from detect.data.loading import Loaded, _data_loader, _report, _report_total
+from detect.data.workers import Failure, Loaded, data_loader, report_unreadable, report_unreadable_total
 from detect.errors import InputError
 from detect.runtime.seeding import generator
 from detect.structures import Batch, ClassTargets
@@ -32,7 +32,7 @@ CLASS_ORDER_STREAM, CLASS_IMAGE_STREAM, CLASS_MIX_STREAM = 8, 9, 10
 """First word of the random keys; 1 to 7 are taken by detection, training and sweeps."""
 
 MAX_STATISTICS_IMAGES = 5000
-"""So many images are enough for the mean and deviation of colours; custom."""
+"""So many images are enough for the mean and deviation of colours."""
 MIN_DEVIATION = 1 / 255
 """Images of one colour have no deviation to divide by; one grey level is taken instead."""
 
@@ -148,7 +148,7 @@ class ClassTrainingLoader:
             source, table.labels, len(table.names), recipe.augment, recipe.image_size, seed=recipe.seed
         )
         self._order = ClassOrder(len(table), recipe.batch_size, recipe.seed)
-        self._loader = _data_loader(samples, self._order, recipe.workers, keep_workers=True)
+        self._loader = data_loader(samples, self._order, recipe.workers, keep_workers=True)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -161,9 +161,9 @@ class ClassTrainingLoader:
         """
         self._order.epoch = number
         for batch, failures in self._loader:
-            _report(failures, self.unreadable, "is replaced by grey in training", self.strict)
+            report_unreadable(failures, self.unreadable, "is replaced by grey in training", self.strict)
             yield batch
-        _report_total(self.unreadable, len(self.table), "grey in training")
+        report_unreadable_total(self.unreadable, len(self.table), "grey in training")
 
 
 class ClassEvaluationSamples(Dataset[Loaded]):
@@ -229,17 +229,17 @@ class ClassEvaluationLoader:
         """Row to reason, of the images that could not be read so far."""
         self._batches = [range(len(table))[start : start + batch_size] for start in range(0, len(table), batch_size)]
         samples = ClassEvaluationSamples(table, image_size, center_crop)
-        self._loader = _data_loader(samples, self._batches, workers, keep_workers=False)
+        self._loader = data_loader(samples, self._batches, workers, keep_workers=False)
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch, failures in self._loader:
-            _report(failures, self.unreadable, "has no answer, so it counts as wrong", self.strict)
+            report_unreadable(failures, self.unreadable, "has no answer, so it counts as wrong", self.strict)
             if batch is not None:
                 yield batch
-        _report_total(self.unreadable, len(self.table), "they count as wrong")
+        report_unreadable_total(self.unreadable, len(self.table), "they count as wrong")
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -36,27 +36,12 @@ from detect.data.images import ImageError
 from detect.data.letterbox import PAD_VALUE, STRIDE, letterbox_boxes, letterboxed_hw, pad_batch
 from detect.data.mixing import cutmix, mixup
 from detect.data.mosaic import Tile, mosaic4, mosaic9, single
+from detect.data.workers import Failure, Loaded, data_loader, report_unreadable, report_unreadable_total
 from detect.data.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.seeding import generator
 from detect.structures import Batch, Letterbox, Targets
-
-Failure = tuple[int, str]
-"""Row of an image that could not be read, and why."""
-
-
-class Loaded(NamedTuple):
-    """What a worker sends back.
-
-    Args:
-        batch: None if no image of it could be read.
-        failures: the images that could not be read.
-    """
-
-    batch: Batch | None
-    failures: tuple[Failure, ...]
-
 
 class TrainingSamples(Dataset[Loaded]):
     """Makes augmented samples from requests; lives in the workers.
@@ -201,7 +186,7 @@ class TrainingLoader:
             store = build_cache(files, config.cache, cache_folder)
         samples = TrainingSamples(table, store, config.image_size, config.augment, config.seed, multiple=multiple)
         self._order = TrainingOrder(len(table), config.batch_size, config.epochs, config.augment, config.seed)
-        self._loader = _data_loader(samples, self._order, config.workers, keep_workers=True)
+        self._loader = data_loader(samples, self._order, config.workers, keep_workers=True)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -214,9 +199,9 @@ class TrainingLoader:
         """
         self._order.epoch = number
         for batch, failures in self._loader:
-            _report(failures, self.unreadable, "is replaced by grey in training", self.strict)
+            report_unreadable(failures, self.unreadable, "is replaced by grey in training", self.strict)
             yield batch
-        _report_total(self.unreadable, len(self.table), "grey in training")
+        report_unreadable_total(self.unreadable, len(self.table), "grey in training")
 
 
 class EvaluationSamples(Dataset[Loaded]):
@@ -288,17 +273,17 @@ class EvaluationLoader:
         """Row to reason, of the images that could not be read so far."""
         self._batches = _rectangular_batches(table, image_size, batch_size, multiple)
         samples = EvaluationSamples(table, image_size, multiple)
-        self._loader = _data_loader(samples, self._batches, workers, keep_workers=False)
+        self._loader = data_loader(samples, self._batches, workers, keep_workers=False)
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch, failures in self._loader:
-            _report(failures, self.unreadable, "has no detections, so its objects count as missed", self.strict)
+            report_unreadable(failures, self.unreadable, "has no detections, so its objects count as missed", self.strict)
             if batch is not None:
                 yield batch
-        _report_total(self.unreadable, len(self.table), "their objects count as missed")
+        report_unreadable_total(self.unreadable, len(self.table), "their objects count as missed")
 
 
 def _rectangular_batches(
@@ -350,45 +335,9 @@ def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]]) -> Targets:
     )
 
 
-def _data_loader(samples: Dataset[Loaded], batches: object, workers: int, keep_workers: bool) -> DataLoader[Loaded]:
-    return DataLoader(
-        samples,
-        sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do
-        batch_size=None,  # each element is a whole batch already
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        persistent_workers=keep_workers and workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # its own, so that loading leaves the global random state alone
-    )
-
-
-def _as_it_is(loaded: Any) -> Any:
-    return loaded
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism
-
-
 def _num_remembered(workers: int) -> int:
     """Images that one process remembers: its lanes' windows, and half as much again for what lies between."""
     return -(-LANES // max(1, workers)) * WINDOW * 3 // 2
-
-
-def _report(failures: Sequence[Failure], reported: dict[int, str], consequence: str, strict: bool) -> None:
-    for row, reason in failures:
-        if strict:
-            raise InputError(f"{reason}; refused, because --strict was asked for")
-        if row not in reported:
-            reported[row] = reason
-            LOGGER.warning("%s; the image %s", reason, consequence)
-
-
-def _report_total(reported: dict[int, str], num_images: int, consequence: str) -> None:
-    if reported:
-        LOGGER.warning("unreadable so far: %d of %d images (%s)", len(reported), num_images, consequence)
 
 
 def _check(table: AnnotationTable, config: DetectionRecipe, multiple: int) -> None:

@@ -24,7 +24,8 @@ class EvaluationOutputs:
     Args:
         metrics_json: the metrics.
         results_json: the detections in the COCO results format.
-        pictures: folder for ``precision_recall.png`` and ``confusion_matrix.png``.
+        pictures: folder for ``precision_recall.png`` and ``confusion_matrix.png``; for a classifier,
+            ``confusion_matrix.png``, ``confused_pairs.jpg`` and ``class_activation.jpg``.
 
     Raises:
         InputError: a file is to be written where a folder is, or the other way round.

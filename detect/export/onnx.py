@@ -23,7 +23,7 @@ from detect.errors import InputError
 from detect.export.metadata import describe
 from detect.export.parity import ExportError, Parity, compare_onnx
 from detect.export.tidy import fold_constants, remove_traces
-from detect.inference.detector import MAX_IMAGE_SIZE
+from detect.inference.inputs import MAX_IMAGE_SIZE
 from detect.models.blocks.conv import Conv
 from detect.models.checkpoint import Checkpoint
 from detect.models.detector import DetectionModel

@@ -13,7 +13,6 @@ from PIL.Image import Image
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.predict import PredictSettings, postprocess, run_network
-from detect.inference.inputs import MAX_IMAGE_SIZE as MAX_IMAGE_SIZE
 from detect.inference.inputs import as_image, checked_size, in_batches, is_list, opened
 from detect.models.checkpoint import Checkpoint
 from detect.models.detector import DetectionModel

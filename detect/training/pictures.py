@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from detect.data.images import ImageError, read_image, write_image
 from detect.evaluation.class_pictures import class_sheet, prediction_sheet
 from detect.evaluation.classification import ClassEvaluation
 from detect.evaluation.engine import Evaluation
+from detect.evaluation.sheets import fitted
 from detect.inference.drawing import draw_detections
 from detect.structures import Batch, ClassTargets, Detections, Targets
 from detect.training.recorder import Recorder
@@ -131,9 +131,7 @@ def tile_images(images_rgb: list[np.ndarray]) -> np.ndarray:
     rows = -(-len(images_rgb) // columns)
     sheet = np.full((rows * TILE_PX, columns * TILE_PX, 3), 255, np.uint8)
     for i, image in enumerate(images_rgb):
-        factor = TILE_PX / max(image.shape[:2])
-        size_wh = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
-        small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+        tile = fitted(image, TILE_PX)
         top, left = i // columns * TILE_PX, i % columns * TILE_PX
-        sheet[top : top + size_wh[1], left : left + size_wh[0]] = small
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     return sheet

@@ -13,6 +13,7 @@ from detect.config import loader
 from detect.config.loader import (
     build,
     find_config,
+    load_classification_recipe,
     load_data_config,
     load_detection_recipe,
     load_run_config,
@@ -256,6 +257,38 @@ def test_load_data_config_without_splits(tmp_path: Path) -> None:
     path = write(tmp_path, "name: n\nroot: .\nsplits: {}\n")
     with pytest.raises(InputError, match=r"a\.yaml: splits: is empty; name at least train and val"):
         load_data_config(str(path))
+
+
+def test_a_recipe_for_the_other_task() -> None:
+    """One line, not one for each key that the other kind does not have."""
+    with pytest.raises(InputError, match=r"default\.yaml: is a recipe for detectors, but the model is a classifier$"):
+        load_classification_recipe("default", {"epochs": 3})
+    with pytest.raises(InputError, match=r"classify\.yaml: is a recipe for classifiers, but the model is a detector$"):
+        load_detection_recipe("classify", {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"augment.crop": "resize"}, "augment.resize_px: must be the smallest and the largest, found []"),
+        (
+            {"augment.crop": "resize", "augment.resize_px": [40, 32]},
+            "augment.resize_px: must be the smallest and the largest, found [40, 32]",
+        ),
+        (
+            {"augment.crop": "resize", "augment.resize_px": [24, 40]},
+            "augment.resize_px: must not be below image_size 32, found 24",
+        ),
+        ({"augment.crop": "area", "augment.area": [0.5]}, "augment.area: must be the smallest and the largest"),
+        ({"augment.mixup": 0.6, "augment.cutmix": 0.6}, "mixup and cutmix exclude each other"),
+        ({"cache": "disk"}, "cache: disk is for detection; allowed here: none, ram"),
+        ({"augment.crop": "pads"}, "augment.crop: 'pads' is not allowed; did you mean 'pad'?"),
+        ({"evaluation.save_best": ["AP"]}, "evaluation.save_best[0]: 'AP' is not allowed; allowed: top1, top5"),
+        ({"evaluation.save_best": []}, "evaluation.save_best: is empty; name at least one metric, such as top1"),
+    ],
+)
+def test_load_classification_recipe_refuses(overrides: dict[str, Any], said: str) -> None:
+    assert said in message(load_classification_recipe, "classify", overrides)
 
 
 def test_load_detection_recipe_overrides(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint
 from detect.models.foreign.coco_names import COCO_IDS, COCO_NAMES
 from detect.models.foreign.darknet import darknet_layers
+from tests.models.foreign.torchvision_files import assert_computes_the_same, random_classifier
 from tests.models.foreign.yolov5_files import random_model, their_state, write_pickled_model, write_safetensors
 from tests.tools.running import Ended, run_here
 
@@ -135,6 +137,63 @@ def test_yolov5(folder: Path) -> None:
     assert load_checkpoint(folder / "out.pt").names == ("0", "1")
     ended = import_here(folder, "--weights", "theirs.safetensors", "--names", "coco")
     assert ended.complaint == "error: theirs.safetensors: has 2 classes, but 80 names are given"
+
+
+# -------------------------------------------------------------------------------------------------- torchvision
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "tensors", "parameters"),
+    [
+        # 20 convolutions, each with a norm of 4 values and a counter, and the classifier: 20 * 6 + 2. With 1000 classes
+        # there are 11,689,512 and 7,978,856 parameters; each of the 998 fewer has 512 or 1024 weights and a bias.
+        ("resnet18", "theirs.pth", 122, 11_689_512 - 998 * 513),
+        # 120 convolutions, 121 norms, the classifier: 120 + 121 * 5 + 2
+        ("densenet121", "theirs.safetensors", 727, 7_978_856 - 998 * 1025),
+    ],
+)
+def test_torchvision(folder: Path, name: str, file: str, tensors: int, parameters: int) -> None:
+    theirs = random_classifier(name, 2)
+    (torch.save if file.endswith("pth") else save_file)(theirs.state_dict(), folder / file)
+    ended = import_here(folder, "--weights", file, "--names", "two.names")
+    assert (ended.code, ended.error) == (0, "")
+    assert ended.output.splitlines() == [
+        f"{file}: {tensors} tensors of torchvision, {name}",
+        f"out.pt: {name}, 2 classes, 224 px, {parameters:,} parameters",
+    ]
+    found = load_checkpoint(folder / "out.pt")
+    assert (found.names, found.category_ids) == (("left", "right"), (0, 1))
+    assert (found.image_size, found.center_crop) == (224, 0.875)
+    origin = found.provenance["imported_from"]
+    assert (origin["file"], origin["format"], origin["tensors"]) == (file, "torchvision", tensors)
+    assert_computes_the_same(found.classifier, theirs)
+
+
+def test_class_names_of_torchvision(folder: Path) -> None:
+    """They are asked for, unless there are as many as ImageNet has: then it is said that they are numbers."""
+    torch.save(random_classifier("resnet18", 3).state_dict(), folder / "three.pth")
+    for words, message in [
+        ((), "--names: is needed, because three.pth has none: a file, or how many classes"),
+        (
+            ("--names", "coco"),
+            "--names coco: is for detectors; a classifier takes a file, or how many classes there are",
+        ),
+    ]:
+        assert import_here(folder, "--weights", "three.pth", *words).complaint == f"error: {message}"
+    assert not (folder / "out.pt").exists()
+    torch.save(random_classifier("resnet18", 1000).state_dict(), folder / "imagenet.pth")
+    ended = import_here(folder, "--weights", "imagenet.pth", "--image-size", 256)
+    assert (
+        "imagenet.pth: 122 tensors of torchvision, resnet18; its classes are called 0 to 999, --names" in ended.output
+    )
+    found = load_checkpoint(folder / "out.pt")
+    assert (found.names[0], found.names[-1], len(found.names), found.image_size) == ("0", "999", 1000, 256)
+
+
+def test_files_of_no_known_family(folder: Path) -> None:
+    torch.save({"features.0.weight": torch.zeros(2)}, folder / "vgg.pth")
+    message = "vgg.pth: 'features.0.weight' and the others are of no known family: YOLOv5 has names such as"
+    assert message in import_here(folder, "--weights", "vgg.pth", "--names", 2).complaint
 
 
 # ------------------------------------------------------------------------------------------- what is refused

@@ -123,8 +123,9 @@ def darknet_layers(graph: Graph) -> list[Layer]:
         InputError: a layer is none of Darknet's.
     """
     for name, module in graph.named_modules():
-        if isinstance(module, Conv) and not isinstance(module.conv, nn.Conv2d):
-            kind = type(module.conv).__name__
+        convolution: nn.Module | None = module.conv if isinstance(module, Conv) else None
+        if convolution is not None and not isinstance(convolution, nn.Conv2d):
+            kind = type(convolution).__name__
             raise InputError(f"{graph.definition.name}: {name} is a {kind}, which no weights file of Darknet has")
     position = {row.name: i for i, row in enumerate(graph.definition.rows)}
     inputs_of_head = graph.definition.rows[-1].inputs

@@ -10,6 +10,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
+from detect.models.classifier import ClassificationModel
+
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
@@ -27,9 +29,10 @@ def random_classifier(name: str, num_classes: int) -> nn.Module:
     """A model whose norms have other weights and statistics in each channel."""
     torch.manual_seed(0)
     model = torchvision_model(name, num_classes)
+    scales = (0.5, 1.5) if name.startswith("dense") else (0.2, 0.6)  # the sum of all residual blocks stays near 1
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.2, 0.6)  # small, so that the sum of all blocks stays near 1
+            nn.init.uniform_(layer.weight, *scales)
             nn.init.normal_(layer.bias, std=0.1)
             layer.running_mean.normal_(std=0.1)
             layer.running_var.uniform_(0.5, 2)
@@ -49,3 +52,16 @@ def as_older_versions(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if not name.endswith("num_batches_tracked")
     }
+
+
+def assert_computes_the_same(model: ClassificationModel, theirs: nn.Module) -> None:
+    """The graph on normalised images, and the model on images in [0, 1]."""
+    torch.manual_seed(1)
+    images = torch.rand(2, 3, 64, 64)
+    normalised = (images - MEAN) / STD
+    model.eval()
+    with torch.no_grad():
+        expected = theirs(normalised)
+        assert expected.std() > 0.01  # the images and the classes differ
+        torch.testing.assert_close(model.graph(normalised), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
