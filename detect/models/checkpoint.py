@@ -42,7 +42,7 @@ FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1
 _NOT_OURS = (
     "is not a checkpoint of this toolkit; tools/train.py writes them, "
-    "and tools/import_weights.py makes them of YOLOv5's and Darknet's weights"
+    "and tools/import_weights.py makes them of YOLOv5's, Darknet's and torchvision's weights"
 )
 
 
@@ -217,7 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: holds Python objects, not only tensors and plain values; "
             "reading it could run code, so it is refused; "
-            "tools/import_weights.py imports models of YOLOv5 without running any"
+            "tools/import_weights.py imports models of YOLOv5 and torchvision without running any"
         ) from None
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, LookupError, ValueError, AttributeError):
         raise InputError(f"{path}: {_no_checkpoint(path)}") from None

@@ -119,11 +119,11 @@ class Hostile:
 
 REFUSED = (
     "holds Python objects, not only tensors and plain values; reading it could run code, so it is refused; "
-    r"tools/import_weights\.py imports models of YOLOv5 without running any$"
+    r"tools/import_weights\.py imports models of YOLOv5 and torchvision without running any$"
 )
 NOT_OURS = (
     r"is not a checkpoint of this toolkit; tools/train\.py writes them, "
-    r"and tools/import_weights\.py makes them of YOLOv5's and Darknet's weights$"
+    r"and tools/import_weights\.py makes them of YOLOv5's, Darknet's and torchvision's weights$"
 )
 DAMAGED = "is not a checkpoint, or is damaged$"
 

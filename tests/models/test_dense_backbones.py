@@ -95,7 +95,7 @@ def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
 
 
-@pytest.mark.parametrize("name", ["densenet121", "densenet169", "densenet201"])
+@pytest.mark.parametrize("name", ["densenet121", "densenet161", "densenet169", "densenet201"])
 def test_same_tensors_in_the_same_order_as_torchvision(name: str) -> None:
     with torch.device("meta"):
         ours, theirs = build_graph(name, 1000), getattr(torchvision.models, name)(weights=None)
