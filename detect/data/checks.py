@@ -16,7 +16,7 @@ from tqdm import tqdm
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
-from detect.errors import InputError
+from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
@@ -44,6 +44,35 @@ def find_folder(config: DataConfig, folder: str) -> Path:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; {_root_content(Path(config.root))}")
     return path
+
+
+def check_split(config: DataConfig, split: str) -> None:
+    """Refuse a split that the data config does not have.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    if split not in config.splits:
+        raise InputError(f"{config.name}: there is no split {split!r}{did_you_mean(split, config.splits)}")
+
+
+def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:
+    """Log what is wrong in a split, each kind in one line with its count.
+
+    Args:
+        config: the data set.
+        split: a key of ``config.splits``.
+        problems: of the split.
+        strict: refuse it instead.
+
+    Raises:
+        InputError: with ``strict``, there is a problem.
+    """
+    summary = problems.summary()
+    if strict and summary:
+        raise InputError(f"{config.name} {split}: refused, because --strict was asked for: {' | '.join(summary)}")
+    for line in summary:
+        LOGGER.warning("%s %s: %s", config.name, split, line)
 
 
 def find_annotations(config: DataConfig, split: str) -> str:

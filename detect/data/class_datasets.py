@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from detect.config.schema import DataConfig
 from detect.data.cifar import read_cifar
+from detect.data.checks import check_split, tell_problems
 from detect.data.class_table import ClassTable
 from detect.data.image_folders import read_image_folders
 from detect.data.tiny_imagenet import read_tiny_imagenet
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
@@ -38,14 +39,9 @@ def open_class_split(config: DataConfig, split: str, strict: bool = False) -> Cl
             f"{config.name}: format {config.format} is for detection, but the model is a classifier; formats for "
             f"classification: {', '.join(CLASS_READERS)}"
         )
-    if split not in config.splits:
-        raise InputError(f"{config.name}: there is no split {split!r}{did_you_mean(split, config.splits)}")
+    check_split(config, split)
     table = CLASS_READERS[config.format](config, split)
     if config.names is not None:
         table = table.of_classes(config.names)
-    summary = table.problems.summary()
-    if strict and summary:
-        raise InputError(f"{config.name} {split}: refused, because --strict was asked for: {' | '.join(summary)}")
-    for line in summary:
-        LOGGER.warning("%s %s: %s", config.name, split, line)
+    tell_problems(config, split, table.problems, strict)
     return table

@@ -23,7 +23,7 @@ from detect.data.class_images import ImageSource, image_source, in_threads
 from detect.data.class_mixing import mix
 from detect.data.class_table import ClassTable
 from detect.data.images import ImageError
-from detect.data.workers import Failure, Loaded, data_loader, report_unreadable, report_unreadable_total
+from detect.data.workers import Consequence, Failure, Loaded, data_loader, read_batches
 from detect.errors import InputError
 from detect.runtime.seeding import generator
 from detect.structures import Batch, ClassTargets
@@ -160,10 +160,8 @@ class ClassTrainingLoader:
             InputError: with ``strict``, an image cannot be read.
         """
         self._order.epoch = number
-        for batch, failures in self._loader:
-            report_unreadable(failures, self.unreadable, "is replaced by grey in training", self.strict)
-            yield batch
-        report_unreadable_total(self.unreadable, len(self.table), "grey in training")
+        consequence = Consequence("is replaced by grey in training", "grey in training")
+        yield from read_batches(self._loader, self.unreadable, len(self.table), consequence, self.strict)
 
 
 class ClassEvaluationSamples(Dataset[Loaded]):
@@ -235,11 +233,8 @@ class ClassEvaluationLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, failures in self._loader:
-            report_unreadable(failures, self.unreadable, "has no answer, so it counts as wrong", self.strict)
-            if batch is not None:
-                yield batch
-        report_unreadable_total(self.unreadable, len(self.table), "they count as wrong")
+        consequence = Consequence("has no answer, so it counts as wrong", "they count as wrong")
+        yield from read_batches(self._loader, self.unreadable, len(self.table), consequence, self.strict)
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:

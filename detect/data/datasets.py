@@ -10,10 +10,11 @@ from pathlib import Path
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable
+from detect.data.checks import check_split, tell_problems
 from detect.data.coco import read_coco
 from detect.data.shapes import generate_shapes
 from detect.data.voc import read_voc
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {"coco": read_coco, "voc": read_voc}
@@ -41,16 +42,11 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
             f"{config.name}: format {config.format} is for classification, but the model is a detector; formats for "
             f"detection: {', '.join(READERS)}"
         )
-    if split not in config.splits:
-        raise InputError(f"{config.name}: there is no split {split!r}{did_you_mean(split, config.splits)}")
+    check_split(config, split)
     root = Path(config.root)
     if config.generate is not None and not root.exists():
         LOGGER.info("%s: generating the data set in %s", config.name, root)
         GENERATORS[config.generate](root)
     table = READERS[config.format](config, split)
-    summary = table.problems.summary()
-    if strict and summary:
-        raise InputError(f"{config.name} {split}: refused, because --strict was asked for: {' | '.join(summary)}")
-    for line in summary:
-        LOGGER.warning("%s %s: %s", config.name, split, line)
+    tell_problems(config, split, table.problems, strict)
     return table

@@ -36,7 +36,7 @@ from detect.data.images import ImageError
 from detect.data.letterbox import PAD_VALUE, STRIDE, letterbox_boxes, letterboxed_hw, pad_batch
 from detect.data.mixing import cutmix, mixup
 from detect.data.mosaic import Tile, mosaic4, mosaic9, single
-from detect.data.workers import Failure, Loaded, data_loader, report_unreadable, report_unreadable_total
+from detect.data.workers import Consequence, Failure, Loaded, data_loader, read_batches
 from detect.data.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
@@ -198,10 +198,8 @@ class TrainingLoader:
             InputError: with ``strict``, an image cannot be read.
         """
         self._order.epoch = number
-        for batch, failures in self._loader:
-            report_unreadable(failures, self.unreadable, "is replaced by grey in training", self.strict)
-            yield batch
-        report_unreadable_total(self.unreadable, len(self.table), "grey in training")
+        consequence = Consequence("is replaced by grey in training", "grey in training")
+        yield from read_batches(self._loader, self.unreadable, len(self.table), consequence, self.strict)
 
 
 class EvaluationSamples(Dataset[Loaded]):
@@ -279,11 +277,8 @@ class EvaluationLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, failures in self._loader:
-            report_unreadable(failures, self.unreadable, "has no detections, so its objects count as missed", self.strict)
-            if batch is not None:
-                yield batch
-        report_unreadable_total(self.unreadable, len(self.table), "their objects count as missed")
+        consequence = Consequence("has no detections, so its objects count as missed", "their objects count as missed")
+        yield from read_batches(self._loader, self.unreadable, len(self.table), consequence, self.strict)
 
 
 def _rectangular_batches(

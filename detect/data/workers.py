@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -59,33 +59,41 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
 
 
-def report_unreadable(failures: Sequence[Failure], reported: dict[int, str], consequence: str, strict: bool) -> None:
-    """Tell about images that could not be read, about each once.
+class Consequence(NamedTuple):
+    """What it means that an image cannot be read.
 
     Args:
-        failures: of a batch.
+        of_one: behind "the image".
+        of_all: behind their count.
+    """
+
+    of_one: str
+    of_all: str
+
+
+def read_batches(
+    loaded: Iterable[Loaded], reported: dict[int, str], num_images: int, consequence: Consequence, strict: bool
+) -> Iterator[Batch]:
+    """The batches that workers made. Tells about images that could not be read, about each once, and their count last.
+
+    Args:
+        loaded: what the workers send.
         reported: row to reason, of those that were told before; gets the others.
-        consequence: what that means for the image.
+        num_images: of the split.
+        consequence: for an image that cannot be read.
         strict: refuse instead.
 
     Raises:
-        InputError: with ``strict``, there is a failure.
+        InputError: with ``strict``, an image cannot be read.
     """
-    for row, reason in failures:
-        if strict:
-            raise InputError(f"{reason}; refused, because --strict was asked for")
-        if row not in reported:
-            reported[row] = reason
-            LOGGER.warning("%s; the image %s", reason, consequence)
-
-
-def report_unreadable_total(reported: dict[int, str], num_images: int, consequence: str) -> None:
-    """Tell how many images could not be read, if any.
-
-    Args:
-        reported: row to reason, so far.
-        num_images: of the split.
-        consequence: what that means for them.
-    """
+    for batch, failures in loaded:
+        for row, reason in failures:
+            if strict:
+                raise InputError(f"{reason}; refused, because --strict was asked for")
+            if row not in reported:
+                reported[row] = reason
+                LOGGER.warning("%s; the image %s", reason, consequence.of_one)
+        if batch is not None:
+            yield batch
     if reported:
-        LOGGER.warning("unreadable so far: %d of %d images (%s)", len(reported), num_images, consequence)
+        LOGGER.warning("unreadable so far: %d of %d images (%s)", len(reported), num_images, consequence.of_all)

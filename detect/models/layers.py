@@ -157,12 +157,16 @@ def _pool(path: str, kind: Kind, kernel_hw: tuple[int, int], x: Tensor, out_hw: 
     return LayerProfile(path, kind, kernel_hw, channels, channels, channels, _size(x), out_hw, weights=0, macs=0)
 
 
-def _mean(path: str, args: Any, output: Tensor) -> LayerProfile | None:
-    """A global average pool, which is what a mean over height and width is."""
-    x, dims = args[0], args[1]
-    if x.ndim != 4 or sorted(dim % 4 for dim in dims) != [2, 3]:
-        return None
-    return _pool(path, "average pool", _size(x), x, (1, 1))
+def _global_pool(kind: Kind) -> Callable[[str, Any, Any], LayerProfile | None]:
+    """Reads a global pool, which is what a mean or a maximum over height and width is."""
+
+    def read(path: str, args: Any, output: Tensor) -> LayerProfile | None:
+        x, dims = args[0], args[1]
+        if x.ndim != 4 or sorted(dim % 4 for dim in dims) != [2, 3]:
+            return None
+        return _pool(path, kind, _size(x), x, (1, 1))
+
+    return read
 
 
 def _size(x: Tensor) -> tuple[int, int]:
@@ -183,5 +187,6 @@ _READERS: dict[Any, Callable[[str, Any, Any], LayerProfile | None]] = {
     torch.ops.aten.avg_pool2d: lambda path, args, output: _pool(
         path, "average pool", _pair(args[1]), args[0], _size(output)
     ),
-    torch.ops.aten.mean: _mean,
+    torch.ops.aten.mean: _global_pool("average pool"),
+    torch.ops.aten.amax: _global_pool("max-pool"),
 }

@@ -68,9 +68,10 @@ def test_space_to_depth_that_is_not_carried_out() -> None:
         assert getattr(found, count) == getattr(literal, count)
 
 
-def test_linear_behind_a_global_pool() -> None:
-    pool, linear = layers_of(Classify, 6, 10, channels=6)
-    assert pool == LayerProfile("row", "average pool", (8, 8), 6, 6, 6, (8, 8), (1, 1), weights=0, macs=0)
+@pytest.mark.parametrize(("word", "kind"), [("avg", "average pool"), ("max", "max-pool")])
+def test_linear_behind_a_global_pool(word: str, kind: str) -> None:
+    pool, linear = layers_of(Classify, 6, 10, channels=6, pool=word)
+    assert pool == LayerProfile("row", kind, (8, 8), 6, 6, 6, (8, 8), (1, 1), weights=0, macs=0)
     assert linear == LayerProfile("row.linear", "linear", (1, 1), 1, 6, 10, (1, 1), (1, 1), weights=60, macs=60)
 
 

@@ -166,6 +166,11 @@ def _num_classes(graph: Graph) -> int:
 
 def _layer(name: str, module: nn.Module, graph: Graph) -> Layer:
     if isinstance(module, Conv):
+        if module.conv.bias is not None:
+            raise InputError(
+                f"{graph.definition.name}: {name} is a convolution with a bias in front of a batch norm; "
+                "Darknet has none, so there are no weights files for this model"
+            )
         return Layer(name, module.conv.weight, module.norm.bias, module.norm)
     assert isinstance(module, (nn.Conv2d, nn.Linear)), "other modules are not watched"
     if module.bias is None:

@@ -128,6 +128,13 @@ def test_space_to_depth_changes_nothing_of_the_order() -> None:
     assert [layer.name for layer in darknet_layers(spd)] == [layer.name for layer in darknet_layers(stride)]
 
 
+def test_a_bias_in_front_of_a_norm_is_none_of_darknets() -> None:
+    with pytest.raises(
+        InputError, match=r"^vgg11-bn.*: layers\.\w+.* is a convolution with a bias in front of a batch"
+    ):
+        darknet_layers(build_graph("vgg11-bn+width=0.1", 1))
+
+
 def test_decoupled_convolutions_are_none_of_darknets() -> None:
     with pytest.raises(
         InputError, match=r"^yolov3-tiny\+bdsc: layers\.\w+.* is a DecoupledConv, which no weights file"
