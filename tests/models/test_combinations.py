@@ -1,7 +1,7 @@
 """Any backbone, any neck, strided or space-to-depth: built by naming the parts.
 
-The fast test runs every backbone with a neck of every file, each strided or space-to-depth, with one or two blocks a
-stage; the slow one runs every neck both ways at full depth; all at a quarter of the width. The table of shapes,
+The fast test runs every third backbone with a neck of every file, each strided or space-to-depth, with one or two
+blocks a stage (the others are slow tests); the other slow one runs every neck both ways at full depth; all at a quarter of the width. The table of shapes,
 parameters and multiply-adds at full depth is ``golden/combinations.txt``; after an intended change, write it again with
 ``python -m tests.models.test_combinations``.
 """
@@ -77,7 +77,10 @@ def test_there_are_many() -> None:
     assert {"fpn", "panet", "panet-spp", "prn", "prn-3l", "cem", "gfm", "efm", "efm-sam"} <= set(NECKS)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone",
+    [name if i % 3 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(BACKBONES)],
+)
 def test_combination(backbone: str) -> None:
     for i, neck in enumerate(NECK_OF_EACH_FILE, start=BACKBONES.index(backbone)):
         assert_runs(f"{backbone}+{neck}+downsample={DOWNSAMPLE[i % 2]}+width=0.25+depth=0.1")

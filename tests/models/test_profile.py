@@ -77,7 +77,10 @@ def test_conventions(name: str, num_classes: int, image_size: int) -> None:
     assert found.gflops == pytest.approx(2 * macs / 1e9)
 
 
-@pytest.mark.parametrize(("size", "kernel_size"), LITERAL)
+@pytest.mark.parametrize(
+    ("size", "kernel_size"),
+    [pytest.param(*key, marks=pytest.mark.slow) if key[0] in "ml" else key for key in LITERAL],
+)
 def test_counts_with_space_to_depth_first(tmp_path: Path, size: str, kernel_size: int) -> None:
     """As a user would write it: the order in ``defaults``, the kernel in the six rows."""
     text = f"""

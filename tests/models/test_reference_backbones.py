@@ -133,7 +133,9 @@ def test_every_parameter_learns(name: str, downsample: str) -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    "name", [*DETECTORS[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in DETECTORS[2:])]
+)
 def test_halving(name: str) -> None:
     """Five pools and no stride, as in Darknet Reference (EFM pools three maps more); with ``spd`` nothing of both."""
     expected = 8 if name.endswith("efm-sam") else 5

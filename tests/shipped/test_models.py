@@ -94,7 +94,13 @@ def test_small(name: str) -> None:
     assert_does_not_mix_images(graph)
 
 
-@pytest.mark.parametrize("name", ["densenet201-elastic", "cspresnext50+panet-spp+spd", "csppeleenet+efm-sam+spd"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("densenet201-elastic", "cspresnext50+panet-spp+spd")),
+        "csppeleenet+efm-sam+spd",
+    ],
+)
 def test_small_exports(name: str, tmp_path: Path) -> None:
     assert_exports(built(name + SMALL), tmp_path / "model.onnx")
 

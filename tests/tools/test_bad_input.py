@@ -451,7 +451,7 @@ def train_with_limit(world, limit, *words):
 @pytest.mark.parametrize(
     "kilobytes",
     [
-        pytest.param(100, id="pictures"),
+        pytest.param(100, id="pictures", marks=pytest.mark.slow),
         pytest.param(700, id="last.pt"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import onnx
+import pytest
 
 from detect.models.checkpoint import load_checkpoint
 from tests.tools.running import make_world, run_here
@@ -14,6 +15,7 @@ MODEL = "peleenet+prn+spd+width=0.25+depth=0.1"
 WORDS = ("--data", "data.yaml", "--recipe", "recipe.yaml", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_a_composed_model_through_every_tool(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     frozen = ("--set", "freeze=[neck]", "anchors.fit=always", "epochs=1")

@@ -17,6 +17,7 @@ def write_table(folder: Path, macs_giga: float) -> None:
     )
 
 
+@pytest.mark.slow
 def test_shipped_table(tmp_path: Path) -> None:
     code, output, errors = run_process(tmp_path, "reproduce.py", "csp-figure-8")
     assert (code, errors) == (0, "")
