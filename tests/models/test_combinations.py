@@ -1,9 +1,9 @@
 """Any backbone, any neck, strided or space-to-depth: built by naming the parts.
 
 The fast test runs every third backbone with a neck of every file, each strided or space-to-depth, with one or two
-blocks a stage (the others are slow tests); the other slow one runs every neck both ways at full depth; all at a quarter of the width. The table of shapes,
-parameters and multiply-adds at full depth is ``golden/combinations.txt``; after an intended change, write it again with
-``python -m tests.models.test_combinations``.
+blocks a stage; the slow tests the other backbones, and every neck both ways at full depth; all at a quarter of the
+width. The table of shapes, parameters and multiply-adds at full depth is ``golden/combinations.txt``; after an intended
+change, write it again with ``python -m tests.models.test_combinations``.
 """
 
 from __future__ import annotations
