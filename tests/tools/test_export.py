@@ -15,6 +15,7 @@ from detect.export.parity import ExportError, Parity
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.runtime.logs import LOGGER
+from tests.training.small import write_model
 
 TOOL = Path(__file__).parents[2] / "tools" / "export.py"
 
@@ -40,10 +41,12 @@ def export(monkeypatch, capsys):
 
 @pytest.fixture
 def weights(tmp_path):
-    """An untrained checkpoint, alone in its folder."""
+    """An untrained checkpoint of the tiny model, alone in its folder."""
     torch.manual_seed(0)
-    path = tmp_path / "best.pt"
-    model = build_model("yolov5n", num_classes=2)
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    path = folder / "best.pt"
+    model = build_model(write_model(tmp_path), num_classes=2)
     save_checkpoint(path, model, names=("a", "b"), category_ids=(1, 2), image_size=64, metrics={}, provenance={})
     return path
 
