@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detect.config.schema import DataConfig
-from detect.data.cifar import read_cifar
 from detect.data.checks import check_split, tell_problems
+from detect.data.cifar import read_cifar
 from detect.data.class_table import ClassTable
 from detect.data.image_folders import read_image_folders
 from detect.data.tiny_imagenet import read_tiny_imagenet
 from detect.errors import InputError
-from detect.runtime.logs import LOGGER
 
 CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
     "folders": read_image_folders,

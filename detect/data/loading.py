@@ -10,12 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from detect.config.schema import AugmentConfig, DetectionRecipe
 from detect.data.albumentations_stage import AlbumentationsStage
@@ -36,12 +34,13 @@ from detect.data.images import ImageError
 from detect.data.letterbox import PAD_VALUE, STRIDE, letterbox_boxes, letterboxed_hw, pad_batch
 from detect.data.mixing import cutmix, mixup
 from detect.data.mosaic import Tile, mosaic4, mosaic9, single
-from detect.data.workers import Consequence, Failure, Loaded, data_loader, read_batches
 from detect.data.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
+from detect.data.workers import Consequence, Failure, Loaded, data_loader, read_batches
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.seeding import generator
 from detect.structures import Batch, Letterbox, Targets
+
 
 class TrainingSamples(Dataset[Loaded]):
     """Makes augmented samples from requests; lives in the workers.

@@ -18,7 +18,15 @@ import numpy as np
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths, offsets_of
-from detect.data.checks import find_annotations, check_boxes, find_file, find_folder, inspect_images, path_inside, report_repeated
+from detect.data.checks import (
+    check_boxes,
+    find_annotations,
+    find_file,
+    find_folder,
+    inspect_images,
+    path_inside,
+    report_repeated,
+)
 from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import InputError
 

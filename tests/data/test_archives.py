@@ -56,7 +56,9 @@ def test_two_of_a_name(tmp_path: Path) -> None:
         read_members(path, WANTED)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b", gzip.compress(b"text", mtime=0), b"PK\3\4" + bytes(600)])
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\x1f\x8b", gzip.compress(b"text", mtime=0), b"PK\3\4" + bytes(600)]
+)
 def test_no_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(InputError, match=r"x: is no tar archive, or damaged \(.+\); download it again"):
