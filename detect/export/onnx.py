@@ -23,7 +23,7 @@ from detect.errors import InputError
 from detect.export.metadata import describe
 from detect.export.parity import ExportError, Parity, compare_onnx
 from detect.export.tidy import fold_constants, remove_traces
-from detect.inference.inputs import MAX_IMAGE_SIZE
+from detect.inference.inputs import checked_size
 from detect.models.blocks.conv import Conv
 from detect.models.checkpoint import Checkpoint
 from detect.models.detector import DetectionModel
@@ -78,7 +78,8 @@ def export_onnx(
     _require_packages()
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
-    size = _checked_size(checkpoint, image_size)
+    wanted = checkpoint.image_size if image_size is None else image_size
+    size = checked_size(wanted, checkpoint.model.max_reduction)
     if opset not in OPSETS:
         raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {opset}")
     with atomic_path(path) as temporary:
@@ -129,13 +130,6 @@ def _finish(path: Path, opset: int, metadata: dict[str, str]) -> None:
             f"opset {opset}: this PyTorch's exporter cannot write it ({reason}); take {DEFAULT_OPSET}"
         ) from None
     onnx.save(model, path)
-
-
-def _checked_size(checkpoint: Checkpoint, image_size: int | None) -> int:
-    size, stride = checkpoint.image_size if image_size is None else image_size, checkpoint.model.max_reduction
-    if not 1 <= size <= MAX_IMAGE_SIZE or size % stride:
-        raise InputError(f"image size: must be a multiple of {stride} up to {MAX_IMAGE_SIZE}, found {size}")
-    return size
 
 
 def _require_packages() -> None:

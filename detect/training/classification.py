@@ -26,7 +26,7 @@ from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.structures import Batch
 from detect.training.pictures import record_class_batch, record_classes
-from detect.training.preparation import Need, copy_weights, warn_of_ignored
+from detect.training.preparation import Need, check_same_classes, check_splits, copy_weights, warn_of_ignored
 from detect.training.recorder import Recorder
 from detect.training.task import Task, Validation
 
@@ -50,12 +50,9 @@ def open_classes(data: DataConfig, strict: bool) -> ClassMaterial:
     Raises:
         InputError: a split is missing or has no usable images, or the two name other classes.
     """
-    for split in ("train", "val"):
-        if split not in data.splits:
-            raise InputError(f"data {data.name}: has no split {split!r}; training needs train and val")
+    check_splits(data)
     train, val = open_class_split(data, "train", strict), open_class_split(data, "val", strict)
-    if train.names != val.names:
-        raise InputError(f"data {data.name}: train and val have different classes; give names")
+    check_same_classes(data, train.names, val.names)
     counts = np.bincount(train.labels, minlength=len(train.names))
     LOGGER.info(
         "%d training and %d validation images of %d classes; of each %d to %d to train on",

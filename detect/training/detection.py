@@ -29,7 +29,7 @@ from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.structures import Batch
 from detect.training.pictures import record_predictions, record_training_batch
-from detect.training.preparation import Need, copy_weights, warn_of_ignored
+from detect.training.preparation import Need, check_same_classes, check_splits, copy_weights, warn_of_ignored
 from detect.training.recorder import Recorder
 from detect.training.task import Task, Validation
 
@@ -59,16 +59,11 @@ def open_material(data: DataConfig, strict: bool) -> Material:
     Raises:
         InputError: a split is missing, unlabelled or empty, or the two name other classes.
     """
-    for split in ("train", "val"):
-        if split not in data.splits:
-            raise InputError(f"data {data.name}: has no split {split!r}; training needs train and val")
+    check_splits(data)
     train, val = open_split(data, "train", strict=strict), open_split(data, "val", strict=strict)
     if not train.is_labelled or not val.is_labelled:
         raise InputError(f"data {data.name}: train and val must have annotations")
-    if train.names != val.names:
-        only = sorted(set(train.names) ^ set(val.names))
-        which = f"{', '.join(only[:5])} in one of them only" if only else "the same in another order; give names"
-        raise InputError(f"data {data.name}: train and val have different classes: {which}")
+    check_same_classes(data, train.names, val.names)
     background = int((np.diff(train.box_offsets) == 0).sum())
     if background:
         kept = "are kept as background" if data.background == "keep" else "are dropped (background: drop)"

@@ -1,4 +1,4 @@
-"""What is done to a model before it learns, whatever its task."""
+"""What is done to data and model before anything is learnt, whatever the task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from detect.config.loader import to_plain
-from detect.config.schema import Recipe
+from detect.config.schema import DataConfig, Recipe
 from detect.errors import InputError, did_you_mean
 from detect.models.checkpoint import transfer_weights
 from detect.models.model import Model
@@ -32,6 +32,34 @@ class Need(NamedTuple):
     word: str
     found: str
     wanted: str
+
+
+def check_splits(data: DataConfig) -> None:
+    """Refuse a data set without the splits that training needs.
+
+    Raises:
+        InputError: there is no split ``train`` or ``val``.
+    """
+    for split in ("train", "val"):
+        if split not in data.splits:
+            raise InputError(f"data {data.name}: has no split {split!r}; training needs train and val")
+
+
+def check_same_classes(data: DataConfig, train: tuple[str, ...], val: tuple[str, ...]) -> None:
+    """Refuse splits with other classes.
+
+    Args:
+        data: the data set, for the message.
+        train: class names of the training split.
+        val: class names of the validation split.
+
+    Raises:
+        InputError: they differ.
+    """
+    if train != val:
+        only = sorted(set(train) ^ set(val))
+        which = f"{', '.join(only[:5])} in one of them only" if only else "the same in another order; give names"
+        raise InputError(f"data {data.name}: train and val have different classes: {which}")
 
 
 def copy_weights(model: Model, source: Model, where: str) -> None:
