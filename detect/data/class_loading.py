@@ -23,7 +23,7 @@ from detect.data.class_images import ImageSource, image_source, in_threads
 from detect.data.class_mixing import mix
 from detect.data.class_table import ClassTable
 from detect.data.images import ImageError
-from detect.data.workers import Consequence, Failure, Loaded, data_loader, read_batches
+from detect.data.workers import Consequence, Failure, Loaded, TrainingBatches, WorkerBatches
 from detect.errors import InputError
 from detect.runtime.seeding import generator
 from detect.structures import Batch, ClassTargets
@@ -115,7 +115,7 @@ class ClassTrainingSamples(Dataset[Loaded]):
         return Loaded(Batch(torch.from_numpy(images), targets, torch.from_numpy(rows)), tuple(failures))
 
 
-class ClassTrainingLoader:
+class ClassTrainingLoader(TrainingBatches):
     """Shuffled, augmented batches of S x S images.
 
     The last batch of an epoch is dropped if it is not full, unless it is the only one. Worker processes are kept
@@ -140,28 +140,12 @@ class ClassTrainingLoader:
         if len(table) == 0:
             raise InputError("the training split has no images; look at the paths in the data config")
         self.table = table
-        self.strict = strict
-        self.unreadable: dict[int, str] = {}
-        """Row to reason, of the images that could not be read so far."""
         source = image_source(table, recipe.image_size, recipe.center_crop, in_memory=recipe.cache == "ram")
         samples = ClassTrainingSamples(
             source, table.labels, len(table.names), recipe.augment, recipe.image_size, seed=recipe.seed
         )
-        self._order = ClassOrder(len(table), recipe.batch_size, recipe.seed)
-        self._loader = data_loader(samples, self._order, recipe.workers, keep_workers=True)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0; a pure function of the table, the recipe and ``number``.
-
-        Raises:
-            InputError: with ``strict``, an image cannot be read.
-        """
-        self._order.epoch = number
-        consequence = Consequence("is replaced by grey in training", "grey in training")
-        yield from read_batches(self._loader, self.unreadable, len(self.table), consequence, self.strict)
+        order = ClassOrder(len(table), recipe.batch_size, recipe.seed)
+        super().__init__(samples, order, recipe.workers, num_images=len(table), strict=strict)
 
 
 class ClassEvaluationSamples(Dataset[Loaded]):
@@ -196,7 +180,7 @@ class ClassEvaluationSamples(Dataset[Loaded]):
         return Loaded(batch, tuple(failures))
 
 
-class ClassEvaluationLoader:
+class ClassEvaluationLoader(WorkerBatches):
     """Batches of a split in the table's order, each image once.
 
     Images that cannot be read are in no batch; each is reported once and listed in ``unreadable``, and their count
@@ -222,19 +206,18 @@ class ClassEvaluationLoader:
         strict: bool = False,
     ) -> None:
         self.table = table
-        self.strict = strict
-        self.unreadable: dict[int, str] = {}
-        """Row to reason, of the images that could not be read so far."""
-        self._batches = [range(len(table))[start : start + batch_size] for start in range(0, len(table), batch_size)]
+        batches = [range(len(table))[start : start + batch_size] for start in range(0, len(table), batch_size)]
         samples = ClassEvaluationSamples(table, image_size, center_crop)
-        self._loader = data_loader(samples, self._batches, workers, keep_workers=False)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
         consequence = Consequence("has no answer, so it counts as wrong", "they count as wrong")
-        yield from read_batches(self._loader, self.unreadable, len(self.table), consequence, self.strict)
+        super().__init__(
+            samples,
+            batches,
+            workers,
+            keep_workers=False,
+            num_images=len(table),
+            consequence=consequence,
+            strict=strict,
+        )
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -8,7 +8,7 @@ Letters: B images of a batch, S side of the square network input, M targets.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from detect.data.letterbox import PAD_VALUE, STRIDE, letterbox_boxes, letterboxe
 from detect.data.mixing import cutmix, mixup
 from detect.data.mosaic import Tile, mosaic4, mosaic9, single
 from detect.data.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
-from detect.data.workers import Consequence, Failure, Loaded, data_loader, read_batches
+from detect.data.workers import Consequence, Failure, Loaded, TrainingBatches, WorkerBatches
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.seeding import generator
@@ -144,7 +144,7 @@ class TrainingSamples(Dataset[Loaded]):
         return Tile(image, letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd])
 
 
-class TrainingLoader:
+class TrainingLoader(TrainingBatches):
     """Shuffled, augmented batches: of S x S images, or of the smallest rectangle in epochs without mosaics.
 
     The last batch of an epoch is dropped if it is not full, unless it is the only one. Worker processes are kept
@@ -174,9 +174,6 @@ class TrainingLoader:
     ) -> None:
         _check(table, config, multiple)
         self.table = table
-        self.strict = strict
-        self.unreadable: dict[int, str] = {}
-        """Row to reason, of the images that could not be read so far."""
         files = ImageFiles(table, config.image_size)
         store: ImageStore
         if config.cache == "none":
@@ -184,21 +181,8 @@ class TrainingLoader:
         else:
             store = build_cache(files, config.cache, cache_folder)
         samples = TrainingSamples(table, store, config.image_size, config.augment, config.seed, multiple=multiple)
-        self._order = TrainingOrder(len(table), config.batch_size, config.epochs, config.augment, config.seed)
-        self._loader = data_loader(samples, self._order, config.workers, keep_workers=True)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0; a pure function of the table, the config and ``number``.
-
-        Raises:
-            InputError: with ``strict``, an image cannot be read.
-        """
-        self._order.epoch = number
-        consequence = Consequence("is replaced by grey in training", "grey in training")
-        yield from read_batches(self._loader, self.unreadable, len(self.table), consequence, self.strict)
+        order = TrainingOrder(len(table), config.batch_size, config.epochs, config.augment, config.seed)
+        super().__init__(samples, order, config.workers, num_images=len(table), strict=strict)
 
 
 class EvaluationSamples(Dataset[Loaded]):
@@ -238,7 +222,7 @@ class EvaluationSamples(Dataset[Loaded]):
         return letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd]
 
 
-class EvaluationLoader:
+class EvaluationLoader(WorkerBatches):
     """Rectangular batches of a split, each image once, images of one padded shape together.
 
     ``Batch.rows`` tells which image is which, ``Batch.letterboxes`` how to bring boxes back. Targets are without crowd
@@ -265,19 +249,18 @@ class EvaluationLoader:
         strict: bool = False,
     ) -> None:
         self.table = table
-        self.strict = strict
-        self.unreadable: dict[int, str] = {}
-        """Row to reason, of the images that could not be read so far."""
-        self._batches = _rectangular_batches(table, image_size, batch_size, multiple)
+        batches = _rectangular_batches(table, image_size, batch_size, multiple)
         samples = EvaluationSamples(table, image_size, multiple)
-        self._loader = data_loader(samples, self._batches, workers, keep_workers=False)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
         consequence = Consequence("has no detections, so its objects count as missed", "their objects count as missed")
-        yield from read_batches(self._loader, self.unreadable, len(self.table), consequence, self.strict)
+        super().__init__(
+            samples,
+            batches,
+            workers,
+            keep_workers=False,
+            num_images=len(table),
+            consequence=consequence,
+            strict=strict,
+        )
 
 
 def _rectangular_batches(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sized
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import torch
@@ -29,28 +29,6 @@ class Loaded(NamedTuple):
     failures: tuple[Failure, ...]
 
 
-def data_loader(samples: Dataset[Loaded], batches: object, workers: int, keep_workers: bool) -> DataLoader[Loaded]:
-    """PyTorch's loader of batches that are made as a whole.
-
-    Args:
-        samples: gives the batch of an element of ``batches``.
-        batches: any sized iterable, with an element for each batch.
-        workers: processes; 0 loads in this one.
-        keep_workers: whether they stay between two iterations.
-    """
-    return DataLoader(
-        samples,
-        sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do
-        batch_size=None,  # each element is a whole batch already
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        persistent_workers=keep_workers and workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # its own, so that loading leaves the global random state alone
-    )
-
-
 def _as_it_is(loaded: Any) -> Any:
     return loaded
 
@@ -71,29 +49,109 @@ class Consequence(NamedTuple):
     of_all: str
 
 
-def read_batches(
-    loaded: Iterable[Loaded], reported: dict[int, str], num_images: int, consequence: Consequence, strict: bool
-) -> Iterator[Batch]:
-    """The batches that workers made. Tells about images that could not be read, about each once, and their count last.
+class Order(Protocol):
+    """Which images make the batches of an epoch: something for the workers to make each batch of."""
+
+    epoch: int
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """What the batches of ``epoch`` are made of."""
+
+
+class WorkerBatches:
+    """Batches that worker processes make as a whole.
+
+    An image that cannot be read is reported once; its row and the reason are in ``unreadable``. The count comes last.
 
     Args:
-        loaded: what the workers send.
-        reported: row to reason, of those that were told before; gets the others.
+        samples: gives the batch of an element of ``batches``.
+        batches: has an element for each batch.
+        workers: processes; 0 makes the batches in this one.
+        keep_workers: whether they stay between two iterations.
         num_images: of the split.
         consequence: for an image that cannot be read.
-        strict: refuse instead.
-
-    Raises:
-        InputError: with ``strict``, an image cannot be read.
+        strict: refuse such an image instead.
     """
-    for batch, failures in loaded:
-        for row, reason in failures:
-            if strict:
-                raise InputError(f"{reason}; refused, because --strict was asked for")
-            if row not in reported:
-                reported[row] = reason
-                LOGGER.warning("%s; the image %s", reason, consequence.of_one)
-        if batch is not None:
-            yield batch
-    if reported:
-        LOGGER.warning("unreadable so far: %d of %d images (%s)", len(reported), num_images, consequence.of_all)
+
+    def __init__(
+        self,
+        samples: Dataset[Loaded],
+        batches: Sized,
+        workers: int,
+        *,
+        keep_workers: bool,
+        num_images: int,
+        consequence: Consequence,
+        strict: bool,
+    ) -> None:
+        self.unreadable: dict[int, str] = {}
+        """Row to reason, of the images that could not be read so far."""
+        self._num_images = num_images
+        self._consequence = consequence
+        self._strict = strict
+        self._batches = batches
+        self._loader: DataLoader[Loaded] = DataLoader(
+            samples,
+            sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do
+            batch_size=None,  # each element is a whole batch already
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=keep_workers and workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # its own, so that loading leaves the global random state alone
+        )
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch, failures in self._loader:
+            for row, reason in failures:
+                if self._strict:
+                    raise InputError(f"{reason}; refused, because --strict was asked for")
+                if row not in self.unreadable:
+                    self.unreadable[row] = reason
+                    LOGGER.warning("%s; the image %s", reason, self._consequence.of_one)
+            if batch is not None:
+                yield batch
+        if self.unreadable:
+            count, consequence = len(self.unreadable), self._consequence.of_all
+            LOGGER.warning("unreadable so far: %d of %d images (%s)", count, self._num_images, consequence)
+
+
+class TrainingBatches(WorkerBatches):
+    """Batches that follow an order, another one in each epoch; worker processes are kept between epochs.
+
+    Args:
+        samples: as for ``WorkerBatches``, whose images are grey if they cannot be read.
+        order: of the batches.
+        workers: as for ``WorkerBatches``.
+        num_images: of the split.
+        strict: as for ``WorkerBatches``.
+    """
+
+    def __init__(self, samples: Dataset[Loaded], order: Order, workers: int, *, num_images: int, strict: bool) -> None:
+        consequence = Consequence("is replaced by grey in training", "grey in training")
+        super().__init__(
+            samples,
+            order,
+            workers,
+            keep_workers=True,
+            num_images=num_images,
+            consequence=consequence,
+            strict=strict,
+        )
+        self._order = order
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0; a pure function of what the loader was made of, and ``number``.
+
+        Raises:
+            InputError: with ``strict``, an image cannot be read.
+        """
+        self._order.epoch = number
+        yield from self
