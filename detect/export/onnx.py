@@ -1,11 +1,7 @@
-"""Export to ONNX: one file that computes boxes and probabilities, and says how to use it.
-
-Letters: B images, H W pixels, P predictions of an image, K classes.
-"""
+"""Export to ONNX: one file that computes boxes or class probabilities, and says how to use it."""
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import logging
 import warnings
@@ -15,18 +11,19 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.export import Dim
 
 from detect import __version__
 from detect.errors import InputError
+from detect.export.masks import Masks, check_masks, pack_masks
+from detect.export.melting import melted
 from detect.export.metadata import describe
 from detect.export.parity import ExportError, Parity, compare_onnx
 from detect.export.tidy import fold_constants, remove_traces
+from detect.export.wrappers import Wrapper, wrapped
 from detect.inference.inputs import checked_size
-from detect.models.blocks.conv import Conv
 from detect.models.checkpoint import Checkpoint
-from detect.models.detector import DetectionModel
+from detect.models.model import Model
 from detect.runtime.files import atomic_path
 
 OPSETS = range(16, 24)
@@ -35,89 +32,87 @@ DEFAULT_OPSET = 18
 """The exporter's own; an older one goes through a converter."""
 
 
-class DecodedDetector(nn.Module):
-    """A detection model with its decoding, and with each norm melted into its convolution.
-
-    Args:
-        model: in evaluation mode; it is copied, not changed.
-    """
-
-    def __init__(self, model: DetectionModel) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model)
-        for layer in self.model.modules():
-            # A decoupled convolution has no weights of its own that a norm could melt into.
-            if isinstance(layer, Conv) and isinstance(layer.conv, nn.Conv2d):
-                layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)
-                layer.add_module("norm", nn.Identity())  # in its place
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] to (B, P, 5 + K), as ``DetectionModel.decode`` gives it."""
-        return self.model.decode(self.model(images))
-
-
 def export_onnx(
-    checkpoint: Checkpoint, path: Path, image_size: int | None = None, opset: int = DEFAULT_OPSET
+    checkpoint: Checkpoint,
+    path: Path,
+    image_size: int | None = None,
+    opset: int = DEFAULT_OPSET,
+    masks: Masks = "folded",
 ) -> Parity:
     """Write a checkpoint's model as ONNX, with any batch size, height and width, and compare it with PyTorch.
 
     Args:
         checkpoint: the model.
-        path: the file. It appears only if its predictions are those of PyTorch.
-        image_size: long side of the network input in pixels, for the metadata; None is the one of the training.
+        path: the file. It appears only if its outputs are those of PyTorch.
+        image_size: side of the network input in pixels (a detector's long side), for the metadata; None is the one of
+            the training.
         opset: version of the ONNX operator set.
+        masks: how binary weights are stored (``detect.export.masks``).
 
     Returns:
-        How far the file's predictions are from PyTorch's.
+        How far the file's outputs are from PyTorch's.
 
     Raises:
-        InputError: a package is missing, ``path`` is a folder, or the size or the operator set is not possible.
+        InputError: a package is missing, ``path`` is a folder, or the size, the operator set or the form of the masks
+            is not possible.
         ExportError: the exported graph is not the model.
     """
     _require_packages()
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
     wanted = checkpoint.image_size if image_size is None else image_size
-    size = checked_size(wanted, checkpoint.model.max_reduction)
+    model = checkpoint.model
+    size = checked_size(wanted, model.max_reduction)
     if opset not in OPSETS:
         raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {opset}")
+    check_masks(model, masks)
     with atomic_path(path) as temporary:
-        _write(DecodedDetector(checkpoint.detector), temporary, opset)
-        _finish(temporary, opset, describe(checkpoint, size))
-        parity = compare_onnx(checkpoint.detector, temporary, size)
+        _write(wrapped(melted(model)), temporary, opset)
+        _finish(temporary, opset, describe(checkpoint, size, masks), model if masks == "packed" else None)
+        parity = compare_onnx(model, temporary, size)
         if not parity.good:
-            raise ExportError(f"{path}: not written, because its predictions differ: {parity.line()}")
+            raise ExportError(f"{path}: not written, because its outputs differ: {parity.line()}")
     return parity
 
 
-def _write(detector: DecodedDetector, path: Path, opset: int) -> None:
-    side = detector.model.max_reduction
+def _write(wrapper: Wrapper, path: Path, opset: int) -> None:
+    side = wrapper.model.max_reduction
     # Two images, not square: no dimension can be mistaken for another or for 1.
     example = torch.zeros(2, 3, 2 * side, 3 * side)
+    # As multiples: else the exporter cannot see that two ways to halve a map give the same size (PeleeNet's stem).
+    batch, rows, columns = (Dim(name) for name in ("batch", "rows", "columns"))
     with _quiet_exporter():
-        program = torch.onnx.export(
-            detector,
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["images"],
-            output_names=["predictions"],
-            dynamic_shapes={"images": {0: "batch", 2: "height", 3: "width"}},
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                wrapper,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["images"],
+                output_names=[wrapper.output_name],
+                dynamic_shapes={"images": {0: batch, 2: side * rows, 3: side * columns}},
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ExportError(f"this PyTorch's exporter cannot write the model: {reason}") from None
     assert program is not None, "the exporter returns a program when it is given no file"
     program.save(path, external_data=False)
 
 
-def _finish(path: Path, opset: int, metadata: dict[str, str]) -> None:
-    """Check and tidy the exporter's file, and write the metadata into it."""
+def _finish(path: Path, opset: int, metadata: dict[str, str], packed: Model | None) -> None:
+    """Check and tidy the exporter's file, pack the binary weights of ``packed``, and write the metadata into it."""
     model = onnx.load(path)
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written != {"": opset}:
         raise ExportError(f"the exporter wrote operator sets {written} instead of {opset}; take {DEFAULT_OPSET}")
     fold_constants(model)
     remove_traces(model)
+    sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
+    for dim, name in zip(sides, ("height", "width"), strict=True):
+        dim.dim_param = name  # in place of 32*rows; the metadata tells of what it must be a multiple
+    if packed is not None:
+        pack_masks(model, packed)  # last: folding would undo it
     model.producer_name, model.producer_version = "detect", __version__
     onnx.helper.set_model_props(model, metadata)
     try:

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from detect.errors import InputError
-from detect.models.detector import DetectionModel
+from detect.export.wrappers import Wrapper, wrapped
+from detect.models.classifier import ClassificationModel
+from detect.models.model import Model
 
 BOX_TOLERANCE_PX = 0.05
 """Largest difference of a centre, width or height. Rounding makes less than a thousandth in trained models; a fault of
@@ -22,7 +24,10 @@ BOX_TOLERANCE_SHARE = 1e-3
 """Or this share of the box's larger side, if that is more: sides grow with the square of what the network says, and so
 does rounding (0.5 px of 1500 px in an untrained network, where PyTorch is as far from float64)."""
 SCORE_TOLERANCE = 1e-3
-"""Largest difference of a probability."""
+"""Largest difference of a detector's probability."""
+CLASS_TOLERANCE_SHARE = 1e-3
+"""Largest difference of a class probability, as a share of the image's largest one: of a thousand classes each may have
+a thousandth."""
 
 
 class ExportError(RuntimeError):
@@ -34,55 +39,75 @@ class Parity:
     """How far an exported file is from its model.
 
     Args:
-        box_px: largest difference of a box's centre, width or height, in network-input pixels.
-        score: largest difference of an objectness or class probability.
+        box_px: largest difference of a box's centre, width or height, in network-input pixels; None of a classifier.
+        score: largest difference of a probability: of an object or a class.
         shapes: the compared inputs, (B, H, W) each.
         good: whether every difference is within tolerance; NaN never is.
     """
 
-    box_px: float
+    box_px: float | None
     score: float
     shapes: tuple[tuple[int, int, int], ...]
     good: bool
 
     def line(self) -> str:
         """The differences in words."""
+        start = f"largest difference from PyTorch on {len(self.shapes)} input shapes: "
+        if self.box_px is None:
+            allowed = f"{CLASS_TOLERANCE_SHARE:.1%} of the image's largest"
+            return f"{start}probability {self.score:.2g} (at most {allowed})"
         return (
-            f"largest difference from PyTorch on {len(self.shapes)} input shapes: "
-            f"{self.box_px:.2g} px (at most {BOX_TOLERANCE_PX:g} px or {BOX_TOLERANCE_SHARE:.1%} of the box), "
+            f"{start}{self.box_px:.2g} px (at most {BOX_TOLERANCE_PX:g} px or {BOX_TOLERANCE_SHARE:.1%} of the box), "
             f"score {self.score:.2g} (at most {SCORE_TOLERANCE:g})"
         )
 
 
-def compare_onnx(model: DetectionModel, path: Path, image_size: int) -> Parity:
-    """Run a model in PyTorch and its export in ONNX Runtime, both on the CPU, and compare the predictions.
+def compare_onnx(model: Model, path: Path, image_size: int) -> Parity:
+    """Run a model in PyTorch and its export in ONNX Runtime, both on the CPU, and compare the outputs.
 
     Args:
         model: in evaluation mode, float32 on the CPU.
         path: the ONNX file.
-        image_size: long side in pixels that the model was trained with; one of the compared inputs has this size.
+        image_size: side in pixels that the model was trained with; one of the compared inputs has this size.
 
     Raises:
-        ExportError: ONNX Runtime cannot load or run the file, or gives another number of predictions.
+        ExportError: ONNX Runtime cannot load or run the file, or gives an output of another shape.
         InputError: ONNX Runtime is not installed.
     """
     session = _open_session(path)
     shapes = comparison_shapes(model.max_reduction, image_size)
-    parts = [_compare(model, session, _noise(shape, seed=number)) for number, shape in enumerate(shapes)]
-    box_px, score, good = zip(*parts, strict=True)
+    batches = [_noise(shape, seed=number) for number, shape in enumerate(shapes)]
+    reference = wrapped(model)
+    outputs = [_outputs(reference, session, images) for images in batches]
     # NumPy's max hands on NaN, which the built-in one may drop.
+    if isinstance(model, ClassificationModel):
+        score, good = zip(*(_compare_classes(*both) for both in outputs), strict=True)
+        return Parity(None, float(np.max(score)), shapes, all(good))
+    box_px, score, good = zip(*(_compare_boxes(*both) for both in outputs), strict=True)
     return Parity(float(np.max(box_px)), float(np.max(score)), shapes, all(good))
 
 
-def _compare(model: DetectionModel, session: Any, images: np.ndarray) -> tuple[float, float, bool]:
-    """Largest difference of boxes and of scores for images (B, 3, H, W), and whether all are within tolerance."""
+def _outputs(reference: Wrapper, session: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What PyTorch and what ONNX Runtime give for images (B, 3, H, W)."""
     with torch.inference_mode():
-        expected = model.decode(model(torch.from_numpy(images))).numpy()
+        expected = reference(torch.from_numpy(images)).numpy()
     found = _run(session, images)
     if found.shape != expected.shape:
         raise ExportError(
             f"the exported graph gives {found.shape} for an input of {images.shape}, must be {expected.shape}"
         )
+    return expected, found
+
+
+def _compare_classes(expected: np.ndarray, found: np.ndarray) -> tuple[float, bool]:
+    """Largest difference of probabilities (B, K), and whether all are within tolerance."""
+    difference = np.abs(found - expected)
+    good = difference <= CLASS_TOLERANCE_SHARE * expected.max(axis=1, keepdims=True)
+    return difference.max(), bool(good.all())
+
+
+def _compare_boxes(expected: np.ndarray, found: np.ndarray) -> tuple[float, float, bool]:
+    """Largest difference of boxes and of scores (B, P, 5 + K), and whether all are within tolerance."""
     difference = np.abs(found - expected)
     sides = expected[..., 2:4].max(axis=-1, keepdims=True)
     boxes_good = difference[..., :4] <= np.maximum(BOX_TOLERANCE_PX, BOX_TOLERANCE_SHARE * sides)

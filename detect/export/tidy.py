@@ -25,9 +25,9 @@ def fold_constants(model: onnx.ModelProto) -> None:
             remaining.append(node)
     used = {name for node in remaining for name in node.input} | {value.name for value in graph.output}
     computed = {name for node in remaining for name in node.output}
-    _replace(graph.node, remaining)
-    _replace(graph.initializer, [tensor for name, tensor in stored.items() if name in used])
-    _replace(graph.value_info, [value for value in graph.value_info if value.name in computed])
+    replace_items(graph.node, remaining)
+    replace_items(graph.initializer, [tensor for name, tensor in stored.items() if name in used])
+    replace_items(graph.value_info, [value for value in graph.value_info if value.name in computed])
 
 
 def remove_traces(model: onnx.ModelProto) -> None:
@@ -38,8 +38,8 @@ def remove_traces(model: onnx.ModelProto) -> None:
         part.doc_string = ""
 
 
-def _replace(field: list, items: list) -> None:
-    """The items of a repeated protobuf field, which cannot be assigned to."""
+def replace_items(field: list, items: list) -> None:
+    """The items of a repeated protobuf field, which cannot be assigned to; ``items`` may be of it."""
     kept = [type(item).FromString(item.SerializeToString()) for item in items]
     del field[:]
     field.extend(kept)

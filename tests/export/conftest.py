@@ -1,14 +1,30 @@
-"""One export for all tests of this folder: it takes ten seconds."""
+"""The exports that the tests of this folder share: the largest takes ten seconds."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from detect.export.onnx import export_onnx
-from detect.models.build import build_model
+from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
+from tests.export.lively import enliven
+from tests.models.yamls import write_model
+
+CLASSIFIER = """\
+name: tiny-classifier
+scale: {channel_multiple: 1}
+conv: {kind: bdsc, p: 0.6}
+defaults: {downsample: spd}
+backbone:
+  - {name: stem, module: Conv, args: {out_channels: 6, kernel_size: 3}}
+  - {name: down, module: Downsample, args: {out_channels: 5}}
+  - {name: c5, module: ResidualStage, args: {out_channels: 24, halve: true, activation: relu}}
+head:
+  - {name: classify, module: Classify}
+"""
+"""Binary weights behind a space-to-depth, where a convolution takes pieces, and in a residual block. The 5 * 3 * 9
+signs of ``down`` do not fill their last byte."""
 
 
 @pytest.fixture(scope="session")
@@ -16,13 +32,8 @@ def checkpoint(tmp_path_factory):
     """A yolov5n-spd that answers to its input, as a trained one does and a fresh one does not."""
     torch.manual_seed(0)
     model = build_model("yolov5n-spd", num_classes=3).train()
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    enliven(model)
     with torch.no_grad():
-        for norm in norms:
-            norm.weight.uniform_(0.5, 1.0)
-            norm.bias.normal_(0, 0.1)
-            norm.momentum = 1.0  # the statistics of one batch
-        model(torch.rand(8, 3, 12, 12).repeat_interleave(8, dim=2).repeat_interleave(8, dim=3))
         for conv in model.head.predict:
             conv.weight.mul_(0.2)
             conv.bias.view(3, -1)[:, 4:] = 0  # objects everywhere
@@ -37,3 +48,31 @@ def exported(checkpoint, tmp_path_factory):
     """The exported file, and what the export said about it."""
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     return path, export_onnx(checkpoint, path)
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory):
+    """A small classifier with binary weights and with norms as after a training; some of their factors are negative."""
+    folder = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(0)
+    model = build_classifier(str(write_model(folder, CLASSIFIER)), num_classes=3).train()
+    model.normalise_by((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    enliven(model, negative=0.3)
+    names, facts = ("cat", "dög", 'a "b"'), {"metrics": {}, "provenance": {}, "training": {}}
+    path = folder / "model.pt"
+    save_checkpoint(path, model, names=names, category_ids=(0, 1, 2), image_size=32, center_crop=0.8, **facts)
+    return load_checkpoint(path)
+
+
+@pytest.fixture(scope="session")
+def folded(classifier, tmp_path_factory):
+    """The classifier's file, its binary weights written out, and what the export said about it."""
+    path = tmp_path_factory.mktemp("folded") / "model.onnx"
+    return path, export_onnx(classifier, path)
+
+
+@pytest.fixture(scope="session")
+def packed(classifier, tmp_path_factory):
+    """The classifier's file with a bit for each binary weight, and what the export said about it."""
+    path = tmp_path_factory.mktemp("packed") / "model.onnx"
+    return path, export_onnx(classifier, path, masks="packed")

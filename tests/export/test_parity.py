@@ -11,11 +11,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from detect.errors import InputError
 from detect.export import parity as parity_module
 from detect.export.parity import ExportError, Parity, compare_onnx, comparison_shapes
 from detect.models.build import build_model
+from detect.models.classifier import ClassificationModel
+from detect.models.detector import DetectionModel
 
 
 def test_line():
@@ -23,27 +26,51 @@ def test_line():
         "largest difference from PyTorch on 1 input shapes: 3.1e-05 px (at most 0.05 px or 0.1% of the box), "
         "score 2e-07 (at most 0.001)"
     )
+    assert Parity(None, 2e-7, ((1, 32, 32),), good=True).line() == (
+        "largest difference from PyTorch on 1 input shapes: probability 2e-07 (at most 0.1% of the image's largest)"
+    )
 
 
-class Stub:
-    """Stands for the model and for the session: both answer with given predictions (1, 1, 6)."""
+class Session:
+    """Answers with a given output, whatever it is asked."""
 
-    max_reduction = 32
-
-    def __init__(self, prediction):
-        self.prediction = np.array(prediction, np.float32).reshape(1, 1, 6)
-
-    def __call__(self, images):
-        return images
-
-    def decode(self, raw):
-        return torch.from_numpy(self.prediction)
+    def __init__(self, output):
+        self.output = np.array(output, np.float32)
 
     def get_inputs(self):
         return [SimpleNamespace(name="images")]
 
     def run(self, outputs, inputs):
-        return [self.prediction]
+        return [self.output]
+
+
+class Detector(DetectionModel):
+    """Answers with given predictions (1, 1, 6)."""
+
+    max_reduction = 32
+
+    def __init__(self, prediction):
+        nn.Module.__init__(self)
+        self.prediction = torch.tensor(prediction).view(1, 1, 6)
+
+    def forward(self, images):
+        return images
+
+    def decode(self, raw):
+        return self.prediction
+
+
+class Classifier(ClassificationModel):
+    """Answers with given probabilities (1, K), which must sum to 1."""
+
+    max_reduction = 32
+
+    def __init__(self, probabilities):
+        nn.Module.__init__(self)
+        self.logits = torch.tensor([probabilities]).log()
+
+    def forward(self, images):
+        return self.logits
 
 
 @pytest.mark.parametrize(
@@ -65,11 +92,44 @@ class Stub:
     ],
 )
 def test_tolerances(monkeypatch, expected, found, good):
-    monkeypatch.setattr(parity_module, "_open_session", lambda path: Stub(found))
-    parity = compare_onnx(Stub(expected), Path("model.onnx"), 64)
+    monkeypatch.setattr(parity_module, "_open_session", lambda path: Session([[found]]))
+    parity = compare_onnx(Detector(expected), Path("model.onnx"), 64)
     assert parity.good is good
     difference = np.abs(np.array(expected) - np.array(found))
     np.testing.assert_allclose([parity.box_px, parity.score], [difference[:4].max(), difference[4:].max()], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "good"),
+    [
+        ((0.8, 0.2), (0.8, 0.2), True),
+        # A thousandth of the largest, 0.8, is 0.0008, for the others too.
+        ((0.8, 0.2), (0.8007, 0.1993), True),
+        ((0.8, 0.2), (0.8009, 0.2), False),
+        ((0.8, 0.2), (0.8, 0.1991), False),
+        # Of four equal ones it is 0.00025.
+        ((0.25, 0.25, 0.25, 0.25), (0.2502, 0.25, 0.2498, 0.25), True),
+        ((0.25, 0.25, 0.25, 0.25), (0.2503, 0.25, 0.25, 0.25), False),
+        ((0.8, 0.2), (0.8, math.nan), False),
+    ],
+)
+def test_tolerances_of_classes(monkeypatch, expected, found, good):
+    monkeypatch.setattr(parity_module, "_open_session", lambda path: Session([found]))
+    parity = compare_onnx(Classifier(expected), Path("model.onnx"), 64)
+    assert parity.good is good
+    assert parity.box_px is None
+    np.testing.assert_allclose(parity.score, np.abs(np.array(expected) - np.array(found)).max(), atol=1e-6)
+
+
+def test_each_image_has_its_own_tolerance(monkeypatch):
+    """0.0005 is within a thousandth of the first image's 0.8, and not of the second's 0.25."""
+    model = Classifier((0.8, 0.1, 0.05, 0.05))
+    model.logits = torch.tensor([[0.8, 0.1, 0.05, 0.05], [0.25, 0.25, 0.25, 0.25]]).log()
+    found = [[0.8, 0.1, 0.05, 0.05], [0.2505, 0.2495, 0.25, 0.25]]
+    monkeypatch.setattr(parity_module, "_open_session", lambda path: Session(found))
+    assert not compare_onnx(model, Path("model.onnx"), 64).good
+    monkeypatch.setattr(parity_module, "_open_session", lambda path: Session([[0.8005, 0.0995, 0.05, 0.05], found[1]]))
+    assert not compare_onnx(model, Path("model.onnx"), 64).good
 
 
 @pytest.mark.parametrize(("multiple", "image_size"), [(32, 640), (64, 96)])
