@@ -1,4 +1,4 @@
-"""Print a model's graph and what it costs: parameters, multiply-adds, activation memory, memory traffic, bottleneck.
+"""Print a model's graph and what it costs: parameters, multiply-adds, memory, memory traffic, bytes, bottleneck.
 
 python tools/describe.py --model yolov5n-spd
 python tools/describe.py --model peleenet csppeleenet --num-classes 1000 --image-size 224 --layers
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from detect.models.cost_picture import draw_costs
 from detect.models.listing import listing
-from detect.models.profile import ModelProfile, profile_model
+from detect.models.profile import ModelProfile, profile_with_file
 from detect.models.profile_text import comparison_table, layer_table, row_table, summary
 from detect.runtime.cli import ToolParser, positive_int, run_tool
 
@@ -38,7 +38,7 @@ def main() -> None:
     if args.list:
         print(listing())
         return
-    profiles = [profile_model(name, args.image_size, args.num_classes) for name in args.model]
+    profiles = [profile_with_file(name, args.image_size, args.num_classes) for name in args.model]
     if args.picture:
         draw_costs(args.picture, profiles)
     if args.json:

@@ -41,7 +41,7 @@ CLASSIFIER_HEAD = "classify"
 """The head of a backbone without a neck, if its YAML names no other."""
 SHORT_WORDS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
 """Words of a model's name that stand for ``KEY=VALUE``."""
-CONV_WORDS = {"conv": "kind", "p": "p"}
+CONV_WORDS = {"conv": "kind", "p": "p", "p_of": "p_of", "conv_norm": "norm"}
 """Words of a model's name, and which keys of a YAML's ``conv`` they are."""
 
 _FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<variant>.*))?")
@@ -65,10 +65,11 @@ def find_definition(name: str) -> ModelDefinition:
         name: what the model starts from, then what to change, with ``+`` between. The start is a shipped model
             (``yolov5n-spd``), a YAML file, ``FILE:VARIANT`` (a file alone is the model that its own top level
             describes), or a backbone, which then has the head of a classifier. What follows: a neck (its head comes
-            with it), a head, ``width=X`` and ``depth=X`` as factors on the model's own, ``conv=KIND`` and ``p=X`` for
-            what k x k convolutions are (``detect.models.definition.Convolutions``), any word that the parts have
-            defaults for, ``KEY=VALUE``; or ``spd`` for ``downsample=spd``, ``csp`` for ``fusion=csp``, ``bdsc`` for
-            ``conv=bdsc``. ``cspdarknet53+efm+spd`` is a detector, ``resnet18+bdsc+p=2`` a classifier.
+            with it), a head, ``width=X`` and ``depth=X`` as factors on the model's own, ``conv=KIND``, ``p=X``,
+            ``p_of=input`` and ``conv_norm=false`` for what k x k convolutions are
+            (``detect.models.definition.Convolutions``), any word that the parts have defaults for, ``KEY=VALUE``; or
+            ``spd`` for ``downsample=spd``, ``csp`` for ``fusion=csp``, ``bdsc`` for ``conv=bdsc``.
+            ``cspdarknet53+efm+spd`` is a detector, ``resnet18+bdsc+p=2`` a classifier.
 
     Raises:
         InputError: there is no such model, or its YAML is wrong.
@@ -130,7 +131,7 @@ def _part_of_name(token: str, name: str) -> dict[str, Any]:
         return {"neck": token}
     if token in heads:
         return {"head": token}
-    known = [*SHORT_WORDS, "width=", "depth=", "conv=", "p=", *necks, *heads]
+    known = [*SHORT_WORDS, "width=", "depth=", *(f"{word}=" for word in CONV_WORDS), *necks, *heads]
     raise InputError(f"model {name!r}: unknown neck, head or word {token!r}{did_you_mean(token, known)}")
 
 

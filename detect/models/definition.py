@@ -27,9 +27,11 @@ MAX_SCALE = 1000
 
 
 ConvKind = Literal["standard", "bdsc", "bdsc-float", "depthwise"]
+ChannelsOf = Literal["output", "input"]
 BDSC_KINDS = ("bdsc", "bdsc-float")
-"""The kinds that have a ``p``."""
-_P_OF_BDSC = f"belongs to the kinds {' and '.join(BDSC_KINDS)}"
+"""The kinds that have the keys of ``BDSC_KEYS``."""
+BDSC_KEYS = ("p", "p_of", "norm")
+_OF_BDSC = f"belongs to the kinds {' and '.join(BDSC_KINDS)}"
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,15 @@ class Convolutions:
     Args:
         kind: ``standard``; ``bdsc``, decoupled into a 1x1 and a binary k x k convolution; ``bdsc-float``, the same with
             weights that are not binary; ``depthwise``, one k x k convolution for each channel and a 1x1 behind.
-        p: of the BDSC kinds: channels between the two, as a multiple of the output's.
+        p: of the BDSC kinds: channels between the two, as a multiple of the output's or the input's.
+        p_of: of the BDSC kinds: whose multiple that is.
+        norm: of the BDSC kinds: whether there is a batch norm between the two.
     """
 
     kind: ConvKind = "standard"
     p: float = 1.0
+    p_of: ChannelsOf = "output"
+    norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -225,11 +231,11 @@ def with_conv(definition: ModelDefinition, words: dict[str, Any], where: str) ->
 
     Args:
         definition: the model.
-        words: ``kind`` and ``p``; where only ``p`` is said, the sections with a BDSC kind keep that.
+        words: ``kind`` and ``BDSC_KEYS``; where no kind is said, the sections with a BDSC kind keep that.
         where: who says so, for messages.
 
     Raises:
-        InputError: the choice is wrong, or there is no BDSC kind that ``p`` could belong to.
+        InputError: the choice is wrong, or there is no BDSC kind that its words could belong to.
     """
 
     def changed(section: Section) -> Section:
@@ -239,8 +245,9 @@ def with_conv(definition: ModelDefinition, words: dict[str, Any], where: str) ->
         return replace(section, conv=read_conv({**own, **words}, where))
 
     sections = tuple(map(changed, definition.sections))
-    if "p" in words and not any(section.conv.kind in BDSC_KINDS for section in sections):
-        raise InputError(f"{where}: conv.p: {_P_OF_BDSC}, which no section has")
+    if not any(section.conv.kind in BDSC_KINDS for section in sections):
+        for key in (key for key in BDSC_KEYS if key in words):
+            raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, which no section has")
     return replace(definition, sections=sections)
 
 
@@ -349,16 +356,21 @@ def read_conv(conv: Any, where: str) -> Convolutions:
     if conv is None:
         return Convolutions()
     words = conv if isinstance(conv, dict) else {"kind": conv}
-    refuse_unknown(words, ("kind", "p"), f"{where}: conv")
+    refuse_unknown(words, ("kind", *BDSC_KEYS), f"{where}: conv")
     kind: Any = words.get("kind")
-    p = words.get("p", 1.0)
     if kind not in get_args(ConvKind):
         raise InputError(f"{where}: conv: unknown kind {kind!r}{did_you_mean(str(kind), get_args(ConvKind))}")
-    if "p" in words and kind not in BDSC_KINDS:
-        raise InputError(f"{where}: conv.p: {_P_OF_BDSC}, found {kind}")
-    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 < p < MAX_SCALE:
-        raise InputError(f"{where}: conv.p: must be a number above 0 and below {MAX_SCALE}, found {p!r}")
-    return Convolutions(kind, p)
+    for key in words:
+        if key in BDSC_KEYS and kind not in BDSC_KINDS:
+            raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, found {kind}")
+    read = Convolutions(**words)
+    if isinstance(read.p, bool) or not isinstance(read.p, (int, float)) or not 0 < read.p < MAX_SCALE:
+        raise InputError(f"{where}: conv.p: must be a number above 0 and below {MAX_SCALE}, found {read.p!r}")
+    if read.p_of not in get_args(ChannelsOf):
+        raise InputError(f"{where}: conv.p_of: must be output or input, found {read.p_of!r}")
+    if not isinstance(read.norm, bool):
+        raise InputError(f"{where}: conv.norm: must be true or false, found {read.norm!r}")
+    return read
 
 
 def _read_norm(content: dict[str, Any], source: str) -> dict[str, float]:

@@ -59,7 +59,14 @@ def summary(profile: ModelProfile) -> str:
         f"{profile.stored_values:,}",
         f"  BFLOPs of Darknet, with max-pools {profile.bflops:.3f}; convolutional input/output (CIO) "
         f"{profile.cio / 1e6:.2f} M values",
+        f"  size {_mib(profile.size_bytes)} MiB as the BDSC paper counts: 4 bytes for each of these values; of a "
+        "binary mask a bit for each entry, 4 bytes for each output",
     ]
+    if profile.file_bytes is not None:
+        lines.append(
+            f"  checkpoint file {_mib(profile.file_bytes)} MiB: the same, with names of tensors, counters and the "
+            "definition; a run adds its settings and metrics"
+        )
     if profile.bottleneck is not None and profile.macs:
         share = profile.bottleneck.macs / profile.macs
         lines.append(
@@ -76,6 +83,8 @@ def comparison_table(profiles: Sequence[ModelProfile]) -> str:
         "parameters",
         "weights",
         "stored",
+        "size (MiB)",
+        "file (MiB)",
         "MACs (G)",
         "BFLOPs",
         "activations (MB)",
@@ -88,6 +97,8 @@ def comparison_table(profiles: Sequence[ModelProfile]) -> str:
             f"{profile.parameters:,}",
             f"{profile.weights:,}",
             f"{profile.stored_values:,}",
+            _mib(profile.size_bytes),
+            "" if profile.file_bytes is None else _mib(profile.file_bytes),
             f"{profile.macs / 1e9:.3f}",
             f"{profile.bflops:.3f}",
             f"{profile.activation_bytes / 1e6:.1f}",
@@ -115,6 +126,10 @@ def align(lines: Sequence[tuple[str, ...]], left: int) -> str:
         ]
         text.append("  ".join(cells).rstrip())
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:,.2f}"
 
 
 def _describe(layer: LayerProfile) -> str:

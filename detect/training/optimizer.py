@@ -6,12 +6,14 @@ The rates are a pure function of the update's number, so resuming changes nothin
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detect.config.schema import OptimizerConfig
+from detect.models.blocks.bdsc import DepthwiseConv, MaskConv
 
 REFERENCE_BATCH = 64
 """Images per update at which ``OptimizerConfig.weight_decay`` is stated for SGD."""
@@ -20,19 +22,26 @@ REFERENCE_BATCH = 64
 def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update: int) -> torch.optim.Optimizer:
     """The optimiser with three groups of parameters: ``weights`` (decayed), ``norms``, ``biases``.
 
+    What BDSC leaves without decay (the filters of depthwise convolutions; the Q of binary weights, if ``mask_decay`` is
+    off) goes with the norms, whose rate is that of the weights.
+
     Args:
         model: its parameters that need gradients are optimised.
         config: the recipe's section.
         images_per_update: scales SGD's weight decay (the loss is a sum over images, so its weight relative to the
             decay grows).
+
+    Source: BDSC (AAAI 2018), section 4, for depthwise convolutions.
     """
     decay = config.weight_decay
     if config.name == "sgd":
         decay *= images_per_update / REFERENCE_BATCH
     groups: dict[str, list[nn.Parameter]] = {"weights": [], "norms": [], "biases": []}
+    undecayed = set(_undecayed(model, config.mask_decay))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = "weights" if parameter.ndim > 1 else "biases" if name.endswith("bias") else "norms"
+            decays = parameter.ndim > 1 and parameter not in undecayed
+            group = "weights" if decays else "biases" if name.endswith("bias") else "norms"
             groups[group].append(parameter)
     settings = [
         {"params": parameters, "name": name, "weight_decay": decay if name == "weights" else 0.0}
@@ -42,6 +51,15 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update
     if config.name == "adamw":
         return torch.optim.AdamW(settings, lr=config.lr, betas=(config.momentum, 0.999))
     return torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+
+
+def _undecayed(model: nn.Module, mask_decay: bool) -> Iterator[Tensor]:
+    """Weights of convolutions that have no decay."""
+    for layer in model.modules():
+        if isinstance(layer, DepthwiseConv):
+            yield layer.depthwise.weight
+        elif isinstance(layer, MaskConv) and layer.binary and not mask_decay:
+            yield layer.weight
 
 
 @dataclass(frozen=True)

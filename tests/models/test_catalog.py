@@ -201,6 +201,8 @@ def test_short_words() -> None:
         ("csppeleenet-efm+p=0.5+bdsc", Convolutions("bdsc", 0.5)),
         ("cspdarknet53+efm+conv=bdsc-float+p=2+width=0.25", Convolutions("bdsc-float", 2)),
         ("resnet18+conv=depthwise", Convolutions("depthwise")),
+        ("resnet18+bdsc+p_of=input", Convolutions("bdsc", 1, "input")),
+        ("yolov5n-spd+conv_norm=false+p=2+bdsc", Convolutions("bdsc", 2, norm=False)),
     ],
 )
 def test_convolutions_by_name(name: str, expected: Convolutions) -> None:
@@ -283,6 +285,18 @@ def test_convolutions_of_parts(tmp_path: Path) -> None:
             r"^model 'peleenet\+p=3': conv\.p: belongs to the kinds bdsc and bdsc-float, which no section has$",
         ),
         ("peleenet+conv=depthwise+p=3", r"conv\.p: belongs to the kinds bdsc and bdsc-float, found depthwise$"),
+        (
+            "peleenet+p_of=input",
+            r"^model '.*': conv\.p_of: belongs to the kinds bdsc and bdsc-float, which no section has$",
+        ),
+        (
+            "peleenet+conv_norm=false",
+            r"^model '.*': conv\.norm: belongs to the kinds bdsc and bdsc-float, which no section has$",
+        ),
+        ("peleenet+conv=depthwise+conv_norm=true", r"conv\.norm: belongs to the kinds .*, found depthwise$"),
+        ("peleenet+bdsc+p_of=inputs", r"conv\.p_of: must be output or input, found 'inputs'$"),
+        ("peleenet+bdsc+conv_norm=0", r"conv\.norm: must be true or false, found 0$"),
+        ("peleenet+bdsc+p_of", r"unknown neck, head or word 'p_of'; did you mean 'p_of='\?$"),
         ("peleenet+bdsc+p=0", r"conv\.p: must be a number above 0 and below 1000, found 0$"),
     ],
 )

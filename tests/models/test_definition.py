@@ -105,6 +105,25 @@ def test_convolutions_of_model_section_and_row(tmp_path: Path) -> None:
     assert (backbone.conv, head.conv) == (Convolutions("bdsc-float", 1), Convolutions("bdsc", 1))
 
 
+def test_options_of_binary_convolutions(tmp_path: Path) -> None:
+    """Of the model and of a row; the definition as a checkpoint holds it says all of them."""
+    rows = TINY.replace("args: {out_channels: 16}}", "args: {out_channels: 16}, conv: {kind: bdsc-float, p_of: input}}")
+    definition = read_model(write_model(tmp_path, rows + "conv: {kind: bdsc, norm: false}\n"))
+    assert definition.sections[0].conv == Convolutions("bdsc", 1, "output", norm=False)
+    assert definition.rows[1].conv == Convolutions("bdsc-float", 1, "input", norm=True)
+    plain = definition_to_plain(definition)
+    assert plain["backbone"]["conv"] == {"kind": "bdsc", "p": 1, "p_of": "output", "norm": False}
+    assert plain["backbone"]["rows"][1]["conv"] == {"kind": "bdsc-float", "p": 1, "p_of": "input", "norm": True}
+    assert parse_definition(json.loads(json.dumps(plain)), definition.source) == definition
+
+
+def test_convolutions_of_an_older_checkpoint() -> None:
+    """Which says nothing of what has come since."""
+    plain = definition_to_plain(find_definition("resnet18+bdsc+p=2"))
+    plain["backbone"]["conv"] = {"kind": "bdsc", "p": 2}
+    assert parse_definition(plain, "m.yaml").sections == find_definition("resnet18+bdsc+p=2").sections
+
+
 def test_other_convolutions(tmp_path: Path) -> None:
     """``p`` alone reaches the sections that have one; a kind reaches all, with a ``p`` of its own; rows keep theirs."""
     rows = TINY.replace("args: {out_channels: 16}}", "args: {out_channels: 16}, conv: {kind: bdsc, p: 4}}")
@@ -119,6 +138,8 @@ def test_other_convolutions(tmp_path: Path) -> None:
 
     assert found({}) == [Convolutions("bdsc-float", 2), Convolutions("standard")]
     assert found({"p": 3}) == [Convolutions("bdsc-float", 3), Convolutions("standard")]
+    assert found({"p_of": "input"}) == [Convolutions("bdsc-float", 2, "input"), Convolutions("standard")]
+    assert found({"norm": False}) == [Convolutions("bdsc-float", 2, norm=False), Convolutions("standard")]
     assert found({"kind": "bdsc"}) == [Convolutions("bdsc", 1)] * 2
     assert found({"kind": "standard"}) == [Convolutions("standard")] * 2
     with pytest.raises(InputError, match=r"^here: conv\.p: belongs to the kinds bdsc and bdsc-float, found depthwise$"):
@@ -127,6 +148,8 @@ def test_other_convolutions(tmp_path: Path) -> None:
         InputError, match=r"^here: conv\.p: belongs to the kinds bdsc and bdsc-float, which no section "
     ):
         with_conv(with_conv(definition, {"kind": "standard"}, "here"), {"p": 2}, "here")
+    with pytest.raises(InputError, match=r"^here: conv\.norm: belongs to the kinds .*, found standard$"):
+        with_conv(definition, {"kind": "standard", "norm": True}, "here")
 
 
 # ------------------------------------------------------------------------------------------- round trip
@@ -134,7 +157,15 @@ def test_other_convolutions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["yolov5n", "yolov5s-spd", "yolov5n-matched", "cspdarknet53", "peleenet+spd", "yolov5n+bdsc+p=0.5"],
+    [
+        "yolov5n",
+        "yolov5s-spd",
+        "yolov5n-matched",
+        "cspdarknet53",
+        "peleenet+spd",
+        "yolov5n+bdsc+p=0.5",
+        "yolov5n+bdsc+p_of=input",
+    ],
 )
 def test_plain_and_back(name: str) -> None:
     definition = find_definition(name)
@@ -275,7 +306,7 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
         (f"name: x\nconv: [bdsc]\n{ROW}", r"conv: unknown kind \['bdsc'\]; "),
         (f"name: x\nconv: {{}}\n{ROW}", r"conv: unknown kind None; allowed: "),
         (f"name: x\nconv: {{p: 2}}\n{ROW}", r"conv: unknown kind None; allowed: "),
-        (f"name: x\nconv: {{kind: bdsc, s: 2}}\n{ROW}", r"conv: unknown key 's'; allowed: kind, p$"),
+        (f"name: x\nconv: {{kind: bdsc, s: 2}}\n{ROW}", r"conv: unknown key 's'; allowed: kind, norm, p, p_of$"),
         (
             f"name: x\nconv: {{kind: standard, p: 1}}\n{ROW}",
             r"conv\.p: belongs to the kinds bdsc and bdsc-float, found standard$",
@@ -286,6 +317,22 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
                 r"conv\.p: must be a number above 0 and below 1000, found ",
             )
             for p in ("0", "-1", ".nan", "1000", "true", "'1'", "null")
+        ),
+        (
+            f"name: x\nconv: {{kind: bdsc, p_of: inputs}}\n{ROW}",
+            r"conv\.p_of: must be output or input, found 'inputs'$",
+        ),
+        (f"name: x\nconv: {{kind: bdsc, p_of: null}}\n{ROW}", r"conv\.p_of: must be output or input, found None$"),
+        (f"name: x\nconv: {{kind: bdsc, p_of: [input]}}\n{ROW}", r"conv\.p_of: must be .*, found \['input'\]$"),
+        (f"name: x\nconv: {{kind: bdsc, norm: 0}}\n{ROW}", r"conv\.norm: must be true or false, found 0$"),
+        (f"name: x\nconv: {{kind: bdsc, norm: 'no'}}\n{ROW}", r"conv\.norm: must be true or false, found 'no'$"),
+        (
+            f"name: x\nconv: {{kind: depthwise, norm: true}}\n{ROW}",
+            r"conv\.norm: belongs to the kinds bdsc and bdsc-float, found depthwise$",
+        ),
+        (
+            f"name: x\nconv: {{kind: standard, p_of: output}}\n{ROW}",
+            r"conv\.p_of: belongs to the kinds bdsc and bdsc-float, found standard$",
         ),
     ],
 )

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from detect.config.schema import OptimizerConfig
+from detect.models.blocks.bdsc import replace_convolutions
 from detect.models.build import build_model
+from detect.models.definition import Convolutions
 from detect.training.optimizer import Schedule, build_optimizer
 from tests.training.small import write_model
 
@@ -48,6 +50,36 @@ def test_only_weights_decay(name, images_per_update, decay):
     config = OptimizerConfig(name=name, weight_decay=0.0005)
     groups = groups_of(build_optimizer(model, config, images_per_update))
     assert {key: group["weight_decay"] for key, group in groups.items()} == {"weights": decay, "norms": 0, "biases": 0}
+
+
+def decoupled(kind):
+    """One convolution of that kind between two ordinary ones."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3), nn.Conv2d(6, 5, 1))
+    replace_convolutions(model, Convolutions(kind))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "mask_decay", "without"),
+    [
+        ("depthwise", True, ["1.depthwise.weight"]),
+        ("depthwise", False, ["1.depthwise.weight"]),
+        ("bdsc", True, []),
+        ("bdsc", False, ["1.spatial.weight"]),
+        ("bdsc-float", False, []),  # ordinary weights
+    ],
+)
+def test_convolutions_without_decay(kind, mask_decay, without):
+    """They learn with the norms, whose rate is that of the weights."""
+    model = decoupled(kind)
+    groups = groups_of(build_optimizer(model, OptimizerConfig(mask_decay=mask_decay), 64))
+    parameters = dict(model.named_parameters())
+    moved = {parameters[name] for name in without}
+    assert set(groups["norms"]["params"]) == {parameters["1.norm.weight"]} | moved
+    assert set(groups["weights"]["params"]) == {p for p in parameters.values() if p.ndim > 1} - moved
+    assert groups["norms"]["weight_decay"] == 0
+    rates = schedule(warmup_epochs=2)
+    assert [rates.rate(i, "norms") for i in range(100)] == [rates.rate(i, "weights") for i in range(100)]
 
 
 def test_what_is_frozen_is_in_no_group():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detect.models.blocks.conv import Pieces, convolve, space_to_depth
-from detect.models.definition import Convolutions
+from detect.models.definition import ChannelsOf, Convolutions
 
 
 def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
@@ -41,13 +41,17 @@ def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
 def _decouple(conv: nn.Conv2d, wanted: Convolutions) -> nn.Module:
     if wanted.kind == "depthwise":
         return DepthwiseConv(conv)
-    return DecoupledConv(conv, wanted.p, binary=wanted.kind == "bdsc")
+    return DecoupledConv(conv, wanted.p, wanted.kind == "bdsc", wanted.p_of, wanted.norm)
 
 
 class _Binarise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor) -> Tensor:
-        alpha = q.abs().clamp(max=1).mean(dim=(1, 2, 3), keepdim=True)  # (O, 1, 1, 1)
+        magnitudes = q.abs().clamp(max=1)
+        measures = (torch.mean, torch.amin, torch.amax)
+        mean, least, most = (measure(magnitudes, dim=(1, 2, 3), keepdim=True) for measure in measures)
+        # The mean of equal values may differ from them in its last bit; what is binary already must stay as it is.
+        alpha = torch.where(least == most, most, mean)  # (O, 1, 1, 1)
         return torch.where(q < 0, -alpha, alpha)
 
     @staticmethod
@@ -62,7 +66,8 @@ def binarise(q: Tensor) -> Tensor:
         q: (O, S, k, k); a value beyond -1 or 1 counts as that.
 
     Returns:
-        (O, S, k, k). What comes back as its gradient is that of Q: straight through the sign, alpha being a constant.
+        (O, S, k, k). Binary weights stay as they are, bit for bit. What comes back as the gradient of these weights is
+        that of Q: straight through the sign, alpha being a constant.
 
     Source: BDSC, Algorithm 1.
     """
@@ -72,6 +77,13 @@ def binarise(q: Tensor) -> Tensor:
 
 class MaskConv(nn.Conv2d):
     """The spatial step: k x k convolution from S to O channels, whose ``weight`` is Q of ``binarise``.
+
+    The paper writes its masks with zeros and ones, M01. With M = 2 * M01 - 1 of -1 and +1 these are the same layer but
+    for one map that all outputs share::
+
+        conv(z, alpha * M) = alpha * (2 * conv(z, M01) - box(z))
+
+    box(z) being the sum over the k x k window, of the same stride and padding, of the sum of z over its channels.
 
     Args:
         hidden_channels: S.
@@ -116,18 +128,22 @@ class DecoupledConv(nn.Module):
 
     Args:
         replaced: an ordinary convolution; its stride and padding go to the spatial step.
-        p: S is ``p`` times O, at least 1.
+        p: S is ``p`` times O or C, at least 1.
         binary: whether the weights of the spatial step are binary.
+        p_of: ``output``: times O; ``input``: times C.
+        norm: whether there is a batch norm between the two.
 
-    Source: Balanced Decoupled Spatial Convolution (AAAI 2018), Algorithm 1; S from O, not C, gives the sizes of its
-    tables.
+    Source: Balanced Decoupled Spatial Convolution (AAAI 2018), Algorithm 1. Its text takes S from C and says nothing of
+    a norm; S from O, and a norm, give the sizes of its tables.
     """
 
-    def __init__(self, replaced: nn.Conv2d, p: float, binary: bool) -> None:
+    def __init__(
+        self, replaced: nn.Conv2d, p: float, binary: bool, p_of: ChannelsOf = "output", norm: bool = True
+    ) -> None:
         super().__init__()
-        hidden = max(round(p * replaced.out_channels), 1)
+        hidden = max(round(p * (replaced.out_channels if p_of == "output" else replaced.in_channels)), 1)
         self.project = nn.Conv2d(replaced.in_channels, hidden, 1, bias=False, **_made(replaced))
-        self.norm = nn.BatchNorm2d(hidden, **_made(replaced))
+        self.norm = nn.BatchNorm2d(hidden, **_made(replaced)) if norm else nn.Identity()
         self.spatial = MaskConv(hidden, replaced, binary)
         self.out_channels, self.stride, self.groups = replaced.out_channels, replaced.stride, 1
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from detect.errors import InputError
+from detect.models.blocks.bdsc import replace_convolutions
+from detect.models.build import build_classifier, build_model
+from detect.models.catalog import find_definition
+from detect.models.checkpoint import save_checkpoint
+from detect.models.definition import Convolutions
+from detect.models.file_size import count_bytes, measure_file
+from detect.models.packing import binary_weights
+from detect.models.tables import FILE_MIB
+from tests.models.yamls import TINY, write_model, write_rows
+
+
+def test_nothing() -> None:
+    assert count_bytes(nn.ReLU()) == 0
+
+
+@pytest.mark.parametrize(
+    ("conv", "expected"),
+    [
+        # stem: 3*9*8 weights, a norm of 8; down: 8*9*16 weights, a norm of 16; head: (8 + 1) * 8 and (16 + 1) * 8.
+        ("standard", 4 * (216 + 4 * 8 + 1152 + 4 * 16 + 72 + 136)),
+        # down: 8*16 weights of the 1x1, a norm of 16, 16*9*16 bits, 16 magnitudes, and its own norm as before.
+        ("bdsc", 4 * (216 + 4 * 8 + 128 + 4 * 16 + 16 + 4 * 16 + 72 + 136) + 2304 // 8),
+        # 8 of 8 channels in between, and no norm there.
+        ("{kind: bdsc, p_of: input, norm: false}", 4 * (216 + 4 * 8 + 64 + 16 + 4 * 16 + 72 + 136) + 1152 // 8),
+        # As bdsc, but every entry is a value and there are no magnitudes.
+        ("bdsc-float", 4 * (216 + 4 * 8 + 128 + 4 * 16 + 2304 + 4 * 16 + 72 + 136)),
+        # down: 8*9 filters, a norm of 8, 8*16 weights of the 1x1.
+        ("depthwise", 4 * (216 + 4 * 8 + 72 + 4 * 8 + 128 + 4 * 16 + 72 + 136)),
+    ],
+)
+def test_hand_counted(tmp_path: Path, conv: str, expected: int) -> None:
+    """TINY with 3 classes."""
+    assert count_bytes(build_model(str(write_model(tmp_path, f"{TINY}conv: {conv}\n")), 3)) == expected
+
+
+def test_bits_that_fill_no_byte() -> None:
+    """One output of 3 * 9 entries: 27 bits are 4 bytes, and the magnitude 4; the 1x1 before has 3 * 3 weights."""
+    model = nn.Sequential(nn.Conv2d(3, 1, 3, bias=False))
+    replace_convolutions(model, Convolutions("bdsc", 3, norm=False))
+    assert count_bytes(model) == 4 * 3 * 3 + 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "megabytes"),
+    [
+        ("resnet32", 100, 1.83),
+        ("resnet32+bdsc", 100, 0.36),
+        ("resnet32+bdsc+p=2", 100, 0.63),
+        ("resnet32+bdsc+p=3+width=3", 100, 7.24),
+        ("resnet32+conv=bdsc-float+width=2", 100, 8.35),
+        ("densenet40+bdsc+p=6", 10, 2.95),
+        ("resnet18+bdsc", 1000, 9.00),
+        ("resnet34+bdsc", 1000, 14.6),
+    ],
+)
+def test_published_sizes(name: str, num_classes: int, megabytes: float) -> None:
+    """BDSC, Tables 1, 2, 3 and 5, in MiB; ``configs/tables`` has all of their rows."""
+    with torch.device("meta"):
+        model = build_classifier(name, num_classes)
+    found = count_bytes(model) / 2**20 + FILE_MIB
+    assert found == pytest.approx(megabytes, abs=0.02 + 0.005 * megabytes)
+
+
+def test_channels_of_the_text_give_other_sizes() -> None:
+    """S from the input's channels, as the paper's text has it: 8.45, where its Table 3 says 9.00."""
+    with torch.device("meta"):
+        model = build_classifier("resnet18+bdsc+p_of=input", 1000)
+    assert count_bytes(model) / 2**20 + FILE_MIB == pytest.approx(8.446, abs=5e-4)
+
+
+@pytest.mark.parametrize("conv", ["standard", "bdsc"])
+def test_the_file_is_as_large_as_said(tmp_path: Path, conv: str) -> None:
+    path = str(write_model(tmp_path, f"{TINY}conv: {conv}\n"))
+    facts = {"names": ("0", "1"), "category_ids": (0, 1), "image_size": 64, "metrics": {}, "provenance": {}}
+    save_checkpoint(tmp_path / "model.pt", build_model(path, 2), **facts)
+    assert measure_file(find_definition(path), 2, 64) == (tmp_path / "model.pt").stat().st_size
+
+
+def test_the_file_of_a_classifier_holds_bits() -> None:
+    """ResNet-20's binary weights would take 1.1 MiB as values; the names and the archive's index take less."""
+    name = "resnet20+bdsc"
+    with torch.device("meta"):
+        model = build_classifier(name, 10)
+    entries = sum(shape.numel() for shape in binary_weights(model).values())
+    assert entries == 6 * 9 * (16**2 + 32**2 + 64**2)  # six layers of each width
+    counted, found = count_bytes(model), measure_file(find_definition(name), 10, 32)
+    assert found is not None
+    assert counted < found < counted + 100_000
+
+
+def test_rows_without_a_head_have_no_file(tmp_path: Path) -> None:
+    path = str(write_rows(tmp_path, "name: fold, module: SpaceToDepth"))
+    assert measure_file(find_definition(path), 2, 64) is None
+
+
+def test_a_head_that_does_not_fit(tmp_path: Path) -> None:
+    path = str(write_model(tmp_path, TINY.replace("[[[4, 4]], [[9, 8]]]", "[[[4, 4]]]")))
+    with pytest.raises(InputError, match="detect"):
+        measure_file(find_definition(path), 2, 64)
