@@ -35,27 +35,39 @@ class Targets:
         image_index: (M,) int64, the image of the batch, in [0, B).
         labels: (M,) int64 class index, in [0, K).
         boxes_xyxy_px: (M, 4) float32, pixels of the network input.
+        image_hw: height and width of the network input, from which the loss knows how large a cell is; None where cells
+            have their nominal size.
     """
 
     image_index: Tensor
     labels: Tensor
     boxes_xyxy_px: Tensor
+    image_hw: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on another device."""
-        return Targets(*(t.to(device, non_blocking=True) for t in (self.image_index, self.labels, self.boxes_xyxy_px)))
+        tensors = (self.image_index, self.labels, self.boxes_xyxy_px)
+        index, labels, boxes = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return Targets(index, labels, boxes, self.image_hw)
 
     def scaled(self, scale_xy: tuple[float, float]) -> Targets:
         """The targets of the same images after a resize by ``scale_xy`` = (new width / width, new height / height)."""
         factors = self.boxes_xyxy_px.new_tensor([*scale_xy, *scale_xy])
-        return Targets(self.image_index, self.labels, self.boxes_xyxy_px * factors)
+        new_hw = self.image_hw and (round(self.image_hw[0] * scale_xy[1]), round(self.image_hw[1] * scale_xy[0]))
+        return Targets(self.image_index, self.labels, self.boxes_xyxy_px * factors, new_hw)
+
+    def of(self, images: Tensor) -> Targets:
+        """The targets of some of the images, ``images`` (b,) int64, which are numbered anew in that order."""
+        index, kept = (images[:, None] == self.image_index).nonzero(as_tuple=True)
+        return Targets(index, self.labels[kept], self.boxes_xyxy_px[kept], self.image_hw)
 
     def pin_memory(self) -> Targets:
         """The same targets in page-locked memory."""
-        return Targets(self.image_index.pin_memory(), self.labels.pin_memory(), self.boxes_xyxy_px.pin_memory())
+        index, labels, boxes = (t.pin_memory() for t in (self.image_index, self.labels, self.boxes_xyxy_px))
+        return Targets(index, labels, boxes, self.image_hw)
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,10 @@ class ClassTargets:
     def scaled(self, scale_xy: tuple[float, float]) -> ClassTargets:
         """The same targets: what an image shows does not depend on its size."""
         return self
+
+    def of(self, images: Tensor) -> ClassTargets:
+        """The targets of some of the images, ``images`` (b,) int64, in that order."""
+        return ClassTargets(self.shares[images])
 
     def pin_memory(self) -> ClassTargets:
         """The same targets in page-locked memory."""

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+CellSize = float | tuple[float, float]
+"""Input pixels per cell, in both directions or for x and y."""
 MAX_LOG_RATIO = math.log(1000)
 """Sides beyond 1000 times the anchor are noise; unbounded, their areas overflow float32, and overlaps are NaN."""
 
@@ -20,7 +22,7 @@ MAX_LOG_RATIO = math.log(1000)
 class BoxCoding:
     """Raw x, y, w, h of an anchor in a cell, and the box that they mean.
 
-    With s the sigmoid: centre = (xy_scale * s - (xy_scale - 1) / 2 + cell) * reduction, so that it reaches
+    With s the sigmoid: centre = (xy_scale * s - (xy_scale - 1) / 2 + cell) * cell size, so that it reaches
     (xy_scale - 1) / 2 cells beyond each side of its cell. Width and height are (2s)^2 * anchor (``square``) or
     exp(raw) * anchor (``exp``).
 
@@ -44,21 +46,26 @@ class BoxCoding:
             return (raw_wh.sigmoid() * 2).square() * anchors
         return raw_wh.clamp(max=MAX_LOG_RATIO).exp() * anchors
 
-    def decode(self, raw: Tensor, anchors_px: Tensor, reduction: int) -> Tensor:
+    def decode(self, raw: Tensor, anchors_px: Tensor, cell_px: CellSize) -> Tensor:
         """The boxes of a level.
 
         Args:
             raw: (B, A, H, W, 4) x, y, w, h.
             anchors_px: (A, 2) width, height.
-            reduction: input pixels per cell.
+            cell_px: input pixels per cell.
 
         Returns:
             (B, A, H, W, 4) centre x, centre y, width, height in network-input pixels.
         """
         height, width = raw.shape[2:4]
-        centres = (self.centres(raw[..., :2]) + cell_grid(height, width, raw)) * reduction
+        centres = (self.centres(raw[..., :2]) + cell_grid(height, width, raw)) * as_xy(cell_px, raw)
         sizes = self.extents(raw[..., 2:4], anchors_px[:, None, None].to(raw.dtype))
         return torch.cat([centres, sizes], dim=-1)
+
+
+def as_xy(cell_px: CellSize, like: Tensor) -> Tensor | float:
+    """A cell's width and height as (2,) with the device and type of ``like``, or the number for both."""
+    return like.new_tensor(cell_px) if isinstance(cell_px, tuple) else cell_px
 
 
 def cell_grid(height: int, width: int, like: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ class TrainingSamples(Dataset[Loaded]):
         failures: list[Failure] = []
         samples = [self.sample(request, failures) for request in requests]
         images = torch.from_numpy(np.stack([sample.image_rgb for sample in samples]))
-        targets = _targets([(sample.boxes_xyxy_px, sample.labels) for sample in samples])
+        image_hw = (images.shape[1], images.shape[2])
+        targets = _targets([(sample.boxes_xyxy_px, sample.labels) for sample in samples], image_hw)
         rows = torch.tensor([request.tiles[0] for request in requests])
         return Loaded(Batch(images, targets, rows), tuple(failures))
 
@@ -302,13 +303,14 @@ def _plain_hw(table: AnnotationTable, image_size: int, multiple: int) -> tuple[i
     return height, width
 
 
-def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]]) -> Targets:
-    """(boxes, labels) of each image of a batch as one flat list."""
+def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple[int, int] | None = None) -> Targets:
+    """(boxes, labels) of each image of a batch, of height and width ``image_hw``, as one flat list."""
     counts = [len(labels) for _, labels in per_image]
     return Targets(
         torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
         torch.from_numpy(np.concatenate([labels for _, labels in per_image])),
         torch.from_numpy(np.concatenate([boxes for boxes, _ in per_image]).astype(np.float32)),
+        image_hw,
     )
 
 

@@ -92,7 +92,8 @@ def run_network(model: DetectionModel, images: Tensor, device: torch.device, pre
     Returns:
         (B, P, 5 + K) float32: cx, cy, w, h in network input pixels, objectness, class probabilities.
     """
-    return model.decode([level.float() for level in _raw_output(model, images, device, precision)])
+    raw = _raw_output(model, images, device, precision)
+    return model.decode([level.float() for level in raw], (images.shape[1], images.shape[2]))
 
 
 @torch.inference_mode()

@@ -9,12 +9,14 @@ levels), n matches of a level.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from detect.boxes.coding import CellSize, as_xy
 from detect.structures import Targets
 
 NEIGHBOUR_REACH = 0.5
@@ -48,7 +50,7 @@ class Matches:
 
 
 def match_by_ratio(
-    targets: Targets, grid_hw: tuple[int, int], anchors_px: Tensor, reduction: int, max_ratio: float
+    targets: Targets, grid_hw: tuple[int, int], anchors_px: Tensor, cell_px: CellSize, max_ratio: float
 ) -> Matches:
     """Match targets to the anchors of one level.
 
@@ -59,7 +61,7 @@ def match_by_ratio(
         targets: M boxes, xyxy in network-input pixels.
         grid_hw: H, W.
         anchors_px: (A, 2) width, height.
-        reduction: input pixels per cell.
+        cell_px: input pixels per cell.
         max_ratio: see above.
 
     Returns:
@@ -67,8 +69,8 @@ def match_by_ratio(
 
     Source: YOLOv5 v6.0.
     """
-    centres, sizes = _centres_and_sizes(targets.boxes_xyxy_px / reduction)
-    ratio = sizes[None] / (anchors_px / reduction)[:, None].to(sizes.dtype)  # (A, M, 2)
+    centres, sizes = (part / as_xy(cell_px, part) for part in _centres_and_sizes(targets.boxes_xyxy_px))
+    ratio = sizes[None] / (anchors_px / as_xy(cell_px, anchors_px))[:, None].to(sizes.dtype)  # (A, M, 2)
     fits = torch.maximum(ratio, 1 / ratio).amax(dim=2) < max_ratio
     anchor, target = fits.nonzero(as_tuple=True)
     neighbour, match = _neighbours(centres[target], grid_hw).nonzero(as_tuple=True)
@@ -80,7 +82,7 @@ def match_by_ratio(
 
 
 def match_best(
-    targets: Targets, grids_hw: list[tuple[int, int]], anchors_px: Tensor, reductions: tuple[int, ...]
+    targets: Targets, grids_hw: list[tuple[int, int]], anchors_px: Tensor, cells_px: Sequence[CellSize]
 ) -> list[Matches]:
     """Match each target to the anchor most like it, in the cell that holds the target's centre.
 
@@ -91,7 +93,7 @@ def match_best(
         targets: M boxes, xyxy in network-input pixels. One without area is matched to nothing.
         grids_hw: H, W of the L levels.
         anchors_px: (L, A, 2) width, height.
-        reductions: input pixels per cell of the L levels.
+        cells_px: input pixels per cell of the L levels.
 
     Returns:
         The matches of each level, by target.
@@ -103,13 +105,14 @@ def match_best(
     best_iou, best = centred_iou(sizes, anchors.flatten(0, 1)).max(dim=1)
     most_like = anchors.flatten(0, 1)[best]  # (M, 2)
     matches = []
-    for level, (grid_hw, reduction) in enumerate(zip(grids_hw, reductions, strict=True)):
+    for level, (grid_hw, cell_px) in enumerate(zip(grids_hw, cells_px, strict=True)):
         same = (anchors[level] == most_like[:, None]).all(dim=2)  # (M, A)
         target = (same.any(dim=1) & (best_iou > 0)).nonzero().flatten()
         anchor = same[target].int().argmax(dim=1)  # the first one, should a level have it twice
-        centre = centres[target] / reduction
+        cell = as_xy(cell_px, centres)
+        centre = centres[target] / cell
         column, row = _cells(centre, grid_hw)
-        boxes = torch.cat([centre - torch.stack([column, row], dim=1), sizes[target] / reduction], dim=1)
+        boxes = torch.cat([centre - torch.stack([column, row], dim=1), sizes[target] / cell], dim=1)
         matches.append(Matches(targets.image_index[target], anchor, row, column, boxes, targets.labels[target]))
     return matches
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detect.boxes.coding import CellSize, as_xy
 from detect.boxes.iou import paired_iou
 from detect.config.schema import LossConfig
 from detect.errors import InputError
@@ -109,37 +110,39 @@ class DetectionLoss:
 
         Args:
             raw: L maps (B, A, H, W, 5 + K) before any sigmoid; any float type, computed with as float32.
-            targets: boxes in network-input pixels.
+            targets: boxes in network-input pixels, and how large that input is, where cells may not be nominal.
 
         Returns:
             The terms. Without any match, box and classes are zero; the total is differentiable still.
         """
         zero = raw[0].new_zeros((), dtype=torch.float32)
         box, objectness, classes = zero, zero, zero
-        ignored = self._ignored(raw, targets)
-        for level, (y, matches) in enumerate(zip(raw, self._match(raw, targets), strict=True)):
+        cells = self.head.cells_px(raw, targets.image_hw)
+        ignored = self._ignored(raw, targets, cells)
+        for level, (y, matches) in enumerate(zip(raw, self._match(raw, targets, cells), strict=True)):
             # One gather for all columns; only these rows and the objectness plane are ever read.
             matched = y[matches.image, matches.anchor, matches.row, matches.column].float()
-            iou = self._iou(matched[:, :4], matches, level)
+            iou = self._iou(matched[:, :4], matches, level, cells[level])
             objectness = objectness + self._objectness_loss(y, matches, iou.detach(), level, ignored)
             if len(matches):
                 box = box + (1 - iou).mean()
                 classes = classes + self._class_loss(matched[:, 5:], matches.labels)
         return LossTerms(box * self.box_gain, objectness * self.objectness_gain, classes * self.class_gain)
 
-    def _match(self, raw: list[Tensor], targets: Targets) -> list[Matches]:
+    def _match(self, raw: list[Tensor], targets: Targets, cells: list[CellSize]) -> list[Matches]:
         """The matches of each level."""
         grids_hw = [(y.shape[2], y.shape[3]) for y in raw]
         head = self.head
         if self.assignment == "yolov3":
-            return match_best(targets, grids_hw, head.anchors_px, head.reductions)
-        levels = zip(grids_hw, head.anchors_px, head.reductions, strict=True)
+            return match_best(targets, grids_hw, head.anchors_px, cells)
+        levels = zip(grids_hw, head.anchors_px, cells, strict=True)
         return [match_by_ratio(targets, *level, self.config.anchor_ratio) for level in levels]
 
-    def _iou(self, matched_xywh: Tensor, matches: Matches, level: int) -> Tensor:
+    def _iou(self, matched_xywh: Tensor, matches: Matches, level: int, cell_px: CellSize) -> Tensor:
         """(n,) overlap of the decoded matched predictions with their targets, in cells."""
         coding = self.head.codings[level]
-        anchors = (self.head.anchors_px[level] / self.head.reductions[level])[matches.anchor]
+        anchors_px = self.head.anchors_px[level]
+        anchors = (anchors_px / as_xy(cell_px, anchors_px))[matches.anchor]
         boxes = torch.cat([coding.centres(matched_xywh[:, :2]), coding.extents(matched_xywh[:, 2:], anchors)], dim=1)
         return paired_iou(boxes, matches.boxes_cxcywh_cells, self.config.box_iou)
 
@@ -160,7 +163,7 @@ class DetectionLoss:
         return self._cross_entropy(y[..., 4].float(), goal, counted) * self.balance[level]
 
     @torch.no_grad()
-    def _ignored(self, raw: list[Tensor], targets: Targets) -> list[Tensor] | None:
+    def _ignored(self, raw: list[Tensor], targets: Targets, cells: list[CellSize]) -> list[Tensor] | None:
         """(B, A, H, W) of each level: whether the box of a prediction lies on an object, whoever learns that.
 
         None where nothing is ignored, in YOLOv5's assignment.
@@ -168,7 +171,7 @@ class DetectionLoss:
         if self.assignment == "yolov5":
             return None
         head = self.head
-        levels = zip(raw, head.codings, head.anchors_px, head.reductions, strict=True)
+        levels = zip(raw, head.codings, head.anchors_px, cells, strict=True)
         # Four of 5 + K columns: brought together once, not in each step of the decoding.
         boxes = [coding.decode(y[..., :4].float().contiguous(), *level).flatten(1, 3) for y, coding, *level in levels]
         found = covered(torch.cat(boxes, dim=1), targets, self.config.ignore_iou)

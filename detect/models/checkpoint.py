@@ -12,9 +12,15 @@ A ``.pt`` file holds one dictionary:
 ``center_crop``    of a classifier: its evaluation looks at so much of an image's short side
 ``metrics``        validation metrics of these weights
 ``provenance``     how they came about: command, versions, date, recipe, data
-``state_dict``     weights and buffers
+``state_dict``     weights and buffers; without ``training``, binary weights are packed as ``X.bits`` and ``X.alpha``
+                   in the place of ``X.weight`` (``detect.models.packing``)
 ``training``       what resuming needs (optimiser, average, epoch), or None
+``instances``      of a network with points (SDPoint): its instances, their norms' statistics where they differ from
+                   those in ``state_dict``, and what was measured of them (``detect.models.instances``), or None
 =================  ====================================================================================
+
+A file with ``training`` (``last.pt``) keeps Q, which binary weights are made of and which learns. A packed one
+(``best.pt``) gives the same outputs, but has lost the magnitudes of Q: what is fine-tuned from it starts at +-alpha.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ import io
 import pickle
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +41,10 @@ from detect.models.classifier import ClassificationModel
 from detect.models.definition import definition_to_plain, parse_definition
 from detect.models.detector import DetectionModel
 from detect.models.foreign.kinds import DARKNET, SAFETENSORS, kind_of
+from detect.models.instances import Instances, read_instances
 from detect.models.model import Model
+from detect.models.packing import pack_state, unpack_state
+from detect.models.sdpoint import PLAIN
 from detect.runtime.files import atomic_path
 
 FORMAT = "detect-checkpoint"
@@ -59,6 +68,7 @@ class Checkpoint:
         provenance: how they came about.
         training: what resuming needs, or None.
         center_crop: of a classifier: its evaluation looks at so much of an image's short side.
+        instances: of a network that was trained with SDPoint, or None; the model has their statistics.
     """
 
     model: Model
@@ -69,6 +79,7 @@ class Checkpoint:
     provenance: dict[str, Any]
     training: dict[str, Any] | None
     center_crop: float = 1.0
+    instances: Instances | None = None
 
     @property
     def detector(self) -> DetectionModel:
@@ -93,8 +104,19 @@ class Checkpoint:
         return self.model
 
 
-def save_checkpoint(
-    path: Path,
+def save_checkpoint(path: Path, model: Model, **facts: Any) -> None:
+    """Write a checkpoint atomically; ``facts`` are the keywords of ``checkpoint_archive``."""
+    archive = checkpoint_archive(model, **facts)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(archive.getbuffer())
+
+
+def rewrite_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint that was read, with what has changed in it."""
+    save_checkpoint(path, **{f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)})
+
+
+def checkpoint_archive(
     model: Model,
     *,
     names: tuple[str, ...],
@@ -104,8 +126,13 @@ def save_checkpoint(
     provenance: dict[str, Any],
     training: dict[str, Any] | None = None,
     center_crop: float = 1.0,
-) -> None:
-    """Write a checkpoint atomically; see ``Checkpoint`` for the arguments."""
+    instances: Instances | None = None,
+) -> io.BytesIO:
+    """A checkpoint's file in memory; see ``Checkpoint`` for the arguments. The plain network must be running."""
+    assert model.instance == PLAIN, "the state is the plain network's"
+    state = model.state_dict()
+    if training is None:
+        state = pack_state(model, state)
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -116,13 +143,13 @@ def save_checkpoint(
         "center_crop": float(center_crop),
         "metrics": {key: float(value) for key, value in metrics.items()},
         "provenance": provenance,
-        "state_dict": {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()},
+        "state_dict": {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()},
         "training": training,
+        "instances": instances.to_plain() if instances else None,
     }
     archive = io.BytesIO()  # on a full disk torch.save would raise a RuntimeError that hides the reason
     torch.save(content, archive)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(archive.getbuffer())
+    return archive
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -142,7 +169,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         names = tuple(str(name) for name in content["names"])
         model = empty_model(parse_definition(content["definition"], str(path)), len(names))
-        load_weights(model, content["state_dict"], path)
+        load_weights(model, unpack_state(model, content["state_dict"], str(path)), path)
+        instances = read_instances(content["instances"], model.graph) if content.get("instances") else None
+        if instances is not None:
+            model.install(instances)
         category_ids = tuple(int(i) for i in content["category_ids"])
         if len(category_ids) != len(names):
             raise InputError(f"{path}: has {len(names)} names, but {len(category_ids)} category ids")
@@ -155,6 +185,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             provenance=dict(content["provenance"]),
             training=content["training"],
             center_crop=float(content.get("center_crop", 1.0)),
+            instances=instances,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):

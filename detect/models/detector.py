@@ -52,6 +52,6 @@ class DetectionModel(Model):
         """
         return self.graph(images)
 
-    def decode(self, raw: list[Tensor]) -> Tensor:
+    def decode(self, raw: list[Tensor], image_hw: tuple[int, int] | None = None) -> Tensor:
         """Raw predictions to boxes and probabilities, see ``AnchorDetect.decode``."""
-        return self.head.decode(raw)
+        return self.head.decode(raw, image_hw)

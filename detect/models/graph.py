@@ -13,9 +13,12 @@ from detect.models import blocks, heads  # noqa: F401 (importing registers them)
 from detect.models.blocks.bdsc import replace_convolutions
 from detect.models.definition import Convolutions, ModelDefinition, Row, Scale, Section
 from detect.models.registry import Block, find_block
+from detect.models.sdpoint import PLAIN, DownsamplePoint, Instance, PoolPoint, Way, resize_cells
 from detect.structures import FeatureShape
 
 IMAGE = FeatureShape(channels=3, reduction=1)
+LevelSizes = dict[int, tuple[int, int]]
+"""Height and width of the maps of each reduction, where an instance (SDPoint) has changed them."""
 FROM_GRAPH = ("in_channels", "in_reductions", "num_classes", "repeats")
 """Constructor keywords that the builder fills in; a row's ``args`` must not."""
 _ORDINARY = "convolutions of 1x1, of several groups, of the first row that has any, and of the head stay ordinary"
@@ -24,7 +27,10 @@ _ORDINARY = "convolutions of 1x1, of several groups, of the first row that has a
 class Graph(nn.Module):
     """The rows of a definition, run in order.
 
-    Each row's module is ``layers.<row name>``. ``shapes`` holds each row's output shape.
+    Each row's module is ``layers.<row name>``. ``shapes`` holds each row's output shape: that of the plain network.
+
+    The backbone has points where ``use_instance`` makes maps smaller (SDPoint): those that its blocks name, and one
+    behind each row that is a block as a whole. Where no block names any, the rows of plain convolutions are blocks.
 
     Args:
         definition: the model.
@@ -47,6 +53,17 @@ class Graph(nn.Module):
         self._refuse_idle_rows()
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
         self._as_pieces = self._plan_pieces()
+        self.behind = nn.ModuleDict()
+        """The point behind a row, by the row's name."""
+        self.points = self._find_points()
+        """All points, in execution order; the first is number 1."""
+        self.instance = PLAIN
+        """The network that runs."""
+        self.way: Way = "restore"
+        """What becomes of a detector's levels behind a point; a classifier's pool takes what there is."""
+        self._tapped = self._find_tapped()
+        backbone = {row.name for row in definition.rows if row.section == "backbone"}
+        self._untouched = backbone - self._tapped
 
     def forward(self, image: Tensor) -> Any:
         """(B, 3, H, W) to the output of the last row.
@@ -55,20 +72,72 @@ class Graph(nn.Module):
         carried out: they take it in pieces (``detect.models.blocks.conv.convolve``), with the same result.
         """
         values: dict[str, Any] = {"image": image}
+        sizes = self.level_sizes(image)
         for i, row in enumerate(self.definition.rows):
-            layer = self.layer(row.name)
-            run = layer.pieces if row.name in self._as_pieces else layer
-            values[row.name] = run(*(values[name] for name in row.inputs))
+            # In pieces a map has no size that could be changed.
+            if row.name in self._as_pieces and (self.instance == PLAIN or row.name in self._untouched):
+                values[row.name] = self.layer(row.name).pieces(*(values[name] for name in row.inputs))
+            else:
+                values[row.name] = self.run_row(row, values, sizes)
             for name in row.inputs:
                 if self._last_use[name] == i:
                     values.pop(name, None)
         return values[self.definition.rows[-1].name]
+
+    def level_sizes(self, image: Tensor) -> LevelSizes:
+        """The sizes that the neck's maps of an image (B, 3, H, W) must have; empty for the plain network.
+
+        To ``restore`` they are the nominal ones. To ``shrink`` they are found on the way, by ``run_row``.
+        """
+        if self.instance == PLAIN or self.way == "shrink" or self.is_classifier:
+            return {}
+        height, width = image.shape[2:]
+        return {s.reduction: (height // s.reduction, width // s.reduction) for s in self.shapes.values()}
+
+    def run_row(self, row: Row, values: dict[str, Any], sizes: LevelSizes) -> Any:
+        """The output of a row.
+
+        Args:
+            row: one of the definition.
+            values: outputs of the rows that it reads.
+            sizes: of ``level_sizes``; a map of the backbone that others read settles its level's, if nothing has.
+        """
+        inputs = [values[name] for name in row.inputs]
+        if sizes and row.section != "backbone":
+            inputs = [self._resized(x, name, sizes) for x, name in zip(inputs, row.inputs, strict=True)]
+        output = self.layer(row.name)(*inputs)
+        if row.name in self.behind:
+            output = self.behind[row.name](output)
+        if self.instance != PLAIN and self.way == "shrink" and row.name in self._tapped and not self.is_classifier:
+            sizes[self.shapes[row.name].reduction] = (output.shape[2], output.shape[3])
+        return output
+
+    def use_instance(self, instance: Instance) -> None:
+        """Run another of the networks that share these weights, from now on.
+
+        Args:
+            instance: point and ratio.
+
+        Raises:
+            InputError: there is no such point.
+        """
+        if not 0 <= instance.point <= len(self.points):
+            allowed = f"1 to {len(self.points)}, or 0 for the plain network" if self.points else "0, it has none"
+            raise InputError(f"point: {self.definition.name} has no point {instance.point}; allowed: {allowed}")
+        for number, point in enumerate(self.points, start=1):
+            point.ratio = instance.ratio if number == instance.point else None
+        self.instance = instance
 
     def layer(self, name: str) -> Block:
         """The module of a row."""
         layer = self.layers[name]
         assert isinstance(layer, Block), f"{name} is not a block"
         return layer
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the last row gives one answer for the whole image."""
+        return self.definition.rows[-1].module == "Classify"
 
     @property
     def max_reduction(self) -> int:
@@ -109,6 +178,36 @@ class Graph(nn.Module):
             raise InputError(f"conv: {wanted.kind} has no effect; {_ORDINARY}")
         return Convolutions()
 
+    def _find_points(self) -> list[DownsamplePoint]:
+        """The points of the backbone's blocks, or else one behind each row of its that is a convolution."""
+        rows = [row for row in self.definition.rows if row.section == "backbone"]
+        if not any(self.layer(row.name).point_behind or _inner_points(self.layer(row.name)) for row in rows):
+            rows = [row for row in rows if row.module == "Conv"]
+            self.behind.update({row.name: DownsamplePoint() for row in rows})
+        found: list[DownsamplePoint] = []
+        read = [name for row in self.definition.rows for name in row.inputs]
+        for row in rows:
+            layer = self.layer(row.name)
+            # A max-pool is a point in front of the first block only, the stem's, and with no branch beside it.
+            is_stem = not found and read.count(row.inputs[0]) == 1
+            found += [point for point in layer.points if is_stem or not isinstance(point, PoolPoint)]
+            if layer.point_behind:
+                self.behind[row.name] = DownsamplePoint()
+            if row.name in self.behind:
+                found += [point for point in [self.behind[row.name]] if isinstance(point, DownsamplePoint)]
+        return found
+
+    def _find_tapped(self) -> frozenset[str]:
+        """The rows of the backbone that the neck or the head reads."""
+        backbone = {row.name for row in self.definition.rows if row.section == "backbone"}
+        others = (row for row in self.definition.rows if row.section != "backbone")
+        return frozenset(name for row in others for name in row.inputs if name in backbone)
+
+    def _resized(self, x: Any, name: str, sizes: LevelSizes) -> Any:
+        """The output of row ``name`` with its level's size; what has no level of the backbone's stays."""
+        size_hw = sizes.get(self.shapes[name].reduction)
+        return x if size_hw is None else resize_cells(x, size_hw)
+
     def _refuse_idle_words(self, used: set[str | Convolutions]) -> None:
         for section in self.definition.sections:
             where = self.definition.where(section)
@@ -143,6 +242,10 @@ class Graph(nn.Module):
             if not layers[row.name].accepts_pieces or (layers[row.name].emits_pieces and row.name not in plan):
                 plan.difference_update(row.inputs)
         return frozenset(plan)
+
+
+def _inner_points(layer: Block) -> list[DownsamplePoint]:
+    return [point for point in layer.points if not isinstance(point, PoolPoint)]
 
 
 def scale_width(channels: int, scale: Scale) -> int:

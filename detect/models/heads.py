@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detect.boxes.coding import BoxCoding
+from detect.boxes.coding import BoxCoding, CellSize
 from detect.errors import InputError
 from detect.models.blocks.conv import check_choice
 from detect.models.registry import Block, register
@@ -76,18 +76,34 @@ class AnchorDetect(Block):
             raw.append(split.permute(0, 1, 3, 4, 2))
         return raw
 
-    def decode(self, raw: list[Tensor]) -> Tensor:
+    def cells_px(self, raw: list[Tensor], image_hw: tuple[int, int] | None) -> list[CellSize]:
+        """How large the cells of each level are, in network-input pixels.
+
+        Args:
+            raw: what ``forward`` gave.
+            image_hw: height and width of the network input; None where the levels have their nominal size, as they have
+                but for instances that shrink them (SDPoint).
+        """
+        cells: list[CellSize] = []
+        for y, reduction in zip(raw, self.reductions, strict=True):
+            cell = (reduction, reduction) if image_hw is None else (image_hw[1] / y.shape[3], image_hw[0] / y.shape[2])
+            cells.append(reduction if cell == (reduction, reduction) else cell)
+        return cells
+
+    def decode(self, raw: list[Tensor], image_hw: tuple[int, int] | None = None) -> Tensor:
         """Raw predictions to boxes and probabilities.
 
         Args:
             raw: what ``forward`` gave.
+            image_hw: see ``cells_px``.
 
         Returns:
             (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, objectness, K class probabilities.
         """
         levels = []
-        for y, coding, anchors, reduction in zip(raw, self.codings, self.anchors_px, self.reductions, strict=True):
-            boxes = coding.decode(y[..., :4], anchors, reduction)
+        cells = self.cells_px(raw, image_hw)
+        for y, coding, anchors, cell_px in zip(raw, self.codings, self.anchors_px, cells, strict=True):
+            boxes = coding.decode(y[..., :4], anchors, cell_px)
             levels.append(torch.cat([boxes, y[..., 4:].sigmoid()], dim=-1).flatten(1, 3))
         return torch.cat(levels, dim=1)
 

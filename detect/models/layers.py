@@ -112,7 +112,8 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         read = _READERS.get(func.overloadpacket)
-        layer = read(_CONV.sub("", self.stack[-1]), args, output) if read else None
+        # What runs outside of the module, such as the pool of a point behind it (SDPoint), is none of its layers.
+        layer = read(_CONV.sub("", self.stack[-1]), args, output) if read and self.stack else None
         if layer is not None:
             self.layers.append(layer)
         return output

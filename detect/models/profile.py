@@ -5,7 +5,7 @@ Papers count differently, so each count has one name here and says whose it is.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import nn
 from detect.errors import InputError
 from detect.models.activation_memory import kept_bytes
 from detect.models.build import build_graph
+from detect.models.catalog import find_definition
+from detect.models.file_size import count_bytes, measure_file
 from detect.models.graph import Graph
 from detect.models.layers import LayerProfile, record_layers
 
@@ -32,6 +34,8 @@ class RowProfile:
         weights: those of convolutions and linear layers without biases; the CSPNet paper's count for classifiers.
         stored_values: the learnt values and the norms' running statistics, as Darknet stores them; the CSPNet paper's
             count for detectors, which is the size of the weights file.
+        size_bytes: 4 bytes for each of ``stored_values``; but of a binary mask 1 bit for each entry, and 4 bytes for
+            the magnitude of each output. The BDSC paper's model size.
         activation_bytes: what is made in it and training keeps for the backward pass, whichever row needs it: float32
             maps, and the indices of max-pools.
         layers: its convolutions, linear layers and pools, in execution order.
@@ -45,6 +49,7 @@ class RowProfile:
     parameters: int
     weights: int
     stored_values: int
+    size_bytes: int
     activation_bytes: int
     layers: tuple[LayerProfile, ...]
 
@@ -63,12 +68,15 @@ class ModelProfile:
         image_hw: input height and width.
         num_classes: K.
         rows: in execution order.
+        file_bytes: size of a checkpoint file (``detect.models.file_size``); None where it was not measured, or the
+            graph is no model yet.
     """
 
     name: str
     image_hw: tuple[int, int]
     num_classes: int
     rows: tuple[RowProfile, ...]
+    file_bytes: int | None = None
 
     @property
     def layers(self) -> tuple[LayerProfile, ...]:
@@ -89,6 +97,11 @@ class ModelProfile:
     def stored_values(self) -> int:
         """Learnt values and the norms' running statistics: what a Darknet weights file holds."""
         return sum(row.stored_values for row in self.rows)
+
+    @property
+    def size_bytes(self) -> int:
+        """The BDSC paper's model size, a bit for each entry of a binary mask; its MB are 2 ** 20 bytes."""
+        return sum(row.size_bytes for row in self.rows)
 
     @property
     def macs(self) -> int:
@@ -137,7 +150,18 @@ class ModelProfile:
         rows = [{**asdict(row), "macs": row.macs} for row in self.rows]
         for row in rows:
             del row["layers"]
-        measures = ("parameters", "weights", "stored_values", "macs", "gflops", "bflops", "activation_bytes", "cio")
+        measures = (
+            "parameters",
+            "weights",
+            "stored_values",
+            "size_bytes",
+            "file_bytes",
+            "macs",
+            "gflops",
+            "bflops",
+            "activation_bytes",
+            "cio",
+        )
         bottleneck = self.bottleneck
         return {
             "name": self.name,
@@ -169,6 +193,12 @@ def profile_model(name: str, image_size: int, num_classes: int) -> ModelProfile:
     return profile_graph(build_on_meta(name, num_classes), image_size, num_classes)
 
 
+def profile_with_file(name: str, image_size: int, num_classes: int) -> ModelProfile:
+    """``profile_model``, and the size of a checkpoint file, for which the model is built and saved in memory."""
+    profile = profile_model(name, image_size, num_classes)
+    return replace(profile, file_bytes=measure_file(find_definition(name), num_classes, image_size))
+
+
 def build_on_meta(name: str, num_classes: int) -> Graph:
     """The graph that ``profile_graph`` takes: shapes without values (PyTorch's meta device); see ``profile_model``."""
     with torch.device("meta"):
@@ -192,6 +222,16 @@ def profile_graph(graph: Graph, image_size: int, num_classes: int) -> ModelProfi
     return ModelProfile(name, image_hw, num_classes, _profile_rows(graph, image_hw))
 
 
+def graph_macs(graph: Graph, image_hw: tuple[int, int]) -> int:
+    """Multiply-adds of one image of any size, in the instance (SDPoint) that runs.
+
+    Args:
+        graph: on the meta device; is left in evaluation mode.
+        image_hw: height and width of the input.
+    """
+    return sum(layer.macs for layers in _layers(graph, image_hw).values() for layer in layers)
+
+
 def _profile_rows(graph: Graph, image_hw: tuple[int, int]) -> tuple[RowProfile, ...]:
     layers = _layers(graph, image_hw)
     activation_bytes = kept_bytes(graph, image_hw)
@@ -210,6 +250,7 @@ def _profile_rows(graph: Graph, image_hw: tuple[int, int]) -> tuple[RowProfile, 
                 parameters=parameters,
                 weights=sum(m.weight.numel() for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
                 stored_values=parameters + sum(2 * norm.num_features for norm in norms),
+                size_bytes=count_bytes(module),
                 activation_bytes=activation_bytes[row.name],
                 layers=layers[row.name],
             )
@@ -220,11 +261,12 @@ def _profile_rows(graph: Graph, image_hw: tuple[int, int]) -> tuple[RowProfile, 
 def _layers(graph: Graph, image_hw: tuple[int, int]) -> dict[str, tuple[LayerProfile, ...]]:
     """The layers of each row, for one image."""
     graph.eval()
-    values: dict[str, Any] = {"image": torch.empty(1, 3, *image_hw, device="meta")}
+    image = torch.empty(1, 3, *image_hw, device="meta")
+    values: dict[str, Any] = {"image": image}
+    sizes = graph.level_sizes(image)
     found = {}
     for row in graph.definition.rows:
-        layer = graph.layer(row.name)
-        with record_layers(layer, row.name) as layers, torch.no_grad():
-            values[row.name] = layer(*(values[name] for name in row.inputs))
+        with record_layers(graph.layer(row.name), row.name) as layers, torch.no_grad():
+            values[row.name] = graph.run_row(row, values, sizes)
         found[row.name] = tuple(layers)
     return found

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import nn
 
 from detect.errors import InputError, did_you_mean
+from detect.models.sdpoint import DownsamplePoint
 from detect.structures import FeatureShape
 
 
@@ -31,6 +32,16 @@ class Block(nn.Module):
     @property
     def emits_pieces(self) -> bool:
         """Whether ``pieces(*inputs)`` gives the output in pieces, for a consumer that accepts them."""
+        return False
+
+    @property
+    def points(self) -> list[DownsamplePoint]:
+        """The points inside where the map may be made smaller, in execution order (SDPoint)."""
+        return []
+
+    @property
+    def point_behind(self) -> bool:
+        """Whether the block as a whole is a basic building block, so that there is a point behind it (SDPoint)."""
         return False
 
     def pieces(self, *inputs: Any) -> Any:

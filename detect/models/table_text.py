@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from detect.models.profile_text import align
+from detect.models.sdpoint import PLAIN
 from detect.models.tables import Column, Comparison, PaperRow, PaperTable
 
 NOTHING = "-"
@@ -25,7 +27,7 @@ def comparison_text(table: PaperTable, comparisons: list[Comparison]) -> str:
     fractions = {name for row in table.rows for name, value in row.paper.items() if value % 1}
     for comparison in comparisons:
         row = comparison.row
-        cells = [row.label, row.model or NOTHING, str(row.image_size or NOTHING)]
+        cells = [row.label, _network(row), str(row.image_size or NOTHING)]
         for column in structure:
             cells += _structure_cells(comparison, column, column.name in fractions)
         cells += [_number(row.paper.get(column.name), column.name in fractions) for column in others]
@@ -47,6 +49,8 @@ def comparison_plain(table: PaperTable, comparisons: list[Comparison]) -> dict[s
                 "model": comparison.row.model,
                 "image_size": comparison.row.image_size,
                 "num_classes": comparison.row.num_classes or table.num_classes,
+                "instance": asdict(comparison.row.instance),
+                "trd": asdict(comparison.row.trd) if comparison.row.trd else None,
                 "paper": comparison.row.paper,
                 "ours": comparison.ours,
                 "deviations_percent": comparison.deviations_percent,
@@ -60,6 +64,13 @@ def comparison_plain(table: PaperTable, comparisons: list[Comparison]) -> dict[s
         ],
         "notes": list(table.notes),
     }
+
+
+def _network(row: PaperRow) -> str:
+    """The model, with its instance (SDPoint) where it is not the plain network."""
+    if row.model is None:
+        return NOTHING
+    return row.model if row.instance == PLAIN else f"{row.model} {row.instance.name}"
 
 
 def _structure_cells(comparison: Comparison, column: Column, fraction: bool) -> list[str]:

@@ -51,7 +51,7 @@ def test_nothing_to_decode() -> None:
 def test_decoded_boxes(coding: BoxCoding, probability: float, centre: float, size: float) -> None:
     """Every cell of every anchor, x in columns and y in rows."""
     anchors_px = torch.tensor([[10.0, 20.0], [30.0, 5.0]])
-    boxes = coding.decode(torch.full((1, 2, 3, 4, 4), logit(probability)), anchors_px, reduction=8)
+    boxes = coding.decode(torch.full((1, 2, 3, 4, 4), logit(probability)), anchors_px, cell_px=8)
     assert boxes.shape == (1, 2, 3, 4, 4)
     for anchor in range(2):
         for row in range(3):

@@ -482,3 +482,18 @@ def test_the_best_of_several_counts(order: tuple[int, ...]) -> None:
     goal = objectness_targets(SHAPE, matches(*[(0, 1, 2, 3)] * 3), iou)
     assert goal[0, 1, 2, 3] == 0.75
     assert goal.sum() == 0.75
+
+
+@pytest.mark.parametrize("words", [{}, {"coding": "yolov3"}])
+def test_levels_that_an_instance_has_shrunk(words: dict[str, Any]) -> None:
+    """At 32 x 64 px a single cell is as large as the image: a target in its middle is learnt there without an error.
+
+    Raw zeros are a box of the anchor's size in the middle of the cell: (16, 32) px in the 32 x 64 image with its cell,
+    but (16, 16) px if the cell were taken for the nominal 32 px, where the target's centre is beyond the map.
+    """
+    loss = DetectionLoss(ONE_LEVEL, make_head([[[16, 16]]], (32,), 2, **words), 640)
+    box = torch.tensor([[8.0, 24.0, 24.0, 40.0]])
+    target = Targets(torch.tensor([0]), torch.tensor([0]), box, image_hw=(64, 32))
+    raw = [torch.zeros(1, 1, 1, 1, 7)]
+    assert float(loss(raw, target).box) == pytest.approx(0, abs=1e-6)
+    assert float(loss(raw, dataclasses.replace(target, image_hw=None)).box) > 0.01

@@ -76,6 +76,59 @@ def test_round_trip(model: DetectionModel, saved: Path) -> None:
     assert found.training == training
 
 
+@pytest.fixture
+def binary(tmp_path: Path) -> DetectionModel:
+    """A model with one BDSC layer of 16 * 16 * 9 signs, after a step that led out of [-1, 1]."""
+    torch.manual_seed(0)
+    model = build_model(str(write_model(tmp_path, TINY + "conv: bdsc\n")), 2)
+    with torch.no_grad():
+        model.graph.layers.down.conv.conv.spatial.weight.mul_(20)
+    return model.to(memory_format=torch.channels_last)
+
+
+def test_binary_weights_are_saved_as_bits(tmp_path: Path, binary: DetectionModel) -> None:
+    """The same outputs bit for bit, and the same bits when saved again; Q is gone."""
+    first, second, images = tmp_path / "a.pt", tmp_path / "b.pt", torch.rand(2, 3, 32, 32)
+    binary.train()(images)
+    save_checkpoint(first, binary, **FACTS)
+    loaded = load_checkpoint(first).model.to(memory_format=torch.channels_last)  # sums in the same order
+    with torch.no_grad():
+        found, expected = loaded(images), binary.eval()(images)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    save_checkpoint(second, loaded, **FACTS)
+    states = [torch.load(path, weights_only=True)["state_dict"] for path in (first, second)]
+    name = "graph.layers.down.conv.conv.spatial"
+    assert {key for key in states[0] if key.startswith(name)} == {f"{name}.bits", f"{name}.alpha"}
+    assert states[0][f"{name}.bits"].nbytes == 16 * 16 * 9 / 8
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not torch.equal(loaded.state_dict()[f"{name}.weight"], binary.state_dict()[f"{name}.weight"])
+
+
+def test_what_goes_on_learning_keeps_its_weights(tmp_path: Path, binary: DetectionModel) -> None:
+    save_checkpoint(tmp_path / "last.pt", binary, **FACTS, training={"epoch": 1})
+    assert_same_weights(load_checkpoint(tmp_path / "last.pt").model, binary)
+
+
+def test_bits_that_do_not_fit(tmp_path: Path, binary: DetectionModel) -> None:
+    path, name = tmp_path / "model.pt", "graph.layers.down.conv.conv.spatial"
+    save_checkpoint(path, binary, **FACTS)
+    state = torch.load(path, weights_only=True)["state_dict"]
+    change(path, state_dict=state | {f"{name}.bits": state[f"{name}.bits"][1:]})
+    with pytest.raises(InputError, match=rf"model\.pt: {name}\.bits: must be torch\.uint8 \(288,\), found .*287,\)$"):
+        load_checkpoint(path)
+    change(path, state_dict={key: value for key, value in state.items() if not key.endswith(".alpha")})
+    with pytest.raises(InputError, match=rf"weights of another model: {name}\.bits; {name}\.weight$"):
+        load_checkpoint(path)
+
+
+def test_bits_for_an_ordinary_model(tmp_path: Path, saved: Path, binary: DetectionModel) -> None:
+    save_checkpoint(tmp_path / "binary.pt", binary, **FACTS)
+    change(saved, state_dict=torch.load(tmp_path / "binary.pt", weights_only=True)["state_dict"])
+    with pytest.raises(InputError, match=r"model\.pt: weights of another model: .* and \d more$"):
+        load_checkpoint(saved)
+
+
 def test_shipped_model_round_trip(tmp_path: Path) -> None:
     model = build_model("yolov5n-spd", 2).eval()
     save_checkpoint(tmp_path / "model.pt", model, **FACTS)

@@ -177,3 +177,13 @@ def test_wrong_pool(words: dict[str, Any], message: str) -> None:
 def test_yolov5_has_one_reach() -> None:
     with pytest.raises(InputError, match=r"^xy_scale: belongs to coding yolov3, found 1\.1 with yolov5$"):
         head(coding="yolov5", xy_scale=1.1)
+
+
+def test_cells_of_levels_that_an_instance_has_shrunk() -> None:
+    """A 32 x 48 image in 2 x 4 cells: 12 px wide and 16 px high; in 4 x 6 cells the nominal 8 px."""
+    raw = [torch.zeros(1, 3, 2, 4, 9), torch.zeros(1, 3, 2, 3, 9)]
+    assert head().cells_px(raw, (32, 48)) == [(12.0, 16.0), 16]
+    assert head().cells_px(raw, None) == [8, 16]
+    decoded = head().decode(raw, (32, 48))
+    assert decoded[0, :8, :2].tolist() == [[x, y] for y in (8, 24) for x in (6, 18, 30, 42)]
+    assert decoded[0, 0, 2:4].tolist() == ANCHORS[0][0]  # sizes are in pixels, whatever the cells

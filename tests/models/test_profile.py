@@ -8,7 +8,7 @@ import pytest
 
 from detect.config.loader import CONFIGS
 from detect.errors import InputError
-from detect.models.profile import ModelProfile, profile_model
+from detect.models.profile import ModelProfile, profile_model, profile_with_file
 from detect.models.profile_text import comparison_table, layer_table, row_table, summary
 from tests.models.yamls import TINY, write_model, write_rows
 
@@ -140,7 +140,8 @@ def test_golden_table(name: str) -> None:
     names, and read the diff.
     """
     expected = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
-    assert f"{row_table(profile(name))}\n\n{summary(profile(name))}\n" == expected
+    found = profile_with_file(name, 640, 80)
+    assert f"{row_table(found)}\n\n{summary(found)}\n" == expected
 
 
 def test_hand_counted_rows(tmp_path: Path) -> None:
@@ -152,6 +153,7 @@ def test_hand_counted_rows(tmp_path: Path) -> None:
     assert stem.parameters == 3 * 3 * 3 * 8 + 16
     assert stem.weights == 3 * 3 * 3 * 8
     assert stem.stored_values == 3 * 3 * 3 * 8 + 32  # a norm: weight, bias, mean, variance
+    assert stem.size_bytes == 4 * stem.stored_values
     assert stem.macs == 3 * 3 * 3 * 8 * 16 * 16
     assert stem.activation_bytes == 3 * 8 * 16 * 16 * 4
     assert down.parameters == 3 * 3 * 8 * 16 + 32
@@ -217,6 +219,34 @@ def test_summary(tmp_path: Path) -> None:
     assert text.splitlines()[0].startswith("tiny, 32 x 32 px, 3 classes: 1,624 parameters, ")
     assert "alone 1,560; values in a Darknet weights file 1,672" in text
     assert text.splitlines()[-1].endswith("down, 3x3 convolution, 8 to 16 channels at 8x8")
+    assert "  size 0.01 MiB as the BDSC paper counts: 4 bytes for each of these values; " in text  # 6,688 bytes
+    assert "checkpoint file" not in text
+
+
+def test_sizes(tmp_path: Path) -> None:
+    """TINY with BDSC: ``down`` has 8*16 weights, 16*16*9 bits, 16 magnitudes and two norms of 16; else as before."""
+    path = str(write_model(tmp_path, TINY + "conv: bdsc\n"))
+    found = profile_with_file(path, 32, 3)
+    ordinary = 4 * (216 + 4 * 8 + 72 + 136)  # stem and head
+    assert found.rows[1].size_bytes == 4 * (128 + 16 + 2 * 4 * 16) + 288
+    assert found.size_bytes == ordinary + found.rows[1].size_bytes
+    assert found.file_bytes is not None
+    assert found.file_bytes > found.size_bytes
+    plain = found.to_plain()
+    assert (plain["size_bytes"], plain["file_bytes"]) == (found.size_bytes, found.file_bytes)
+    assert sum(row["size_bytes"] for row in plain["rows"]) == found.size_bytes
+    text = summary(found)
+    assert f"checkpoint file {found.file_bytes / 2**20:.2f} MiB: the same, with names of tensors, " in text
+    cells = comparison_table([found, profile_model(path, 32, 3)]).splitlines()
+    assert cells[2].split()[4:6] == ["0.00", f"{found.file_bytes / 2**20:.2f}"]
+    assert cells[3].split()[4] == "0.00"
+
+
+def test_a_graph_without_a_head_has_no_file(tmp_path: Path) -> None:
+    found = profile_with_file(str(write_rows(tmp_path, "name: fold, module: SpaceToDepth")), 32, 3)
+    assert found.file_bytes is None
+    assert "checkpoint file" not in summary(found)
+    assert found.to_plain()["file_bytes"] is None
 
 
 def test_sums() -> None:

@@ -77,7 +77,7 @@ def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
     for piece, weight in zip(x, weights, strict=True):
         s = piece.block_size
         padding = conv.kernel_size[0] // 2 * s
-        part = F.conv2d(piece.map, unfold_kernel(weight, s), bias, stride=s, padding=padding)
+        part = F.conv2d(whole_blocks(piece.map, s), unfold_kernel(weight, s), bias, stride=s, padding=padding)
         total = part if total is None else total + part
         bias = None
     assert total is not None, "a convolution needs an input"
@@ -161,7 +161,7 @@ def space_to_depth(x: Tensor, block_size: int) -> Tensor:
     """Space-to-depth in the order of the SPD-Conv paper.
 
     Args:
-        x: (B, C, H, W), H and W multiples of ``block_size``.
+        x: (B, C, H, W); where H or W is no multiple of ``block_size``, zeros are added below or on the right.
         block_size: s.
 
     Returns:
@@ -171,4 +171,14 @@ def space_to_depth(x: Tensor, block_size: int) -> Tensor:
     Source: SPD-Conv (Sunkara and Luo, 2022), section 3.1, equation 1.
     """
     s = block_size
+    x = whole_blocks(x, s)
     return torch.cat([x[..., i::s, j::s] for j in range(s) for i in range(s)], dim=1)
+
+
+def whole_blocks(x: Tensor, block_size: int) -> Tensor:
+    """A map (B, C, H, W) with zeros below and on the right, so that its sides are multiples of ``block_size``.
+
+    Behind a point (SDPoint) they need not be. An exported graph takes multiples only.
+    """
+    below, right = -x.shape[2] % block_size, -x.shape[3] % block_size
+    return F.pad(x, (0, right, 0, below)) if not torch.compiler.is_exporting() and (below or right) else x

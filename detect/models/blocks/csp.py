@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detect.models.blocks.conv import Conv, Pieces
+from detect.models.blocks.downsample import HalvingPool
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 
@@ -36,7 +37,7 @@ class ConvDivide(nn.Module):
         super().__init__()
         self.bypass = Conv(in_channels, bypass_channels, 1, activation=activation)
         self.computed = Conv(in_channels, computed_channels, 1, activation=activation)
-        self.pool = nn.MaxPool2d(2) if halve else nn.Identity()
+        self.pool = HalvingPool() if halve else nn.Identity()
 
     def forward(self, x: Tensor | Pieces) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) or pieces to what passes by and what is computed."""
@@ -144,6 +145,11 @@ class C3(Block):
         """(B, C, H, W) or pieces to (B, O, H, W)."""
         computed, bypass = self.divide(x).chunk(2, dim=1)
         return self.fuse(torch.cat([self.blocks(computed), bypass], dim=1))
+
+    @property
+    def point_behind(self) -> bool:
+        """The stage is a basic building block."""
+        return True
 
     @property
     def accepts_pieces(self) -> bool:

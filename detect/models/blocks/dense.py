@@ -23,7 +23,9 @@ from detect.models.blocks.dense_layers import (
     layer_sources,
 )
 from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool
+from detect.models.blocks.residual import block_points
 from detect.models.registry import Block, register
+from detect.models.sdpoint import DownsamplePoint
 from detect.structures import FeatureShape
 
 CompressedBy = Literal["first", "second"]
@@ -44,7 +46,7 @@ class DenseStage(Block):
         repeats: n.
         bottleneck: channels of each layer's 1x1 convolution; None leaves it out.
         two_way: whether layers have two branches (PeleeNet).
-        elastic: whether layers have a second branch at half the size (ELASTIC); H and W must then be even.
+        elastic: whether layers have a second branch at half the size (ELASTIC).
         sparse: whether a layer reads only what lies 1, 2, 4, 8, ... layers before it (SparseNet).
         group_width: input channels of one group of the 3x3 convolutions; None for one group.
         se: whether squeeze-and-excitation follows each layer.
@@ -112,6 +114,16 @@ class DenseStage(Block):
             if fusion == "none"
             else CrossStage(ChannelDivide(bypass), body, first, nn.Identity(), bypass_first=True)
         )
+
+    @property
+    def points(self) -> list[DownsamplePoint]:
+        """Of a plain stage, one behind each layer."""
+        return block_points(self.stage)
+
+    @property
+    def point_behind(self) -> bool:
+        """Whether the stage is cross-stage-partial."""
+        return isinstance(self.stage, CrossStage)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H, W)."""

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.models.blocks.conv import Conv, Piece
-from detect.models.blocks.downsample import BLOCK_SIZE, Kind
+from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool, is_odd
 from detect.models.blocks.preactivation import PreConv
+from detect.models.sdpoint import DownsamplePoint, resize_cells
 
 
 class FoldedConv(nn.Module):
@@ -65,7 +66,7 @@ class ConvStyle:
     def halving_conv(self, in_channels: int, out_channels: int) -> nn.Module:
         """A 1x1 convolution of the map at half its size: behind a pool, or of the space-to-depth itself."""
         if self.downsample == "stride":
-            return nn.Sequential(nn.AvgPool2d(BLOCK_SIZE), self.conv(in_channels, out_channels, 1))
+            return nn.Sequential(Pool(in_channels, "avg"), self.conv(in_channels, out_channels, 1))
         if self.preactivation:
             return PreConv(in_channels, out_channels, 1, self.activation, block_size=BLOCK_SIZE)
         return FoldedConv(in_channels, out_channels, self.activation)
@@ -134,12 +135,15 @@ class ElasticDenseLayer(nn.Module):
         self.small = nn.Sequential(style.halving_conv(in_channels, half), style.conv(half, growth, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), H and W even, to (B, g, H, W)."""
-        return self.full(x) + F.interpolate(self.small(x), scale_factor=float(BLOCK_SIZE), mode="nearest")
+        """(B, C, H, W) to (B, g, H, W)."""
+        enlarged = F.interpolate(self.small(x), scale_factor=float(BLOCK_SIZE), mode="nearest")
+        return self.full(x) + (resize_cells(enlarged, (x.shape[2], x.shape[3])) if is_odd(x) else enlarged)
 
 
 class DenseBody(nn.Module):
     """Layers of which each reads outputs of layers before it; the input and all outputs are concatenated at the end.
+
+    Behind each layer there is a point, where all maps so far may be made smaller.
 
     Args:
         layers: (B, C, H, W) to (B, g, H, W) each, C the channels of what the layer reads.
@@ -150,12 +154,15 @@ class DenseBody(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.sources = sources
+        self.points = nn.ModuleList(DownsamplePoint() for _ in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C + n g, H, W) for n layers: the input, then the outputs in order."""
         maps = [x]
-        for layer, sources in zip(self.layers, self.sources, strict=True):
+        for layer, sources, point in zip(self.layers, self.sources, self.points, strict=True):
             maps.append(layer(torch.cat([maps[i] for i in sources], dim=1)))
+            if point.ratio is not None:
+                maps = [point(m) for m in maps]
         return torch.cat(maps, dim=1)
 
 

@@ -9,17 +9,35 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from detect.models.blocks.conv import Conv, Piece, Pieces, check_choice, space_to_depth
 from detect.models.registry import Block, register
+from detect.models.sdpoint import DownsamplePoint, PoolPoint, pooled_hw
 from detect.structures import FeatureShape
 
 Kind = Literal["stride", "spd"]
 Order = Literal["conv_first", "spd_first"]
 PoolKind = Literal["max", "avg"]
 BLOCK_SIZE = 2
+
+
+def is_odd(x: Tensor) -> bool:
+    """Whether a map (B, C, H, W) has an odd side, as behind a point (SDPoint). An exported graph has none."""
+    return not torch.compiler.is_exporting() and bool(x.shape[2] % 2 or x.shape[3] % 2)
+
+
+class HalvingPool(nn.MaxPool2d):
+    """2x2 max-pool of stride 2 beside a strided convolution: an odd side is rounded up, as there."""
+
+    def __init__(self) -> None:
+        super().__init__(BLOCK_SIZE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H/2, W/2)."""
+        return F.max_pool2d(x, BLOCK_SIZE, ceil_mode=is_odd(x))
 
 
 @register
@@ -191,12 +209,22 @@ class Pool(Block):
         self.kernel_size = kernel_size
         spd = downsample == "spd"
         self.conv = Conv(in_channels * BLOCK_SIZE**2, in_channels, 1, activation=activation) if spd else None
+        self.point = PoolPoint() if kind == "max" and not spd else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H/2, W/2)."""
+        """(B, C, H, W) to (B, C, H/2, W/2); an odd side is rounded up."""
         if self.conv is not None:
             return self.conv((Piece(x, BLOCK_SIZE),))
-        return self.pool(x, self.kernel_size, stride=BLOCK_SIZE, padding=(self.kernel_size - 1) // 2)
+        if self.point is not None and self.point.ratio is not None:
+            half_hw = (-(-x.shape[2] // BLOCK_SIZE), -(-x.shape[3] // BLOCK_SIZE))
+            return F.adaptive_max_pool2d(x, pooled_hw(half_hw, self.point.ratio))
+        padding = (self.kernel_size - 1) // 2
+        return self.pool(x, self.kernel_size, BLOCK_SIZE, padding, ceil_mode=padding == 0 and is_odd(x))
+
+    @property
+    def points(self) -> list[DownsamplePoint]:
+        """Of a max-pool, the pool itself."""
+        return [] if self.point is None else [self.point]
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """The same channels at twice the reduction."""

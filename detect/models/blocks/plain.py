@@ -5,10 +5,13 @@ Letters: B batch, C input channels, O output channels, H W cells.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from detect.models.blocks.conv import Conv, Pieces
 from detect.models.registry import Block, register
+from detect.models.sdpoint import DownsamplePoint
 from detect.structures import FeatureShape
 
 
@@ -32,13 +35,22 @@ class ConvStage(Block):
         super().__init__()
         self.out_channels = out_channels
         inputs = [in_channels] + [out_channels] * (repeats - 1)
-        self.convs = nn.Sequential(
-            *(Conv(channels, out_channels, 3, activation=activation, bias=bias) for channels in inputs)
+        self.convs = nn.ModuleList(
+            Conv(channels, out_channels, 3, activation=activation, bias=bias) for channels in inputs
         )
+        self.behind = nn.ModuleList(DownsamplePoint() for _ in inputs)
 
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W) or pieces to (B, O, H, W)."""
-        return self.convs(x)
+        y: Any = x
+        for conv, point in zip(self.convs, self.behind, strict=True):
+            y = point(conv(y))
+        return y
+
+    @property
+    def points(self) -> list[DownsamplePoint]:
+        """One behind each convolution."""
+        return [m for m in self.behind if isinstance(m, DownsamplePoint)]
 
     @property
     def accepts_pieces(self) -> bool:

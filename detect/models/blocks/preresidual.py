@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from detect.models.blocks.conv import check_choice, make_activation
 from detect.models.blocks.csp import CrossStage, Fusion
-from detect.models.blocks.downsample import BLOCK_SIZE, Kind
+from detect.models.blocks.downsample import BLOCK_SIZE, HalvingPool, Kind
 from detect.models.blocks.preactivation import PreConv
-from detect.models.blocks.residual import divide_channels
+from detect.models.blocks.residual import block_points, divide_channels
 from detect.models.registry import Block, register
+from detect.models.sdpoint import DownsamplePoint
 from detect.structures import FeatureShape
 
 PreBlockKind = Literal["basic", "bottleneck"]
 
 
 class PreResidualBlock(nn.Module):
-    """Batch norm → activation → convolutions, whose result is added to the input.
+    """Batch norm → activation → convolutions, whose result is added to the input; the block's point lies behind.
 
     Args:
         in_channels: C.
@@ -41,11 +42,12 @@ class PreResidualBlock(nn.Module):
         self.activation = make_activation(activation)
         self.layers = layers
         self.shortcut = shortcut
+        self.point = DownsamplePoint()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H / s, W / s), s the stride of the convolutions."""
         y = self.activation(self.norm(x))
-        return self.layers(y) + (x if self.shortcut is None else self.shortcut(y))
+        return self.point(self.layers(y) + (x if self.shortcut is None else self.shortcut(y)))
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class PreDivide(nn.Module):
         super().__init__()
         self.bypass = PreConv(in_channels, bypass_channels, 1, activation)
         self.computed = PreConv(in_channels, computed_channels, 1, activation)
-        self.pool = nn.MaxPool2d(BLOCK_SIZE) if halve else nn.Identity()
+        self.pool = HalvingPool() if halve else nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to what passes by and what is computed."""
@@ -173,6 +175,16 @@ class PreResidualStage(Block):
             nn.Identity() if fusion == "last" else PreConv(out, out, 1, activation),
             bypass_first=False,
         )
+
+    @property
+    def points(self) -> list[DownsamplePoint]:
+        """Of a plain stage, one behind each block."""
+        return block_points(self.stage)
+
+    @property
+    def point_behind(self) -> bool:
+        """Whether the stage is cross-stage-partial."""
+        return isinstance(self.stage, CrossStage)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H, W), or to half the size."""

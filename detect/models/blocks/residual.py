@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv, Piece, Pieces, check_choice, make_activation, space_to_depth
 from detect.models.blocks.csp import ConvDivide, CrossStage, Fusion
-from detect.models.blocks.downsample import BLOCK_SIZE, Kind, SpaceToDepth
+from detect.models.blocks.downsample import BLOCK_SIZE, HalvingPool, Kind, SpaceToDepth
 from detect.models.blocks.preactivation import BareConv, NormActivation
 from detect.models.registry import Block, register
+from detect.models.sdpoint import DownsamplePoint
 from detect.structures import FeatureShape
 
 BlockKind = Literal["basic", "bottleneck", "darknet"]
@@ -50,7 +51,7 @@ def partial_add(x: Tensor, shortcut: Tensor, stride: int = 1) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions whose input is added to their output.
+    """Convolutions whose input is added to their output; its point lies between the addition and the activation.
 
     Args:
         layers: the convolutions.
@@ -64,11 +65,12 @@ class ResidualBlock(nn.Module):
         self.layers = layers
         self.shortcut = shortcut
         self.stride = stride
+        self.point = DownsamplePoint()
         self.activation = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H / s, W / s), s the stride of the convolutions."""
-        return self.activation(partial_add(self.layers(x), self.shortcut(x), self.stride))
+        return self.activation(self.point(partial_add(self.layers(x), self.shortcut(x), self.stride)))
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class BlockForm:
         if self.shortcut == "projection" and (stride > 1 or in_channels != out_channels):
             path, skipped = Conv(in_channels, out_channels, 1, stride, activation="none"), 1
         elif self.shortcut == "pool" and stride > 1:
-            path, skipped = nn.MaxPool2d(stride), 1
+            path, skipped = HalvingPool(), 1
         behind = "none" if self.kind == "darknet" else self.activation
         return ResidualBlock(self._layers(in_channels, out_channels, stride), path, skipped, behind)
 
@@ -240,6 +242,16 @@ class ResidualStage(Block):
         """Whether the stage starts with 1x1 convolutions that read its input in pieces."""
         return isinstance(self.stage, CrossStage) and not self.folds_first
 
+    @property
+    def points(self) -> list[DownsamplePoint]:
+        """Of a plain stage, one in each block."""
+        return block_points(self.stage)
+
+    @property
+    def point_behind(self) -> bool:
+        """Whether the stage is cross-stage-partial."""
+        return isinstance(self.stage, CrossStage)
+
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W), or pieces, to (B, O, H, W), or to half the size."""
         if self.folds_first:
@@ -250,6 +262,11 @@ class ResidualStage(Block):
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """O channels at the same or twice the reduction."""
         return FeatureShape(self.out_channels, inputs[0].reduction * self.reduction)
+
+
+def block_points(stage: nn.Module) -> list[DownsamplePoint]:
+    """The points of a stack of blocks; none where the blocks are only a part of a cross-stage-partial stage."""
+    return [] if isinstance(stage, CrossStage) else [m for m in stage.modules() if isinstance(m, DownsamplePoint)]
 
 
 def _check_spd_words(block: BlockKind, downsample: Kind, spd_form: SpdForm, spd_kernel_size: int | None) -> None:

@@ -295,3 +295,12 @@ def test_fusions_agree_with_linear_transitions(pool: str) -> None:
     csp = stage(Linear1x1(a), Linear1x1(torch.eye(bypass + computed, dtype=torch.float64)))
     torch.testing.assert_close(first, last)
     torch.testing.assert_close(csp, last)
+
+
+@pytest.mark.parametrize("downsample", ["stride", "spd"])
+def test_transitions_round_odd_sides_up(downsample: str) -> None:
+    """In both parts of the map, so that they fit; a side of 1 stays."""
+    words = {"downsample": downsample}
+    for transition in (Transition(8, fusion="csp", **words), Transition(8, **words), DividedTransition(8, **words)):
+        assert transition(torch.rand(2, 8, 5, 8)).shape == (2, 8, 3, 4)
+        assert transition(torch.rand(2, 8, 1, 1)).shape == (2, 8, 1, 1)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv, space_to_depth
-from detect.models.blocks.downsample import Downsample, SpaceToDepth, Stem
+from detect.models.blocks.conv import Conv, Piece, space_to_depth
+from detect.models.blocks.downsample import Downsample, HalvingPool, Pool, SpaceToDepth, Stem
 from detect.structures import FeatureShape
 
 IMAGE = torch.randn(2, 3, 12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -96,3 +96,29 @@ def test_convolution_first_contains_the_strided_block() -> None:
 def test_refused(build, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build()
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize("kernel_size", [2, 3])
+def test_odd_sides_are_rounded_up(kind: str, kernel_size: int) -> None:
+    """As a convolution of stride 2 does; a side of 1 stays, so VGG-19 can look at 16 px."""
+    pool = Pool(3, kind, kernel_size)
+    assert pool(torch.rand(1, 3, 5, 8)).shape == (1, 3, 3, 4)
+    assert pool(torch.rand(1, 3, 1, 1)).shape == (1, 3, 1, 1)
+    assert HalvingPool()(torch.rand(1, 3, 5, 8)).shape == (1, 3, 3, 4)
+
+
+def test_the_last_window_of_an_odd_side_is_partial() -> None:
+    row = torch.tensor([[[[1.0, 2.0, 3.0, 4.0, 6.0]] * 2]])
+    assert Pool(1, "max")(row).tolist() == [[[[2, 4, 6]]]]
+    assert Pool(1, "avg")(row).tolist() == [[[[1.5, 3.5, 6]]]]
+
+
+def test_space_to_depth_of_an_odd_side() -> None:
+    """Zeros below and on the right; in pieces the same, for kernels of 1 and 3."""
+    odd = IMAGE[:, :, :11, :19]
+    padded = torch.nn.functional.pad(odd, (0, 1, 0, 1))
+    assert torch.equal(space_to_depth(odd, 2), space_to_depth(padded, 2))
+    for kernel_size in (1, 3):
+        conv = Conv(12, 4, kernel_size).double().eval()
+        torch.testing.assert_close(conv((Piece(odd, 2),)), conv(space_to_depth(odd, 2)))
