@@ -138,8 +138,11 @@ class OptimizerConfig:
         milestones: of ``step``: shares of the training after which the rate is multiplied by ``step_factor``.
         step_factor: see there.
         momentum: momentum, or beta1.
-        weight_decay: on weights of convolutions and linear layers only, never on biases and norms. In detection, whose
-            loss is a sum over images, SGD's is scaled by images per update / 64.
+        weight_decay: on weights of convolutions and linear layers only, never on biases and norms, nor on the k x k
+            filters of ``conv: depthwise``. In detection, whose loss is a sum over images, SGD's is scaled by images per
+            update / 64.
+        mask_decay: whether Q, of which the binary weights of ``conv: bdsc`` are made, decays too; only such models have
+            any.
         warmup_epochs: length of the linear warm-up, in epochs.
         warmup_min_steps: the warm-up is at least so many updates (small data sets have short epochs).
         warmup_momentum: momentum at the start of the warm-up.
@@ -156,6 +159,7 @@ class OptimizerConfig:
     step_factor: float = limited(0.1, 0, 1)
     momentum: float = limited(0.937, 0, 0.9999)
     weight_decay: float = limited(0.0005, 0, 1)
+    mask_decay: bool = True
     warmup_epochs: float = limited(3.0, 0)
     warmup_min_steps: int = limited(100, 0)
     warmup_momentum: float = limited(0.8, 0, 0.9999)
@@ -224,6 +228,65 @@ class EmaConfig:
 
     decay: float = limited(0.9999, 0, 0.99999)
     ramp_steps: int = limited(2000, 1)
+
+
+@dataclass(frozen=True)
+class SdpointConfig:
+    """Stochastic downsampling: each batch goes through another instance of the network, so that one network can run at
+    many costs (``detect.models.sdpoint``). The norms' statistics of each instance are computed at the end.
+
+    Args:
+        ratios: heights and widths behind a point become so much smaller; the paper has 0.5 and 0.75. None turns it off.
+        points: numbers of the points that take part, from 1; empty is all.
+        way: what becomes of a detector's levels behind a point: ``restore`` brings them back to their size before the
+            neck, ``shrink`` makes neck and head cheaper too. For classifiers it means nothing.
+        norm_batches: training batches from which the statistics are computed; 0 is all.
+
+    Source: SDPoint (Kuen et al., 2018), section 3.
+    """
+
+    ratios: tuple[float, ...] = limited((), 0.05, 0.99)
+    points: tuple[int, ...] = limited((), 1)
+    way: Literal["restore", "shrink"] = "restore"
+    norm_batches: int = limited(100, 0)
+
+
+@dataclass(frozen=True)
+class TrdConfig:
+    """Training with reduced resolution: in some epochs, all batches are made smaller before the forward pass.
+
+    Args:
+        resolution: long side of the smaller images in pixels; up to 1, a share of ``image_size``. 0 turns it off.
+        probability: P, of an epoch to be reduced; of ``batch``, the share of images that are.
+        variant: ``random``: epochs are drawn. ``regular``: every second epoch. ``mixed``: in drawn epochs each batch
+            has a size between ``resolution`` and ``image_size``, all equally likely. ``three``: drawn epochs have
+            ``resolution`` or the size midway to ``image_size``. ``batch``: in every batch some images are reduced.
+        exact: of all epochs exactly the share ``probability`` is drawn, as far as guards allow.
+        guard: so many epochs on each side of a step of the learning rate, and of the last mosaic, are not reduced.
+        interpolation: how images are made smaller. ``nearest`` takes every second pixel for half the size.
+
+    Source: Temporally Resolution Decrement, Algorithm 1, appendix A for the guard, and Table 6 for the variants. That
+    ``three`` draws its size by the epoch is our reading; ``exact`` and the guard around the last mosaic are ours.
+    """
+
+    resolution: float = limited(0.0, 0)
+    probability: float = limited(0.5, 0, 1)
+    variant: Literal["random", "regular", "mixed", "three", "batch"] = "random"
+    exact: bool = False
+    guard: int = limited(2, 0)
+    interpolation: Literal["nearest", "area", "bilinear"] = "nearest"
+
+
+@dataclass(frozen=True)
+class DetectionTrd(TrdConfig):
+    """Reduced resolution for a detector; see ``TrdConfig``. The paper has it for classifiers only.
+
+    Args:
+        min_object_px: images whose median object, the root of its area, would be under so many pixels are not reduced;
+            0 reduces all.
+    """
+
+    min_object_px: float = limited(0.0, 0)
 
 
 @dataclass(frozen=True)
@@ -328,7 +391,7 @@ class Recipe:
         norm_momentum: share of a batch in the running statistics of the norms; 0 is the model's own. In a training of
             few updates the statistics must follow the weights quickly.
         freeze: sections (``backbone``) or rows (``stem``) that do not learn; their norms keep their statistics too.
-        optimizer, ema, evaluation: see there.
+        optimizer, ema, sdpoint, trd, evaluation: see there.
     """
 
     epochs: int = limited(300, 1)
@@ -345,6 +408,8 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EmaConfig = EmaConfig()
+    sdpoint: SdpointConfig = SdpointConfig()
+    trd: TrdConfig = TrdConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
@@ -359,6 +424,7 @@ class DetectionRecipe(Recipe):
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     anchors: AnchorsConfig = AnchorsConfig()
+    trd: DetectionTrd = DetectionTrd()
     evaluation: DetectionEvaluation = DetectionEvaluation()
 
 

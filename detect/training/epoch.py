@@ -10,25 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from detect.config.schema import Recipe
 from detect.errors import InputError
 from detect.models.model import Model
 from detect.runtime.precision import Precision, autocast
-from detect.runtime.seeding import generator
-from detect.structures import Batch, ClassTargets, Targets
+from detect.structures import Batch
+from detect.training.compute import ComputeMeter
 from detect.training.ema import WeightAverage
 from detect.training.optimizer import Schedule
 from detect.training.preparation import set_training_mode
+from detect.training.strategy import AnyTargets, Part, Strategy, split_batch
 from detect.training.task import Criterion, Loader
-
-AnyTargets = Targets | ClassTargets
-
-SIZE_STREAM = 4
-"""Keeps the random sizes of multi-scale batches apart from other uses of the seed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,8 @@ class Trainee:
         accumulate: batches per update.
         device: where.
         precision: ``fp32``, ``bf16`` or ``fp16``.
+        meter: counts multiply-adds.
+        strategies: what changes the batches, one after the other.
         loss_scale: factor on the loss of each image: 1, so that the loss of an update is the sum over its images, or
             one by their number for their mean.
     """
@@ -58,13 +54,14 @@ class Trainee:
     accumulate: int
     device: torch.device
     precision: Precision
+    meter: ComputeMeter
+    strategies: tuple[Strategy, ...] = ()
     loss_scale: float = 1.0
 
 
 def train_epoch(
     trainee: Trainee,
     loader: Loader,
-    recipe: Recipe,
     epoch: int,
     on_first_batch: Callable[[Batch], None] | None = None,
 ) -> dict[str, float]:
@@ -73,48 +70,48 @@ def train_epoch(
     Args:
         trainee: what learns.
         loader: the training batches.
-        recipe: the recipe.
         epoch: counted from 0.
         on_first_batch: is shown the first batch.
 
     Returns:
-        Mean loss terms over the epoch, by name.
+        By TensorBoard tag: mean loss terms over the epoch (``loss/box``), multiply-adds of an image (``compute/gmacs``)
+        and what the strategies record.
 
     Raises:
         InputError: a loss is not finite; nothing of that batch has been learnt.
     """
     set_training_mode(trainee.model)
+    trainee.meter.start_epoch()
     sums: dict[str, float] = {}
-    number = 0
-    with tqdm(loader.epoch(epoch), total=len(loader), desc=f"epoch {epoch + 1}/{recipe.epochs}", leave=False) as bar:
+    number, epochs = 0, trainee.schedule.epochs
+    with tqdm(loader.epoch(epoch), total=len(loader), desc=f"epoch {epoch + 1}/{epochs}", leave=False) as bar:
         for number, batch in enumerate(bar, start=1):
             if number == 1 and on_first_batch is not None:
                 on_first_batch(batch)
             update = epoch * trainee.schedule.updates_per_epoch + (number - 1) // trainee.accumulate
-            images, targets = _to_device(batch, trainee.device)
-            images, targets = _resize(images, targets, recipe, trainee.model.max_reduction, epoch, number)
-            terms = _step(trainee, images, targets, update, number, last=number == len(loader))
+            whole = _to_device(batch, trainee.device)
+            parts = split_batch(trainee.strategies, whole, epoch, number)
+            terms = _step(trainee, parts, update, number, last=number == len(loader))
+            for images, _ in parts:
+                trainee.meter.add(len(images), _size(images), trainee.model.instance, _size(whole[0]))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
             shown = {name: f"{total / number:.4f}" for name, total in sums.items()}
             bar.set_postfix({**shown, "memory": _memory(trainee.device)}, refresh=False)
-    return {name: total / max(number, 1) for name, total in sums.items()}
+    values = {f"loss/{name}": total / max(number, 1) for name, total in sums.items()} | trainee.meter.values()
+    for strategy in trainee.strategies:
+        values |= strategy.end_epoch()
+    return values
 
 
-def _step(
-    trainee: Trainee, images: Tensor, targets: AnyTargets, update: int, number: int, last: bool
-) -> dict[str, float]:
-    """Forward and backward of one batch, and the update when enough batches have gathered."""
+def _step(trainee: Trainee, parts: list[Part], update: int, number: int, last: bool) -> dict[str, float]:
+    """Forward and backward of one batch, part by part, and the update when enough batches have gathered."""
     trainee.schedule.apply(trainee.optimizer, update)
-    with autocast(trainee.precision, trainee.device):
-        raw = trainee.model(images)
-    terms = trainee.loss(raw, targets)
-    values = terms.values()
-    if not all(math.isfinite(value) for value in values.values()):
-        raise _not_finite(values, update, trainee)
-    # A sum over images, so that accumulated batches add up to one large batch.
-    objective = terms.total * len(images) * trainee.loss_scale
-    trainee.scaler.scale(objective).backward()
+    values: dict[str, float] = {}
+    count = sum(len(images) for images, _ in parts)
+    for images, targets in parts:
+        for name, value in _backward(trainee, images, targets, update).items():
+            values[name] = values.get(name, 0.0) + value * (len(images) / count)
     if number % trainee.accumulate == 0 or last:
         trainee.scaler.unscale_(trainee.optimizer)
         norm = nn.utils.clip_grad_norm_(trainee.model.parameters(), trainee.schedule.config.clip_norm or math.inf)
@@ -128,6 +125,20 @@ def _step(
     return values
 
 
+def _backward(trainee: Trainee, images: Tensor, targets: AnyTargets, update: int) -> dict[str, float]:
+    """Forward and backward of images of one size; the terms of their loss."""
+    with autocast(trainee.precision, trainee.device):
+        raw = trainee.model(images)
+    terms = trainee.loss(raw, targets)
+    values = terms.values()
+    if not all(math.isfinite(value) for value in values.values()):
+        raise _not_finite(values, update, trainee)
+    # A sum over images, so that parts and accumulated batches add up to one large batch.
+    objective = terms.total * len(images) * trainee.loss_scale
+    trainee.scaler.scale(objective).backward()
+    return values
+
+
 def _not_finite(values: dict[str, float], update: int, trainee: Trainee) -> InputError:
     terms = ", ".join(f"{name} {value}" for name, value in values.items())
     rate = trainee.schedule.rate(update, "weights")
@@ -137,26 +148,15 @@ def _not_finite(values: dict[str, float], update: int, trainee: Trainee) -> Inpu
     )
 
 
-def _to_device(batch: Batch, device: torch.device) -> tuple[Tensor, AnyTargets]:
+def _to_device(batch: Batch, device: torch.device) -> Part:
     """Images as (B, 3, H, W) float in [0, 1], channels last in memory, and targets."""
     images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
     return images, batch.targets.to(device)
 
 
-def _resize(
-    images: Tensor, targets: AnyTargets, recipe: Recipe, multiple: int, epoch: int, number: int
-) -> tuple[Tensor, AnyTargets]:
-    """Bring the batch to the random size, a multiple of ``multiple``, that ``multi_scale`` asks for, if it does."""
-    if recipe.multi_scale == 0:
-        return images, targets
-    rng = generator(SIZE_STREAM, recipe.seed, epoch, number)
-    factor = rng.uniform(1 - recipe.multi_scale, 1 + recipe.multi_scale)
-    height, width = images.shape[2:]
-    new_hw = (max(round(height * factor / multiple), 1) * multiple, max(round(width * factor / multiple), 1) * multiple)
-    if new_hw == (height, width):
-        return images, targets
-    resized = F.interpolate(images, new_hw, mode="bilinear", align_corners=False)
-    return resized, targets.scaled((new_hw[1] / width, new_hw[0] / height))
+def _size(images: Tensor) -> tuple[int, int]:
+    """Height and width of (B, 3, H, W)."""
+    return images.shape[2], images.shape[3]
 
 
 def _memory(device: torch.device) -> str:

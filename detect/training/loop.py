@@ -19,17 +19,22 @@ from detect.models.graph import set_norms
 from detect.models.model import Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import keep_freed_memory
-from detect.runtime.precision import choose_precision
+from detect.runtime.precision import Precision, choose_precision
 from detect.runtime.seeding import seed_everything
 from detect.training.classification import ClassificationTask, open_classes
+from detect.training.compute import ComputeMeter, compute_line
 from detect.training.detection import DetectionTask, open_material, report_small_objects
 from detect.training.ema import WeightAverage, build_ema
 from detect.training.epoch import Trainee, quiet_denormals, train_epoch
+from detect.training.multi_scale import MultiScale
 from detect.training.optimizer import REFERENCE_BATCH, Schedule, build_optimizer
 from detect.training.preparation import freeze
 from detect.training.recorder import Recorder, write_settings
+from detect.training.sdpoint import SDPoint
 from detect.training.state import provenance, restore_state, training_state
-from detect.training.task import Task, Validation
+from detect.training.strategy import Strategy
+from detect.training.task import Loader, Task, Validation
+from detect.training.trd import Trd
 
 CPU = torch.device("cpu")
 BestMetrics = dict[str, dict[str, float]]
@@ -82,7 +87,7 @@ def train(settings: RunSettings) -> dict[str, float]:
     model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
     freeze(model, recipe.freeze)
     loader = task.loader(model, out)
-    trainee = _prepare_trainee(task, model, len(loader), settings.device)
+    trainee = _prepare_trainee(task, model, loader, settings.device)
     first_epoch, best = _restore(resumed, trainee)
     plain = _plain(settings, trainee)
     write_settings(out, plain)
@@ -103,17 +108,18 @@ def train(settings: RunSettings) -> dict[str, float]:
                 break
             start = time.monotonic()
             show = partial(task.record_batch, recorder, out, epoch=epoch) if epoch == first_epoch else None
-            losses = train_epoch(trainee, loader, recipe, epoch, on_first_batch=show)
-            values = {f"loss/{name}": value for name, value in losses.items()}
+            values = train_epoch(trainee, loader, epoch, on_first_batch=show)
             values |= {f"rate/{group['name']}": group["lr"] for group in trainee.optimizer.param_groups}
             values["time/epoch_s"] = time.monotonic() - start
-            found = _validate(task, trainee, epoch)
+            judged = _judged(trainee, epoch) if _is_validated(recipe, epoch) else None
+            found = task.validate(judged, trainee.device, trainee.precision) if judged is not None else None
             if found is not None:
                 values |= {f"val/{name}": value for name, value in found.metrics.items()}
                 found.record(recorder, out, epoch)
             recorder.epoch(epoch + 1, values)
-            _save(settings, trainee, task, origin, epoch + 1, found, best)
+            _save(settings, trainee, task, origin, epoch + 1, judged, found, best)
             _say(task, epoch + 1, values, time.monotonic() - start)
+        _finish(settings, trainee, recorder)
     return load_checkpoint(out / "best.pt").metrics
 
 
@@ -127,8 +133,8 @@ def _open_task(settings: RunSettings) -> Task:
     return DetectionTask(material, recipe, settings.strict)
 
 
-def _prepare_trainee(task: Task, model: Model, batches: int, device: torch.device) -> Trainee:
-    recipe = task.recipe
+def _prepare_trainee(task: Task, model: Model, loader: Loader, device: torch.device) -> Trainee:
+    recipe, batches = task.recipe, len(loader)
     precision = choose_precision(recipe.precision, device)
     model = model.to(device).to(memory_format=torch.channels_last)
     if recipe.norm_momentum:
@@ -139,6 +145,7 @@ def _prepare_trainee(task: Task, model: Model, batches: int, device: torch.devic
     images_per_update = recipe.batch_size * accumulate
     # Where the loss is a mean, its weight relative to the decay does not grow with the batch.
     decay_batch = images_per_update if task.sums_images else REFERENCE_BATCH
+    strategies = open_strategies(recipe, model, loader, device, precision)
     return Trainee(
         model=model,
         ema=build_ema(model, recipe.ema) if recipe.ema.decay > 0 else None,
@@ -149,6 +156,8 @@ def _prepare_trainee(task: Task, model: Model, batches: int, device: torch.devic
         accumulate=accumulate,
         device=device,
         precision=precision,
+        meter=ComputeMeter(model.graph, model.num_classes),
+        strategies=strategies,
         loss_scale=1.0 if task.sums_images else 1 / images_per_update,
     )
 
@@ -172,17 +181,50 @@ def _restore(resumed: Checkpoint | None, trainee: Trainee) -> tuple[int, BestMet
     return epoch, best
 
 
-def _validate(task: Task, trainee: Trainee, epoch: int) -> Validation | None:
-    """Measure the averaged weights, if it is this epoch's turn."""
-    last = epoch + 1 == task.recipe.epochs
-    if not last and (epoch + 1) % task.recipe.evaluation.every:
-        return None
-    return task.validate(_evaluated(trainee.model, trainee.ema), trainee.device, trainee.precision)
+def open_strategies(
+    recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision
+) -> tuple[Strategy, ...]:
+    """The strategies that a recipe asks for, in the order in which they change a batch."""
+    strategies: list[Strategy] = []
+    if recipe.multi_scale > 0:
+        strategies.append(MultiScale(recipe, model.max_reduction))
+    if recipe.trd.resolution > 0:
+        strategies.append(Trd(recipe, model))
+    if recipe.sdpoint.ratios:
+        strategies.append(SDPoint(recipe, model, loader, device, precision))
+    return tuple(strategies)
+
+
+def _is_validated(recipe: Recipe, epoch: int) -> bool:
+    return epoch + 1 == recipe.epochs or (epoch + 1) % recipe.evaluation.every == 0
 
 
 def _evaluated(model: Model, ema: WeightAverage | None) -> Model:
     """The weights that count: the average if there is one."""
     return model if ema is None else ema.module
+
+
+def _judged(trainee: Trainee, epoch: int) -> Model:
+    """What the strategies make of the weights that count."""
+    model = _evaluated(trainee.model, trainee.ema)
+    for strategy in trainee.strategies:
+        model = strategy.judged(model, epoch)
+    return model
+
+
+def _finish(settings: RunSettings, trainee: Trainee, recorder: Recorder) -> None:
+    """Let the strategies complete the best checkpoints, and sum the run up."""
+    watched = settings.recipe.evaluation.save_best
+    for name in (_best_name(rank, metric) for rank, metric in enumerate(watched)):
+        for strategy in trainee.strategies:
+            strategy.finish(settings.out / name)
+    rows = recorder.rows
+    for line in (compute_line(rows), *(line for s in trainee.strategies for line in s.report(rows))):
+        LOGGER.info("%s", line)
+
+
+def _best_name(rank: int, metric: str) -> str:
+    return "best.pt" if rank == 0 else f"best_{metric}.pt"
 
 
 def _save(
@@ -191,6 +233,7 @@ def _save(
     task: Task,
     origin: dict[str, Any],
     epoch: int,
+    judged: Model | None,
     found: Validation | None,
     best: BestMetrics,
 ) -> None:
@@ -199,15 +242,16 @@ def _save(
     common: dict[str, Any] = {
         **task.facts,
         "image_size": settings.recipe.image_size,
+        **{key: value for strategy in trainee.strategies for key, value in strategy.facts.items()},
         "metrics": metrics,
         "provenance": {**origin, "epoch": epoch},
     }
-    weights = _evaluated(trainee.model, trainee.ema)
     for rank, metric in enumerate(settings.recipe.evaluation.save_best):
         if metrics and metrics[metric] > best.get(metric, {"value": -2.0})["value"]:
             best[metric] = {"value": metrics[metric], "epoch": epoch}
-            name = "best.pt" if rank == 0 else f"best_{metric}.pt"
-            save_checkpoint(settings.out / name, weights, **common)
+            assert judged is not None, "what has metrics was judged"
+            save_checkpoint(settings.out / _best_name(rank, metric), judged, **common)
+    weights = _evaluated(trainee.model, trainee.ema)
     state = training_state(trainee.model, trainee.ema, trainee.optimizer, trainee.scaler, epoch, best)
     save_checkpoint(settings.out / "last.pt", weights, **common, training=state)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import NamedTuple
 
 from torch import nn
@@ -14,6 +15,7 @@ from detect.errors import InputError, did_you_mean
 from detect.models.checkpoint import transfer_weights
 from detect.models.model import Model
 from detect.runtime.logs import LOGGER
+from detect.training.trd_schedule import change_points
 
 
 class Need(NamedTuple):
@@ -91,7 +93,7 @@ def warn_of_ignored(recipe: Recipe, needs: Sequence[Need] = ()) -> None:
 
     Args:
         recipe: the recipe.
-        needs: of the task, beside those of the schedule.
+        needs: of the task, beside those of the schedule and of ``trd``.
     """
     asked, plain = to_plain(recipe), to_plain(type(recipe)())
     schedule = recipe.optimizer.schedule
@@ -102,11 +104,27 @@ def warn_of_ignored(recipe: Recipe, needs: Sequence[Need] = ()) -> None:
     ]
     ignored = [
         f"{need.section}.{need.key} ({need.word} is {need.found}, not {need.wanted})"
-        for need in (*needs, *of_schedule)
+        for need in (*needs, *of_schedule, *_trd_needs(recipe))
         if need.found != need.wanted and asked[need.section][need.key] != plain[need.section][need.key]
     ]
     if ignored:
         LOGGER.warning("no effect: %s", ", ".join(ignored))
+
+
+def _trd_needs(recipe: Recipe) -> list[Need]:
+    """The keys of ``trd`` that mean nothing while it is off, or to the variant, or without anything to guard."""
+    variant = recipe.trd.variant
+    if recipe.trd.resolution == 0:
+        keys = [field.name for field in fields(recipe.trd) if field.name != "resolution"]
+        return [Need("trd", key, "trd.resolution", "0", "a size") for key in keys]
+    needs = []
+    if variant == "regular":
+        needs += [Need("trd", key, "trd.variant", variant, "random") for key in ("probability", "exact")]
+    if variant == "batch":
+        needs += [Need("trd", key, "trd.variant", variant, "random") for key in ("exact", "guard")]
+    elif not change_points(recipe):
+        needs.append(Need("trd", "guard", "schedule", recipe.optimizer.schedule, "step"))
+    return needs
 
 
 def freeze(model: Model, names: tuple[str, ...]) -> None:

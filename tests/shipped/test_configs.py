@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from detect.losses.detection import choose_assignment
 from detect.models.build import build_classifier, build_model, is_classifier
 from detect.models.catalog import find_definition
 from detect.models.model import Model
+from detect.structures import Batch
 from detect.training.classification import ClassificationTask, ClassMaterial
 from detect.training.detection import DetectionTask, Material
 from detect.training.loop import _prepare_trainee
@@ -58,11 +60,24 @@ def assert_classifier_starts(model_name: str, recipe: ClassificationRecipe, num_
     assert_starts(ClassificationTask(ClassMaterial(None, None), known, strict=False), model, 50_000 // 128)
 
 
+class Batches:
+    """A loader that is only counted."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        raise NotImplementedError
+
+
 def assert_starts(task: Task, model: Model, num_batches: int) -> None:
     recipe = task.recipe
     freeze(model, recipe.freeze)
     assert recipe.image_size % model.max_reduction == 0
-    trainee = _prepare_trainee(task, model, num_batches, torch.device("cpu"))
+    trainee = _prepare_trainee(task, model, Batches(num_batches), torch.device("cpu"))
     updates = trainee.schedule.updates_per_epoch * recipe.epochs
     assert trainee.schedule.warmup_updates < updates
     rates = [trainee.schedule.rate(update, "weights") for update in range(updates)]

@@ -106,10 +106,10 @@ def test_a_resumed_run_is_the_whole_run(data, tmp_path, monkeypatch):
     stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
     real = loop.train_epoch
 
-    def until_the_third(trainee, loader, recipe, epoch, on_first_batch=None):
+    def until_the_third(trainee, loader, epoch, on_first_batch=None):
         if epoch == 2:
             raise KeyboardInterrupt
-        return real(trainee, loader, recipe, epoch, on_first_batch)
+        return real(trainee, loader, epoch, on_first_batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_epoch", until_the_third)
@@ -124,7 +124,7 @@ def test_accumulated_batches_have_the_mean_of_their_images(data, tmp_path):
     settings = make_settings(tmp_path, data, batch_size=4, nominal_batch_size=8)
     task = loop._open_task(settings)
     model = task.prepare_model(settings.model, None)
-    trainee = loop._prepare_trainee(task, model, 6, torch.device("cpu"))
+    trainee = loop._prepare_trainee(task, model, task.loader(model, tmp_path), torch.device("cpu"))
     assert (trainee.accumulate, trainee.loss_scale) == (2, 1 / 8)
     decays = {group["name"]: group["weight_decay"] for group in trainee.optimizer.param_groups}
     assert decays == {"weights": settings.recipe.optimizer.weight_decay, "norms": 0.0, "biases": 0.0}

@@ -13,10 +13,13 @@ from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model
 from detect.structures import Batch, Targets
+from detect.training.compute import ComputeMeter
 from detect.training.ema import build_ema
 from detect.training.epoch import Trainee, train_epoch
+from detect.training.multi_scale import MultiScale
 from detect.training.optimizer import Schedule, build_optimizer
 from detect.training.preparation import set_training_mode
+from detect.training.strategy import Strategy
 from tests.training.small import make_recipe, write_model
 
 
@@ -49,7 +52,7 @@ def make_batch(indices):
     return Batch(torch.stack(images), targets, torch.tensor(indices))
 
 
-def make_trainee(tmp_path, recipe, batches, ema=False):
+def make_trainee(tmp_path, recipe, batches, ema=False, strategies=()):
     """The tiny model, ready to learn in float32."""
     torch.manual_seed(0)
     model = build_model(write_model(tmp_path), num_classes=2)
@@ -64,9 +67,12 @@ def make_trainee(tmp_path, recipe, batches, ema=False):
         accumulate=accumulate,
         device=torch.device("cpu"),
         precision="fp32",
+        meter=ComputeMeter(model.graph, num_classes=2),
+        strategies=strategies,
     )
 
 
+LOSSES = ["loss/box", "loss/objectness", "loss/classes"]
 SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "warmup_epochs": 0, "schedule": "constant", "clip_norm": 0}
 
 
@@ -84,7 +90,7 @@ def weights_after(tmp_path, loader, batch_size, nominal=4, **changes):
     """The weights and losses after an epoch."""
     recipe = make_recipe(batch_size=batch_size, nominal_batch_size=nominal, optimizer=SGD, epochs=1, **changes)
     trainee = make_trainee(tmp_path, recipe, len(loader))
-    losses = train_epoch(trainee, loader, recipe, 0)
+    losses = train_epoch(trainee, loader, 0)
     return dict(trainee.model.named_parameters()), losses
 
 
@@ -109,10 +115,10 @@ def test_what_is_left_at_the_end_is_an_update_too(tmp_path, monkeypatch):
     still_norms(monkeypatch)
     recipe = make_recipe(batch_size=2, nominal_batch_size=4, optimizer=SGD, epochs=1)
     parts = make_trainee(tmp_path, recipe, 3)
-    train_epoch(parts, HandMade((0, 1), (2, 3), (4, 5)), recipe, 0)
+    train_epoch(parts, HandMade((0, 1), (2, 3), (4, 5)), 0)
     whole = make_trainee(tmp_path, recipe, 2)
     whole = dataclasses.replace(whole, accumulate=1, schedule=parts.schedule)
-    train_epoch(whole, HandMade((0, 1, 2, 3), (4, 5)), recipe, 0)
+    train_epoch(whole, HandMade((0, 1, 2, 3), (4, 5)), 0)
     assert_close(dict(parts.model.named_parameters()), dict(whole.model.named_parameters()))
 
 
@@ -129,7 +135,7 @@ def test_rates_follow_the_updates_not_the_batches(tmp_path):
             super().apply(optimizer, update)
 
     noted = Noted(schedule.config, schedule.updates_per_epoch, schedule.epochs)
-    train_epoch(dataclasses.replace(trainee, schedule=noted), HandMade((0, 1), (2, 3), (4, 5)), recipe, 1)
+    train_epoch(dataclasses.replace(trainee, schedule=noted), HandMade((0, 1), (2, 3), (4, 5)), 1)
     assert applied == [2, 2, 3]
     assert trainee.optimizer.param_groups[0]["lr"] == schedule.rate(3, "weights")
 
@@ -140,7 +146,7 @@ def test_gradients_are_clipped(tmp_path):
     recipe = make_recipe(optimizer=clipped, epochs=1)
     trainee = make_trainee(tmp_path, recipe, 1)
     before = [parameter.detach().clone() for parameter in trainee.model.parameters()]
-    train_epoch(trainee, HandMade((0, 1, 2, 3)), recipe, 0)
+    train_epoch(trainee, HandMade((0, 1, 2, 3)), 0)
     moved = [(new.detach() - old).norm() for new, old in zip(trainee.model.parameters(), before, strict=True)]
     assert torch.stack(moved).norm().item() == pytest.approx(0.5, rel=1e-3)
 
@@ -148,7 +154,7 @@ def test_gradients_are_clipped(tmp_path):
 def test_the_average_is_updated_with_the_weights(tmp_path):
     recipe = make_recipe(batch_size=2, nominal_batch_size=4)
     trainee = make_trainee(tmp_path, recipe, 4, ema=True)
-    train_epoch(trainee, HandMade((0, 1), (2, 3), (4, 5), (6, 7)), recipe, 0)
+    train_epoch(trainee, HandMade((0, 1), (2, 3), (4, 5), (6, 7)), 0)
     assert trainee.ema.n_averaged.item() == 2
 
 
@@ -158,16 +164,16 @@ def test_losses_are_means_over_the_batches(tmp_path):
     recipe = make_recipe(batch_size=2, nominal_batch_size=2, optimizer=still)
 
     def losses_of(*images_of):
-        return train_epoch(make_trainee(tmp_path, recipe, len(images_of)), HandMade(*images_of), recipe, 0)
+        return train_epoch(make_trainee(tmp_path, recipe, len(images_of)), HandMade(*images_of), 0)
 
     both, first, second = losses_of((0, 1), (2, 3)), losses_of((0, 1)), losses_of((2, 3))
-    assert list(both) == ["box", "objectness", "classes"]
+    assert list(both) == [*LOSSES, "compute/gmacs", "compute/full_gmacs"]
     assert both == pytest.approx({name: (first[name] + second[name]) / 2 for name in both}, rel=1e-6)
 
 
 def test_the_first_batch_is_shown(tmp_path):
     recipe, loader, shown = make_recipe(), HandMade((0, 1), (2, 3)), []
-    train_epoch(make_trainee(tmp_path, recipe, 2), loader, recipe, 0, on_first_batch=shown.append)
+    train_epoch(make_trainee(tmp_path, recipe, 2), loader, 0, on_first_batch=shown.append)
     assert shown == loader.batches[:1]
 
 
@@ -182,19 +188,41 @@ def test_multi_scale(tmp_path, monkeypatch):
 
     monkeypatch.setattr("tests.training.test_epoch.DetectionLoss", Watched)
     recipe = make_recipe(multi_scale=0.6, batch_size=2, nominal_batch_size=2)
-    loader = HandMade(*[(0, 1)] * 12)
-    train_epoch(make_trainee(tmp_path, recipe, 12), loader, recipe, 0)
-    assert {height for height, _, _ in seen} == {32, 64, 96}
+    loader, strategies = HandMade(*[(0, 1)] * 12), (MultiScale(recipe, 32),)
+
+    def sizes_of(epoch):
+        seen.clear()
+        train_epoch(make_trainee(tmp_path, recipe, 12, strategies=strategies), loader, epoch)
+        return [height for height, _, _ in seen]
+
+    sizes = sizes_of(0)
+    assert set(sizes) == {32, 64, 96}
     for height, width, box in seen:
         assert height == width
         assert box == pytest.approx([side * height / 64 for side in (6, 6, 26, 26)])
-    sizes = [height for height, _, _ in seen]
-    seen.clear()
-    train_epoch(make_trainee(tmp_path, recipe, 12), loader, recipe, 0)
-    assert [height for height, _, _ in seen] == sizes  # a function of the seed and the batch
-    seen.clear()
-    train_epoch(make_trainee(tmp_path, recipe, 12), loader, recipe, 1)
-    assert [height for height, _, _ in seen] != sizes
+    assert sizes_of(0) == sizes  # a function of the seed and the batch
+    assert sizes_of(1) != sizes
+
+
+class Splits(Strategy):
+    """Cuts a batch of four in two, and says so."""
+
+    def split(self, images, targets, epoch, number):
+        halves = torch.tensor([0, 3]), torch.tensor([1, 2])
+        return [(images[half], targets.of(half)) for half in halves]
+
+    def end_epoch(self):
+        return {"splits/epochs": 1.0}
+
+
+def test_parts_of_a_batch_are_one_batch(tmp_path, monkeypatch):
+    still_norms(monkeypatch)
+    recipe = make_recipe(optimizer=SGD, epochs=1)
+    whole, parts = (make_trainee(tmp_path, recipe, 1, strategies=each) for each in ((), (Splits(),)))
+    expected = train_epoch(whole, HandMade((0, 1, 2, 3)), 0)
+    values = train_epoch(parts, HandMade((0, 1, 2, 3)), 0)
+    assert values == pytest.approx(expected | {"splits/epochs": 1.0}, rel=1e-5)
+    assert_close(dict(parts.model.named_parameters()), dict(whole.model.named_parameters()))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -202,7 +230,7 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
     """The second batch's loss is not finite: the weights stay as the first one left them."""
     recipe = make_recipe(batch_size=2, nominal_batch_size=2, optimizer=SGD)
     good = make_trainee(tmp_path, recipe, 2)
-    train_epoch(good, HandMade((0, 1)), recipe, 0)
+    train_epoch(good, HandMade((0, 1)), 0)
     broken = make_trainee(tmp_path, recipe, 2)
     loader = HandMade((0, 1), (2, 3))
     calls = []
@@ -216,7 +244,7 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
     criterion = broken.loss
     broken = dataclasses.replace(broken, loss=Breaks())
     with pytest.raises(InputError) as caught:
-        train_epoch(broken, loader, recipe, 0)
+        train_epoch(broken, loader, 0)
     told = str(caught.value)
     assert told.startswith(f"the loss is not finite at update 1: box {bad}, objectness 0.")
     assert "Try a lower optimizer.lr (now 0.01), optimizer.clip_norm, or precision: fp32 (now fp32)" in told
@@ -229,6 +257,6 @@ def test_nothing_is_left_behind(tmp_path):
     recipe = make_recipe()
     trainee = make_trainee(tmp_path, recipe, 1)
     state = copy.deepcopy(trainee.model.state_dict())
-    train_epoch(trainee, HandMade((0, 1, 2, 3)), recipe, 0)
+    train_epoch(trainee, HandMade((0, 1, 2, 3)), 0)
     assert all(parameter.grad is None for parameter in trainee.model.parameters())
     assert any(not torch.equal(state[name], value) for name, value in trainee.model.state_dict().items())

@@ -165,6 +165,10 @@ CHANGES = {
         "batch_size": 2,
         "nominal_batch_size": 4,
     },
+    "SDPoint with reduced epochs": {
+        "sdpoint": {"ratios": [0.5, 0.75], "norm_batches": 1},
+        "trd": {"resolution": 32, "probability": 0.5, "exact": True, "guard": 0},
+    },
 }
 
 
@@ -180,6 +184,24 @@ def test_resuming_is_the_same_run(tmp_path, data, monkeypatch, changes):
     assert len(results(stopped.out)) == 2
     train(resumed(stopped))
     assert_same_run(stopped.out, whole.out)
+
+
+@pytest.mark.slow
+def test_resuming_binary_weights(tmp_path, data, monkeypatch):
+    """``last.pt`` keeps the values that learn; ``best.pt`` only their signs."""
+    settings = make_settings(tmp_path, data)
+    model = write_model(tmp_path, TINY + "conv: bdsc\n")
+    whole = dataclasses.replace(settings, model=model)
+    train(whole)
+    stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        stop_after(patch, epochs=2)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped)
+    train(resumed(stopped))
+    assert_same_run(stopped.out, whole.out)
+    states = [torch.load(whole.out / name, weights_only=True)["state_dict"] for name in ("best.pt", "last.pt")]
+    assert [any(key.endswith(".bits") for key in state) for state in states] == [True, False]
 
 
 @pytest.mark.slow

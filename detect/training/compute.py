@@ -1,0 +1,66 @@
+"""What training costs, counted batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detect.models.graph import Graph
+from detect.models.instance_costs import InstanceCosts
+from detect.models.sdpoint import PLAIN, Instance
+
+
+class ComputeMeter:
+    """Adds up the multiply-adds of the forward passes of an epoch's images.
+
+    Args:
+        graph: what learns; a copy without values is kept.
+        num_classes: K of it.
+    """
+
+    def __init__(self, graph: Graph, num_classes: int) -> None:
+        self._costs = InstanceCosts(graph, num_classes)
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Start from zero."""
+        self._images, self._spent, self._full = 0, 0, 0
+
+    def add(self, images: int, image_hw: tuple[int, int], instance: Instance, full_hw: tuple[int, int]) -> None:
+        """Count a forward pass.
+
+        Args:
+            images: how many.
+            image_hw: their height and width.
+            instance: what ran.
+            full_hw: height and width that they had before any strategy.
+        """
+        self._images += images
+        self._spent += images * self._costs.macs(instance, image_hw)
+        self._full += images * self._costs.macs(PLAIN, full_hw)
+
+    def values(self) -> dict[str, float]:
+        """By TensorBoard tag: billions of multiply-adds of an image, as trained and at full size in the plain network.
+
+        The first is what the TRD paper calls mFLOPs, as a mean over this epoch.
+        """
+        images = max(self._images, 1)
+        return {"compute/gmacs": self._spent / images / 1e9, "compute/full_gmacs": self._full / images / 1e9}
+
+
+def compute_line(rows: Sequence[dict[str, Any]]) -> str:
+    """The mean over the epochs of what they cost, in words.
+
+    Args:
+        rows: of ``results.csv``; those without ``ComputeMeter.values`` do not count.
+    """
+    counted = [
+        (float(row["compute/gmacs"]), float(row["compute/full_gmacs"])) for row in rows if "compute/gmacs" in row
+    ]
+    spent, full = (
+        (sum(column) / max(len(counted), 1) for column in zip(*counted, strict=True)) if counted else (0.0, 0.0)
+    )
+    return (
+        f"training cost {spent:.4g} G multiply-adds an image and forward pass (mFLOPs, as counted), "
+        f"{spent / full if full else 0:.1%} of the {full:.4g} G at full size"
+    )
