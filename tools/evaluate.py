@@ -16,12 +16,18 @@ from detect.evaluation.class_outputs import write_class_outputs
 from detect.evaluation.class_report import metrics_table
 from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.engine import evaluate
+from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
+from detect.evaluation.instance_outputs import file_stamp, store_records, write_comparison
+from detect.evaluation.instance_report import comparison_table
+from detect.evaluation.instances import compare_instances, instances_of
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.report import coco_table, speed_line
+from detect.inference.budget import InstanceMenu
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.runtime.cli import ToolParser, run_tool
 from detect.runtime.device import select_device
+from detect.runtime.provenance import made_with
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,12 +50,26 @@ def parse_arguments() -> argparse.Namespace:
     add("--out", type=Path, metavar="DIR", help="draw what was found there: curves, the confusion matrix, examples")
     add("--coco-engine", choices=("pycocotools", "hotcoco"), help="what computes AP (default: pycocotools)")
     add("--strict", action="store_true", help="refuse data with damaged images or boxes instead of skipping them")
+    sdpoint = parser.add_argument_group("of models that were trained with SDPoint")
+    which = sdpoint.add_mutually_exclusive_group()
+    which.add_argument(
+        "--instances",
+        action="store_true",
+        help="measure all instances and the plain network at lower image sizes, and keep the table in the checkpoint",
+    )
+    which.add_argument(
+        "--cost", type=float, metavar="SHARE", help="measure the best instance that has at most this share of the cost"
+    )
+    sdpoint.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="with --instances: compare with this checkpoint, trained without"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     """Evaluate, print the table of metrics and write what was asked for."""
     args = parse_arguments()
+    _check_options(args)
     outputs = EvaluationOutputs(args.metrics_json, args.results_json, args.out)
     device = select_device(args.device)
     checkpoint = load_checkpoint(args.weights)
@@ -64,9 +84,20 @@ def main() -> None:
         "names": checkpoint.names,
         "strict": args.strict,
     }
+    if args.cost is not None:
+        choice = InstanceMenu(checkpoint).within_share(args.cost)
+        checkpoint.model.use_instance(choice.instance)
+        print(choice.line())
     measure = _measure_classifier if isinstance(checkpoint.model, ClassificationModel) else _measure_detector
-    for line in measure(args, checkpoint, data, settings, outputs):
+    for line in (_compare_instances if args.instances else measure)(args, checkpoint, data, settings, outputs):
         print(line)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.baseline is not None and not args.instances:
+        raise InputError("--baseline: belongs to --instances")
+    if args.instances and args.results_json is not None:
+        raise InputError("--results-json: is of one network, not of --instances; --cost chooses one")
 
 
 def _measure_detector(
@@ -76,9 +107,8 @@ def _measure_detector(
     settings: dict[str, Any],
     outputs: EvaluationOutputs,
 ) -> Iterator[str]:
-    table = open_split(data, args.split, args.strict)
-    outputs.check(table)
-    evaluation = evaluate(checkpoint.detector, table, engine=args.coco_engine or "pycocotools", **settings)
+    split = _open_boxes(args, data, outputs)
+    evaluation = evaluate(checkpoint.detector, split.table, engine=split.engine, **settings)
     if evaluation.metrics is not None:
         yield coco_table(evaluation.metrics)
     yield speed_line(evaluation.speed_ms)
@@ -92,20 +122,57 @@ def _measure_classifier(
     settings: dict[str, Any],
     outputs: EvaluationOutputs,
 ) -> Iterator[str]:
-    if args.coco_engine is not None:
-        raise InputError(f"--coco-engine: is for detectors; {args.weights} is a classifier")
-    table = open_class_split(data, args.split, args.strict)
-    model, crop = checkpoint.classifier, checkpoint.center_crop
-    evaluation = evaluate_classifier(model, table, center_crop=crop, **settings)
+    split = _open_classes(args, checkpoint, data)
+    model = checkpoint.classifier
+    evaluation = evaluate_classifier(model, split.table, center_crop=split.center_crop, **settings)
     yield metrics_table(evaluation.metrics)
     yield speed_line(evaluation.speed_ms)
-    about = {**_about(args, settings), "center_crop": crop}
+    about = {**_about(args, settings), "center_crop": split.center_crop}
     yield from write_class_outputs(outputs, evaluation, model, settings["device"], about)
+
+
+def _compare_instances(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    data: DataConfig,
+    settings: dict[str, Any],
+    outputs: EvaluationOutputs,
+) -> Iterator[str]:
+    stamp = file_stamp(args.weights)
+    count = len(instances_of(checkpoint, str(args.weights)).members)
+    baseline = None if args.baseline is None else (str(args.baseline), load_checkpoint(args.baseline))
+    is_classifier = isinstance(checkpoint.model, ClassificationModel)
+    split = _open_classes(args, checkpoint, data) if is_classifier else _open_boxes(args, data, outputs)
+    conditions = Conditions(**{key: value for key, value in settings.items() if key != "names"})
+    about = {**_about(args, settings), **made_with()}
+    if isinstance(split, ClassificationSplit):
+        about["center_crop"] = split.center_crop
+    comparison = compare_instances((str(args.weights), checkpoint), split, conditions, baseline, about)
+    yield comparison_table(comparison)
+    title = (
+        f"{checkpoint.model.definition.name}, {count} instances: {args.data} {args.split} at {conditions.image_size} px"
+    )
+    yield store_records(args.weights, checkpoint, comparison, stamp)
+    yield from write_comparison(outputs, comparison, title)
+
+
+def _open_boxes(args: argparse.Namespace, data: DataConfig, outputs: EvaluationOutputs) -> DetectionSplit:
+    table = open_split(data, args.split, args.strict)
+    outputs.check(table)
+    return DetectionSplit(table, args.coco_engine or "pycocotools")
+
+
+def _open_classes(args: argparse.Namespace, checkpoint: Checkpoint, data: DataConfig) -> ClassificationSplit:
+    if args.coco_engine is not None:
+        raise InputError(f"--coco-engine: is for detectors; {args.weights} is a classifier")
+    return ClassificationSplit(open_class_split(data, args.split, args.strict), checkpoint.center_crop)
 
 
 def _about(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """Where the numbers come from."""
     about = {"weights": str(args.weights), "data": args.data, "split": args.split}
+    if args.cost is not None:
+        about["cost"] = args.cost
     return {**about, **{key: settings[key] for key in ("image_size", "precision")}, "device": str(settings["device"])}
 
 

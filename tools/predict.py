@@ -30,6 +30,13 @@ DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
 """They stay None where they are not given, so that they can be refused for classifiers; ``Detector.predict`` has the
 defaults."""
 
+BUDGETS: dict[str, dict[str, Any]] = {
+    "--cost": {"metavar": "SHARE", "help": "use the best instance with at most this share of the full cost"},
+    "--gflops": {"metavar": "G", "help": "or with at most G billion operations: 2 x multiply-adds of a square image"},
+    "--target-ms": {"metavar": "MS", "help": "or whose network takes at most MS ms, timed on this machine first"},
+}
+"""The keywords of ``Detector.choose`` and ``Classifier.choose``."""
+
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
@@ -46,6 +53,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--batch-size", type=int, default=1, metavar="B", help="images of one shape per pass (default: 1)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the network")
+    budgets = parser.add_argument_group(
+        "of models that were trained with SDPoint and measured (evaluate.py --instances)"
+    )
+    budget = budgets.add_mutually_exclusive_group()
+    for option, words in BUDGETS.items():
+        budget.add_argument(option, type=float, **words)
     add("--save-json", action="store_true", help="write predictions.json: boxes or classes, with scores")
     detection = parser.add_argument_group("of detectors only")
     for option, words in DETECTION_OPTIONS.items():
@@ -58,13 +71,15 @@ def main() -> None:
     args = parse_arguments()
     paths = expand_sources(args.source)
     predictor = open_predictor(args.weights, args.device, args.precision)
+    if budget := _given(args, BUDGETS):
+        print(predictor.choose(image_size=args.image_size, **budget).line())
     lines = _classify(predictor, paths, args) if isinstance(predictor, Classifier) else _detect(predictor, paths, args)
     for line in lines:
         print(line)
 
 
 def _detect(detector: Detector, paths: list[Path], args: argparse.Namespace) -> Iterator[str]:
-    options = {name: value for name, value in _given(args).items() if not name.startswith("save_")}
+    options = {name: value for name, value in _given(args, DETECTION_OPTIONS).items() if not name.startswith("save_")}
     writer = PredictionWriter(
         args.out, paths, OutputOptions(args.save_json, bool(args.save_txt), bool(args.save_crops))
     )
@@ -75,7 +90,7 @@ def _detect(detector: Detector, paths: list[Path], args: argparse.Namespace) -> 
 
 
 def _classify(classifier: Classifier, paths: list[Path], args: argparse.Namespace) -> Iterator[str]:
-    if given := _given(args):
+    if given := _given(args, DETECTION_OPTIONS):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{options}: of detectors only; {args.weights} is a classifier")
     writer = ClassWriter(args.out, paths, json=args.save_json)
@@ -85,9 +100,9 @@ def _classify(classifier: Classifier, paths: list[Path], args: argparse.Namespac
     yield from writer.finish()
 
 
-def _given(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of detectors that are on the command line, by their names in ``args``."""
-    names = [option.removeprefix("--").replace("-", "_") for option in DETECTION_OPTIONS]
+def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of some options that are on the command line, by their names in ``args``."""
+    names = [option.removeprefix("--").replace("-", "_") for option in options]
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 

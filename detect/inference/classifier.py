@@ -13,6 +13,7 @@ from PIL.Image import Image
 from detect.data.center_crop import center_crop
 from detect.errors import InputError
 from detect.evaluation.predict import run_classifier
+from detect.inference.budget import AdjustableCost
 from detect.inference.inputs import as_image, checked_size, in_batches, is_list, opened
 from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
@@ -21,11 +22,12 @@ from detect.runtime.precision import Precision
 from detect.structures import Classification
 
 
-class Classifier:
+class Classifier(AdjustableCost):
     """A trained classifier, ready to look at images.
 
     Example:
-        ``Classifier("weights.pt").predict("a.jpg").top(5)``
+        ``Classifier("weights.pt").predict("a.jpg").top(5)``; ``classifier.cost = 0.6`` makes one that was trained with
+        SDPoint cheaper, at once.
 
     Args:
         weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave.
@@ -36,13 +38,14 @@ class Classifier:
         InputError: the checkpoint or the device is not usable, or the checkpoint is a detector's.
     """
 
+    _model: ClassificationModel
+
     def __init__(self, weights: str | Path | Checkpoint, device: str = "auto", precision: Precision = "fp32") -> None:
-        self.device = select_device(device)
+        chosen = select_device(device)
         checkpoint = opened(weights)
         if not isinstance(checkpoint.model, ClassificationModel):
             raise InputError(f"{checkpoint.model.definition.name} is a detector; use detect.Detector")
-        self._precision = precision
-        self._model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
+        super().__init__(checkpoint, chosen, precision)
         self.names: tuple[str, ...] = checkpoint.names
         """The K class names."""
         self.image_size: int = checkpoint.image_size
@@ -95,6 +98,11 @@ class Classifier:
         for sources in in_batches(source, batch_size):
             found += self._predict_batch(sources, size)
         return found if is_list(source) else found[0]
+
+    def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
+        """Height and width of the network input, which do not depend on those of the image; see ``predict``."""
+        size = checked_size(self.image_size if image_size is None else image_size, self._model.max_reduction)
+        return size, size
 
     def _predict_batch(self, sources: Sequence[Any], size: int) -> list[Classification]:
         images = np.stack([center_crop(as_image(source), size, self.center_crop) for source in sources])

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from detect.data.letterbox import letterbox, pad_batch
+from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.predict import PredictSettings, postprocess, run_network
+from detect.inference.budget import AdjustableCost
 from detect.inference.inputs import as_image, checked_size, in_batches, is_list, opened
 from detect.models.checkpoint import Checkpoint
 from detect.models.detector import DetectionModel
@@ -21,11 +22,12 @@ from detect.runtime.precision import Precision
 from detect.structures import Detections, Letterbox
 
 
-class Detector:
+class Detector(AdjustableCost):
     """A trained model, ready to look at images.
 
     Example:
-        ``Detector("weights.pt").predict("a.jpg")``
+        ``Detector("weights.pt").predict("a.jpg")``; ``detector.cost = 0.6`` makes one that was trained with SDPoint
+        cheaper, at once.
 
     Args:
         weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave.
@@ -36,13 +38,14 @@ class Detector:
         InputError: the checkpoint or the device is not usable, or the checkpoint is a classifier's.
     """
 
+    _model: DetectionModel
+
     def __init__(self, weights: str | Path | Checkpoint, device: str = "auto", precision: Precision = "fp32") -> None:
-        self.device = select_device(device)
+        chosen = select_device(device)
         checkpoint = opened(weights)
         if not isinstance(checkpoint.model, DetectionModel):
             raise InputError(f"{checkpoint.model.definition.name} is a classifier; use detect.Classifier")
-        self._precision = precision
-        self._model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
+        super().__init__(checkpoint, chosen, precision)
         self.names: tuple[str, ...] = checkpoint.names
         """The K class names."""
         self.image_size: int = checkpoint.image_size
@@ -116,6 +119,13 @@ class Detector:
         for sources in in_batches(source, batch_size):
             found += self._predict_batch(sources, size, settings)
         return found if is_list(source) else found[0]
+
+    def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
+        """Height and width of the network input for an image of height and width ``image_hw``; see ``predict``."""
+        multiple = self._model.max_reduction
+        size = checked_size(self.image_size if image_size is None else image_size, multiple)
+        height, width = letterboxed_hw(image_hw, size)
+        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
     def class_indices(self, classes: Sequence[str | int] | None) -> tuple[int, ...] | None:
         """Class names or indices as indices; None stays None.

@@ -44,7 +44,7 @@ class BrightBoxes(torch.nn.Module):
         certainty = (boxes[:, 2:3] > 0).float()
         return [torch.cat([boxes, certainty, torch.zeros(len(boxes), 1), certainty], dim=1)[:, None]]
 
-    def decode(self, raw):
+    def decode(self, raw, image_hw=None):
         return torch.cat(raw, dim=1)
 
 

@@ -21,6 +21,8 @@ def test_json(tmp_path: Path) -> None:
     assert found["macs"] == sum(layer["macs"] for layer in found["layers"])
     assert found["rows"][0]["name"] == found["layers"][0]["row"] == "stem"
     assert found["rows"][0]["inputs"] == ["image"]
+    assert found["size_bytes"] == sum(row["size_bytes"] for row in found["rows"]) == 4 * found["stored_values"]
+    assert found["size_bytes"] < found["file_bytes"] < 1.05 * found["size_bytes"]
     assert found["bottleneck_macs"] == max(layer["macs"] for layer in found["layers"])
 
 
@@ -36,6 +38,14 @@ def test_table(tmp_path: Path) -> None:
     assert output.startswith("name ")
     assert "\nyolov5n, 640 x 640 px, 80 classes: 1,872,157 parameters, 2.234 G multiply-adds (4.47 GFLOPs), " in output
     assert output.splitlines()[-1].startswith("  bottleneck ")
+
+
+def test_sizes_of_a_binary_model(tmp_path: Path) -> None:
+    """0.19 MiB as counted; the file has a name for each of its 256 tensors too."""
+    options = ("--model", "resnet20+bdsc", "--num-classes", "10", "--image-size", "32")
+    output = run_here(tmp_path, "describe.py", *options).output
+    assert "\n  size 0.19 MiB as the BDSC paper counts: " in output
+    assert "\n  checkpoint file 0.27 MiB: " in output
 
 
 def test_classifier_layer_by_layer(tmp_path: Path) -> None:
