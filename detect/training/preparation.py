@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from detect.config.loader import to_plain
-from detect.config.schema import DataConfig, Recipe
+from detect.config.schema import ClassificationRecipe, DataConfig, Recipe
 from detect.errors import InputError, did_you_mean
 from detect.models.checkpoint import transfer_weights
 from detect.models.model import Model
@@ -93,7 +93,7 @@ def warn_of_ignored(recipe: Recipe, needs: Sequence[Need] = ()) -> None:
 
     Args:
         recipe: the recipe.
-        needs: of the task, beside those of the schedule and of ``trd``.
+        needs: of the task, beside those of the schedule, of ``trd`` and of ``sdpoint``.
     """
     asked, plain = to_plain(recipe), to_plain(type(recipe)())
     schedule = recipe.optimizer.schedule
@@ -104,11 +104,20 @@ def warn_of_ignored(recipe: Recipe, needs: Sequence[Need] = ()) -> None:
     ]
     ignored = [
         f"{need.section}.{need.key} ({need.word} is {need.found}, not {need.wanted})"
-        for need in (*needs, *of_schedule, *_trd_needs(recipe))
+        for need in (*needs, *of_schedule, *_trd_needs(recipe), *_sdpoint_needs(recipe))
         if need.found != need.wanted and asked[need.section][need.key] != plain[need.section][need.key]
     ]
     if ignored:
         LOGGER.warning("no effect: %s", ", ".join(ignored))
+
+
+def _sdpoint_needs(recipe: Recipe) -> list[Need]:
+    """The keys of ``sdpoint`` that mean nothing while it is off, or to a classifier."""
+    if not recipe.sdpoint.ratios:
+        keys = [field.name for field in fields(recipe.sdpoint) if field.name != "ratios"]
+        return [Need("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
+    is_classifier = isinstance(recipe, ClassificationRecipe)
+    return [Need("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")]
 
 
 def _trd_needs(recipe: Recipe) -> list[Need]:

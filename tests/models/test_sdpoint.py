@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -83,6 +85,16 @@ def test_points_leave_the_plain_network_alone(name: str) -> None:
             assert torch.equal(a, b)
             assert a.shape == c.shape
             assert not torch.equal(a, c)
+
+
+def test_a_copy_has_points_of_its_own() -> None:
+    torch.manual_seed(0)
+    graph = build_graph("yolov5n+width=0.25", 2).eval()
+    plain = graph(image(64, 64))
+    copied = copy.deepcopy(graph)
+    copied.use_instance(Instance(2, 0.5))
+    assert not torch.equal(copied(image(64, 64))[0], plain[0])
+    assert torch.equal(graph(image(64, 64))[0], plain[0])
 
 
 def as_list(output: Tensor | list[Tensor]) -> list[Tensor]:

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from detect.config.loader import build
+from detect.config.schema import ClassificationRecipe, DetectionRecipe
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.graph import set_norms
-from detect.training.preparation import freeze, set_training_mode
+from detect.training.preparation import freeze, set_training_mode, warn_of_ignored
 from tests.training.small import write_model
 
 # ---------------------------------------------------------------------------------------------- freezing
@@ -82,3 +84,25 @@ def test_norms_follow_the_batches_as_quickly_as_asked(model):
     model.train()(torch.rand(2, 3, 64, 64))
     # The running mean starts at 0 and goes half the way to the batch's.
     torch.testing.assert_close(norm.running_mean, 0.5 * seen[0])
+
+
+# ------------------------------------------------------------------------------------- what has no effect
+
+
+@pytest.mark.parametrize(
+    ("kind", "sdpoint", "message"),
+    [
+        (
+            DetectionRecipe,
+            {"points": [1], "way": "shrink"},
+            "no effect: sdpoint.points (sdpoint.ratios is empty, not a",
+        ),
+        (ClassificationRecipe, {"ratios": [0.5], "way": "shrink"}, "sdpoint.way (the model is a classifier, not a det"),
+        (DetectionRecipe, {"ratios": [0.5], "way": "shrink", "points": [1]}, ""),
+        (ClassificationRecipe, {"ratios": [0.5], "norm_batches": 3}, ""),
+    ],
+)
+def test_words_of_sdpoint_without_an_effect(kind, sdpoint, message, caplog):
+    warn_of_ignored(build(kind, {"sdpoint": sdpoint}, "here"))
+    assert message in caplog.text
+    assert bool(message) == bool(caplog.records)

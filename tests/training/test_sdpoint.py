@@ -198,3 +198,30 @@ def test_off_it_changes_nothing(tmp_path: Path) -> None:
         train(settings)
         weights.append(load_checkpoint(settings.out / "last.pt").model.state_dict())
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "yolov5n-spd+bdsc+width=0.125",
+        pytest.param("csppeleenet-efm+spd+bdsc+width=0.125+depth=0.1", marks=pytest.mark.slow),
+    ],
+)
+def test_all_papers_together(tmp_path: Path, model: str) -> None:
+    """Space-to-depth, cross-stage-partial stages, binary convolutions, instances and reduced epochs in one run.
+
+    Its best checkpoint holds bits, and statistics for the norms inside of binary convolutions too.
+    """
+    data = make_shapes(tmp_path / "data")
+    trd = {"resolution": 32, "probability": 1.0, "guard": 0}
+    changes: dict[str, Any] = {"sdpoint": {"ratios": [0.75], "norm_batches": 1}, "trd": trd}
+    settings = dataclasses.replace(make_settings(tmp_path, data, epochs=1, **changes), model=model)
+    train(settings)
+    content = torch.load(settings.out / "best.pt", weights_only=True)
+    assert any(key.endswith(".spatial.bits") for key in content["state_dict"])
+    found = load_checkpoint(settings.out / "best.pt")
+    assert found.instances is not None
+    assert any(path.endswith(".conv.norm") for path in found.instances.statistics[Instance(1, 0.75)])
+    for member in found.instances.members:
+        found.model.use_instance(member)
+        assert all(level.isfinite().all() for level in found.model(torch.rand(1, 3, 64, 64)))
