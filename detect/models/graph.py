@@ -89,7 +89,7 @@ class Graph(nn.Module):
 
         To ``restore`` they are the nominal ones. To ``shrink`` they are found on the way, by ``run_row``.
         """
-        if self.instance == PLAIN or self.way == "shrink" or self.is_classifier:
+        if self.instance == PLAIN or self.is_classifier or self.way == "shrink":
             return {}
         height, width = image.shape[2:]
         return {s.reduction: (height // s.reduction, width // s.reduction) for s in self.shapes.values()}
@@ -100,7 +100,7 @@ class Graph(nn.Module):
         Args:
             row: one of the definition.
             values: outputs of the rows that it reads.
-            sizes: of ``level_sizes``; a map of the backbone that others read settles its level's, if nothing has.
+            sizes: of ``level_sizes``; to ``shrink``, a map of the backbone that others read settles its level's.
         """
         inputs = [values[name] for name in row.inputs]
         if sizes and row.section != "backbone":
@@ -108,7 +108,8 @@ class Graph(nn.Module):
         output = self.layer(row.name)(*inputs)
         if row.name in self.behind:
             output = self.behind[row.name](output)
-        if self.instance != PLAIN and self.way == "shrink" and row.name in self._tapped and not self.is_classifier:
+        shrinks = self.instance != PLAIN and not self.is_classifier and self.way == "shrink"
+        if shrinks and row.name in self._tapped:
             sizes[self.shapes[row.name].reduction] = (output.shape[2], output.shape[3])
         return output
 
@@ -180,21 +181,17 @@ class Graph(nn.Module):
 
     def _find_points(self) -> list[DownsamplePoint]:
         """The points of the backbone's blocks, or else one behind each row of its that is a convolution."""
-        rows = [row for row in self.definition.rows if row.section == "backbone"]
-        if not any(self.layer(row.name).point_behind or _inner_points(self.layer(row.name)) for row in rows):
-            rows = [row for row in rows if row.module == "Conv"]
-            self.behind.update({row.name: DownsamplePoint() for row in rows})
-        found: list[DownsamplePoint] = []
+        rows = [(row, self.layer(row.name)) for row in self.definition.rows if row.section == "backbone"]
+        has_blocks = any(layer.point_behind or _inner_points(layer) for _, layer in rows)
         read = [name for row in self.definition.rows for name in row.inputs]
-        for row in rows:
-            layer = self.layer(row.name)
+        found: list[DownsamplePoint] = []
+        for row, layer in rows:
             # A max-pool is a point in front of the first block only, the stem's, and with no branch beside it.
             is_stem = not found and read.count(row.inputs[0]) == 1
             found += [point for point in layer.points if is_stem or not isinstance(point, PoolPoint)]
-            if layer.point_behind:
-                self.behind[row.name] = DownsamplePoint()
-            if row.name in self.behind:
-                found += [point for point in [self.behind[row.name]] if isinstance(point, DownsamplePoint)]
+            if layer.point_behind or (row.module == "Conv" and not has_blocks):
+                self.behind[row.name] = point = DownsamplePoint()
+                found.append(point)
         return found
 
     def _find_tapped(self) -> frozenset[str]:
