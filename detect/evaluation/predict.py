@@ -19,7 +19,7 @@ from detect.data.letterbox import unletterbox
 from detect.errors import InputError
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
-from detect.models.model import Model
+from detect.models.model import Model, network_input
 from detect.runtime.precision import Precision, autocast
 from detect.structures import Detections, Letterbox
 
@@ -84,7 +84,7 @@ def run_network(model: DetectionModel, images: Tensor, device: torch.device, pre
 
     Args:
         model: in evaluation mode, on ``device``.
-        images: (B, H, W, 3) uint8 RGB; they travel to the device as bytes, a quarter of their size as floats.
+        images: (B, H, W, 3) uint8 RGB.
         device: where to compute.
         precision: number format of the network; decoding is always float32, because bfloat16 scores have 8 bits
             and would tie.
@@ -107,7 +107,7 @@ def run_classifier(
 
 def _raw_output(model: Model, images: Tensor, device: torch.device, precision: Precision) -> Any:
     """What the head gives for (B, H, W, 3) bytes, in the network's number format."""
-    inputs = images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+    inputs = network_input(images, device)
     with autocast(precision, device):
         return model(inputs)
 

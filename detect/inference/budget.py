@@ -48,7 +48,7 @@ class InstanceMenu:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._metric = "top1" if checkpoint.model.graph.is_classifier else "AP"
+        self._metric = "top1" if checkpoint.model.definition.is_classifier else "AP"
         self._costs: InstanceCosts | None = None
 
     def share(self, instance: Instance) -> float:

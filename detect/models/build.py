@@ -38,18 +38,13 @@ def build_classifier(model: str | ModelDefinition, num_classes: int) -> Classifi
     return built
 
 
-def is_classifier(definition: ModelDefinition) -> bool:
-    """Whether a definition ends with a classifier's head."""
-    return definition.rows[-1].module == "Classify"
-
-
 def empty_model(definition: ModelDefinition, num_classes: int) -> Model:
     """The model of the task that the definition's head decides, to be filled with weights.
 
     Raises:
         InputError: the definition cannot be built, or ends with neither kind of head.
     """
-    return (ClassificationModel if is_classifier(definition) else DetectionModel)(definition, num_classes)
+    return (ClassificationModel if definition.is_classifier else DetectionModel)(definition, num_classes)
 
 
 def build_graph(model: str | ModelDefinition, num_classes: int) -> Graph:

@@ -141,6 +141,11 @@ class ModelDefinition:
         return section.source if section.source == self.source else f"{self.source}: {section.source}"
 
     @property
+    def is_classifier(self) -> bool:
+        """Whether the last row is a classifier's head: one answer for the whole image."""
+        return self.rows[-1].module == "Classify"
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         """The rows of all sections, in execution order; the last one is the output."""
         return tuple(row for section in self.sections for row in section.rows)

@@ -89,7 +89,7 @@ class Graph(nn.Module):
 
         To ``restore`` they are the nominal ones. To ``shrink`` they are found on the way, by ``run_row``.
         """
-        if self.instance == PLAIN or self.is_classifier or self.way == "shrink":
+        if self.instance == PLAIN or self.definition.is_classifier or self.way == "shrink":
             return {}
         height, width = image.shape[2:]
         return {s.reduction: (height // s.reduction, width // s.reduction) for s in self.shapes.values()}
@@ -108,7 +108,7 @@ class Graph(nn.Module):
         output = self.layer(row.name)(*inputs)
         if row.name in self.behind:
             output = self.behind[row.name](output)
-        shrinks = self.instance != PLAIN and not self.is_classifier and self.way == "shrink"
+        shrinks = self.instance != PLAIN and not self.definition.is_classifier and self.way == "shrink"
         if shrinks and row.name in self._tapped:
             sizes[self.shapes[row.name].reduction] = (output.shape[2], output.shape[3])
         return output
@@ -134,11 +134,6 @@ class Graph(nn.Module):
         layer = self.layers[name]
         assert isinstance(layer, Block), f"{name} is not a block"
         return layer
-
-    @property
-    def is_classifier(self) -> bool:
-        """Whether the last row gives one answer for the whole image."""
-        return self.definition.rows[-1].module == "Classify"
 
     @property
     def max_reduction(self) -> int:

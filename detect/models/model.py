@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
 from detect.models.instances import InstanceNorms, Instances
 from detect.models.sdpoint import PLAIN, Instance
+
+
+def network_input(images: Tensor, device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 RGB to (B, 3, H, W) float in [0, 1] on ``device``, channels last in memory, as models take it.
+
+    They travel as bytes, a quarter of their size as floats.
+    """
+    return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
 
 class Model(nn.Module):

@@ -54,11 +54,10 @@ def compute_line(rows: Sequence[dict[str, Any]]) -> str:
     Args:
         rows: of ``results.csv``; those without ``ComputeMeter.values`` do not count.
     """
-    counted = [
-        (float(row["compute/gmacs"]), float(row["compute/full_gmacs"])) for row in rows if "compute/gmacs" in row
-    ]
+    counted = [row for row in rows if "compute/gmacs" in row]
     spent, full = (
-        (sum(column) / max(len(counted), 1) for column in zip(*counted, strict=True)) if counted else (0.0, 0.0)
+        sum(float(row[tag]) for row in counted) / max(len(counted), 1)
+        for tag in ("compute/gmacs", "compute/full_gmacs")
     )
     return (
         f"training cost {spent:.4g} G multiply-adds an image and forward pass (mFLOPs, as counted), "

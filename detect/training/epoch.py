@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from detect.errors import InputError
-from detect.models.model import Model
+from detect.models.model import Model, network_input
 from detect.runtime.precision import Precision, autocast
 from detect.structures import Batch
 from detect.training.compute import ComputeMeter
 from detect.training.ema import WeightAverage
 from detect.training.optimizer import Schedule
 from detect.training.preparation import set_training_mode
-from detect.training.strategy import AnyTargets, Part, Strategy, split_batch
+from detect.training.strategy import AnyTargets, Part, Strategy, size_of, split_batch
 from detect.training.task import Criterion, Loader
 
 
@@ -93,7 +93,7 @@ def train_epoch(
             parts = split_batch(trainee.strategies, whole, epoch, number)
             terms = _step(trainee, parts, update, number, last=number == len(loader))
             for images, _ in parts:
-                trainee.meter.add(len(images), _size(images), trainee.model.instance, _size(whole[0]))
+                trainee.meter.add(len(images), size_of(images), trainee.model.instance, size_of(whole[0]))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
             shown = {name: f"{total / number:.4f}" for name, total in sums.items()}
@@ -150,13 +150,7 @@ def _not_finite(values: dict[str, float], update: int, trainee: Trainee) -> Inpu
 
 def _to_device(batch: Batch, device: torch.device) -> Part:
     """Images as (B, 3, H, W) float in [0, 1], channels last in memory, and targets."""
-    images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-    return images, batch.targets.to(device)
-
-
-def _size(images: Tensor) -> tuple[int, int]:
-    """Height and width of (B, 3, H, W)."""
-    return images.shape[2], images.shape[3]
+    return network_input(batch.images, device), batch.targets.to(device)
 
 
 def _memory(device: torch.device) -> str:

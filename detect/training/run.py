@@ -20,7 +20,6 @@ from detect.config.loader import (
 )
 from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, RunConfig
 from detect.errors import InputError
-from detect.models.build import is_classifier
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
@@ -83,7 +82,7 @@ def load_recipe(
     definition: ModelDefinition, name: str | None, overrides: dict[str, Any]
 ) -> DetectionRecipe | ClassificationRecipe:
     """The recipe of the task that the model's head decides."""
-    if is_classifier(definition):
+    if definition.is_classifier:
         return load_classification_recipe(name or DEFAULT_CLASSIFICATION, overrides)
     return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
 

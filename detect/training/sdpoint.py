@@ -17,7 +17,7 @@ from detect.config.schema import Recipe
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
 from detect.models.instances import Instances, Statistics, named_norms
-from detect.models.model import Model
+from detect.models.model import Model, network_input
 from detect.models.sdpoint import PLAIN, Instance, list_instances
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision, autocast
@@ -90,9 +90,7 @@ class SDPoint(Strategy):
         self.epoch = epoch
         copied = copy.deepcopy(model)
         found = self._statistics(copied, [PLAIN])[PLAIN]
-        for path, norm in named_norms(copied.graph):
-            if path in found:
-                norm.running_mean, norm.running_var = found[path]
+        _take_over(copied, found)
         return copied
 
     def finish(self, best: Path) -> None:
@@ -104,9 +102,7 @@ class SDPoint(Strategy):
         found = self._statistics(model, self.instances)
         plain = found.pop(PLAIN)
         statistics = {instance: _differing(norms, plain) for instance, norms in found.items()}
-        for path, norm in named_norms(model.graph):
-            if path in plain:
-                norm.running_mean, norm.running_var = plain[path]
+        _take_over(model, plain)
         instances = Instances(tuple(self.instances), self.recipe.sdpoint.way, statistics)
         rewrite_checkpoint(best, replace(checkpoint, instances=instances))
         LOGGER.info("%s: statistics of the norms of %d instances", best, len(self.instances))
@@ -120,7 +116,7 @@ class SDPoint(Strategy):
         return norm_statistics(model, self.learning, instances, bar, self._forward)
 
     def _forward(self, model: Model, batch: Batch) -> None:
-        images = batch.images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        images = network_input(batch.images, self.device)
         with autocast(self.precision, self.device):
             model(images)
 
@@ -170,6 +166,13 @@ def norm_statistics(
         norm.num_batches_tracked = counts[path]
     model.eval()
     return found
+
+
+def _take_over(model: Model, statistics: Statistics) -> None:
+    """Give a model's norms these statistics; the others keep theirs."""
+    for path, norm in named_norms(model.graph):
+        if path in statistics:
+            norm.running_mean, norm.running_var = statistics[path]
 
 
 def _differing(norms: Statistics, plain: Statistics) -> Statistics:

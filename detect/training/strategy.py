@@ -78,6 +78,11 @@ def split_batch(strategies: Sequence[Strategy], part: Part, epoch: int, number: 
     return parts
 
 
+def size_of(images: Tensor) -> tuple[int, int]:
+    """Height and width of images (B, 3, H, W)."""
+    return images.shape[2], images.shape[3]
+
+
 def resized(images: Tensor, targets: AnyTargets, new_hw: tuple[int, int], mode: str) -> Part:
     """A batch at another size, its targets following; the batch itself if it has that size.
 
@@ -87,7 +92,7 @@ def resized(images: Tensor, targets: AnyTargets, new_hw: tuple[int, int], mode: 
         new_hw: height and width.
         mode: as of ``torch.nn.functional.interpolate``.
     """
-    height, width = images.shape[2:]
+    height, width = size_of(images)
     if new_hw == (height, width):
         return images, targets
     corners = False if mode == "bilinear" else None

@@ -16,7 +16,7 @@ from detect.models.sdpoint import pooled_hw
 from detect.runtime.logs import LOGGER
 from detect.runtime.seeding import generator
 from detect.structures import Targets
-from detect.training.strategy import AnyTargets, Part, Strategy, resized
+from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
 from detect.training.trd_schedule import (
     TRD_STREAM,
     change_points,
@@ -45,7 +45,7 @@ class Trd(Strategy):
     def __init__(self, recipe: Recipe, model: Model) -> None:
         self.recipe = recipe
         self.max_reduction = model.max_reduction
-        self.multiple = 1 if model.graph.is_classifier else model.max_reduction
+        self.multiple = 1 if model.definition.is_classifier else model.max_reduction
         self.sizes = reduced_sizes(recipe, self.multiple)
         self.reduced = reduced_epochs(recipe)
         self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
@@ -56,7 +56,7 @@ class Trd(Strategy):
     def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
         """See ``Strategy``: the reduced images and, if any are left, the others."""
         self._epoch = epoch
-        whole_hw, new_hw = _size(images), self._new_hw(images, epoch, number)
+        whole_hw, new_hw = size_of(images), self._new_hw(images, epoch, number)
         wanted = self._wanted(len(images), epoch, number) if new_hw != whole_hw else []
         reduced = self._large_enough(wanted, targets, whole_hw, new_hw)
         if not (self._can_learn(len(reduced), new_hw) and self._can_learn(len(images) - len(reduced), whole_hw)):
@@ -107,13 +107,13 @@ class Trd(Strategy):
     def _new_hw(self, images: Tensor, epoch: int, number: int) -> tuple[int, int]:
         """The size of a batch where it is reduced; rectangles keep their shape."""
         if not self.reduced[epoch]:
-            return _size(images)
+            return size_of(images)
         key = (epoch, number) if self.recipe.trd.variant == "mixed" else (epoch,)
         rng = generator(TRD_STREAM, self.recipe.seed, *key)
         size = self.sizes[rng.integers(len(self.sizes))]
         height, width = (
             max(round(side * size / self.recipe.image_size / self.multiple), 1) * self.multiple
-            for side in _size(images)
+            for side in size_of(images)
         )
         return height, width
 
@@ -166,11 +166,6 @@ def _ranges(epochs: set[int]) -> str:
 
 def _beside(cost: float, full: float) -> str:
     return f"{cost:.4g}, {cost / full:.1%}"
-
-
-def _size(images: Tensor) -> tuple[int, int]:
-    """Height and width of (B, 3, H, W)."""
-    return images.shape[2], images.shape[3]
 
 
 def _pixels(size_hw: tuple[int, int]) -> int:

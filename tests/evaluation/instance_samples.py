@@ -13,21 +13,8 @@ from detect.models.checkpoint import Checkpoint
 from detect.models.instances import InstanceRecord, Instances, Statistics, named_norms
 from detect.models.model import Model
 from detect.models.sdpoint import Instance, Way, list_instances
-from tests.models.yamls import read_model, write_model
+from tests.models.yamls import TWO_POINTS, TWO_POINTS_BOXES, TWO_POINTS_CLASSES, read_model, write_model
 
-BACKBONE = """
-name: two-points
-backbone:
-  - {name: stem, module: Stem, args: {out_channels: 8}, reduction: 2}
-  - {name: c1, module: C3, args: {out_channels: 8}}
-  - {name: down, module: Downsample, args: {out_channels: 8}, reduction: 4}
-  - {name: c2, module: C3, args: {out_channels: 8}}
-head:
-"""
-BOXES = """\
-  - {name: detect, module: AnchorDetect, from: [c1, c2], args: {anchors_px: [[[4, 4]], [[9, 8]]]}}
-"""
-CLASSES = "  - {name: classify, module: Classify}\n"
 MEASURED = {"data": "shapes", "split": "val", "image_size": 32, "precision": "fp32", "device": "cpu"}
 
 
@@ -48,13 +35,15 @@ RECORDS = (
 def detector(folder: Path, records: tuple[InstanceRecord, ...] = RECORDS, way: Way = "restore") -> Checkpoint:
     """An untrained detector of two classes with two points; its instances have norms of their own."""
     torch.manual_seed(0)
-    return _checkpoint(build_model(read_model(write_model(folder, BACKBONE + BOXES)), 2).eval(), records, way)
+    return _checkpoint(
+        build_model(read_model(write_model(folder, TWO_POINTS + TWO_POINTS_BOXES)), 2).eval(), records, way
+    )
 
 
 def classifier(folder: Path, records: tuple[InstanceRecord, ...] = ()) -> Checkpoint:
     """An untrained classifier of three classes with two points; its instances have norms of their own."""
     torch.manual_seed(0)
-    model = build_classifier(read_model(write_model(folder, BACKBONE + CLASSES)), 3)
+    model = build_classifier(read_model(write_model(folder, TWO_POINTS + TWO_POINTS_CLASSES)), 3)
     return _checkpoint(model.eval(), records, "restore")
 
 

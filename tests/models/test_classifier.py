@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.models.build import build_classifier, build_model, empty_model, is_classifier
+from detect.models.build import build_classifier, build_model, empty_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint, transfer_weights
 from detect.models.classifier import ClassificationModel
@@ -63,7 +63,7 @@ def test_a_detectors_checkpoint_is_no_classifier(tmp_path: Path) -> None:
 
 
 def test_the_head_decides(model: ClassificationModel) -> None:
-    assert is_classifier(model.definition)
+    assert model.definition.is_classifier
     assert isinstance(empty_model(find_definition("resnet18"), 2), ClassificationModel)
     assert isinstance(empty_model(find_definition("resnet18+fpn"), 2), DetectionModel)
     with pytest.raises(InputError, match=r"the last row must be Classify, found AnchorDetect; yolov5n is a detector"):

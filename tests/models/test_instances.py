@@ -14,25 +14,15 @@ from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.detector import DetectionModel
 from detect.models.instances import InstanceRecord, Instances, named_norms, read_instances
 from detect.models.sdpoint import PLAIN, Instance
-from tests.models.yamls import read_model, write_model
+from tests.models.yamls import TWO_POINTS, TWO_POINTS_BOXES, read_model, write_model
 
-TWO_POINTS = """
-name: two-points
-backbone:
-  - {name: stem, module: Stem, args: {out_channels: 8}, reduction: 2}
-  - {name: c1, module: C3, args: {out_channels: 8}}
-  - {name: down, module: Downsample, args: {out_channels: 8}, reduction: 4}
-  - {name: c2, module: C3, args: {out_channels: 8}}
-head:
-  - {name: detect, module: AnchorDetect, from: [c1, c2], args: {anchors_px: [[[4, 4]], [[9, 8]]]}}
-"""
 HALF = Instance(1, 0.5)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> DetectionModel:
     torch.manual_seed(0)
-    return build_model(read_model(write_model(tmp_path, TWO_POINTS)), 2).eval()
+    return build_model(read_model(write_model(tmp_path, TWO_POINTS + TWO_POINTS_BOXES)), 2).eval()
 
 
 def statistics_of(model: DetectionModel, paths: list[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from detect.config.schema import ClassificationRecipe, DetectionRecipe
 from detect.data.albumentations_stage import AlbumentationsStage
 from detect.data.sampling import TrainingOrder
 from detect.losses.detection import choose_assignment
-from detect.models.build import build_classifier, build_model, is_classifier
+from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.models.model import Model
 from detect.structures import Batch
@@ -107,7 +107,7 @@ def test_run(path: Path) -> None:
     run = load_run_config(str(path))
     data = load_data_config(run.data)
     assert {"train", "val"} <= data.splits.keys()
-    if is_classifier(find_definition(run.model)):
+    if find_definition(run.model).is_classifier:
         recipe = load_classification_recipe(run.recipe or DEFAULT_CLASSIFICATION, run.set)
         assert is_for_classifiers(find_config("train", run.recipe or DEFAULT_CLASSIFICATION))
         assert data.format in ("folders", "cifar", "tiny-imagenet")
