@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import get_args
 
 from detect.errors import InputError
-from detect.export.masks import Masks, masks_note
-from detect.export.onnx import DEFAULT_OPSET, export_onnx
+from detect.evaluation.predict import PredictSettings
+from detect.export.masks import masks_note
+from detect.export.onnx import export_onnx
+from detect.export.options import DEFAULT_OPSET, ExportOptions, Masks
 from detect.export.parity import ExportError
+from detect.export.ship import ship_runner
+from detect.inference.budget import InstanceMenu
 from detect.models.checkpoint import load_checkpoint
+from detect.models.sdpoint import PLAIN
 from detect.runtime.cli import ToolParser, positive_int, run_tool
 
 EXIT_NOT_THE_MODEL = 3
@@ -25,6 +30,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--format", choices=("onnx",), default="onnx", help="format of the file (default: onnx)")
     add("--out", type=Path, metavar="FILE", help="the file (default: model.onnx beside the weights)")
     add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: as trained)")
+    add(
+        "--dynamic",
+        action=argparse.BooleanOptionalAction,
+        help="any batch size, height and width, which is the default, or with --no-dynamic one square image",
+    )
+    add("--half", action="store_true", help="the network in half precision: half the size, for GPUs and NPUs")
     add(
         "--opset",
         type=positive_int,
@@ -40,6 +51,19 @@ def parse_arguments() -> argparse.Namespace:
         "a smaller file to keep and to send, not a faster one; the runtime unpacks them when it loads the file or at "
         "each run, and computes the same ordinary convolutions (default: %(default)s)",
     )
+    add(
+        "--cost",
+        type=float,
+        metavar="SHARE",
+        help="of a model that was trained with SDPoint, the best instance with at most this share of the full cost, "
+        "for one square image",
+    )
+    suppression = parser.add_argument_group("of detectors only")
+    add = suppression.add_argument
+    add("--nms", action="store_true", help="non-maximum suppression inside the file, which then gives detections")
+    add("--conf", type=float, metavar="T", help="with --nms: least score, from 0 to 1 (default: 0.25)")
+    add("--iou", type=float, metavar="T", help="with --nms: boxes of a class that overlap more are one (default: 0.6)")
+    add("--max-det", type=int, metavar="N", help="with --nms: most detections per image (default: 300)")
     return parser.parse_args()
 
 
@@ -49,17 +73,35 @@ def main() -> None:
     out = args.out or args.weights.with_name("model.onnx")
     if out.resolve() == args.weights.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")
+    suppression = _suppression(args)
     checkpoint = load_checkpoint(args.weights)
+    if args.cost is not None:
+        choice = InstanceMenu(checkpoint).within_share(args.cost)
+        checkpoint.model.use_instance(choice.instance)
+        print(choice.line())
+    dynamic = checkpoint.model.instance == PLAIN if args.dynamic is None else args.dynamic
+    options = ExportOptions(args.image_size, args.opset, args.masks, suppression, dynamic, args.half)
     try:
-        parity = export_onnx(checkpoint, out, args.image_size, args.opset, args.masks)
+        parity = export_onnx(checkpoint, out, options)
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_NOT_THE_MODEL)
-    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, opset {args.opset}, any batch size, height and width")
-    note = masks_note(checkpoint.model, args.masks)
-    if note:
+    size = args.image_size or checkpoint.image_size
+    inputs = "any batch size, height and width" if dynamic else f"one image of {size} x {size} pixels"
+    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, opset {args.opset}, {inputs}")
+    if note := masks_note(checkpoint.model, args.masks):
         print(note)
     print(parity.line())
+    print(ship_runner(out))
+
+
+def _suppression(args: argparse.Namespace) -> PredictSettings | None:
+    names = {"conf": "score_threshold", "iou": "iou_threshold", "max_det": "max_detections"}
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if given and not args.nms:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{options}: belongs to --nms; without it the file gives all predictions")
+    return PredictSettings(**{names[name]: value for name, value in given.items()}) if args.nms else None
 
 
 if __name__ == "__main__":

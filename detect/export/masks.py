@@ -13,7 +13,6 @@ Letters: O output channels, S input channels of the mask, k kernel size, N bytes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -21,13 +20,13 @@ import torch
 from onnx import helper, numpy_helper
 
 from detect.errors import InputError
+from detect.export.options import Masks
 from detect.export.parity import ExportError
 from detect.export.tidy import replace_items
 from detect.export.wrappers import PREFIX
 from detect.models.model import Model
 from detect.models.packing import BITS, binary_weights, pack_signs, unpack_signs
 
-Masks = Literal["folded", "packed"]
 BYTE_SIGNS = "byte_signs"
 """Initialiser (256, 8) of all packed files: the signs that each byte stands for."""
 

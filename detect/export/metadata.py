@@ -8,18 +8,28 @@ from typing import Any
 from detect import __version__
 from detect.data.center_crop import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
-from detect.export.masks import Masks
+from detect.evaluation.predict import PredictSettings
+from detect.export.options import ExportOptions, Masks
+from detect.inference.budget import InstanceMenu
+from detect.inference.onnx_network import FORMAT
 from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
+from detect.models.model import Model
 from detect.models.packing import binary_weights
 
 _INTERPOLATION = {"interpolation_smaller": "INTER_AREA", "interpolation_larger": "INTER_LINEAR"}
-_DETECTIONS = {
+_PREDICTIONS = {
     "layout": "batch, predictions, columns",
     "columns": ["centre_x", "centre_y", "width", "height", "objectness", "one probability per class"],
     "box_unit": "pixels of the network input",
     "score": "objectness * class probability",
     "non_maximum_suppression": "not applied",
+}
+_DETECTIONS = {
+    "layout": "detections: batch, rows, columns, best first, zeros behind the last; counts: rows of each image",
+    "columns": ["left", "top", "right", "bottom", "score", "class index"],
+    "box_unit": "pixels of the network input",
+    "non_maximum_suppression": "applied",
 }
 _PROBABILITIES = {
     "layout": "batch, classes",
@@ -38,16 +48,16 @@ _MASKS: dict[Masks, dict[str, str]] = {
 }
 
 
-def describe(checkpoint: Checkpoint, image_size: int, masks: Masks = "folded") -> dict[str, str]:
+def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
     """The metadata of an exported model: strings, structured ones as JSON.
 
     Args:
-        checkpoint: the model.
-        image_size: side of the network input in pixels; of a detector, the long side.
-        masks: how binary weights are stored; not told where there are none.
+        checkpoint: the model, with the instance running that is exported.
+        options: with the image size resolved.
     """
-    stride = checkpoint.model.max_reduction
-    classifies = isinstance(checkpoint.model, ClassificationModel)
+    model, size = checkpoint.model, options.image_size
+    assert size is not None, "it is resolved"
+    classifies = isinstance(model, ClassificationModel)
     structured: dict[str, Any] = {
         "names": list(checkpoint.names),
         "category_ids": list(checkpoint.category_ids),
@@ -56,38 +66,54 @@ def describe(checkpoint: Checkpoint, image_size: int, masks: Masks = "folded") -
             "type": "float32",
             "colour_order": "RGB",
             "scale": "1/255",
-            "multiple_of": stride,
+            "multiple_of": model.max_reduction,
         },
-        "preprocessing": _middle(checkpoint.center_crop, image_size) if classifies else _letterbox(stride),
-        "output": _PROBABILITIES if classifies else _DETECTIONS,
+        "preprocessing": _middle(checkpoint.center_crop, size) if classifies else _letterbox(options, model),
+        "output": _PROBABILITIES if classifies else _detections(options.suppression),
     }
-    if binary_weights(checkpoint.model):
-        structured["masks"] = _MASKS[masks]
+    if binary_weights(model):
+        structured["masks"] = _MASKS[options.masks]
     return {
+        "format": FORMAT,
         "producer": f"detect {__version__}",
-        "model": checkpoint.model.definition.name,
+        "model": model.definition.name,
         "task": "classification" if classifies else "detection",
-        "image_size": str(image_size),
-        "stride": str(stride),
+        "image_size": str(size),
+        "stride": str(model.max_reduction),
+        "precision": "fp16" if options.half else "fp32",
+        "instance": model.instance.name,
+        "cost": str(InstanceMenu(checkpoint).share(model.instance)),
         **{key: json.dumps(value, ensure_ascii=False) for key, value in structured.items()},
     }
 
 
-def _letterbox(stride: int) -> dict[str, Any]:
+def _detections(suppression: PredictSettings | None) -> dict[str, Any]:
+    """What a detector's outputs are."""
+    if suppression is None:
+        return _PREDICTIONS
+    names = ("score_threshold", "iou_threshold", "max_detections")
+    return {**_DETECTIONS, **{name: getattr(suppression, name) for name in names}}
+
+
+def _letterbox(options: ExportOptions, model: Model) -> dict[str, Any]:
     """How a detector sees an image, as ``detect.data.letterbox`` prepares it."""
+    pad_to = (
+        {"pad_to_multiple_of": model.max_reduction} if options.dynamic else {"pad_to_square_of": options.image_size}
+    )
     return {
         "resize": "long side to image_size, short side in proportion, both rounded to whole pixels",
         **_INTERPOLATION,
         "position": "top left",
         "pad_value": PAD_VALUE,
-        "pad_to_multiple_of": stride,
+        **pad_to,
     }
 
 
 def _middle(center_crop: float, image_size: int) -> dict[str, Any]:
     """How a classifier sees an image, as ``detect.data.center_crop`` prepares it."""
     return {
-        "cut_first": f"of a long side above {MAX_ASPECT} times the short side, that much of the middle",
+        "cut_first": "of a long side above max_aspect times the short side, that much of the middle",
+        "max_aspect": MAX_ASPECT,
         "resize": "short side to resize_short_side, long side in proportion, rounded to whole pixels",
         "resize_short_side": resized_side(image_size, center_crop),
         **_INTERPOLATION,

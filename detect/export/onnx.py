@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -15,82 +16,90 @@ from torch.export import Dim
 
 from detect import __version__
 from detect.errors import InputError
-from detect.export.masks import Masks, check_masks, pack_masks
+from detect.export.gate import Parity, compare_onnx
+from detect.export.masks import check_masks, pack_masks
 from detect.export.melting import melted
 from detect.export.metadata import describe
-from detect.export.parity import ExportError, Parity, compare_onnx
+from detect.export.nms import append_suppression
+from detect.export.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions
+from detect.export.parity import ExportError
 from detect.export.tidy import fold_constants, remove_traces
-from detect.export.wrappers import Wrapper, wrapped
+from detect.export.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint
+from detect.models.classifier import ClassificationModel
 from detect.models.model import Model
+from detect.models.sdpoint import PLAIN
 from detect.runtime.files import atomic_path
 
-OPSETS = range(16, 24)
-"""Operator sets that the exporter can write."""
-DEFAULT_OPSET = 18
-"""The exporter's own; an older one goes through a converter."""
 
-
-def export_onnx(
-    checkpoint: Checkpoint,
-    path: Path,
-    image_size: int | None = None,
-    opset: int = DEFAULT_OPSET,
-    masks: Masks = "folded",
-) -> Parity:
-    """Write a checkpoint's model as ONNX, with any batch size, height and width, and compare it with PyTorch.
+def export_onnx(checkpoint: Checkpoint, path: Path, options: ExportOptions = DEFAULT_OPTIONS) -> Parity:
+    """Write a checkpoint's model as ONNX, and compare the file with PyTorch.
 
     Args:
-        checkpoint: the model.
+        checkpoint: the model; of one with instances (SDPoint) the one that runs is exported.
         path: the file. It appears only if its outputs are those of PyTorch.
-        image_size: side of the network input in pixels (a detector's long side), for the metadata; None is the one of
-            the training.
-        opset: version of the ONNX operator set.
-        masks: how binary weights are stored (``detect.export.masks``).
+        options: what kind of file.
 
     Returns:
         How far the file's outputs are from PyTorch's.
 
     Raises:
-        InputError: a package is missing, ``path`` is a folder, or the size, the operator set or the form of the masks
-            is not possible.
+        InputError: a package is missing, ``path`` is a folder, or an option is not possible for this model.
         ExportError: the exported graph is not the model.
     """
     _require_packages()
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
-    wanted = checkpoint.image_size if image_size is None else image_size
     model = checkpoint.model
-    size = checked_size(wanted, model.max_reduction)
-    if opset not in OPSETS:
-        raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {opset}")
-    check_masks(model, masks)
+    wanted = checkpoint.image_size if options.image_size is None else options.image_size
+    options = replace(options, image_size=checked_size(wanted, model.max_reduction))
+    _check(model, options)
     with atomic_path(path) as temporary:
-        _write(wrapped(melted(model)), temporary, opset)
-        _finish(temporary, opset, describe(checkpoint, size, masks), model if masks == "packed" else None)
-        parity = compare_onnx(model, temporary, size)
+        ordinary = melted(model)
+        _write(wrapped(halved(ordinary) if options.half else ordinary), temporary, options)
+        _finish(temporary, checkpoint, options)
+        parity = compare_onnx(checkpoint, temporary, options)
         if not parity.good:
             raise ExportError(f"{path}: not written, because its outputs differ: {parity.line()}")
     return parity
 
 
-def _write(wrapper: Wrapper, path: Path, opset: int) -> None:
-    side = wrapper.model.max_reduction
-    # Two images, not square: no dimension can be mistaken for another or for 1.
-    example = torch.zeros(2, 3, 2 * side, 3 * side)
-    # As multiples: else the exporter cannot see that two ways to halve a map give the same size (PeleeNet's stem).
-    batch, rows, columns = (Dim(name) for name in ("batch", "rows", "columns"))
+def _check(model: Model, options: ExportOptions) -> None:
+    """Refuse what this model cannot be exported as."""
+    if options.opset not in OPSETS:
+        raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {options.opset}")
+    check_masks(model, options.masks)
+    if options.half and options.masks == "packed":
+        raise InputError("masks: packed weights are unpacked to float32; take folded ones for half precision")
+    if options.suppression is not None and isinstance(model, ClassificationModel):
+        raise InputError(f"nms: {model.definition.name} is a classifier; non-maximum suppression is for detectors")
+    if options.dynamic and model.instance != PLAIN:
+        raise InputError("dynamic: an instance of SDPoint has its maps' sizes built in; leave --dynamic out")
+
+
+def _write(wrapper: Wrapper, path: Path, options: ExportOptions) -> None:
+    """Write what the exporter makes of the network, without non-maximum suppression."""
+    if options.dynamic:
+        side = wrapper.model.max_reduction
+        # Two images, not square: no dimension can be mistaken for another or for 1.
+        example = torch.zeros(2, 3, 2 * side, 3 * side)
+        # As multiples: else the exporter cannot see that two ways to halve a map give the same size (PeleeNet's stem).
+        batch, rows, columns = (Dim(name) for name in ("batch", "rows", "columns"))
+        shapes = {"images": {0: batch, 2: side * rows, 3: side * columns}}
+    else:
+        assert options.image_size is not None, "it is resolved"
+        example, shapes = torch.zeros(1, 3, options.image_size, options.image_size), None
     with _quiet_exporter():
         try:
             program = torch.onnx.export(
                 wrapper,
                 (example,),
                 dynamo=True,
-                opset_version=opset,
+                opset_version=options.opset,
                 input_names=["images"],
                 output_names=[wrapper.output_name],
-                dynamic_shapes={"images": {0: batch, 2: side * rows, 3: side * columns}},
+                dynamic_shapes=shapes,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -100,31 +109,39 @@ def _write(wrapper: Wrapper, path: Path, opset: int) -> None:
     program.save(path, external_data=False)
 
 
-def _finish(path: Path, opset: int, metadata: dict[str, str], packed: Model | None) -> None:
-    """Check and tidy the exporter's file, pack the binary weights of ``packed``, and write the metadata into it."""
+def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
+    """Check and tidy the exporter's file, add what is ours to its graph, and write the metadata into it."""
     model = onnx.load(path)
     written = {entry.domain: entry.version for entry in model.opset_import}
-    if written != {"": opset}:
-        raise ExportError(f"the exporter wrote operator sets {written} instead of {opset}; take {DEFAULT_OPSET}")
+    if written != {"": options.opset}:
+        raise ExportError(
+            f"the exporter wrote operator sets {written} instead of {options.opset}; take {DEFAULT_OPSET}"
+        )
     fold_constants(model)
     remove_traces(model)
-    sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
-    for dim, name in zip(sides, ("height", "width"), strict=True):
-        dim.dim_param = name  # in place of 32*rows; the metadata tells of what it must be a multiple
-    if packed is not None:
-        pack_masks(model, packed)  # last: folding would undo it
+    if options.dynamic:
+        sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
+        for dim, name in zip(sides, ("height", "width"), strict=True):
+            dim.dim_param = name  # in place of 32*rows; the metadata tells of what it must be a multiple
+    if options.masks == "packed":
+        pack_masks(model, checkpoint.model)  # last: folding would undo it
+    if options.suppression is not None:
+        model = append_suppression(model, options.suppression)
     model.producer_name, model.producer_version = "detect", __version__
-    onnx.helper.set_model_props(model, metadata)
+    onnx.helper.set_model_props(model, describe(checkpoint, options))
+    _check_model(model, options.opset)
+    onnx.save(model, path)
+
+
+def _check_model(model: onnx.ModelProto, opset: int) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
-    except (
-        onnx.checker.ValidationError
-    ) as error:  # older exporters leave newer attributes when they convert to an old set
+    except onnx.checker.ValidationError as error:
+        # Older exporters leave newer attributes when they convert to an old set.
         reason = str(error).splitlines()[0]
         raise ExportError(
             f"opset {opset}: this PyTorch's exporter cannot write it ({reason}); take {DEFAULT_OPSET}"
         ) from None
-    onnx.save(model, path)
 
 
 def _require_packages() -> None:

@@ -5,11 +5,14 @@ Letters: B images, H W pixels, P predictions of an image, K classes.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
+from detect.models.heads import AnchorDetect
 from detect.models.model import Model
+from detect.models.sdpoint import PLAIN
 
 PREFIX = "model."
 """In front of the names that the model's weights have in its state dict."""
@@ -30,8 +33,12 @@ class DecodedDetector(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] to (B, P, 5 + K), as ``DetectionModel.decode`` gives it."""
-        return self.model.decode(self.model(images))
+        """(B, 3, H, W) float32 RGB in [0, 1] to (B, P, 5 + K) float32, as ``DetectionModel.decode`` gives it."""
+        # Of half precision is the network only: 640 px would be known to half a pixel.
+        raw = self.model(images.to(_precision(self.model)))
+        height, width = images.shape[2:]
+        plain = self.model.instance == PLAIN  # then cells have their nominal size, whatever the input's
+        return self.model.decode([level.float() for level in raw], None if plain else (height, width))
 
 
 class ClassProbabilities(nn.Module):
@@ -52,8 +59,8 @@ class ClassProbabilities(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] to (B, K); each row sums to 1."""
-        return self.model(images).softmax(dim=1)
+        """(B, 3, H, W) float32 RGB in [0, 1] to (B, K) float32; each row sums to 1."""
+        return self.model(images.to(_precision(self.model))).float().softmax(dim=1)
 
 
 Wrapper = DecodedDetector | ClassProbabilities
@@ -65,3 +72,16 @@ def wrapped(model: Model) -> Wrapper:
         return ClassProbabilities(model)
     assert isinstance(model, DetectionModel), "there are two tasks"
     return DecodedDetector(model)
+
+
+def halved(model: Model) -> Model:
+    """The model in half precision, changed in place; a detector's anchors stay as they are, as its decoding does."""
+    kept = {head: head.anchors_px for head in model.modules() if isinstance(head, AnchorDetect)}
+    model.half()
+    for head, anchors_px in kept.items():
+        head.anchors_px = anchors_px
+    return model
+
+
+def _precision(model: Model) -> torch.dtype:
+    return next(model.parameters()).dtype

@@ -14,7 +14,8 @@ import torch
 from detect.errors import InputError
 from detect.evaluation.instances import NO_INSTANCES, pareto_front
 from detect.evaluation.network_time import NetworkRun, network_ms
-from detect.inference.inputs import checked_size
+from detect.inference.network import Network, TorchNetwork
+from detect.inference.onnx_network import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.instance_costs import InstanceCosts
 from detect.models.instances import InstanceRecord
@@ -166,18 +167,27 @@ class AdjustableCost:
     """What ``Detector`` and ``Classifier`` share: a network whose cost can be chosen while it is in use (SDPoint).
 
     Args:
-        checkpoint: its model is moved to ``device``.
-        device: where.
-        precision: number format of the network.
+        network: what runs; the cost of an exported file is settled.
     """
 
-    image_size: int
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._menu = InstanceMenu(network.checkpoint) if isinstance(network, TorchNetwork) else None
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision) -> None:
-        self.device = device
-        self._model = checkpoint.model.to(device).to(memory_format=torch.channels_last)
-        self._precision: Precision = precision
-        self._menu = InstanceMenu(checkpoint)
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._network.device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The K class names."""
+        return self._network.names
+
+    @property
+    def image_size(self) -> int:
+        """Side of the network input in pixels that the network was trained with; of a detector, the long one."""
+        return self._network.image_size
 
     @property
     def cost(self) -> float:
@@ -190,7 +200,10 @@ class AdjustableCost:
         Raises:
             InputError: it is out of range or below the cheapest instance, or nothing was measured.
         """
-        return self._menu.share(self._model.instance)
+        if isinstance(self._network, OnnxNetwork):
+            return self._network.cost
+        menu, network = self._adjustable()
+        return menu.share(network.model.instance)
 
     @cost.setter
     def cost(self, share: float) -> None:
@@ -216,20 +229,21 @@ class AdjustableCost:
             What was chosen.
 
         Raises:
-            InputError: not one budget is given, it is out of range or below the cheapest instance, or nothing was
-                measured.
+            InputError: not one budget is given, it is out of range or below the cheapest instance, nothing was
+                measured, or the network is an exported file.
         """
         if sum(budget is not None for budget in (cost, gflops, target_ms)) != 1:
             raise InputError("budget: name one of cost, gflops and target_ms")
-        size = checked_size(self.image_size if image_size is None else image_size, self._model.max_reduction)
+        menu, network = self._adjustable()
+        size = network.check_size(image_size)
         if cost is not None:
-            choice = self._menu.within_share(cost)
+            choice = menu.within_share(cost)
         elif gflops is not None:
-            choice = self._menu.within_gflops(gflops, size)
+            choice = menu.within_gflops(gflops, size)
         else:
             assert target_ms is not None, "one is given"
-            choice = self._menu.within_ms(target_ms, size, self.device, self._precision)
-        self._model.use_instance(choice.instance)
+            choice = menu.within_ms(target_ms, size, network.device, network.precision)
+        network.model.use_instance(choice.instance)
         return choice
 
     def choices(self, costs: Sequence[float], network_hw: tuple[int, int]) -> list[tuple[Choice, float]]:
@@ -242,6 +256,12 @@ class AdjustableCost:
         Raises:
             InputError: as for ``cost``.
         """
-        chosen = [self._menu.within_share(cost) for cost in costs]
-        runs = [NetworkRun(self._model, choice.instance, network_hw) for choice in chosen]
-        return list(zip(chosen, network_ms(runs, self.device, self._precision), strict=True))
+        menu, network = self._adjustable()
+        chosen = [menu.within_share(cost) for cost in costs]
+        runs = [NetworkRun(network.model, choice.instance, network_hw) for choice in chosen]
+        return list(zip(chosen, network_ms(runs, network.device, network.precision), strict=True))
+
+    def _adjustable(self) -> tuple[InstanceMenu, TorchNetwork]:
+        if self._menu is None or not isinstance(self._network, TorchNetwork):
+            raise InputError("the cost of an exported file is settled; tools/export.py --cost exports another one")
+        return self._menu, self._network

@@ -12,12 +12,10 @@ from PIL.Image import Image
 
 from detect.data.center_crop import center_crop
 from detect.errors import InputError
-from detect.evaluation.predict import run_classifier
 from detect.inference.budget import AdjustableCost
-from detect.inference.inputs import as_image, checked_size, in_batches, is_list, opened
+from detect.inference.inputs import as_image, in_batches, is_list
+from detect.inference.network import Network, open_network
 from detect.models.checkpoint import Checkpoint
-from detect.models.classifier import ClassificationModel
-from detect.runtime.device import select_device
 from detect.runtime.precision import Precision
 from detect.structures import Classification
 
@@ -30,7 +28,8 @@ class Classifier(AdjustableCost):
         SDPoint cheaper, at once.
 
     Args:
-        weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave.
+        weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave; or the file of an exported
+            model, which runs in ONNX Runtime.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -38,20 +37,18 @@ class Classifier(AdjustableCost):
         InputError: the checkpoint or the device is not usable, or the checkpoint is a detector's.
     """
 
-    _model: ClassificationModel
+    def __init__(
+        self, weights: str | Path | Checkpoint | Network, device: str = "auto", precision: Precision = "fp32"
+    ) -> None:
+        network = weights if isinstance(weights, Network) else open_network(weights, device, precision)
+        if not network.is_classifier:
+            raise InputError(f"{network.name} is a detector; use detect.Detector")
+        super().__init__(network)
 
-    def __init__(self, weights: str | Path | Checkpoint, device: str = "auto", precision: Precision = "fp32") -> None:
-        chosen = select_device(device)
-        checkpoint = opened(weights)
-        if not isinstance(checkpoint.model, ClassificationModel):
-            raise InputError(f"{checkpoint.model.definition.name} is a detector; use detect.Detector")
-        super().__init__(checkpoint, chosen, precision)
-        self.names: tuple[str, ...] = checkpoint.names
-        """The K class names."""
-        self.image_size: int = checkpoint.image_size
-        """Side of the network input, in pixels, that the model was trained with."""
-        self.center_crop: float = checkpoint.center_crop
+    @property
+    def center_crop(self) -> float:
         """The network looks at so much of an image's short side."""
+        return self._network.center_crop
 
     @overload  # a str is a sequence of str too, hence the exception
     def predict(  # type: ignore[overload-overlap]
@@ -93,7 +90,7 @@ class Classifier(AdjustableCost):
         Raises:
             InputError: an image cannot be read, a value is outside its range, or the network gives no finite numbers.
         """
-        size = checked_size(self.image_size if image_size is None else image_size, self._model.max_reduction)
+        size = self._network.check_size(image_size)
         found: list[Classification] = []
         for sources in in_batches(source, batch_size):
             found += self._predict_batch(sources, size)
@@ -101,13 +98,12 @@ class Classifier(AdjustableCost):
 
     def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
         """Height and width of the network input, which do not depend on those of the image; see ``predict``."""
-        size = checked_size(self.image_size if image_size is None else image_size, self._model.max_reduction)
+        size = self._network.check_size(image_size)
         return size, size
 
     def _predict_batch(self, sources: Sequence[Any], size: int) -> list[Classification]:
         images = np.stack([center_crop(as_image(source), size, self.center_crop) for source in sources])
-        logits = run_classifier(self._model, torch.from_numpy(images), self.device, self._precision)
-        probabilities = logits.softmax(dim=1).cpu().numpy()
+        probabilities = self._network.probabilities(torch.from_numpy(images)).cpu().numpy()
         if not np.isfinite(probabilities).all():
-            raise InputError(f"the network's output is not finite with precision {self._precision}; try another")
+            raise InputError("the network's output is not finite with this precision; try another")
         return [Classification(row, self.names) for row in probabilities]

@@ -12,12 +12,11 @@ from PIL.Image import Image
 
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.errors import InputError, did_you_mean
-from detect.evaluation.predict import PredictSettings, postprocess, run_network
+from detect.evaluation.predict import PredictSettings, postprocess
 from detect.inference.budget import AdjustableCost
-from detect.inference.inputs import as_image, checked_size, in_batches, is_list, opened
+from detect.inference.inputs import as_image, in_batches, is_list
+from detect.inference.network import Network, open_network
 from detect.models.checkpoint import Checkpoint
-from detect.models.detector import DetectionModel
-from detect.runtime.device import select_device
 from detect.runtime.precision import Precision
 from detect.structures import Detections, Letterbox
 
@@ -30,7 +29,9 @@ class Detector(AdjustableCost):
         cheaper, at once.
 
     Args:
-        weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave.
+        weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave; or the file of an exported
+            model, which runs in ONNX Runtime. One with non-maximum suppression inside keeps to its own thresholds;
+            stricter ones still apply.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -38,18 +39,13 @@ class Detector(AdjustableCost):
         InputError: the checkpoint or the device is not usable, or the checkpoint is a classifier's.
     """
 
-    _model: DetectionModel
-
-    def __init__(self, weights: str | Path | Checkpoint, device: str = "auto", precision: Precision = "fp32") -> None:
-        chosen = select_device(device)
-        checkpoint = opened(weights)
-        if not isinstance(checkpoint.model, DetectionModel):
-            raise InputError(f"{checkpoint.model.definition.name} is a classifier; use detect.Classifier")
-        super().__init__(checkpoint, chosen, precision)
-        self.names: tuple[str, ...] = checkpoint.names
-        """The K class names."""
-        self.image_size: int = checkpoint.image_size
-        """Long side of the network input, in pixels, that the model was trained with."""
+    def __init__(
+        self, weights: str | Path | Checkpoint | Network, device: str = "auto", precision: Precision = "fp32"
+    ) -> None:
+        network = weights if isinstance(weights, Network) else open_network(weights, device, precision)
+        if network.is_classifier:
+            raise InputError(f"{network.name} is a classifier; use detect.Classifier")
+        super().__init__(network)
 
     @overload  # a str is a sequence of str too, hence the exception
     def predict(  # type: ignore[overload-overlap]
@@ -114,7 +110,7 @@ class Detector(AdjustableCost):
         settings = PredictSettings(
             conf, iou, max_det, class_agnostic=class_agnostic, classes=self.class_indices(classes)
         )
-        size = checked_size(self.image_size if image_size is None else image_size, self._model.max_reduction)
+        size = self._network.check_size(image_size)
         found: list[Detections] = []
         for sources in in_batches(source, batch_size):
             found += self._predict_batch(sources, size, settings)
@@ -122,10 +118,7 @@ class Detector(AdjustableCost):
 
     def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
         """Height and width of the network input for an image of height and width ``image_hw``; see ``predict``."""
-        multiple = self._model.max_reduction
-        size = checked_size(self.image_size if image_size is None else image_size, multiple)
-        height, width = letterboxed_hw(image_hw, size)
-        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+        return self._network.padded_hw(letterboxed_hw(image_hw, self._network.check_size(image_size)))
 
     def class_indices(self, classes: Sequence[str | int] | None) -> tuple[int, ...] | None:
         """Class names or indices as indices; None stays None.
@@ -165,6 +158,7 @@ class Detector(AdjustableCost):
     def _detect(
         self, images: list[np.ndarray], letterboxes: list[Letterbox], settings: PredictSettings
     ) -> list[Detections]:
-        batch = torch.from_numpy(pad_batch(images, multiple=self._model.max_reduction))
-        predictions = run_network(self._model, batch, self.device, self._precision)
+        height, width = images[0].shape[:2]
+        batch = torch.from_numpy(pad_batch(images, shape_hw=self._network.padded_hw((height, width))))
+        predictions = self._network.predictions(batch)
         return postprocess(predictions, letterboxes, settings, self.names)

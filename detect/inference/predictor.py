@@ -1,4 +1,4 @@
-"""From a checkpoint to what can predict with it: its head decides the task."""
+"""From a file to what can predict with it: the network decides the task."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from pathlib import Path
 
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.models.checkpoint import load_checkpoint
-from detect.models.classifier import ClassificationModel
+from detect.inference.network import open_network
 from detect.runtime.precision import Precision
 
 
@@ -15,13 +14,12 @@ def open_predictor(weights: Path, device: str, precision: Precision) -> Detector
     """A detector or a classifier.
 
     Args:
-        weights: a checkpoint's file.
+        weights: the file of a checkpoint or of an exported model.
         device: as of ``Detector``.
         precision: number format of the network.
 
     Raises:
-        InputError: the checkpoint or the device is not usable.
+        InputError: the file or the device is not usable.
     """
-    checkpoint = load_checkpoint(weights)
-    kind = Classifier if isinstance(checkpoint.model, ClassificationModel) else Detector
-    return kind(checkpoint, device, precision)
+    network = open_network(weights, device, precision)
+    return Classifier(network) if network.is_classifier else Detector(network)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from detect.evaluation.predict import PredictSettings
 from detect.export.onnx import export_onnx
+from detect.export.options import ExportOptions
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.export.lively import enliven
@@ -51,6 +53,15 @@ def exported(checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def suppressed(checkpoint, tmp_path_factory):
+    """A file with non-maximum suppression in it, and the options that it was made with."""
+    path = tmp_path_factory.mktemp("suppressed") / "model.onnx"
+    options = ExportOptions(image_size=96, suppression=PredictSettings(0.2, 0.5, 40))
+    export_onnx(checkpoint, path, options)
+    return path, options
+
+
+@pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
     """A small classifier with binary weights and with norms as after a training; some of their factors are negative."""
     folder = tmp_path_factory.mktemp("classifier")
@@ -75,4 +86,4 @@ def folded(classifier, tmp_path_factory):
 def packed(classifier, tmp_path_factory):
     """The classifier's file with a bit for each binary weight, and what the export said about it."""
     path = tmp_path_factory.mktemp("packed") / "model.onnx"
-    return path, export_onnx(classifier, path, masks="packed")
+    return path, export_onnx(classifier, path, ExportOptions(masks="packed"))

@@ -15,12 +15,16 @@ import torch
 from detect.data.images import read_image, write_image
 from detect.errors import InputError
 from detect.export import onnx as export_module
+from detect.export.gate import compare_onnx
 from detect.export.onnx import export_onnx
-from detect.export.parity import ExportError, compare_onnx
+from detect.export.options import ExportOptions
+from detect.export.parity import ExportError
 from detect.inference.classifier import Classifier
 from detect.models.build import build_classifier
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.models.yamls import write_model
+
+OPTIONS = ExportOptions(image_size=32)
 
 
 def metadata(path):
@@ -38,9 +42,9 @@ def test_parity_is_reported(request, form):
     _, parity = request.getfixturevalue(form)
     assert len(parity.shapes) == 8
     assert parity.good
-    assert parity.box_px is None
-    assert parity.score < 1e-6
-    assert parity.line().startswith("largest difference from PyTorch on 8 input shapes: probability ")
+    assert parity.difference.box_px is None
+    assert parity.difference.score < 1e-6
+    assert parity.line().startswith("largest difference from PyTorch on 8 input shapes and 15 images: probability ")
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (5, 3, 32, 32), (2, 3, 12, 40)])
@@ -173,8 +177,8 @@ def test_wrong_bits_are_seen(classifier, packed, tmp_path):
     bits[0] ^= 0x80
     tensor.CopyFrom(onnx.numpy_helper.from_array(bits, tensor.name))
     onnx.save(model, tmp_path / "edited.onnx")
-    assert compare_onnx(classifier.model, packed[0], 32).good
-    assert not compare_onnx(classifier.model, tmp_path / "edited.onnx", 32).good
+    assert compare_onnx(classifier, packed[0], OPTIONS).good
+    assert not compare_onnx(classifier, tmp_path / "edited.onnx", OPTIONS).good
 
 
 def test_what_the_exporter_cannot_write_is_told_in_one_line(classifier, tmp_path, monkeypatch):
@@ -192,5 +196,5 @@ def test_what_the_exporter_cannot_write_is_told_in_one_line(classifier, tmp_path
 
 def test_masks_are_refused_before_the_work(checkpoint, tmp_path, exporter_gives):
     with pytest.raises(InputError, match=r"^masks: packed needs binary weights \(conv: bdsc\), yolov5n-spd has none"):
-        export_onnx(checkpoint, tmp_path / "model.onnx", masks="packed")
+        export_onnx(checkpoint, tmp_path / "model.onnx", ExportOptions(masks="packed"))
     assert list(tmp_path.iterdir()) == []

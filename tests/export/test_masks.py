@@ -13,6 +13,7 @@ from torch import nn
 from detect.errors import InputError
 from detect.export.masks import check_masks, masks_note, pack_masks
 from detect.export.onnx import OPSETS, export_onnx
+from detect.export.options import ExportOptions
 from detect.export.parity import ExportError
 from detect.models.blocks.bdsc import MaskConv
 from detect.models.build import build_model
@@ -157,7 +158,9 @@ def test_a_detector(tmp_path) -> None:
     model = build_model(str(write_model(tmp_path, TINY + "conv: {kind: bdsc, p: 1}\n")), num_classes=2)
     facts = {"names": ("a", "b"), "category_ids": (1, 2), "image_size": 32, "metrics": {}, "provenance": {}}
     save_checkpoint(tmp_path / "model.pt", model, **facts)
-    assert export_onnx(load_checkpoint(tmp_path / "model.pt"), tmp_path / "model.onnx", masks="packed").good
+    assert export_onnx(
+        load_checkpoint(tmp_path / "model.pt"), tmp_path / "model.onnx", ExportOptions(masks="packed")
+    ).good
     (name,) = binary_weights(model)
     q = model.get_parameter(name).detach().numpy()
     np.testing.assert_array_equal(stored(onnx.load(tmp_path / "model.onnx"))[f"model.{name}_bits"], np.packbits(q >= 0))

@@ -42,7 +42,7 @@ def predictor(tmp_path: Path) -> Detector:
 )
 def test_a_share_of_the_cost(predictor: Detector, budget: float, expected: Instance, share: float) -> None:
     predictor.cost = budget
-    assert predictor._model.instance == expected
+    assert predictor._network.model.instance == expected
     assert predictor.cost == share
 
 
@@ -91,7 +91,7 @@ def test_milliseconds_are_measured_here(predictor: Detector, monkeypatch: pytest
     assert found.line().startswith("instance 2@0.75: takes ")
     with pytest.raises(InputError, match=r"^target ms 1e-06: no instance is within it; .* takes .* ms here at 32 px$"):
         predictor.choose(target_ms=1e-6)
-    assert predictor._model.instance == Instance(2, 0.75)
+    assert predictor._network.model.instance == Instance(2, 0.75)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_numbers_that_are_not_finite(folder: Path, image: np.ndarray) -> None:
     checkpoint = load_checkpoint(folder / "classifier.pt")
     with torch.no_grad():
         checkpoint.classifier.head.linear.bias[0] = torch.nan
-    with pytest.raises(InputError, match="the network's output is not finite with precision fp32; try another"):
+    with pytest.raises(InputError, match="the network's output is not finite with this precision; try another"):
         Classifier(checkpoint, device="cpu").predict(image)
 
 

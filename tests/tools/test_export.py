@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import detect.export.onnx
-from detect.export.parity import ExportError, Parity
+from detect.export.gate import Parity
+from detect.export.parity import TOLERANCES, Difference, ExportError
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.runtime.logs import LOGGER
@@ -66,14 +67,15 @@ def test_export(export, weights):
     code, out, err = export("--weights", weights, "--image-size", 96, "--opset", 20)
     path = weights.with_name("model.onnx")
     assert (code, err) == (None, "")
-    first, second = out.splitlines()
+    first, second, third = out.splitlines()
     assert first.startswith(f"{path}: ")
     assert first.endswith(" MiB, opset 20, any batch size, height and width")
-    assert second.startswith("largest difference from PyTorch on 8 input shapes: ")
+    assert second.startswith("largest difference from PyTorch on 8 input shapes and 15 images: ")
     model = onnx.load(path)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert {entry.key: entry.value for entry in model.metadata_props}["image_size"] == "96"
-    assert {found.name for found in weights.parent.iterdir()} == {"best.pt", "model.onnx"}
+    assert third == f"without PyTorch: python {path.parent}/onnx_runner.py {path} IMAGE"
+    assert {found.name for found in weights.parent.iterdir()} == {"best.pt", "model.onnx", "onnx_runner.py"}
 
 
 def test_packed_masks_of_a_classifier(export, tmp_path):
@@ -83,10 +85,10 @@ def test_packed_masks_of_a_classifier(export, tmp_path):
     save_checkpoint(path, model, names=("a", "b"), category_ids=(0, 1), image_size=8, metrics={}, provenance={})
     code, out, err = export("--weights", path, "--masks", "packed")
     assert (code, err) == (None, "")
-    first, note, parity = out.splitlines()
+    first, note, parity, _ = out.splitlines()
     assert first.startswith(f"{tmp_path / 'model.onnx'}: ")
     assert note.startswith("binary weights packed, 1 bit each: a smaller file, not a faster one; the runtime unpacks ")
-    assert parity.startswith("largest difference from PyTorch on 8 input shapes: probability ")
+    assert parity.startswith("largest difference from PyTorch on 8 input shapes and 15 images: probability ")
     names = {tensor.name for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
     assert {
         "model.graph.layers.c5.conv.spatial.weight_bits",
@@ -103,14 +105,44 @@ def test_what_is_not_the_model_ends_with_3(export, weights, monkeypatch):
 
 
 def test_out(export, weights, monkeypatch, tmp_path):
-    def pretend(checkpoint, path, image_size, opset, masks):
+    def pretend(checkpoint, path, options):
         path.write_bytes(bytes(3 * 2**20))
-        return Parity(0.0, 0.0, ((1, 32, 32),), good=True)
+        return Parity(Difference(0.0, 0.0, good=True), TOLERANCES["fp32"], [(1, 32, 32)], 15)
 
     monkeypatch.setattr(detect.export.onnx, "export_onnx", pretend)
     code, out, _ = export("--weights", weights, "--out", tmp_path / "other.onnx")
     assert code is None
     assert out.startswith(f"{tmp_path / 'other.onnx'}: 3.0 MiB, opset 18")
+
+
+def shapes(path):
+    """The shape of each input and output."""
+    graph = onnx.load(path).graph
+    return {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+
+
+def test_detections_of_one_image_in_half_precision(export, weights):
+    code, out, err = export("--weights", weights, "--nms", "--max-det", 20, "--no-dynamic", "--half")
+    assert (code, err) == (None, "")
+    assert "one image of 64 x 64 pixels" in out
+    path = weights.with_name("model.onnx")
+    assert shapes(path) == {"images": [1, 3, 64, 64], "detections": [1, 20, 6], "counts": [1]}
+    graph = onnx.load(path).graph
+    weights = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    types = {tensor.data_type for tensor in graph.initializer if tensor.name in weights}
+    assert types == {onnx.TensorProto.FLOAT16}
+
+
+def test_detections_of_any_images(export, weights):
+    assert export("--weights", weights, "--nms", "--conf", 0.1, "--dynamic")[0] is None
+    assert shapes(weights.with_name("model.onnx")) == {
+        "images": ["batch", 3, "height", "width"],
+        "detections": ["batch", 300, 6],
+        "counts": ["batch"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -124,6 +156,10 @@ def test_out(export, weights, monkeypatch, tmp_path):
         (("--masks", "zipped"), "--masks: invalid choice: 'zipped'"),
         (("--masks", "packed"), "error: masks: packed needs binary weights (conv: bdsc), tiny has none; take folded"),
         (("--out", "best.pt"), "error: --out best.pt: is the checkpoint itself"),
+        (("--iou", "0.5", "--max-det", "9"), "error: --iou, --max-det: belongs to --nms; without it"),
+        (("--nms", "--conf", "2"), "error: score threshold: must be from 0 to 1, found 2"),
+        (("--nms", "--max-det", "0"), "error: most detections per image: must be at least 1, found 0"),
+        (("--cost", "0.5"), "error: the cost cannot be chosen: "),
     ],
 )
 def test_refused(export, weights, monkeypatch, options, message):

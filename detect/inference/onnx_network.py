@@ -1,0 +1,121 @@
+"""An exported file in ONNX Runtime, used as a checkpoint is.
+
+Letters: B images, H W network input pixels, P predictions of an image, D rows of its detections, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from detect.data.letterbox import PAD_VALUE
+from detect.errors import InputError
+from detect.inference.inputs import checked_size
+
+FORMAT = "detect-onnx-1"
+"""``format`` in the metadata: what they mean. Another number would be another contract."""
+
+
+class OnnxNetwork:
+    """An exported network in ONNX Runtime; see ``detect.inference.network.Network``.
+
+    Args:
+        path: a file that ``tools/export.py`` wrote.
+        device: the CPU or a CUDA GPU.
+
+    Raises:
+        InputError: the file is missing, damaged or not of this toolkit, ONNX Runtime is missing or does not run on the
+            device.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.device, self._path = device, path
+        self._session = _open_session(path, device)
+        try:
+            self._read(self._session.get_modelmeta().custom_metadata_map)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: its metadata are incomplete or damaged ({error}); export it again") from None
+
+    def _read(self, says: dict[str, str]) -> None:
+        if says.get("format") != FORMAT:
+            raise InputError(f"{self._path}: is not a file that tools/export.py wrote (format {FORMAT})")
+        self.name = says["model"]
+        self.is_classifier = says["task"] == "classification"
+        self.names = tuple(str(name) for name in json.loads(says["names"]))
+        self.category_ids = tuple(int(number) for number in json.loads(says["category_ids"]))
+        self.image_size, self._stride = int(says["image_size"]), int(says["stride"])
+        self.instance, self.cost = says["instance"], float(says["cost"])
+        self.center_crop = float(json.loads(says["preprocessing"])["center_crop"]) if self.is_classifier else 1.0
+        self._suppressed = json.loads(says["output"]).get("non_maximum_suppression") == "applied"
+        self._is_fixed = isinstance(self._session.get_inputs()[0].shape[2], int)
+
+    def check_size(self, image_size: int | None) -> int:
+        if image_size is None or image_size == self.image_size:
+            return self.image_size
+        if self._is_fixed:
+            raise InputError(f"image size: {self._path} takes {self.image_size} only, found {image_size}")
+        return checked_size(image_size, self._stride)
+
+    def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        if self._is_fixed:
+            return self.image_size, self.image_size
+        return -(-image_hw[0] // self._stride) * self._stride, -(-image_hw[1] // self._stride) * self._stride
+
+    def predictions(self, images: Tensor) -> Tensor:
+        if not self._suppressed:
+            return self._run(images)[0]
+        detections = self._run(images)[0]  # (B, D, 6)
+        # As predictions that are sure of their class: suppression with the same settings leaves them as they are.
+        boxes = box_convert(detections[..., :4], "xyxy", "cxcywh")
+        classes = F.one_hot(detections[..., 5].long(), len(self.names)).to(boxes.dtype)
+        return torch.cat([boxes, detections[..., 4:5], classes], dim=-1)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        return self._run(images)[0]
+
+    def _run(self, images: Tensor) -> list[Tensor]:
+        """The outputs for (B, H, W, 3) uint8 RGB."""
+        pixels = images.numpy()
+        if self._is_fixed:
+            outputs = [self._run_once(self._squared(image[None])) for image in pixels]
+            return [torch.from_numpy(np.concatenate(parts)) for parts in zip(*outputs, strict=True)]
+        return [torch.from_numpy(output) for output in self._run_once(pixels)]
+
+    def _run_once(self, pixels: np.ndarray) -> list[np.ndarray]:
+        tensor = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
+        tensor /= np.float32(255)
+        return self._session.run(None, {"images": tensor})
+
+    def _squared(self, pixels: np.ndarray) -> np.ndarray:
+        """(1, h, w, 3) padded right and below to the size that the file takes."""
+        square = np.full((1, self.image_size, self.image_size, 3), PAD_VALUE, np.uint8)
+        square[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+        return square
+
+
+def _open_session(path: Path, device: torch.device) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install onnxruntime") from None
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    elif device.type != "cpu":
+        raise InputError(f"{path}: this ONNX Runtime does not run on {device}; use cpu, or pip install onnxruntime-gpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    try:
+        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # noqa: BLE001  # its exceptions have no base class of their own
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
