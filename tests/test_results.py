@@ -10,12 +10,53 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+def rows_of(name: str) -> list[dict[str, str]]:
+    """The rows of a file of results."""
+    with (ROOT / "docs" / "results" / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def three_seeds(rows: list[dict[str, str]], column: str) -> str:
+    """Mean and standard deviation of a column over the runs of seeds 0, 1 and 2."""
+    assert [row["seed"] for row in rows] == ["0", "1", "2"]
+    values = [float(row[column]) for row in rows]
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+def test_the_table_of_instances_is_what_the_runs_gave() -> None:
+    """Each line of the classifier's table in sdpoint.md."""
+    runs = rows_of("cifar10-subset-sdpoint.csv")
+    text = (ROOT / "docs" / "results" / "sdpoint.md").read_text(encoding="utf-8")
+    lines = [line for line in text.split("## A classifier")[1].splitlines() if line.startswith("| ")][1:]
+    assert len(lines) == 6
+    for line in lines:
+        name, share, *cells = (cell.strip() for cell in line.strip("| ").split("|"))
+        rows = [row for row in runs if row["instance"] == name]
+        assert {row["share"] for row in rows} == {share}
+        assert cells == [three_seeds(rows, c) for c in ("own_norms", "training_norms", "plain_smaller_images")]
+
+
+def test_the_table_of_cheaper_trainings_is_what_the_runs_gave() -> None:
+    """Each line of the classifier's table in trd.md."""
+    runs = rows_of("cifar10-subset-trainings.csv")
+    text = (ROOT / "docs" / "results" / "trd.md").read_text(encoding="utf-8")
+    lines = [line for line in text.split("## A detector")[0].splitlines() if line.startswith(("| full", "| TRD"))]
+    full = float(runs[0]["gmacs"])
+    for line, training in zip(lines, ("plain", "short", "trd"), strict=True):
+        _, epochs, share, top1 = (cell.strip() for cell in line.strip("| ").split("|"))
+        rows = [row for row in runs if row["training"] == training]
+        assert {row["epochs"] for row in rows} == {epochs}
+        assert {f"{float(row['gmacs']) / full:.1%}" for row in rows} == {
+            share.split(" %")[0] + ("%" if "." in share else ".0%")
+        }
+        assert top1 == three_seeds(rows, "top1")
+
+
 def test_the_table_of_classifiers_is_what_the_runs_gave() -> None:
     """Mean and standard deviation of top-1, and mean CPU seconds, of each model's runs."""
     runs: dict[str, list[dict[str, str]]] = defaultdict(list)
-    with (ROOT / "docs" / "results" / "cifar10-subset.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            runs[row["model"]].append(row)
+    for row in rows_of("cifar10-subset.csv"):
+        runs[row["model"]].append(row)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(runs) == 2
     for model, rows in runs.items():
