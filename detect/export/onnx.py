@@ -18,7 +18,6 @@ from detect import __version__
 from detect.errors import InputError
 from detect.export.gate import Parity, compare_onnx
 from detect.export.masks import check_masks, pack_masks
-from detect.export.melting import melted
 from detect.export.metadata import describe
 from detect.export.nms import append_suppression
 from detect.export.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions
@@ -28,6 +27,7 @@ from detect.export.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
+from detect.models.melting import melted
 from detect.models.model import Model
 from detect.models.sdpoint import PLAIN
 from detect.runtime.files import atomic_path

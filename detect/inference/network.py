@@ -16,6 +16,9 @@ from detect.evaluation.predict import run_classifier, run_network
 from detect.inference.inputs import checked_size, opened
 from detect.inference.onnx_network import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
+from detect.models.classifier import ClassificationModel
+from detect.models.detector import DetectionModel
+from detect.models.melting import melted
 from detect.runtime.device import select_device
 from detect.runtime.precision import Precision
 
@@ -59,14 +62,16 @@ class TorchNetwork:
     """A checkpoint's model in PyTorch; see ``Network``.
 
     Args:
-        checkpoint: its model is moved to ``device``.
+        checkpoint: of one with instances the model itself runs, moved to ``device``; otherwise a faster copy.
         device: where.
         precision: number format of the network.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision) -> None:
         self.checkpoint, self.device, self.precision = checkpoint, device, precision
-        self.model = checkpoint.model.to(device).to(memory_format=torch.channels_last)
+        # Without norms a network is faster, but instances (SDPoint) have norms of their own, and switch in a moment.
+        model = melted(checkpoint.model) if checkpoint.instances is None else checkpoint.model
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.name = self.model.definition.name
         self.is_classifier = self.model.definition.is_classifier
         self.names, self.image_size = checkpoint.names, checkpoint.image_size
@@ -80,10 +85,12 @@ class TorchNetwork:
         return -(-image_hw[0] // multiple) * multiple, -(-image_hw[1] // multiple) * multiple
 
     def predictions(self, images: Tensor) -> Tensor:
-        return run_network(self.checkpoint.detector, images, self.device, self.precision)
+        assert isinstance(self.model, DetectionModel), "Detector asks first"
+        return run_network(self.model, images, self.device, self.precision)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        return run_classifier(self.checkpoint.classifier, images, self.device, self.precision).softmax(dim=1)
+        assert isinstance(self.model, ClassificationModel), "Classifier asks first"
+        return run_classifier(self.model, images, self.device, self.precision).softmax(dim=1)
 
 
 def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> Network:

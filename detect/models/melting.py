@@ -1,4 +1,4 @@
-"""A model as ordinary convolutions only: what an exported file computes, and what runtimes are made for."""
+"""A model as ordinary convolutions only: what is fastest to run, and what an exported file computes."""
 
 from __future__ import annotations
 

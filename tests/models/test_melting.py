@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from detect.export.melting import melted
 from detect.models.blocks.bdsc import DecoupledConv, MaskConv
 from detect.models.blocks.conv import Conv
 from detect.models.build import build_classifier
-from tests.export.conftest import CLASSIFIER
+from detect.models.melting import melted
+from tests.export.conftest import CLASSIFIER, checkpoint, classifier
 from tests.export.lively import enliven
 from tests.models.yamls import write_model
+
+__all__ = ["checkpoint", "classifier"]  # fixtures
 
 
 def set_norm(norm: nn.BatchNorm2d, weight: float, bias: float, mean: float, var: float) -> None:
