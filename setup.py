@@ -1,11 +1,11 @@
-"""What setup.cfg cannot say: every package that is found, and the shipped configs beside them as one more."""
+"""What setup.cfg cannot say: every package that is found; the shipped configs and weights beside them are two more."""
 
 from __future__ import annotations
 
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["detect", "detect.*"]), "detect.configs"],
-    package_dir={"detect.configs": "configs"},
-    package_data={"detect": ["py.typed"], "detect.configs": ["*/*.yaml"]},
+    packages=[*find_packages(include=["detect", "detect.*"]), "detect.configs", "detect.weights"],
+    package_dir={"detect.configs": "configs", "detect.weights": "weights"},
+    package_data={"detect": ["py.typed"], "detect.configs": ["*/*.yaml"], "detect.weights": ["*.pt", "*.md"]},
 )

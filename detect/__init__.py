@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detect.inference.classifier import Classifier
     from detect.inference.detector import Detector
-    from detect.inference.drawing import draw_detections
 
 __version__ = "0.1.0"
 
-__all__ = ["Classifier", "Detector", "__version__", "draw_detections"]
+__all__ = ["Classifier", "Detector", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,8 +23,4 @@ def __getattr__(name: str) -> Any:
         from detect.inference.detector import Detector
 
         return Detector
-    if name == "draw_detections":
-        from detect.inference.drawing import draw_detections
-
-        return draw_detections
     raise AttributeError(f"module 'detect' has no attribute {name!r}")

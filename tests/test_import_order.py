@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "detect"
 
 ORDER = (
     "errors",
+    "drawing",
     "structures",
     "runtime",
     "config",
@@ -26,8 +27,8 @@ ORDER = (
     "sweep",
 )
 
-# `from detect import Detector, draw_detections` is the front door; it opens on demand: `import detect` is cheap.
-LAZY = {("__init__.py", f"detect.inference.{name}") for name in ("classifier", "detector", "drawing")}
+# `from detect import Detector` is the front door; it opens on demand: `import detect` is cheap.
+LAZY = {("__init__.py", f"detect.inference.{name}") for name in ("classifier", "detector")}
 
 SAYS_NOTHING = {"utils", "util", "misc", "common", "helpers", "helper", "general", "tools"}
 

@@ -23,7 +23,8 @@ from detect.config.loader import CONFIGS, find_config, load_data_config
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("detect", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
-DOCUMENTS = sorted(path for pattern in ("*.md", "*/README.md", "configs/*/*.yaml") for path in ROOT.glob(pattern))
+DOCUMENT_PATTERNS = ("*.md", "*/README.md", "weights/*.md", "configs/*/*.yaml")
+DOCUMENTS = sorted({path for pattern in DOCUMENT_PATTERNS for path in ROOT.glob(pattern)})
 
 
 def named(paths: list[Path]) -> list:

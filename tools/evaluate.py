@@ -36,7 +36,13 @@ def parse_arguments() -> argparse.Namespace:
         "Measure a trained model: a detector by the COCO metrics, a classifier by top-1 and top-5 accuracy."
     )
     add = parser.add_argument
-    add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint that tools/train.py wrote")
+    add(
+        "--weights",
+        required=True,
+        type=Path,
+        metavar="FILE|NAME",
+        help="a checkpoint: its file, or its name in weights/",
+    )
     add("--data", required=True, metavar="FILE", help="a data config's file, or its name in configs/data")
     add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
     add("--split", default="val", help="split of the data config (default: val)")
@@ -138,8 +144,8 @@ def _compare_instances(
     settings: dict[str, Any],
     outputs: EvaluationOutputs,
 ) -> Iterator[str]:
-    stamp = file_stamp(args.weights)
     count = len(instances_of(checkpoint, str(args.weights)).members)
+    stamp = file_stamp(args.weights)
     baseline = None if args.baseline is None else (str(args.baseline), load_checkpoint(args.baseline))
     is_classifier = isinstance(checkpoint.model, ClassificationModel)
     split = _open_classes(args, checkpoint, data) if is_classifier else _open_boxes(args, data, outputs)

@@ -26,7 +26,13 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = ToolParser("Write a trained model as ONNX and check it in ONNX Runtime.")
     add = parser.add_argument
-    add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint that tools/train.py wrote")
+    add(
+        "--weights",
+        required=True,
+        type=Path,
+        metavar="FILE|NAME",
+        help="a checkpoint: its file, or its name in weights/",
+    )
     add("--format", choices=("onnx",), default="onnx", help="format of the file (default: onnx)")
     add("--out", type=Path, metavar="FILE", help="the file (default: model.onnx beside the weights)")
     add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: as trained)")

@@ -44,7 +44,13 @@ def parse_arguments() -> argparse.Namespace:
         "Draw what a trained model sees in images: a detector's boxes, or a classifier's five best classes."
     )
     add = parser.add_argument
-    add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint that tools/train.py wrote")
+    add(
+        "--weights",
+        required=True,
+        type=Path,
+        metavar="FILE|NAME",
+        help="a checkpoint: its file, or its name in weights/",
+    )
     add("--source", required=True, nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to look at; several are allowed")
     add(
         "--out", type=Path, default=Path("runs/predict"), metavar="DIR", help="where results go (default: runs/predict)"

@@ -13,10 +13,10 @@ import numpy as np
 
 from detect.data.center_crop import center_crop
 from detect.data.images import ImageError, write_image
+from detect.drawing.text import shorten
 from detect.evaluation.classification import ClassEvaluation, most_confused
 from detect.evaluation.pictures import MAX_NAME, draw_matrix
 from detect.evaluation.sheets import GREEN, RED, Tile, heading, sheet_width, tile_sheet
-from detect.evaluation.text import shorten
 
 MAX_PAIRS = 10
 """Mixed up pairs of classes that are shown."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from detect.drawing.text import columns, pad, shorten
 from detect.evaluation.classification import TOP, ClassEvaluation, ClassMetrics, most_confused
 from detect.evaluation.coco import ABSENT
 from detect.evaluation.report import MAX_NAME, number
-from detect.evaluation.text import columns, pad, shorten
 from detect.runtime.files import write_json
 
 MAX_PAIRS = 10

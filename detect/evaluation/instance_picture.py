@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from detect.drawing.text import shorten
 from detect.evaluation.instances import Baseline, Comparison
-from detect.evaluation.text import shorten
 from detect.runtime.files import atomic_path
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detect.drawing.text import font_for, shorten
 from detect.evaluation.coco import ABSENT, CocoMetrics
 from detect.evaluation.confusion import IOU, SCORE
-from detect.evaluation.text import font_for, shorten
 from detect.runtime.files import atomic_path
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detect.drawing.text import columns, pad, shorten
 from detect.evaluation.coco import ABSENT, CLASS_METRICS, METRICS, CocoMetrics
-from detect.evaluation.text import columns, pad, shorten
 from detect.runtime.files import write_json
 
 if TYPE_CHECKING:

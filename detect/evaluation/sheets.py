@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detect.evaluation.text import load_font, shorten
+from detect.drawing.text import load_font, shorten
 
 TILE_PX = 160
 """Side of the square that an image is fitted into: five times that of the small images of CIFAR."""

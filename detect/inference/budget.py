@@ -185,6 +185,11 @@ class AdjustableCost:
         return self._network.names
 
     @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids that the K classes have in the annotation file of the training."""
+        return self._network.category_ids
+
+    @property
     def image_size(self) -> int:
         """Side of the network input in pixels that the network was trained with; of a detector, the long one."""
         return self._network.image_size

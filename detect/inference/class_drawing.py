@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+from detect.drawing.boxes import class_color
 from detect.evaluation.sheets import draw_text, fitted
-from detect.inference.drawing import class_color
 from detect.structures import Classification
 
 MIN_SIDE_PX = 320

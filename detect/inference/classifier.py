@@ -28,8 +28,8 @@ class Classifier(AdjustableCost):
         SDPoint cheaper, at once.
 
     Args:
-        weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave; or the file of an exported
-            model, which runs in ONNX Runtime.
+        weights: a checkpoint of this toolkit: its file, the name of a shipped one, or what
+            ``load_checkpoint`` gave; or the file of an exported model, which runs in ONNX Runtime.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 

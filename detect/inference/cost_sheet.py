@@ -17,7 +17,6 @@ from detect.evaluation.sheets import BLACK, draw_text, fitted
 from detect.inference.class_drawing import draw_classification
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.drawing import draw_detections
 from detect.inference.outputs import output_names
 from detect.inference.ownership import OutputFolder
 
@@ -85,7 +84,7 @@ def _drawn(predictor: Detector | Classifier, image_rgb: np.ndarray, options: dic
     """What is found in the image, drawn into it."""
     if isinstance(predictor, Classifier):
         return draw_classification(image_rgb, predictor.predict(image_rgb, **options))
-    return draw_detections(image_rgb, predictor.predict(image_rgb, **options))
+    return predictor.predict(image_rgb, **options).plot(image_rgb)
 
 
 def _panel(image_rgb: np.ndarray, caption: str) -> np.ndarray:

@@ -11,14 +11,14 @@ import torch
 from PIL.Image import Image
 
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError
 from detect.evaluation.predict import PredictSettings, postprocess
 from detect.inference.budget import AdjustableCost
 from detect.inference.inputs import as_image, in_batches, is_list
 from detect.inference.network import Network, open_network
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.precision import Precision
-from detect.structures import Detections, Letterbox
+from detect.structures import Detections, Letterbox, class_indices
 
 
 class Detector(AdjustableCost):
@@ -29,9 +29,9 @@ class Detector(AdjustableCost):
         cheaper, at once.
 
     Args:
-        weights: a checkpoint of this toolkit: its file, or what ``load_checkpoint`` gave; or the file of an exported
-            model, which runs in ONNX Runtime. One with non-maximum suppression inside keeps to its own thresholds;
-            stricter ones still apply.
+        weights: a checkpoint of this toolkit: its file, the name of a shipped one (``yolov5n-spd-bccd``), or what
+            ``load_checkpoint`` gave; or the file of an exported model, which runs in ONNX Runtime. One with non-maximum
+            suppression inside keeps to its own thresholds; stricter ones still apply.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -126,22 +126,7 @@ class Detector(AdjustableCost):
         Raises:
             InputError: there is no such class.
         """
-        if classes is None:
-            return None
-        if isinstance(classes, str):
-            raise InputError(f"classes: must be a list, such as [{classes!r}]")
-        return tuple(dict.fromkeys(self._class_index(choice) for choice in classes))
-
-    def _class_index(self, choice: str | int) -> int:
-        if isinstance(choice, str) and choice in self.names:
-            return self.names.index(choice)
-        try:
-            index = int(choice)
-        except ValueError:
-            raise InputError(f"classes: unknown class {choice!r}{did_you_mean(str(choice), self.names)}") from None
-        if not 0 <= index < len(self.names):
-            raise InputError(f"classes: there is no class {index}; allowed: 0 to {len(self.names) - 1}")
-        return index
+        return class_indices(classes, self.names)
 
     def _predict_batch(self, sources: Sequence[Any], size: int, settings: PredictSettings) -> list[Detections]:
         placed = [letterbox(as_image(source), size) for source in sources]

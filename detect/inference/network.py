@@ -36,6 +36,8 @@ class Network(Protocol):
     """What it is called in messages."""
     names: tuple[str, ...]
     """The K class names."""
+    category_ids: tuple[int, ...]
+    """Their K ids in the annotation file of the training."""
     image_size: int
     """Side of the network input in pixels, as trained or exported; of a detector the long one."""
     center_crop: float
@@ -74,7 +76,8 @@ class TorchNetwork:
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.name = self.model.definition.name
         self.is_classifier = self.model.definition.is_classifier
-        self.names, self.image_size = checkpoint.names, checkpoint.image_size
+        self.names, self.category_ids = checkpoint.names, checkpoint.category_ids
+        self.image_size = checkpoint.image_size
         self.center_crop = checkpoint.center_crop
 
     def check_size(self, image_size: int | None) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from detect.data.images import write_image
-from detect.inference.drawing import draw_detections
 from detect.inference.ownership import OutputFolder
 from detect.runtime.files import write_json, write_text
 from detect.structures import Detections
@@ -66,7 +65,7 @@ class PredictionWriter:
         """
         name = self._names[path]
         drawn = self._folder.claim(f"{name}.jpg")
-        write_image(drawn, draw_detections(image_rgb, detections))
+        write_image(drawn, detections.plot(image_rgb))
         if self._options.txt:
             write_text(self._folder.claim("labels/") / f"{name}.txt", to_txt(detections))
         if self._options.crops:

@@ -13,7 +13,8 @@ A ``.pt`` file holds one dictionary:
 ``metrics``        validation metrics of these weights
 ``provenance``     how they came about: command, versions, date, recipe, data
 ``state_dict``     weights and buffers; without ``training``, binary weights are packed as ``X.bits`` and ``X.alpha``
-                   in the place of ``X.weight`` (``detect.models.packing``)
+                   in the place of ``X.weight`` (``detect.models.packing``); of files that are made to be given
+                   away the other weights are float16 (``detect.models.shipping``)
 ``training``       what resuming needs (optimiser, average, epoch), or None
 ``instances``      of a network with points (SDPoint): its instances, their norms' statistics where they differ from
                    those in ``state_dict``, and what was measured of them (``detect.models.instances``), or None
@@ -43,8 +44,9 @@ from detect.models.detector import DetectionModel
 from detect.models.foreign.kinds import DARKNET, SAFETENSORS, kind_of
 from detect.models.instances import Instances, read_instances
 from detect.models.model import Model
-from detect.models.packing import pack_state, unpack_state
+from detect.models.packing import halve_state, pack_state, unpack_state
 from detect.models.sdpoint import PLAIN
+from detect.models.shipped import find_weights
 from detect.runtime.files import atomic_path
 
 FORMAT = "detect-checkpoint"
@@ -111,9 +113,9 @@ def save_checkpoint(path: Path, model: Model, **facts: Any) -> None:
         temporary.write_bytes(archive.getbuffer())
 
 
-def rewrite_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint that was read, with what has changed in it."""
-    save_checkpoint(path, **{f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)})
+def rewrite_checkpoint(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write a checkpoint that was read, with what has changed in it; see ``checkpoint_archive`` for ``half``."""
+    save_checkpoint(path, **{f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}, half=half)
 
 
 def checkpoint_archive(
@@ -127,12 +129,19 @@ def checkpoint_archive(
     training: dict[str, Any] | None = None,
     center_crop: float = 1.0,
     instances: Instances | None = None,
+    half: bool = False,
 ) -> io.BytesIO:
-    """A checkpoint's file in memory; see ``Checkpoint`` for the arguments. The plain network must be running."""
+    """A checkpoint's file in memory; the plain network must be running.
+
+    The arguments are those of ``Checkpoint``; with ``half`` the file keeps the weights in half precision
+    (``detect.models.packing.halve_state``). It is read as any other.
+    """
     assert model.instance == PLAIN, "the state is the plain network's"
     state = model.state_dict()
     if training is None:
         state = pack_state(model, state)
+    if half:
+        state = halve_state(model, state)
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -155,10 +164,14 @@ def checkpoint_archive(
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
+    Args:
+        path: the file, or the name of a shipped one (``detect.models.shipped``).
+
     Raises:
-        InputError: the file is missing, damaged, not a checkpoint of this toolkit, would need to run code to be read,
-            or its weights do not fit its own definition or are not finite.
+        InputError: there is no such name; the file is missing, damaged, not a checkpoint of this toolkit, would need to
+            run code to be read, or its weights do not fit its own definition or are not finite.
     """
+    path = find_weights(path)
     content = _read(path)
     if content.get("format") != FORMAT:
         raise InputError(f"{path}: {_NOT_OURS}")

@@ -1,4 +1,4 @@
-"""Binary weights as bits: one for each sign, and a magnitude for each output.
+"""Small state dicts. Binary weights as bits: one for each sign, and a magnitude for each output; others as float16.
 
 A state dict holds of a binary ``MaskConv`` X either ``X.weight``, which is Q, or what is left of Q in evaluation:
 
@@ -115,6 +115,21 @@ def unpack_state(model: nn.Module, state: dict[str, Tensor], where: str) -> dict
             raise InputError(f"{where}: {name}alpha: must be finite, from 0 to 1; the file is of no use")
         unpacked[key] = alpha.view(-1, 1, 1, 1) * unpack_signs(bits, shape)
     return unpacked
+
+
+def halve_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with the weights in half precision.
+
+    What is one-dimensional (norms, biases) and buffers (the norms' statistics, anchors) stay as they are: few values,
+    of any magnitude, each of which moves a whole channel. So does a weight that half precision would make infinite.
+
+    Args:
+        model: says what is a weight.
+        state: its state dict, packed or not; is not changed.
+    """
+    weights = {name for name, parameter in model.named_parameters() if parameter.dim() > 1}
+    halves = {name: tensor.half() for name, tensor in state.items() if name in weights}
+    return {**state, **{name: tensor for name, tensor in halves.items() if torch.isfinite(tensor).all()}}
 
 
 def _shifts(device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 from datetime import datetime, timezone
 
@@ -23,5 +24,5 @@ def made_with() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
     }

@@ -12,7 +12,6 @@ from detect.evaluation.class_pictures import class_sheet, prediction_sheet
 from detect.evaluation.classification import ClassEvaluation
 from detect.evaluation.engine import Evaluation
 from detect.evaluation.sheets import fitted
-from detect.inference.drawing import draw_detections
 from detect.structures import Batch, ClassTargets, Detections, Targets
 from detect.training.recorder import Recorder
 
@@ -39,7 +38,7 @@ def record_training_batch(recorder: Recorder, folder: Path, batch: Batch, names:
         mine = targets.image_index == i
         boxes, labels = targets.boxes_xyxy_px[mine].numpy(), targets.labels[mine].numpy()
         truth = Detections(boxes, np.ones(len(labels), np.float32), labels, image.shape[:2], names)
-        tiles.append(draw_detections(image, truth))
+        tiles.append(truth.plot(image))
     picture = tile_images(tiles)
     write_image(folder / "train_batch.jpg", picture)
     recorder.picture("train/batch", picture, epoch + 1)
@@ -97,7 +96,8 @@ def record_predictions(found: Evaluation, recorder: Recorder, folder: Path, epoc
     tiles: list[np.ndarray] = []
     for row in range(len(found.table)):
         with suppress(ImageError):  # the evaluation has told about it
-            tiles.append(draw_detections(read_image(found.table.path(row)), _detections(found, row)))
+            image = read_image(found.table.path(row))
+            tiles.append(_detections(found, row, image).plot(image))
         if len(tiles) == MAX_TILES:
             break
     if not tiles:
@@ -107,15 +107,13 @@ def record_predictions(found: Evaluation, recorder: Recorder, folder: Path, epoc
     recorder.picture("val/predictions", picture, epoch + 1)
 
 
-def _detections(found: Evaluation, row: int) -> Detections:
+def _detections(found: Evaluation, row: int, image: np.ndarray) -> Detections:
     """What was found in one image, as far as it is shown."""
     mine = (found.found.rows == row) & (found.found.scores > SHOWN_SCORE)
     boxes = found.found.boxes_xywh_px[mine].astype(np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    height, width = found.table.sizes_hw[row].tolist()
-    return Detections(
-        boxes, found.found.scores[mine].astype(np.float32), found.found.labels[mine], (height, width), found.table.names
-    )
+    scores, labels = found.found.scores[mine].astype(np.float32), found.found.labels[mine]
+    return Detections(boxes, scores, labels, image.shape[:2], found.table.names)
 
 
 def tile_images(images_rgb: list[np.ndarray]) -> np.ndarray:

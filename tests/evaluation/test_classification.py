@@ -16,10 +16,10 @@ from torch import Tensor
 from detect.data.annotations import encode_paths
 from detect.data.class_table import ClassTable
 from detect.data.images import write_image
+from detect.drawing.text import columns
 from detect.errors import InputError
 from detect.evaluation.class_report import class_metrics_record, metrics_table, write_class_metrics
 from detect.evaluation.classification import ClassEvaluation, class_metrics, evaluate_classifier, most_confused
-from detect.evaluation.text import columns
 
 CPU = torch.device("cpu")
 NAMES = ("red", "green", "blue")

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from detect.drawing.text import columns
 from detect.evaluation.coco import ABSENT, METRICS, CocoMetrics, coco_metrics
 from detect.evaluation.engine import Evaluation
 from detect.evaluation.predict import COCO_SETTINGS
 from detect.evaluation.report import coco_table, speed_line, write_metrics_json
-from detect.evaluation.text import columns
 from tests.evaluation.synthetic import make_found, make_table
 
 

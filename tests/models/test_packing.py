@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from detect.errors import InputError
 from detect.models.blocks.bdsc import MaskConv, binarise, replace_convolutions
 from detect.models.definition import Convolutions
-from detect.models.packing import binary_weights, pack_signs, pack_state, packed_bytes, unpack_signs, unpack_state
+from detect.models.packing import (
+    binary_weights,
+    halve_state,
+    pack_signs,
+    pack_state,
+    packed_bytes,
+    unpack_signs,
+    unpack_state,
+)
 
 SHAPES = [(1, 1, 1, 1), (1, 7, 1, 1), (2, 2, 1, 2), (1, 1, 3, 3), (5, 3, 3, 3), (3, 4, 5, 5)]
 """1, 7, 8, 9, 135 and 300 entries."""
@@ -188,3 +196,16 @@ def test_weights_beside_their_bits_are_left_for_the_loader_to_name() -> None:
     state = model.state_dict()
     both = state | pack_state(model, state)
     assert unpack_state(model, both, "here").keys() == both.keys()
+
+
+def test_weights_in_half_precision_stay_finite() -> None:
+    """float16 ends at 65504; vectors (biases, norms) and buffers keep their precision."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1))
+    model.register_buffer("anchors_px", torch.ones(1, 2))
+    with torch.no_grad():
+        model[2].weight.fill_(70000)
+    state = model.state_dict()
+    halved = halve_state(model, state)
+    assert [name for name in state if halved[name].dtype == torch.float16] == ["0.weight"]
+    assert all(tensor.dtype != torch.float16 for tensor in state.values())
+    assert halved["2.weight"].item() == 70000

@@ -1,6 +1,6 @@
-"""The records that pass between packages.
+"""What goes through the network and its loss.
 
-Letters: B images of a batch, H W pixels (or cells) of a map, M targets, N detections, K classes.
+Letters: B images of a batch, H W pixels (or cells) of a map, M targets, K classes.
 Boxes are ``xyxy``: x left, y top, x right, y bottom, float; the frame is in the field's docstring.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,76 +136,3 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for the copy to a GPU (called by PyTorch's ``DataLoader``)."""
         return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What was found in one image, best score first.
-
-    Args:
-        boxes_xyxy_px: (N, 4) float32, pixels of the original image, inside it.
-        scores: (N,) float32 in [0, 1].
-        labels: (N,) int64 class index, in [0, K).
-        image_hw: height and width of the original image.
-        names: the K class names.
-    """
-
-    boxes_xyxy_px: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    image_hw: tuple[int, int]
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @property
-    def class_names(self) -> list[str]:
-        """The class name of each of the N detections."""
-        return [self.names[label] for label in self.labels]
-
-    def select(self, keep: np.ndarray) -> Detections:
-        """The detections at ``keep``: (N,) bool or (n,) int indices."""
-        return Detections(self.boxes_xyxy_px[keep], self.scores[keep], self.labels[keep], self.image_hw, self.names)
-
-    def to_supervision(self) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
-        """The keyword arguments of ``supervision.Detections``: ``sv.Detections(**found.to_supervision())``."""
-        return {
-            "xyxy": self.boxes_xyxy_px.astype(np.float32),
-            "confidence": self.scores.astype(np.float32),
-            "class_id": self.labels.astype(int),
-            "data": {"class_name": np.array(self.class_names, dtype=np.str_)},
-        }
-
-
-@dataclass(frozen=True)
-class Classification:
-    """What an image shows.
-
-    Args:
-        probabilities: (K,) float32, of each class; they sum to 1.
-        names: the K class names.
-    """
-
-    probabilities: np.ndarray
-    names: tuple[str, ...]
-
-    @property
-    def label(self) -> int:
-        """Index of the most probable class."""
-        return int(self.probabilities.argmax())
-
-    @property
-    def name(self) -> str:
-        """Name of the most probable class."""
-        return self.names[self.label]
-
-    @property
-    def score(self) -> float:
-        """Probability of the most probable class."""
-        return float(self.probabilities[self.label])
-
-    def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Names and probabilities of the ``count`` most probable classes, best first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [(self.names[label], float(self.probabilities[label])) for label in order]

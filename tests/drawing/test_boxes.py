@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.inference.drawing import class_color, draw_detections
+from detect.drawing.boxes import class_color
 from tests.inference.samples import make_detections
 
 
@@ -18,14 +18,14 @@ def changed(before, after):
 
 def test_nothing_found_leaves_a_copy():
     image = grey(20, 30)
-    drawn = draw_detections(image, make_detections([], (20, 30)))
+    drawn = make_detections([], (20, 30)).plot(image)
     np.testing.assert_array_equal(drawn, image)
     assert drawn is not image
 
 
 def test_the_image_itself_is_left_alone():
     image = grey(100, 200)
-    drawn = draw_detections(image, make_detections([(0, 50, 40, 120, 90, 0.9)]))
+    drawn = make_detections([(0, 50, 40, 120, 90, 0.9)]).plot(image)
     assert (image == 128).all()
     assert changed(image, drawn).any()
     assert drawn.shape == image.shape
@@ -35,7 +35,7 @@ def test_the_image_itself_is_left_alone():
 def test_the_outer_edge_of_the_frame_is_the_box():
     # 100 x 200 has lines of 1 px. The box covers the pixels 50..119 x 40..89; its label stands above, so below row 40
     # only the frame is new.
-    drawn = draw_detections(grey(100, 200), make_detections([(0, 50, 40, 120, 90, 0.9)]))
+    drawn = make_detections([(0, 50, 40, 120, 90, 0.9)]).plot(grey(100, 200))
     new = changed(grey(100, 200), drawn)[40:]
     expected = np.zeros_like(new)
     expected[0:50, 50:120] = True
@@ -46,12 +46,12 @@ def test_the_outer_edge_of_the_frame_is_the_box():
 
 def test_lines_grow_with_the_image():
     # (1600 + 1600) / 800 = 4 px.
-    drawn = draw_detections(grey(1600, 1600), make_detections([(0, 400, 400, 800, 800, 0.9)], (1600, 1600)))
+    drawn = make_detections([(0, 400, 400, 800, 800, 0.9)], (1600, 1600)).plot(grey(1600, 1600))
     assert changed(grey(1600, 1600), drawn)[600, 390:410].tolist() == [False] * 10 + [True] * 4 + [False] * 6
 
 
 def test_tiny_boxes_keep_their_object_visible():
-    drawn = draw_detections(grey(1600, 1600), make_detections([(0, 400, 400, 408, 408, 0.9)], (1600, 1600)))
+    drawn = make_detections([(0, 400, 400, 408, 408, 0.9)], (1600, 1600)).plot(grey(1600, 1600))
     assert not changed(grey(1600, 1600), drawn)[401:407, 401:407].any()
 
 
@@ -60,7 +60,7 @@ def test_tiny_boxes_keep_their_object_visible():
 )
 def test_labels_stay_inside_the_image(box):
     image = grey(100, 200)
-    drawn = draw_detections(image, make_detections([(0, *box, 0.9)]))
+    drawn = make_detections([(0, *box, 0.9)]).plot(image)
     # The label is a filled rectangle of at least 10 px text: many pixels of the class's colour beyond the frame itself.
     assert (drawn == class_color(0)).all(axis=2).sum() > 300
 
@@ -68,13 +68,13 @@ def test_labels_stay_inside_the_image(box):
 @pytest.mark.parametrize("shape", [(1, 1), (4, 400), (400, 4), (12, 12)])
 def test_images_smaller_than_a_label(shape):
     height, width = shape
-    drawn = draw_detections(grey(height, width), make_detections([(0, 0, 0, width, height, 0.9)], shape))
+    drawn = make_detections([(0, 0, 0, width, height, 0.9)], shape).plot(grey(height, width))
     assert drawn.shape == (height, width, 3)
 
 
 def test_labels_of_small_neighbours_do_not_hide_them():
     rows = [(0, 40 + 30 * i, 50, 48 + 30 * i, 58, 0.9 - 0.1 * i) for i in range(4)]
-    drawn = draw_detections(grey(100, 200), make_detections(rows))
+    drawn = make_detections(rows).plot(grey(100, 200))
     for _, x1, y1, x2, y2, _ in rows:
         assert not changed(grey(100, 200), drawn)[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].any()
 
@@ -82,8 +82,7 @@ def test_labels_of_small_neighbours_do_not_hide_them():
 def test_names_beyond_ascii_are_not_question_marks():
     box = (0, 50, 40, 120, 90, 0.9)
     drawings = [
-        draw_detections(grey(100, 200), make_detections([box], names=(name, "x")))
-        for name in ("котик", "шапка", "?????", "猫猫")
+        make_detections([box], names=(name, "x")).plot(grey(100, 200)) for name in ("котик", "шапка", "?????", "猫猫")
     ]
     for index, first in enumerate(drawings):
         assert all(changed(first, second).any() for second in drawings[index + 1 :])
@@ -100,4 +99,4 @@ def test_a_crowd_is_drawn():
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 180, (300, 2)) * [1, 0.45]
     rows = [(k % 2, x, y, min(x + 15, 200), min(y + 15, 100), 1 - k / 400) for k, (x, y) in enumerate(corners)]
-    assert changed(grey(100, 200), draw_detections(grey(100, 200), make_detections(rows))).any()
+    assert changed(grey(100, 200), make_detections(rows).plot(grey(100, 200))).any()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from PIL import ImageFont
 
-from detect.evaluation.text import columns, font_for, pad, shorten
+from detect.drawing.text import columns, font_for, pad, shorten
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,18 @@
-"""Detections drawn into their image.
+"""Boxes drawn into their image.
 
-Letters: H W pixels of the image, N detections.
+Letters: H W pixels of the image, N boxes.
 """
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detect.evaluation.text import load_font, shorten
-from detect.structures import Detections
+from detect.drawing.text import load_font, shorten
 
 TINY_PX = 12
 """A box with a side below this is drawn with the thinnest line, so that the object stays visible."""
@@ -23,8 +23,8 @@ SMALL_PX = 48
 MIN_FONT_PX, MAX_FONT_PX = 10, 40
 """Text below 10 px cannot be read."""
 
-MAX_NAME = 32
-"""Characters of a class name in a label."""
+MAX_CAPTION = 40
+"""Characters in a label."""
 
 MAX_HIDDEN = 0.5
 """A label is left out when every place for it would hide more than this share of itself under or over other labels."""
@@ -32,17 +32,24 @@ MAX_HIDDEN = 0.5
 Rectangle = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
+Color = tuple[int, int, int]
+"""RGB."""
 
-def draw_detections(image_rgb: np.ndarray, detections: Detections) -> np.ndarray:
-    """Draw boxes with class names and scores.
+
+def draw_boxes(
+    image_rgb: np.ndarray, boxes_xyxy_px: np.ndarray, labels: np.ndarray, captions: Sequence[str]
+) -> np.ndarray:
+    """Draw boxes with captions, the best ones on top.
 
     Lines grow with the image, text with the image and the box. A label stands outside its box where there is room,
-    inside the image always, and keeps off the other labels and small boxes; in a crowd the labels of the worse scores
+    inside the image always, and keeps off the other labels and small boxes; in a crowd the labels of the later boxes
     are left out, and the colour tells the class.
 
     Args:
         image_rgb: (H, W, 3) uint8.
-        detections: in the pixels of this image.
+        boxes_xyxy_px: (N, 4) float, pixels of this image, best first.
+        labels: (N,) int class index, which decides the colour.
+        captions: N texts; long ones lose their middle.
 
     Returns:
         A copy with the drawing, (H, W, 3) uint8.
@@ -50,20 +57,18 @@ def draw_detections(image_rgb: np.ndarray, detections: Detections) -> np.ndarray
     canvas = np.ascontiguousarray(image_rgb).copy()
     height, width = canvas.shape[:2]
     thickness = max(1, round((height + width) / 800))
-    boxes = detections.boxes_xyxy_px
-    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)
-    for index in reversed(range(len(detections))):  # the best ones on top
-        _draw_box(
-            canvas, boxes[index], class_color(int(detections.labels[index])), 1 if sides[index] < TINY_PX else thickness
-        )
-    if not len(detections):
+    sides = (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).min(axis=1, initial=np.inf)
+    colors = [class_color(label) for label in labels.tolist()]
+    for index in reversed(range(len(boxes_xyxy_px))):
+        _draw_box(canvas, boxes_xyxy_px[index], colors[index], 1 if sides[index] < TINY_PX else thickness)
+    if not len(boxes_xyxy_px):
         return canvas
     picture = Image.fromarray(canvas)
-    _draw_labels(picture, detections, sides)
+    _draw_labels(picture, boxes_xyxy_px, sides, captions, colors)
     return np.array(picture)
 
 
-def class_color(label: int) -> tuple[int, int, int]:
+def class_color(label: int) -> Color:
     """RGB of a class: the same in every picture, neighbours far apart.
 
     Hues advance by the golden ratio, which spreads any number of them evenly; brightness and saturation take turns to
@@ -75,7 +80,7 @@ def class_color(label: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _draw_box(canvas: np.ndarray, box: np.ndarray, color: tuple[int, int, int], thickness: int) -> None:
+def _draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, thickness: int) -> None:
     """Draw a frame whose outer edge is the box; pixel i covers [i, i + 1]."""
     height, width = canvas.shape[:2]
     left, top = np.floor(box[:2]).astype(int).tolist()
@@ -87,21 +92,20 @@ def _draw_box(canvas: np.ndarray, box: np.ndarray, color: tuple[int, int, int], 
             cv2.rectangle(canvas, *corners, color, 1)
 
 
-def _draw_labels(picture: Image.Image, detections: Detections, sides: np.ndarray) -> None:
+def _draw_labels(
+    picture: Image.Image, boxes: np.ndarray, sides: np.ndarray, captions: Sequence[str], colors: Sequence[Color]
+) -> None:
     draw = ImageDraw.Draw(picture)
     regular = int(np.clip(min(picture.size) / 32, MIN_FONT_PX, MAX_FONT_PX))
     taken: list[Rectangle] = []
-    objects = detections.boxes_xyxy_px[sides < SMALL_PX]
-    for index in range(len(detections)):
-        label = int(detections.labels[index])
-        text = f"{shorten(detections.names[label], MAX_NAME)} {detections.scores[index]:.2f}"
-        font, text = load_font(text, int(np.clip(sides[index] / 2, MIN_FONT_PX, regular)))
+    objects = boxes[sides < SMALL_PX]
+    for box, side, caption, color in zip(boxes, sides, captions, colors, strict=True):
+        font, text = load_font(shorten(caption, MAX_CAPTION), int(np.clip(side / 2, MIN_FONT_PX, regular)))
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         size = (round(right - left) + 4, round(bottom - top) + 4)
-        place = _place(detections.boxes_xyxy_px[index], size, picture.size, taken, objects)
+        place = _place(box, size, picture.size, taken, objects)
         if place is None:
             continue
-        color = class_color(label)
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=color)
         dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140  # luma of ITU-R BT.601
         draw.text((place[0] + 2 - left, place[1] + 2 - top), text, fill="black" if dark else "white", font=font)
