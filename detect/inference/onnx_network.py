@@ -112,6 +112,7 @@ def _open_session(path: Path, device: torch.device) -> Any:
         raise InputError(f"{path}: this ONNX Runtime does not run on {device}; use cpu, or pip install onnxruntime-gpu")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = torch.get_num_threads()  # one setting for both, and OMP_NUM_THREADS counts
     try:
         return onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     except OSError as error:
