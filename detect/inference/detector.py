@@ -9,10 +9,12 @@ from typing import Any, overload
 import numpy as np
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.predict import PredictSettings, postprocess, run_network
+from detect.evaluation.tiling import TiledPredictor, Tiling
 from detect.inference.budget import AdjustableCost
 from detect.inference.inputs import as_image, checked_size, in_batches, is_list, opened
 from detect.models.checkpoint import Checkpoint
@@ -63,6 +65,8 @@ class Detector(AdjustableCost):
         image_size: int | None = ...,
         batch_size: int = ...,
         class_agnostic: bool = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
     ) -> Detections: ...
 
     @overload
@@ -77,6 +81,8 @@ class Detector(AdjustableCost):
         image_size: int | None = ...,
         batch_size: int = ...,
         class_agnostic: bool = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
     ) -> list[Detections]: ...
 
     def predict(
@@ -90,6 +96,8 @@ class Detector(AdjustableCost):
         image_size: int | None = None,
         batch_size: int = 1,
         class_agnostic: bool = False,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> Detections | list[Detections]:
         """Find the objects in one image or in several.
 
@@ -104,6 +112,10 @@ class Detector(AdjustableCost):
             batch_size: images that go through the network together, at most. Only images of one shape after scaling do,
                 so that what is found in an image does not depend on the others.
             class_agnostic: boxes of different classes count as doubles of each other too.
+            tile: look at the image in tiles of this side, in pixels of the original image, as well as in one piece, so
+                that small objects in a large image are seen. ``batch_size`` is then of tiles, and ``max_det`` may have
+                to be larger.
+            overlap: least share of a tile that the next one has in common; objects of this size are whole in some tile.
 
         Returns:
             ``Detections`` in original-image pixels for one image, a list of them for a list.
@@ -115,9 +127,19 @@ class Detector(AdjustableCost):
             conf, iou, max_det, class_agnostic=class_agnostic, classes=self.class_indices(classes)
         )
         size = checked_size(self.image_size if image_size is None else image_size, self._model.max_reduction)
+        tiles = (
+            None
+            if tile is None
+            else TiledPredictor(
+                self._network, Tiling(tile, overlap), size, batch_size, self._model.max_reduction, settings, self.names
+            )
+        )
         found: list[Detections] = []
         for sources in in_batches(source, batch_size):
-            found += self._predict_batch(sources, size, settings)
+            if tiles is not None:
+                found += [tiles.predict(as_image(one)) for one in sources]
+            else:
+                found += self._predict_batch(sources, size, settings)
         return found if is_list(source) else found[0]
 
     def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
@@ -166,5 +188,8 @@ class Detector(AdjustableCost):
         self, images: list[np.ndarray], letterboxes: list[Letterbox], settings: PredictSettings
     ) -> list[Detections]:
         batch = torch.from_numpy(pad_batch(images, multiple=self._model.max_reduction))
-        predictions = run_network(self._model, batch, self.device, self._precision)
-        return postprocess(predictions, letterboxes, settings, self.names)
+        return postprocess(self._network(batch), letterboxes, settings, self.names)
+
+    def _network(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 to (B, P, 5 + K), see ``run_network``."""
+        return run_network(self._model, images, self.device, self._precision)
