@@ -1,6 +1,6 @@
 """From an image file to boxes: what each stage costs, in PyTorch and in ONNX Runtime.
 
-python benchmarks/inference.py --weights FILE --source FOLDER [--image-size 640] [--batch-size 1] [--rounds N] [--threads 1]
+python benchmarks/inference.py --weights FILE --source FOLDER [--image-size 640] [--batch-size 1] [--threads 1]
 
 The file is exported first. Stages are those of ``Detector.predict``: decode, letterbox, network with decoding of its
 output, non-maximum suppression with the way back to image pixels. *PyTorch, as trained* has its norms; ``Detector``
@@ -48,8 +48,7 @@ def one_pass(network: Network, paths: Sequence[Path], size: int) -> list[float]:
     images = [read_image(path) for path in paths]
     times.append(time.process_time())
     placed = [letterbox(image, size) for image in images]
-    tallest, widest = (max(image.shape[axis] for image, _ in placed) for axis in (0, 1))
-    batch = torch.from_numpy(pad_batch([image for image, _ in placed], shape_hw=network.padded_hw((tallest, widest))))
+    batch = torch.from_numpy(pad_batch([image for image, _ in placed], network.multiple))
     times.append(time.process_time())
     predictions = network.predictions(batch)
     times.append(time.process_time())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from detect.evaluation.instance_outputs import file_stamp, store_records, write_
 from detect.evaluation.instance_report import comparison_table
 from detect.evaluation.instances import compare_instances, instances_of
 from detect.evaluation.outputs import EvaluationOutputs
-from detect.evaluation.report import coco_table, speed_line
+from detect.evaluation.report import coco_table, metrics_record, speed_line
+from detect.evaluation.tile_report import tiles_table
+from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.budget import InstanceMenu
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
@@ -50,6 +54,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--out", type=Path, metavar="DIR", help="draw what was found there: curves, the confusion matrix, examples")
     add("--coco-engine", choices=("pycocotools", "hotcoco"), help="what computes AP (default: pycocotools)")
     add("--strict", action="store_true", help="refuse data with damaged images or boxes instead of skipping them")
+    add("--tile", type=int, metavar="SIZE", help="measure without and with tiles of SIZE pixels of the image")
+    add("--overlap", type=float, metavar="F", help="share of a tile in common with the next (default: 0.2)")
     sdpoint = parser.add_argument_group("of models that were trained with SDPoint")
     which = sdpoint.add_mutually_exclusive_group()
     which.add_argument(
@@ -88,8 +94,12 @@ def main() -> None:
         choice = InstanceMenu(checkpoint).within_share(args.cost)
         checkpoint.model.use_instance(choice.instance)
         print(choice.line())
-    measure = _measure_classifier if isinstance(checkpoint.model, ClassificationModel) else _measure_detector
-    for line in (_compare_instances if args.instances else measure)(args, checkpoint, data, settings, outputs):
+    measure = _compare_instances
+    if not args.instances and isinstance(checkpoint.model, ClassificationModel):
+        measure = _measure_classifier
+    elif not args.instances:
+        measure = _measure_detector if args.tile is None else _measure_in_tiles
+    for line in measure(args, checkpoint, data, settings, outputs):
         print(line)
 
 
@@ -98,6 +108,10 @@ def _check_options(args: argparse.Namespace) -> None:
         raise InputError("--baseline: belongs to --instances")
     if args.instances and args.results_json is not None:
         raise InputError("--results-json: is of one network, not of --instances; --cost chooses one")
+    if args.instances and args.tile is not None:
+        raise InputError("--tile: is of one network, not of --instances; --cost chooses one")
+    if args.overlap is not None and args.tile is None:
+        raise InputError("--overlap: belongs to --tile")
 
 
 def _measure_detector(
@@ -113,6 +127,28 @@ def _measure_detector(
         yield coco_table(evaluation.metrics)
     yield speed_line(evaluation.speed_ms)
     yield from outputs.write(evaluation, _about(args, settings))
+
+
+def _measure_in_tiles(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    data: DataConfig,
+    settings: dict[str, Any],
+    outputs: EvaluationOutputs,
+) -> Iterator[str]:
+    """The detections are those with tiles; of a labelled split the metrics without them stand beside."""
+    tiling = Tiling(args.tile) if args.overlap is None else Tiling(args.tile, args.overlap)
+    split = _open_boxes(args, data, outputs)
+    measure = partial(evaluate, checkpoint.detector, split.table, engine=split.engine, **settings)
+    tiled = measure(tiling=tiling, settings=TILED_COCO_SETTINGS)
+    about = {**_about(args, settings), **asdict(tiling)}
+    if split.table.is_labelled:
+        without = measure()
+        yield tiles_table(without, tiled, tiling)
+        about["without_tiles"] = metrics_record(without, {"settings": asdict(without.settings)})
+    else:
+        yield speed_line(tiled.speed_ms)
+    yield from outputs.write(tiled, about)
 
 
 def _measure_classifier(
@@ -163,8 +199,9 @@ def _open_boxes(args: argparse.Namespace, data: DataConfig, outputs: EvaluationO
 
 
 def _open_classes(args: argparse.Namespace, checkpoint: Checkpoint, data: DataConfig) -> ClassificationSplit:
-    if args.coco_engine is not None:
-        raise InputError(f"--coco-engine: is for detectors; {args.weights} is a classifier")
+    for option, value in (("--coco-engine", args.coco_engine), ("--tile", args.tile)):
+        if value is not None:
+            raise InputError(f"{option}: is for detectors; {args.weights} is a classifier")
     return ClassificationSplit(open_class_split(data, args.split, args.strict), checkpoint.center_crop)
 
 

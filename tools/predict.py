@@ -24,6 +24,8 @@ DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
     "--max-det": {"type": int, "metavar": "N", "help": "most detections per image (default: 300)"},
     "--classes": {"nargs": "+", "metavar": "NAME|INDEX", "help": "keep these classes only"},
     "--class-agnostic": {**FLAG, "help": "boxes of different classes that overlap are one, too"},
+    "--tile": {"type": int, "metavar": "SIZE", "help": "look at the image in tiles of SIZE pixels of it, too"},
+    "--overlap": {"type": float, "metavar": "F", "help": "share of a tile in common with the next (default: 0.2)"},
     "--save-txt": {**FLAG, "help": "write labels/*.txt: class cx cy w h score, as shares of the image"},
     "--save-crops": {**FLAG, "help": "write crops/CLASS/*.jpg: each detection cut out"},
 }
@@ -79,6 +81,8 @@ def main() -> None:
 
 
 def _detect(detector: Detector, paths: list[Path], args: argparse.Namespace) -> Iterator[str]:
+    if args.overlap is not None and args.tile is None:
+        raise InputError("--overlap: belongs to --tile")
     options = {name: value for name, value in _given(args, DETECTION_OPTIONS).items() if not name.startswith("save_")}
     writer = PredictionWriter(
         args.out, paths, OutputOptions(args.save_json, bool(args.save_txt), bool(args.save_crops))

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.predict import PredictSettings, postprocess
+from detect.evaluation.tiling import TiledPredictor, Tiling
 from detect.inference.budget import AdjustableCost
 from detect.inference.inputs import as_image, in_batches, is_list
 from detect.inference.network import Network, open_network
@@ -59,6 +60,8 @@ class Detector(AdjustableCost):
         image_size: int | None = ...,
         batch_size: int = ...,
         class_agnostic: bool = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
     ) -> Detections: ...
 
     @overload
@@ -73,6 +76,8 @@ class Detector(AdjustableCost):
         image_size: int | None = ...,
         batch_size: int = ...,
         class_agnostic: bool = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
     ) -> list[Detections]: ...
 
     def predict(
@@ -86,6 +91,8 @@ class Detector(AdjustableCost):
         image_size: int | None = None,
         batch_size: int = 1,
         class_agnostic: bool = False,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> Detections | list[Detections]:
         """Find the objects in one image or in several.
 
@@ -100,6 +107,10 @@ class Detector(AdjustableCost):
             batch_size: images that go through the network together, at most. Only images of one shape after scaling do,
                 so that what is found in an image does not depend on the others.
             class_agnostic: boxes of different classes count as doubles of each other too.
+            tile: look at the image in tiles of this side, in pixels of the original image, as well as in one piece, so
+                that small objects in a large image are seen. ``batch_size`` is then of tiles, and ``max_det`` may have
+                to be larger.
+            overlap: least share of a tile that the next one has in common; objects of this size are whole in some tile.
 
         Returns:
             ``Detections`` in original-image pixels for one image, a list of them for a list.
@@ -111,9 +122,14 @@ class Detector(AdjustableCost):
             conf, iou, max_det, class_agnostic=class_agnostic, classes=self.class_indices(classes)
         )
         size = self._network.check_size(image_size)
+        tiling = None if tile is None else Tiling(tile, overlap)
         found: list[Detections] = []
         for sources in in_batches(source, batch_size):
-            found += self._predict_batch(sources, size, settings)
+            if tiling is None:
+                found += self._predict_batch(sources, size, settings)
+            else:
+                tiles = self._tiles(tiling, size, batch_size, settings)
+                found += [tiles.predict(as_image(one)) for one in sources]
         return found if is_list(source) else found[0]
 
     def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
@@ -155,10 +171,12 @@ class Detector(AdjustableCost):
             found.update(zip(members, self._detect(images, letterboxes, settings), strict=True))
         return [found[index] for index in range(len(placed))]
 
+    def _tiles(self, tiling: Tiling, size: int, batch_size: int, settings: PredictSettings) -> TiledPredictor:
+        network = self._network
+        return TiledPredictor(network.predictions, tiling, size, batch_size, network.multiple, settings, self.names)
+
     def _detect(
         self, images: list[np.ndarray], letterboxes: list[Letterbox], settings: PredictSettings
     ) -> list[Detections]:
-        height, width = images[0].shape[:2]
-        batch = torch.from_numpy(pad_batch(images, shape_hw=self._network.padded_hw((height, width))))
-        predictions = self._network.predictions(batch)
-        return postprocess(predictions, letterboxes, settings, self.names)
+        batch = torch.from_numpy(pad_batch(images, self._network.multiple))
+        return postprocess(self._network.predictions(batch), letterboxes, settings, self.names)

@@ -38,6 +38,8 @@ class Network(Protocol):
     """The K class names."""
     image_size: int
     """Side of the network input in pixels, as trained or exported; of a detector the long one."""
+    multiple: int
+    """Height and width of the network input are multiples of it."""
     center_crop: float
     """A classifier looks at so much of an image's short side."""
 
@@ -49,7 +51,7 @@ class Network(Protocol):
         """
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the network input that holds an image of so many pixels."""
+        """Height and width of what the network sees of an image of so many pixels, padding included."""
 
     def predictions(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB to (B, P, 5 + K) float32, as ``detect.evaluation.predict.run_network`` gives them."""
@@ -75,14 +77,13 @@ class TorchNetwork:
         self.name = self.model.definition.name
         self.is_classifier = self.model.definition.is_classifier
         self.names, self.image_size = checkpoint.names, checkpoint.image_size
-        self.center_crop = checkpoint.center_crop
+        self.center_crop, self.multiple = checkpoint.center_crop, self.model.max_reduction
 
     def check_size(self, image_size: int | None) -> int:
-        return checked_size(self.image_size if image_size is None else image_size, self.model.max_reduction)
+        return checked_size(self.image_size if image_size is None else image_size, self.multiple)
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        multiple = self.model.max_reduction
-        return -(-image_hw[0] // multiple) * multiple, -(-image_hw[1] // multiple) * multiple
+        return -(-image_hw[0] // self.multiple) * self.multiple, -(-image_hw[1] // self.multiple) * self.multiple
 
     def predictions(self, images: Tensor) -> Tensor:
         assert isinstance(self.model, DetectionModel), "Detector asks first"

@@ -201,3 +201,24 @@ def test_line_counts_each_class(detector, image, tmp_path):
     write_image(tmp_path / "a.png", image)
     (nothing,) = predict_files(detector, [tmp_path / "a.png"], conf=1.0)
     assert nothing.line() == f"{tmp_path / 'a.png'}: nothing"
+
+
+def test_an_image_no_larger_than_a_tile_is_predicted_as_without_tiles(detector, image):
+    assert_same(detector.predict(image, tile=90, **LOW), detector.predict(image, **LOW))
+
+
+def test_tiles_do_not_depend_on_the_batch_size(detector):
+    large = np.random.default_rng(3).integers(0, 256, (200, 250, 3), dtype=np.uint8)
+    alone, other = (detector.predict([large], tile=96, overlap=0.1, batch_size=n, **LOW) for n in (1, 7))
+    assert_same(alone[0], other[0], atol=1e-3)
+    assert alone[0].image_hw == (200, 250)
+    assert (alone[0].boxes_xyxy_px[:, 2:] <= [250, 200]).all()
+
+
+def test_tiles_out_of_range(detector, image):
+    with pytest.raises(InputError, match="tile: must be at least 32 pixels, found 0"):
+        detector.predict(image, tile=0)
+    with pytest.raises(InputError, match="overlap: must be from 0 to"):
+        detector.predict(image, tile=64, overlap=1)
+    with pytest.raises(InputError, match="batch size: must be at least 1, found 0"):
+        detector.predict(image, tile=64, batch_size=0)
