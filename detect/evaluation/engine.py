@@ -98,27 +98,79 @@ def evaluate(
         InputError: ``names`` are not the table's names, a size or count is outside its range, or an image cannot be
             read and ``strict`` is set.
     """
-    check_ranges(image_size, model.max_reduction, batch_size, workers)
-    model_names = names or table.names
-    label_of = match_classes(model_names, table.names)
-    clock = Clock(device, ("preprocess", "network", "postprocess"))
     network: Network = partial(run_network, model, device=device, precision=precision)
+    with evaluation_mode(model):
+        return evaluate_network(
+            network,
+            model.max_reduction,
+            table,
+            image_size=image_size,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            settings=settings,
+            tiling=tiling,
+            engine=engine,
+            names=names,
+            strict=strict,
+            progress=progress,
+        )
+
+
+@torch.inference_mode()
+def evaluate_network(
+    network: Network,
+    multiple: int,
+    table: AnnotationTable,
+    *,
+    image_size: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    settings: PredictSettings = COCO_SETTINGS,
+    tiling: Tiling | None = None,
+    engine: Engine = "pycocotools",
+    names: tuple[str, ...] | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> Evaluation:
+    """``evaluate`` for anything that makes predictions of images, an exported file for example.
+
+    Args:
+        network: what looks at the images.
+        multiple: height and width of its input are multiples of it.
+        table: the split.
+        image_size: as of ``evaluate``, and so are the others.
+        batch_size: images per batch.
+        workers: processes that load images.
+        device: where the network computes.
+        settings: score threshold and non-maximum suppression.
+        tiling: look at each image in tiles and as a whole.
+        engine: what computes the COCO metrics.
+        names: the network's class names.
+        strict: refuse an image that cannot be read.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: as ``evaluate``.
+    """
+    check_ranges(image_size, multiple, batch_size, workers)
+    network_names = names or table.names
+    label_of = match_classes(network_names, table.names)
+    clock = Clock(device, ("preprocess", "network", "postprocess"))
     loader: EvaluationLoader | OriginalLoader
     look: Callable[[Batch], list[Detections]]
-    multiple = model.max_reduction
     if tiling is None:
         loader = EvaluationLoader(table, image_size, batch_size, workers, multiple=multiple, strict=strict)
-        look = partial(_look, network, settings, model_names, clock)
+        look = partial(_look, network, settings, network_names, clock)
     else:
         loader = OriginalLoader(table, workers, strict=strict)
-        tiles = TiledPredictor(network, tiling, image_size, batch_size, multiple, settings, model_names, clock.lap)
+        tiles = TiledPredictor(network, tiling, image_size, batch_size, multiple, settings, network_names, clock.lap)
         look = partial(_look_in_tiles, tiles)
     found: dict[int, Detections] = {}
-    with evaluation_mode(model), torch.inference_mode():
-        bar = tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True)
-        for batch in bar:
-            clock.start(batch.preprocess_seconds)
-            found.update(zip(batch.rows.tolist(), look(batch), strict=True))
+    for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True):
+        clock.start(batch.preprocess_seconds)
+        found.update(zip(batch.rows.tolist(), look(batch), strict=True))
     boxes = collect(found, label_of)
     metrics = coco_metrics(table, boxes, engine) if table.is_labelled else None
     return Evaluation(metrics, boxes, table, settings, clock.per_image_ms(len(table)))

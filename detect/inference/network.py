@@ -94,6 +94,11 @@ class TorchNetwork:
         return run_classifier(self.model, images, self.device, self.precision).softmax(dim=1)
 
 
+def is_exported(weights: str | Path) -> bool:
+    """Whether a file, by its name, is an exported model."""
+    return Path(weights).suffix.lower() == ONNX_SUFFIX
+
+
 def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> Network:
     """The network of a file.
 
@@ -106,7 +111,7 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
         InputError: the file or the device is not usable.
     """
     chosen = select_device(device)
-    if not isinstance(weights, Checkpoint) and Path(weights).suffix.lower() == ONNX_SUFFIX:
+    if not isinstance(weights, Checkpoint) and is_exported(weights):
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
         return OnnxNetwork(Path(weights), chosen)
