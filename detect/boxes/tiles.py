@@ -104,6 +104,9 @@ def find_fragments(
 
 def _intersections(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
     """(n, m) areas that boxes (n, 4) and (m, 4) have in common."""
-    low = np.maximum(first_xyxy[:, None, :2], second_xyxy[:, :2])
-    high = np.minimum(first_xyxy[:, None, 2:], second_xyxy[:, 2:])
-    return (high - low).clip(min=0).prod(axis=2)
+    width, height = (
+        np.minimum(first_xyxy[:, None, axis + 2], second_xyxy[:, axis + 2])
+        - np.maximum(first_xyxy[:, None, axis], second_xyxy[:, axis])
+        for axis in (0, 1)
+    )
+    return width.clip(min=0) * height.clip(min=0)
