@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from detect.boxes.nms import non_max_suppression
 from detect.evaluation.predict import PredictSettings
@@ -46,6 +47,9 @@ def make_checkpoint(folder, name):
     model = build_model(name, num_classes=3).train()
     enliven(model)
     with torch.no_grad():
+        # Channels that hardly vary would be multiplied by hundreds, and rounding with them, in PyTorch as well.
+        for norm in (layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)):
+            norm.running_var.clamp_(min=0.05)
         for conv in model.head.predict:
             conv.weight.mul_(0.1)
             conv.bias.view(model.head.anchors_px.shape[1], -1)[:, 4:] = 0
