@@ -1,4 +1,4 @@
-"""From an image file to boxes: what each stage costs, in PyTorch and in ONNX Runtime.
+"""From an image file to boxes: what each stage costs, in PyTorch, in ONNX Runtime and, if it is there, in OpenVINO.
 
 python benchmarks/inference.py --weights FILE --source FOLDER [--image-size 640] [--batch-size 1] [--threads 1]
 
@@ -10,6 +10,7 @@ runs it without.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import tempfile
 import time
@@ -28,6 +29,7 @@ from detect.inference.network import Network, TorchNetwork
 from detect.inference.onnx_network import OnnxNetwork
 from detect.inference.sources import expand_sources
 from detect.models.checkpoint import Checkpoint, load_checkpoint
+from detect.models.model import network_input
 from detect.runtime.cli import positive_int, run_tool
 
 CPU = torch.device("cpu")
@@ -40,6 +42,22 @@ class WithNorms(TorchNetwork):
     def predictions(self, images: torch.Tensor) -> torch.Tensor:
         """As of ``Network``."""
         return run_network(self.checkpoint.detector, images, CPU)
+
+
+class OpenVinoNetwork(OnnxNetwork):
+    """The exported file in OpenVINO."""
+
+    def __init__(self, path: Path) -> None:
+        import openvino
+
+        super().__init__(path, CPU)
+        threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
+        self._compiled = openvino.Core().compile_model(path, "CPU", threads)
+
+    def predictions(self, images: torch.Tensor) -> torch.Tensor:
+        """As of ``Network``."""
+        pixels = network_input(images, CPU).contiguous().numpy()
+        return torch.from_numpy(self._compiled({"images": pixels})[0])
 
 
 def one_pass(network: Network, paths: Sequence[Path], size: int) -> list[float]:
@@ -61,11 +79,14 @@ def networks_of(checkpoint: Checkpoint, folder: Path) -> dict[str, Network]:
     """The ways to run it."""
     export_onnx(checkpoint, folder / "model.onnx")
     checkpoint.model.to(memory_format=torch.channels_last)
-    return {
+    networks: dict[str, Network] = {
         "PyTorch, as trained": WithNorms(checkpoint, CPU, "fp32"),
         "PyTorch": TorchNetwork(checkpoint, CPU, "fp32"),
         "ONNX Runtime": OnnxNetwork(folder / "model.onnx", CPU),
     }
+    if importlib.util.find_spec("openvino"):
+        networks["OpenVINO"] = OpenVinoNetwork(folder / "model.onnx")
+    return networks
 
 
 def main() -> None:
