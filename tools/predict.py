@@ -111,7 +111,7 @@ def _detect(detector: Detector, sources: list[Source], args: argparse.Namespace)
     )
     with stop_requests() as stop:
         with PredictionWriter(args.out, sources, outputs) as writer:
-            yield from write_found(frames, writer, window, stop.__bool__)
+            yield from write_found(frames, writer, window, is_over=lambda: bool(stop))
         yield from writer.summary()
 
 

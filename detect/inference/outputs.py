@@ -90,8 +90,8 @@ class PredictionWriter:
             write_image(self._folder.claim(f"{name}.jpg"), drawn)
         else:
             self._add_to_video(found, drawn)
-            suffix = self._sources[found.source].path
-            name = f"{name}{suffix.suffix if suffix else ''}/{found.index:06d}"
+            path = self._sources[found.source].path
+            name = f"{name}{path.suffix if path else ''}/{found.index:06d}"
             if self._options.frames:
                 write_image(self._folder.claim("frames/") / f"{name}.jpg", found.image_rgb)
         if self._options.txt:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import InputError
+from detect.inference.inputs import is_list
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts"),
@@ -63,7 +64,7 @@ def expand_sources(source: Any) -> list[Source]:
     Raises:
         InputError: a part of ``source`` names nothing that is there.
     """
-    parts = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    parts = list(source) if is_list(source) else [source]
     if not parts:
         raise InputError("source: is an empty list; name an image, a video, a folder or a pattern")
     found: dict[str, Source] = {}

@@ -106,14 +106,16 @@ class Video:
         Raises:
             VideoError: not one frame can be read.
         """
-        count, last_s = 0, -1.0
+        step_s = 1 / (self.clip.fps * self._every)
+        count, last_s = 0, -step_s
         start = waiting_since = time.monotonic()
         try:
             while self._grab():
-                start = start if count else time.monotonic()
-                seconds = time.monotonic() - start if self.clip.is_live else self._position_s()
+                now = time.monotonic()
+                start = start if count else now
+                seconds = now - start if self.clip.is_live else self._position_s()
                 # Damaged files and raw streams have times that stand still or go back.
-                last_s = seconds if seconds > last_s else last_s + 1 / (self.clip.fps * self._every)
+                last_s = seconds if seconds > last_s else last_s + step_s
                 if count % self._every == 0:
                     is_decoded, image_bgr = self._capture.retrieve()
                     if is_decoded:

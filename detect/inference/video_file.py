@@ -1,8 +1,8 @@
 """Writing a video with OpenCV so that it keeps its size and frame rate, and appears only when it is whole.
 
 Measured on 768 x 432 pixels, 2 cores: MPEG-4 takes 4 ms a frame and 3.8 kB (40 dB), VP8 47 ms, VP9 239 ms; OpenCV's
-wheels hold no H.264 encoder. OpenCV cuts odd sides to even ones whenever FFmpeg encodes. Its own Motion JPEG writer does
-not, but knows whole frame rates only, hence the header is mended.
+wheels hold no H.264 encoder. OpenCV cuts odd sides to even ones whenever FFmpeg encodes. Its own Motion JPEG writer
+keeps them, but knows whole frame rates only, hence the header is mended.
 
 Letters: H W pixels.
 """

@@ -66,7 +66,7 @@ def camera(num_frames: int, *, stalls: bool, seconds: float = 0.0) -> Iterator[s
     done = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
             self.end_headers()

@@ -30,6 +30,9 @@ def make_detections(rows, image_hw=(100, 200), names=("cat", "dog")) -> Detectio
 FOUND = make_detections([(1, 20, 10, 60, 50, 0.875), (0, 100.25, 0, 200, 100, 0.5)])
 
 
+CLIP = Clip(fps=10.0, num_frames=4, is_live=False)
+
+
 def still(path) -> Source:
     """An image file as a source."""
     return Source(str(path), "still", Path(path))
@@ -40,7 +43,7 @@ def seen(path, detections=FOUND) -> FoundFrame:
     return FoundFrame(source=str(path), image_rgb=IMAGE, detections=detections)
 
 
-def seen_frame(path, index, detections=FOUND, clip=Clip(10.0, 4, is_live=False)) -> FoundFrame:
+def seen_frame(path, index, detections=FOUND, clip=CLIP) -> FoundFrame:
     """What was found in a frame of a video."""
     return FoundFrame(
         source=str(path), image_rgb=IMAGE, index=index, time_s=index / clip.fps, clip=clip, detections=detections

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from detect.errors import InputError
@@ -13,8 +12,7 @@ from detect.inference.ownership import LIST_NAME
 from detect.inference.sources import Source
 from detect.inference.video import Clip
 from tests.inference.clips import frames_of, rate_of
-from tests.inference.samples import FOUND, IMAGE, make_detections, seen, seen_frame, still
-
+from tests.inference.samples import IMAGE, make_detections, seen, seen_frame, still
 
 ALL = OutputOptions(json=True, csv=True, txt=True, crops=True, frames=True)
 
@@ -157,7 +155,7 @@ def test_frames_of_a_camera_play_as_fast_as_they_came(tmp_path):
 
 
 def test_an_error_leaves_what_was_done(tmp_path):
-    with pytest.raises(KeyboardInterrupt), PredictionWriter(tmp_path, [clip("a.mp4")], ALL) as writer:
+    with pytest.raises(KeyboardInterrupt), PredictionWriter(tmp_path, [clip("a.mp4")], ALL) as writer:  # noqa: PT012
         writer.add(seen_frame("a.mp4", 0))
         raise KeyboardInterrupt
     assert len(frames_of(tmp_path / "a.mp4")) == 1

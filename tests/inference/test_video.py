@@ -61,7 +61,7 @@ def test_the_rotation_is_applied(tmp_path):
     writer.write(image)
     writer.release()
     content = bytearray(path.read_bytes())
-    # ISO 14496-12, 8.3.2: 40 bytes of version 0 stand between the box's name and its matrix (16.16, the last column 2.30).
+    # ISO 14496-12, 8.3.2: 40 bytes stand between the box's name and its matrix (16.16, the last column 2.30).
     struct.pack_into(">9i", content, content.index(b"tkhd") + 44, 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     ((_, _, turned),) = opened(path).frames()

@@ -134,24 +134,28 @@ def test_a_real_video_keeps_count_rate_and_size(model, tmp_path, real_data):
     assert entries[-1]["time"] == pytest.approx(376 / 12.5)
 
 
+HEARD = """
+import runpy, signal, sys
+# A shell that starts the tests in the background lets all their children ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_stopped_half_way(model, tmp_path, number, code, word):
-    num_frames = 20_000
+    num_frames = 5000
     writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
     for each in range(num_frames):
         writer.write(gray(each % 25))
     writer.release()
     words = [*command(model, "a.mp4"), "--save-json", "--save-csv", "--save-txt"]
-    with subprocess.Popen(
-        [sys.executable, str(TOOLS / words[0]), *map(str, words[1:])],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background ignores it
-    ) as process:
+    start = [sys.executable, "-c", HEARD, str(TOOLS / words[0]), *map(str, words[1:])]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(start, cwd=tmp_path, **pipes) as process:
         give_up = time.monotonic() + 60
         while not (tmp_path / "out/labels/a.mp4/000009.txt").exists() and time.monotonic() < give_up:
             time.sleep(0.02)
@@ -196,7 +200,7 @@ def test_hostile_names(model, tmp_path):
         write_image(tmp_path / "in/plain.jpg", gray(9))
         (tmp_path / "in/plain.jpg").rename(tmp_path / "in" / name)
     write_clip(tmp_path / "in/new\nline.mp4", num_frames=2)
-    ended = run_process(tmp_path / "in", *command(model, "."), "--save-csv", "--save-json", "--save-txt")
+    ended = run_here(tmp_path / "in", *command(model, "."), "--save-csv", "--save-json", "--save-txt")
     assert ended.code == 0, ended
     entries = json.loads((tmp_path / "in/out/predictions.json").read_text(encoding="utf-8"))
     assert {entry["file_name"] for entry in entries} == {*names, "new\nline.mp4"}
@@ -212,10 +216,9 @@ def test_hostile_names(model, tmp_path):
 def test_each_hostile_file_is_drawn_or_told_in_one_line(model, tmp_path, real_data):
     write_clip(tmp_path / "last.mp4", num_frames=2)
     files = [path for path in (real_data / "hostile").iterdir() if path.suffix]
-    ended = run_process(tmp_path, *command(model, real_data / "hostile", "last.mp4"), "--batch-size", 4)
+    ended = run_here(tmp_path, *command(model, real_data / "hostile", "last.mp4"), "--batch-size", 4)
     assert ended.code == 0, ended
-    # libjpeg remarks on damage that it can live with.
-    *skipped, last = [line for line in said(ended) if not line.startswith("Corrupt JPEG data")]
+    *skipped, last = said(ended)
     assert all(re.fullmatch(r"warning: \S+: .* \(skipped\)", line) for line in skipped), ended.error
     told = [line.split(": ")[1] for line in skipped]
     drawn = [line.split(": ")[0] for line in ended.output.splitlines()[:-2]]
@@ -248,9 +251,7 @@ def test_show_without_windows(model, tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "", raising=False)
     write_clip(tmp_path / "a.mp4")
     ended = run_here(tmp_path, *command(model, "a.mp4"), "--show")
-    assert ended.complaint == (
-        "error: --show: this OpenCV has no windows; pip uninstall opencv-python-headless, then pip install opencv-python"
-    )
+    assert ended.complaint.startswith("error: --show: this OpenCV has no windows; pip uninstall opencv-python-headless")
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "QT", raising=False)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
