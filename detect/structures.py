@@ -149,6 +149,8 @@ class Detections:
         labels: (N,) int64 class index, in [0, K).
         image_hw: height and width of the original image.
         names: the K class names.
+        track_ids: (N,) int64, which object of a video it is, from 1; -1 where it is not known (yet). None without
+            tracking.
     """
 
     boxes_xyxy_px: np.ndarray
@@ -156,6 +158,7 @@ class Detections:
     labels: np.ndarray
     image_hw: tuple[int, int]
     names: tuple[str, ...]
+    track_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -167,14 +170,19 @@ class Detections:
 
     def select(self, keep: np.ndarray) -> Detections:
         """The detections at ``keep``: (N,) bool or (n,) int indices."""
-        return Detections(self.boxes_xyxy_px[keep], self.scores[keep], self.labels[keep], self.image_hw, self.names)
+        track_ids = None if self.track_ids is None else self.track_ids[keep]
+        return Detections(
+            self.boxes_xyxy_px[keep], self.scores[keep], self.labels[keep], self.image_hw, self.names, track_ids
+        )
 
     def to_supervision(self) -> dict[str, np.ndarray | dict[str, np.ndarray]]:
         """The keyword arguments of ``supervision.Detections``: ``sv.Detections(**found.to_supervision())``."""
+        tracks = {} if self.track_ids is None else {"tracker_id": self.track_ids.astype(int)}
         return {
             "xyxy": self.boxes_xyxy_px.astype(np.float32),
             "confidence": self.scores.astype(np.float32),
             "class_id": self.labels.astype(int),
+            **tracks,
             "data": {"class_name": np.array(self.class_names, dtype=np.str_)},
         }
 

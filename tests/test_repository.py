@@ -134,6 +134,7 @@ def test_imports_reach_for_nothing() -> None:
         "for module in pkgutil.walk_packages(detect.__path__, 'detect.'):\n"
         "    importlib.import_module(module.name)\n"
         "optional = {'albumentations', 'matplotlib.pyplot', 'onnxruntime', 'onnxscript', 'hotcoco', 'optuna'}\n"
+        "optional |= {'trackers', 'supervision'}\n"
         "print(sorted(optional & set(sys.modules)))\n",
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
@@ -169,7 +170,7 @@ def test_imports_are_declared(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     required = requirements("")
     assert third_parties(tree.body) - required == set()
-    extras = {name for section in ("export", "fast", "sweep") for name in requirements(section)}
+    extras = {name for section in ("export", "fast", "sweep", "track") for name in requirements(section)}
     assert third_parties(ast.walk(tree)) - required - extras == set()
 
 

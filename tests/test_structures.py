@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from detect.structures import ClassTargets, Targets
+from detect.structures import ClassTargets, Detections, Targets
 
 
 def targets() -> Targets:
@@ -35,3 +36,13 @@ def test_class_targets_of_some_images() -> None:
 
 def test_targets_keep_the_size_of_their_images() -> None:
     assert targets().to(torch.device("cpu")).image_hw == (32, 64)
+
+
+def test_tracks_stay_with_their_detections() -> None:
+    boxes, scores, labels = np.zeros((3, 4), np.float32), np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 0])
+    tracked = Detections(boxes, scores, labels, (4, 4), ("cat", "dog"), track_ids=np.array([7, -1, 5]))
+    assert tracked.select(np.array([True, False, True])).track_ids.tolist() == [7, 5]  # type: ignore[union-attr]
+    assert tracked.to_supervision()["tracker_id"].tolist() == [7, -1, 5]  # type: ignore[union-attr]
+    plain = Detections(boxes, scores, labels, (4, 4), ("cat", "dog"))
+    assert plain.select(np.array([1])).track_ids is None
+    assert "tracker_id" not in plain.to_supervision()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,8 +15,10 @@ from detect.errors import InputError, did_you_mean
 from detect.evaluation.predict import PredictSettings, postprocess
 from detect.evaluation.tiling import TiledPredictor, Tiling
 from detect.inference.budget import AdjustableCost
+from detect.inference.frames import FoundFrame
 from detect.inference.inputs import as_image, in_batches, is_list
 from detect.inference.network import Network, open_network
+from detect.inference.stream import detect_frames
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.precision import Precision
 from detect.structures import Detections, Letterbox
@@ -131,6 +133,39 @@ class Detector(AdjustableCost):
                 tiles = self._tiles(tiling, size, batch_size, settings)
                 found += [tiles.predict(as_image(one)) for one in sources]
         return found if is_list(source) else found[0]
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        every: int = 1,
+        batch_size: int = 1,
+        track: bool = False,
+        conf: float = 0.25,
+        **options: Any,
+    ) -> Iterator[FoundFrame]:
+        """Find the objects in images, videos, cameras and streams of any length, a batch in memory at a time.
+
+        Args:
+            source: what ``predict`` takes, and: a video file, a folder, a glob pattern, a ``.txt`` file of paths, an
+                ``rtsp://`` or ``http://`` address, the number of a camera; or a list of these.
+            every: of a video only each so-many-th frame is looked at.
+            batch_size: frames that are read, and at most go through the network, together.
+            track: objects of a video keep a number, ``Detections.track_ids``; needs the extra ``track``. One that is
+                being tracked stays in down to a score of 0.1.
+            conf: least score, in [0, 1].
+            options: others of ``predict``.
+
+        Returns:
+            An iterator over records with source, number and time of the frame, image and detections. What cannot be
+            read, or ends too early, is logged and left out; if it is all there is, it is an error.
+
+        Raises:
+            InputError: ``source`` names nothing that can be read, or a value is outside its range.
+        """
+        return detect_frames(
+            self.predict, source, every=every, batch_size=batch_size, track=track, conf=conf, **options
+        )
 
     def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
         """Height and width of the network input for an image of height and width ``image_hw``; see ``predict``."""

@@ -34,7 +34,7 @@ Rectangle = tuple[int, int, int, int]
 
 
 def draw_detections(image_rgb: np.ndarray, detections: Detections) -> np.ndarray:
-    """Draw boxes with class names and scores.
+    """Draw boxes with class names and scores, and the numbers of tracked objects.
 
     Lines grow with the image, text with the image and the box. A label stands outside its box where there is room,
     inside the image always, and keeps off the other labels and small boxes; in a crowd the labels of the worse scores
@@ -95,6 +95,8 @@ def _draw_labels(picture: Image.Image, detections: Detections, sides: np.ndarray
     for index in range(len(detections)):
         label = int(detections.labels[index])
         text = f"{shorten(detections.names[label], MAX_NAME)} {detections.scores[index]:.2f}"
+        if detections.track_ids is not None and detections.track_ids[index] >= 0:
+            text = f"#{detections.track_ids[index]} {text}"
         font, text = load_font(text, int(np.clip(sides[index] / 2, MIN_FONT_PX, regular)))
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         size = (round(right - left) + 4, round(bottom - top) + 4)

@@ -12,7 +12,6 @@ import detect
 from detect import Detector
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.inference.run import predict_files
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 
@@ -175,32 +174,6 @@ def test_unusable_sources(detector, source, message):
 def test_unusable_weights(tmp_path):
     with pytest.raises(InputError, match=r"none.pt"):
         Detector(tmp_path / "none.pt")
-
-
-def test_files_that_cannot_be_read_are_skipped_and_counted(detector, image, tmp_path, caplog):
-    paths = [tmp_path / name for name in ("a.png", "broken.png", "c.png")]
-    write_image(paths[0], image)
-    paths[1].write_bytes(b"no image")
-    write_image(paths[2], image)
-    found = list(predict_files(detector, paths, batch_size=2, **LOW))
-    assert [prediction.path for prediction in found] == [paths[0], paths[2]]
-    assert found[0].line().startswith(f"{paths[0]}: ")
-    assert "broken.png" in caplog.text
-    assert "1 of 3 images could not be read and were skipped" in caplog.text
-
-
-def test_a_single_bad_file_is_an_error(detector, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"broken.png: is not an image"):
-        list(predict_files(detector, [tmp_path / "broken.png"]))
-    with pytest.raises(InputError, match=r"none of the 2 images could be read; the first: .*broken.png"):
-        list(predict_files(detector, [tmp_path / "broken.png", tmp_path / "none.png"]))
-
-
-def test_line_counts_each_class(detector, image, tmp_path):
-    write_image(tmp_path / "a.png", image)
-    (nothing,) = predict_files(detector, [tmp_path / "a.png"], conf=1.0)
-    assert nothing.line() == f"{tmp_path / 'a.png'}: nothing"
 
 
 def test_an_image_no_larger_than_a_tile_is_predicted_as_without_tiles(detector, image):
