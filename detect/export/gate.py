@@ -39,10 +39,9 @@ from detect.export.parity import (
     compare_tensors,
     first_line,
     run,
-    runtime_errors,
     worst,
 )
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.onnx_network import OnnxNetwork, runtime_errors
 from detect.models.checkpoint import Checkpoint
 from detect.structures import Letterbox
 

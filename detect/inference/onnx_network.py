@@ -117,6 +117,14 @@ def _open_session(path: Path, device: torch.device) -> Any:
         return onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # noqa: BLE001  # its exceptions have no base class of their own
+    except runtime_errors() as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
+
+
+def runtime_errors() -> tuple[type[BaseException], ...]:
+    """What ONNX Runtime raises; its exceptions have no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    return tuple(getattr(state, name) for name in names)
