@@ -65,56 +65,25 @@ def evaluate(
     model: DetectionModel,
     table: AnnotationTable,
     *,
-    image_size: int,
-    batch_size: int,
-    workers: int,
     device: torch.device,
     precision: Precision = "fp32",
-    settings: PredictSettings = COCO_SETTINGS,
-    tiling: Tiling | None = None,
-    engine: Engine = "pycocotools",
-    names: tuple[str, ...] | None = None,
-    strict: bool = False,
-    progress: bool = True,
+    **options: Any,
 ) -> Evaluation:
     """Detect the objects in all images of a split, and measure how well if it is labelled.
 
     Args:
         model: on ``device``; its modules are put into evaluation mode and back.
         table: the split.
-        image_size: long side of the network input in pixels.
-        batch_size: images per batch.
-        workers: processes that load images; 0 loads in this one.
         device: where to compute.
         precision: number format of the network.
-        settings: score threshold and non-maximum suppression; with tiles, ``TILED_COCO_SETTINGS``.
-        tiling: look at each image in tiles and as a whole; None is as a whole only.
-        engine: what computes the COCO metrics.
-        names: the model's class names, if they may be in another order than the table's.
-        strict: refuse an image that cannot be read. Otherwise its objects count as missed.
-        progress: show a progress bar.
+        options: others of ``evaluate_network``, of which the image and batch size and the workers must be named.
 
     Raises:
-        InputError: ``names`` are not the table's names, a size or count is outside its range, or an image cannot be
-            read and ``strict`` is set.
+        InputError: as ``evaluate_network``.
     """
     network: Network = partial(run_network, model, device=device, precision=precision)
     with evaluation_mode(model):
-        return evaluate_network(
-            network,
-            model.max_reduction,
-            table,
-            image_size=image_size,
-            batch_size=batch_size,
-            workers=workers,
-            device=device,
-            settings=settings,
-            tiling=tiling,
-            engine=engine,
-            names=names,
-            strict=strict,
-            progress=progress,
-        )
+        return evaluate_network(network, model.max_reduction, table, device=device, **options)
 
 
 @torch.inference_mode()
@@ -140,19 +109,20 @@ def evaluate_network(
         network: what looks at the images.
         multiple: height and width of its input are multiples of it.
         table: the split.
-        image_size: as of ``evaluate``, and so are the others.
+        image_size: long side of the network input in pixels.
         batch_size: images per batch.
-        workers: processes that load images.
+        workers: processes that load images; 0 loads in this one.
         device: where the network computes.
-        settings: score threshold and non-maximum suppression.
-        tiling: look at each image in tiles and as a whole.
+        settings: score threshold and non-maximum suppression; with tiles, ``TILED_COCO_SETTINGS``.
+        tiling: look at each image in tiles and as a whole; None is as a whole only.
         engine: what computes the COCO metrics.
-        names: the network's class names.
-        strict: refuse an image that cannot be read.
+        names: the network's class names, if they may be in another order than the table's.
+        strict: refuse an image that cannot be read. Otherwise its objects count as missed.
         progress: show a progress bar.
 
     Raises:
-        InputError: as ``evaluate``.
+        InputError: ``names`` are not the table's names, a size or count is outside its range, or an image cannot be
+            read and ``strict`` is set.
     """
     check_ranges(image_size, multiple, batch_size, workers)
     network_names = names or table.names
