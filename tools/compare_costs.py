@@ -14,7 +14,7 @@ from detect.errors import InputError
 from detect.inference.classifier import Classifier
 from detect.inference.cost_sheet import write_cost_sheets
 from detect.inference.predictor import open_predictor
-from detect.inference.sources import expand_sources
+from detect.inference.sources import expand_sources, image_paths
 from detect.runtime.cli import ToolParser, run_tool
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the network")
     args = parser.parse_args()
-    paths = expand_sources(args.source)
+    paths = image_paths(expand_sources(args.source))
     predictor = open_predictor(args.weights, args.device, args.precision)
     if args.conf is not None and isinstance(predictor, Classifier):
         raise InputError(f"--conf: of detectors only; {args.weights} is a classifier")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from detect.config.loader import load_data_config
 from detect.config.schema import DataConfig
@@ -15,14 +19,17 @@ from detect.errors import InputError
 from detect.evaluation.class_outputs import write_class_outputs
 from detect.evaluation.class_report import metrics_table
 from detect.evaluation.classification import evaluate_classifier
-from detect.evaluation.engine import evaluate
+from detect.evaluation.engine import Evaluation, evaluate, evaluate_network
 from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
 from detect.evaluation.instance_outputs import file_stamp, store_records, write_comparison
 from detect.evaluation.instance_report import comparison_table
 from detect.evaluation.instances import compare_instances, instances_of
 from detect.evaluation.outputs import EvaluationOutputs
-from detect.evaluation.report import coco_table, speed_line
+from detect.evaluation.report import coco_table, metrics_record, speed_line
+from detect.evaluation.tile_report import tiles_table
+from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.budget import InstanceMenu
+from detect.inference.network import is_exported, open_network
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.runtime.cli import ToolParser, run_tool
@@ -41,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         type=Path,
         metavar="FILE|NAME",
-        help="a checkpoint: its file, or its name in weights/",
+        help="a checkpoint, an exported detector, or a name in weights/",
     )
     add("--data", required=True, metavar="FILE", help="a data config's file, or its name in configs/data")
     add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
@@ -56,6 +63,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--out", type=Path, metavar="DIR", help="draw what was found there: curves, the confusion matrix, examples")
     add("--coco-engine", choices=("pycocotools", "hotcoco"), help="what computes AP (default: pycocotools)")
     add("--strict", action="store_true", help="refuse data with damaged images or boxes instead of skipping them")
+    add("--tile", type=int, metavar="SIZE", help="measure without and with tiles of SIZE pixels of the image")
+    add("--overlap", type=float, metavar="F", help="share of a tile in common with the next (default: 0.2)")
     sdpoint = parser.add_argument_group("of models that were trained with SDPoint")
     which = sdpoint.add_mutually_exclusive_group()
     which.add_argument(
@@ -77,26 +86,54 @@ def main() -> None:
     args = parse_arguments()
     _check_options(args)
     outputs = EvaluationOutputs(args.metrics_json, args.results_json, args.out)
+    lines = _measure_exported if is_exported(args.weights) else _measure_checkpoint
+    for line in lines(args, load_data_config(args.data, args.data_root), outputs):
+        print(line)
+
+
+def _measure_checkpoint(args: argparse.Namespace, data: DataConfig, outputs: EvaluationOutputs) -> Iterator[str]:
     device = select_device(args.device)
     checkpoint = load_checkpoint(args.weights)
     checkpoint.model.to(device)
-    data = load_data_config(args.data, args.data_root)
-    settings: dict[str, Any] = {
-        "image_size": checkpoint.image_size if args.image_size is None else args.image_size,
-        "batch_size": args.batch_size,
-        "workers": args.workers,
-        "device": device,
-        "precision": args.precision,
-        "names": checkpoint.names,
-        "strict": args.strict,
-    }
+    settings = _settings(args, checkpoint.image_size, device, checkpoint.names)
     if args.cost is not None:
         choice = InstanceMenu(checkpoint).within_share(args.cost)
         checkpoint.model.use_instance(choice.instance)
-        print(choice.line())
-    measure = _measure_classifier if isinstance(checkpoint.model, ClassificationModel) else _measure_detector
-    for line in (_compare_instances if args.instances else measure)(args, checkpoint, data, settings, outputs):
-        print(line)
+        yield choice.line()
+    if args.instances:
+        yield from _compare_instances(args, checkpoint, data, settings, outputs)
+    elif isinstance(checkpoint.model, ClassificationModel):
+        yield from _measure_classifier(args, checkpoint, data, settings, outputs)
+    else:
+        look = partial(evaluate, checkpoint.detector, precision=args.precision)
+        yield from _measure_detector(args, look, data, settings, outputs)
+
+
+def _measure_exported(args: argparse.Namespace, data: DataConfig, outputs: EvaluationOutputs) -> Iterator[str]:
+    """The metrics of the file itself, as it will be used."""
+    for option, value in (("--instances", args.instances or None), ("--cost", args.cost)):
+        if value is not None:
+            raise InputError(f"{option}: is for checkpoints; {args.weights} is an exported file")
+    network = open_network(args.weights, args.device, args.precision)
+    if network.is_classifier:
+        raise InputError(f"{args.weights}: exported classifiers are not measured; measure the checkpoint")
+    settings = _settings(args, network.check_size(args.image_size), network.device, network.names)
+    look = partial(evaluate_network, network.predictions, network.multiple)
+    yield from _measure_detector(args, look, data, settings, outputs)
+
+
+def _settings(
+    args: argparse.Namespace, image_size: int, device: torch.device, names: tuple[str, ...]
+) -> dict[str, Any]:
+    """The keywords that all evaluations have."""
+    return {
+        "image_size": image_size if args.image_size is None else args.image_size,
+        "batch_size": args.batch_size,
+        "workers": args.workers,
+        "device": device,
+        "names": names,
+        "strict": args.strict,
+    }
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -104,21 +141,49 @@ def _check_options(args: argparse.Namespace) -> None:
         raise InputError("--baseline: belongs to --instances")
     if args.instances and args.results_json is not None:
         raise InputError("--results-json: is of one network, not of --instances; --cost chooses one")
+    if args.instances and args.tile is not None:
+        raise InputError("--tile: is of one network, not of --instances; --cost chooses one")
+    if args.overlap is not None and args.tile is None:
+        raise InputError("--overlap: belongs to --tile")
 
 
 def _measure_detector(
     args: argparse.Namespace,
-    checkpoint: Checkpoint,
+    look: Callable[..., Evaluation],
     data: DataConfig,
     settings: dict[str, Any],
     outputs: EvaluationOutputs,
 ) -> Iterator[str]:
     split = _open_boxes(args, data, outputs)
-    evaluation = evaluate(checkpoint.detector, split.table, engine=split.engine, **settings)
+    look = partial(look, split.table, engine=split.engine, **settings)
+    if args.tile is not None:
+        yield from _measure_in_tiles(args, look, split, _about(args, settings), outputs)
+        return
+    evaluation = look()
     if evaluation.metrics is not None:
         yield coco_table(evaluation.metrics)
     yield speed_line(evaluation.speed_ms)
     yield from outputs.write(evaluation, _about(args, settings))
+
+
+def _measure_in_tiles(
+    args: argparse.Namespace,
+    look: Callable[..., Evaluation],
+    split: DetectionSplit,
+    about: dict[str, Any],
+    outputs: EvaluationOutputs,
+) -> Iterator[str]:
+    """The detections are those with tiles; of a labelled split the metrics without them stand beside."""
+    tiling = Tiling(args.tile) if args.overlap is None else Tiling(args.tile, args.overlap)
+    tiled = look(tiling=tiling, settings=TILED_COCO_SETTINGS)
+    about = {**about, **asdict(tiling)}
+    if split.table.is_labelled:
+        without = look()
+        yield tiles_table(without, tiled, tiling)
+        about["without_tiles"] = metrics_record(without, {"settings": asdict(without.settings)})
+    else:
+        yield speed_line(tiled.speed_ms)
+    yield from outputs.write(tiled, about)
 
 
 def _measure_classifier(
@@ -130,7 +195,9 @@ def _measure_classifier(
 ) -> Iterator[str]:
     split = _open_classes(args, checkpoint, data)
     model = checkpoint.classifier
-    evaluation = evaluate_classifier(model, split.table, center_crop=split.center_crop, **settings)
+    evaluation = evaluate_classifier(
+        model, split.table, center_crop=split.center_crop, precision=args.precision, **settings
+    )
     yield metrics_table(evaluation.metrics)
     yield speed_line(evaluation.speed_ms)
     about = {**_about(args, settings), "center_crop": split.center_crop}
@@ -149,7 +216,9 @@ def _compare_instances(
     baseline = None if args.baseline is None else (str(args.baseline), load_checkpoint(args.baseline))
     is_classifier = isinstance(checkpoint.model, ClassificationModel)
     split = _open_classes(args, checkpoint, data) if is_classifier else _open_boxes(args, data, outputs)
-    conditions = Conditions(**{key: value for key, value in settings.items() if key != "names"})
+    conditions = Conditions(
+        **{key: value for key, value in settings.items() if key != "names"}, precision=args.precision
+    )
     about = {**_about(args, settings), **made_with()}
     if isinstance(split, ClassificationSplit):
         about["center_crop"] = split.center_crop
@@ -169,17 +238,19 @@ def _open_boxes(args: argparse.Namespace, data: DataConfig, outputs: EvaluationO
 
 
 def _open_classes(args: argparse.Namespace, checkpoint: Checkpoint, data: DataConfig) -> ClassificationSplit:
-    if args.coco_engine is not None:
-        raise InputError(f"--coco-engine: is for detectors; {args.weights} is a classifier")
+    for option, value in (("--coco-engine", args.coco_engine), ("--tile", args.tile)):
+        if value is not None:
+            raise InputError(f"{option}: is for detectors; {args.weights} is a classifier")
     return ClassificationSplit(open_class_split(data, args.split, args.strict), checkpoint.center_crop)
 
 
 def _about(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """Where the numbers come from."""
-    about = {"weights": str(args.weights), "data": args.data, "split": args.split}
+    about: dict[str, Any] = {"weights": str(args.weights), "data": args.data, "split": args.split}
     if args.cost is not None:
         about["cost"] = args.cost
-    return {**about, **{key: settings[key] for key in ("image_size", "precision")}, "device": str(settings["device"])}
+    about |= {"image_size": settings["image_size"], "precision": args.precision, "device": str(settings["device"])}
+    return about
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from detect.config.loader import load_data_config
+from detect.data.annotations import AnnotationTable
+from detect.data.datasets import open_split
 from detect.errors import InputError
+from detect.evaluation.engine import match_classes
 from detect.evaluation.predict import PredictSettings
 from detect.export.masks import masks_note
 from detect.export.onnx import export_onnx
@@ -15,7 +19,7 @@ from detect.export.options import DEFAULT_OPSET, ExportOptions, Masks
 from detect.export.parity import ExportError
 from detect.export.ship import ship_runner
 from detect.inference.budget import InstanceMenu
-from detect.models.checkpoint import load_checkpoint
+from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.sdpoint import PLAIN
 from detect.runtime.cli import ToolParser, positive_int, run_tool
 
@@ -26,13 +30,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = ToolParser("Write a trained model as ONNX and check it in ONNX Runtime.")
     add = parser.add_argument
-    add(
-        "--weights",
-        required=True,
-        type=Path,
-        metavar="FILE|NAME",
-        help="a checkpoint: its file, or its name in weights/",
-    )
+    add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint: a file, or one of weights/")
     add("--format", choices=("onnx",), default="onnx", help="format of the file (default: onnx)")
     add("--out", type=Path, metavar="FILE", help="the file (default: model.onnx beside the weights)")
     add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: as trained)")
@@ -64,6 +62,9 @@ def parse_arguments() -> argparse.Namespace:
         help="of a model that was trained with SDPoint, the best instance with at most this share of the full cost, "
         "for one square image",
     )
+    add("--data", metavar="FILE", help="a data config, to compare AP in ONNX Runtime with that in PyTorch as well")
+    add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
+    add("--split", default="val", help="split of the data config (default: val)")
     suppression = parser.add_argument_group("of detectors only")
     add = suppression.add_argument
     add("--nms", action="store_true", help="non-maximum suppression inside the file, which then gives detections")
@@ -88,7 +89,7 @@ def main() -> None:
     dynamic = checkpoint.model.instance == PLAIN if args.dynamic is None else args.dynamic
     options = ExportOptions(args.image_size, args.opset, args.masks, suppression, dynamic, args.half)
     try:
-        parity = export_onnx(checkpoint, out, options)
+        parity = export_onnx(checkpoint, out, options, _table(args, checkpoint))
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_NOT_THE_MODEL)
@@ -99,6 +100,18 @@ def main() -> None:
         print(note)
     print(parity.line())
     print(ship_runner(out))
+
+
+def _table(args: argparse.Namespace, checkpoint: Checkpoint) -> AnnotationTable | None:
+    """The split on which AP is compared."""
+    if args.data is None:
+        return None
+    checkpoint.detector  # noqa: B018  # a classifier is refused before its images are looked for as boxes
+    table = open_split(load_data_config(args.data, args.data_root), args.split)
+    match_classes(checkpoint.names, table.names)
+    if not table.is_labelled:
+        raise InputError(f"--split {args.split}: has no annotations, so that there is no AP to compare")
+    return table
 
 
 def _suppression(args: argparse.Namespace) -> PredictSettings | None:

@@ -1,4 +1,4 @@
-"""Draw what a trained model sees in images: ``python tools/predict.py --weights best.pt --source photos``."""
+"""Draw what a trained model sees: ``python tools/predict.py --weights best.pt --source photos video.mp4``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.outputs import OutputOptions, PredictionWriter
 from detect.inference.predictor import open_predictor
-from detect.inference.run import classify_files, predict_files
-from detect.inference.sources import expand_sources
+from detect.inference.run import classify_files, write_found
+from detect.inference.sources import Source, expand_sources, image_paths
+from detect.inference.window import Window
 from detect.runtime.cli import ToolParser, run_tool
+from detect.runtime.interruption import stop_requests
 
 FLAG = {"action": "store_true", "default": None}
 DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
@@ -24,11 +26,21 @@ DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
     "--max-det": {"type": int, "metavar": "N", "help": "most detections per image (default: 300)"},
     "--classes": {"nargs": "+", "metavar": "NAME|INDEX", "help": "keep these classes only"},
     "--class-agnostic": {**FLAG, "help": "boxes of different classes that overlap are one, too"},
+    "--tile": {"type": int, "metavar": "SIZE", "help": "look at the image in tiles of SIZE pixels of it, too"},
+    "--overlap": {"type": float, "metavar": "F", "help": "share of a tile in common with the next (default: 0.2)"},
+    "--every": {"type": int, "metavar": "N", "help": "look at each N-th frame of a video only (default: 1)"},
+    "--track": {**FLAG, "help": "number the objects of videos; needs pip install -e '.[track]'"},
     "--save-txt": {**FLAG, "help": "write labels/*.txt: class cx cy w h score, as shares of the image"},
+    "--save-csv": {**FLAG, "help": "write predictions.csv: a row for each detection"},
     "--save-crops": {**FLAG, "help": "write crops/CLASS/*.jpg: each detection cut out"},
+    "--save-frames": {**FLAG, "help": "write frames/VIDEO/*.jpg: the frames of videos, without drawing"},
+    "--show": {**FLAG, "help": "show what is found in a window; q ends"},
 }
-"""They stay None where they are not given, so that they can be refused for classifiers; ``Detector.predict`` has the
+"""They stay None where they are not given, so that they can be refused for classifiers; ``Detector.stream`` has the
 defaults."""
+
+OUTPUTS = ("save_txt", "save_csv", "save_crops", "save_frames", "show")
+"""Those of them that are not of ``Detector.stream``."""
 
 BUDGETS: dict[str, dict[str, Any]] = {
     "--cost": {"metavar": "SHARE", "help": "use the best instance with at most this share of the full cost"},
@@ -41,17 +53,18 @@ BUDGETS: dict[str, dict[str, Any]] = {
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = ToolParser(
-        "Draw what a trained model sees in images: a detector's boxes, or a classifier's five best classes."
+        "Draw what a trained model sees: a detector's boxes in images and videos, or a classifier's five best classes."
     )
     add = parser.add_argument
+    add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint: a file, or one of weights/")
     add(
-        "--weights",
+        "--source",
         required=True,
-        type=Path,
-        metavar="FILE|NAME",
-        help="a checkpoint: its file, or its name in weights/",
+        nargs="+",
+        metavar="SOURCE",
+        help="what to look at: images, videos, folders, patterns, .txt files with a path a line, rtsp:// or http:// "
+        "addresses, numbers of cameras; several are allowed",
     )
-    add("--source", required=True, nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to look at; several are allowed")
     add(
         "--out", type=Path, default=Path("runs/predict"), metavar="DIR", help="where results go (default: runs/predict)"
     )
@@ -75,30 +88,42 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Predict, write and print one line per image."""
     args = parse_arguments()
-    paths = expand_sources(args.source)
+    sources = expand_sources(args.source)
     predictor = open_predictor(args.weights, args.device, args.precision)
     if budget := _given(args, BUDGETS):
         print(predictor.choose(image_size=args.image_size, **budget).line())
-    lines = _classify(predictor, paths, args) if isinstance(predictor, Classifier) else _detect(predictor, paths, args)
+    if isinstance(predictor, Classifier):
+        lines = _classify(predictor, sources, args)
+    else:
+        lines = _detect(predictor, sources, args)
     for line in lines:
         print(line)
 
 
-def _detect(detector: Detector, paths: list[Path], args: argparse.Namespace) -> Iterator[str]:
-    options = {name: value for name, value in _given(args, DETECTION_OPTIONS).items() if not name.startswith("save_")}
-    writer = PredictionWriter(
-        args.out, paths, OutputOptions(args.save_json, bool(args.save_txt), bool(args.save_crops))
+def _detect(detector: Detector, sources: list[Source], args: argparse.Namespace) -> Iterator[str]:
+    if args.overlap is not None and args.tile is None:
+        raise InputError("--overlap: belongs to --tile")
+    options = {name: value for name, value in _given(args, DETECTION_OPTIONS).items() if name not in OUTPUTS}
+    window = Window() if args.show else None
+    frames = detector.stream(sources, batch_size=args.batch_size, image_size=args.image_size, **options)
+    outputs = OutputOptions(
+        json=args.save_json,
+        csv=bool(args.save_csv),
+        txt=bool(args.save_txt),
+        crops=bool(args.save_crops),
+        frames=bool(args.save_frames),
     )
-    for prediction in predict_files(detector, paths, args.batch_size, image_size=args.image_size, **options):
-        writer.add(prediction.path, prediction.image_rgb, prediction.detections)
-        yield prediction.line()
-    yield from writer.finish()
+    with stop_requests() as stop:
+        with PredictionWriter(args.out, sources, outputs) as writer:
+            yield from write_found(frames, writer, window, is_over=lambda: bool(stop))
+        yield from writer.summary()
 
 
-def _classify(classifier: Classifier, paths: list[Path], args: argparse.Namespace) -> Iterator[str]:
+def _classify(classifier: Classifier, sources: list[Source], args: argparse.Namespace) -> Iterator[str]:
     if given := _given(args, DETECTION_OPTIONS):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{options}: of detectors only; {args.weights} is a classifier")
+    paths = image_paths(sources)
     writer = ClassWriter(args.out, paths, json=args.save_json)
     for prediction in classify_files(classifier, paths, args.batch_size, args.image_size):
         writer.add(prediction.path, prediction.image_rgb, prediction.classification)

@@ -52,7 +52,7 @@ def non_max_suppression(
 def _candidates(image: Tensor, score_threshold: float, multi_label: bool, classes: tuple[int, ...] | None) -> Found:
     """Boxes, scores and labels above the threshold, best first, at most ``MAX_CANDIDATES``."""
     # A score is at most its objectness: this gate drops most rows before the class columns are read.
-    image = image[image[:, 4] > score_threshold]
+    image = image.index_select(0, (image[:, 4] > score_threshold).nonzero()[:, 0])
     scores = image[:, 5:] * image[:, 4:5]
     if classes is not None:
         wanted = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
@@ -83,5 +83,19 @@ def _suppress(
         wide = torch.float32 if boxes.device.type == "mps" else torch.float64
         span = (boxes.max() - boxes.min() + 1).to(wide)
         shifted = boxes.to(wide) + (labels * span)[:, None]
-    keep = nms(shifted, scores.to(shifted.dtype), iou_threshold)[:max_detections]
+    keep = _best(shifted, scores.to(shifted.dtype), iou_threshold, max_detections)
     return boxes[keep], scores[keep], labels[keep]
+
+
+def _best(boxes: Tensor, scores: Tensor, iou_threshold: float, count: int) -> Tensor:
+    """The first ``count`` that ``nms`` keeps of boxes in the order of their scores.
+
+    A box only loses to better ones. So the best candidates are looked at first, and all only if too few remain: time
+    grows with the square of their number.
+    """
+    looked_at = 2 * count
+    while True:
+        keep = nms(boxes[:looked_at], scores[:looked_at], iou_threshold)
+        if len(keep) >= count or looked_at >= len(boxes):
+            return keep[:count]
+        looked_at *= 4

@@ -58,6 +58,20 @@ class ImageStore(Protocol):
         """
 
 
+def read_original(table: AnnotationTable, row: int) -> np.ndarray:
+    """The image of a row as it is, (H, W, 3) uint8.
+
+    Raises:
+        ImageError: it cannot be read, or is not of the size that the table says.
+    """
+    path = table.path(row)
+    image = read_image(path)
+    expected = tuple(table.sizes_hw[row].tolist())
+    if image.shape[:2] != expected:
+        raise ImageError(f"{path}: has {image.shape[:2]} pixels (height, width), its annotation says {expected}")
+    return image
+
+
 class ImageFiles:
     """Decodes the file each time.
 
@@ -72,12 +86,7 @@ class ImageFiles:
 
     def read(self, row: int) -> np.ndarray:
         """See ``ImageStore``."""
-        path = self.table.path(row)
-        image = read_image(path)
-        expected = tuple(self.table.sizes_hw[row].tolist())
-        if image.shape[:2] != expected:
-            raise ImageError(f"{path}: has {image.shape[:2]} pixels (height, width), its annotation says {expected}")
-        resized, _ = letterbox(image, self.image_size)
+        resized, _ = letterbox(read_original(self.table, row), self.image_size)
         resized.flags.writeable = False
         return resized
 

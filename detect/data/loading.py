@@ -35,7 +35,7 @@ from detect.data.letterbox import PAD_VALUE, STRIDE, letterbox_boxes, letterboxe
 from detect.data.mixing import cutmix, mixup
 from detect.data.mosaic import Tile, mosaic4, mosaic9, single
 from detect.data.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
-from detect.data.workers import Consequence, Failure, Loaded, TrainingBatches, WorkerBatches
+from detect.data.workers import MISSED, Failure, Loaded, TrainingBatches, WorkerBatches
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.seeding import generator
@@ -252,14 +252,13 @@ class EvaluationLoader(WorkerBatches):
         self.table = table
         batches = _rectangular_batches(table, image_size, batch_size, multiple)
         samples = EvaluationSamples(table, image_size, multiple)
-        consequence = Consequence("has no detections, so its objects count as missed", "their objects count as missed")
         super().__init__(
             samples,
             batches,
             workers,
             keep_workers=False,
             num_images=len(table),
-            consequence=consequence,
+            consequence=MISSED,
             strict=strict,
         )
 

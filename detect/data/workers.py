@@ -49,6 +49,10 @@ class Consequence(NamedTuple):
     of_all: str
 
 
+MISSED = Consequence("has no detections, so its objects count as missed", "their objects count as missed")
+"""In the evaluation of a detector."""
+
+
 class Order(Protocol):
     """Which images make the batches of an epoch: something for the workers to make each batch of."""
 

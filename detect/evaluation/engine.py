@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from tqdm import tqdm
 
 from detect.data.annotations import AnnotationTable
 from detect.data.loading import EvaluationLoader
+from detect.data.original_images import OriginalLoader
 from detect.errors import InputError
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
 from detect.evaluation.predict import (
@@ -21,9 +24,10 @@ from detect.evaluation.predict import (
     postprocess,
     run_network,
 )
+from detect.evaluation.tiling import Network, TiledPredictor, Tiling
 from detect.models.detector import DetectionModel
 from detect.runtime.precision import Precision
-from detect.structures import Detections
+from detect.structures import Batch, Detections
 
 
 @dataclass(frozen=True)
@@ -61,30 +65,58 @@ def evaluate(
     model: DetectionModel,
     table: AnnotationTable,
     *,
-    image_size: int,
-    batch_size: int,
-    workers: int,
     device: torch.device,
     precision: Precision = "fp32",
-    settings: PredictSettings = COCO_SETTINGS,
-    engine: Engine = "pycocotools",
-    names: tuple[str, ...] | None = None,
-    strict: bool = False,
-    progress: bool = True,
+    **options: Any,
 ) -> Evaluation:
     """Detect the objects in all images of a split, and measure how well if it is labelled.
 
     Args:
         model: on ``device``; its modules are put into evaluation mode and back.
         table: the split.
+        device: where to compute.
+        precision: number format of the network.
+        options: others of ``evaluate_network``, of which the image and batch size and the workers must be named.
+
+    Raises:
+        InputError: as ``evaluate_network``.
+    """
+    network: Network = partial(run_network, model, device=device, precision=precision)
+    with evaluation_mode(model):
+        return evaluate_network(network, model.max_reduction, table, device=device, **options)
+
+
+@torch.inference_mode()
+def evaluate_network(
+    network: Network,
+    multiple: int,
+    table: AnnotationTable,
+    *,
+    image_size: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    settings: PredictSettings = COCO_SETTINGS,
+    tiling: Tiling | None = None,
+    engine: Engine = "pycocotools",
+    names: tuple[str, ...] | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> Evaluation:
+    """``evaluate`` for anything that makes predictions of images, an exported file for example.
+
+    Args:
+        network: what looks at the images.
+        multiple: height and width of its input are multiples of it.
+        table: the split.
         image_size: long side of the network input in pixels.
         batch_size: images per batch.
         workers: processes that load images; 0 loads in this one.
-        device: where to compute.
-        precision: number format of the network.
-        settings: score threshold and non-maximum suppression.
+        device: where the network computes.
+        settings: score threshold and non-maximum suppression; with tiles, ``TILED_COCO_SETTINGS``.
+        tiling: look at each image in tiles and as a whole; None is as a whole only.
         engine: what computes the COCO metrics.
-        names: the model's class names, if they may be in another order than the table's.
+        names: the network's class names, if they may be in another order than the table's.
         strict: refuse an image that cannot be read. Otherwise its objects count as missed.
         progress: show a progress bar.
 
@@ -92,24 +124,42 @@ def evaluate(
         InputError: ``names`` are not the table's names, a size or count is outside its range, or an image cannot be
             read and ``strict`` is set.
     """
-    check_ranges(image_size, model.max_reduction, batch_size, workers)
-    model_names = names or table.names
-    label_of = match_classes(model_names, table.names)
-    loader = EvaluationLoader(table, image_size, batch_size, workers, multiple=model.max_reduction, strict=strict)
+    check_ranges(image_size, multiple, batch_size, workers)
+    network_names = names or table.names
+    label_of = match_classes(network_names, table.names)
     clock = Clock(device, ("preprocess", "network", "postprocess"))
+    loader: EvaluationLoader | OriginalLoader
+    look: Callable[[Batch], list[Detections]]
+    if tiling is None:
+        loader = EvaluationLoader(table, image_size, batch_size, workers, multiple=multiple, strict=strict)
+        look = partial(_look, network, settings, network_names, clock)
+    else:
+        loader = OriginalLoader(table, workers, strict=strict)
+        tiles = TiledPredictor(network, tiling, image_size, batch_size, multiple, settings, network_names, clock.lap)
+        look = partial(_look_in_tiles, tiles)
     found: dict[int, Detections] = {}
-    with evaluation_mode(model), torch.inference_mode():
-        bar = tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True)
-        for batch in bar:
-            clock.start(batch.preprocess_seconds)
-            predictions = run_network(model, batch.images, device, precision)
-            clock.lap("network")
-            detections = postprocess(predictions, batch.letterboxes, settings, model_names)
-            clock.lap("postprocess")
-            found.update(zip(batch.rows.tolist(), detections, strict=True))
+    for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True):
+        clock.start(batch.preprocess_seconds)
+        found.update(zip(batch.rows.tolist(), look(batch), strict=True))
     boxes = collect(found, label_of)
     metrics = coco_metrics(table, boxes, engine) if table.is_labelled else None
     return Evaluation(metrics, boxes, table, settings, clock.per_image_ms(len(table)))
+
+
+def _look(
+    network: Network, settings: PredictSettings, names: tuple[str, ...], clock: Clock, batch: Batch
+) -> list[Detections]:
+    """What is in each of the scaled images of a batch."""
+    predictions = network(batch.images)
+    clock.lap("network")
+    detections = postprocess(predictions, batch.letterboxes, settings, names)
+    clock.lap("postprocess")
+    return detections
+
+
+def _look_in_tiles(tiles: TiledPredictor, batch: Batch) -> list[Detections]:
+    """What is in each of the original images of a batch."""
+    return [tiles.predict(image.numpy()) for image in batch.images]
 
 
 def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> np.ndarray:

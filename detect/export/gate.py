@@ -10,19 +10,23 @@ Letters: B images, P predictions of an image, K classes, N detections.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from detect.data.annotations import AnnotationTable
 from detect.data.center_crop import center_crop
-from detect.data.letterbox import letterbox, pad_batch
+from detect.data.letterbox import PAD_VALUE, letterbox, pad_batch
 from detect.data.shapes import draw_scene
 from detect.errors import InputError
-from detect.evaluation.predict import PredictSettings, postprocess, run_classifier, run_network
+from detect.evaluation.engine import evaluate_network
+from detect.evaluation.predict import COCO_SETTINGS, PredictSettings, postprocess, run_classifier, run_network
 from detect.export.nms import with_predictions
 from detect.export.options import ExportOptions
 from detect.export.parity import (
@@ -35,9 +39,9 @@ from detect.export.parity import (
     compare_tensors,
     first_line,
     run,
-    runtime_errors,
     worst,
 )
+from detect.inference.onnx_network import OnnxNetwork, runtime_errors
 from detect.models.checkpoint import Checkpoint
 from detect.structures import Letterbox
 
@@ -57,6 +61,9 @@ MAX_UNMATCHED = 0.01
 """Share of the detections that may be there on one side only: where the IoU of two boxes is the threshold but for
 rounding, the sides may decide differently."""
 
+AP_TOLERANCES = {"fp32": 0.001, "fp16": 0.01}
+"""Largest difference of AP, by the precision of the file."""
+
 CPU = torch.device("cpu")
 
 
@@ -71,6 +78,8 @@ class Parity:
         images: how many were compared from reading to detections.
         detections: how many of them, by PyTorch; 0 of a classifier.
         unmatched: how many detections are there on one side only.
+        ap: on a split, AP of the model in PyTorch, of the file, and how far apart they may be; None if there is no
+            split.
     """
 
     difference: Difference
@@ -79,11 +88,14 @@ class Parity:
     images: int
     detections: int = 0
     unmatched: int = 0
+    ap: tuple[float, float, float] | None = None
 
     @property
     def good(self) -> bool:
         """Whether every difference is within tolerance."""
-        return self.difference.good and self.unmatched <= MAX_UNMATCHED * self.detections
+        expected, found, allowed = self.ap or (0.0, 0.0, 0.0)
+        same = self.unmatched <= MAX_UNMATCHED * self.detections
+        return self.difference.good and same and abs(expected - found) <= allowed
 
     def line(self) -> str:
         """The differences in words."""
@@ -92,19 +104,25 @@ class Parity:
         if box_px is None:
             return f"{start}probability {score:.2g} (at most {tolerance.score:.2%} of the image's largest)"
         same = self.detections - min(self.unmatched, self.detections)
+        ap = ""
+        if self.ap is not None:
+            ap = f", AP {self.ap[1]:.4f} and in PyTorch {self.ap[0]:.4f} (at most {self.ap[2]:g} apart)"
         return (
             f"{start}{box_px:.2g} px (at most {tolerance.box_px:g} px or {tolerance.box_share:.1%} of the box), "
-            f"score {score:.2g} (at most {tolerance.score:g}), {same} of {self.detections} detections the same"
+            f"score {score:.2g} (at most {tolerance.score:g}), {same} of {self.detections} detections the same{ap}"
         )
 
 
-def compare_onnx(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> Parity:
+def compare_onnx(
+    checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable | None = None
+) -> Parity:
     """Compare an exported file with its checkpoint, both on the CPU.
 
     Args:
         checkpoint: its model is in evaluation mode, float32, and runs the instance that was exported.
         path: the ONNX file.
         options: what was asked for, with the image size resolved.
+        table: a labelled split on which a detector's AP is compared too.
 
     Raises:
         ExportError: ONNX Runtime cannot load or run the file, or its outputs have other shapes, or it other classes.
@@ -119,7 +137,38 @@ def compare_onnx(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> 
     tensors, shapes = compare_tensors(model, runner.session, options.image_size, tolerance)
     if list(checkpoint.names) != runner.names:
         raise ExportError(f"the exported file's classes are {runner.names[:3]} ..., must be {checkpoint.names[:3]} ...")
-    return _Images(checkpoint, runner, options, tolerance).compare(tensors, shapes)
+    parity = _Images(checkpoint, runner, options, tolerance).compare(tensors, shapes)
+    return parity if table is None else replace(parity, ap=_compare_ap(checkpoint, path, options, table))
+
+
+def _compare_ap(
+    checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable
+) -> tuple[float, float, float]:
+    """AP by PyTorch, by the file, and how far apart they may be."""
+    network = OnnxNetwork(path, CPU)
+    settings = options.suppression or COCO_SETTINGS
+
+    def reference(images: Tensor) -> Tensor:
+        height, width = network.padded_hw((images.shape[1], images.shape[2]))
+        padded = F.pad(images, (0, 0, 0, width - images.shape[2], 0, height - images.shape[1]), value=PAD_VALUE)
+        return run_network(checkpoint.detector, padded, CPU)
+
+    found = [
+        evaluate_network(
+            looks,
+            network.multiple,
+            table,
+            image_size=network.image_size,
+            batch_size=8,
+            workers=0,
+            device=CPU,
+            settings=settings,
+            names=checkpoint.names,
+        ).metrics
+        for looks in (reference, network.predictions)
+    ]
+    expected, exported = (metrics.values["AP"] if metrics else 0.0 for metrics in found)
+    return expected, exported, AP_TOLERANCES["fp16" if options.half else "fp32"]
 
 
 def _open(content: bytes) -> OnnxModel:

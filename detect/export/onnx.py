@@ -15,6 +15,7 @@ import torch
 from torch.export import Dim
 
 from detect import __version__
+from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
 from detect.export.gate import Parity, compare_onnx
 from detect.export.masks import check_masks, pack_masks
@@ -33,13 +34,16 @@ from detect.models.sdpoint import PLAIN
 from detect.runtime.files import atomic_path
 
 
-def export_onnx(checkpoint: Checkpoint, path: Path, options: ExportOptions = DEFAULT_OPTIONS) -> Parity:
+def export_onnx(
+    checkpoint: Checkpoint, path: Path, options: ExportOptions = DEFAULT_OPTIONS, table: AnnotationTable | None = None
+) -> Parity:
     """Write a checkpoint's model as ONNX, and compare the file with PyTorch.
 
     Args:
         checkpoint: the model; of one with instances (SDPoint) the one that runs is exported.
         path: the file. It appears only if its outputs are those of PyTorch.
         options: what kind of file.
+        table: a labelled split on which a detector's AP is compared as well.
 
     Returns:
         How far the file's outputs are from PyTorch's.
@@ -59,7 +63,7 @@ def export_onnx(checkpoint: Checkpoint, path: Path, options: ExportOptions = DEF
         ordinary = melted(model)
         _write(wrapped(halved(ordinary) if options.half else ordinary), temporary, options)
         _finish(temporary, checkpoint, options)
-        parity = compare_onnx(checkpoint, temporary, options)
+        parity = compare_onnx(checkpoint, temporary, options, table)
         if not parity.good:
             raise ExportError(f"{path}: not written, because its outputs differ: {parity.line()}")
     return parity

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from detect.export.wrappers import wrapped
+from detect.inference.onnx_network import runtime_errors
 from detect.models.classifier import ClassificationModel
 from detect.models.model import Model
 
@@ -161,14 +162,6 @@ def run(session: Any, outputs: list[str], images: np.ndarray) -> list[np.ndarray
         return session.run(outputs, {session.get_inputs()[0].name: images})
     except runtime_errors() as error:
         raise ExportError(f"ONNX Runtime fails on an input of {images.shape}: {first_line(error)}") from None
-
-
-def runtime_errors() -> tuple[type[BaseException], ...]:
-    """What ONNX Runtime raises; its exceptions have no base class of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
-    return tuple(getattr(state, name) for name in names)
 
 
 def first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,9 +13,12 @@ from PIL.Image import Image
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.errors import InputError
 from detect.evaluation.predict import PredictSettings, postprocess
+from detect.evaluation.tiling import TiledPredictor, Tiling
 from detect.inference.budget import AdjustableCost
+from detect.inference.frames import FoundFrame
 from detect.inference.inputs import as_image, in_batches, is_list
 from detect.inference.network import Network, open_network
+from detect.inference.stream import detect_frames
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.precision import Precision
 from detect.structures import Detections, Letterbox, class_indices
@@ -59,6 +62,8 @@ class Detector(AdjustableCost):
         image_size: int | None = ...,
         batch_size: int = ...,
         class_agnostic: bool = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
     ) -> Detections: ...
 
     @overload
@@ -73,6 +78,8 @@ class Detector(AdjustableCost):
         image_size: int | None = ...,
         batch_size: int = ...,
         class_agnostic: bool = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
     ) -> list[Detections]: ...
 
     def predict(
@@ -86,6 +93,8 @@ class Detector(AdjustableCost):
         image_size: int | None = None,
         batch_size: int = 1,
         class_agnostic: bool = False,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> Detections | list[Detections]:
         """Find the objects in one image or in several.
 
@@ -100,6 +109,10 @@ class Detector(AdjustableCost):
             batch_size: images that go through the network together, at most. Only images of one shape after scaling do,
                 so that what is found in an image does not depend on the others.
             class_agnostic: boxes of different classes count as doubles of each other too.
+            tile: look at the image in tiles of this side, in pixels of the original image, as well as in one piece, so
+                that small objects in a large image are seen. ``batch_size`` is then of tiles, and ``max_det`` may have
+                to be larger.
+            overlap: least share of a tile that the next one has in common; objects of this size are whole in some tile.
 
         Returns:
             ``Detections`` in original-image pixels for one image, a list of them for a list.
@@ -111,10 +124,48 @@ class Detector(AdjustableCost):
             conf, iou, max_det, class_agnostic=class_agnostic, classes=self.class_indices(classes)
         )
         size = self._network.check_size(image_size)
+        tiling = None if tile is None else Tiling(tile, overlap)
         found: list[Detections] = []
         for sources in in_batches(source, batch_size):
-            found += self._predict_batch(sources, size, settings)
+            if tiling is None:
+                found += self._predict_batch(sources, size, settings)
+            else:
+                tiles = self._tiles(tiling, size, batch_size, settings)
+                found += [tiles.predict(as_image(one)) for one in sources]
         return found if is_list(source) else found[0]
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        every: int = 1,
+        batch_size: int = 1,
+        track: bool = False,
+        conf: float = 0.25,
+        **options: Any,
+    ) -> Iterator[FoundFrame]:
+        """Find the objects in images, videos, cameras and streams of any length, a batch in memory at a time.
+
+        Args:
+            source: what ``predict`` takes, and: a video file, a folder, a glob pattern, a ``.txt`` file of paths, an
+                ``rtsp://`` or ``http://`` address, the number of a camera; or a list of these.
+            every: of a video only each so-many-th frame is looked at.
+            batch_size: frames that are read, and at most go through the network, together.
+            track: objects of a video keep a number, ``Detections.track_ids``; needs the extra ``track``. One that is
+                being tracked stays in down to a score of 0.1.
+            conf: least score, in [0, 1].
+            options: others of ``predict``.
+
+        Returns:
+            An iterator over records with source, number and time of the frame, image and detections. What cannot be
+            read, or ends too early, is logged and left out; if it is all there is, it is an error.
+
+        Raises:
+            InputError: ``source`` names nothing that can be read, or a value is outside its range.
+        """
+        return detect_frames(
+            self.predict, source, every=every, batch_size=batch_size, track=track, conf=conf, **options
+        )
 
     def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
         """Height and width of the network input for an image of height and width ``image_hw``; see ``predict``."""
@@ -140,10 +191,12 @@ class Detector(AdjustableCost):
             found.update(zip(members, self._detect(images, letterboxes, settings), strict=True))
         return [found[index] for index in range(len(placed))]
 
+    def _tiles(self, tiling: Tiling, size: int, batch_size: int, settings: PredictSettings) -> TiledPredictor:
+        network = self._network
+        return TiledPredictor(network.predictions, tiling, size, batch_size, network.multiple, settings, self.names)
+
     def _detect(
         self, images: list[np.ndarray], letterboxes: list[Letterbox], settings: PredictSettings
     ) -> list[Detections]:
-        height, width = images[0].shape[:2]
-        batch = torch.from_numpy(pad_batch(images, shape_hw=self._network.padded_hw((height, width))))
-        predictions = self._network.predictions(batch)
-        return postprocess(predictions, letterboxes, settings, self.names)
+        batch = torch.from_numpy(pad_batch(images, self._network.multiple))
+        return postprocess(self._network.predictions(batch), letterboxes, settings, self.names)

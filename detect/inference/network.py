@@ -40,6 +40,8 @@ class Network(Protocol):
     """Their K ids in the annotation file of the training."""
     image_size: int
     """Side of the network input in pixels, as trained or exported; of a detector the long one."""
+    multiple: int
+    """Height and width of the network input are multiples of it."""
     center_crop: float
     """A classifier looks at so much of an image's short side."""
 
@@ -51,7 +53,7 @@ class Network(Protocol):
         """
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the network input that holds an image of so many pixels."""
+        """Height and width of what the network sees of an image of so many pixels, padding included."""
 
     def predictions(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB to (B, P, 5 + K) float32, as ``detect.evaluation.predict.run_network`` gives them."""
@@ -77,15 +79,14 @@ class TorchNetwork:
         self.name = self.model.definition.name
         self.is_classifier = self.model.definition.is_classifier
         self.names, self.category_ids = checkpoint.names, checkpoint.category_ids
-        self.image_size = checkpoint.image_size
-        self.center_crop = checkpoint.center_crop
+        self.image_size, self.center_crop = checkpoint.image_size, checkpoint.center_crop
+        self.multiple = self.model.max_reduction
 
     def check_size(self, image_size: int | None) -> int:
-        return checked_size(self.image_size if image_size is None else image_size, self.model.max_reduction)
+        return checked_size(self.image_size if image_size is None else image_size, self.multiple)
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        multiple = self.model.max_reduction
-        return -(-image_hw[0] // multiple) * multiple, -(-image_hw[1] // multiple) * multiple
+        return -(-image_hw[0] // self.multiple) * self.multiple, -(-image_hw[1] // self.multiple) * self.multiple
 
     def predictions(self, images: Tensor) -> Tensor:
         assert isinstance(self.model, DetectionModel), "Detector asks first"
@@ -94,6 +95,11 @@ class TorchNetwork:
     def probabilities(self, images: Tensor) -> Tensor:
         assert isinstance(self.model, ClassificationModel), "Classifier asks first"
         return run_classifier(self.model, images, self.device, self.precision).softmax(dim=1)
+
+
+def is_exported(weights: str | Path) -> bool:
+    """Whether a file, by its name, is an exported model."""
+    return Path(weights).suffix.lower() == ONNX_SUFFIX
 
 
 def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> Network:
@@ -108,7 +114,7 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
         InputError: the file or the device is not usable.
     """
     chosen = select_device(device)
-    if not isinstance(weights, Checkpoint) and Path(weights).suffix.lower() == ONNX_SUFFIX:
+    if not isinstance(weights, Checkpoint) and is_exported(weights):
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
         return OnnxNetwork(Path(weights), chosen)

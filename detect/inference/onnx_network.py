@@ -50,7 +50,7 @@ class OnnxNetwork:
         self.is_classifier = says["task"] == "classification"
         self.names = tuple(str(name) for name in json.loads(says["names"]))
         self.category_ids = tuple(int(number) for number in json.loads(says["category_ids"]))
-        self.image_size, self._stride = int(says["image_size"]), int(says["stride"])
+        self.image_size, self.multiple = int(says["image_size"]), int(says["stride"])
         self.instance, self.cost = says["instance"], float(says["cost"])
         self.center_crop = float(json.loads(says["preprocessing"])["center_crop"]) if self.is_classifier else 1.0
         self._suppressed = json.loads(says["output"]).get("non_maximum_suppression") == "applied"
@@ -61,12 +61,12 @@ class OnnxNetwork:
             return self.image_size
         if self._is_fixed:
             raise InputError(f"image size: {self._path} takes {self.image_size} only, found {image_size}")
-        return checked_size(image_size, self._stride)
+        return checked_size(image_size, self.multiple)
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         if self._is_fixed:
             return self.image_size, self.image_size
-        return -(-image_hw[0] // self._stride) * self._stride, -(-image_hw[1] // self._stride) * self._stride
+        return -(-image_hw[0] // self.multiple) * self.multiple, -(-image_hw[1] // self.multiple) * self.multiple
 
     def predictions(self, images: Tensor) -> Tensor:
         if not self._suppressed:
@@ -112,10 +112,19 @@ def _open_session(path: Path, device: torch.device) -> Any:
         raise InputError(f"{path}: this ONNX Runtime does not run on {device}; use cpu, or pip install onnxruntime-gpu")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = torch.get_num_threads()  # one setting for both, and OMP_NUM_THREADS counts
     try:
         return onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # noqa: BLE001  # its exceptions have no base class of their own
+    except runtime_errors() as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
+
+
+def runtime_errors() -> tuple[type[BaseException], ...]:
+    """What ONNX Runtime raises; its exceptions have no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    return tuple(getattr(state, name) for name in names)

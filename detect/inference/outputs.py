@@ -1,103 +1,178 @@
-"""What a prediction run leaves: drawn images, JSON, text files, crops."""
+"""What a prediction run leaves: drawn images and videos, tables of detections, text files, crops, frames."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 import numpy as np
 
 from detect.data.images import write_image
+from detect.inference.frames import FoundFrame
 from detect.inference.ownership import OutputFolder
-from detect.runtime.files import write_json, write_text
-from detect.structures import Detections
+from detect.inference.rows import Add, csv_table, json_array, to_entries, to_txt
+from detect.inference.sources import Source
+from detect.inference.video_file import SUFFIXES, video_suffix, writing_video
+from detect.runtime.files import write_text
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is written beside the drawn images.
+    """What is written beside the drawn images and videos. Of a video, ``<image>`` is ``<video>/<number of the frame>``.
 
     Args:
-        json: ``predictions.json``, all detections of all images.
+        json: ``predictions.json``, all detections of all images and frames (``detect.inference.rows.to_entries``).
+        csv: ``predictions.csv``, the same as a table.
         txt: ``labels/<image>.txt``, a line ``class cx cy w h score`` per detection, as shares of the image's width and
             height.
         crops: ``crops/<class>/<image>-<number>.jpg``, each detection cut out.
+        frames: ``frames/<image>.jpg``, the frames of videos without drawing.
     """
 
     json: bool = False
+    csv: bool = False
     txt: bool = False
     crops: bool = False
+    frames: bool = False
 
 
 class PredictionWriter:
-    """Writes the results of a list of images below a folder.
+    """Writes the results of a run below a folder.
+
+    It is a context: when it ends, for whatever reason, what was done is there and whole.
 
     Args:
         folder: where to; made when the first file is written.
-        paths: all images of the run. Files are called after their paths below the folder that they have in common.
+        sources: all those of the run. Files are called after their paths below the folder that they have in common.
         options: what is written.
 
     Raises:
-        InputError: something would be replaced that is not from an earlier run, an image of ``paths`` for example.
+        InputError: something would be replaced that is not from an earlier run, an image of ``sources`` for example.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[Path], options: OutputOptions) -> None:
+    def __init__(self, folder: Path, sources: Sequence[Source], options: OutputOptions) -> None:
         self._folder = OutputFolder(folder)
+        self._sources = {source.name: source for source in sources}
         self._options = options
-        self._names = output_names(paths)
-        self._folder.check(self._places(), paths)
-        self._entries: list[dict[str, Any]] = []
+        self._names = source_names(sources)
+        self._folder.check(self._places(), [source.path for source in sources if source.path])
+        self._open = ExitStack()
+        self._video = self._open.enter_context(ExitStack())
+        self._tables: list[Add] | None = None
+        self._in_work: str | None = None
 
-    def add(self, path: Path, image_rgb: np.ndarray, detections: Detections) -> Path:
-        """Write what belongs to one image.
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def add(self, found: FoundFrame) -> np.ndarray:
+        """Write what belongs to one image, or to the next frame of a video.
 
         Args:
-            path: one of the paths of the run.
-            image_rgb: (H, W, 3) uint8.
-            detections: what was found in it.
+            found: of one of the sources, whose frames come one after the other.
 
         Returns:
-            The drawn image's file.
+            The drawing, (H, W, 3) uint8 RGB.
         """
-        name = self._names[path]
-        drawn = self._folder.claim(f"{name}.jpg")
-        write_image(drawn, detections.plot(image_rgb))
+        drawn = found.detections.plot(found.image_rgb)
+        name = self._names[found.source]
+        if found.clip is None:
+            write_image(self._folder.claim(f"{name}.jpg"), drawn)
+        else:
+            self._add_to_video(found, drawn)
+            path = self._sources[found.source].path
+            name = f"{name}{path.suffix if path else ''}/{found.index:06d}"
+            if self._options.frames:
+                write_image(self._folder.claim("frames/") / f"{name}.jpg", found.image_rgb)
         if self._options.txt:
-            write_text(self._folder.claim("labels/") / f"{name}.txt", to_txt(detections))
+            write_text(self._folder.claim("labels/") / f"{name}.txt", to_txt(found.detections))
         if self._options.crops:
-            self._write_crops(name, image_rgb, detections)
-        if self._options.json:
-            self._entries += to_entries(path, detections)
+            self._write_crops(name, found)
+        for add in self._opened_tables():
+            for entry in to_entries(found):
+                add(entry)
         return drawn
 
-    def finish(self) -> list[str]:
-        """Write what belongs to all images, and say in one line each where things are."""
-        places = [f"drawn images: {self._folder.path}"]
-        if self._options.json:
-            write_json(self._folder.claim("predictions.json"), self._entries)
-            places.append(f"all detections: {self._folder.path / 'predictions.json'}")
-        if self._options.txt:
-            places.append(f"text files: {self._folder.path / 'labels'}")
-        if self._options.crops:
-            places.append(f"crops: {self._folder.path / 'crops'}")
-        return places
+    def summary(self) -> list[str]:
+        """Where things are, one line each."""
+        is_video = [source.kind != "still" for source in self._sources.values()]
+        wanted = {
+            f"drawn images: {self._folder.path}": not all(is_video),
+            f"drawn videos: {self._folder.path}": any(is_video),
+            f"all detections: {self._folder.path / 'predictions.json'}": self._options.json,
+            f"table of all detections: {self._folder.path / 'predictions.csv'}": self._options.csv,
+            f"text files: {self._folder.path / 'labels'}": self._options.txt,
+            f"crops: {self._folder.path / 'crops'}": self._options.crops,
+            f"frames: {self._folder.path / 'frames'}": self._options.frames and any(is_video),
+        }
+        return [line for line, is_wanted in wanted.items() if is_wanted]
 
     def _places(self) -> list[str]:
         """What the run will write below the folder, in the order of writing."""
-        places = [f"{name}.jpg" for name in self._names.values()]
-        wanted = {"labels/": self._options.txt, "crops/": self._options.crops, "predictions.json": self._options.json}
+        places = [
+            f"{self._names[name]}{suffix}"
+            for name, source in self._sources.items()
+            for suffix in ((".jpg",) if source.kind == "still" else SUFFIXES)
+        ]
+        wanted = {
+            "frames/": self._options.frames,
+            "labels/": self._options.txt,
+            "crops/": self._options.crops,
+            "predictions.json": self._options.json,
+            "predictions.csv": self._options.csv,
+        }
         return places + [place for place, is_wanted in wanted.items() if is_wanted]
 
-    def _write_crops(self, name: str, image_rgb: np.ndarray, detections: Detections) -> None:
-        for number, (box, class_name) in enumerate(zip(detections.boxes_xyxy_px, detections.class_names, strict=True)):
+    def _opened_tables(self) -> list[Add]:
+        if self._tables is None:
+            kinds = (
+                ("predictions.json", self._options.json, json_array),
+                ("predictions.csv", self._options.csv, csv_table),
+            )
+            self._tables = [
+                self._open.enter_context(table(self._folder.claim(place)))
+                for place, is_wanted, table in kinds
+                if is_wanted
+            ]
+        return self._tables
+
+    def _add_to_video(self, found: FoundFrame, drawn: np.ndarray) -> None:
+        assert found.clip is not None, "it is a frame of a video"
+        if found.source != self._in_work:
+            self._video.close()
+            image_hw = (drawn.shape[0], drawn.shape[1])
+            path = self._folder.claim(f"{self._names[found.source]}{video_suffix(image_hw)}")
+            self._write_frame = self._video.enter_context(writing_video(path, image_hw, found.clip.fps))
+            self._in_work = found.source
+        self._write_frame(drawn, found.time_s if found.clip.is_live else None)
+
+    def _write_crops(self, name: str, found: FoundFrame) -> None:
+        boxes, class_names = found.detections.boxes_xyxy_px, found.detections.class_names
+        for number, (box, class_name) in enumerate(zip(boxes, class_names, strict=True)):
             left, top = np.floor(box[:2]).astype(int)
             right, bottom = np.ceil(box[2:]).astype(int)
-            crop = image_rgb[top:bottom, left:right]
+            crop = found.image_rgb[top:bottom, left:right]
             write_image(self._folder.claim("crops/") / file_name(class_name) / f"{name}-{number}.jpg", crop)
+
+
+def source_names(sources: Sequence[Source]) -> dict[str, str]:
+    """A name for the outputs of each source: files as in ``output_names``, others after their addresses."""
+    paths = output_names([source.path for source in sources if source.path])
+    taken = {name.casefold() for name in paths.values()}
+    names = {}
+    for source in sources:
+        stem = file_name(source.name.split("://", 1)[-1])
+        names[source.name] = paths[source.path] if source.path else _free_name(stem, taken)
+    return names
 
 
 def output_names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -116,43 +191,18 @@ def output_names(paths: Sequence[Path]) -> dict[Path, str]:
     names = {}
     for path, full in zip(paths, absolute, strict=True):
         stem = full.relative_to(common).with_suffix("").as_posix()
-        name, number = stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        names[path] = name
+        names[path] = _free_name(stem, taken)
     return names
 
 
-def to_entries(path: Path, detections: Detections) -> list[dict[str, Any]]:
-    """One JSON entry per detection: like COCO's results, with the file and the class by name.
-
-    Returns:
-        ``file_name``, ``category`` (class name), ``label`` (class index), ``score``, and the box twice, in
-        original-image pixels: ``bbox`` [x, y, width, height] as in COCO, and ``xyxy`` [left, top, right, bottom].
-    """
-    xyxy = detections.boxes_xyxy_px.astype(np.float64).round(2)
-    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).round(2)
-    scores = detections.scores.astype(np.float64).round(5)
-    columns = zip(
-        detections.class_names, detections.labels.tolist(), scores.tolist(), xywh.tolist(), xyxy.tolist(), strict=True
-    )
-    keys = ("category", "label", "score", "bbox", "xyxy")
-    return [{"file_name": str(path), **dict(zip(keys, values, strict=True))} for values in columns]
-
-
-def to_txt(detections: Detections) -> str:
-    """A line ``class cx cy w h score`` per detection; centre and size as shares of the image's width and height."""
-    height, width = detections.image_hw
-    left_top, right_bottom = detections.boxes_xyxy_px[:, :2], detections.boxes_xyxy_px[:, 2:]
-    cxcywh_px = np.concatenate([(left_top + right_bottom) / 2, right_bottom - left_top], axis=1)
-    shares = cxcywh_px / np.array([width, height, width, height])
-    lines = [
-        f"{label} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f} {score:.5f}\n"
-        for label, (cx, cy, w, h), score in zip(detections.labels, shares, detections.scores, strict=True)
-    ]
-    return "".join(lines)
+def _free_name(stem: str, taken: set[str]) -> str:
+    """``stem``, with a number if it is among the ``taken`` names, where it is put."""
+    name, number = stem, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.casefold())
+    return name
 
 
 def file_name(class_name: str) -> str:

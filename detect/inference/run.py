@@ -1,42 +1,23 @@
-"""Prediction over many files: read, detect or classify, and report what could not be read."""
+"""Prediction runs: detect or classify, write, and say in one line each what was found."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from detect.data.images import ImageError, read_image
 from detect.errors import InputError
 from detect.inference.classifier import Classifier
-from detect.inference.detector import Detector
-from detect.runtime.logs import LOGGER
-from detect.structures import Classification, Detections
-
-
-@dataclass(frozen=True)
-class FilePrediction:
-    """What was found in a file.
-
-    Args:
-        path: the image.
-        image_rgb: (H, W, 3) uint8.
-        detections: in its pixels.
-    """
-
-    path: Path
-    image_rgb: np.ndarray
-    detections: Detections
-
-    def line(self) -> str:
-        """The file and how many objects of each class were found, in one line."""
-        counts = Counter(self.detections.class_names)
-        found = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
-        return " ".join(f"{self.path}: {found}".split())
+from detect.inference.frames import FoundFrame, counted, read_frames
+from detect.inference.outputs import PredictionWriter
+from detect.inference.sources import Source
+from detect.inference.window import Window
+from detect.structures import Classification
 
 
 @dataclass(frozen=True)
@@ -59,28 +40,35 @@ class FileClassification:
         return " ".join(f"{self.path}: {found}".split())
 
 
-def predict_files(
-    detector: Detector, paths: Sequence[Path], batch_size: int = 1, **options: Any
-) -> Iterator[FilePrediction]:
-    """Predict on files, ``batch_size`` of them in memory at a time.
+def write_found(
+    frames: Iterable[FoundFrame],
+    writer: PredictionWriter,
+    window: Window | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> Iterator[str]:
+    """Write what was found in images and videos, with a progress bar for each video.
 
     Args:
-        detector: the model.
-        paths: image files. Unreadable ones among several are skipped, reported one by one and counted at the end.
-        batch_size: images that are read, and at most go through the network, together.
-        options: of ``Detector.predict``.
+        frames: what ``Detector.stream`` gives.
+        writer: of the same sources.
+        window: shows each; None for none. When it is closed, the run is over.
+        is_over: asked after each frame whether the run is over.
 
     Yields:
-        A record for each readable file, in order.
-
-    Raises:
-        ImageError: the only file, or every file, is unreadable.
-        InputError: an option is outside its range.
+        A line for each image and for each video.
     """
-    for images in _read_in_batches(paths, batch_size):
-        found = detector.predict([image for _, image in images], batch_size=batch_size, **options)
-        for (path, image), detections in zip(images, found, strict=True):
-            yield FilePrediction(path, image, detections)
+
+    def goes_on() -> bool:
+        return not is_over() and (window is None or window.is_open)
+
+    for (source, clip), group in groupby(frames, key=lambda found: (found.source, found.clip)):
+        total = clip and clip.num_frames
+        with tqdm(
+            group, Path(source).name, total, unit=" frames", disable=clip is None, leave=False, dynamic_ncols=True
+        ) as watched:
+            yield _write_source(source, watched, writer, window, goes_on)
+        if not goes_on():
+            return
 
 
 def classify_files(
@@ -90,7 +78,7 @@ def classify_files(
 
     Args:
         classifier: the model.
-        paths: image files, as for ``predict_files``.
+        paths: image files. Unreadable ones among several are skipped, reported one by one and counted at the end.
         batch_size: images that are read, and go through the network, together.
         image_size: of ``Classifier.predict``.
 
@@ -101,30 +89,33 @@ def classify_files(
         ImageError: the only file, or every file, is unreadable.
         InputError: an option is outside its range.
     """
-    for images in _read_in_batches(paths, batch_size):
-        found = classifier.predict([image for _, image in images], batch_size=batch_size, image_size=image_size)
-        for (path, image), classification in zip(images, found, strict=True):
-            yield FileClassification(path, image, classification)
-
-
-def _read_in_batches(paths: Sequence[Path], batch_size: int) -> Iterator[list[tuple[Path, np.ndarray]]]:
-    """The readable ones of each ``batch_size`` files, perhaps none; the others are told about."""
     if batch_size < 1:
         raise InputError(f"batch size: must be at least 1, found {batch_size}")
-    unreadable: list[ImageError] = []
-    for start in range(0, len(paths), batch_size):
-        images: list[tuple[Path, np.ndarray]] = []
-        for path in paths[start : start + batch_size]:
-            try:
-                images.append((path, read_image(path)))
-            except ImageError as error:
-                unreadable.append(error)
-                if len(paths) > 1:
-                    LOGGER.warning("%s (skipped)", error)
-        yield images
-    if unreadable and len(unreadable) == len(paths):
-        if len(paths) == 1:
-            raise unreadable[0]
-        raise ImageError(f"none of the {len(paths)} images could be read; the first: {unreadable[0]}")
-    if unreadable:
-        LOGGER.warning("%d of %d images could not be read and were skipped", len(unreadable), len(paths))
+    frames = read_frames([Source(str(path), "still", path) for path in paths])
+    while batch := list(islice(frames, batch_size)):
+        images = [frame.image_rgb for frame in batch]
+        found = classifier.predict(images, batch_size=batch_size, image_size=image_size)
+        for frame, classification in zip(batch, found, strict=True):
+            yield FileClassification(Path(frame.source), frame.image_rgb, classification)
+
+
+def _write_source(
+    source: str,
+    group: Iterable[FoundFrame],
+    writer: PredictionWriter,
+    window: Window | None,
+    goes_on: Callable[[], bool],
+) -> str:
+    """Write all that is of one source, as long as the run goes on, and say what it was in one line."""
+    classes: Counter[str] = Counter()
+    num_frames, is_video = 0, False
+    for found in group:
+        drawn = writer.add(found)
+        classes.update(found.detections.class_names)
+        num_frames, is_video = num_frames + 1, found.clip is not None
+        if window is not None:
+            window.show(drawn, wait=not is_video)
+        if not goes_on():
+            break
+    frames = f"{num_frames} frames, " if is_video else ""
+    return " ".join(f"{source}: {frames}{counted(classes)}".split())

@@ -1,59 +1,172 @@
-"""What ``--source`` may name: an image, a folder, a pattern, or several of them."""
+"""What ``--source`` and ``Detector.stream`` may name: images, videos, cameras and streams, alone or together."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
 
 from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import InputError
+from detect.inference.inputs import is_list
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts"),
+    *(".m2ts", ".ts"),
+)
+"""File names that folders are searched for beside those of images, lower case; what is in the files, OpenCV's FFmpeg
+finds out."""
+
+_STREAM = re.compile(r"(?:rtsps?|https?)://", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=://)[^/?#]*@")
 
 
-def expand_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The image files that ``source`` names.
+@dataclass(frozen=True)
+class Source:
+    """Something to look at.
 
     Args:
-        source: an image file; a folder, searched with its subfolders but without hidden files; a glob pattern (``**``
-            crosses folders); or a list of these.
+        name: what messages and results call it, no two alike in a run: the path, a stream's address without name and
+            password, ``camera 0``, ``image 3``.
+        kind: a ``still``, a video ``file``, or something ``live``: a camera, or whatever an address gives.
+        origin: the path, the address, the camera's number, or the still itself.
+    """
+
+    name: str
+    kind: Literal["still", "file", "live"]
+    origin: Path | str | int | np.ndarray | Image.Image
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None for cameras, addresses and what is in memory."""
+        return self.origin if isinstance(self.origin, Path) else None
+
+
+def expand_sources(source: Any) -> list[Source]:
+    """What ``source`` names.
+
+    Args:
+        source: a file with an image or a video; a folder, searched with its subfolders but without hidden files; a glob
+            pattern (``**`` crosses folders); a ``.txt`` file with one of these a line, relative to the file, and lines
+            of comment that start with ``#``; ``rtsp://`` or ``http://`` and an address; the number of a camera; a
+            (H, W, 3) uint8 RGB array; a PIL image; or a list of these.
 
     Returns:
-        At least one path, each once, in the order of the list and sorted within a folder or pattern.
+        At least one source, each once, in the order of the list and sorted within a folder or pattern.
 
     Raises:
-        InputError: a part of ``source`` names no image.
+        InputError: a part of ``source`` names nothing that is there.
     """
-    parts = [source] if isinstance(source, (str, Path)) else list(source)
+    parts = list(source) if is_list(source) else [source]
     if not parts:
-        raise InputError("source: is an empty list; name an image, a folder or a pattern")
-    return list(dict.fromkeys(path for part in parts for path in _expand(str(Path(part).expanduser()))))
+        raise InputError("source: is an empty list; name an image, a video, a folder or a pattern")
+    found: dict[str, Source] = {}
+    for number, part in enumerate(parts):
+        for each in _expand(part, number):
+            found.setdefault(each.name, each)
+    return list(found.values())
 
 
-def _expand(part: str) -> list[Path]:
-    path = Path(part)
+def image_paths(sources: Sequence[Source]) -> list[Path]:
+    """The files of sources that must all be image files.
+
+    Raises:
+        InputError: there is a video, a camera or a stream among them.
+    """
+    for source in sources:
+        if source.kind != "still":
+            raise InputError(
+                f"source {source.name}: only detectors look at videos; name images, such as 'folder/*.jpg'"
+            )
+    return [source.path for source in sources if source.path is not None]
+
+
+def _expand(part: Any, number: int) -> Iterator[Source]:
+    """The sources of one part, which is the ``number``-th of its list."""
+    if isinstance(part, Source):
+        yield part
+    elif isinstance(part, (str, Path)):
+        yield from _named(str(part))
+    elif isinstance(part, int):
+        yield Source(f"camera {part}", "live", part)
+    elif isinstance(part, (np.ndarray, Image.Image)):
+        yield Source(f"image {number}", "still", part)
+    else:
+        raise InputError(f"source: must be a path, an address, a camera's number or an image, found {part!r:.80}")
+
+
+def _named(part: str, base: Path = Path(), where: str = "source") -> Iterator[Source]:
+    """What a word of the command line names; paths are relative to ``base``, mistakes are ``where``'s."""
+    if _STREAM.match(part):
+        yield Source(_LOGIN.sub("", part), "live", part)
+        return
+    path = base / Path(part).expanduser()
     if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = _images_below(path)
+        yield from _listed(path) if path.suffix.lower() == ".txt" else [_in_file(path)]
+    elif path.is_dir():
+        found = _files_below(path)
         if not found:
-            raise InputError(f"source {part}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        return found
-    if not glob.has_magic(part):
-        raise InputError(f"source {part}: no such file or folder")
-    matches = sorted(Path(match) for match in glob.glob(part, recursive=True))
-    found = [match for match in matches if match.is_file() and match.suffix.lower() in IMAGE_SUFFIXES]
+            raise InputError(f"{where} {part}: the folder holds no image and no video ({_suffixes()})")
+        yield from map(_in_file, found)
+    elif part.isdecimal():
+        yield Source(f"camera {int(part)}", "live", int(part))
+    elif glob.has_magic(part):
+        pattern = Path(glob.escape(str(base))) / Path(part).expanduser()
+        yield from map(_in_file, _matches(str(pattern), f"{where} {part}"))
+    else:
+        raise InputError(f"{where} {part}: no such file or folder")
+
+
+def _in_file(path: Path) -> Source:
+    return Source(str(path), "file" if path.suffix.lower() in VIDEO_SUFFIXES else "still", path)
+
+
+def _listed(path: Path) -> Iterator[Source]:
+    """What the lines of a text file name."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"source {path}: is not UTF-8 text; a .txt file lists one path a line") from None
+    named = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    named = [(number, line) for number, line in named if not line.startswith("#")]
+    if not named:
+        raise InputError(f"source {path}: lists nothing; a .txt file has one path a line")
+    for number, line in named:
+        if line.lower().endswith(".txt"):
+            raise InputError(f"source {path}:{number}: {line}: a list may not name another one")
+        yield from _named(line, path.parent, f"source {path}:{number}:")
+
+
+def _matches(pattern: str, where: str) -> list[Path]:
+    try:
+        matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+    except ValueError:  # a zero byte
+        matches = []
+    found = [match for match in matches if match.is_file() and _is_wanted(match.name)]
     if not found:
-        what = f"matches {len(matches)} files or folders, but no image" if matches else "matches no file"
-        raise InputError(f"source {part}: the pattern {what}; quote patterns, so that the shell leaves them alone")
+        what = f"matches {len(matches)} files or folders, but no image or video" if matches else "matches no file"
+        raise InputError(f"{where}: the pattern {what}; quote patterns, so that the shell leaves them alone")
     return found
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path) -> list[Path]:
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                found.append(Path(parent, name))
+        found += [Path(parent, name) for name in files if not name.startswith(".") and _is_wanted(name)]
     return sorted(found)
+
+
+def _is_wanted(name: str) -> bool:
+    return Path(name).suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)))

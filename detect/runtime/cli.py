@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from detect.errors import InputError
+from detect.runtime.interruption import Terminated
 from detect.runtime.logs import configure_logging
 
 _SYSTEM_ERRORS = {
@@ -22,13 +24,16 @@ _SYSTEM_ERRORS = {
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool and end the process: 0 when done, 2 with one clear line for bad input, 130 for Ctrl-C.
+    """Run a tool and end the process: 0 when done, 2 with one clear line for bad input, 130 for Ctrl-C, 143 for SIGTERM
+    where the tool hears it (``detect.runtime.interruption``).
 
     Args:
         main: the tool; it reads ``sys.argv``.
     """
     configure_logging()
     threading.excepthook = _leave_to_the_main_thread
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
         sys.stdout.flush()
@@ -40,6 +45,8 @@ def run_tool(main: Callable[[], None]) -> None:
     except OSError as error:
         reason = _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
         _end(2, f"error: {error.filename or 'input/output'}: {reason}")
+    except Terminated:
+        _end(143, "terminated")
     except KeyboardInterrupt:
         _end(130, "interrupted")
 

@@ -48,6 +48,16 @@ def reference(image, score_threshold, iou_threshold, max_detections, multi_label
     return kept[:max_detections]
 
 
+@pytest.mark.parametrize("max_detections", [1, 3, 8, 40])
+def test_the_best_few_of_many(max_detections: int) -> None:
+    """Around 16 centres most of the best candidates lose, so that twice the limit is not enough to look at."""
+    (image,) = crowd(5, num_predictions=400, num_classes=1)
+    (found,) = non_max_suppression(image[None], 0.05, 0.1, max_detections, multi_label=False)
+    expected = reference(image, 0.05, 0.1, max_detections, multi_label=False)
+    assert len(expected) == min(max_detections, len(reference(image, 0.05, 0.1, 1000, multi_label=False)))
+    torch.testing.assert_close(found[0], torch.tensor([box for box, _, _ in expected]), rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("class_agnostic", [False, True])
 def test_nothing_found(multi_label: bool, class_agnostic: bool) -> None:

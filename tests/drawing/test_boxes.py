@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,13 @@ def test_a_crowd_is_drawn():
     corners = rng.uniform(0, 180, (300, 2)) * [1, 0.45]
     rows = [(k % 2, x, y, min(x + 15, 200), min(y + 15, 100), 1 - k / 400) for k, (x, y) in enumerate(corners)]
     assert changed(grey(100, 200), make_detections(rows).plot(grey(100, 200))).any()
+
+
+def test_numbers_of_tracked_objects_make_the_label_longer():
+    found = make_detections([(0, 50, 40, 120, 90, 0.9)])
+    plain = changed(grey(100, 200), found.plot(grey(100, 200)))
+    unknown = replace(found, track_ids=np.array([-1])).plot(grey(100, 200))
+    np.testing.assert_array_equal(changed(grey(100, 200), unknown), plain)
+    numbered = changed(grey(100, 200), replace(found, track_ids=np.array([12])).plot(grey(100, 200)))
+    assert numbered[:40].sum() > plain[:40].sum()
+    np.testing.assert_array_equal(numbered[41:], plain[41:])

@@ -16,6 +16,7 @@ from detect.errors import InputError
 from detect.evaluation.engine import evaluate, match_classes
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.predict import PredictSettings
+from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.models.build import build_model
 from tests.evaluation.synthetic import make_table
 
@@ -130,13 +131,35 @@ def test_batches_are_multiples_of_the_coarsest_cells(table):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_images_are_missed_or_refused(table, workers):
+def test_tiles_of_one_image_are_looked_at_together(table, workers):
+    """Tiles of 64 px. 96 x 128 is 2 x 3 of them: 128 - 64 is two steps of at most 51."""
+    seen = []
+    model = BrightBoxes()
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    options = OPTIONS | {"batch_size": 4, "workers": workers}
+    evaluation = evaluate(model, table, **options, tiling=Tiling(64), settings=TILED_COCO_SETTINGS)
+    assert seen[:3] == [4, 2, 1]
+    assert evaluation.metrics["AR_100"] == pytest.approx(1)  # the whole view has found them all
+    assert list(evaluation.speed_ms) == ["preprocess", "network", "postprocess"]
+    assert evaluation.settings == TILED_COCO_SETTINGS
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_no_larger_than_a_tile_is_evaluated_as_without_tiles(table, workers):
+    options = OPTIONS | {"workers": workers}
+    tiled = evaluate(BrightBoxes(), table, **options, tiling=Tiling(128))
+    assert tiled.results == evaluate(BrightBoxes(), table, **options).results
+
+
+@pytest.mark.parametrize("tiling", [None, Tiling(128)])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_images_are_missed_or_refused(table, workers, tiling):
     table.path(3).write_bytes(b"no image")
-    evaluation = evaluate(BrightBoxes(), table, **OPTIONS | {"workers": workers})
+    evaluation = evaluate(BrightBoxes(), table, **OPTIONS | {"workers": workers}, tiling=tiling)
     assert [result["image_id"] for result in evaluation.results] == [50, 40, 30]
     assert evaluation.metrics["AR_100"] == pytest.approx(0.75)  # its object counts as missed
     with pytest.raises(InputError, match=r"3\.png: is not an image"):
-        evaluate(BrightBoxes(), table, **OPTIONS | {"workers": workers}, strict=True)
+        evaluate(BrightBoxes(), table, **OPTIONS | {"workers": workers}, tiling=tiling, strict=True)
 
 
 def test_classes_are_mapped_by_name(table):

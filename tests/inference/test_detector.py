@@ -12,7 +12,6 @@ import detect
 from detect import Detector
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.inference.run import predict_files
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 
@@ -177,27 +176,22 @@ def test_unusable_weights(tmp_path):
         Detector(tmp_path / "none.pt")
 
 
-def test_files_that_cannot_be_read_are_skipped_and_counted(detector, image, tmp_path, caplog):
-    paths = [tmp_path / name for name in ("a.png", "broken.png", "c.png")]
-    write_image(paths[0], image)
-    paths[1].write_bytes(b"no image")
-    write_image(paths[2], image)
-    found = list(predict_files(detector, paths, batch_size=2, **LOW))
-    assert [prediction.path for prediction in found] == [paths[0], paths[2]]
-    assert found[0].line().startswith(f"{paths[0]}: ")
-    assert "broken.png" in caplog.text
-    assert "1 of 3 images could not be read and were skipped" in caplog.text
+def test_an_image_no_larger_than_a_tile_is_predicted_as_without_tiles(detector, image):
+    assert_same(detector.predict(image, tile=90, **LOW), detector.predict(image, **LOW))
 
 
-def test_a_single_bad_file_is_an_error(detector, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"broken.png: is not an image"):
-        list(predict_files(detector, [tmp_path / "broken.png"]))
-    with pytest.raises(InputError, match=r"none of the 2 images could be read; the first: .*broken.png"):
-        list(predict_files(detector, [tmp_path / "broken.png", tmp_path / "none.png"]))
+def test_tiles_do_not_depend_on_the_batch_size(detector):
+    large = np.random.default_rng(3).integers(0, 256, (200, 250, 3), dtype=np.uint8)
+    alone, other = (detector.predict([large], tile=96, overlap=0.1, batch_size=n, **LOW) for n in (1, 7))
+    assert_same(alone[0], other[0], atol=1e-3)
+    assert alone[0].image_hw == (200, 250)
+    assert (alone[0].boxes_xyxy_px[:, 2:] <= [250, 200]).all()
 
 
-def test_line_counts_each_class(detector, image, tmp_path):
-    write_image(tmp_path / "a.png", image)
-    (nothing,) = predict_files(detector, [tmp_path / "a.png"], conf=1.0)
-    assert nothing.line() == f"{tmp_path / 'a.png'}: nothing"
+def test_tiles_out_of_range(detector, image):
+    with pytest.raises(InputError, match="tile: must be at least 32 pixels, found 0"):
+        detector.predict(image, tile=0)
+    with pytest.raises(InputError, match="overlap: must be from 0 to"):
+        detector.predict(image, tile=64, overlap=1)
+    with pytest.raises(InputError, match="batch size: must be at least 1, found 0"):
+        detector.predict(image, tile=64, batch_size=0)

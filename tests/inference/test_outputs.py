@@ -4,16 +4,17 @@ import json
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from detect.errors import InputError
-from detect.inference.outputs import OutputOptions, PredictionWriter, file_name, output_names, to_entries, to_txt
+from detect.inference.outputs import OutputOptions, PredictionWriter, file_name, output_names, source_names
 from detect.inference.ownership import LIST_NAME
-from tests.inference.samples import make_detections
+from detect.inference.sources import Source
+from detect.inference.video import Clip
+from tests.inference.clips import frames_of, rate_of
+from tests.inference.samples import IMAGE, make_detections, seen, seen_frame, still
 
-IMAGE = np.full((100, 200, 3), 90, np.uint8)
-FOUND = make_detections([(1, 20, 10, 60, 50, 0.875), (0, 100.25, 0, 200, 100, 0.5)])
+ALL = OutputOptions(json=True, csv=True, txt=True, crops=True, frames=True)
 
 
 def files(folder):
@@ -40,22 +41,15 @@ def test_output_names(paths, expected, tmp_path, monkeypatch):
     assert list(output_names([Path(path) for path in paths]).values()) == expected
 
 
-def test_entries_have_the_box_twice():
-    assert to_entries(Path("a.jpg"), make_detections([])) == []
-    assert to_entries(Path("x/a.jpg"), FOUND)[0] == {
-        "file_name": "x/a.jpg",
-        "category": "dog",
-        "label": 1,
-        "score": 0.875,
-        "bbox": [20.0, 10.0, 40.0, 40.0],
-        "xyxy": [20.0, 10.0, 60.0, 50.0],
-    }
-
-
-def test_txt_lines_are_shares_of_the_image():
-    # Box 20..60 x 10..50 of 200 x 100: centre (40, 30), size 40 x 40.
-    assert to_txt(make_detections([])) == ""
-    assert to_txt(FOUND).splitlines()[0] == "1 0.200000 0.300000 0.200000 0.400000 0.87500"
+def test_names_of_all_kinds_of_sources():
+    sources = [
+        still("x/a.jpg"),
+        Source("x/a.mp4", "file", Path("x/a.mp4")),
+        Source("camera 0", "live", 0),
+        Source("rtsp://host:554/a?b", "live", "rtsp://host:554/a?b"),
+        Source("http://host:554/a?b", "live", "http://host:554/a?b"),
+    ]
+    assert list(source_names(sources).values()) == ["a", "a-2", "camera 0", "host_554_a_b", "host_554_a_b-2"]
 
 
 @pytest.mark.parametrize(
@@ -75,25 +69,26 @@ def test_class_names_as_folders(name, expected):
 
 
 def test_only_drawings_are_written_by_default(tmp_path):
-    writer = PredictionWriter(tmp_path / "out", [Path("x/a.png")], OutputOptions())
-    drawn = writer.add(Path("x/a.png"), IMAGE, FOUND)
-    assert drawn == tmp_path / "out" / "a.jpg"
-    assert writer.finish() == [f"drawn images: {tmp_path / 'out'}"]
+    with PredictionWriter(tmp_path / "out", [still("x/a.png")], OutputOptions()) as writer:
+        drawn = writer.add(seen("x/a.png"))
+    assert writer.summary() == [f"drawn images: {tmp_path / 'out'}"]
     assert files(tmp_path / "out") == ["a.jpg"]
-    assert cv2.imread(str(drawn)).shape == (100, 200, 3)
+    written = cv2.imread(str(tmp_path / "out" / "a.jpg"))[..., ::-1].astype(int)
+    assert abs(written - drawn).mean() < abs(written - IMAGE).mean()
+    assert (drawn != IMAGE).any()
 
 
 def test_everything(tmp_path):
-    paths = [Path("x/a.jpg"), Path("y/a.jpg")]
-    writer = PredictionWriter(tmp_path, paths, OutputOptions(json=True, txt=True, crops=True))
-    writer.add(paths[0], IMAGE, FOUND)
-    writer.add(paths[1], IMAGE, make_detections([]))
-    assert len(writer.finish()) == 4
+    with PredictionWriter(tmp_path, [still("x/a.jpg"), still("y/a.jpg")], ALL) as writer:
+        writer.add(seen("x/a.jpg"))
+        writer.add(seen("y/a.jpg", make_detections([])))
+    assert len(writer.summary()) == 5
     assert files(tmp_path) == [
         "crops/cat/x/a-1.jpg",
         "crops/dog/x/a-0.jpg",
         "labels/x/a.txt",
         "labels/y/a.txt",
+        "predictions.csv",
         "predictions.json",
         "x/a.jpg",
         "y/a.jpg",
@@ -106,20 +101,85 @@ def test_everything(tmp_path):
 
 
 def test_crops_of_less_than_a_pixel(tmp_path):
-    writer = PredictionWriter(tmp_path, [Path("a.jpg")], OutputOptions(crops=True))
-    writer.add(Path("a.jpg"), IMAGE, make_detections([(0, 199.4, 99.2, 199.6, 99.4, 0.5)]))
+    with PredictionWriter(tmp_path, [still("a.jpg")], OutputOptions(crops=True)) as writer:
+        writer.add(seen("a.jpg", make_detections([(0, 199.4, 99.2, 199.6, 99.4, 0.5)])))
     assert cv2.imread(str(tmp_path / "crops/cat/a-0.jpg")).shape == (1, 1, 3)
 
 
-ALL = OutputOptions(json=True, txt=True, crops=True)
+def clip(path):
+    """A video file as a source."""
+    return Source(str(path), "file", Path(path))
 
 
-def predict_into(folder, sources, options=ALL):
+def test_a_video(tmp_path):
+    with PredictionWriter(tmp_path, [clip("x/a.mov"), still("x/b.jpg")], ALL) as writer:
+        for index in range(4):
+            writer.add(seen_frame("x/a.mov", index, make_detections([(0, 20, 10, 60, 50, 0.5)] if index == 2 else [])))
+        writer.add(seen("x/b.jpg", make_detections([])))
+    assert files(tmp_path) == [
+        "a.mp4",
+        "b.jpg",
+        "crops/cat/a.mov/000002-0.jpg",
+        *(f"frames/a.mov/00000{index}.jpg" for index in range(4)),
+        *(f"labels/a.mov/00000{index}.txt" for index in range(4)),
+        "labels/b.txt",
+        "predictions.csv",
+        "predictions.json",
+    ]
+    drawn = frames_of(tmp_path / "a.mp4")
+    assert [frame.shape for frame in drawn] == [IMAGE.shape] * 4
+    assert [bool((abs(frame.astype(int) - 90) > 30).any()) for frame in drawn] == [False, False, True, False]
+    assert rate_of(tmp_path / "a.mp4") == 10
+    (entry,) = json.loads((tmp_path / "predictions.json").read_text())
+    assert (entry["file_name"], entry["frame"], entry["time"]) == ("x/a.mov", 2, 0.2)
+    assert (cv2.imread(str(tmp_path / "frames/a.mov/000002.jpg")) == 90).all()  # not drawn into
+
+
+def test_several_videos_one_after_the_other(tmp_path):
+    with PredictionWriter(tmp_path, [clip("a.mp4"), clip("b.mp4")], OutputOptions()) as writer:
+        for path, count in (("a.mp4", 3), ("b.mp4", 2)):
+            for index in range(count):
+                writer.add(seen_frame(path, index))
+            assert "a.mp4" in files(tmp_path) or path == "a.mp4"  # the first is whole as soon as the second begins
+    assert writer.summary() == [f"drawn videos: {tmp_path}"]
+    assert [len(frames_of(tmp_path / name)) for name in ("a.mp4", "b.mp4")] == [3, 2]
+
+
+def test_frames_of_a_camera_play_as_fast_as_they_came(tmp_path):
+    # At 10 frames per second the times 0, 0.3 and 0.5 s are the frames 0, 3 and 5: six in all.
+    live = Clip(10.0, None, is_live=True)
+    with PredictionWriter(tmp_path, [Source("camera 0", "live", 0)], OutputOptions()) as writer:
+        for index in (0, 3, 5):
+            writer.add(seen_frame("camera 0", index, clip=live))
+    assert len(frames_of(tmp_path / "camera 0.mp4")) == 6
+
+
+def test_an_error_leaves_what_was_done(tmp_path):
+    with pytest.raises(KeyboardInterrupt), PredictionWriter(tmp_path, [clip("a.mp4")], ALL) as writer:  # noqa: PT012
+        writer.add(seen_frame("a.mp4", 0))
+        raise KeyboardInterrupt
+    assert len(frames_of(tmp_path / "a.mp4")) == 1
+    assert len(json.loads((tmp_path / "predictions.json").read_text())) == 2
+    assert not list(tmp_path.glob(".a*"))
+
+
+def test_a_run_without_a_frame_leaves_nothing(tmp_path):
+    with pytest.raises(InputError), PredictionWriter(tmp_path / "out", [still("a.jpg")], ALL):
+        raise InputError("nothing could be read")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video_is_not_replaced_by_its_drawing(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"precious")
+    with pytest.raises(InputError, match=r"a\.mp4 would replace an image of --source; choose another folder"):
+        PredictionWriter(tmp_path, [clip(tmp_path / "a.mp4")], OutputOptions())
+
+
+def predict_into(folder, paths, options=ALL):
     """A prediction run that finds the same in every image."""
-    writer = PredictionWriter(folder, sources, options)
-    for source in sources:
-        writer.add(source, IMAGE, FOUND)
-    writer.finish()
+    with PredictionWriter(folder, [still(path) for path in paths], options) as writer:
+        for path in paths:
+            writer.add(seen(path))
 
 
 def photos(tmp_path, *names):
@@ -138,8 +198,8 @@ def test_a_run_may_be_repeated(tmp_path):
 
 
 def test_a_run_that_was_cut_short_may_be_repeated(tmp_path):
-    writer = PredictionWriter(tmp_path / "out", [Path("x/a.jpg"), Path("x/b.jpg")], ALL)
-    writer.add(Path("x/a.jpg"), IMAGE, FOUND)
+    writer = PredictionWriter(tmp_path / "out", [still("x/a.jpg"), still("x/b.jpg")], ALL)
+    writer.add(seen("x/a.jpg"))
     with (tmp_path / "out" / LIST_NAME).open("ab") as file:
         file.write(b"b.j")  # the power went
     predict_into(tmp_path / "out", [Path("x/a.jpg"), Path("x/b.jpg")])

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-START = "import errno, sys, time\nfrom detect.errors import InputError\nfrom detect.runtime.cli import run_tool\n"
+START = (
+    "import errno, sys, time\nfrom detect.errors import InputError\nfrom detect.runtime.cli import run_tool\n"
+    "from detect.runtime.interruption import Terminated\n"
+)
 
 
 def tool(body: str) -> list[str]:
@@ -46,6 +49,8 @@ def run(body: str) -> tuple[int, str, str]:
         ("raise PermissionError(errno.EACCES, 'x', 'a')", (2, "", "error: a: permission denied\n")),
         ("raise OSError('odd')", (2, "", "error: input/output: odd\n")),
         ("raise KeyboardInterrupt", (130, "", "interrupted\n")),
+        ("raise Terminated", (143, "", "terminated\n")),
+        ("print('\\udcff.jpg')", (0, "\\udcff.jpg\n", "")),
         ("sys.exit(3)", (3, "", "")),
     ],
 )

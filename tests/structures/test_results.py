@@ -92,13 +92,6 @@ def test_plot_takes_what_was_looked_at():
     np.testing.assert_array_equal(found().plot(Image.fromarray(image)), drawn)
 
 
-def test_the_number_of_a_track_is_drawn():
-    image = np.full((100, 200, 3), 128, np.uint8)
-    tracked = found(track_ids=np.array([7, -1, 3])).plot(image)
-    assert (tracked != found().plot(image)).any()
-    np.testing.assert_array_equal(found(track_ids=np.full(3, -1)).plot(image), found().plot(image))
-
-
 @pytest.mark.parametrize(
     ("image", "shown"),
     [

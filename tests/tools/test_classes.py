@@ -56,9 +56,11 @@ def test_evaluate_measures_and_draws(world: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
-def test_an_engine_of_ap_is_refused(world: Path) -> None:
+def test_what_is_for_detectors_is_refused(world: Path) -> None:
     complaint = run_here(world, *EVALUATE, "--coco-engine", "hotcoco").complaint
     assert complaint == "error: --coco-engine: is for detectors; model.pt is a classifier"
+    complaint = run_here(world, *EVALUATE, "--tile", 64).complaint
+    assert complaint == "error: --tile: is for detectors; model.pt is a classifier"
 
 
 def test_predict_tells_draws_and_writes(world: Path, tmp_path: Path) -> None:
