@@ -105,7 +105,7 @@ def test_what_is_not_the_model_ends_with_3(export, weights, monkeypatch):
 
 
 def test_out(export, weights, monkeypatch, tmp_path):
-    def pretend(checkpoint, path, options):
+    def pretend(checkpoint, path, options, table):
         path.write_bytes(bytes(3 * 2**20))
         return Parity(Difference(0.0, 0.0, good=True), TOLERANCES["fp32"], [(1, 32, 32)], 15)
 
