@@ -100,7 +100,8 @@ def main() -> None:
     parser.add_argument("--threads", type=positive_int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    paths = (expand_sources(arguments.source) * arguments.batch_size)[: arguments.batch_size]
+    images = [source.path for source in expand_sources(arguments.source) if source.path]
+    paths = (images * arguments.batch_size)[: arguments.batch_size]
     with tempfile.TemporaryDirectory() as folder:
         networks = networks_of(load_checkpoint(arguments.weights), Path(folder))
         measured: dict[str, list[list[float]]] = {name: [] for name in networks}
