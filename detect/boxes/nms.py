@@ -42,7 +42,7 @@ def non_max_suppression(
         For each image boxes in the pixels of ``predictions`` (not clipped), scores, labels.
     """
     return [
-        _suppress(
+        suppress(
             *_candidates(image, score_threshold, multi_label, classes), iou_threshold, max_detections, class_agnostic
         )
         for image in predictions.float()
@@ -70,9 +70,19 @@ def _candidates(image: Tensor, score_threshold: float, multi_label: bool, classe
     return boxes, scores[order], labels[order]
 
 
-def _suppress(
+def suppress(
     boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, max_detections: int, class_agnostic: bool
 ) -> Found:
+    """Of candidates that overlap, the best.
+
+    Args:
+        boxes: (N, 4) xyxy, best score first.
+        scores: (N,).
+        labels: (N,) int64.
+        iou_threshold: of two candidates of a class that overlap more, the one with the lower score goes.
+        max_detections: the best so many remain.
+        class_agnostic: candidates of different classes suppress one another too.
+    """
     if not len(boxes):
         return boxes, scores, labels
     if class_agnostic:

@@ -49,6 +49,11 @@ def letterboxed_hw(image_hw: tuple[int, int], image_size: int) -> tuple[int, int
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def padded_hw(image_hw: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The smallest height and width that are multiples of ``multiple`` and hold an image of so many pixels."""
+    return -(-image_hw[0] // multiple) * multiple, -(-image_hw[1] // multiple) * multiple
+
+
 def letterbox_boxes(boxes_xyxy_px: np.ndarray, placement: Letterbox) -> np.ndarray:
     """Boxes (N, 4) in original-image pixels to network-input pixels, clipped to the image."""
     height, width = placement.image_hw
@@ -77,9 +82,8 @@ def pad_batch(
         (B, H, W, 3) uint8, ``PAD_VALUE`` right of and below each image.
     """
     if shape_hw is None:
-        height = max(image.shape[0] for image in images)
-        width = max(image.shape[1] for image in images)
-        shape_hw = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+        tallest, widest = (max(image.shape[axis] for image in images) for axis in (0, 1))
+        shape_hw = padded_hw((tallest, widest), multiple)
     batch = np.empty((len(images), *shape_hw, 3), dtype=np.uint8)
     for place, image in zip(batch, images, strict=True):
         height, width = image.shape[:2]

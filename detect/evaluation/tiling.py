@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
-from detect.boxes.nms import MAX_CANDIDATES
+from detect.boxes.nms import MAX_CANDIDATES, suppress
 from detect.boxes.tiles import ends_at_edge, find_fragments, tile_windows
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError
@@ -128,7 +127,13 @@ class TiledPredictor:
         is_cut = ends_at_edge(boxes, windows[views], (height, width), margin_px)
         kinds = np.zeros_like(labels) if self.settings.class_agnostic else labels
         keep = np.flatnonzero(~find_fragments(boxes, scores, kinds, views, is_cut))
-        # Float64, because classes may be moved apart, which takes digits from the overlaps.
-        tensors = (torch.from_numpy(values[keep]) for values in (boxes.astype(float), scores.astype(float), kinds))
-        best = batched_nms(*tensors, self.settings.iou_threshold)[: self.settings.max_detections].numpy()
-        return Detections(boxes[keep[best]], scores[keep[best]], labels[keep[best]], (height, width), self.names)
+        keep = keep[np.argsort(-scores[keep], kind="stable")]
+        best_boxes, best_scores, best_labels = suppress(
+            torch.from_numpy(boxes[keep]),
+            torch.from_numpy(scores[keep]),
+            torch.from_numpy(labels[keep]),
+            self.settings.iou_threshold,
+            self.settings.max_detections,
+            self.settings.class_agnostic,
+        )
+        return Detections(best_boxes.numpy(), best_scores.numpy(), best_labels.numpy(), (height, width), self.names)

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from detect.data.annotations import AnnotationTable
 from detect.data.center_crop import center_crop
-from detect.data.letterbox import PAD_VALUE, letterbox, pad_batch
+from detect.data.letterbox import letterbox, pad_batch
 from detect.data.shapes import draw_scene
 from detect.errors import InputError
 from detect.evaluation.engine import evaluate_network
@@ -149,9 +148,8 @@ def _compare_ap(
     settings = options.suppression or COCO_SETTINGS
 
     def reference(images: Tensor) -> Tensor:
-        height, width = network.padded_hw((images.shape[1], images.shape[2]))
-        padded = F.pad(images, (0, 0, 0, width - images.shape[2], 0, height - images.shape[1]), value=PAD_VALUE)
-        return run_network(checkpoint.detector, padded, CPU)
+        padded = pad_batch(list(images.numpy()), shape_hw=network.padded_hw((images.shape[1], images.shape[2])))
+        return run_network(checkpoint.detector, torch.from_numpy(padded), CPU)
 
     found = [
         evaluate_network(

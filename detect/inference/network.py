@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from detect.data.letterbox import padded_hw
 from detect.errors import InputError
 from detect.evaluation.predict import run_classifier, run_network
 from detect.inference.inputs import checked_size, opened
@@ -86,7 +87,7 @@ class TorchNetwork:
         return checked_size(self.image_size if image_size is None else image_size, self.multiple)
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        return -(-image_hw[0] // self.multiple) * self.multiple, -(-image_hw[1] // self.multiple) * self.multiple
+        return padded_hw(image_hw, self.multiple)
 
     def predictions(self, images: Tensor) -> Tensor:
         assert isinstance(self.model, DetectionModel), "Detector asks first"

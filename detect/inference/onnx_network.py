@@ -9,15 +9,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from detect.data.letterbox import PAD_VALUE
+from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
+from detect.models.model import network_input
 
 FORMAT = "detect-onnx-1"
 """``format`` in the metadata: what they mean. Another number would be another contract."""
@@ -66,7 +66,7 @@ class OnnxNetwork:
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         if self._is_fixed:
             return self.image_size, self.image_size
-        return -(-image_hw[0] // self.multiple) * self.multiple, -(-image_hw[1] // self.multiple) * self.multiple
+        return padded_hw(image_hw, self.multiple)
 
     def predictions(self, images: Tensor) -> Tensor:
         if not self._suppressed:
@@ -82,22 +82,15 @@ class OnnxNetwork:
 
     def _run(self, images: Tensor) -> list[Tensor]:
         """The outputs for (B, H, W, 3) uint8 RGB."""
-        pixels = images.numpy()
-        if self._is_fixed:
-            outputs = [self._run_once(self._squared(image[None])) for image in pixels]
-            return [torch.from_numpy(np.concatenate(parts)) for parts in zip(*outputs, strict=True)]
-        return [torch.from_numpy(output) for output in self._run_once(pixels)]
+        if not self._is_fixed:
+            return self._run_once(images)
+        side = (self.image_size, self.image_size)
+        outputs = [self._run_once(torch.from_numpy(pad_batch([image], shape_hw=side))) for image in images.numpy()]
+        return [torch.cat(parts) for parts in zip(*outputs, strict=True)]
 
-    def _run_once(self, pixels: np.ndarray) -> list[np.ndarray]:
-        tensor = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
-        tensor /= np.float32(255)
-        return self._session.run(None, {"images": tensor})
-
-    def _squared(self, pixels: np.ndarray) -> np.ndarray:
-        """(1, h, w, 3) padded right and below to the size that the file takes."""
-        square = np.full((1, self.image_size, self.image_size, 3), PAD_VALUE, np.uint8)
-        square[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-        return square
+    def _run_once(self, images: Tensor) -> list[Tensor]:
+        pixels = network_input(images, torch.device("cpu")).contiguous().numpy()
+        return [torch.from_numpy(output) for output in self._session.run(None, {"images": pixels})]
 
 
 def _open_session(path: Path, device: torch.device) -> Any:
