@@ -24,7 +24,8 @@ class SplitConfig:
     Args:
         images: folder of the images. ``folders``: the folder that holds one folder for each class. ``cifar``: the
             archive (``cifar-10-python.tar.gz``, ``cifar-100-binary.tar.gz``) or the folder that it unpacks to; of what
-            matches a pattern (``cifar-10-*``) the first is taken.
+            matches a pattern (``cifar-10-*``) the first is taken. ``shards``: the tar files, ``train-*.tar`` or
+            ``train-{000000..000119}.tar``.
         annotations: COCO: the JSON file. VOC: the folder of the XML files. ``cifar``: the part of the archive,
             ``train`` or ``test``; default, the split's own name. ``tiny-imagenet``: the file that says what validation
             images show (``val/val_annotations.txt``); training images lie in the folders of their classes. Not used
@@ -45,9 +46,10 @@ class DataConfig:
         name: how reports call it.
         root: folder, relative to the YAML's own folder; ``--data-root`` replaces it.
         splits: split name (train, val, test, ...) to its files.
-        format: how the annotations are written. For detection ``coco`` and ``voc``; for classification ``folders`` (a
-            folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``.
-        names: class names in index order. COCO: categories to use (others are dropped); default, all of the file.
+        format: how the annotations are written. For detection ``coco``, ``voc`` and ``shards``; for classification
+            ``folders`` (a folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and
+            ``tiny-imagenet``.
+        names: class names in index order. COCO, shards: categories to use (others are dropped); default, all.
             VOC: default, all names found in the training split, sorted. ``folders``: folders to use; default, all of
             the training split, sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all.
         background: whether images without boxes are trained on.
@@ -57,7 +59,7 @@ class DataConfig:
     name: str
     root: str
     splits: dict[str, SplitConfig]
-    format: Literal["coco", "voc", "folders", "cifar", "tiny-imagenet"] = "coco"
+    format: Literal["coco", "voc", "shards", "folders", "cifar", "tiny-imagenet"] = "coco"
     names: tuple[str, ...] | None = None
     background: Literal["keep", "drop"] = "keep"
     generate: Literal["shapes"] | None = None

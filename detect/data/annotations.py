@@ -9,12 +9,15 @@ would slowly copy every page of them; arrays stay shared.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from detect.data.images import decode_image, read_image_file
+from detect.data.shard_images import ShardImages
 
 _NUM_EXAMPLES = 3
 
@@ -41,6 +44,17 @@ class Problems:
     def count(self, kind: str) -> int:
         """How many problems of the kind there were."""
         return self._counts.get(kind, 0)
+
+    def found(self) -> list[tuple[str, int, tuple[str, ...]]]:
+        """Each kind with its count and its first examples, in the order in which the kinds came up."""
+        return [(kind, count, tuple(self._examples[kind])) for kind, count in self._counts.items()]
+
+    def merge(self, found: Iterable[tuple[str, int, Sequence[str]]]) -> None:
+        """Count what ``found`` of others gave."""
+        for kind, count, examples in found:
+            self._counts[kind] = self._counts.get(kind, 0) + count
+            mine = self._examples.setdefault(kind, [])
+            mine += examples[: _NUM_EXAMPLES - len(mine)]
 
     def summary(self) -> list[str]:
         """One line for each kind, with its count and up to three examples."""
@@ -72,6 +86,8 @@ class AnnotationTable:
         is_labelled: False for a split that was published without annotations.
         problems: everything that was reported while reading.
         boxes_xywh_px: (M, 4) float64, left, top, width, height to the last bit as in the file, if it has them so.
+        shards: where in shards the images lie (``detect.data.shards``), whose paths then are the shard's with the
+            image's name behind it; None: each image is a file of its own.
     """
 
     image_paths: np.ndarray
@@ -88,6 +104,7 @@ class AnnotationTable:
     is_labelled: bool = True
     problems: Problems = dataclasses.field(default_factory=Problems)
     boxes_xywh_px: np.ndarray | None = None
+    shards: ShardImages | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -95,6 +112,31 @@ class AnnotationTable:
     def path(self, row: int) -> Path:
         """The file of image ``row``."""
         return Path(self.image_paths[row].decode("utf-8", "surrogateescape"))
+
+    def read_bytes(self, row: int) -> bytes:
+        """The content of image ``row``'s file: the one place where it is known how images are kept.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        path = self.path(row)
+        return read_image_file(path) if self.shards is None else self.shards.read(row, str(path))
+
+    def num_bytes(self, row: int) -> int:
+        """How much ``read_bytes`` gives."""
+        return self.path(row).stat().st_size if self.shards is None else int(self.shards.spans[row, 1])
+
+    def read(self, row: int) -> np.ndarray:
+        """Image ``row``, (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return decode_image(self.read_bytes(row), str(self.path(row)))
+
+    def stored_in(self, row: int) -> Path:
+        """The file on the disk that image ``row`` is in."""
+        return self.path(row) if self.shards is None else self.shards.file(row)
 
     def boxes(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ground truth of image ``row``.
@@ -124,6 +166,7 @@ class AnnotationTable:
             is_crowd=self.is_crowd[keep_box],
             areas=self.areas[keep_box],
             boxes_xywh_px=None if self.boxes_xywh_px is None else self.boxes_xywh_px[keep_box],
+            shards=None if self.shards is None else self.shards.select(keep),
         )
 
     def to_coco(self) -> dict[str, Any]:

@@ -13,11 +13,16 @@ from detect.data.annotations import AnnotationTable
 from detect.data.checks import check_split, tell_problems
 from detect.data.coco import read_coco
 from detect.data.shapes import generate_shapes
+from detect.data.shards import read_shards
 from detect.data.voc import read_voc
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
-READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {"coco": read_coco, "voc": read_voc}
+READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
+    "coco": read_coco,
+    "voc": read_voc,
+    "shards": read_shards,
+}
 """Reader of each format of ``DataConfig.format`` that is for detection."""
 
 GENERATORS: dict[str, Callable[[Path], None]] = {"shapes": generate_shapes}
