@@ -376,7 +376,7 @@ class Recipe:
 
     Args:
         epochs: passes over the training set.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass, over all processes.
         nominal_batch_size: images per update; gradients accumulate up to it. 0 is ``batch_size``.
         image_size: long side of the network input in pixels.
         multi_scale: batches are resized by a factor uniform in 1 +- multi_scale, to what the model can take.
@@ -387,6 +387,8 @@ class Recipe:
             (benchmarks/README.md).
         cache: decoded training images are kept in memory, or (in detection) in a memory-mapped file in the output
             folder.
+        checkpoint_minutes: the run is kept after each epoch, and within one so many minutes after it was last; 0 is
+            after each epoch only.
         precision: ``auto`` measures bf16 against fp32 on this machine for a CPU, and takes bf16 on a GPU that has it.
         norm_momentum: share of a batch in the running statistics of the norms; 0 is the model's own. In a training of
             few updates the statistics must follow the weights quickly.
@@ -403,6 +405,7 @@ class Recipe:
     workers: int = limited(2, 0)
     threads: int = limited(0, 0)
     cache: Literal["none", "ram", "disk"] = "none"
+    checkpoint_minutes: float = limited(10.0, 0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     norm_momentum: float = limited(0.0, 0, 1)
     freeze: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from detect.data.images import ImageError, read_image
 from detect.data.letterbox import letterbox, letterboxed_hw
 from detect.errors import InputError
 from detect.runtime.files import atomic_path
+from detect.runtime.processes import first_goes_first
 
 MAX_SHARE = 0.8
 """A cache takes at most this share of what is free; the rest is for training itself."""
@@ -190,7 +191,8 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
     Args:
         files: the images.
         kind: ``ram`` keeps them in shared memory, ``disk`` in a memory-mapped file. The file is named after the images
-            and their dates: one that is in the folder already, as when a run is resumed, is used.
+            and their dates: one that is in the folder already, as when a run is resumed, is used. Several processes
+            of one machine share the file; with ``ram`` each has its own images.
         cache_folder: where the file of ``disk`` is kept.
 
     Raises:
@@ -207,8 +209,9 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
     if cache_folder is None:
         raise InputError("cache: disk needs an output folder for its file; give one, or use cache: ram")
     path = cache_folder / f"images-{_key(files)}.cache"
-    if not (path.is_file() and path.stat().st_size == needed):
-        _fill_file(files, sizes_hw, path)
+    with first_goes_first():
+        if not (path.is_file() and path.stat().st_size == needed):
+            _fill_file(files, sizes_hw, path)
     return CachedImages(files, sizes_hw, MappedFile(path, needed))
 
 

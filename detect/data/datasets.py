@@ -16,6 +16,7 @@ from detect.data.shapes import generate_shapes
 from detect.data.voc import read_voc
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
+from detect.runtime.processes import first_goes_first
 
 READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {"coco": read_coco, "voc": read_voc}
 """Reader of each format of ``DataConfig.format`` that is for detection."""
@@ -44,9 +45,11 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
         )
     check_split(config, split)
     root = Path(config.root)
-    if config.generate is not None and not root.exists():
-        LOGGER.info("%s: generating the data set in %s", config.name, root)
-        GENERATORS[config.generate](root)
+    if config.generate is not None:
+        with first_goes_first():
+            if not root.exists():
+                LOGGER.info("%s: generating the data set in %s", config.name, root)
+                GENERATORS[config.generate](root)
     table = READERS[config.format](config, split)
     tell_problems(config, split, table.problems, strict)
     return table

@@ -71,6 +71,8 @@ def evaluate(
 ) -> Evaluation:
     """Detect the objects in all images of a split, and measure how well if it is labelled.
 
+    Several processes share out the images; each gets all that was found, and the same metrics.
+
     Args:
         model: on ``device``; its modules are put into evaluation mode and back.
         table: the split.
@@ -141,9 +143,9 @@ def evaluate_network(
     for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True):
         clock.start(batch.preprocess_seconds)
         found.update(zip(batch.rows.tolist(), look(batch), strict=True))
-    boxes = collect(found, label_of)
+    boxes = collect(found, label_of).gathered()
     metrics = coco_metrics(table, boxes, engine) if table.is_labelled else None
-    return Evaluation(metrics, boxes, table, settings, clock.per_image_ms(len(table)))
+    return Evaluation(metrics, boxes, table, settings, clock.per_image_ms(len(found)))
 
 
 def _look(

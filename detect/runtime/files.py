@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_MARK = "-unfinished-"
+"""In the names of temporary files."""
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -50,11 +53,17 @@ def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that processes left which were killed while they wrote files into a folder."""
+    for path in folder.glob(f".*{_MARK}*"):
+        path.unlink(missing_ok=True)
+
+
 def _make_temporary(path: Path) -> Path:
     """An empty file beside ``path``, whose folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_MARK}", suffix=path.suffix, dir=path.parent)
     except OSError as error:
         error.filename = str(path)
         raise
