@@ -47,7 +47,7 @@ def draw_precision_recall(path: Path, metrics: CocoMetrics) -> None:
     for label in present:
         ap50 = metrics.per_class[names[label]]["AP50"]
         text = f"{shorten(names[label], MAX_NAME)}  {ap50:.3f}" if len(present) <= MAX_LEGEND else "_"
-        axes.plot(recall, curves[:, label], linewidth=1, label=plain(text))
+        axes.plot(recall, curves[:, label], linewidth=1, label=plain_text(text))
     if present:
         text = f"mean of {len(present)} classes  {metrics['AP50']:.3f}"
         axes.plot(recall, curves[:, present].mean(axis=1), linewidth=3, color="black", label=text)
@@ -86,7 +86,7 @@ def draw_matrix(path: Path, matrix: np.ndarray, labels: list[str], title: str) -
     figure.colorbar(image, ax=axes, label="share of the row", fraction=0.046)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     if len(labels) <= MAX_TICKS:
-        plain = [plain(label) for label in labels]
+        plain = [plain_text(label) for label in labels]
         axes.set_xticks(range(len(labels)), plain, rotation=90)
         axes.set_yticks(range(len(labels)), plain)
         set_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
@@ -113,7 +113,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """``text`` without its meaning to matplotlib, where ``$`` begins a formula and a leading ``_`` hides a line."""
     drawable = font_for(text)[1].replace("$", r"\$")
     return drawable if text == "_" or not drawable.startswith("_") else f"\N{ZERO WIDTH SPACE}{drawable}"

@@ -7,7 +7,7 @@ from detect.data.box_sizes import is_trained_on, share_under, training_sizes_px
 
 
 def _table() -> AnnotationTable:
-    """Images of 640 x 480 and 50 x 100 px with two boxes each: the second is a crowd region, the fourth has no width."""
+    """Images of 640 x 480 and 50 x 100 px with two boxes each; the second is a crowd, the fourth has no width."""
     return AnnotationTable(
         image_paths=encode_paths([]),
         image_ids=np.array([1, 2]),
