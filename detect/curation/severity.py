@@ -13,7 +13,7 @@ order."""
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """The worst first."""
 
-REFUSED = "the split cannot be read (its annotations are checked no further)"
+REFUSED = "split that cannot be read (its annotations are checked no further)"
 UNDECODABLE = "images whose pixels cannot be decoded (training goes on without them)"
 DAMAGED_PIXELS = "images with damaged pixels (used as they are: parts are grey or shifted)"
 SURPLUS = "images with bytes left over behind their pixels (used as they are: surplus, or damage further up)"
