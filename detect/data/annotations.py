@@ -42,6 +42,10 @@ class Problems:
         """How many problems of the kind there were."""
         return self._counts.get(kind, 0)
 
+    def found(self) -> list[tuple[str, int, tuple[str, ...]]]:
+        """Each kind with its count and its first examples, in the order in which the kinds came up."""
+        return [(kind, count, tuple(self._examples[kind])) for kind, count in self._counts.items()]
+
     def summary(self) -> list[str]:
         """One line for each kind, with its count and up to three examples."""
         return [f"{count} {kind}: {self._shown(kind, count)}" for kind, count in self._counts.items()]
@@ -72,6 +76,7 @@ class AnnotationTable:
         is_labelled: False for a split that was published without annotations.
         problems: everything that was reported while reading.
         boxes_xywh_px: (M, 4) float64, left, top, width, height to the last bit as in the file, if it has them so.
+        skipped_paths: (S,) as ``image_paths``, images that the annotations name and that cannot be used.
     """
 
     image_paths: np.ndarray
@@ -88,6 +93,7 @@ class AnnotationTable:
     is_labelled: bool = True
     problems: Problems = dataclasses.field(default_factory=Problems)
     boxes_xywh_px: np.ndarray | None = None
+    skipped_paths: np.ndarray = dataclasses.field(default_factory=lambda: encode_paths([]))
 
     def __len__(self) -> int:
         return len(self.image_ids)

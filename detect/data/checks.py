@@ -6,6 +6,7 @@ Letters: N images, M boxes.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
+SHARED_FILE = "images that share their file with another one (kept)"
 WRONG_SIZE = "images of another size than their annotations say (skipped)"
 UNROTATED_SIZE = "images whose annotations give the size before the EXIF rotation (the rotated size is taken)"
 NOT_FINITE = "boxes with coordinates that are not finite numbers (skipped)"
@@ -155,6 +157,9 @@ def inspect_images(
     Raises:
         InputError: there is no image that can be used.
     """
+    for path, count in Counter(paths).items():
+        if count > 1:
+            problems.add(SHARED_FILE, path.name)
     headers = _read_headers(paths, title)
     sizes_hw = np.zeros((len(paths), 2), np.int32)
     is_good = np.zeros(len(paths), bool)

@@ -33,12 +33,12 @@ MAX_FILE_BYTES = 2 * 10**9
 
 SHARED_NAME = "category names that several category ids have (kept as separate classes)"
 BAD_IMAGE_ENTRY = "images entries without a whole-number id or a file_name (skipped)"
-SHARED_FILE = "images that share their file with another one (kept)"
 BAD_ANNOTATION = "annotations whose bbox is not a list of four numbers (skipped)"
 UNKNOWN_IMAGE = "annotations of an image_id that is not listed (skipped)"
 UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
 ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
 REPEATED_ID = "annotations whose id stands before (renumbered)"
+BAD_CROWD = "annotations whose iscrowd is neither 0 nor 1 (0 taken)"
 BAD_AREA = "annotations whose area is not a number of at least 0 (width * height taken)"
 
 _LARGEST = 1e300  # whole numbers in JSON can be beyond the floats
@@ -97,6 +97,7 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
         is_labelled="annotations" in content,
         problems=problems,
         boxes_xywh_px=xywh,
+        skipped_paths=encode_paths([p for p, good in zip(paths, is_good, strict=True) if not good]),
     )
 
 
@@ -185,9 +186,6 @@ def _images(
     if len(id_counts) < len(ids):
         repeated = [number for number, count in id_counts.items() if count > 1]
         raise InputError(f"{where}: {len(repeated)} image ids stand twice, such as {repeated[0]}")
-    for path, count in Counter(paths).items():
-        if count > 1:
-            problems.add(SHARED_FILE, path.name)
     return np.array(ids, np.int64), paths, np.array(sizes, np.int64)
 
 
@@ -258,6 +256,9 @@ def _annotations(entries: list[Any], problems: Problems) -> _Annotations:
     for index in np.flatnonzero(np.isnan(table.areas)).tolist():
         if good[index].get("area") is not None:
             problems.add(BAD_AREA, f"{table.describe(index)}: {str(good[index]['area'])[:40]}")
+    for index, entry in enumerate(good):
+        if entry.get("iscrowd") not in (None, 0, 1):
+            problems.add(BAD_CROWD, f"{table.describe(index)}: {str(entry['iscrowd'])[:40]}")
     _report_ids(table, problems)
     return table
 

@@ -29,14 +29,28 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
     """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
 
     Args:
-        config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if there
-            is no such folder.
+        config: see ``read_split``.
         split: a key of ``config.splits``.
         strict: refuse a split with any problem instead.
 
     Raises:
-        InputError: the data set is one for classification, the split is unknown, unusable, or, with ``strict``, not
-            free of problems.
+        InputError: as ``read_split``; or, with ``strict``, the split is not free of problems.
+    """
+    table = read_split(config, split)
+    tell_problems(config, split, table.problems, strict)
+    return table
+
+
+def read_split(config: DataConfig, split: str) -> AnnotationTable:
+    """Read one split of a data set; what is wrong in it is in the table's ``problems``, and nowhere else.
+
+    Args:
+        config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if there
+            is no such folder.
+        split: a key of ``config.splits``.
+
+    Raises:
+        InputError: the data set is one for classification, or the split is unknown or unusable.
     """
     if config.format not in READERS:
         raise InputError(
@@ -50,6 +64,4 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
             if not root.exists():
                 LOGGER.info("%s: generating the data set in %s", config.name, root)
                 GENERATORS[config.generate](root)
-    table = READERS[config.format](config, split)
-    tell_problems(config, split, table.problems, strict)
-    return table
+    return READERS[config.format](config, split)

@@ -111,8 +111,17 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         ImageError: the file is missing, truncated, damaged, not an image, or has more than ``MAX_PIXELS`` pixels.
     """
+    return decode_image(read_image_file(path), str(path))
+
+
+def read_image_file(path: Path) -> bytes:
+    """The content of an image file, for ``decode_image``.
+
+    Raises:
+        ImageError: it is missing, no file, too large, or cannot be read.
+    """
     with _open(path) as file:
-        return decode_image(file.read(), str(path))
+        return file.read()
 
 
 def decode_image(data: bytes, where: str) -> np.ndarray:

@@ -68,9 +68,10 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
         InputError: the list or a folder is missing, a name leads out of its folder, or no image can be used.
     """
     problems = Problems()
-    files = _read_files(config, split, problems)
+    files, unread_stems = _read_files(config, split, problems)
     names = _names(config, split, files)
     folder = find_folder(config, config.splits[split].images).resolve()
+    unread = [_image_path(folder, _File(stem, "", (0, 0), ())) for stem in unread_stems]
     paths = [_image_path(folder, file) for file in files]
     declared_hw = np.array([file.declared_hw for file in files], np.int64)
     sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}")
@@ -104,23 +105,25 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
         names=names,
         category_ids=np.arange(1, len(names) + 1, dtype=np.int64),
         problems=problems,
+        skipped_paths=encode_paths([*unread, *(path for path, good in zip(paths, is_good, strict=True) if not good)]),
     )
 
 
-def _read_files(config: DataConfig, split: str, problems: Problems) -> list[_File]:
-    """All XML files of a split that can be read, in the order of its list."""
+def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[_File], list[str]]:
+    """All XML files of a split that can be read, in the order of its list, and the stems of the others."""
     folder = find_folder(config, find_annotations(config, split)).resolve()
-    files = []
+    files, unread = [], []
     for stem in _stems(config, split, folder, problems):
         path = path_inside(folder, f"{stem}.xml", f"{config.name} {split}")
         try:
             files.append(_parse(path, stem, problems))
         except InputError as error:
             problems.add(BAD_XML, str(error))
+            unread.append(stem)
     if not files:
         found = "; ".join(problems.summary()) or "there is none at all"
         raise InputError(f"{folder}: has no XML file for split {split!r} that can be read: {found}")
-    return files
+    return files, unread
 
 
 def _stems(config: DataConfig, split: str, folder: Path, problems: Problems) -> list[str]:
@@ -192,7 +195,7 @@ def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...
             raise InputError(f"names: a class stands twice in {', '.join(config.names)}")
         return config.names
     if split != "train" and "train" in config.splits:
-        files = _read_files(config, "train", Problems())
+        files, _ = _read_files(config, "train", Problems())
     names = tuple(sorted({item.name for file in files for item in file.objects}))
     if not names:
         raise InputError(f"{config.name}: no object in the XML files has a name, so there are no classes; give names")
