@@ -34,6 +34,7 @@ from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.runtime.cli import ToolParser, run_tool
 from detect.runtime.device import select_device
+from detect.runtime.processes import is_first, joined, num_processes
 from detect.runtime.provenance import made_with
 
 
@@ -81,14 +82,20 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@joined()
 def main() -> None:
-    """Evaluate, print the table of metrics and write what was asked for."""
+    """Evaluate, print the table of metrics and write what was asked for.
+
+    Processes of torchrun share out the images, and the first writes and prints.
+    """
     args = parse_arguments()
     _check_options(args)
-    outputs = EvaluationOutputs(args.metrics_json, args.results_json, args.out)
+    wanted = (args.metrics_json, args.results_json, args.out) if is_first() else (None, None, None)
+    outputs = EvaluationOutputs(*wanted)
     lines = _measure_exported if is_exported(args.weights) else _measure_checkpoint
     for line in lines(args, load_data_config(args.data, args.data_root), outputs):
-        print(line)
+        if is_first():
+            print(line)
 
 
 def _measure_checkpoint(args: argparse.Namespace, data: DataConfig, outputs: EvaluationOutputs) -> Iterator[str]:
@@ -141,6 +148,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise InputError("--baseline: belongs to --instances")
     if args.instances and args.results_json is not None:
         raise InputError("--results-json: is of one network, not of --instances; --cost chooses one")
+    if args.instances and num_processes() > 1:
+        raise InputError("--instances: are measured, and timed, by one process; run it without torchrun")
     if args.instances and args.tile is not None:
         raise InputError("--tile: is of one network, not of --instances; --cost chooses one")
     if args.overlap is not None and args.tile is None:

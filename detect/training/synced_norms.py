@@ -60,7 +60,7 @@ class _SyncedNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The normalised x, and mean (C,), variance (C,) and number of the values it was normalised by."""
-        mean, variance, count = _statistics(x.detach().float())
+        mean, variance, count = _statistics(x.detach().to(weight.dtype))
         y = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
         ctx.mark_non_differentiable(mean, variance, count)
@@ -71,8 +71,8 @@ class _SyncedNorm(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """With n the normalised x: weight * scale * (g - mean(g) - n * mean(g * n)), means over all processes."""
         x, weight, mean, scale, count = ctx.saved_tensors
-        grad = grad_y.float()
-        normalised = (x.float() - _planes(mean)) * _planes(scale)
+        grad = grad_y.to(weight.dtype)
+        normalised = (x.to(weight.dtype) - _planes(mean)) * _planes(scale)
         sum_grad, sum_grad_n = grad.sum(dim=(0, 2, 3)), (grad * normalised).sum(dim=(0, 2, 3))
         sums = torch.stack([sum_grad, sum_grad_n])
         dist.all_reduce(sums)

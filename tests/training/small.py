@@ -47,6 +47,11 @@ def write_model(folder: Path, text: str = TINY) -> str:
 def make_shapes(root: Path, sizes: tuple[int, int, int] = SIZES, image_size: int = 64) -> DataConfig:
     """The embedded data set with a handful of images, generated in ``root``."""
     generate_shapes(root, *sizes, image_size=image_size)
+    return shapes_at(root)
+
+
+def shapes_at(root: Path) -> DataConfig:
+    """The data set that ``make_shapes`` has made."""
     splits = {name: SplitConfig(f"images/{name}", f"annotations/{name}.json") for name in ("train", "val", "test")}
     return DataConfig("shapes", str(root), splits)
 

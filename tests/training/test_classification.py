@@ -47,6 +47,11 @@ def make_classes(root: Path, per_class: int = 8, val: int = 4) -> DataConfig:
                 noise = rng.integers(-50, 51, (16, 16, 3))
                 image = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
                 cv2.imwrite(str(folder / f"{number}.png"), image)
+    return classes_at(root)
+
+
+def classes_at(root: Path) -> DataConfig:
+    """The data set that ``make_classes`` has made."""
     return DataConfig("colours", str(root), {s: SplitConfig(s) for s in ("train", "val")}, format="folders")
 
 
