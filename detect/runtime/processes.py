@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from detect.runtime.logs import LOGGER, speak_as
+from detect.runtime.logs import speak_as
 
 PATIENCE = timedelta(minutes=60)
 """So long a process waits for the others: one of them may read a large data set for the first time."""
@@ -62,12 +62,17 @@ def joined() -> Iterator[None]:
     """Join the processes that ``torchrun`` started beside this one; alone, nothing happens.
 
     Only the first process tells what is going on; the others say what is wrong, and who they are.
+
+    Raises:
+        LostContactError: another process has ended.
     """
     global _gloo  # noqa: PLW0603  # as torch.distributed itself, which is one to a process
     if not os.environ.keys() >= _LAUNCHED:
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, own, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    dist.init_process_group(backend, store=_of_this_start(store), rank=own, world_size=count, timeout=PATIENCE)
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(group, dist.ProcessGroup), "every process belongs to it"
     _gloo = group
@@ -75,9 +80,24 @@ def joined() -> Iterator[None]:
         speak_as(f"process {rank()}", logging.WARNING)
     try:
         yield
+    except RuntimeError as error:  # also in the middle of a norm or of the gradients
+        if isinstance(error, LostContactError) or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise _lost_contact(error) from None
     finally:
         _gloo = None
         dist.destroy_process_group()
+
+
+def _of_this_start(store: dist.Store) -> dist.Store:
+    """The part of the store, where processes find one another, that is of this start of them.
+
+    torchrun may keep one store for all its starts, in which the addresses of those that have ended still stand. Only on
+    a single machine all processes agree on how many starts there were; on several, see README.md.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return dist.PrefixStore(f"start-{num_restarts()}", store)
 
 
 def own_share(length: int) -> slice:
@@ -171,6 +191,9 @@ def _contact(occasion: str = "") -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        doing = f", {occasion}" if occasion else ""
-        LOGGER.debug("lost contact", exc_info=True)
-        raise LostContactError(f"process {rank()}{doing}: {str(error).splitlines()[0]}") from None
+        raise _lost_contact(error, occasion) from None
+
+
+def _lost_contact(error: RuntimeError, occasion: str = "") -> LostContactError:
+    doing = f", {occasion}" if occasion else ""
+    return LostContactError(f"process {rank()}{doing}: lost contact to another process: {str(error).splitlines()[0]}")

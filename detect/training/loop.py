@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+import warnings
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -181,6 +182,8 @@ def _with_shared_gradients(model: Model, device: torch.device) -> nn.Module:
     """The model; of several processes, one whose gradients come out as the mean of all of theirs."""
     if num_processes() == 1:
         return model
+    # Of 1 x 1 kernels two layouts are the same, of which PyTorch warns.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     # Statistics of the norms are the same everywhere already. The newer name does the same without a warning.
     of_buffers = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_KEYS else "broadcast_buffers"
     options: dict[str, Any] = {of_buffers: False, "device_ids": [device] if device.type == "cuda" else None}

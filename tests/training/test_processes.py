@@ -21,14 +21,15 @@ ROOT = Path(__file__).parents[2]
 NAMES = [*process_runs.CHANGES, "classes"]
 
 
-def torchrun(*words: object, processes: int = 2, **options: object) -> subprocess.Popen[str]:
-    """Start a script in several processes of this machine, each with one thread."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def torchrun(*words: object, cwd: Path | None = None, **options: object) -> subprocess.Popen[str]:
+    """Start a script in two processes of this machine, each with one thread; ``options`` are torchrun's."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, *map(str, words)],
         env=environment,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
