@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from detect.config.loader import load_data_config
 from detect.config.schema import DataConfig
 from detect.data.class_datasets import open_class_split
 from detect.data.datasets import open_split
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.evaluation.class_outputs import write_class_outputs
 from detect.evaluation.class_report import metrics_table
@@ -87,7 +87,7 @@ def main() -> None:
     _check_options(args)
     outputs = EvaluationOutputs(args.metrics_json, args.results_json, args.out)
     lines = _measure_exported if is_exported(args.weights) else _measure_checkpoint
-    for line in lines(args, load_data_config(args.data, args.data_root), outputs):
+    for line in lines(args, open_data(args.data, args.data_root), outputs):
         print(line)
 
 

@@ -12,12 +12,20 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import check_split, tell_problems
 from detect.data.coco import read_coco
+from detect.data.recognition import with_format
 from detect.data.shapes import generate_shapes
+from detect.data.visdrone import read_visdrone
 from detect.data.voc import read_voc
+from detect.data.yolo import read_yolo
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
-READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {"coco": read_coco, "voc": read_voc}
+READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
+    "coco": read_coco,
+    "voc": read_voc,
+    "yolo": read_yolo,
+    "visdrone": read_visdrone,
+}
 """Reader of each format of ``DataConfig.format`` that is for detection."""
 
 GENERATORS: dict[str, Callable[[Path], None]] = {"shapes": generate_shapes}
@@ -28,8 +36,8 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
     """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
 
     Args:
-        config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if there
-            is no such folder.
+        config: the data set, with ``root`` as an absolute path; a format that is left out is recognised. An embedded
+            data set is generated there first if there is no such folder.
         split: a key of ``config.splits``.
         strict: refuse a split with any problem instead.
 
@@ -37,6 +45,7 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
         InputError: the data set is one for classification, the split is unknown, unusable, or, with ``strict``, not
             free of problems.
     """
+    config = with_format(config)
     if config.format not in READERS:
         raise InputError(
             f"{config.name}: format {config.format} is for classification, but the model is a detector; formats for "

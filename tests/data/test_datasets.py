@@ -54,7 +54,7 @@ def test_data_sets_for_classification_are_refused(data_format: str) -> None:
     with pytest.raises(
         InputError,
         match=rf"test: format {data_format} is for classification, but the model is a detector; formats for detection: "
-        "coco, voc",
+        "coco, voc, yolo, visdrone",
     ):
         open_split(config, "train")
 
