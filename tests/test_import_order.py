@@ -21,6 +21,7 @@ ORDER = (
     "data",
     "losses",
     "evaluation",
+    "curation",
     "inference",
     "training",
     "export",

@@ -34,13 +34,13 @@ def open_class_split(config: DataConfig, split: str, strict: bool = False) -> Cl
         InputError: the data set is one for detection, the split is unknown, unusable, or, with ``strict``, not free of
             problems.
     """
+    check_split(config, split)
     config = with_format(config)
     if config.format not in CLASS_READERS:
         raise InputError(
             f"{config.name}: format {config.format} is for detection, but the model is a classifier; formats for "
             f"classification: {', '.join(CLASS_READERS)}"
         )
-    check_split(config, split)
     table = CLASS_READERS[config.format](config, split)
     if config.names is not None:
         table = table.of_classes(config.names)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     """
     path = find_file(config, find_annotations(config, split))
     folder = find_folder(config, config.splits[split].images).resolve()
-    content = _load(path)
+    content = load_coco(path)
     problems = Problems()
     names, category_ids, ignored_ids = _categories(content, config.names, path, problems)
     image_ids, paths, declared_hw = _images(content["images"], folder, path, problems)
@@ -102,12 +103,21 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_coco(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The content of an annotation file, which has non-empty ``images``, ``categories`` and perhaps ``annotations``.
+
+    Args:
+        path: the file.
+        hook: gets every mapping while it is parsed and gives what is to be kept of it; default, all but outlines.
+
+    Raises:
+        InputError: it cannot be read, or is not such a file.
+    """
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise InputError(f"{path}: has {size / 1e9:.1f} GB; at most {MAX_FILE_BYTES / 1e9:.0f} GB is read: split it")
     try:
-        content = json.loads(path.read_bytes(), object_hook=_without_segmentation)
+        content = json.loads(path.read_bytes(), object_hook=hook or _without_segmentation)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except RecursionError:

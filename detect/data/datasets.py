@@ -45,13 +45,13 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
         InputError: the data set is one for classification, the split is unknown, unusable, or, with ``strict``, not
             free of problems.
     """
+    check_split(config, split)
     config = with_format(config)
     if config.format not in READERS:
         raise InputError(
             f"{config.name}: format {config.format} is for classification, but the model is a detector; formats for "
             f"detection: {', '.join(READERS)}"
         )
-    check_split(config, split)
     root = Path(config.root)
     if config.generate is not None and not root.exists():
         LOGGER.info("%s: generating the data set in %s", config.name, root)

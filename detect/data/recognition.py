@@ -35,7 +35,7 @@ _NUM_LINES = 20  # lines that are looked at
 
 
 def open_data(name: str, data_root: str | None = None) -> DataConfig:
-    """A data set's configuration, with ``root`` as an absolute path and its format known.
+    """A data set's configuration, with ``root`` as an absolute path, and with its format where its folder is there.
 
     Args:
         name: a shipped data config's name; a YAML file, of this toolkit or as YOLO tools have it (``path``, ``train``,
@@ -49,7 +49,8 @@ def open_data(name: str, data_root: str | None = None) -> DataConfig:
         if data_root is not None:
             raise InputError(f"--data-root {data_root}: --data {name} is the data set's folder already; leave one out")
         return with_format(_config_of_folder(Path(name)))
-    return with_format(_config_of_file(name, data_root))
+    config = _config_of_file(name, data_root)
+    return with_format(config) if Path(config.root).is_dir() else config
 
 
 def with_format(config: DataConfig) -> DataConfig:

@@ -126,7 +126,7 @@ def _parse_line(
     except ValueError:
         problems.add(BAD_LINE, f"{place}: {line[:80]!r}")
         return
-    if score not in (0, 1) or not -2 <= truncation <= 2 or not -2 <= occlusion <= 2:
+    if score not in (0, 1) or max(abs(truncation), abs(occlusion)) > 127:
         problems.add(BAD_LINE, f"{place}: {line[:80]!r}")
     elif category == 0:
         boxes.add(row, ALL_CLASSES, (left, top, width, height), place)

@@ -123,7 +123,12 @@ def _read_files(config: DataConfig, split: str, problems: Problems) -> list[_Fil
     return files
 
 
-def _parse(path: Path, stem: str, problems: Problems) -> _File:
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an annotation file.
+
+    Raises:
+        InputError: it is too large, cannot be read, is not XML, or has what annotations do not need.
+    """
     try:
         if path.stat().st_size > MAX_XML_BYTES:
             raise InputError(f"{path.name}: larger than {MAX_XML_BYTES // 2**20} MiB")
@@ -134,9 +139,13 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
     if any(word in content for word in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
         raise InputError(f"{path.name}: has a document type, entities or UTF-16 text; annotations need none")
     try:
-        root = ElementTree.fromstring(content)
+        return ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path.name}: is not XML: {error}") from None
+
+
+def _parse(path: Path, stem: str, problems: Problems) -> _File:
+    root = read_xml(path)
     objects = []
     for element in root.iterfind("object"):
         item = _parse_object(element)

@@ -55,12 +55,16 @@ class ToolParser(argparse.ArgumentParser):
     """``ArgumentParser`` whose complaints are one line, like all others; flags must be written out.
 
     Args:
-        description: the tool's docstring.
+        description: the tool's docstring, or what a command of it does.
+        prog: how the help calls it; default, the file's name.
     """
 
-    def __init__(self, description: str | None) -> None:
+    def __init__(self, description: str | None = None, prog: str | None = None) -> None:
         super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
 
     def error(self, message: str) -> NoReturn:
