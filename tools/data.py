@@ -1,22 +1,20 @@
-"""Look after data sets: convert their format, divide them, draw their ground truth.
+"""Look after a data set for detection.
 
-python tools/data.py convert --data mine --to yolo --out mine-yolo
-python tools/data.py split --data mine.yaml --ratios 0.8 0.1 0.1 --out mine-split
-python tools/data.py view --data mine.yaml --split val --out runs/view
+python tools/data.py convert --data mine.yaml --to yolo --out mine-yolo          another format; says what is lost
+python tools/data.py split --data mine.yaml --ratios 0.8 0.1 0.1 --out parts     train, val and test with equal shares
+python tools/data.py view --data mine.yaml --split val --out runs/view           its ground truth, drawn
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from detect.curation.convert import FORMATS, Conversion, convert
+from detect.curation.split import Division, split_data
+from detect.curation.view import view_data
 from detect.data.recognition import open_data
-from detect.runtime.cli import ToolParser, run_tool
-
-Commands = Any
-"""What ``add_subparsers`` gives."""
+from detect.runtime.cli import ToolParser, non_negative_int, positive_int, run_tool
 
 
 def main() -> None:
@@ -24,13 +22,16 @@ def main() -> None:
     parser = ToolParser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_convert(commands)
+    add_split(commands)
+    add_view(commands)
     args = parser.parse_args()
     args.run(args)
 
 
-def add_convert(commands: Commands) -> None:
+def add_convert(commands: argparse._SubParsersAction[ToolParser]) -> None:
     """``convert``."""
-    parser = commands.add_parser("convert", description="Write a data set in another format, nothing lost silently.")
+    about = "write a data set in another format, and say what that cannot hold"
+    parser = commands.add_parser("convert", help=about, description=about)
     _add_data(parser)
     add = parser.add_argument
     add("--to", required=True, choices=FORMATS, help="the format")
@@ -52,7 +53,62 @@ def _convert(args: argparse.Namespace) -> None:
         print(line)
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def add_split(commands: argparse._SubParsersAction[ToolParser]) -> None:
+    """``split``."""
+    about = "divide a split into train, val and test, every class in the same share"
+    parser = commands.add_parser(
+        "split", help=about, description=f"{about}; written as COCO JSON, images stay where they are"
+    )
+    _add_data(parser)
+    add = parser.add_argument
+    add("--from-split", default="train", metavar="NAME", help="what is divided (default: train)")
+    add(
+        "--ratios",
+        nargs="+",
+        type=float,
+        required=True,
+        metavar="R",
+        help="shares of train and val, or train, val, test",
+    )
+    add("--seed", type=non_negative_int, default=0, metavar="N", help="decides among equals (default: 0)")
+    add("--out", required=True, type=Path, metavar="DIR", help="a new folder, with data.yaml for --data")
+    add(
+        "--group",
+        metavar="REGEX",
+        help="images in whose names it finds the same stay together, such as '^[^_]+' for frames of a video",
+    )
+    _add_strict(parser)
+    parser.set_defaults(run=_split)
+
+
+def _split(args: argparse.Namespace) -> None:
+    wanted = Division(args.from_split, tuple(args.ratios), args.out, args.seed, args.group, args.strict)
+    for line in split_data(open_data(args.data, args.data_root), wanted):
+        print(line)
+
+
+def add_view(commands: argparse._SubParsersAction[ToolParser]) -> None:
+    """``view``."""
+    about = "draw the ground truth of some images, and a sheet of them all"
+    parser = commands.add_parser("view", help=about, description=about)
+    _add_data(parser)
+    add = parser.add_argument
+    add("--split", default="train", metavar="NAME", help="split of the data config (default: train)")
+    add("--out", required=True, type=Path, metavar="DIR", help="where the pictures go; sheet.jpg shows all")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--count", type=positive_int, default=24, metavar="N", help="so many at random (default: 24)")
+    which.add_argument("--images", nargs="+", default=(), metavar="NAME", help="these, with or without suffix")
+    add("--seed", type=non_negative_int, default=0, metavar="N", help="chooses the images (default: 0)")
+    parser.set_defaults(run=_view)
+
+
+def _view(args: argparse.Namespace) -> None:
+    config = open_data(args.data, args.data_root)
+    for line in view_data(config, args.split, args.out, count=args.count, wanted=args.images, seed=args.seed):
+        print(line)
+
+
+def _add_data(parser: ToolParser) -> None:
     parser.add_argument(
         "--data",
         required=True,
@@ -64,7 +120,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_strict(parser: argparse.ArgumentParser) -> None:
+def _add_strict(parser: ToolParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="refuse damaged images and boxes instead of leaving them out"
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from detect.config.schema import SplitConfig
+from detect.curation.regions import of_every_class
 from detect.curation.target import Target
 from detect.curation.voc_files import plain_number
 from detect.data.annotations import MARKS, AnnotationTable
@@ -43,13 +45,14 @@ def write_visdrone(target: Target, folder: Path) -> SplitConfig:
     """
     table = target.table
     annotations = f"{target.split}/annotations"
+    is_ignored = of_every_class(table)
     for row, name in enumerate(target.image_names):
         path = folder / annotations / PurePosixPath(name).with_suffix(".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in _lines(target, row)), encoding="utf-8")
+        path.write_text("".join(f"{line}\n" for line in _lines(table, row, is_ignored)), encoding="utf-8")
     image_of_box = table.image_of_box
     for box, label in enumerate(table.labels.tolist()):
-        if table.names[label] not in (*NAMES, OTHERS):
+        if table.names[label] not in (*NAMES, OTHERS) and not is_ignored[box]:
             example = f"{table.names[label][:40]!r} in {target.image_names[image_of_box[box]]!r}"
             target.losses.add(OTHER_CLASS, example)
     if not target.stays:
@@ -60,18 +63,18 @@ def write_visdrone(target: Target, folder: Path) -> SplitConfig:
     return SplitConfig(target.images, annotations, list_file)
 
 
-def _lines(target: Target, row: int) -> list[str]:
-    table = target.table
-    here = range(table.box_offsets[row], table.box_offsets[row + 1])
-    boxes = {box: ",".join(map(plain_number, table.exact_xywh_px[box].tolist())) for box in here}
-    regions = Counter(boxes[box] for box in here if table.is_crowd[box])
-    everywhere = [text for text, count in regions.items() if count == len(table.names) > 1]
-    lines = [f"{text},0,0,0,0" for text in everywhere]
-    for box in here:
-        if not (table.is_crowd[box] and boxes[box] in everywhere):
+def _lines(table: AnnotationTable, row: int, is_ignored: np.ndarray) -> list[str]:
+    """The lines of image ``row``; a region that ``is_ignored``, (M,) bool, for every class is one line."""
+    lines: dict[str, None] = {}
+    others = []
+    for box in range(table.box_offsets[row], table.box_offsets[row + 1]):
+        sides = ",".join(map(plain_number, table.exact_xywh_px[box].tolist()))
+        if is_ignored[box]:
+            lines[f"{sides},0,0,0,0"] = None
+        else:
             marks = ",".join(str(table.marks[mark][box]) if mark in table.marks else "0" for mark in MARKS)
-            lines.append(f"{boxes[box]},{int(not table.is_crowd[box])},{_category(table, box)},{marks}")
-    return lines
+            others.append(f"{sides},{int(not table.is_crowd[box])},{_category(table, box)},{marks}")
+    return [*lines, *others]
 
 
 def _category(table: AnnotationTable, box: int) -> int:
