@@ -44,9 +44,7 @@ def write_coco_file(path: Path, content: dict[str, Any]) -> None:
     try:
         write_text(path, json.dumps(content, allow_nan=False) + "\n")
     except ValueError:
-        raise InputError(
-            f"{path.name}: the source has NaN or Infinity among its keys, which JSON cannot hold"
-        ) from None
+        raise InputError(f"{path.name}: the source holds NaN or Infinity, which JSON cannot") from None
 
 
 def coco_content(target: Target, rows: np.ndarray) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def divide(counts: np.ndarray, groups: np.ndarray, ratios: Sequence[float], rng:
     """The part of each image.
 
     The class with the fewest groups left is dealt out first, its largest groups first, each to the part that lacks most
-    of it. As long as there are enough groups, every part gets one. Images without boxes are dealt out as a class.
+    of it. As long as there are enough groups, every part gets one of each class, and of all. Images without boxes are dealt out as a class.
 
     Args:
         counts: (N, K) int64 boxes of each class in each image.
@@ -46,17 +46,23 @@ def divide(counts: np.ndarray, groups: np.ndarray, ratios: Sequence[float], rng:
         here = order[waiting[order] & (totals[order, label] > 0)]
         here = here[np.argsort(-totals[here, label], kind="stable")]
         has_one = np.array([(totals[part_of_group == part, label] > 0).any() for part in range(len(ratios))])
+        has_any = np.isin(np.arange(len(ratios)), part_of_group)
         for number, group in enumerate(here.tolist()):
-            part = _neediest(lacking, label, has_one, len(here) - number)
+            allowed = _obliged(has_any, int(waiting.sum()) - number) | _obliged(has_one, len(here) - number)
+            part = _neediest(lacking, label, allowed if allowed.any() else ~allowed)
             part_of_group[group] = part
-            has_one[part] = True
+            has_one[part] = has_any[part] = True
             lacking[part] -= totals[group]
     return part_of_group[groups]
 
 
-def _neediest(lacking: np.ndarray, label: int, has_one: np.ndarray, num_left: int) -> int:
-    """The part that lacks most of a class, then of all images; one without the class when only so many are left."""
-    allowed = ~has_one if num_left <= int((~has_one).sum()) else np.ones(len(has_one), bool)
+def _obliged(is_served: np.ndarray, num_left: int) -> np.ndarray:
+    """(P,) bool, the parts that must get the next group: those without one, as soon as so few are left."""
+    return ~is_served if num_left <= int((~is_served).sum()) else np.zeros(len(is_served), bool)
+
+
+def _neediest(lacking: np.ndarray, label: int, allowed: np.ndarray) -> int:
+    """The one of the ``allowed`` parts that lacks most of a class, then of all images."""
     candidates = np.flatnonzero(allowed).tolist()
     return max(candidates, key=lambda part: (round(lacking[part, label], 6), lacking[part, -1], -part))
 

@@ -106,6 +106,7 @@ def _safe_path(name: str) -> str:
     parts = []
     for part in name.split("/"):
         clean = "".join(_PLAIN if c in _UNSAFE else c for c in _printable(part)).strip()
+        clean = PurePosixPath(clean).stem.strip() + PurePosixPath(clean).suffix
         # Readers leave out hidden files, and look for "labels" in the place of the last "images".
         parts.append(_PLAIN + clean if not clean or clean.startswith(".") or clean == "images" else clean)
     path = "/".join(parts)

@@ -38,14 +38,15 @@ def open_data(name: str, data_root: str | None = None) -> DataConfig:
     """A data set's configuration, with ``root`` as an absolute path, and with its format where its folder is there.
 
     Args:
-        name: a shipped data config's name; a YAML file, of this toolkit or as YOLO tools have it (``path``, ``train``,
-            ``val``, ``names``); or the folder of a data set in a usual layout.
+        name: a shipped data config's name (before a folder that is called so); a YAML file, of this toolkit or as YOLO
+            tools have it (``path``, ``train``, ``val``, ``names``); or the folder of a data set in a usual layout.
         data_root: replaces the file's ``root``; relative to the current folder.
 
     Raises:
         InputError: there is no such thing, it is wrong, or it could be two things.
     """
-    if Path(name).is_dir() and not (CONFIGS / "data" / f"{name}.yaml").is_file():
+    is_shipped = Path(name).name == name and (CONFIGS / "data" / f"{name}.yaml").is_file()
+    if Path(name).is_dir() and not is_shipped:
         if data_root is not None:
             raise InputError(f"--data-root {data_root}: --data {name} is the data set's folder already; leave one out")
         return with_format(_config_of_folder(Path(name)))
