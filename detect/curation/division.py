@@ -22,7 +22,8 @@ def divide(counts: np.ndarray, groups: np.ndarray, ratios: Sequence[float], rng:
     """The part of each image.
 
     The class with the fewest groups left is dealt out first, its largest groups first, each to the part that lacks most
-    of it. As long as there are enough groups, every part gets one of each class, and of all. Images without boxes are dealt out as a class.
+    of it. As long as there are enough groups, every part gets one of each class, and one at all. Images without boxes
+    are dealt out as a class.
 
     Args:
         counts: (N, K) int64 boxes of each class in each image.
@@ -48,7 +49,8 @@ def divide(counts: np.ndarray, groups: np.ndarray, ratios: Sequence[float], rng:
         has_one = np.array([(totals[part_of_group == part, label] > 0).any() for part in range(len(ratios))])
         has_any = np.isin(np.arange(len(ratios)), part_of_group)
         for number, group in enumerate(here.tolist()):
-            allowed = _obliged(has_any, int(waiting.sum()) - number) | _obliged(has_one, len(here) - number)
+            without = _without(has_any, int(waiting.sum()) - number)
+            allowed = without if without.any() else _without(has_one, len(here) - number)
             part = _neediest(lacking, label, allowed if allowed.any() else ~allowed)
             part_of_group[group] = part
             has_one[part] = has_any[part] = True
@@ -56,8 +58,8 @@ def divide(counts: np.ndarray, groups: np.ndarray, ratios: Sequence[float], rng:
     return part_of_group[groups]
 
 
-def _obliged(is_served: np.ndarray, num_left: int) -> np.ndarray:
-    """(P,) bool, the parts that must get the next group: those without one, as soon as so few are left."""
+def _without(is_served: np.ndarray, num_left: int) -> np.ndarray:
+    """(P,) bool, the parts without a group, as soon as so few are left that one of these must get the next."""
     return ~is_served if num_left <= int((~is_served).sum()) else np.zeros(len(is_served), bool)
 
 
