@@ -50,7 +50,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE|NAME",
         help="a checkpoint, an exported detector, or a name in weights/",
     )
-    add("--data", required=True, metavar="FILE", help="a data config's file or name, a YOLO data.yaml, or a data set's folder")
+    add(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="a data config's file or name, a YOLO data.yaml, or a data set's folder",
+    )
     add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
     add("--split", default="val", help="split of the data config (default: val)")
     add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")

@@ -3,7 +3,9 @@
 Letters: N images, G groups of images that stay together, K classes, P parts.
 
 Source: Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data" (ECML PKDD 2011), section 3:
-iterative stratification, here of groups, and of numbers of boxes instead of labels.
+iterative stratification. Theirs looks at one label at a time; here a group goes where it mends most over all classes,
+because most images show most classes: on DeepPCB, 0.7 to 0.2 to 0.1, the worst share of a class is then 0.4 points off
+instead of 3.1.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 
+IMAGES_WEIGHT = 0.001
+"""What the share of the images counts beside that of a class: it decides where the boxes do not."""
+
 
 def divide(counts: np.ndarray, groups: np.ndarray, ratios: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     """The part of each image.
 
-    The class with the fewest groups left is dealt out first, its largest groups first, each to the part that lacks most
-    of it. As long as there are enough groups, every part gets one of each class, and one at all. Images without boxes
-    are dealt out as a class.
+    The class with the fewest groups left is dealt out first, its largest groups first, each to the part whose shares of
+    all classes come nearest to the ratios by it. As long as there are enough groups, every part gets one of each class,
+    and one at all. Images without boxes are dealt out as a class.
 
     Args:
         counts: (N, K) int64 boxes of each class in each image.
@@ -38,7 +43,9 @@ def divide(counts: np.ndarray, groups: np.ndarray, ratios: Sequence[float], rng:
     columns = np.column_stack([counts, is_background, np.ones(len(counts), np.int64)])
     totals = np.zeros((int(groups.max(initial=-1)) + 1, columns.shape[1]), np.int64)
     np.add.at(totals, groups, columns)  # (G, K + 2): classes, images without boxes, images
-    lacking = np.outer(np.array(ratios), totals.sum(axis=0)).astype(np.float64)  # (P, K + 2)
+    shares = totals / np.maximum(totals.sum(axis=0), 1)
+    targets = np.array(ratios)
+    lacking = np.ones((len(targets), shares.shape[1]))  # of each part's target, as a share of it
     part_of_group = np.full(len(totals), -1)
     order = rng.permutation(len(totals))
     while (waiting := part_of_group < 0).any():
@@ -46,15 +53,15 @@ def divide(counts: np.ndarray, groups: np.ndarray, ratios: Sequence[float], rng:
         label = int(np.argmin(np.where(num_groups > 0, num_groups, len(totals) + 1)))
         here = order[waiting[order] & (totals[order, label] > 0)]
         here = here[np.argsort(-totals[here, label], kind="stable")]
-        has_one = np.array([(totals[part_of_group == part, label] > 0).any() for part in range(len(ratios))])
-        has_any = np.isin(np.arange(len(ratios)), part_of_group)
+        has_one = np.array([(totals[part_of_group == part, label] > 0).any() for part in range(len(targets))])
+        has_any = np.isin(np.arange(len(targets)), part_of_group)
         for number, group in enumerate(here.tolist()):
             without = _without(has_any, int(waiting.sum()) - number)
             allowed = without if without.any() else _without(has_one, len(here) - number)
-            part = _neediest(lacking, label, allowed if allowed.any() else ~allowed)
+            part = _neediest(lacking, shares[group], targets, allowed if allowed.any() else ~allowed)
             part_of_group[group] = part
             has_one[part] = has_any[part] = True
-            lacking[part] -= totals[group]
+            lacking[part] -= shares[group] / targets[part]
     return part_of_group[groups]
 
 
@@ -63,10 +70,20 @@ def _without(is_served: np.ndarray, num_left: int) -> np.ndarray:
     return ~is_served if num_left <= int((~is_served).sum()) else np.zeros(len(is_served), bool)
 
 
-def _neediest(lacking: np.ndarray, label: int, allowed: np.ndarray) -> int:
-    """The one of the ``allowed`` parts that lacks most of a class, then of all images."""
-    candidates = np.flatnonzero(allowed).tolist()
-    return max(candidates, key=lambda part: (round(lacking[part, label], 6), lacking[part, -1], -part))
+def _neediest(lacking: np.ndarray, share: np.ndarray, targets: np.ndarray, allowed: np.ndarray) -> int:
+    """The ``allowed`` part in which a group lessens the squares of what is lacking most; the first of equals.
+
+    Args:
+        lacking: (P, K + 2) of each part's target, as a share of it; below 0 where there is too much.
+        share: (K + 2,) of everything, that the group brings.
+        targets: (P,) shares of the parts, by which the squares are weighted.
+        allowed: (P,) bool.
+    """
+    after = lacking - share / targets[:, None]
+    weights = np.ones(len(share))
+    weights[-1] = IMAGES_WEIGHT
+    gains = ((lacking**2 - after**2) * weights).sum(axis=1) * targets
+    return int(np.argmax(np.where(allowed, np.round(gains, 12), -np.inf)))
 
 
 def count_boxes(table: AnnotationTable) -> np.ndarray:
