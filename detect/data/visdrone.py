@@ -53,11 +53,13 @@ def read_visdrone(config: DataConfig, split: str) -> AnnotationTable:
     problems = Problems()
     names = config.names or NAMES
     label_of = _label_of_category(names)
-    stems, files = _read_files(config, split, problems)
+    stems, files, unread_stems = _read_files(config, split, problems)
     folder = find_folder(config, config.splits[split].images).resolve()
-    paths = [find_image(folder, stem, f"{stem}.jpg", f"{stem}.txt") for stem in stems]
+    paths, unread = (
+        [find_image(folder, stem, f"{stem}.jpg", f"{stem}.txt") for stem in some] for some in (stems, unread_stems)
+    )
     if config.splits[split].list is None:
-        _report_images_without_file(folder, paths, problems)
+        _report_images_without_file(folder, {*paths, *unread}, problems)
     sizes_hw, is_good = inspect_images(paths, np.zeros((len(paths), 2), np.int64), problems, f"{config.name} {split}")
     rows = np.flatnonzero(is_good).tolist()
     boxes = BoxLines()
@@ -79,10 +81,10 @@ def _label_of_category(names: tuple[str, ...]) -> dict[int, int]:
     return {known.index(name) + 1: label for label, name in enumerate(names)}
 
 
-def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[str], list[list[str]]]:
-    """Stems and lines of all annotation files that can be read."""
+def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[str], list[list[str]], list[str]]:
+    """Stems and lines of all annotation files that can be read, and the stems of the others."""
     folder = find_folder(config, find_annotations(config, split)).resolve()
-    stems, files = [], []
+    stems, files, unread = [], [], []
     for stem in list_stems(config, split, folder, ".txt", problems):
         path = path_inside(folder, f"{stem}.txt", f"{config.name} {split}")
         try:
@@ -90,14 +92,14 @@ def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[lis
             stems.append(stem)
         except InputError as error:
             problems.add(BAD_FILE, str(error))
+            unread.append(stem)
     if not files:
         found = "; ".join(problems.summary()) or "there is none at all"
         raise InputError(f"{folder}: has no txt file for split {split!r} that can be read: {found}")
-    return stems, files
+    return stems, files, unread
 
 
-def _report_images_without_file(folder: Path, paths: list[Path], problems: Problems) -> None:
-    known = set(paths)
+def _report_images_without_file(folder: Path, known: set[Path], problems: Problems) -> None:
     for path in sorted(folder.iterdir()):
         if is_image_name(path.name) and path not in known:
             problems.add(NO_FILE, repr(path.name))

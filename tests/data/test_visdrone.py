@@ -99,7 +99,7 @@ def test_files_and_images_without_partner(tmp_path: Path) -> None:
     (tmp_path / "images/c.jpg").rename(tmp_path / "images/d.jpg")
     table = _read(tmp_path)
     assert [table.path(row).name for row in range(len(table))] == ["a.png"]
-    counts = {visdrone.BAD_FILE: 1, BAD_IMAGE: 1, visdrone.NO_FILE: 2}
+    counts = {visdrone.BAD_FILE: 1, BAD_IMAGE: 1, visdrone.NO_FILE: 1}
     assert {kind: table.problems.count(kind) for kind in counts} == counts
     (tmp_path / "list.txt").write_text("a\n")
     assert not _read(tmp_path, list_file="list.txt").problems
