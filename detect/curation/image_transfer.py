@@ -35,7 +35,15 @@ def transfer_images(table: AnnotationTable, names: Sequence[str], folder: Path, 
         if link:
             _link(table.path(row), target)
         else:
-            shutil.copyfile(table.path(row), target)
+            _copy(table.path(row), target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        error.filename = str(target)  # not the source, whose first and last bytes could be read
+        raise
 
 
 def _link(source: Path, target: Path) -> None:

@@ -54,16 +54,19 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         InputError: there is such a folder with something in it, or such a file.
-        OSError: writing failed; there is no folder ``path`` then.
+        OSError: writing failed; it names ``path``, which is as it was.
     """
     if path.exists() and not (path.is_dir() and next(path.iterdir(), None) is None):
         raise InputError(f"{path}: exists already and is not an empty folder; name a new one")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    building = _make_temporary_folder(path)
     try:
         yield building
         building.chmod(0o777 & ~_umask())
         building.replace(path)
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(building):
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -89,6 +92,16 @@ def _make_temporary(path: Path) -> Path:
         raise
     os.close(handle)
     return Path(name)
+
+
+def _make_temporary_folder(path: Path) -> Path:
+    """An empty folder beside ``path``, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _umask() -> int:
