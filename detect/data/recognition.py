@@ -46,12 +46,17 @@ def open_data(name: str, data_root: str | None = None) -> DataConfig:
         InputError: there is no such thing, it is wrong, or it could be two things.
     """
     is_shipped = Path(name).name == name and (CONFIGS / "data" / f"{name}.yaml").is_file()
-    if Path(name).is_dir() and not is_shipped:
-        if data_root is not None:
-            raise InputError(f"--data-root {data_root}: --data {name} is the data set's folder already; leave one out")
-        return with_format(_config_of_folder(Path(name)))
-    config = _config_of_file(name, data_root)
-    return with_format(config) if Path(config.root).is_dir() else config
+    if not Path(name).is_dir() or is_shipped:
+        config = _config_of_file(name, data_root)
+    elif data_root is None:
+        config = _config_of_folder(Path(name))
+    else:
+        raise InputError(f"--data-root {data_root}: --data {name} is the data set's folder already; leave one out")
+    if config.format is not None or not Path(config.root).is_dir():
+        return config
+    kind, reason = _recognise_format(config)
+    LOGGER.info("%s: read as %s, because %s (format: %s)", config.name, TITLES[kind], reason, kind)
+    return dataclasses.replace(config, format=kind)
 
 
 def with_format(config: DataConfig) -> DataConfig:
@@ -60,8 +65,11 @@ def with_format(config: DataConfig) -> DataConfig:
     Raises:
         InputError: the splits are of several formats, or of none that is known.
     """
-    if config.format is not None:
-        return config
+    return config if config.format is not None else dataclasses.replace(config, format=_recognise_format(config)[0])
+
+
+def _recognise_format(config: DataConfig) -> tuple[Format, str]:
+    """The format of all splits that show one, and by what it was recognised."""
     found: dict[Format, str] = {}
     problems = []
     for split in config.splits:
@@ -75,9 +83,7 @@ def with_format(config: DataConfig) -> DataConfig:
         raise InputError(f"{config.name}: its splits are of different formats: {both}; one config has one format")
     if not found:
         raise InputError(problems[0])
-    (kind, reason), *_ = found.items()
-    LOGGER.info("%s: read as %s, because %s (format: %s)", config.name, TITLES[kind], reason, kind)
-    return dataclasses.replace(config, format=kind)
+    return next(iter(found.items()))
 
 
 def _config_of_file(name: str, data_root: str | None) -> DataConfig:

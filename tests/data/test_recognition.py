@@ -33,9 +33,12 @@ def test_formats(
     tmp_path: Path, annotations: str | None, files: dict[str, str], expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     images(tmp_path / "images")
-    write(tmp_path, files)
+    section = "{images: images}" if annotations is None else f"{{images: images, annotations: {annotations}}}"
+    write(tmp_path, {**files, "test.yaml": f"name: test\nroot: .\nsplits: {{train: {section}}}\n"})
     with caplog.at_level(logging.INFO, logger="detect"):
         assert with_format(_config(tmp_path, annotations)).format == expected
+        assert not caplog.messages
+        assert open_data(str(tmp_path / "test.yaml")).format == expected
     (message,) = caplog.messages
     assert message.startswith("test: read as ")
     assert message.endswith(f"(format: {expected})")
