@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from detect.config.loader import load_data_config
 from detect.config.schema import DataConfig
 from detect.data.class_datasets import open_class_split
 from detect.data.datasets import open_split
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.evaluation.class_outputs import write_class_outputs
 from detect.evaluation.class_report import metrics_table
@@ -51,7 +51,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE|NAME",
         help="a checkpoint, an exported detector, or a name in weights/",
     )
-    add("--data", required=True, metavar="FILE", help="a data config's file, or its name in configs/data")
+    add(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="a data config's file or name, a YOLO data.yaml, or a data set's folder",
+    )
     add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
     add("--split", default="val", help="split of the data config (default: val)")
     add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")
@@ -93,7 +98,7 @@ def main() -> None:
     wanted = (args.metrics_json, args.results_json, args.out) if is_first() else (None, None, None)
     outputs = EvaluationOutputs(*wanted)
     lines = _measure_exported if is_exported(args.weights) else _measure_checkpoint
-    for line in lines(args, load_data_config(args.data, args.data_root), outputs):
+    for line in lines(args, open_data(args.data, args.data_root), outputs):
         if is_first():
             print(line)
 

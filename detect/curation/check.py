@@ -115,7 +115,7 @@ def check_data(config: DataConfig, splits: Sequence[str], decode: bool, workers:
         check_unlisted(config, tables, problems)
     return CheckReport(
         name=config.name,
-        format=config.format,
+        format=config.format or "",
         root=config.root,
         sizes={split: _size(tables[split]) if split in tables else None for split in splits},
         findings=_findings(problems),
@@ -129,7 +129,7 @@ def require_detection(config: DataConfig) -> None:
     Raises:
         InputError: it is one for classification.
     """
-    if config.format not in READERS:
+    if config.format not in (*READERS, None):
         raise InputError(
             f"{config.name}: format {config.format} is for classification, and has no boxes to look at; formats for "
             f"detection: {', '.join(READERS)}. Of classification data tools/train.py says what is wrong when it starts"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from detect.data.voc import REPEATED_STEM
+from detect.data.stems import REPEATED_STEM
 
 Severity = Literal["error", "warning", "note"]
 """``error``: data is lost or wrong. ``warning``: kept, or mended, but hardly meant. ``note``: worth knowing, and in

@@ -16,6 +16,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from detect.runtime.logs import speak_as
 
@@ -71,7 +73,7 @@ def joined() -> Iterator[None]:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, own, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, own, count = next(rendezvous("env://", timeout=PATIENCE))
     dist.init_process_group(backend, store=_of_this_start(store), rank=own, world_size=count, timeout=PATIENCE)
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(group, dist.ProcessGroup), "every process belongs to it"
@@ -89,7 +91,7 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _of_this_start(store: dist.Store) -> dist.Store:
+def _of_this_start(store: Store) -> Store:
     """The part of the store, where processes find one another, that is of this start of them.
 
     torchrun may keep one store for all its starts, in which the addresses of those that have ended still stand. Only on
@@ -97,7 +99,7 @@ def _of_this_start(store: dist.Store) -> dist.Store:
     """
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
-    return dist.PrefixStore(f"start-{num_restarts()}", store)
+    return PrefixStore(f"start-{num_restarts()}", store)
 
 
 def own_share(length: int) -> slice:

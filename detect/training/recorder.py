@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from detect.config.loader import dump_yaml
 from detect.errors import InputError
 from detect.runtime.files import write_text
 from detect.runtime.processes import is_first
@@ -77,4 +77,4 @@ def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Keep the resolved settings of a run as ``config.yaml``, which resuming reads."""
     if is_first():
-        write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
+        write_text(folder / "config.yaml", dump_yaml(settings))

@@ -12,13 +12,13 @@ from detect.config.loader import (
     build,
     find_config,
     load_classification_recipe,
-    load_data_config,
     load_detection_recipe,
     load_run_config,
     load_yaml,
     parse_overrides,
 )
 from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, RunConfig
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
@@ -63,7 +63,7 @@ def settings_from_args(args: argparse.Namespace) -> RunSettings:
         raise InputError(f"--out {out}: holds a run already; --resume continues it, another --out starts anew")
     return RunSettings(
         model=run.model or None,
-        data=load_data_config(run.data, args.data_root),
+        data=open_data(run.data, args.data_root),
         recipe=load_recipe(definition, run.recipe, overrides),
         out=out,
         weights=Path(args.weights) if args.weights else None,
@@ -140,7 +140,8 @@ def _run_name(args: argparse.Namespace, run: RunConfig) -> str:
     if args.run:
         name = find_config("runs", args.run).stem
         return f"{name}-{_stem(args.model)}" if args.model else name
-    return f"{_stem(run.model) if run.model else Path(args.weights).stem}-{_stem(run.data)}"
+    data = Path(run.data).resolve().name if Path(run.data).is_dir() else _stem(run.data)
+    return f"{_stem(run.model) if run.model else Path(args.weights).stem}-{data}"
 
 
 def _stem(name: str) -> str:

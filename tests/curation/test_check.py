@@ -14,7 +14,7 @@ from detect.config.loader import load_data_config
 from detect.config.schema import DataConfig, SplitConfig
 from detect.curation import severity as kinds
 from detect.curation.check import CheckReport, check_data
-from detect.data import checks, coco, voc
+from detect.data import checks, coco, stems, voc
 from detect.errors import InputError
 from tests.curation.worlds import Coco, Voc, noise
 
@@ -333,7 +333,7 @@ VOC_DAMAGES: dict[str, tuple[Callable[[Voc], object], list[Found]]] = {
         [(*ONE_WARNING, checks.SHARED_FILE, 1), (*ONE_WARNING, kinds.UNLISTED, 1)],
     ),
     "file name climbs": (lambda w: w.replace("b", "b.jpg", "../../b.jpg"), [(*ONE_ERROR, kinds.REFUSED, 1)]),
-    "listed twice": (lambda w: w.list("train").write_text("a\nb\nc\na\n"), [(*ONE_WARNING, voc.REPEATED_STEM, 1)]),
+    "listed twice": (lambda w: w.list("train").write_text("a\nb\nc\na\n"), [(*ONE_WARNING, stems.REPEATED_STEM, 1)]),
     "listed without XML": (
         lambda w: w.list("train").write_text("a\nb\nc\nnothing\n"),
         [(*ONE_ERROR, voc.BAD_XML, 1)],
@@ -463,7 +463,7 @@ def test_data_for_classification_is_refused(tmp_path: Path) -> None:
 def test_every_kind_of_the_readers_that_skips_is_an_error() -> None:
     for module in (checks, coco, voc):
         for name, kind in vars(module).items():
-            if name.isupper() and isinstance(kind, str) and "(" in kind and kind != voc.REPEATED_STEM:
+            if name.isupper() and isinstance(kind, str) and "(" in kind and kind != stems.REPEATED_STEM:
                 assert kinds.severity_of(kind) == ("error" if "skipped" in kind else "warning")
 
 

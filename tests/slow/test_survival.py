@@ -97,10 +97,7 @@ def test_sigkill_at_random_moments(world):
     kinds: dict[str, int] = {}
     for kill in range(KILLS):
         with resume(world, "killed") as process:
-            before = run.joinpath("last.pt").stat().st_mtime_ns if (run / "last.pt").exists() else 0
-            wait_until(
-                lambda: (run / "last.pt").exists() and run.joinpath("last.pt").stat().st_mtime_ns != before, process
-            )
+            wait_for_the_next(run / "last.pt", process)
             if kill % 2:
                 time.sleep(rng.uniform(0, 0.3))
                 wait_until(functools.partial(is_writing, run), process)
@@ -145,7 +142,7 @@ def test_torchrun_is_terminated(world):
     """All processes keep the run together; one alone goes on with it."""
     run = world / "ended"
     with torchrun(*words(str(run)), cwd=world) as agent:
-        wait_until(lambda: (run / "last.pt").exists(), agent)
+        wait_for_the_next(run / "last.pt", agent)
         agent.send_signal(signal.SIGTERM)
         output, _ = agent.communicate(timeout=60)
     assert agent.returncode != 0

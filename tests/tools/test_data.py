@@ -11,6 +11,7 @@ from tests.tools.running import run_here, run_process
 YAML = """\
 name: pets
 root: .
+format: coco
 splits:
   train: {images: train, annotations: train.json}
   val: {images: val, annotations: val.json}
