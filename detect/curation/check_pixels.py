@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-from tqdm import tqdm
 
 from detect.curation.severity import DAMAGED_PIXELS, SURPLUS, UNDECODABLE
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, decode_image, read_image_file
 from detect.errors import InputError
+from detect.runtime.progress import progress_bar
 
 _FEW_IMAGES = 200  # so many are decoded in the time that processes take to start
 _CHUNK = 16  # images of one task
@@ -62,7 +62,7 @@ def check_pixels(paths: Sequence[Path], problems: Problems, title: str, workers:
     """
     digests = []
     is_many = len(paths) > _FEW_IMAGES
-    with tqdm(paths, f"{title}: decoding", unit=" images", disable=not is_many, leave=False) as bar:
+    with progress_bar(paths, f"{title}: decoding", unit=" images", is_shown=is_many) as bar:
         for path, decoded in zip(bar, _decode_all(paths, workers if is_many else 0), strict=True):
             digests.append(decoded.digest)
             if decoded.kind:

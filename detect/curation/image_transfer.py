@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
+from detect.runtime.progress import progress_bar
 
 
 def transfer_images(table: AnnotationTable, names: Sequence[str], folder: Path, link: bool) -> None:
@@ -26,7 +25,7 @@ def transfer_images(table: AnnotationTable, names: Sequence[str], folder: Path, 
         InputError: a link cannot be made, as between disks.
     """
     done: set[str] = set()
-    for row, name in enumerate(tqdm(names, folder.name, unit=" images", disable=len(names) <= 1000, leave=False)):
+    for row, name in enumerate(progress_bar(names, folder.name, unit=" images", is_shown=len(names) > 1000)):
         if name in done:  # several entries of a COCO file share an image
             continue
         done.add(name)

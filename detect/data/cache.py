@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detect.data.annotations import AnnotationTable
 from detect.data.images import ImageError, read_image
@@ -25,6 +24,7 @@ from detect.data.letterbox import letterbox, letterboxed_hw
 from detect.errors import InputError
 from detect.runtime.files import atomic_path
 from detect.runtime.processes import first_goes_first
+from detect.runtime.progress import progress_bar
 
 MAX_SHARE = 0.8
 """A cache takes at most this share of what is free; the rest is for training itself."""
@@ -170,7 +170,7 @@ class CachedImages:
         # OpenCV decodes outside of Python's lock, so threads are enough.
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             done = pool.map(self._fill_one, range(num_images))
-            for _ in tqdm(done, total=num_images, desc="caching images", unit="image", dynamic_ncols=True):
+            for _ in progress_bar(done, "caching images", num_images, unit="image", leave=True):
                 pass
 
     def _fill_one(self, row: int) -> None:

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
+from detect.runtime.progress import progress_bar
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
 SHARED_FILE = "images that share their file with another one (kept)"
@@ -181,7 +181,7 @@ def _read_headers(paths: Sequence[Path], title: str) -> list[ImageHeader | Image
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with (
         ThreadPoolExecutor(_NUM_THREADS) as pool,
-        tqdm(None, title, len(paths), unit=" images", disable=len(paths) <= _MANY_IMAGES, leave=False) as bar,
+        progress_bar(None, title, len(paths), unit=" images", is_shown=len(paths) > _MANY_IMAGES) as bar,
     ):
         for found in pool.map(lambda chunk: [_header_or_error(path) for path in chunk], chunks):
             headers += found

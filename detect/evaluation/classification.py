@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detect.data.class_loading import ClassEvaluationLoader
 from detect.data.class_table import ClassTable
@@ -22,6 +21,7 @@ from detect.models.classifier import ClassificationModel
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.runtime.processes import add_up, gather
+from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 
 TOP = 5
@@ -152,7 +152,7 @@ def evaluate_classifier(
     clock = Clock(device, ("preprocess", "network"))
     rows, outputs = [np.zeros(0, np.int64)], [np.zeros((0, len(label_of)), np.float32)]
     with evaluation_mode(model):
-        bar = tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True)
+        bar = progress_bar(loader, "evaluate", unit="batch", is_shown=progress)
         for batch in bar:
             clock.start(batch.preprocess_seconds)
             found = run_classifier(model, batch.images, device, precision).cpu()

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detect.data.annotations import AnnotationTable
 from detect.data.loading import EvaluationLoader
@@ -27,6 +26,7 @@ from detect.evaluation.predict import (
 from detect.evaluation.tiling import Network, TiledPredictor, Tiling
 from detect.models.detector import DetectionModel
 from detect.runtime.precision import Precision
+from detect.runtime.progress import progress_bar
 from detect.structures import Batch, Detections
 
 
@@ -140,7 +140,7 @@ def evaluate_network(
         tiles = TiledPredictor(network, tiling, image_size, batch_size, multiple, settings, network_names, clock.lap)
         look = partial(_look_in_tiles, tiles)
     found: dict[int, Detections] = {}
-    for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True):
+    for batch in progress_bar(loader, "evaluate", unit="batch", is_shown=progress):
         clock.start(batch.preprocess_seconds)
         found.update(zip(batch.rows.tolist(), look(batch), strict=True))
     boxes = collect(found, label_of).gathered()

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from detect.errors import InputError
 from detect.models.model import Model, network_input
 from detect.runtime.precision import Precision, autocast
 from detect.runtime.processes import add_up, num_processes
+from detect.runtime.progress import progress_bar
 from detect.structures import Batch
 from detect.training.compute import ComputeMeter
 from detect.training.ema import WeightAverage
@@ -124,7 +124,7 @@ def train_epoch(
     start = time.monotonic() - progress.seconds
     batches = loader.epoch(epoch, progress.batches)
     title = f"epoch {epoch + 1}/{epochs}"
-    with tqdm(batches, total=count, initial=progress.batches, desc=title, leave=False) as bar:
+    with progress_bar(batches, title, count, initial=progress.batches) as bar:
         for number, batch in enumerate(bar, start=progress.batches + 1):
             if number == 1 and on_first_batch is not None:
                 on_first_batch(batch)

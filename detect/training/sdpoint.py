@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from detect.config.schema import Recipe
 from detect.errors import InputError
@@ -22,6 +21,7 @@ from detect.models.sdpoint import PLAIN, Instance, list_instances
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision, autocast
 from detect.runtime.processes import is_first
+from detect.runtime.progress import progress_bar
 from detect.runtime.seeding import generator
 from detect.structures import Batch
 from detect.training.strategy import AnyTargets, Part, Strategy
@@ -115,7 +115,7 @@ class SDPoint(Strategy):
         count = self.recipe.sdpoint.norm_batches or len(self.loader)
         batches = islice(self.loader.epoch(self.epoch), count)
         total = min(count, len(self.loader))
-        bar = tqdm(batches, total=total, desc="statistics of the norms", leave=False, dynamic_ncols=True)
+        bar = progress_bar(batches, "statistics of the norms", total)
         model.graph.way = self.recipe.sdpoint.way
         return norm_statistics(model, self.learning, instances, bar, self._forward)
 
