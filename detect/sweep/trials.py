@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
+from tqdm import tqdm
+
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 from detect.sweep.ledger import LOG, Claim, Ledger, Trial, best_trial
