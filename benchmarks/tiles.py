@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from detect.config.loader import load_data_config
 from detect.data.annotations import AnnotationTable
 from detect.data.cache import read_original
 from detect.data.datasets import open_split
 from detect.data.images import write_image
 from detect.data.letterbox import PAD_VALUE
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.runtime.cli import positive_int, run_tool
 from detect.runtime.files import write_json, write_text
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--board", nargs=2, type=positive_int, default=(4000, 3000), metavar=("W", "H"))
     arguments = parser.parse_args()
     width, height = arguments.board
-    table = open_split(load_data_config(arguments.data, arguments.data_root), arguments.split, strict=True)
+    table = open_split(open_data(arguments.data, arguments.data_root), arguments.split, strict=True)
     count = write_boards(table, (height, width), arguments.out)
     print(
         f"{count} boards of {width} x {height} pixels with {len(table.labels)} objects: {arguments.out / 'data.yaml'}"

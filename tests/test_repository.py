@@ -221,10 +221,10 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 @functools.cache
-def help_of(tool: str) -> str:
-    """What a tool says about itself, run in this process, which need not import PyTorch again."""
+def help_of(tool: str, *command: str) -> str:
+    """What a tool, or a command of it, says about itself, run in this process, which need not import PyTorch again."""
     before, output = (sys.argv, sys.path[:]), io.StringIO()
-    sys.argv, sys.path[:0] = [tool, "--help"], [str((ROOT / tool).parent)]
+    sys.argv, sys.path[:0] = [tool, *command, "--help"], [str((ROOT / tool).parent)]
     try:
         with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
             runpy.run_path(str(ROOT / tool), run_name="__main__")
@@ -242,8 +242,9 @@ def test_documented_commands_exist(path: Path) -> None:
             assert arguments[0] in targets, f"make {arguments[0]}"
             continue
         assert (ROOT / tool).is_file(), tool
+        command = arguments[:1] if arguments and re.fullmatch(r"[a-z]+", arguments[0]) else []
         for flag in [word.split("=")[0] for word in arguments if word.startswith("--")]:
-            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(tool)), f"{tool} {flag}"
+            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(tool, *command)), f"{tool} {flag}"
 
 
 def test_commands_are_found() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from detect.config.loader import load_data_config
 from detect.config.schema import DataConfig
 from detect.data.class_datasets import open_class_split
 from detect.data.datasets import open_split
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.evaluation.class_outputs import write_class_outputs
 from detect.evaluation.class_report import metrics_table
@@ -34,6 +34,7 @@ from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.runtime.cli import ToolParser, run_tool
 from detect.runtime.device import select_device
+from detect.runtime.processes import is_first, joined, num_processes
 from detect.runtime.provenance import made_with
 
 
@@ -50,7 +51,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE|NAME",
         help="a checkpoint, an exported detector, or a name in weights/",
     )
-    add("--data", required=True, metavar="FILE", help="a data config's file, or its name in configs/data")
+    add(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="a data config's file or name, a YOLO data.yaml, or a data set's folder",
+    )
     add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
     add("--split", default="val", help="split of the data config (default: val)")
     add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")
@@ -81,14 +87,20 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@joined()
 def main() -> None:
-    """Evaluate, print the table of metrics and write what was asked for."""
+    """Evaluate, print the table of metrics and write what was asked for.
+
+    Processes of torchrun share out the images, and the first writes and prints.
+    """
     args = parse_arguments()
     _check_options(args)
-    outputs = EvaluationOutputs(args.metrics_json, args.results_json, args.out)
+    wanted = (args.metrics_json, args.results_json, args.out) if is_first() else (None, None, None)
+    outputs = EvaluationOutputs(*wanted)
     lines = _measure_exported if is_exported(args.weights) else _measure_checkpoint
-    for line in lines(args, load_data_config(args.data, args.data_root), outputs):
-        print(line)
+    for line in lines(args, open_data(args.data, args.data_root), outputs):
+        if is_first():
+            print(line)
 
 
 def _measure_checkpoint(args: argparse.Namespace, data: DataConfig, outputs: EvaluationOutputs) -> Iterator[str]:
@@ -141,6 +153,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise InputError("--baseline: belongs to --instances")
     if args.instances and args.results_json is not None:
         raise InputError("--results-json: is of one network, not of --instances; --cost chooses one")
+    if args.instances and num_processes() > 1:
+        raise InputError("--instances: are measured, and timed, by one process; run it without torchrun")
     if args.instances and args.tile is not None:
         raise InputError("--tile: is of one network, not of --instances; --cost chooses one")
     if args.overlap is not None and args.tile is None:

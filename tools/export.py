@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from detect.config.loader import load_data_config
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.evaluation.engine import match_classes
 from detect.evaluation.predict import PredictSettings
@@ -115,7 +115,7 @@ def _table(args: argparse.Namespace, checkpoint: Checkpoint) -> AnnotationTable 
     if args.data is None:
         return None
     checkpoint.detector  # noqa: B018  # a classifier is refused before its images are looked for as boxes
-    table = open_split(load_data_config(args.data, args.data_root), args.split)
+    table = open_split(open_data(args.data, args.data_root), args.split)
     match_classes(checkpoint.names, table.names)
     if not table.is_labelled:
         raise InputError(f"--split {args.split}: has no annotations, so that there is no AP to compare")

@@ -18,6 +18,7 @@ from detect.inference.sources import Source, expand_sources, image_paths
 from detect.inference.window import Window
 from detect.runtime.cli import ToolParser, run_tool
 from detect.runtime.interruption import stop_requests
+from detect.runtime.processes import dealt, is_first, joined
 
 FLAG = {"action": "store_true", "default": None}
 DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
@@ -85,8 +86,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@joined()
 def main() -> None:
-    """Predict, write and print one line per image."""
+    """Predict, write and print one line per image. Processes of torchrun share out the sources."""
     args = parse_arguments()
     sources = expand_sources(args.source)
     predictor = open_predictor(args.weights, args.device, args.precision)
@@ -105,7 +107,8 @@ def _detect(detector: Detector, sources: list[Source], args: argparse.Namespace)
         raise InputError("--overlap: belongs to --tile")
     options = {name: value for name, value in _given(args, DETECTION_OPTIONS).items() if name not in OUTPUTS}
     window = Window() if args.show else None
-    frames = detector.stream(sources, batch_size=args.batch_size, image_size=args.image_size, **options)
+    own = dealt(sources)
+    frames = detector.stream(own, batch_size=args.batch_size, image_size=args.image_size, **options) if own else []
     outputs = OutputOptions(
         json=args.save_json,
         csv=bool(args.save_csv),
@@ -116,7 +119,8 @@ def _detect(detector: Detector, sources: list[Source], args: argparse.Namespace)
     with stop_requests() as stop:
         with PredictionWriter(args.out, sources, outputs) as writer:
             yield from write_found(frames, writer, window, is_over=lambda: bool(stop))
-        yield from writer.summary()
+        if is_first():
+            yield from writer.summary()
 
 
 def _classify(classifier: Classifier, sources: list[Source], args: argparse.Namespace) -> Iterator[str]:
@@ -125,10 +129,13 @@ def _classify(classifier: Classifier, sources: list[Source], args: argparse.Name
         raise InputError(f"{options}: of detectors only; {args.weights} is a classifier")
     paths = image_paths(sources)
     writer = ClassWriter(args.out, paths, json=args.save_json)
-    for prediction in classify_files(classifier, paths, args.batch_size, args.image_size):
+    own = dealt(paths)
+    for prediction in classify_files(classifier, own, args.batch_size, args.image_size) if own else ():
         writer.add(prediction.path, prediction.image_rgb, prediction.classification)
         yield prediction.line()
-    yield from writer.finish()
+    places = writer.finish()
+    if is_first():
+        yield from places
 
 
 def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,19 @@
 python tools/train.py --run configs/runs/bccd-yolov5n-spd.yaml --data-root data/bccd
 python tools/train.py --model yolov5n-spd --data my-data.yaml --image-size 320
 python tools/train.py --model resnet18-spd --data cifar10 --image-size 32
+torchrun --nproc-per-node 4 tools/train.py --model yolov5s-spd --data coco --data-root FOLDER --batch-size 64
 """
 
 from __future__ import annotations
 
 from detect.runtime.cli import ToolParser, non_negative_int, positive_int, run_tool
+from detect.runtime.interruption import stop_requests
+from detect.runtime.processes import is_first, joined
 from detect.training.loop import train
 from detect.training.run import settings_from_args
 
 
+@joined()
 def main() -> None:
     """Parse, train, say where the result is."""
     parser = ToolParser(__doc__)
@@ -27,10 +31,12 @@ def main() -> None:
     )
     parser.add_argument("--weights", metavar="FILE|NAME", help="checkpoint to start from; what fits is copied")
     parser.add_argument("--epochs", type=positive_int, metavar="N")
-    parser.add_argument("--batch-size", type=positive_int, metavar="B")
+    parser.add_argument("--batch-size", type=positive_int, metavar="B", help="images, over all processes")
     parser.add_argument("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
-    parser.add_argument("--workers", type=non_negative_int, metavar="N", help="processes that load data")
+    parser.add_argument(
+        "--workers", type=non_negative_int, metavar="N", help="processes that load data, for each one that trains"
+    )
     parser.add_argument("--seed", type=non_negative_int, metavar="N")
     parser.add_argument("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: a new one in runs/)")
@@ -42,10 +48,12 @@ def main() -> None:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys, dotted"
     )
     settings = settings_from_args(parser.parse_args())
-    best = train(settings)
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in list(best.items())[:6])
-    print(f"best.pt on the validation split: {scores}")
-    print(f"{settings.out}: best.pt, last.pt, results.csv, config.yaml, pictures, TensorBoard events")
+    with stop_requests() as stop:
+        best = train(settings, stop)
+    if is_first():
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in list(best.items())[:6])
+        print(f"best.pt on the validation split: {scores}")
+        print(f"{settings.out}: best.pt, last.pt, results.csv, config.yaml, pictures, TensorBoard events")
 
 
 if __name__ == "__main__":

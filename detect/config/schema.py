@@ -26,11 +26,13 @@ class SplitConfig:
             archive (``cifar-10-python.tar.gz``, ``cifar-100-binary.tar.gz``) or the folder that it unpacks to; of what
             matches a pattern (``cifar-10-*``) the first is taken. ``shards``: the tar files, ``train-*.tar`` or
             ``train-{000000..000119}.tar``.
-        annotations: COCO: the JSON file. VOC: the folder of the XML files. ``cifar``: the part of the archive,
+        annotations: COCO: the JSON file. VOC, VisDrone: the folder of the XML or txt files. YOLO: the folder of the txt
+            files; default, ``labels`` in the place of ``images``. ``cifar``: the part of the archive,
             ``train`` or ``test``; default, the split's own name. ``tiny-imagenet``: the file that says what validation
             images show (``val/val_annotations.txt``); training images lie in the folders of their classes. Not used
             by ``folders``.
-        list: VOC: text file with one image stem per line (``ImageSets/Main/train.txt``).
+        list: VOC, VisDrone: text file with one image stem per line (``ImageSets/Main/train.txt``). YOLO: text file with
+            one image path per line, relative to that file, to the root or to ``images``.
     """
 
     images: str
@@ -46,11 +48,12 @@ class DataConfig:
         name: how reports call it.
         root: folder, relative to the YAML's own folder; ``--data-root`` replaces it.
         splits: split name (train, val, test, ...) to its files.
-        format: how the annotations are written. For detection ``coco``, ``voc`` and ``shards``; for classification
-            ``folders`` (a folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and
-            ``tiny-imagenet``.
-        names: class names in index order. COCO, shards: categories to use (others are dropped); default, all.
-            VOC: default, all names found in the training split, sorted. ``folders``: folders to use; default, all of
+        format: how the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone`` and ``shards``,
+            which are recognised when this is left out (``detect.data.recognition``); for classification ``folders`` (a
+            folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``.
+        names: class names in index order. COCO, VisDrone, shards: categories to use (others are dropped); default, all.
+            VOC: default, all names found in the training split, sorted. YOLO: the names of the classes 0, 1, ...;
+            default, the lines of ``classes.txt``, else the numbers. ``folders``: folders to use; default, all of
             the training split, sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all.
         background: whether images without boxes are trained on.
         generate: ``shapes`` makes the embedded data set in ``root`` when it is not there.
@@ -59,7 +62,7 @@ class DataConfig:
     name: str
     root: str
     splits: dict[str, SplitConfig]
-    format: Literal["coco", "voc", "shards", "folders", "cifar", "tiny-imagenet"] = "coco"
+    format: Literal["coco", "voc", "yolo", "visdrone", "shards", "folders", "cifar", "tiny-imagenet"] | None = None
     names: tuple[str, ...] | None = None
     background: Literal["keep", "drop"] = "keep"
     generate: Literal["shapes"] | None = None
@@ -378,7 +381,7 @@ class Recipe:
 
     Args:
         epochs: passes over the training set.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass, over all processes.
         nominal_batch_size: images per update; gradients accumulate up to it. 0 is ``batch_size``.
         image_size: long side of the network input in pixels.
         multi_scale: batches are resized by a factor uniform in 1 +- multi_scale, to what the model can take.
@@ -389,6 +392,8 @@ class Recipe:
             (benchmarks/README.md).
         cache: decoded training images are kept in memory, or (in detection) in a memory-mapped file in the output
             folder.
+        checkpoint_minutes: the run is kept after each epoch, and within one so many minutes after it was last; 0 is
+            after each epoch only.
         precision: ``auto`` measures bf16 against fp32 on this machine for a CPU, and takes bf16 on a GPU that has it.
         norm_momentum: share of a batch in the running statistics of the norms; 0 is the model's own. In a training of
             few updates the statistics must follow the weights quickly.
@@ -405,6 +410,7 @@ class Recipe:
     workers: int = limited(2, 0)
     threads: int = limited(0, 0)
     cache: Literal["none", "ram", "disk"] = "none"
+    checkpoint_minutes: float = limited(10.0, 0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     norm_momentum: float = limited(0.0, 0, 1)
     freeze: tuple[str, ...] = ()

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from detect.data.annotations import AnnotationTable
+import numpy as np
+
+from detect.curation.names import RENAMED_IMAGE
+from detect.data.annotations import AnnotationTable, Problems
 from detect.data.images import IMAGE_SUFFIXES
 from detect.data.shards import DATASET_FILE
 from detect.errors import InputError
@@ -98,6 +101,19 @@ def _divide(table: AnnotationTable, images_per_shard: int, max_bytes: int) -> It
     yield rows
 
 
+def report_renamed(table: AnnotationTable, names: Sequence[str], losses: Problems) -> None:
+    """Count the images that are called otherwise in shards; what they were called stays in their JSON, without folders.
+
+    Args:
+        table: the split.
+        names: what its N images are called, with folders.
+        losses: gets them.
+    """
+    for key, name in zip(_keys(table), names, strict=True):
+        if key != name.rpartition(".")[0]:
+            losses.add(RENAMED_IMAGE, f"{name[:100]!r} is {key!r}")
+
+
 def _keys(table: AnnotationTable) -> list[str]:
     """The names of the N images without suffix, if they can be keys and are distinct; else numbers."""
     stems = [table.path(row).stem for row in range(len(table))]
@@ -138,10 +154,10 @@ def _annotations(table: AnnotationTable, row: int) -> list[dict[str, Any]]:
     here = slice(table.box_offsets[row], table.box_offsets[row + 1])
     if table.boxes_xywh_px is None:
         xyxy = table.boxes_xyxy_px[here]
-        xywh = [[*box[:2], box[2] - box[0], box[3] - box[1]] for box in xyxy.tolist()]
+        xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).tolist()
     else:
         xywh = table.boxes_xywh_px[here].tolist()
-    return [
+    entries = [
         {"bbox": box, "category_id": category, "area": area, "iscrowd": int(is_crowd)}
         for box, category, area, is_crowd in zip(
             xywh,
@@ -151,3 +167,7 @@ def _annotations(table: AnnotationTable, row: int) -> list[dict[str, Any]]:
             strict=True,
         )
     ]
+    for mark, values in table.marks.items():
+        for entry, value in zip(entries, values[here].tolist(), strict=True):
+            entry[mark] = value
+    return entries

@@ -9,15 +9,18 @@ would slowly copy every page of them; arrays stay shared.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detect.data.images import decode_image, read_image_file
-from detect.data.shard_images import ShardImages
+from detect.data.images import decode_image
+from detect.data.shard_images import ShardImages, StoredImage
+
+MARKS = ("truncated", "occluded")
+"""Names of ``AnnotationTable.marks``."""
 
 _NUM_EXAMPLES = 3
 
@@ -86,6 +89,10 @@ class AnnotationTable:
         is_labelled: False for a split that was published without annotations.
         problems: everything that was reported while reading.
         boxes_xywh_px: (M, 4) float64, left, top, width, height to the last bit as in the file, if it has them so.
+        marks: (M,) int8 each, by a name of ``MARKS``, where the file says such a thing of any box. 0 is no; VisDrone
+            knows degrees. Training and evaluation do not look at them.
+        positions: (M,) int64, each box's place in the list ``annotations`` of a COCO file; else None.
+        skipped_paths: (S,) as ``image_paths``, images that the annotations name and that cannot be used.
         shards: where in shards the images lie (``detect.data.shards``), whose paths then are the shard's with the
             image's name behind it; None: each image is a file of its own.
     """
@@ -104,6 +111,9 @@ class AnnotationTable:
     is_labelled: bool = True
     problems: Problems = dataclasses.field(default_factory=Problems)
     boxes_xywh_px: np.ndarray | None = None
+    marks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    positions: np.ndarray | None = None
+    skipped_paths: np.ndarray = dataclasses.field(default_factory=lambda: encode_paths([]))
     shards: ShardImages | None = None
 
     def __len__(self) -> int:
@@ -114,13 +124,19 @@ class AnnotationTable:
         return Path(self.image_paths[row].decode("utf-8", "surrogateescape"))
 
     def read_bytes(self, row: int) -> bytes:
-        """The content of image ``row``'s file: the one place where it is known how images are kept.
+        """The content of image ``row``'s file, however it is kept.
 
         Raises:
             ImageError: it cannot be read.
         """
-        path = self.path(row)
-        return read_image_file(path) if self.shards is None else self.shards.read(row, str(path))
+        image = self.stored(row)
+        return image.read() if self.shards is None else self.shards.read(image)
+
+    def stored(self, row: int) -> StoredImage:
+        """Where the content of image ``row`` is."""
+        if self.shards is None:
+            return StoredImage(self.path(row))
+        return StoredImage(self.path(row), self.shards.file(row), *self.shards.spans[row].tolist())
 
     def num_bytes(self, row: int) -> int:
         """How much ``read_bytes`` gives."""
@@ -152,9 +168,16 @@ class AnnotationTable:
 
         Images whose only boxes are crowd regions go with them: their content is not background, it is unknown.
         """
-        image_of_box = np.repeat(np.arange(len(self)), np.diff(self.box_offsets))
-        keep = np.bincount(image_of_box[~self.is_crowd], minlength=len(self)) > 0
-        keep_box = keep[image_of_box]
+        return self.select(np.bincount(self.image_of_box[~self.is_crowd], minlength=len(self)) > 0)
+
+    @property
+    def image_of_box(self) -> np.ndarray:
+        """(M,) int64 row of each box's image."""
+        return np.repeat(np.arange(len(self)), np.diff(self.box_offsets))
+
+    def select(self, keep: np.ndarray) -> AnnotationTable:
+        """The images where ``keep`` (N,) bool is True, with their boxes."""
+        keep_box = keep[self.image_of_box]
         return dataclasses.replace(
             self,
             image_paths=self.image_paths[keep],
@@ -166,8 +189,18 @@ class AnnotationTable:
             is_crowd=self.is_crowd[keep_box],
             areas=self.areas[keep_box],
             boxes_xywh_px=None if self.boxes_xywh_px is None else self.boxes_xywh_px[keep_box],
+            marks={name: values[keep_box] for name, values in self.marks.items()},
+            positions=None if self.positions is None else self.positions[keep_box],
             shards=None if self.shards is None else self.shards.select(keep),
         )
+
+    @property
+    def exact_xywh_px(self) -> np.ndarray:
+        """(M, 4) float64 left, top, width, height: as in the file where it has them so."""
+        if self.boxes_xywh_px is not None:
+            return self.boxes_xywh_px
+        left_top, right_bottom = self.boxes_xyxy_px[:, :2], self.boxes_xyxy_px[:, 2:]
+        return np.concatenate([left_top, right_bottom - left_top], axis=1)
 
     def to_coco(self) -> dict[str, Any]:
         """The split in COCO's format, as pycocotools takes it.
@@ -176,15 +209,10 @@ class AnnotationTable:
             ``images``, ``categories`` and ``annotations`` with the file's image and category ids. Annotation ids are
             1..M: pycocotools takes a detection that matched annotation 0 for a miss.
         """
-        xywh = self.boxes_xywh_px
-        if xywh is None:
-            left_top, right_bottom = self.boxes_xyxy_px[:, :2], self.boxes_xyxy_px[:, 2:]
-            xywh = np.concatenate([left_top, right_bottom - left_top], axis=1)
-        image_id_of_box = np.repeat(self.image_ids, np.diff(self.box_offsets))
         columns = zip(
-            image_id_of_box.tolist(),
+            self.image_ids[self.image_of_box].tolist(),
             self.category_ids[self.labels].tolist(),
-            xywh.tolist(),
+            self.exact_xywh_px.tolist(),
             self.areas.tolist(),
             self.is_crowd.astype(int).tolist(),
             strict=True,
@@ -210,6 +238,11 @@ class AnnotationTable:
 def offsets_of(counts: np.ndarray) -> np.ndarray:
     """(N,) boxes per image to (N + 1,) int64 offsets into the flat arrays."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def kept_marks(values: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of (M, number of ``MARKS``) int8 that say anything, as ``AnnotationTable.marks`` has them."""
+    return {name: column for name, column in zip(MARKS, values.T, strict=True) if column.any()}
 
 
 def encode_paths(paths: Sequence[Path]) -> np.ndarray:

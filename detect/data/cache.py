@@ -17,13 +17,14 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detect.data.annotations import AnnotationTable
 from detect.data.images import ImageError
 from detect.data.letterbox import letterbox, letterboxed_hw
 from detect.errors import InputError
 from detect.runtime.files import atomic_path
+from detect.runtime.processes import first_goes_first
+from detect.runtime.progress import progress_bar
 
 MAX_SHARE = 0.8
 """A cache takes at most this share of what is free; the rest is for training itself."""
@@ -170,7 +171,7 @@ class CachedImages:
         # OpenCV decodes outside of Python's lock, so threads are enough.
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             done = pool.map(self._fill_one, range(num_images))
-            for _ in tqdm(done, total=num_images, desc="caching images", unit="image", dynamic_ncols=True):
+            for _ in progress_bar(done, "caching images", num_images, unit="image", leave=True):
                 pass
 
     def _fill_one(self, row: int) -> None:
@@ -191,7 +192,8 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
     Args:
         files: the images.
         kind: ``ram`` keeps them in shared memory, ``disk`` in a memory-mapped file. The file is named after the images
-            and their dates: one that is in the folder already, as when a run is resumed, is used.
+            and their dates: one that is in the folder already, as when a run is resumed, is used. Several processes
+            of one machine share the file; with ``ram`` each has its own images.
         cache_folder: where the file of ``disk`` is kept.
 
     Raises:
@@ -208,8 +210,9 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
     if cache_folder is None:
         raise InputError("cache: disk needs an output folder for its file; give one, or use cache: ram")
     path = cache_folder / f"images-{_key(files)}.cache"
-    if not (path.is_file() and path.stat().st_size == needed):
-        _fill_file(files, sizes_hw, path)
+    with first_goes_first():
+        if not (path.is_file() and path.stat().st_size == needed):
+            _fill_file(files, sizes_hw, path)
     return CachedImages(files, sizes_hw, MappedFile(path, needed))
 
 

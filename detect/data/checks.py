@@ -6,20 +6,22 @@ Letters: N images, M boxes.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
+from detect.runtime.progress import progress_bar
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
+SHARED_FILE = "images that share their file with another one (kept)"
 WRONG_SIZE = "images of another size than their annotations say (skipped)"
 UNROTATED_SIZE = "images whose annotations give the size before the EXIF rotation (the rotated size is taken)"
 NOT_FINITE = "boxes with coordinates that are not finite numbers (skipped)"
@@ -155,7 +157,11 @@ def inspect_images(
     Raises:
         InputError: there is no image that can be used.
     """
-    return compare_sizes(paths, _read_headers(paths, title), declared_hw, problems, title)
+    for path, count in Counter(paths).items():
+        if count > 1:
+            problems.add(SHARED_FILE, path.name)
+    headers = _read_headers(paths, title)
+    return compare_sizes(paths, headers, declared_hw, problems, title)
 
 
 def compare_sizes(
@@ -186,7 +192,7 @@ def _read_headers(paths: Sequence[Path], title: str) -> list[ImageHeader | Image
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with (
         ThreadPoolExecutor(_NUM_THREADS) as pool,
-        tqdm(None, title, len(paths), unit=" images", disable=len(paths) <= _MANY_IMAGES, leave=False) as bar,
+        progress_bar(None, title, len(paths), unit=" images", is_shown=len(paths) > _MANY_IMAGES) as bar,
     ):
         for found in pool.map(lambda chunk: [_header_or_error(path) for path in chunk], chunks):
             headers += found

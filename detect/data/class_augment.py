@@ -27,7 +27,10 @@ _HUE_STEPS = 180  # the circle in OpenCV's 8-bit HSV
 
 
 class Draws(NamedTuple):
-    """Random numbers for a batch, (B,) each, uniform in [0, 1). All are drawn, whatever the settings."""
+    """Random numbers for a batch, (B,) each, uniform in [0, 1). All are drawn, whatever the settings.
+
+    ``areas`` and ``ratios`` are (B, ``AREA_TRIES``).
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -41,6 +44,18 @@ class Draws(NamedTuple):
     hue: np.ndarray
     cutout_x: np.ndarray
     cutout_y: np.ndarray
+    areas: np.ndarray
+    ratios: np.ndarray
+
+    def of(self, places: np.ndarray) -> Draws:
+        """Those for some images of the batch."""
+        return Draws(*(numbers[places] for numbers in self))
+
+
+def draw(rng: np.random.Generator, count: int) -> Draws:
+    """The random numbers for a batch of ``count`` images."""
+    single = rng.random((len(Draws._fields) - 2, count))
+    return Draws(*single, *rng.random((2, count, AREA_TRIES)))
 
 
 class Augmentation:
@@ -57,11 +72,11 @@ class Augmentation:
         self.augment = augment
         self.image_size = image_size
 
-    def images(self, rng: np.random.Generator, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
+    def images(self, draws: Draws, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
         """A batch of augmented images.
 
         Args:
-            rng: draws everything.
+            draws: for each of the rows.
             rows: (B,) int64.
             failures: gets those that could not be read; they start as grey.
 
@@ -69,9 +84,8 @@ class Augmentation:
             (B, S, S, 3) uint8, contiguous.
         """
         augment = self.augment
-        draws = Draws(*rng.random((len(Draws._fields), len(rows))))
         if augment.degrees or augment.crop in ("resize", "area"):
-            images = self._cut_one_by_one(rng, rows, draws, failures)
+            images = self._cut_one_by_one(rows, draws, failures)
         else:
             images = self._cut_together(rows, draws, failures)
         flip(images, draws.left_right < augment.flip_left_right, draws.up_down < augment.flip_up_down)
@@ -94,33 +108,29 @@ class Augmentation:
             return pad_crop(squares, self.image_size, self.augment.padding, np.stack([draws.x, draws.y]))
         return np.ascontiguousarray(middle_of_square(squares, self.image_size))
 
-    def _cut_one_by_one(
-        self, rng: np.random.Generator, rows: np.ndarray, draws: Draws, failures: list[Failure]
-    ) -> np.ndarray:
+    def _cut_one_by_one(self, rows: np.ndarray, draws: Draws, failures: list[Failure]) -> np.ndarray:
         """Where images have sizes of their own, or are turned."""
         is_whole = self.augment.crop in ("resize", "area")
         sources = self.source.wholes(rows, failures) if is_whole else self.source.squares(rows, failures)
         degrees = _both_ways(self.augment.degrees, draws.turn)
         images = np.empty((len(rows), self.image_size, self.image_size, 3), dtype=np.uint8)
         for index, source in enumerate(sources):
-            image, window = self._window(rng, source, draws, index)
+            image, window = self._window(source, draws, index)
             if self.augment.degrees:
                 images[index] = turn(image, window, self.image_size, degrees[index])
             else:
                 images[index] = cut(image, window, self.image_size)
         return images
 
-    def _window(
-        self, rng: np.random.Generator, image: np.ndarray, draws: Draws, index: int
-    ) -> tuple[np.ndarray, Window]:
+    def _window(self, image: np.ndarray, draws: Draws, index: int) -> tuple[np.ndarray, Window]:
         """Image ``index`` of the batch, resized if the crop says so, and what is taken of it."""
         augment, size = self.augment, self.image_size
         height, width = image.shape[:2]
         position_xy = (float(draws.x[index]), float(draws.y[index]))
         if augment.crop == "area":
             smallest, largest = augment.area
-            areas = rng.uniform(smallest, largest, size=AREA_TRIES)
-            ratios = augment.aspect ** rng.uniform(-1, 1, size=AREA_TRIES)
+            areas = smallest + (largest - smallest) * draws.areas[index]
+            ratios = augment.aspect ** _both_ways(1, draws.ratios[index])
             return image, area_window((height, width), areas.tolist(), ratios.tolist(), position_xy)
         if augment.crop == "resize":
             low, high = augment.resize_px

@@ -9,6 +9,7 @@ from detect.data.checks import check_split, tell_problems
 from detect.data.cifar import read_cifar
 from detect.data.class_table import ClassTable
 from detect.data.image_folders import read_image_folders
+from detect.data.recognition import with_format
 from detect.data.tiny_imagenet import read_tiny_imagenet
 from detect.errors import InputError
 
@@ -33,12 +34,13 @@ def open_class_split(config: DataConfig, split: str, strict: bool = False) -> Cl
         InputError: the data set is one for detection, the split is unknown, unusable, or, with ``strict``, not free of
             problems.
     """
+    check_split(config, split)
+    config = with_format(config)
     if config.format not in CLASS_READERS:
         raise InputError(
             f"{config.name}: format {config.format} is for detection, but the model is a classifier; formats for "
             f"classification: {', '.join(CLASS_READERS)}"
         )
-    check_split(config, split)
     table = CLASS_READERS[config.format](config, split)
     if config.names is not None:
         table = table.of_classes(config.names)

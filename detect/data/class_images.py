@@ -12,7 +12,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detect.data.cache import available_memory, check_space
 from detect.data.center_crop import center_square, resized_side
@@ -20,6 +19,7 @@ from detect.data.class_table import ClassTable
 from detect.data.images import ImageError
 from detect.data.letterbox import PAD_VALUE
 from detect.data.workers import Failure
+from detect.runtime.progress import progress_bar
 
 Result = TypeVar("Result")
 
@@ -122,9 +122,7 @@ def in_threads(work: Callable[[int], Result], rows: Sequence[int], description: 
     """
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         done = pool.map(work, rows)
-        yield from tqdm(
-            done, total=len(rows), desc=description, unit="image", dynamic_ncols=True, disable=len(rows) < _MANY
-        )
+        yield from progress_bar(done, description, len(rows), unit="image", is_shown=len(rows) >= _MANY, leave=True)
 
 
 def _decode_all(table: ClassTable, image_size: int, share: float) -> ImagesInMemory:

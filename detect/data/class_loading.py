@@ -18,13 +18,14 @@ from torch.utils.data import Dataset
 
 from detect.config.schema import ClassAugmentConfig, ClassificationRecipe
 from detect.data.center_crop import center_crop as crop_center
-from detect.data.class_augment import Augmentation
+from detect.data.class_augment import Augmentation, draw
 from detect.data.class_images import ImageSource, image_source, in_threads
 from detect.data.class_mixing import mix
 from detect.data.class_table import ClassTable
 from detect.data.images import ImageError
-from detect.data.workers import Consequence, Failure, Loaded, TrainingBatches, WorkerBatches
+from detect.data.workers import Consequence, Failure, Loaded, TrainingBatches, WorkerBatches, check_shares
 from detect.errors import InputError
+from detect.runtime.processes import dealt, own_share
 from detect.runtime.seeding import generator
 from detect.structures import Batch, ClassTargets
 
@@ -38,17 +39,19 @@ MIN_DEVIATION = 1 / 255
 
 
 class ClassRequest(NamedTuple):
-    """One training batch to be made. With the seed, it determines every pixel.
+    """One training batch to be made, or a share of it. With the seed, it determines every pixel.
 
     Args:
         epoch: from 0.
         number: of the batch in the epoch, from 0.
-        rows: (B,) int64.
+        rows: (B,) int64, of the whole batch.
+        own: the places in it that are to be made.
     """
 
     epoch: int
     number: int
     rows: np.ndarray
+    own: slice
 
 
 class ClassOrder:
@@ -56,7 +59,8 @@ class ClassOrder:
 
     Args:
         num_images: N, at least 1.
-        batch_size: B; if there are fewer images, they are the one batch.
+        batch_size: B; if there are fewer images, they are the one batch. Several processes share out each batch, in
+            the order in which one alone goes through it.
         seed: the run's.
     """
 
@@ -64,15 +68,17 @@ class ClassOrder:
         self.num_images = num_images
         self.batch_size = min(batch_size, num_images)
         self.seed = seed
-        self.epoch = 0
+        self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
         return self.num_images // self.batch_size
 
     def __iter__(self) -> Iterator[ClassRequest]:
         order = generator(CLASS_ORDER_STREAM, self.seed, self.epoch).permutation(self.num_images)
-        for number in range(len(self)):
-            yield ClassRequest(self.epoch, number, order[number * self.batch_size : (number + 1) * self.batch_size])
+        own = own_share(self.batch_size)
+        for number in range(self.start, len(self)):
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield ClassRequest(self.epoch, number, rows, own)
 
 
 class ClassTrainingSamples(Dataset[Loaded]):
@@ -104,15 +110,24 @@ class ClassTrainingSamples(Dataset[Loaded]):
         self.augmentation = Augmentation(source, augment, image_size)
 
     def __getitem__(self, request: ClassRequest) -> Loaded:
-        epoch, number, rows = request
+        epoch, number, batch_rows, own = request
+        mixes = self.augment.mixup > 0 or self.augment.cutmix > 0
+        # Images are mixed with the one before them, so a share of a batch needs that of its first image, too.
+        extra = int(mixes and own.stop - own.start < len(batch_rows))
+        places = np.arange(own.start - extra, own.stop) % len(batch_rows)
+        rows = batch_rows[places]
         failures: list[Failure] = []
-        rng = generator(CLASS_IMAGE_STREAM, self.seed, epoch, number)
-        images = self.augmentation.images(rng, rows, failures)
+        draws = draw(generator(CLASS_IMAGE_STREAM, self.seed, epoch, number), len(batch_rows))
+        images = self.augmentation.images(draws.of(places), rows, failures)
         shares = one_hot(self.labels[rows], self.num_classes)
-        if self.augment.mixup or self.augment.cutmix:
+        if mixes:
             images, shares = mix(generator(CLASS_MIX_STREAM, self.seed, epoch, number), self.augment, images, shares)
-        targets = ClassTargets(torch.from_numpy(shares))
-        return Loaded(Batch(torch.from_numpy(images), targets, torch.from_numpy(rows)), tuple(failures))
+        batch = Batch(
+            torch.from_numpy(images[extra:]),
+            ClassTargets(torch.from_numpy(shares[extra:])),
+            torch.from_numpy(rows[extra:]),
+        )
+        return Loaded(batch, tuple(failures))
 
 
 class ClassTrainingLoader(TrainingBatches):
@@ -139,6 +154,7 @@ class ClassTrainingLoader(TrainingBatches):
     def __init__(self, table: ClassTable, recipe: ClassificationRecipe, *, strict: bool = False) -> None:
         if len(table) == 0:
             raise InputError("the training split has no images; look at the paths in the data config")
+        check_shares(recipe.batch_size, len(table))
         self.table = table
         source = image_source(table, recipe.image_size, recipe.center_crop, in_memory=recipe.cache == "ram")
         samples = ClassTrainingSamples(
@@ -211,7 +227,7 @@ class ClassEvaluationLoader(WorkerBatches):
         consequence = Consequence("has no answer, so it counts as wrong", "they count as wrong")
         super().__init__(
             samples,
-            batches,
+            dealt(batches),
             workers,
             keep_workers=False,
             num_images=len(table),

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from detect.config.schema import DataConfig
-from detect.data.annotations import AnnotationTable, Problems, encode_paths, offsets_of
+from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
     check_boxes,
     find_annotations,
@@ -33,12 +34,12 @@ MAX_FILE_BYTES = 2 * 10**9
 
 SHARED_NAME = "category names that several category ids have (kept as separate classes)"
 BAD_IMAGE_ENTRY = "images entries without a whole-number id or a file_name (skipped)"
-SHARED_FILE = "images that share their file with another one (kept)"
 BAD_ANNOTATION = "annotations whose bbox is not a list of four numbers (skipped)"
 UNKNOWN_IMAGE = "annotations of an image_id that is not listed (skipped)"
 UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
 ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
 REPEATED_ID = "annotations whose id stands before (renumbered)"
+BAD_CROWD = "annotations whose iscrowd is neither 0 nor 1 (0 taken)"
 BAD_AREA = "annotations whose area is not a number of at least 0 (width * height taken)"
 
 _LARGEST = 1e300  # whole numbers in JSON can be beyond the floats
@@ -62,7 +63,7 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     """
     path = find_file(config, find_annotations(config, split))
     folder = find_folder(config, config.splits[split].images).resolve()
-    content = _load(path)
+    content = load_coco(path)
     problems = Problems()
     classes = read_categories(content, config.names, path, problems)
     image_ids, paths, declared_hw = _images(content["images"], folder, path, problems)
@@ -140,15 +141,27 @@ def coco_table(content: dict[str, Any], classes: Classes, images: ListedImages, 
         is_labelled="annotations" in content,
         problems=problems,
         boxes_xywh_px=xywh,
+        marks=kept_marks(columns.marks[order]),
+        positions=columns.positions[order],
+        skipped_paths=encode_paths([p for p, good in zip(paths, is_good, strict=True) if not good]),
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_coco(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The content of an annotation file, which has non-empty ``images``, ``categories`` and perhaps ``annotations``.
+
+    Args:
+        path: the file.
+        hook: gets every mapping while it is parsed and gives what is to be kept of it; default, all but outlines.
+
+    Raises:
+        InputError: it cannot be read, or is not such a file.
+    """
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise InputError(f"{path}: has {size / 1e9:.1f} GB; at most {MAX_FILE_BYTES / 1e9:.0f} GB is read: split it")
     try:
-        content = json.loads(path.read_bytes(), object_hook=_without_segmentation)
+        content = json.loads(path.read_bytes(), object_hook=hook or _without_segmentation)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except RecursionError:
@@ -236,9 +249,6 @@ def _images(
     if len(id_counts) < len(ids):
         repeated = [number for number, count in id_counts.items() if count > 1]
         raise InputError(f"{where}: {len(repeated)} image ids stand twice, such as {repeated[0]}")
-    for path, count in Counter(paths).items():
-        if count > 1:
-            problems.add(SHARED_FILE, path.name)
     return np.array(ids, np.int64), paths, np.array(sizes, np.int64)
 
 
@@ -247,13 +257,14 @@ class _Annotations:
     """The ``annotations`` list as columns.
 
     Args:
-        ids: the ids of all entries with a readable bbox, whatever they are.
-        positions: (M,) int64, each annotation's place in ``ids``.
+        ids: the ids of all entries of the list, whatever they are.
+        positions: (M,) int64, each annotation's place in the list.
         image_ids: (M,) int64.
         category_ids: (M,) int64.
         boxes_xywh_px: (M, 4) float64.
         areas: (M,) float64, pixels; NaN where the file has none.
         is_crowd: (M,) bool.
+        marks: (M, number of ``MARKS``) int8.
     """
 
     ids: list[Any]
@@ -263,6 +274,7 @@ class _Annotations:
     boxes_xywh_px: np.ndarray
     areas: np.ndarray
     is_crowd: np.ndarray
+    marks: np.ndarray
 
     def select(self, keep: np.ndarray) -> _Annotations:
         """The annotations where ``keep`` (M,) bool is True."""
@@ -290,32 +302,40 @@ class _Annotations:
 
 def _annotations(entries: list[Any], problems: Problems) -> _Annotations:
     """The columns of all entries that have a bbox of four numbers; the others are counted."""
-    good = []
-    for entry in entries:
+    good, positions = [], []
+    for position, entry in enumerate(entries):
         box = entry.get("bbox") if isinstance(entry, dict) else None
         if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box):
             good.append(entry)
+            positions.append(position)
         else:
             problems.add(BAD_ANNOTATION, str(entry)[:80])
     table = _Annotations(
-        ids=[entry.get("id") for entry in good],
-        positions=np.arange(len(good)),
+        ids=[entry.get("id") if isinstance(entry, dict) else None for entry in entries],
+        positions=np.array(positions, np.int64),
         image_ids=_whole_numbers([entry.get("image_id") for entry in good]),
         category_ids=_whole_numbers([entry.get("category_id") for entry in good]),
         boxes_xywh_px=np.array([_floats(entry["bbox"]) for entry in good], np.float64).reshape(-1, 4),
         areas=np.array([_area(entry.get("area")) for entry in good], np.float64),
         is_crowd=np.array([entry.get("iscrowd") == 1 for entry in good], bool),
+        marks=np.array([[_degree(entry.get(mark)) for mark in MARKS] for entry in good], np.int8).reshape(
+            -1, len(MARKS)
+        ),
     )
     for index in np.flatnonzero(np.isnan(table.areas)).tolist():
         if good[index].get("area") is not None:
             problems.add(BAD_AREA, f"{table.describe(index)}: {str(good[index]['area'])[:40]}")
+    for index, entry in enumerate(good):
+        if entry.get("iscrowd") not in (None, 0, 1):
+            problems.add(BAD_CROWD, f"{table.describe(index)}: {str(entry['iscrowd'])[:40]}")
     _report_ids(table, problems)
     return table
 
 
 def _report_ids(table: _Annotations, problems: Problems) -> None:
     seen = set()
-    for index, number in enumerate(table.ids):
+    for index, position in enumerate(table.positions.tolist()):
+        number = table.ids[position]
         if type(number) is int and number == 0:
             problems.add(ZERO_ID, table.describe(index))
         if isinstance(number, (int, str)):
@@ -327,6 +347,11 @@ def _report_ids(table: _Annotations, problems: Problems) -> None:
 def _area(value: Any) -> float:
     """The area if it is a number of at least 0, else NaN."""
     return float(value) if type(value) in (int, float) and 0 <= value < _LARGEST else math.nan
+
+
+def _degree(value: Any) -> int:
+    """A mark that is a small whole number, true or false; else 0."""
+    return int(value) if isinstance(value, int) and abs(value) < 128 else 0
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

@@ -12,15 +12,21 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import check_split, tell_problems
 from detect.data.coco import read_coco
+from detect.data.recognition import with_format
 from detect.data.shapes import generate_shapes
 from detect.data.shards import read_shards
+from detect.data.visdrone import read_visdrone
 from detect.data.voc import read_voc
+from detect.data.yolo import read_yolo
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
+from detect.runtime.processes import first_goes_first
 
 READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
     "coco": read_coco,
     "voc": read_voc,
+    "yolo": read_yolo,
+    "visdrone": read_visdrone,
     "shards": read_shards,
 }
 """Reader of each format of ``DataConfig.format`` that is for detection."""
@@ -33,25 +39,40 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
     """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
 
     Args:
-        config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if there
-            is no such folder.
+        config: see ``read_split``.
         split: a key of ``config.splits``.
         strict: refuse a split with any problem instead.
 
     Raises:
-        InputError: the data set is one for classification, the split is unknown, unusable, or, with ``strict``, not
-            free of problems.
+        InputError: as ``read_split``; or, with ``strict``, the split is not free of problems.
     """
+    table = read_split(config, split)
+    tell_problems(config, split, table.problems, strict)
+    return table
+
+
+def read_split(config: DataConfig, split: str) -> AnnotationTable:
+    """Read one split of a data set; what is wrong in it is in the table's ``problems``, and nowhere else.
+
+    Args:
+        config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if there
+            is no such folder. A format that is left out is recognised.
+        split: a key of ``config.splits``.
+
+    Raises:
+        InputError: the data set is one for classification, or the split is unknown or unusable.
+    """
+    check_split(config, split)
+    config = with_format(config)
     if config.format not in READERS:
         raise InputError(
             f"{config.name}: format {config.format} is for classification, but the model is a detector; formats for "
             f"detection: {', '.join(READERS)}"
         )
-    check_split(config, split)
     root = Path(config.root)
-    if config.generate is not None and not root.exists():
-        LOGGER.info("%s: generating the data set in %s", config.name, root)
-        GENERATORS[config.generate](root)
-    table = READERS[config.format](config, split)
-    tell_problems(config, split, table.problems, strict)
-    return table
+    if config.generate is not None:
+        with first_goes_first():
+            if not root.exists():
+                LOGGER.info("%s: generating the data set in %s", config.name, root)
+                GENERATORS[config.generate](root)
+    return READERS[config.format](config, split)

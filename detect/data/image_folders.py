@@ -15,7 +15,7 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder, inspect_images
 from detect.data.class_table import ClassTable
-from detect.data.images import IMAGE_SUFFIXES
+from detect.data.walking import is_image_name, walk_files
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
 
@@ -69,7 +69,7 @@ def _class_folders(folder: Path, problems: Problems) -> list[str]:
         if entry.name.startswith("."):
             continue
         if not entry.is_dir():
-            if _is_image(entry.name):
+            if is_image_name(entry.name):
                 problems.add(BESIDE, entry.name)
         elif _is_utf8(entry.name):
             names.append(entry.name)
@@ -114,44 +114,26 @@ def list_images(folder: Path, class_folders: Sequence[Path], problems: Problems)
     Returns:
         N absolute paths, ordered by class and path, and N class indices.
     """
-    above = frozenset(_identity(path) for path in (folder, *folder.parents))
     paths: list[str] = []
     labels: list[int] = []
     for label, class_folder in enumerate(class_folders):
         if class_folder.is_dir():
-            paths += _walk(class_folder, above, problems)
+            paths += _images_in(class_folder, folder, problems)
             labels += [label] * (len(paths) - len(labels))
     return paths, labels
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]], problems: Problems) -> Iterator[str]:
-    """The image files in a folder and in those below it, each folder once, so that links cannot lead in circles."""
-    seen = set(above)
+def _images_in(class_folder: Path, folder: Path, problems: Problems) -> Iterator[str]:
+    """The image files of a class; what else lies there is counted."""
 
     def report(error: OSError) -> None:
         problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
 
-    for current, folders, files in os.walk(folder, onerror=report, followlinks=True):
-        identity = _identity(current)
-        if identity in seen:
-            folders.clear()
-            continue
-        seen.add(identity)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            if _is_image(name):
-                yield os.path.join(current, name)  # noqa: PTH118 (a million Path objects are slow)
-            else:
-                problems.add(OTHER_FILE, f"{Path(current).name}/{name}")
-
-
-def _identity(folder: str | Path) -> tuple[int, int]:
-    status = os.stat(folder)  # noqa: PTH116
-    return status.st_dev, status.st_ino
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+    for path in walk_files(class_folder, folder, report):
+        if is_image_name(path):
+            yield path
+        else:
+            problems.add(OTHER_FILE, "/".join(Path(path).parts[-2:]))
 
 
 def table_of_files(

@@ -35,9 +35,10 @@ from detect.data.letterbox import PAD_VALUE, STRIDE, letterbox_boxes, letterboxe
 from detect.data.mixing import cutmix, mixup
 from detect.data.mosaic import Tile, mosaic4, mosaic9, single
 from detect.data.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
-from detect.data.workers import MISSED, Failure, Loaded, TrainingBatches, WorkerBatches
+from detect.data.workers import MISSED, Failure, Loaded, TrainingBatches, WorkerBatches, check_shares
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
+from detect.runtime.processes import dealt
 from detect.runtime.seeding import generator
 from detect.structures import Batch, Letterbox, Targets
 
@@ -254,7 +255,7 @@ class EvaluationLoader(WorkerBatches):
         samples = EvaluationSamples(table, image_size, multiple)
         super().__init__(
             samples,
-            batches,
+            dealt(batches),
             workers,
             keep_workers=False,
             num_images=len(table),
@@ -328,6 +329,7 @@ def _check(table: AnnotationTable, config: DetectionRecipe, multiple: int) -> No
             f"augment: mixup {config.augment.mixup:g} and cutmix {config.augment.cutmix:g} exclude each other, so "
             "together they must be at most 1"
         )
+    check_shares(config.batch_size, len(table))
     if config.image_size % multiple:
         raise InputError(f"image_size: must be a multiple of {multiple} for this model, found {config.image_size}")
     mixes = config.augment.mosaic > 0 or config.augment.mixup > 0 or config.augment.cutmix > 0

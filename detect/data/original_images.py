@@ -15,6 +15,7 @@ from detect.data.annotations import AnnotationTable
 from detect.data.cache import read_original
 from detect.data.images import ImageError
 from detect.data.workers import MISSED, Loaded, WorkerBatches
+from detect.runtime.processes import dealt
 from detect.structures import Batch, Letterbox, Targets
 
 
@@ -54,7 +55,7 @@ class OriginalLoader(WorkerBatches):
     def __init__(self, table: AnnotationTable, workers: int, *, strict: bool = False) -> None:
         super().__init__(
             OriginalSamples(table),
-            range(len(table)),
+            dealt(range(len(table))),
             workers,
             keep_workers=False,
             num_images=len(table),

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from detect.config.schema import AugmentConfig
+from detect.runtime.processes import own_share
 from detect.runtime.seeding import generator
 
 WINDOW = 64
@@ -51,7 +52,8 @@ class TrainingOrder:
     """The batches of an epoch, as a ``sampler`` of PyTorch's ``DataLoader`` whose elements are whole batches.
 
     A last batch with fewer images is dropped, because batch normalisation suffers from tiny batches; every epoch drops
-    others. If there are fewer images than a batch holds, they are the one batch.
+    others. If there are fewer images than a batch holds, they are the one batch. Several processes share out each
+    batch, in the order in which one alone goes through it.
 
     Args:
         num_images: N, at least 1.
@@ -67,15 +69,16 @@ class TrainingOrder:
         self.augment = augment
         self.seed = seed
         self.first_plain_epoch = epochs - augment.close_mosaic
-        self.epoch = 0
+        self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
         return self.num_images // self.batch_size
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         order = generator(ORDER_STREAM, self.seed, self.epoch).permutation(self.num_images)
-        for batch in range(len(self)):
-            yield self._batch(order, batch)
+        for batch in range(self.start, len(self)):
+            requests = self._batch(order, batch)
+            yield requests[own_share(len(requests))]
 
     def _batch(self, order: np.ndarray, batch: int) -> list[SampleRequest]:
         rng = generator(REQUEST_STREAM, self.seed, self.epoch, batch)

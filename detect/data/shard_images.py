@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from detect.data.images import ImageError
+from detect.data.images import ImageError, read_image_file
 
 MAX_OPEN = 16
 """Tar files that a process keeps open; opening one costs several round trips where it lies on another machine."""
@@ -78,6 +79,44 @@ class Span(io.RawIOBase):
         return len(data)
 
 
+class StoredImage(NamedTuple):
+    """Where the content of an image is, small enough to be sent to another process.
+
+    Args:
+        path: of the image, as messages call it; its file, unless it is in a shard.
+        shard: the tar file that it is in.
+        offset: in the shard, in bytes.
+        size: in the shard, in bytes.
+    """
+
+    path: Path
+    shard: Path | None = None
+    offset: int = 0
+    size: int = 0
+
+    def read(self) -> bytes:
+        """The content.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return read_image_file(self.path) if self.shard is None else self.read_from(partial(OpenFile, self.shard))
+
+    def read_from(self, opened: Callable[[], OpenFile]) -> bytes:
+        """The content, of a shard that ``opened`` gives.
+
+        Raises:
+            ImageError: the shard is missing, cannot be read or ends before.
+        """
+        try:
+            data = opened().read(self.offset, self.size)
+        except OSError as error:
+            raise ImageError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+        if len(data) != self.size:
+            raise ImageError(f"{self.path}: is truncated (its tar file ends before); copy that again")
+        return data
+
+
 @dataclass(frozen=True)
 class ShardImages:
     """Where the images of a split lie.
@@ -97,24 +136,14 @@ class ShardImages:
         """The tar file of image ``row``."""
         return self.files[self.file_of_image[row]]
 
-    def read(self, row: int, where: str) -> bytes:
-        """The content of image ``row``.
-
-        Args:
-            row: which.
-            where: what error messages call it.
+    def read(self, image: StoredImage) -> bytes:
+        """The content of an image, by a descriptor that is kept.
 
         Raises:
             ImageError: the tar file is missing, cannot be read or ends before.
         """
-        offset, size = self.spans[row].tolist()
-        try:
-            data = self._opened(self.file(row)).read(offset, size)
-        except OSError as error:
-            raise ImageError(f"{where}: cannot be read: {error.strerror or error}") from None
-        if len(data) != size:
-            raise ImageError(f"{where}: is truncated (its tar file ends before); copy that again")
-        return data
+        assert image.shard is not None, "it is in a shard"
+        return image.read_from(partial(self._opened, image.shard))
 
     def select(self, keep: np.ndarray) -> ShardImages:
         """The images where ``keep`` (N,) bool is True."""

@@ -22,14 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from tqdm import tqdm
-
 from detect.data.annotations import Problems
 from detect.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES, ImageError, ImageHeader, header_of
 from detect.data.shard_images import OpenFile, Span
 from detect.errors import InputError
 from detect.runtime.files import write_text
 from detect.runtime.logs import LOGGER
+from detect.runtime.progress import progress_bar
 
 DAMAGED = "shards that are damaged or end early (read up to there)"
 BAD_MEMBER = "members of shards that are links, devices, sparse or oddly named (skipped)"
@@ -116,7 +115,7 @@ def open_index(files: Sequence[Path], index: Path, title: str) -> list[Shard]:
         return remembered
     with (
         ThreadPoolExecutor(_NUM_THREADS) as pool,
-        tqdm(None, title, len(files), unit=" shards", disable=len(files) < _NUM_THREADS, leave=False) as bar,
+        progress_bar(None, title, len(files), is_shown=len(files) >= _NUM_THREADS, unit=" shards") as bar,
     ):
         shards = []
         for shard in pool.map(read_shard, files):

@@ -80,7 +80,7 @@ def read_shards(config: DataConfig, split: str) -> AnnotationTable:
     table = coco_table(content, classes, ListedImages(ids, paths, sizes_hw, is_good), problems)
     spans = np.array([(sample.offset, sample.size) for sample in samples], np.int64).reshape(-1, 2)
     images = ShardImages(files, np.array(numbers, np.int64), spans)
-    return dataclasses.replace(table, has_own_ids=has_own_ids, shards=images.select(is_good))
+    return dataclasses.replace(table, has_own_ids=has_own_ids, positions=None, shards=images.select(is_good))
 
 
 # --------------------------------------------------------------------------------------------- which files

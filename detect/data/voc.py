@@ -17,30 +17,29 @@ from xml.etree import ElementTree
 import numpy as np
 
 from detect.config.schema import DataConfig
-from detect.data.annotations import AnnotationTable, Problems, encode_paths, offsets_of
+from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
     check_boxes,
     find_annotations,
-    find_file,
     find_folder,
     inspect_images,
     path_inside,
     report_repeated,
 )
-from detect.data.images import IMAGE_SUFFIXES
+from detect.data.stems import find_image, list_stems
 from detect.errors import InputError
 
 MAX_XML_BYTES = 16 * 2**20
 BAD_XML = "annotation files that are missing or damaged (their images are skipped)"
 BAD_OBJECT = "objects without a name or four numbers as bndbox (skipped)"
 UNKNOWN_NAME = "objects of a class that is not among the names (skipped)"
-REPEATED_STEM = "names that stand before in the list (skipped)"
 
 
 class _Object(NamedTuple):
     name: str
     box_xyxy_px: tuple[float, float, float, float]
     is_difficult: bool
+    marks: tuple[int, ...]
 
 
 class _File(NamedTuple):
@@ -68,10 +67,11 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
         InputError: the list or a folder is missing, a name leads out of its folder, or no image can be used.
     """
     problems = Problems()
-    files = _read_files(config, split, problems)
+    files, unread_stems = _read_files(config, split, problems)
     names = _names(config, split, files)
     folder = find_folder(config, config.splits[split].images).resolve()
-    paths = [_image_path(folder, file) for file in files]
+    unread = [find_image(folder, stem, f"{stem}.jpg", f"{stem}.xml") for stem in unread_stems]
+    paths = [find_image(folder, file.stem, file.image_name or f"{file.stem}.jpg", f"{file.stem}.xml") for file in files]
     declared_hw = np.array([file.declared_hw for file in files], np.int64)
     sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}")
 
@@ -104,45 +104,34 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
         names=names,
         category_ids=np.arange(1, len(names) + 1, dtype=np.int64),
         problems=problems,
+        marks=kept_marks(np.array([item.marks for _, item in objects], np.int8).reshape(-1, len(MARKS))[keep]),
+        skipped_paths=encode_paths([*unread, *(path for path, good in zip(paths, is_good, strict=True) if not good)]),
     )
 
 
-def _read_files(config: DataConfig, split: str, problems: Problems) -> list[_File]:
-    """All XML files of a split that can be read, in the order of its list."""
+def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[_File], list[str]]:
+    """All XML files of a split that can be read, in the order of its list, and the stems of the others."""
     folder = find_folder(config, find_annotations(config, split)).resolve()
-    files = []
-    for stem in _stems(config, split, folder, problems):
+    files, unread = [], []
+    for stem in list_stems(config, split, folder, ".xml", problems):
         path = path_inside(folder, f"{stem}.xml", f"{config.name} {split}")
         try:
             files.append(_parse(path, stem, problems))
         except InputError as error:
             problems.add(BAD_XML, str(error))
+            unread.append(stem)
     if not files:
         found = "; ".join(problems.summary()) or "there is none at all"
         raise InputError(f"{folder}: has no XML file for split {split!r} that can be read: {found}")
-    return files
+    return files, unread
 
 
-def _stems(config: DataConfig, split: str, folder: Path, problems: Problems) -> list[str]:
-    list_file = config.splits[split].list
-    if list_file is None:
-        return sorted(path.stem for path in folder.glob("*.xml"))
-    path = find_file(config, list_file)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    stems: dict[str, None] = {}
-    for stem in filter(None, (line.strip() for line in lines)):
-        if stem in stems:
-            problems.add(REPEATED_STEM, stem)
-        stems[stem] = None
-    if not stems:
-        raise InputError(f"{path}: lists no images; it must have one image name without suffix per line")
-    return list(stems)
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an annotation file.
 
-
-def _parse(path: Path, stem: str, problems: Problems) -> _File:
+    Raises:
+        InputError: it is too large, cannot be read, is not XML, or has what annotations do not need.
+    """
     try:
         if path.stat().st_size > MAX_XML_BYTES:
             raise InputError(f"{path.name}: larger than {MAX_XML_BYTES // 2**20} MiB")
@@ -153,9 +142,13 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
     if any(word in content for word in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
         raise InputError(f"{path.name}: has a document type, entities or UTF-16 text; annotations need none")
     try:
-        root = ElementTree.fromstring(content)
+        return ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path.name}: is not XML: {error}") from None
+
+
+def _parse(path: Path, stem: str, problems: Problems) -> _File:
+    root = read_xml(path)
     objects = []
     for element in root.iterfind("object"):
         item = _parse_object(element)
@@ -175,7 +168,8 @@ def _parse_object(element: ElementTree.Element) -> _Object | None:
     left, top, right, bottom = (_number(side) for side in sides)
     if not name or any(math.isnan(side) for side in (left, top, right, bottom)):
         return None
-    return _Object(name, (left, top, right, bottom), _number(element.findtext("difficult")) == 1)
+    marks = tuple(int(_number(element.findtext(mark)) == 1) for mark in MARKS)
+    return _Object(name, (left, top, right, bottom), _number(element.findtext("difficult")) == 1, marks)
 
 
 def _number(text: str | None) -> float:
@@ -192,20 +186,8 @@ def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...
             raise InputError(f"names: a class stands twice in {', '.join(config.names)}")
         return config.names
     if split != "train" and "train" in config.splits:
-        files = _read_files(config, "train", Problems())
+        files, _ = _read_files(config, "train", Problems())
     names = tuple(sorted({item.name for file in files for item in file.objects}))
     if not names:
         raise InputError(f"{config.name}: no object in the XML files has a name, so there are no classes; give names")
     return names
-
-
-def _image_path(folder: Path, file: _File) -> Path:
-    """The image named in the XML file; if it is missing, the one of the same stem with any usual suffix."""
-    named = path_inside(folder, file.image_name or f"{file.stem}.jpg", f"{file.stem}.xml")
-    if named.is_file():
-        return named
-    for suffix in IMAGE_SUFFIXES:
-        for name in (file.stem + suffix, file.stem + suffix.upper()):
-            if (folder / name).is_file():
-                return folder / name
-    return named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
+from detect.runtime.processes import num_processes
 from detect.structures import Batch
 
 Failure = tuple[int, str]
@@ -35,6 +37,7 @@ def _as_it_is(loaded: Any) -> Any:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; this one ends with its owner
 
 
 class Consequence(NamedTuple):
@@ -53,16 +56,36 @@ MISSED = Consequence("has no detections, so its objects count as missed", "their
 """In the evaluation of a detector."""
 
 
+def check_shares(batch_size: int, num_images: int) -> None:
+    """Refuse training batches of which some process would get nothing.
+
+    Args:
+        batch_size: images of a batch, over all processes.
+        num_images: of the split.
+
+    Raises:
+        InputError: there are fewer images than processes.
+    """
+    if min(batch_size, num_images) < num_processes():
+        raise InputError(
+            f"batch_size: is that of all processes together; {batch_size} of {num_images} images cannot be shared out "
+            f"to {num_processes()} processes"
+        )
+
+
 class Order(Protocol):
     """Which images make the batches of an epoch: something for the workers to make each batch of."""
 
     epoch: int
+    """Counted from 0."""
+    start: int
+    """The first batch."""
 
     def __len__(self) -> int:
         """Batches of an epoch."""
 
     def __iter__(self) -> Iterator[Any]:
-        """What the batches of ``epoch`` are made of."""
+        """What the batches of ``epoch`` from ``start`` on are made of, in this process."""
 
 
 class WorkerBatches:
@@ -151,11 +174,15 @@ class TrainingBatches(WorkerBatches):
         )
         self._order = order
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0; a pure function of what the loader was made of, and ``number``.
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch; a pure function of what the loader was made of, and ``number``.
+
+        Args:
+            number: counted from 0.
+            start: of the first batch; those before it are not made.
 
         Raises:
             InputError: with ``strict``, an image cannot be read.
         """
-        self._order.epoch = number
+        self._order.epoch, self._order.start = number, start
         yield from self

@@ -20,6 +20,9 @@ TINY_PX = 12
 SMALL_PX = 48
 """Labels keep off boxes with a side below this; a larger object is still known with a label on it."""
 
+DASH_PX = 6
+"""Length of a dash and of a gap, for a line of one pixel."""
+
 MIN_FONT_PX, MAX_FONT_PX = 10, 40
 """Text below 10 px cannot be read."""
 
@@ -37,7 +40,11 @@ Color = tuple[int, int, int]
 
 
 def draw_boxes(
-    image_rgb: np.ndarray, boxes_xyxy_px: np.ndarray, labels: np.ndarray, captions: Sequence[str]
+    image_rgb: np.ndarray,
+    boxes_xyxy_px: np.ndarray,
+    labels: np.ndarray,
+    captions: Sequence[str],
+    is_dashed: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw boxes with captions, the best ones on top.
 
@@ -50,22 +57,35 @@ def draw_boxes(
         boxes_xyxy_px: (N, 4) float, pixels of this image, best first.
         labels: (N,) int class index, which decides the colour.
         captions: N texts; long ones lose their middle.
+        is_dashed: (N,) bool, the frames with gaps; default, none.
 
     Returns:
         A copy with the drawing, (H, W, 3) uint8.
     """
-    canvas = np.ascontiguousarray(image_rgb).copy()
-    height, width = canvas.shape[:2]
-    thickness = max(1, round((height + width) / 800))
-    sides = (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).min(axis=1, initial=np.inf)
-    colors = [class_color(label) for label in labels.tolist()]
-    for index in reversed(range(len(boxes_xyxy_px))):
-        _draw_box(canvas, boxes_xyxy_px[index], colors[index], 1 if sides[index] < TINY_PX else thickness)
+    canvas = draw_frames(image_rgb, boxes_xyxy_px, labels, is_dashed)
     if not len(boxes_xyxy_px):
         return canvas
     picture = Image.fromarray(canvas)
-    _draw_labels(picture, boxes_xyxy_px, sides, captions, colors)
+    colors = [class_color(label) for label in labels.tolist()]
+    _draw_labels(picture, boxes_xyxy_px, _short_sides(boxes_xyxy_px), captions, colors)
     return np.array(picture)
+
+
+def draw_frames(
+    image_rgb: np.ndarray, boxes_xyxy_px: np.ndarray, labels: np.ndarray, is_dashed: np.ndarray | None = None
+) -> np.ndarray:
+    """The frames of ``draw_boxes`` alone."""
+    canvas = np.ascontiguousarray(image_rgb).copy()
+    height, width = canvas.shape[:2]
+    thickness = max(1, round((height + width) / 800))
+    sides = _short_sides(boxes_xyxy_px)
+    for index in reversed(range(len(boxes_xyxy_px))):
+        color = class_color(int(labels[index]))
+        under = canvas.copy() if is_dashed is not None and is_dashed[index] else None
+        _draw_box(canvas, boxes_xyxy_px[index], color, 1 if sides[index] < TINY_PX else thickness)
+        if under is not None:
+            _open_gaps(canvas, under, DASH_PX * thickness)
+    return canvas
 
 
 def class_color(label: int) -> Color:
@@ -78,6 +98,18 @@ def class_color(label: int) -> Color:
     saturation, value = ((0.95, 1.0), (0.6, 1.0), (0.9, 0.75))[label // 8 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _short_sides(boxes_xyxy_px: np.ndarray) -> np.ndarray:
+    """(N,) the shorter side of each box, pixels."""
+    return (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).min(axis=1, initial=np.inf)
+
+
+def _open_gaps(canvas: np.ndarray, under: np.ndarray, period: int) -> None:
+    """Put back what was under every second diagonal stripe, which cuts both upright and level lines."""
+    height, width = canvas.shape[:2]
+    is_gap = np.add.outer(np.arange(height), np.arange(width)) // period % 2 == 1
+    canvas[is_gap] = under[is_gap]
 
 
 def _draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, thickness: int) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detect.data.class_loading import ClassEvaluationLoader
 from detect.data.class_table import ClassTable
@@ -21,6 +20,8 @@ from detect.evaluation.predict import evaluation_mode, run_classifier
 from detect.models.classifier import ClassificationModel
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
+from detect.runtime.processes import add_up, gather
+from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 
 TOP = 5
@@ -125,6 +126,8 @@ def evaluate_classifier(
 ) -> ClassEvaluation:
     """Classify all images of a split, and measure how well.
 
+    Several processes share out the images; each gets all answers, and the same metrics.
+
     Args:
         model: on ``device``; its modules are put into evaluation mode and back.
         table: the split.
@@ -147,22 +150,27 @@ def evaluate_classifier(
     assert model.num_classes == len(label_of), "the names are the model's"
     loader = ClassEvaluationLoader(table, image_size, center_crop, batch_size, workers, strict=strict)
     clock = Clock(device, ("preprocess", "network"))
-    logits = torch.full((len(table), len(label_of)), torch.nan)
+    rows, outputs = [np.zeros(0, np.int64)], [np.zeros((0, len(label_of)), np.float32)]
     with evaluation_mode(model):
-        bar = tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True)
+        bar = progress_bar(loader, "evaluate", unit="batch", is_shown=progress)
         for batch in bar:
             clock.start(batch.preprocess_seconds)
             found = run_classifier(model, batch.images, device, precision).cpu()
             clock.lap("network")
-            logits[batch.rows[:, None], torch.from_numpy(label_of)] = found
-    scores = logits.log_softmax(dim=1)
+            rows.append(batch.rows.numpy())
+            outputs.append(found.numpy())
+    logits = np.full((len(table), len(label_of)), np.nan, np.float32)
+    own_rows, own_outputs = np.concatenate(rows), np.concatenate(outputs)
+    for part, found_in_part in zip(gather(own_rows), gather(own_outputs), strict=True):
+        logits[part[:, None], label_of] = found_in_part
+    scores = torch.from_numpy(logits).log_softmax(dim=1)
     scores[~scores.isfinite().all(dim=1)] = torch.nan
     metrics = class_metrics(scores.numpy(), table.labels, table.names)
     probabilities = scores.exp().nan_to_num(nan=0.0).numpy()
     evaluation = ClassEvaluation(
-        metrics, probabilities, table, label_of, image_size, center_crop, clock.per_image_ms(len(table))
+        metrics, probabilities, table, label_of, image_size, center_crop, clock.per_image_ms(len(own_rows))
     )
-    _warn_of_silence(evaluation, len(loader.unreadable))
+    _warn_of_silence(evaluation, int(add_up([len(loader.unreadable)])[0]))
     return evaluation
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
+from detect.runtime.processes import gather
 from detect.structures import Detections
 
 Engine = Literal["pycocotools", "hotcoco"]
@@ -64,6 +65,13 @@ class FoundBoxes:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def gathered(self) -> FoundBoxes:
+        """Those of all processes, whose images are not the same."""
+        columns = [gather(column) for column in (self.rows, self.labels, self.boxes_xywh_px, self.scores)]
+        rows, *others = (np.concatenate(parts) for parts in columns)
+        order = np.argsort(rows, kind="stable")
+        return FoundBoxes(rows[order], *(column[order] for column in others))
 
 
 def collect(found: dict[int, Detections], label_of: np.ndarray) -> FoundBoxes:

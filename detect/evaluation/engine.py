@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detect.data.annotations import AnnotationTable
 from detect.data.loading import EvaluationLoader
@@ -27,6 +26,7 @@ from detect.evaluation.predict import (
 from detect.evaluation.tiling import Network, TiledPredictor, Tiling
 from detect.models.detector import DetectionModel
 from detect.runtime.precision import Precision
+from detect.runtime.progress import progress_bar
 from detect.structures import Batch, Detections
 
 
@@ -70,6 +70,8 @@ def evaluate(
     **options: Any,
 ) -> Evaluation:
     """Detect the objects in all images of a split, and measure how well if it is labelled.
+
+    Several processes share out the images; each gets all that was found, and the same metrics.
 
     Args:
         model: on ``device``; its modules are put into evaluation mode and back.
@@ -138,12 +140,12 @@ def evaluate_network(
         tiles = TiledPredictor(network, tiling, image_size, batch_size, multiple, settings, network_names, clock.lap)
         look = partial(_look_in_tiles, tiles)
     found: dict[int, Detections] = {}
-    for batch in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False, dynamic_ncols=True):
+    for batch in progress_bar(loader, "evaluate", unit="batch", is_shown=progress):
         clock.start(batch.preprocess_seconds)
         found.update(zip(batch.rows.tolist(), look(batch), strict=True))
-    boxes = collect(found, label_of)
+    boxes = collect(found, label_of).gathered()
     metrics = coco_metrics(table, boxes, engine) if table.is_labelled else None
-    return Evaluation(metrics, boxes, table, settings, clock.per_image_ms(len(table)))
+    return Evaluation(metrics, boxes, table, settings, clock.per_image_ms(len(found)))
 
 
 def _look(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from tqdm import tqdm
 
 from detect.data.annotations import AnnotationTable
 from detect.data.class_loading import ClassEvaluationLoader
@@ -24,6 +23,7 @@ from detect.models.checkpoint import Checkpoint
 from detect.models.model import Model
 from detect.models.sdpoint import PLAIN, Instance
 from detect.runtime.precision import Precision
+from detect.runtime.progress import progress_bar
 from detect.structures import Detections
 
 
@@ -97,14 +97,14 @@ class DetectionSplit:
         )
         found: list[dict[int, Detections]] = [{} for _ in instances]
         with evaluation_mode(model):
-            for batch in tqdm(loader, desc=label, unit="batch", leave=False, dynamic_ncols=True):
+            for batch in progress_bar(loader, label, unit="batch"):
                 for instance, mine in zip(instances, found, strict=True):
                     model.use_instance(instance)
                     predictions = run_network(model, batch.images, device, conditions.precision)
                     detections = postprocess(predictions, batch.letterboxes, COCO_SETTINGS, checkpoint.names)
                     mine.update(zip(batch.rows.tolist(), detections, strict=True))
         model.use_instance(PLAIN)
-        bar = tqdm(found, desc=f"{label}: AP", leave=False, dynamic_ncols=True)
+        bar = progress_bar(found, f"{label}: AP")
         return [coco_metrics(self.table, collect(mine, label_of), self.engine).values for mine in bar]
 
 
@@ -145,7 +145,7 @@ class ClassificationSplit:
         )
         logits = torch.full((len(instances), len(self.table), len(label_of)), torch.nan)
         with evaluation_mode(model):
-            for batch in tqdm(loader, desc=label, unit="batch", leave=False, dynamic_ncols=True):
+            for batch in progress_bar(loader, label, unit="batch"):
                 for instance, mine in zip(instances, logits, strict=True):
                     model.use_instance(instance)
                     found = run_classifier(model, batch.images, device, conditions.precision)

@@ -13,7 +13,6 @@ from statistics import median
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from detect.evaluation.predict import evaluation_mode, run_classifier, run_network
 from detect.models.classifier import ClassificationModel
@@ -21,6 +20,7 @@ from detect.models.detector import DetectionModel
 from detect.models.model import Model
 from detect.models.sdpoint import Instance
 from detect.runtime.precision import Precision
+from detect.runtime.progress import progress_bar
 
 MAX_ROUNDS, MIN_ROUNDS, ENOUGH_SECONDS = 51, 5, 20.0
 """Each network runs so often; less often, but as often as the second number says, once so many seconds have passed."""
@@ -60,7 +60,7 @@ def network_ms(runs: Sequence[NetworkRun], device: torch.device, precision: Prec
         for run in runs:
             _seconds(run, device, precision)
         start = time.perf_counter()
-        for number in tqdm(range(MAX_ROUNDS), desc="milliseconds", unit="round", leave=False, dynamic_ncols=True):
+        for number in progress_bar(range(MAX_ROUNDS), "milliseconds", unit="round"):
             if number >= MIN_ROUNDS and time.perf_counter() - start > ENOUGH_SECONDS:
                 break
             for run, found in zip(runs, seconds, strict=True):

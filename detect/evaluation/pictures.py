@@ -6,6 +6,7 @@ window system.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,15 +47,15 @@ def draw_precision_recall(path: Path, metrics: CocoMetrics) -> None:
     for label in present:
         ap50 = metrics.per_class[names[label]]["AP50"]
         text = f"{shorten(names[label], MAX_NAME)}  {ap50:.3f}" if len(present) <= MAX_LEGEND else "_"
-        axes.plot(recall, curves[:, label], linewidth=1, label=_plain(text))
+        axes.plot(recall, curves[:, label], linewidth=1, label=plain_text(text))
     if present:
         text = f"mean of {len(present)} classes  {metrics['AP50']:.3f}"
         axes.plot(recall, curves[:, present].mean(axis=1), linewidth=3, color="black", label=text)
         legend = axes.legend(title="AP50", loc="center left", bbox_to_anchor=(1.0, 0.5))
-        _set_fonts(legend.get_texts())
+        set_fonts(legend.get_texts())
     axes.set(xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion_matrix(path: Path, matrix: np.ndarray, names: tuple[str, ...]) -> None:
@@ -85,16 +86,16 @@ def draw_matrix(path: Path, matrix: np.ndarray, labels: list[str], title: str) -
     figure.colorbar(image, ax=axes, label="share of the row", fraction=0.046)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     if len(labels) <= MAX_TICKS:
-        plain = [_plain(label) for label in labels]
+        plain = [plain_text(label) for label in labels]
         axes.set_xticks(range(len(labels)), plain, rotation=90)
         axes.set_yticks(range(len(labels)), plain)
-        _set_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
+        set_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
     if len(labels) <= MAX_LEGEND + 1:  # background is one more
         for (row, column), count in np.ndenumerate(matrix):
             if count:
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=color)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -106,17 +107,19 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """``text`` without its meaning to matplotlib, where ``$`` begins a formula and a leading ``_`` hides a line."""
     drawable = font_for(text)[1].replace("$", r"\$")
     return drawable if text == "_" or not drawable.startswith("_") else f"\N{ZERO WIDTH SPACE}{drawable}"
 
 
-def _set_fonts(texts: list[Text]) -> None:
+def set_fonts(texts: Sequence[Text]) -> None:
+    """Give each text a font that has its characters."""
     for text in texts:
         text.set_fontproperties(font_for(text.get_text())[0])

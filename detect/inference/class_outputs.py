@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from detect.inference.class_drawing import draw_classification
 from detect.inference.outputs import output_names
 from detect.inference.ownership import OutputFolder
 from detect.runtime.files import write_json
+from detect.runtime.processes import gather, is_first, meet
 from detect.structures import Classification
 
 
 class ClassWriter:
     """Writes what a list of images shows below a folder.
+
+    Of several processes each writes the images that it looks at, and the first the table of all.
 
     Args:
         folder: where to; made when the first file is written.
@@ -37,6 +41,8 @@ class ClassWriter:
         places = [f"{name}.jpg" for name in self._names.values()]
         self._folder.check([*places, "predictions.json"] if json else places, paths)
         self._entries: list[dict[str, Any]] = []
+        self._places = {str(path): number for number, path in enumerate(paths)}
+        meet("the start of the predictions")  # where all have seen the folder as it was
 
     def add(self, path: Path, image_rgb: np.ndarray, found: Classification) -> Path:
         """Write what belongs to one image.
@@ -59,6 +65,10 @@ class ClassWriter:
         """Write what belongs to all images, and say in one line each where things are."""
         places = [f"drawn images: {self._folder.path}"]
         if self._json:
-            write_json(self._folder.claim("predictions.json"), self._entries)
+            parts = gather(np.frombuffer(json.dumps(self._entries).encode(), np.uint8))
+            if is_first():
+                entries = [entry for part in parts for entry in json.loads(part.tobytes())]
+                entries.sort(key=lambda entry: self._places[entry["file_name"]])
+                write_json(self._folder.claim("predictions.json"), entries)
             places.append(f"classes of all images: {self._folder.path / 'predictions.json'}")
         return places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from detect.inference.rows import Add, csv_table, json_array, to_entries, to_txt
 from detect.inference.sources import Source
 from detect.inference.video_file import SUFFIXES, video_suffix, writing_video
 from detect.runtime.files import write_text
+from detect.runtime.processes import gather, is_first, meet, num_processes
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class OutputOptions:
 class PredictionWriter:
     """Writes the results of a run below a folder.
 
-    It is a context: when it ends, for whatever reason, what was done is there and whole.
+    It is a context: when it ends, for whatever reason, what was done is there and whole. Of several processes each
+    writes the images and videos that it looks at, and the first the tables of all.
 
     Args:
         folder: where to; made when the first file is written.
@@ -64,7 +68,9 @@ class PredictionWriter:
         self._open = ExitStack()
         self._video = self._open.enter_context(ExitStack())
         self._tables: list[Add] | None = None
+        self._kept: list[dict[str, Any]] = []
         self._in_work: str | None = None
+        meet("the start of the predictions")  # where all have seen the folder as it was
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -72,6 +78,8 @@ class PredictionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None:
+            self._write_kept()
         self._open.close()
 
     def add(self, found: FoundFrame) -> np.ndarray:
@@ -97,9 +105,10 @@ class PredictionWriter:
             write_text(self._folder.claim("labels/") / f"{name}.txt", to_txt(found.detections))
         if self._options.crops:
             self._write_crops(name, found)
-        for add in self._opened_tables():
-            for entry in to_entries(found):
-                add(entry)
+        if num_processes() > 1:
+            self._kept += to_entries(found)
+        else:
+            self._write_entries(to_entries(found))
         return drawn
 
     def summary(self) -> list[str]:
@@ -131,6 +140,21 @@ class PredictionWriter:
             "predictions.csv": self._options.csv,
         }
         return places + [place for place, is_wanted in wanted.items() if is_wanted]
+
+    def _write_kept(self) -> None:
+        """Let the first process write what all processes have for the tables, in the order of the sources."""
+        if num_processes() == 1 or not (self._options.json or self._options.csv):
+            return
+        parts = gather(np.frombuffer(json.dumps(self._kept).encode(), np.uint8))
+        if is_first():
+            entries = [entry for part in parts for entry in json.loads(part.tobytes())]
+            place = {name: number for number, name in enumerate(self._sources)}
+            self._write_entries(sorted(entries, key=lambda entry: place[entry["file_name"]]))
+
+    def _write_entries(self, entries: list[dict[str, Any]]) -> None:
+        for add in self._opened_tables():
+            for entry in entries:
+                add(entry)
 
     def _opened_tables(self) -> list[Add]:
         if self._tables is None:

@@ -9,7 +9,6 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from detect.errors import InputError
 from detect.inference.classifier import Classifier
@@ -17,6 +16,7 @@ from detect.inference.frames import FoundFrame, counted, read_frames
 from detect.inference.outputs import PredictionWriter
 from detect.inference.sources import Source
 from detect.inference.window import Window
+from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 
 
@@ -63,9 +63,7 @@ def write_found(
 
     for (source, clip), group in groupby(frames, key=lambda found: (found.source, found.clip)):
         total = clip and clip.num_frames
-        with tqdm(
-            group, Path(source).name, total, unit=" frames", disable=clip is None, leave=False, dynamic_ncols=True
-        ) as watched:
+        with progress_bar(group, Path(source).name, total, unit=" frames", is_shown=clip is not None) as watched:
             yield _write_source(source, watched, writer, window, goes_on)
         if not goes_on():
             return

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from detect.runtime.processes import add_up
 from detect.structures import ClassTargets
 
 
@@ -18,10 +19,12 @@ class ClassLossTerms:
     """The loss's one term, a scalar, as the mean over the batch.
 
     Args:
-        classes: cross-entropy.
+        classes: cross-entropy; of several processes each has its share.
+        num_images: of the batch, over all processes.
     """
 
     classes: Tensor
+    num_images: int
 
     @property
     def total(self) -> Tensor:
@@ -52,4 +55,6 @@ class ClassificationLoss:
             logits: (B, K).
             targets: shares (B, K).
         """
-        return ClassLossTerms(F.cross_entropy(logits.float(), targets.shares, label_smoothing=self.label_smoothing))
+        (num_images,) = (int(count) for count in add_up([len(logits)]))
+        mean = F.cross_entropy(logits.float(), targets.shares, label_smoothing=self.label_smoothing)
+        return ClassLossTerms(mean * (len(logits) / num_images), num_images)

@@ -18,6 +18,7 @@ from detect.config.schema import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches, covered, match_best, match_by_ratio
 from detect.models.heads import AnchorDetect
+from detect.runtime.processes import add_up
 from detect.structures import Targets
 
 GAIN_IMAGE_SIZE = 640
@@ -51,17 +52,19 @@ AP50 0.046 at 10, 0.072 at 30, 0.094 at 100, 0.093 at 300."""
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The weighted terms, each a scalar, as means over the batch.
+    """The weighted terms, each a scalar, as means over the batch; of several processes each has its share of them.
 
     Args:
         box: 1 - IoU of matched boxes, of the kind that the recipe names.
         objectness: cross-entropy of objectness over all cells.
         classes: cross-entropy of classes over matched boxes.
+        num_images: of the batch, over all processes.
     """
 
     box: Tensor
     objectness: Tensor
     classes: Tensor
+    num_images: int
 
     @property
     def total(self) -> Tensor:
@@ -119,15 +122,19 @@ class DetectionLoss:
         box, objectness, classes = zero, zero, zero
         cells = self.head.cells_px(raw, targets.image_hw)
         ignored = self._ignored(raw, targets, cells)
-        for level, (y, matches) in enumerate(zip(raw, self._match(raw, targets, cells), strict=True)):
+        found = self._match(raw, targets, cells)
+        # Means are over what all processes have, so that the loss does not depend on how a batch is shared out.
+        num_images, *num_matches = (int(count) for count in add_up([len(raw[0]), *map(len, found)]))
+        share = len(raw[0]) / num_images
+        for level, (y, matches) in enumerate(zip(raw, found, strict=True)):
             # One gather for all columns; only these rows and the objectness plane are ever read.
             matched = y[matches.image, matches.anchor, matches.row, matches.column].float()
             iou = self._iou(matched[:, :4], matches, level, cells[level])
-            objectness = objectness + self._objectness_loss(y, matches, iou.detach(), level, ignored)
-            if len(matches):
-                box = box + (1 - iou).mean()
-                classes = classes + self._class_loss(matched[:, 5:], matches.labels)
-        return LossTerms(box * self.box_gain, objectness * self.objectness_gain, classes * self.class_gain)
+            objectness = objectness + self._objectness_loss(y, matches, iou.detach(), level, ignored) * share
+            if num_matches[level]:
+                box = box + (1 - iou).sum() / num_matches[level]
+                classes = classes + self._class_loss(matched[:, 5:], matches.labels, num_matches[level])
+        return LossTerms(box * self.box_gain, objectness * self.objectness_gain, classes * self.class_gain, num_images)
 
     def _match(self, raw: list[Tensor], targets: Targets, cells: list[CellSize]) -> list[Matches]:
         """The matches of each level."""
@@ -160,7 +167,7 @@ class DetectionLoss:
         else:
             goal = objectness_targets(y.shape[:4], matches, torch.ones_like(iou))
             counted = (goal.bool() | ~ignored[level]).float()
-        return self._cross_entropy(y[..., 4].float(), goal, counted) * self.balance[level]
+        return self._cross_entropy(y[..., 4].float(), goal, counted).mean() * self.balance[level]
 
     @torch.no_grad()
     def _ignored(self, raw: list[Tensor], targets: Targets, cells: list[CellSize]) -> list[Tensor] | None:
@@ -178,20 +185,21 @@ class DetectionLoss:
         parts = found.split([part.shape[1] for part in boxes], dim=1)
         return [part.view(y.shape[:4]) for part, y in zip(parts, raw, strict=True)]
 
-    def _class_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _class_loss(self, logits: Tensor, labels: Tensor, num_matches: int) -> Tensor:
+        """This process's share of the mean over classes and matches, of which all processes have ``num_matches``."""
         if self.head.num_classes == 1:
             return logits.sum() * 0  # the only class is certain
         low, high = self.config.label_smoothing / 2, 1 - self.config.label_smoothing / 2
         goal = torch.full_like(logits, low).scatter_(1, labels[:, None], high)
-        return self._cross_entropy(logits, goal)
+        return self._cross_entropy(logits, goal).sum() / (num_matches * self.head.num_classes)
 
     def _cross_entropy(self, logits: Tensor, goal: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Mean binary cross-entropy, focused on what is hard when ``focal_gamma`` is above 0."""
+        """Binary cross-entropy of each logit, focused on what is hard when ``focal_gamma`` is above 0."""
         loss = F.binary_cross_entropy_with_logits(logits, goal, weight, reduction="none")
         if self.config.focal_gamma > 0:
             # Soft goals: the error |p - goal| stands for 1 - p_t of the focal loss (Lin et al., 2017, equation 4).
             loss = loss * (logits.sigmoid() - goal).abs() ** self.config.focal_gamma
-        return loss.mean()
+        return loss
 
 
 def choose_assignment(config: LossConfig, head: AnchorDetect) -> Assignment:

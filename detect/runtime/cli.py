@@ -14,6 +14,7 @@ from typing import NoReturn
 from detect.errors import InputError
 from detect.runtime.interruption import Terminated
 from detect.runtime.logs import configure_logging
+from detect.runtime.processes import LostContactError
 
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "the disk is full; nothing that was there before has changed",
@@ -24,7 +25,8 @@ _SYSTEM_ERRORS = {
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool and end the process: 0 when done, 2 with one clear line for bad input, 130 for Ctrl-C, 143 for SIGTERM
+    """Run a tool and end the process: 0 when done, 2 with one clear line for bad input, 1 where another process of the
+    run is lost, 130 for Ctrl-C, 143 for SIGTERM
     where the tool hears it (``detect.runtime.interruption``).
 
     Args:
@@ -45,6 +47,8 @@ def run_tool(main: Callable[[], None]) -> None:
     except OSError as error:
         reason = _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
         _end(2, f"error: {error.filename or 'input/output'}: {reason}")
+    except LostContactError as error:
+        _end(1, f"error: {error}")
     except Terminated:
         _end(143, "terminated")
     except KeyboardInterrupt:
@@ -55,12 +59,16 @@ class ToolParser(argparse.ArgumentParser):
     """``ArgumentParser`` whose complaints are one line, like all others; flags must be written out.
 
     Args:
-        description: the tool's docstring.
+        description: the tool's docstring, or what a command of it does.
+        prog: how the help calls it; default, the file's name.
     """
 
-    def __init__(self, description: str | None) -> None:
+    def __init__(self, description: str | None = None, prog: str | None = None) -> None:
         super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
 
     def error(self, message: str) -> NoReturn:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from detect.errors import InputError
+
+_MARK = "-unfinished-"
+"""In the names of temporary files."""
 
 
 @contextmanager
@@ -39,6 +45,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: the folder to be made; it may be there if it is empty.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        InputError: there is such a folder with something in it, or such a file.
+        OSError: writing failed; it names ``path``, which is as it was.
+    """
+    if path.exists() and not (path.is_dir() and next(path.iterdir(), None) is None):
+        raise InputError(f"{path}: exists already and is not an empty folder; name a new one")
+    building = _make_temporary_folder(path)
+    try:
+        yield building
+        building.chmod(0o777 & ~_umask())
+        building.replace(path)
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(building):
+            error.filename = str(path)
+        raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
@@ -50,16 +85,32 @@ def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that processes left which were killed while they wrote files into a folder."""
+    for path in folder.glob(f".*{_MARK}*"):
+        path.unlink(missing_ok=True)
+
+
 def _make_temporary(path: Path) -> Path:
     """An empty file beside ``path``, whose folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_MARK}", suffix=path.suffix, dir=path.parent)
     except OSError as error:
         error.filename = str(path)
         raise
     os.close(handle)
     return Path(name)
+
+
+def _make_temporary_folder(path: Path) -> Path:
+    """An empty folder beside ``path``, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _umask() -> int:

@@ -18,15 +18,35 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         """The signal that asked for it."""
+        self._ends_at_once = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
 
     def hear(self, number: int, frame: FrameType | None) -> None:
-        """Note a first signal; a second one ends the work where it is."""
-        if self:
+        """Note a first signal; a second one, or a first one in ``at_once``, ends the work where it is."""
+        heard_before, self.signal = bool(self), number
+        if heard_before or self._ends_at_once:
             raise _as_exception(number)
-        self.signal = number
+
+    def exception(self) -> KeyboardInterrupt:
+        """What ends the work, if another process was asked to end it, too."""
+        return _as_exception(self.signal)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For work that may end anywhere.
+
+        Raises:
+            KeyboardInterrupt: a signal has come, or comes during the block. ``Terminated`` if it is SIGTERM.
+        """
+        if self:
+            raise self.exception()
+        self._ends_at_once = True
+        try:
+            yield
+        finally:
+            self._ends_at_once = False
 
 
 @contextmanager
@@ -47,9 +67,9 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if request.signal is not None:
-        raise _as_exception(request.signal)
+    if request:
+        raise request.exception()
 
 
-def _as_exception(number: int) -> KeyboardInterrupt:
+def _as_exception(number: int | None) -> KeyboardInterrupt:
     return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()

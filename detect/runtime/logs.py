@@ -28,9 +28,25 @@ def configure_logging() -> None:
     LOGGER.propagate = False
 
 
+def speak_as(speaker: str, level: int) -> None:
+    """Name the speaker in front of each message, and leave out what is below a level.
+
+    Args:
+        speaker: one of several processes that write to the same terminal.
+        level: of ``logging``.
+    """
+    LOGGER.setLevel(level)
+    for handler in LOGGER.handlers:
+        handler.setFormatter(_LevelFormatter(f"{speaker}: "))
+
+
 class _LevelFormatter(logging.Formatter):
     """The bare message for information, the level in front of anything graver."""
 
+    def __init__(self, speaker: str = "") -> None:
+        super().__init__()
+        self._speaker = speaker
+
     def format(self, record: logging.LogRecord) -> str:
         prefix = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        return prefix + super().format(record)
+        return self._speaker + prefix + super().format(record)

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from detect.config.loader import (
-    load_data_config,
     load_run_config,
     to_plain,
 )
 from detect.config.schema import DataConfig, ParameterConfig, Recipe, RunConfig, SweepConfig
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.training.run import load_recipe
@@ -75,7 +75,7 @@ def find_data(config: SweepConfig) -> DataConfig:
     Raises:
         InputError: it is unknown, or its folder is not there.
     """
-    data = load_data_config(experiment(config).data, config.data_root)
+    data = open_data(experiment(config).data, config.data_root)
     if data.generate is None and not Path(data.root).is_dir():
         raise InputError(f"{data.name}: there is no folder {data.root}; say with --data-root where the data set is")
     return data

@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from detect.runtime.logs import LOGGER
+from detect.runtime.progress import progress_bar
 from detect.sweep.ledger import LOG, Claim, Ledger, Trial, best_trial
 from detect.sweep.outcome import outcome_of
 from detect.sweep.plan import Plan
@@ -57,7 +58,7 @@ class Search:
         total = max(self.plan.config.trials, len(finished))
         with (
             _ended_like_ctrl_c(),
-            tqdm(total=total, initial=len(finished), desc=self.plan.config.name, unit="trial", leave=False) as bar,
+            progress_bar(None, self.plan.config.name, total, initial=len(finished), unit="trial") as bar,
             ThreadPoolExecutor(len(devices)) as pool,
         ):
             try:

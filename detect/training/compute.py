@@ -26,6 +26,15 @@ class ComputeMeter:
         """Start from zero."""
         self._images, self._spent, self._full = 0, 0, 0
 
+    @property
+    def state(self) -> list[int]:
+        """What was counted in an epoch that is going on, for a checkpoint."""
+        return [self._images, self._spent, self._full]
+
+    def restore(self, state: list[int]) -> None:
+        """Go on counting from a ``state``."""
+        self._images, self._spent, self._full = state
+
     def add(self, images: int, image_hw: tuple[int, int], instance: Instance, full_hw: tuple[int, int]) -> None:
         """Count a forward pass.
 

@@ -14,6 +14,7 @@ import torch
 from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors
 from detect.config.schema import DataConfig, DetectionRecipe
 from detect.data.annotations import AnnotationTable
+from detect.data.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
 from detect.data.datasets import open_split
 from detect.data.loading import TrainingLoader
 from detect.errors import InputError
@@ -35,9 +36,6 @@ from detect.training.task import Task, Validation
 
 CLOSE_IOU = 0.25
 """An anchor serves YOLOv3's assignment from this IoU on: as with half its width and half its height."""
-SMALL_PX = 8
-"""Boxes whose shorter side is below this many network-input pixels are reported: they are what strides and pools
-lose."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +73,11 @@ def open_material(data: DataConfig, strict: bool) -> Material:
     return Material(train, val)
 
 
-def training_sizes_px(table: AnnotationTable, image_size: int) -> np.ndarray:
-    """(M, 2) widths and heights of the boxes that are trained on, in network-input pixels."""
-    counts = np.diff(table.box_offsets)
-    factor = np.repeat(image_size / table.sizes_hw.max(axis=1), counts)
-    sizes = (table.boxes_xyxy_px[:, 2:] - table.boxes_xyxy_px[:, :2]) * factor[:, None]
-    return sizes[~table.is_crowd & (sizes > 0).all(axis=1)]
-
-
 def report_small_objects(table: AnnotationTable, image_size: int) -> None:
     """Say how many boxes are tiny for the network, and what helps."""
     sizes = training_sizes_px(table, image_size)
-    small = float((sizes.min(axis=1) < SMALL_PX).mean())
-    hint = "; a larger --image-size would help them" if small > 0.1 else ""
+    small = share_under(sizes, SMALL_PX)
+    hint = "; a larger --image-size would help them (python tools/data.py stats)" if small > MANY_SMALL else ""
     LOGGER.info(
         "%.1f %% of %d training boxes are under %d px at %d px%s", 100 * small, len(sizes), SMALL_PX, image_size, hint
     )

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from detect.errors import InputError
 from detect.models.model import Model, network_input
 from detect.runtime.precision import Precision, autocast
+from detect.runtime.processes import add_up, num_processes
+from detect.runtime.progress import progress_bar
 from detect.structures import Batch
 from detect.training.compute import ComputeMeter
 from detect.training.ema import WeightAverage
 from detect.training.optimizer import Schedule
 from detect.training.preparation import set_training_mode
-from detect.training.strategy import AnyTargets, Part, Strategy, size_of, split_batch
+from detect.training.strategy import Part, Strategy, size_of, split_batch
 from detect.training.task import Criterion, Loader
 
 
@@ -31,6 +34,7 @@ class Trainee:
 
     Args:
         model: on ``device``.
+        network: what is called: the model, or what adds up its gradients over several processes.
         ema: its average, if there is one.
         loss: the criterion.
         optimizer: with the schedule's groups.
@@ -46,6 +50,7 @@ class Trainee:
     """
 
     model: Model
+    network: nn.Module
     ema: WeightAverage | None
     loss: Criterion
     optimizer: torch.optim.Optimizer
@@ -58,20 +63,50 @@ class Trainee:
     strategies: tuple[Strategy, ...] = ()
     loss_scale: float = 1.0
 
+    @property
+    def averaged(self) -> Model:
+        """The weights that count: the average if there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Args:
+        epoch: finished epochs.
+        best: for each watched metric its best ``value`` and ``epoch``.
+        batches: done of the epoch that is going on.
+        sums: of the loss terms, over these batches.
+        seconds: that they took.
+    """
+
+    epoch: int = 0
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
+    batches: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def end_epoch(self) -> None:
+        """One more epoch is finished."""
+        self.epoch, self.batches, self.sums, self.seconds = self.epoch + 1, 0, {}, 0.0
+
 
 def train_epoch(
     trainee: Trainee,
     loader: Loader,
-    epoch: int,
+    progress: Progress,
     on_first_batch: Callable[[Batch], None] | None = None,
+    after_update: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Learn from every batch of an epoch once.
 
     Args:
         trainee: what learns.
         loader: the training batches.
-        epoch: counted from 0.
-        on_first_batch: is shown the first batch.
+        progress: which epoch, and which of its batches are done; is kept up to date, but for the end of the epoch.
+        on_first_batch: is shown the epoch's first batch.
+        after_update: is called when ``trainee`` and ``progress`` are all that the rest of the run depends on.
 
     Returns:
         By TensorBoard tag: mean loss terms over the epoch (``loss/box``), multiply-adds of an image (``compute/gmacs``)
@@ -81,62 +116,87 @@ def train_epoch(
         InputError: a loss is not finite; nothing of that batch has been learnt.
     """
     set_training_mode(trainee.model)
-    trainee.meter.start_epoch()
-    sums: dict[str, float] = {}
-    number, epochs = 0, trainee.schedule.epochs
-    with tqdm(loader.epoch(epoch), total=len(loader), desc=f"epoch {epoch + 1}/{epochs}", leave=False) as bar:
-        for number, batch in enumerate(bar, start=1):
+    if progress.batches == 0:
+        trainee.meter.start_epoch()
+        for strategy in trainee.strategies:
+            strategy.start_epoch()
+    epoch, epochs, count = progress.epoch, trainee.schedule.epochs, len(loader)
+    start = time.monotonic() - progress.seconds
+    batches = loader.epoch(epoch, progress.batches)
+    title = f"epoch {epoch + 1}/{epochs}"
+    with progress_bar(batches, title, count, initial=progress.batches) as bar:
+        for number, batch in enumerate(bar, start=progress.batches + 1):
             if number == 1 and on_first_batch is not None:
                 on_first_batch(batch)
             update = epoch * trainee.schedule.updates_per_epoch + (number - 1) // trainee.accumulate
-            whole = _to_device(batch, trainee.device)
-            parts = split_batch(trainee.strategies, whole, epoch, number)
-            terms = _step(trainee, parts, update, number, last=number == len(loader))
-            for images, _ in parts:
-                trainee.meter.add(len(images), size_of(images), trainee.model.instance, size_of(whole[0]))
+            is_whole = number % trainee.accumulate == 0 or number == count
+            terms = _step(trainee, _to_device(batch, trainee.device), progress, update, is_whole)
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value
-            shown = {name: f"{total / number:.4f}" for name, total in sums.items()}
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
+            progress.batches, progress.seconds = number, time.monotonic() - start
+            shown = {name: f"{total / number:.4f}" for name, total in progress.sums.items()}
             bar.set_postfix({**shown, "memory": _memory(trainee.device)}, refresh=False)
-    values = {f"loss/{name}": total / max(number, 1) for name, total in sums.items()} | trainee.meter.values()
+            if is_whole and after_update is not None:
+                after_update()
+    values = {f"loss/{name}": total / max(progress.batches, 1) for name, total in progress.sums.items()}
+    values |= trainee.meter.values()
     for strategy in trainee.strategies:
         values |= strategy.end_epoch()
     return values
 
 
-def _step(trainee: Trainee, parts: list[Part], update: int, number: int, last: bool) -> dict[str, float]:
+def _step(trainee: Trainee, whole: Part, progress: Progress, update: int, is_whole: bool) -> dict[str, float]:
     """Forward and backward of one batch, part by part, and the update when enough batches have gathered."""
     trainee.schedule.apply(trainee.optimizer, update)
-    values: dict[str, float] = {}
-    count = sum(len(images) for images, _ in parts)
-    for images, targets in parts:
-        for name, value in _backward(trainee, images, targets, update).items():
-            values[name] = values.get(name, 0.0) + value * (len(images) / count)
-    if number % trainee.accumulate == 0 or last:
-        trainee.scaler.unscale_(trainee.optimizer)
-        norm = nn.utils.clip_grad_norm_(trainee.model.parameters(), trainee.schedule.config.clip_norm or math.inf)
-        if not (trainee.scaler.is_enabled() or math.isfinite(norm)):  # the scaler skips such updates itself
-            raise _not_finite({**values, "gradient": float(norm)}, update, trainee)
-        trainee.scaler.step(trainee.optimizer)
-        trainee.scaler.update()
-        trainee.optimizer.zero_grad(set_to_none=True)
-        if trainee.ema is not None:
-            trainee.ema.update_parameters(trainee.model)
+    parts = split_batch(trainee.strategies, whole, progress.epoch, progress.batches + 1)
+    sums: dict[str, float] = {}
+    count = 0
+    for number, part in enumerate(parts, start=1):
+        terms, images = _backward(trainee, part, update, is_last=is_whole and number == len(parts))
+        trainee.meter.add(images, size_of(part[0]), trainee.model.instance, size_of(whole[0]))
+        count += images
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value * images
+    values = {name: total / count for name, total in sums.items()}
+    if is_whole:
+        _update(trainee, values, update)
     return values
 
 
-def _backward(trainee: Trainee, images: Tensor, targets: AnyTargets, update: int) -> dict[str, float]:
-    """Forward and backward of images of one size; the terms of their loss."""
-    with autocast(trainee.precision, trainee.device):
-        raw = trainee.model(images)
-    terms = trainee.loss(raw, targets)
-    values = terms.values()
-    if not all(math.isfinite(value) for value in values.values()):
-        raise _not_finite(values, update, trainee)
-    # A sum over images, so that parts and accumulated batches add up to one large batch.
-    objective = terms.total * len(images) * trainee.loss_scale
-    trainee.scaler.scale(objective).backward()
-    return values
+def _update(trainee: Trainee, values: dict[str, float], update: int) -> None:
+    """Let the gathered gradients move the weights, and the weights their average."""
+    trainee.scaler.unscale_(trainee.optimizer)
+    norm = nn.utils.clip_grad_norm_(trainee.model.parameters(), trainee.schedule.config.clip_norm or math.inf)
+    if not (trainee.scaler.is_enabled() or math.isfinite(norm)):  # the scaler skips such updates itself
+        raise _not_finite({**values, "gradient": float(norm)}, update, trainee)
+    trainee.scaler.step(trainee.optimizer)
+    trainee.scaler.update()
+    trainee.optimizer.zero_grad(set_to_none=True)
+    if trainee.ema is not None:
+        trainee.ema.update_parameters(trainee.model)
+
+
+def _backward(trainee: Trainee, part: Part, update: int, is_last: bool) -> tuple[dict[str, float], int]:
+    """Forward and backward of images of one size; the terms of their loss, and how many all processes had.
+
+    The gradients of the processes are added up with the last part of an update, those before wait.
+    """
+    images, targets = part
+    network = trainee.network
+    waits = network.no_sync() if isinstance(network, DistributedDataParallel) and not is_last else nullcontext()
+    with waits:
+        with autocast(trainee.precision, trainee.device):
+            raw = network(images)
+        terms = trainee.loss(raw, targets)
+        shares = terms.values()
+        values = dict(zip(shares, add_up(list(shares.values())), strict=True))
+        if not all(math.isfinite(value) for value in values.values()):
+            raise _not_finite(values, update, trainee)
+        # A sum over images, so that parts and accumulated batches add up to one large batch. Of the gradients of
+        # several processes PyTorch takes the mean.
+        objective = terms.total * (terms.num_images * num_processes() * trainee.loss_scale)
+        trainee.scaler.scale(objective).backward()
+    return values, terms.num_images
 
 
 def _not_finite(values: dict[str, float], update: int, trainee: Trainee) -> InputError:

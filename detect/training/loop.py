@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import time
+import warnings
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,34 +12,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from detect.config.loader import to_plain
 from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, Recipe
 from detect.errors import InputError
-from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.graph import set_norms
 from detect.models.model import Model
+from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import keep_freed_memory
 from detect.runtime.precision import Precision, choose_precision
+from detect.runtime.processes import as_first_says, is_first, meet, num_processes
 from detect.runtime.seeding import seed_everything
+from detect.training.checkpoints import LAST, CheckpointKeeper, best_names, load_newest
 from detect.training.classification import ClassificationTask, open_classes
 from detect.training.compute import ComputeMeter, compute_line
 from detect.training.detection import DetectionTask, open_material, report_small_objects
-from detect.training.ema import WeightAverage, build_ema
-from detect.training.epoch import Trainee, quiet_denormals, train_epoch
+from detect.training.ema import build_ema
+from detect.training.epoch import Progress, Trainee, quiet_denormals, train_epoch
 from detect.training.multi_scale import MultiScale
 from detect.training.optimizer import REFERENCE_BATCH, Schedule, build_optimizer
 from detect.training.preparation import freeze
 from detect.training.recorder import Recorder, write_settings
 from detect.training.sdpoint import SDPoint
-from detect.training.state import provenance, restore_state, training_state
+from detect.training.state import provenance, restore_state
 from detect.training.strategy import Strategy
+from detect.training.synced_norms import synchronise_norms
 from detect.training.task import Loader, Task, Validation
 from detect.training.trd import Trd
 
 CPU = torch.device("cpu")
-BestMetrics = dict[str, dict[str, float]]
+_DDP_KEYS = inspect.signature(DistributedDataParallel).parameters
 
 
 @dataclass(frozen=True)
@@ -65,17 +73,21 @@ class RunSettings:
     strict: bool = False
 
 
-def train(settings: RunSettings) -> dict[str, float]:
+def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, float]:
     """Train, validate, keep ``best.pt`` and ``last.pt``.
+
+    Several processes (``detect.runtime.processes``) share out the images; all return the same.
 
     Args:
         settings: the run.
+        stop: the wish that the run ends, if somebody may have it.
 
     Returns:
         The validation metrics of ``best.pt``.
 
     Raises:
         InputError: something that the user gave is wrong; nothing is overwritten.
+        KeyboardInterrupt: somebody has wished that the run ends; it has been kept, to be resumed.
     """
     recipe, out = settings.recipe, settings.out
     keep_freed_memory()
@@ -83,42 +95,44 @@ def train(settings: RunSettings) -> dict[str, float]:
         torch.set_num_threads(recipe.threads)
     task = _open_task(settings)
     seed_everything(recipe.seed)
-    resumed = _load_resumed(out / "last.pt", task) if settings.resume else None
+    resumed = _load_resumed(out, task) if settings.resume else None
     model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
     freeze(model, recipe.freeze)
     loader = task.loader(model, out)
     trainee = _prepare_trainee(task, model, loader, settings.device)
-    first_epoch, best = _restore(resumed, trainee)
+    progress = _restore(resumed, trainee)
     plain = _plain(settings, trainee)
-    write_settings(out, plain)
     origin = provenance(plain, task.counts)
-    recorder = Recorder(out, resumed_after=first_epoch if resumed else None)
+    keeper = CheckpointKeeper(out, trainee, task, progress, origin, StopRequest() if stop is None else stop)
+    write_settings(out, plain)
+    recorder = Recorder(out, resumed_after=progress.epoch if resumed else None)
     LOGGER.info(
         "training %s in %s on %s, %d batches an epoch",
         model.definition.name,
         trainee.precision,
-        settings.device,
+        settings.device if num_processes() == 1 else f"{num_processes()} x {settings.device.type}",
         len(loader),
     )
     with closing(recorder), quiet_denormals():
-        for epoch in range(first_epoch, recipe.epochs):
-            if _stalled(recipe, best, epoch):
-                watched, patience = recipe.evaluation.save_best[0], recipe.evaluation.patience
-                LOGGER.info("stopped: no better %s for %d epochs", watched, patience)
-                break
-            start = time.monotonic()
-            show = partial(task.record_batch, recorder, out, epoch=epoch) if epoch == first_epoch else None
-            values = train_epoch(trainee, loader, epoch, on_first_batch=show)
+        show = partial(task.record_batch, recorder, out, epoch=progress.epoch) if is_first() else None
+        while progress.epoch < recipe.epochs and not _is_stalled(recipe, progress):
+            start = time.monotonic() - progress.seconds
+            values = train_epoch(trainee, loader, progress, show, keeper.after_update)
+            show = None
             values |= {f"rate/{group['name']}": group["lr"] for group in trainee.optimizer.param_groups}
             values["time/epoch_s"] = time.monotonic() - start
-            judged = _judged(trainee, epoch) if _is_validated(recipe, epoch) else None
-            found = task.validate(judged, trainee.device, trainee.precision) if judged is not None else None
-            if found is not None:
-                values |= {f"val/{name}": value for name, value in found.metrics.items()}
-                found.record(recorder, out, epoch)
-            recorder.epoch(epoch + 1, values)
-            _save(settings, trainee, task, origin, epoch + 1, judged, found, best)
-            _say(task, epoch + 1, values, time.monotonic() - start)
+            judged, metrics = trainee.averaged, {}
+            if _is_validated(recipe, progress.epoch):
+                judged, found = _validate(trainee, task, keeper)
+                metrics = found.metrics
+                if is_first():
+                    found.record(recorder, out, progress.epoch)
+            values |= {f"val/{name}": value for name, value in metrics.items()}
+            progress.end_epoch()
+            recorder.epoch(progress.epoch, values)
+            keeper.end_epoch(judged, metrics)
+            _say(task, progress.epoch, values, time.monotonic() - start)
+        meet("the end of the run")  # where all find the best checkpoint that the first process wrote
         _finish(settings, trainee, recorder)
     return load_checkpoint(out / "best.pt").metrics
 
@@ -135,8 +149,9 @@ def _open_task(settings: RunSettings) -> Task:
 
 def _prepare_trainee(task: Task, model: Model, loader: Loader, device: torch.device) -> Trainee:
     recipe, batches = task.recipe, len(loader)
-    precision = choose_precision(recipe.precision, device)
+    precision: Any = as_first_says(choose_precision(recipe.precision, device))
     model = model.to(device).to(memory_format=torch.channels_last)
+    synchronise_norms(model)
     if recipe.norm_momentum:
         set_norms(model, {"momentum": recipe.norm_momentum})
     nominal = recipe.nominal_batch_size or recipe.batch_size
@@ -148,6 +163,7 @@ def _prepare_trainee(task: Task, model: Model, loader: Loader, device: torch.dev
     strategies = open_strategies(recipe, model, loader, device, precision)
     return Trainee(
         model=model,
+        network=_with_shared_gradients(model, device),
         ema=build_ema(model, recipe.ema) if recipe.ema.decay > 0 else None,
         loss=task.criterion(model),
         optimizer=build_optimizer(model, recipe.optimizer, decay_batch),
@@ -162,23 +178,36 @@ def _prepare_trainee(task: Task, model: Model, loader: Loader, device: torch.dev
     )
 
 
-def _load_resumed(path: Path, task: Task) -> Checkpoint:
+def _with_shared_gradients(model: Model, device: torch.device) -> nn.Module:
+    """The model; of several processes, one whose gradients come out as the mean of all of theirs."""
+    if num_processes() == 1:
+        return model
+    # Of 1 x 1 kernels two layouts are the same, of which PyTorch warns.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    # Statistics of the norms are the same everywhere already. The newer name does the same without a warning.
+    of_buffers = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_KEYS else "broadcast_buffers"
+    options: dict[str, Any] = {of_buffers: False, "device_ids": [device] if device.type == "cuda" else None}
+    return DistributedDataParallel(model, **options)
+
+
+def _load_resumed(folder: Path, task: Task) -> Checkpoint:
     """The checkpoint to go on from, if the data still has its classes."""
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_newest(folder)
     if checkpoint.names != task.names:
         raise InputError(
-            f"{path}: was trained on the classes {', '.join(checkpoint.names)}, but the data has "
+            f"{folder / LAST}: was trained on the classes {', '.join(checkpoint.names)}, but the data has "
             f"{', '.join(task.names)}; start a new run with --weights"
         )
     return checkpoint
 
 
-def _restore(resumed: Checkpoint | None, trainee: Trainee) -> tuple[int, BestMetrics]:
+def _restore(resumed: Checkpoint | None, trainee: Trainee) -> Progress:
     if resumed is None:
-        return 0, {}
-    epoch, best = restore_state(resumed, trainee.model, trainee.ema, trainee.optimizer, trainee.scaler)
-    LOGGER.info("resuming after epoch %d of %d", epoch, trainee.schedule.epochs)
-    return epoch, best
+        return Progress()
+    progress = restore_state(resumed, trainee)
+    batches = f" and batch {progress.batches} of the next" if progress.batches else ""
+    LOGGER.info("resuming after epoch %d of %d%s", progress.epoch, trainee.schedule.epochs, batches)
+    return progress
 
 
 def open_strategies(
@@ -199,23 +228,28 @@ def _is_validated(recipe: Recipe, epoch: int) -> bool:
     return epoch + 1 == recipe.epochs or (epoch + 1) % recipe.evaluation.every == 0
 
 
-def _evaluated(model: Model, ema: WeightAverage | None) -> Model:
-    """The weights that count: the average if there is one."""
-    return model if ema is None else ema.module
+def _validate(trainee: Trainee, task: Task, keeper: CheckpointKeeper) -> tuple[Model, Validation]:
+    """What the strategies make of the weights that count, and the measures of it.
 
-
-def _judged(trainee: Trainee, epoch: int) -> Model:
-    """What the strategies make of the weights that count."""
-    model = _evaluated(trainee.model, trainee.ema)
-    for strategy in trainee.strategies:
-        model = strategy.judged(model, epoch)
-    return model
+    Raises:
+        KeyboardInterrupt: somebody does not want to wait for them; the run has been kept as it was before.
+    """
+    state = keeper.state()
+    try:
+        with keeper.stop.at_once():
+            model = trainee.averaged
+            for strategy in trainee.strategies:
+                model = strategy.judged(model, keeper.progress.epoch)
+            return model, task.validate(model, trainee.device, trainee.precision)
+    except KeyboardInterrupt:
+        keeper.save(state)
+        keeper.say_how_to_go_on()
+        raise
 
 
 def _finish(settings: RunSettings, trainee: Trainee, recorder: Recorder) -> None:
     """Let the strategies complete the best checkpoints, and sum the run up."""
-    watched = settings.recipe.evaluation.save_best
-    for name in (_best_name(rank, metric) for rank, metric in enumerate(watched)):
+    for name in best_names(settings.recipe):
         for strategy in trainee.strategies:
             strategy.finish(settings.out / name)
     rows = recorder.rows
@@ -223,44 +257,14 @@ def _finish(settings: RunSettings, trainee: Trainee, recorder: Recorder) -> None
         LOGGER.info("%s", line)
 
 
-def _best_name(rank: int, metric: str) -> str:
-    return "best.pt" if rank == 0 else f"best_{metric}.pt"
-
-
-def _save(
-    settings: RunSettings,
-    trainee: Trainee,
-    task: Task,
-    origin: dict[str, Any],
-    epoch: int,
-    judged: Model | None,
-    found: Validation | None,
-    best: BestMetrics,
-) -> None:
-    """Write ``last.pt``, and a best checkpoint for each watched metric that has improved."""
-    metrics = found.metrics if found is not None else {}
-    common: dict[str, Any] = {
-        **task.facts,
-        "image_size": settings.recipe.image_size,
-        **{key: value for strategy in trainee.strategies for key, value in strategy.facts.items()},
-        "metrics": metrics,
-        "provenance": {**origin, "epoch": epoch},
-    }
-    for rank, metric in enumerate(settings.recipe.evaluation.save_best):
-        if metrics and metrics[metric] > best.get(metric, {"value": -2.0})["value"]:
-            best[metric] = {"value": metrics[metric], "epoch": epoch}
-            assert judged is not None, "what has metrics was judged"
-            save_checkpoint(settings.out / _best_name(rank, metric), judged, **common)
-    weights = _evaluated(trainee.model, trainee.ema)
-    state = training_state(trainee.model, trainee.ema, trainee.optimizer, trainee.scaler, epoch, best)
-    save_checkpoint(settings.out / "last.pt", weights, **common, training=state)
-
-
-def _stalled(recipe: Recipe, best: BestMetrics, epoch: int) -> bool:
-    """Whether the first watched metric is no better for ``patience`` epochs, after ``epoch`` of them."""
-    watched = best.get(recipe.evaluation.save_best[0])
-    patience = recipe.evaluation.patience
-    return patience > 0 and watched is not None and epoch - watched["epoch"] >= patience
+def _is_stalled(recipe: Recipe, progress: Progress) -> bool:
+    """Whether the first watched metric is no better for ``patience`` epochs, said aloud."""
+    metric, patience = recipe.evaluation.save_best[0], recipe.evaluation.patience
+    watched = progress.best.get(metric)
+    is_stalled = patience > 0 and watched is not None and progress.epoch - watched["epoch"] >= patience
+    if is_stalled:
+        LOGGER.info("stopped: no better %s for %d epochs", metric, patience)
+    return is_stalled
 
 
 def _say(task: Task, epoch: int, values: dict[str, float], seconds: float) -> None:

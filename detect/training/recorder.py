@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from detect.config.loader import dump_yaml
 from detect.errors import InputError
 from detect.runtime.files import write_text
+from detect.runtime.processes import is_first
 
 
 class Recorder:
-    """Writes what a run measures, epoch by epoch.
+    """Writes what a run measures, epoch by epoch; of several processes the first does.
 
     Args:
         folder: the run's folder; TensorBoard reads it too (``tensorboard --logdir FOLDER``).
@@ -32,7 +33,7 @@ class Recorder:
         if resumed_after is not None and self.path.is_file():
             self.rows = _read_rows(self.path, resumed_after)
         purge = None if resumed_after is None else resumed_after + 1
-        self.writer = SummaryWriter(str(folder), purge_step=purge)
+        self.writer = SummaryWriter(str(folder), purge_step=purge) if is_first() else None
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         """Record an epoch.
@@ -42,6 +43,8 @@ class Recorder:
             values: by TensorBoard tag, such as ``loss/box`` or ``val/AP_S``.
         """
         self.rows.append({"epoch": number, **{tag: f"{value:.6g}" for tag, value in values.items()}})
+        if self.writer is None:
+            return
         columns = list(dict.fromkeys(tag for row in self.rows for tag in row))
         text = io.StringIO()
         table = csv.DictWriter(text, columns, lineterminator="\n")
@@ -54,11 +57,13 @@ class Recorder:
 
     def picture(self, tag: str, image_rgb: np.ndarray, epoch: int) -> None:
         """Show an (H, W, 3) uint8 picture in TensorBoard."""
-        self.writer.add_image(tag, image_rgb, epoch, dataformats="HWC")
+        if self.writer is not None:
+            self.writer.add_image(tag, image_rgb, epoch, dataformats="HWC")
 
     def close(self) -> None:
         """Finish the event file."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
 
 
 def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
@@ -71,4 +76,5 @@ def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Keep the resolved settings of a run as ``config.yaml``, which resuming reads."""
-    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
+    if is_first():
+        write_text(folder / "config.yaml", dump_yaml(settings))

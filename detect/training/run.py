@@ -12,19 +12,21 @@ from detect.config.loader import (
     build,
     find_config,
     load_classification_recipe,
-    load_data_config,
     load_detection_recipe,
     load_run_config,
     load_yaml,
     parse_overrides,
 )
 from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, RunConfig
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
 from detect.runtime.logs import LOGGER
+from detect.runtime.processes import as_first_says, num_restarts
+from detect.training.checkpoints import has_checkpoint
 from detect.training.loop import RunSettings
 
 _YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<words>.*)")
@@ -43,18 +45,25 @@ def settings_from_args(args: argparse.Namespace) -> RunSettings:
         InputError: words that contradict each other, or name what is not there.
     """
     if args.resume:
-        return _resumed(args)
+        if not args.out:
+            raise InputError("--resume needs --out: the folder of the run to continue")
+        return _resumed(args, Path(args.out))
     run = _run_config(args)
     overrides: dict[str, Any] = {**run.set, **parse_overrides(args.set)}
     overrides |= {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
     # A mistake in the name is told before the data is read.
     definition = find_definition(run.model) if run.model else load_checkpoint(Path(args.weights)).model.definition
-    out = Path(args.out) if args.out else _free_folder(Path("runs") / _run_name(args, run))
-    if (out / "last.pt").exists():
+    wanted = Path(args.out or Path("runs") / _run_name(args, run))
+    # Where the first process finds a free folder, the others must not look for another one.
+    out = Path(as_first_says(str(wanted if args.out else _folder_of_run(wanted))))
+    if has_checkpoint(out):
+        if num_restarts():
+            LOGGER.info("started again by torchrun (%d): the run in %s goes on", num_restarts(), out)
+            return _resumed(args, out)
         raise InputError(f"--out {out}: holds a run already; --resume continues it, another --out starts anew")
     return RunSettings(
         model=run.model or None,
-        data=load_data_config(run.data, args.data_root),
+        data=open_data(run.data, args.data_root),
         recipe=load_recipe(definition, run.recipe, overrides),
         out=out,
         weights=Path(args.weights) if args.weights else None,
@@ -87,12 +96,9 @@ def load_recipe(
     return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
 
 
-def _resumed(args: argparse.Namespace) -> RunSettings:
-    """The settings that the run in ``--out`` was started with."""
-    if not args.out:
-        raise InputError("--resume needs --out: the folder of the run to continue")
-    out = Path(args.out)
-    if not (out / "last.pt").is_file():
+def _resumed(args: argparse.Namespace, out: Path) -> RunSettings:
+    """The settings that the run in a folder was started with."""
+    if not has_checkpoint(out):
         raise InputError(f"--resume: {out} holds no last.pt; without --resume the run starts from the beginning")
     path = out / "config.yaml"
     content = load_yaml(path)
@@ -101,14 +107,14 @@ def _resumed(args: argparse.Namespace) -> RunSettings:
     schema = ClassificationRecipe if content.get("task") == "classification" else DetectionRecipe
     recipe = build(schema, content.get("recipe", {}), f"{path}: recipe")
     ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict") if getattr(args, key)]
-    if ignored:
+    if args.resume and ignored:
         LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))
     if args.data_root:
         data = dataclasses.replace(data, root=str(Path(args.data_root).resolve()))
     changed = [
         f"--{key.replace('_', '-')}" for key in RECIPE_FLAGS if _differs(getattr(args, key), getattr(recipe, key))
     ]
-    if changed or args.set:
+    if args.resume and (changed or args.set):
         words = ", ".join([*changed, *(["--set"] if args.set else [])])
         raise InputError(
             f"--resume continues a run as it was started, so it cannot change {words}; start a new run with --weights"
@@ -134,7 +140,8 @@ def _run_name(args: argparse.Namespace, run: RunConfig) -> str:
     if args.run:
         name = find_config("runs", args.run).stem
         return f"{name}-{_stem(args.model)}" if args.model else name
-    return f"{_stem(run.model) if run.model else Path(args.weights).stem}-{_stem(run.data)}"
+    data = Path(run.data).resolve().name if Path(run.data).is_dir() else _stem(run.data)
+    return f"{_stem(run.model) if run.model else Path(args.weights).stem}-{data}"
 
 
 def _stem(name: str) -> str:
@@ -143,10 +150,13 @@ def _stem(name: str) -> str:
     return (file["variant"] or Path(file["file"]).stem) + file["words"] if file else name
 
 
-def _free_folder(wanted: Path) -> Path:
-    """``wanted``, or the first of ``wanted-2``, ``wanted-3``, ... that does not exist."""
-    folder, number = wanted, 1
+def _folder_of_run(wanted: Path) -> Path:
+    """``wanted``, or the first of ``wanted-2``, ``wanted-3``, ... that does not exist.
+
+    Started again by torchrun, the one before it.
+    """
+    folder, before, number = wanted, wanted, 1
     while folder.exists():
         number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder
+        folder, before = wanted.with_name(f"{wanted.name}-{number}"), folder
+    return before if num_restarts() else folder

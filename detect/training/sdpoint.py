@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from detect.config.schema import Recipe
 from detect.errors import InputError
@@ -21,9 +20,12 @@ from detect.models.model import Model, network_input
 from detect.models.sdpoint import PLAIN, Instance, list_instances
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision, autocast
+from detect.runtime.processes import is_first
+from detect.runtime.progress import progress_bar
 from detect.runtime.seeding import generator
 from detect.structures import Batch
 from detect.training.strategy import AnyTargets, Part, Strategy
+from detect.training.synced_norms import synchronise_norms
 from detect.training.task import Loader
 
 INSTANCE_STREAM = 6
@@ -99,19 +101,21 @@ class SDPoint(Strategy):
         if checkpoint.instances is not None and checkpoint.instances.statistics:
             return  # of a finished run that was resumed; it may have been measured since
         model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
+        synchronise_norms(model)
         found = self._statistics(model, self.instances)
         plain = found.pop(PLAIN)
         statistics = {instance: _differing(norms, plain) for instance, norms in found.items()}
         _take_over(model, plain)
         instances = Instances(tuple(self.instances), self.recipe.sdpoint.way, statistics)
-        rewrite_checkpoint(best, replace(checkpoint, instances=instances))
+        if is_first():
+            rewrite_checkpoint(best, replace(checkpoint, instances=instances))
         LOGGER.info("%s: statistics of the norms of %d instances", best, len(self.instances))
 
     def _statistics(self, model: Model, instances: list[Instance]) -> dict[Instance, Statistics]:
         count = self.recipe.sdpoint.norm_batches or len(self.loader)
         batches = islice(self.loader.epoch(self.epoch), count)
         total = min(count, len(self.loader))
-        bar = tqdm(batches, total=total, desc="statistics of the norms", leave=False, dynamic_ncols=True)
+        bar = progress_bar(batches, "statistics of the norms", total)
         model.graph.way = self.recipe.sdpoint.way
         return norm_statistics(model, self.learning, instances, bar, self._forward)
 

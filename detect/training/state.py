@@ -2,64 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
-from detect.models.model import Model
+from detect.runtime.processes import gather, rank
 from detect.runtime.provenance import made_with
-from detect.training.ema import WeightAverage
+from detect.training.epoch import Progress, Trainee
 
 
-def training_state(
-    model: Model,
-    ema: WeightAverage | None,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    epoch: int,
-    best: dict[str, dict[str, float]],
-) -> dict[str, Any]:
-    """Everything that the next epoch depends on, less what is a function of (seed, epoch): samples and rates.
+def training_state(trainee: Trainee, progress: Progress) -> dict[str, Any]:
+    """Everything that the rest of the run depends on, less what is a function of (seed, epoch, batch): samples, rates
+    and the draws of the strategies.
 
     Args:
-        model: the learning model.
-        ema: its average, if there is one.
-        optimizer: with its momenta.
-        scaler: of fp16 gradients.
-        epoch: the last finished epoch.
-        best: for each watched metric its best ``value`` and ``epoch``.
+        trainee: between two updates.
+        progress: how far it has come.
     """
     return {
-        "epoch": epoch,
-        "best": best,
-        "model": model.state_dict(),
-        "ema_updates": int(ema.n_averaged) if ema else 0,
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "torch_rng": torch.get_rng_state(),
+        **dataclasses.asdict(progress),
+        "model": trainee.model.state_dict(),
+        "ema_updates": int(trainee.ema.n_averaged) if trainee.ema else 0,
+        "optimizer": trainee.optimizer.state_dict(),
+        "scaler": trainee.scaler.state_dict(),
+        "meter": trainee.meter.state,
+        "strategies": [strategy.state for strategy in trainee.strategies],
+        "rng": [[torch.from_numpy(part) for part in gather(own)] for own in _random_states(trainee.device)],
     }
 
 
-def restore_state(
-    checkpoint: Checkpoint,
-    model: Model,
-    ema: WeightAverage | None,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> tuple[int, dict[str, dict[str, float]]]:
+def restore_state(checkpoint: Checkpoint, trainee: Trainee) -> Progress:
     """Put a run back to where it was.
 
     Args:
-        checkpoint: ``last.pt``; the other arguments were built from its model.
-        model: the learning model.
-        ema: its average, if there is one.
-        optimizer: receives its momenta.
-        scaler: receives its scale.
+        checkpoint: ``last.pt``.
+        trainee: was built from its model.
 
     Returns:
-        The last finished epoch and the best metrics so far.
+        How far it had come.
 
     Raises:
         InputError: the checkpoint holds no training state, or one of another run.
@@ -69,17 +53,35 @@ def restore_state(
         raise InputError("the checkpoint holds weights only; resuming needs last.pt of an unfinished run")
     try:
         # The average is a copy of the checkpoint's model, whose weights are averaged: it only lacks its counter.
-        model.load_state_dict(state["model"])
-        if ema is not None:
-            ema.n_averaged.fill_(state["ema_updates"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["torch_rng"])
-        return int(state["epoch"]), state["best"]
-    except (KeyError, ValueError, RuntimeError) as error:
+        trainee.model.load_state_dict(state["model"])
+        if trainee.ema is not None:
+            trainee.ema.n_averaged.fill_(state["ema_updates"])
+        trainee.optimizer.load_state_dict(state["optimizer"])
+        trainee.scaler.load_state_dict(state["scaler"])
+        trainee.meter.restore(state["meter"])
+        for strategy, counted in zip(trainee.strategies, state["strategies"], strict=True):
+            strategy.restore(counted)
+        _restore_random_states(state["rng"])
+        return Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(
             f"the checkpoint's training state does not fit this run: {str(error).splitlines()[0]}"
         ) from None
+
+
+def _random_states(device: torch.device) -> list[np.ndarray]:
+    """PyTorch's generators: of the CPU and, if it computes, of the GPU. Nothing draws from Python's and NumPy's."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return [state.numpy() for state in states]
+
+
+def _restore_random_states(states: list[list[torch.Tensor]]) -> None:
+    """Each process gets its own again; one that was not there keeps what its seed gave it."""
+    for of_processes, put_back in zip(states, (torch.set_rng_state, torch.cuda.set_rng_state), strict=False):
+        if rank() < len(of_processes) and (put_back is torch.set_rng_state or torch.cuda.is_available()):
+            put_back(of_processes[rank()])
 
 
 def provenance(settings: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:

@@ -24,8 +24,11 @@ class Strategy:
     """What a strategy may do, each by overriding a method; as they are here, they do nothing.
 
     Whatever is random is a function of (seed, epoch, batch), so that a resumed run goes on as if it had not stopped,
-    and several processes draw the same.
+    and several processes draw the same. Each of them has its share of a batch, and must make the same parts of it.
     """
+
+    def start_epoch(self) -> None:
+        """The first batch of an epoch comes next."""
 
     def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
         """Change a batch before the forward pass, or split it into parts that go through the network one by one.
@@ -44,6 +47,14 @@ class Strategy:
     def facts(self) -> dict[str, Any]:
         """What checkpoints say about it, as keywords of ``save_checkpoint``."""
         return {}
+
+    @property
+    def state(self) -> dict[str, float]:
+        """What it has counted in an epoch that is going on, for a checkpoint."""
+        return {}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on counting from a ``state``."""
 
     def end_epoch(self) -> dict[str, float]:
         """All batches of an epoch are done; gives values for the run's records, by TensorBoard tag."""

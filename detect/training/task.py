@@ -19,7 +19,14 @@ from detect.training.recorder import Recorder
 
 
 class LossTerms(Protocol):
-    """The terms of a loss, as means over the images of a batch."""
+    """The terms of a loss, as means over the images of a batch.
+
+    Of a batch that several processes share out, each has its share of the terms: the shares add up to them.
+    """
+
+    @property
+    def num_images(self) -> int:
+        """Images of the batch, over all processes."""
 
     @property
     def total(self) -> Tensor:
@@ -42,8 +49,8 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Batches of an epoch."""
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """This process's share of the batches of an epoch, counted from 0, without the first ``start`` of them."""
 
 
 @dataclass(frozen=True)

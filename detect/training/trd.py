@@ -14,6 +14,7 @@ from detect.models.mean_flops import area_rule, mean_flops
 from detect.models.model import Model
 from detect.models.sdpoint import pooled_hw
 from detect.runtime.logs import LOGGER
+from detect.runtime.processes import add_up, num_processes
 from detect.runtime.seeding import generator
 from detect.structures import Targets
 from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
@@ -50,8 +51,12 @@ class Trd(Strategy):
         self.reduced = reduced_epochs(recipe)
         self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
         self.least_ratio = min(recipe.sdpoint.ratios, default=1.0)
-        self._start_epoch()
+        self.start_epoch()
         LOGGER.info("%s", _plan(recipe, self.sizes, self.reduced))
+
+    def start_epoch(self) -> None:
+        """See ``Strategy``."""
+        self._epoch, self._images, self._left_alone, self._area = 0, 0, 0, 0.0
 
     def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
         """See ``Strategy``: the reduced images and, if any are left, the others."""
@@ -59,11 +64,17 @@ class Trd(Strategy):
         whole_hw, new_hw = size_of(images), self._new_hw(images, epoch, number)
         wanted = self._wanted(len(images), epoch, number) if new_hw != whole_hw else []
         reduced = self._large_enough(wanted, targets, whole_hw, new_hw)
-        if not (self._can_learn(len(reduced), new_hw) and self._can_learn(len(images) - len(reduced), whole_hw)):
-            reduced = []
-        self._images += len(images)
-        self._area += len(images) - len(reduced) * (1 - _pixels(new_hw) / _pixels(whole_hw))
-        self._left_alone += len(wanted) - len(reduced)
+        # All processes make the same parts of their shares of the batch, because they wait for one another in each.
+        num_images, num_wanted, num_reduced, with_reduced, with_others = (
+            int(total)
+            for total in add_up([len(images), len(wanted), len(reduced), bool(reduced), len(reduced) < len(images)])
+        )
+        parts = ((num_reduced, new_hw), (num_images - num_reduced, whole_hw))
+        if not ({with_reduced, with_others} <= {0, num_processes()} and all(self._can_learn(*part) for part in parts)):
+            reduced, num_reduced = [], 0
+        self._images += num_images
+        self._area += num_images - num_reduced * (1 - _pixels(new_hw) / _pixels(whole_hw))
+        self._left_alone += num_wanted - num_reduced
         mode = self.recipe.trd.interpolation
         if len(reduced) in (0, len(images)):
             return [resized(images, targets, new_hw, mode) if reduced else (images, targets)]
@@ -75,13 +86,22 @@ class Trd(Strategy):
         )
         return [resized(*small, new_hw, mode), others]
 
+    @property
+    def state(self) -> dict[str, float]:
+        """See ``Strategy``: what was counted in this epoch."""
+        return {"epoch": self._epoch, "images": self._images, "left_alone": self._left_alone, "area": self._area}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """See ``Strategy``."""
+        self._epoch, self._images = int(state["epoch"]), int(state["images"])
+        self._left_alone, self._area = int(state["left_alone"]), state["area"]
+
     def end_epoch(self) -> dict[str, float]:
         """See ``Strategy``: whether the epoch was reduced, and to which share of its pixels."""
         images = max(self._images, 1)
         values = {"trd/reduced": float(self.reduced[self._epoch]), "trd/area": self._area / images}
         if self.min_object_px > 0:
             values["trd/left_alone"] = self._left_alone / images
-        self._start_epoch()
         return values
 
     def report(self, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -100,9 +120,6 @@ class Trd(Strategy):
             f"realised {_beside(area * full, full)} (area rule, {reduced * len(rows):.0f} of {len(rows)} epochs); "
             f"as counted {_beside(counted, full)}; full size {full:.4g}"
         ]
-
-    def _start_epoch(self) -> None:
-        self._epoch, self._images, self._left_alone, self._area = 0, 0, 0, 0.0
 
     def _new_hw(self, images: Tensor, epoch: int, number: int) -> tuple[int, int]:
         """The size of a batch where it is reduced; rectangles keep their shape."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from detect.config.schema import ClassAugmentConfig
-from detect.data.class_augment import Augmentation, change_colour, cutout, turn_hue
+from detect.data.class_augment import Augmentation, change_colour, cutout, draw, turn_hue
 from detect.data.class_images import ImagesInMemory
 from detect.data.color import shift_hsv
 from detect.data.letterbox import PAD_VALUE
@@ -27,7 +27,7 @@ def images_of(augment: ClassAugmentConfig, pixels: np.ndarray, size: int, seed: 
     source = ImagesInMemory(torch.from_numpy(pixels), {})
     failures: list[tuple[int, str]] = []
     rows = np.arange(len(pixels))
-    images = Augmentation(source, augment, size).images(np.random.default_rng(seed), rows, failures)
+    images = Augmentation(source, augment, size).images(draw(np.random.default_rng(seed), len(rows)), rows, failures)
     assert (images.shape, images.dtype) == ((len(pixels), size, size, 3), np.uint8)
     assert images.flags.c_contiguous
     assert images.flags.writeable

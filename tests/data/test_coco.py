@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from detect.config.schema import DataConfig, SplitConfig
 from detect.data import coco
 from detect.data.annotations import AnnotationTable
-from detect.data.checks import BAD_IMAGE, NO_AREA, NOT_FINITE, OUTSIDE, REPEATED, WRONG_SIZE
+from detect.data.checks import BAD_IMAGE, NO_AREA, NOT_FINITE, OUTSIDE, REPEATED, SHARED_FILE, WRONG_SIZE
 from detect.errors import InputError
 
 _CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 0, "name": "person"}, {"id": 90, "name": "brush"}]
@@ -170,7 +170,7 @@ def test_bad_images_are_skipped_with_their_boxes(tmp_path: Path) -> None:
     assert table.image_ids.tolist() == [5, 6]
     assert table.box_offsets.tolist() == [0, 0, 1]
     assert table.boxes(1)[0].tolist() == [[5, 6, 12, 14]]
-    counts = {BAD_IMAGE: 1, WRONG_SIZE: 1, coco.SHARED_FILE: 1, coco.BAD_IMAGE_ENTRY: 3}
+    counts = {BAD_IMAGE: 1, WRONG_SIZE: 1, SHARED_FILE: 1, coco.BAD_IMAGE_ENTRY: 3}
     assert {kind: table.problems.count(kind) for kind in counts} == counts
     assert len(table.problems.summary()) == len(counts)
 

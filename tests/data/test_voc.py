@@ -9,6 +9,7 @@ from detect.config.schema import DataConfig, SplitConfig
 from detect.data import voc
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NO_AREA, OUTSIDE, PARTLY_OUTSIDE, WRONG_SIZE
+from detect.data.stems import REPEATED_STEM
 from detect.errors import InputError
 
 
@@ -64,7 +65,7 @@ def test_split_lists_rule_images_and_order(tmp_path: Path) -> None:
     table = voc.read_voc(_config(tmp_path, val="val.txt"), "val")
     assert [table.path(row).name for row in range(len(table))] == ["c.jpg", "a.jpg"]
     assert table.image_ids.tolist() == [1, 2]
-    assert table.problems.count(voc.REPEATED_STEM) == 1
+    assert table.problems.count(REPEATED_STEM) == 1
 
 
 def test_classes_are_those_of_the_training_split(tmp_path: Path) -> None:

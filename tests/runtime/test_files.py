@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from detect.runtime.files import atomic_path, write_json, write_text
+from detect.errors import InputError
+from detect.runtime.files import atomic_path, new_folder, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -135,3 +136,57 @@ def test_a_folder_that_takes_no_file() -> None:
     with pytest.raises(OSError, match="result") as caught, atomic_path(path):
         raise AssertionError("there is nothing to write to")
     assert caught.value.filename == str(path)
+
+
+# -------------------------------------------------------------------------------------------- new_folder
+
+
+def test_a_new_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "new"
+    with new_folder(path) as building:
+        (building / "a").write_text("1")
+        assert not path.exists()
+    assert (path / "a").read_text() == "1"
+    assert path.stat().st_mode & 0o777 == 0o777 & ~_current_umask()
+    assert [one.name for one in path.parent.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("x")])
+def test_a_new_folder_vanishes_when_something_goes_wrong(tmp_path: Path, error: BaseException) -> None:
+    def fail() -> None:
+        with new_folder(tmp_path / "new") as building:
+            (building / "a").write_text("1")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_name_the_new_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file") as caught, new_folder(tmp_path / "new") as building:
+        (building / "none" / "a").write_text("1")
+    assert caught.value.filename == str(tmp_path / "new")
+    with pytest.raises(OSError, match="No such file") as caught, new_folder(tmp_path / "new"):
+        (tmp_path / "source").read_text()
+    assert caught.value.filename == str(tmp_path / "source")
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").write_text("mine")
+    for name in ("file", "full"):
+        message = f"{name}: exists already and is not an empty folder; name a new one"
+        with pytest.raises(InputError, match=message), new_folder(tmp_path / name):
+            pytest.fail("must not begin")
+    (tmp_path / "void").mkdir()
+    with new_folder(tmp_path / "void") as building:
+        (building / "a").write_text("1")
+    assert (tmp_path / "void" / "a").is_file()
+
+
+def _current_umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

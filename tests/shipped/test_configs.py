@@ -69,7 +69,7 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         raise NotImplementedError
 
 

@@ -89,7 +89,7 @@ def data_yaml(root: str = "shapes", more: str = "") -> str:
         f"  {name}: {{images: images/{name}, annotations: annotations/{name}.json}}\n"
         for name in ("train", "val", "test")
     )
-    return f"name: shapes\nroot: {root}\nsplits:\n{splits}{more}"
+    return f"name: shapes\nroot: {root}\nformat: coco\nsplits:\n{splits}{more}"
 
 
 def make_world(folder: Path) -> Path:

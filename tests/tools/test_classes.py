@@ -102,5 +102,7 @@ def test_images_that_cannot_be_read_are_counted(world: Path, tmp_path: Path) -> 
 
 def test_data_of_the_other_task(world: Path) -> None:
     for weights, data in (("detector.pt", "data.yaml"), ("model.pt", "coco.yaml")):
-        (world / "coco.yaml").write_text(DATA.replace("format: folders\n", "").replace("val}", "val, annotations: a}"))
+        (world / "coco.yaml").write_text(
+            DATA.replace("format: folders\n", "").replace("val}", "val, annotations: a.json}")
+        )
         assert "format" in run_here(world, *EVALUATE, "--weights", weights, "--data", data).complaint

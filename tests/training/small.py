@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from detect.config.loader import build
 from detect.config.schema import DataConfig, DetectionRecipe, SplitConfig
 from detect.data.shapes import generate_shapes
-from detect.training.loop import RunSettings
+from detect.runtime.interruption import StopRequest
+from detect.training.loop import RunSettings, train
 
 TINY = """\
 name: tiny
@@ -45,6 +47,11 @@ def write_model(folder: Path, text: str = TINY) -> str:
 def make_shapes(root: Path, sizes: tuple[int, int, int] = SIZES, image_size: int = 64) -> DataConfig:
     """The embedded data set with a handful of images, generated in ``root``."""
     generate_shapes(root, *sizes, image_size=image_size)
+    return shapes_at(root)
+
+
+def shapes_at(root: Path) -> DataConfig:
+    """The data set that ``make_shapes`` has made."""
     splits = {name: SplitConfig(f"images/{name}", f"annotations/{name}.json") for name in ("train", "val", "test")}
     return DataConfig("shapes", str(root), splits)
 
@@ -68,3 +75,36 @@ def make_recipe(**changes: Any) -> DetectionRecipe:
 def make_settings(folder: Path, data: DataConfig, **changes: Any) -> RunSettings:
     """A run of the tiny model in ``folder/run``; ``changes`` are the recipe's keys."""
     return RunSettings(write_model(folder), data, make_recipe(**changes), folder / "run")
+
+
+class EndsWhenAsked(StopRequest):
+    """A wish to end a run, which a run asks for after each update and before each validation.
+
+    Args:
+        times: it is there when it is asked for so often.
+    """
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self._times = times
+
+    def __bool__(self) -> bool:
+        self._times -= 1
+        return self._times <= 0
+
+
+def train_in_pieces(settings: RunSettings, times: int) -> int:
+    """A run that is ended, and resumed, again and again, each time when it asks for the ``times``-th time.
+
+    Returns:
+        How often it was ended.
+    """
+    pieces = 0
+    while True:
+        try:
+            train(settings, EndsWhenAsked(times))
+        except KeyboardInterrupt:
+            pieces += 1
+            settings = dataclasses.replace(settings, resume=True)
+        else:
+            return pieces

@@ -25,7 +25,6 @@ from detect.training.detection import (
     prepare_model,
     report_small_objects,
     suit_anchors,
-    training_sizes_px,
 )
 from detect.training.loop import train
 from detect.training.preparation import warn_of_ignored
@@ -144,20 +143,14 @@ def test_strict_refuses(tmp_path):
 # ----------------------------------------------------------------------------------------------- sizes
 
 
-def test_sizes_in_network_pixels():
-    """The long side becomes 320 px: factors 320 / 640 and 320 / 100. Crowd regions and empty boxes do not count."""
-    boxes = [(0, 0, 0, 10, 20), (0, 0, 0, 600, 400), (1, 5, 5, 15, 10), (1, 3, 3, 3, 9)]
-    table = make_table([(480, 640), (100, 50)], boxes, is_crowd=[False, True, False, False])
-    np.testing.assert_allclose(training_sizes_px(table, 320), [[5, 10], [32, 16]])
-
-
 @pytest.mark.parametrize(
     ("sides", "message"),
     [
         # Under 8 px at 320 px is under 16 px at 640.
         (
             (15, 15, 40, 40),
-            "50.0 % of 4 training boxes are under 8 px at 320 px; a larger --image-size would help them",
+            "50.0 % of 4 training boxes are under 8 px at 320 px; a larger --image-size would help them "
+            "(python tools/data.py stats)",
         ),
         ((16, 40), "0.0 % of 2 training boxes are under 8 px at 320 px"),
         ((15,) + (40,) * 9, "10.0 % of 10 training boxes are under 8 px at 320 px"),

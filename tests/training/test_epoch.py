@@ -15,7 +15,7 @@ from detect.models.build import build_model
 from detect.structures import Batch, Targets
 from detect.training.compute import ComputeMeter
 from detect.training.ema import build_ema
-from detect.training.epoch import Trainee, train_epoch
+from detect.training.epoch import Progress, Trainee, train_epoch
 from detect.training.multi_scale import MultiScale
 from detect.training.optimizer import Schedule, build_optimizer
 from detect.training.preparation import set_training_mode
@@ -32,8 +32,8 @@ class HandMade:
     def __len__(self):
         return len(self.batches)
 
-    def epoch(self, number):
-        yield from self.batches
+    def epoch(self, number, start=0):
+        yield from self.batches[start:]
 
 
 def make_batch(indices):
@@ -59,6 +59,7 @@ def make_trainee(tmp_path, recipe, batches, ema=False, strategies=()):
     accumulate = recipe.nominal_batch_size // recipe.batch_size
     return Trainee(
         model=model,
+        network=model,
         ema=build_ema(model, recipe.ema) if ema else None,
         loss=DetectionLoss(recipe.loss, model.head, recipe.image_size),
         optimizer=build_optimizer(model, recipe.optimizer, recipe.nominal_batch_size),
@@ -90,7 +91,7 @@ def weights_after(tmp_path, loader, batch_size, nominal=4, **changes):
     """The weights and losses after an epoch."""
     recipe = make_recipe(batch_size=batch_size, nominal_batch_size=nominal, optimizer=SGD, epochs=1, **changes)
     trainee = make_trainee(tmp_path, recipe, len(loader))
-    losses = train_epoch(trainee, loader, 0)
+    losses = train_epoch(trainee, loader, Progress())
     return dict(trainee.model.named_parameters()), losses
 
 
@@ -115,10 +116,10 @@ def test_what_is_left_at_the_end_is_an_update_too(tmp_path, monkeypatch):
     still_norms(monkeypatch)
     recipe = make_recipe(batch_size=2, nominal_batch_size=4, optimizer=SGD, epochs=1)
     parts = make_trainee(tmp_path, recipe, 3)
-    train_epoch(parts, HandMade((0, 1), (2, 3), (4, 5)), 0)
+    train_epoch(parts, HandMade((0, 1), (2, 3), (4, 5)), Progress())
     whole = make_trainee(tmp_path, recipe, 2)
     whole = dataclasses.replace(whole, accumulate=1, schedule=parts.schedule)
-    train_epoch(whole, HandMade((0, 1, 2, 3), (4, 5)), 0)
+    train_epoch(whole, HandMade((0, 1, 2, 3), (4, 5)), Progress())
     assert_close(dict(parts.model.named_parameters()), dict(whole.model.named_parameters()))
 
 
@@ -135,7 +136,7 @@ def test_rates_follow_the_updates_not_the_batches(tmp_path):
             super().apply(optimizer, update)
 
     noted = Noted(schedule.config, schedule.updates_per_epoch, schedule.epochs)
-    train_epoch(dataclasses.replace(trainee, schedule=noted), HandMade((0, 1), (2, 3), (4, 5)), 1)
+    train_epoch(dataclasses.replace(trainee, schedule=noted), HandMade((0, 1), (2, 3), (4, 5)), Progress(1))
     assert applied == [2, 2, 3]
     assert trainee.optimizer.param_groups[0]["lr"] == schedule.rate(3, "weights")
 
@@ -146,7 +147,7 @@ def test_gradients_are_clipped(tmp_path):
     recipe = make_recipe(optimizer=clipped, epochs=1)
     trainee = make_trainee(tmp_path, recipe, 1)
     before = [parameter.detach().clone() for parameter in trainee.model.parameters()]
-    train_epoch(trainee, HandMade((0, 1, 2, 3)), 0)
+    train_epoch(trainee, HandMade((0, 1, 2, 3)), Progress())
     moved = [(new.detach() - old).norm() for new, old in zip(trainee.model.parameters(), before, strict=True)]
     assert torch.stack(moved).norm().item() == pytest.approx(0.5, rel=1e-3)
 
@@ -154,7 +155,7 @@ def test_gradients_are_clipped(tmp_path):
 def test_the_average_is_updated_with_the_weights(tmp_path):
     recipe = make_recipe(batch_size=2, nominal_batch_size=4)
     trainee = make_trainee(tmp_path, recipe, 4, ema=True)
-    train_epoch(trainee, HandMade((0, 1), (2, 3), (4, 5), (6, 7)), 0)
+    train_epoch(trainee, HandMade((0, 1), (2, 3), (4, 5), (6, 7)), Progress())
     assert trainee.ema.n_averaged.item() == 2
 
 
@@ -164,7 +165,7 @@ def test_losses_are_means_over_the_batches(tmp_path):
     recipe = make_recipe(batch_size=2, nominal_batch_size=2, optimizer=still)
 
     def losses_of(*images_of):
-        return train_epoch(make_trainee(tmp_path, recipe, len(images_of)), HandMade(*images_of), 0)
+        return train_epoch(make_trainee(tmp_path, recipe, len(images_of)), HandMade(*images_of), Progress())
 
     both, first, second = losses_of((0, 1), (2, 3)), losses_of((0, 1)), losses_of((2, 3))
     assert list(both) == [*LOSSES, "compute/gmacs", "compute/full_gmacs"]
@@ -173,7 +174,7 @@ def test_losses_are_means_over_the_batches(tmp_path):
 
 def test_the_first_batch_is_shown(tmp_path):
     recipe, loader, shown = make_recipe(), HandMade((0, 1), (2, 3)), []
-    train_epoch(make_trainee(tmp_path, recipe, 2), loader, 0, on_first_batch=shown.append)
+    train_epoch(make_trainee(tmp_path, recipe, 2), loader, Progress(), on_first_batch=shown.append)
     assert shown == loader.batches[:1]
 
 
@@ -192,7 +193,7 @@ def test_multi_scale(tmp_path, monkeypatch):
 
     def sizes_of(epoch):
         seen.clear()
-        train_epoch(make_trainee(tmp_path, recipe, 12, strategies=strategies), loader, epoch)
+        train_epoch(make_trainee(tmp_path, recipe, 12, strategies=strategies), loader, Progress(epoch))
         return [height for height, _, _ in seen]
 
     sizes = sizes_of(0)
@@ -219,8 +220,8 @@ def test_parts_of_a_batch_are_one_batch(tmp_path, monkeypatch):
     still_norms(monkeypatch)
     recipe = make_recipe(optimizer=SGD, epochs=1)
     whole, parts = (make_trainee(tmp_path, recipe, 1, strategies=each) for each in ((), (Splits(),)))
-    expected = train_epoch(whole, HandMade((0, 1, 2, 3)), 0)
-    values = train_epoch(parts, HandMade((0, 1, 2, 3)), 0)
+    expected = train_epoch(whole, HandMade((0, 1, 2, 3)), Progress())
+    values = train_epoch(parts, HandMade((0, 1, 2, 3)), Progress())
     assert values == pytest.approx(expected | {"splits/epochs": 1.0}, rel=1e-5)
     assert_close(dict(parts.model.named_parameters()), dict(whole.model.named_parameters()))
 
@@ -230,7 +231,7 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
     """The second batch's loss is not finite: the weights stay as the first one left them."""
     recipe = make_recipe(batch_size=2, nominal_batch_size=2, optimizer=SGD)
     good = make_trainee(tmp_path, recipe, 2)
-    train_epoch(good, HandMade((0, 1)), 0)
+    train_epoch(good, HandMade((0, 1)), Progress())
     broken = make_trainee(tmp_path, recipe, 2)
     loader = HandMade((0, 1), (2, 3))
     calls = []
@@ -244,7 +245,7 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
     criterion = broken.loss
     broken = dataclasses.replace(broken, loss=Breaks())
     with pytest.raises(InputError) as caught:
-        train_epoch(broken, loader, 0)
+        train_epoch(broken, loader, Progress())
     told = str(caught.value)
     assert told.startswith(f"the loss is not finite at update 1: box {bad}, objectness 0.")
     assert "Try a lower optimizer.lr (now 0.01), optimizer.clip_norm, or precision: fp32 (now fp32)" in told
@@ -257,6 +258,6 @@ def test_nothing_is_left_behind(tmp_path):
     recipe = make_recipe()
     trainee = make_trainee(tmp_path, recipe, 1)
     state = copy.deepcopy(trainee.model.state_dict())
-    train_epoch(trainee, HandMade((0, 1, 2, 3)), 0)
+    train_epoch(trainee, HandMade((0, 1, 2, 3)), Progress())
     assert all(parameter.grad is None for parameter in trainee.model.parameters())
     assert any(not torch.equal(state[name], value) for name, value in trainee.model.state_dict().items())

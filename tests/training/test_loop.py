@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +20,18 @@ import yaml
 from detect.config.loader import to_plain
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint
-from detect.training import loop
+from detect.training import checkpoints, loop
 from detect.training.loop import train
 from tests.tools.running import run_here
-from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model
+from tests.training.small import (
+    TINY,
+    EndsWhenAsked,
+    make_recipe,
+    make_settings,
+    make_shapes,
+    train_in_pieces,
+    write_model,
+)
 
 TOOL = Path(__file__).parents[2] / "tools" / "train.py"
 STILL = {
@@ -48,6 +57,11 @@ def results(folder):
         return [{key: value for key, value in row.items() if key != "time/epoch_s"} for row in csv.DictReader(file)]
 
 
+def timeless(training):
+    """A training state without the one value that is never the same."""
+    return training and {key: value for key, value in training.items() if key != "seconds"}
+
+
 def assert_same(found: Any, expected: Any, where: str = "") -> None:
     """Two nested values are equal, tensors bit by bit."""
     if isinstance(expected, torch.Tensor):
@@ -70,7 +84,7 @@ def assert_same_run(found, expected):
     for name in ("last.pt", "best.pt"):
         one, other = load_checkpoint(found / name), load_checkpoint(expected / name)
         assert_same(one.model.state_dict(), other.model.state_dict(), name)
-        assert_same(one.training, other.training, name)
+        assert_same(timeless(one.training), timeless(other.training), name)
         assert one.metrics == other.metrics
 
 
@@ -145,18 +159,6 @@ def resumed(settings):
     return dataclasses.replace(settings, resume=True)
 
 
-def stop_after(monkeypatch, epochs):
-    """Interrupt a run after the checkpoint of an epoch, as Ctrl-C would."""
-    save = loop._save
-
-    def save_and_stop(*arguments):
-        save(*arguments)
-        if arguments[4] == epochs:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save", save_and_stop)
-
-
 CHANGES = {
     "AdamW, average, frozen parts": {"freeze": ["backbone"]},
     "SGD, no average, accumulation": {
@@ -173,32 +175,25 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
-def test_resuming_is_the_same_run(tmp_path, data, monkeypatch, changes):
+def test_resuming_is_the_same_run(tmp_path, data, changes):
+    """Ended after updates, at the ends of epochs and before validations, resumed each time."""
     whole = make_settings(tmp_path, data, **changes)
     train(whole)
-    stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
-    with monkeypatch.context() as patch:
-        stop_after(patch, epochs=2)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopped)
-    assert len(results(stopped.out)) == 2
-    train(resumed(stopped))
-    assert_same_run(stopped.out, whole.out)
+    for times in (2, 3, 4):
+        stopped = dataclasses.replace(whole, out=tmp_path / f"stopped{times}")
+        assert train_in_pieces(stopped, times) >= 2
+        assert_same_run(stopped.out, whole.out)
 
 
 @pytest.mark.slow
-def test_resuming_binary_weights(tmp_path, data, monkeypatch):
+def test_resuming_binary_weights(tmp_path, data):
     """``last.pt`` keeps the values that learn; ``best.pt`` only their signs."""
     settings = make_settings(tmp_path, data)
     model = write_model(tmp_path, TINY + "conv: bdsc\n")
     whole = dataclasses.replace(settings, model=model)
     train(whole)
     stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
-    with monkeypatch.context() as patch:
-        stop_after(patch, epochs=2)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopped)
-    train(resumed(stopped))
+    assert train_in_pieces(stopped, times=3) >= 2
     assert_same_run(stopped.out, whole.out)
     states = [torch.load(whole.out / name, weights_only=True)["state_dict"] for name in ("best.pt", "last.pt")]
     assert [any(key.endswith(".bits") for key in state) for state in states] == [True, False]
@@ -225,6 +220,62 @@ def test_a_killed_process_resumes(tmp_path, data):
     assert 1 <= load_checkpoint(out / "last.pt").training["epoch"] < 8
     train(resumed(dataclasses.replace(whole, out=out)))
     assert_same_run(out, whole.out)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_a_damaged_checkpoint(tmp_path, data, caplog, damage):
+    """The one before it is taken, which is said, and the run comes to the same end."""
+    whole = make_settings(tmp_path, data, epochs=2)
+    train(whole)
+    stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, EndsWhenAsked(5))  # after the fourth update; the first epoch asks three times
+    last, content = stopped.out / "last.pt", bytearray((stopped.out / "last.pt").read_bytes())
+    last.unlink()  # not written over: previous.pt may be the same file under another name
+    if damage == "truncated":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        last.write_bytes(content)
+    train(resumed(stopped))
+    assert re.search(r"stopped/last\.pt: .*; the checkpoint before it is taken: .*/previous\.pt", caplog.text)
+    assert_same_run(stopped.out, whole.out)
+
+
+def test_no_checkpoint_is_whole(tmp_path, data):
+    settings = make_settings(tmp_path, data, epochs=2)
+    train(settings)
+    for name in ("last.pt", "previous.pt"):
+        (settings.out / name).write_bytes(b"PK damaged")
+    with pytest.raises(InputError, match=r"previous\.pt: is not a checkpoint, or is damaged"):
+        train(resumed(settings))
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(1e-9, [0, 0, 1, 1, 1, 2]), (0.0, [1, 2])])
+def test_checkpoints_within_an_epoch(tmp_path, data, monkeypatch, minutes, expected):
+    """A run is kept so many minutes after it was last kept, here after each update; with 0 after each epoch only.
+
+    Each of the two epochs has two updates. What counts is how many epochs are finished.
+    """
+    save, kept = checkpoints.save_checkpoint, []
+
+    def noted(path, model, **facts):
+        kept.extend([facts["training"]["epoch"]] if facts.get("training") else [])
+        save(path, model, **facts)
+
+    monkeypatch.setattr(checkpoints, "save_checkpoint", noted)
+    train(make_settings(tmp_path, data, epochs=2, checkpoint_minutes=minutes))
+    assert kept == expected
+
+
+def test_leftovers_of_killed_runs_go_away(tmp_path, data):
+    settings = make_settings(tmp_path, data, epochs=1)
+    settings.out.mkdir()
+    (settings.out / ".last-unfinished-x1y2.pt").write_bytes(b"half")
+    (settings.out / "notes.txt").write_text("mine")
+    train(settings)
+    assert not list(settings.out.glob(".*"))
+    assert (settings.out / "notes.txt").read_text() == "mine"
 
 
 def test_resuming_a_finished_run(tmp_path, data):
@@ -267,7 +318,12 @@ def test_best_checkpoints_and_when_to_look(tmp_path, data):
     metrics = train(settings)
     rows = results(settings.out)
     assert [row["epoch"] for row in rows if row["val/AP"]] == ["3", "4"]
-    assert sorted(path.name for path in settings.out.glob("*.pt")) == ["best.pt", "best_AR_100.pt", "last.pt"]
+    assert sorted(path.name for path in settings.out.glob("*.pt")) == [
+        "best.pt",
+        "best_AR_100.pt",
+        "last.pt",
+        "previous.pt",
+    ]
     assert metrics["AP50"] == pytest.approx(max(float(row["val/AP50"]) for row in rows if row["val/AP"]), rel=1e-4)
     best = load_checkpoint(settings.out / "best.pt")
     assert best.training is None

@@ -15,13 +15,14 @@ from detect.models.build import build_classifier, build_graph, build_model
 from detect.models.classifier import ClassificationModel
 from detect.structures import ClassTargets, Targets
 from detect.training import loop
+from detect.training.epoch import Progress
 from detect.training.loop import train
 from detect.training.preparation import warn_of_ignored
 from detect.training.strategy import split_batch
 from detect.training.trd import Trd
 from detect.training.trd_schedule import reduced_epochs
 from tests.training import test_classification as classes
-from tests.training.small import make_recipe, write_model
+from tests.training.small import make_recipe, train_in_pieces, write_model
 from tests.training.test_epoch import SGD, HandMade, make_trainee, train_epoch
 from tests.training.test_loop import assert_same_run, results
 
@@ -216,7 +217,7 @@ def test_the_full_size_is_plain_training(tmp_path, trd):
         plain = make_trainee(tmp_path, recipe, 2)
         strategies = loop.open_strategies(recipe, plain.model, HandMade(), plain.device, plain.precision)
         assert len(strategies) == bool(section)
-        values = train_epoch(dataclasses.replace(plain, strategies=strategies), HandMade((0, 1), (2, 3)), 0)
+        values = train_epoch(dataclasses.replace(plain, strategies=strategies), HandMade((0, 1), (2, 3)), Progress())
         momenta = [state["momentum_buffer"] for state in plain.optimizer.state.values()]
         ended.append(([*plain.model.state_dict().values(), *momenta], values))
     (expected, losses), (found, values) = ended
@@ -268,17 +269,7 @@ def test_a_run(tmp_path, monkeypatch, said):
     assert "(area rule, 2 of 4 epochs)" in told
 
     stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
-    with monkeypatch.context() as patch:
-
-        def until_the_third(trainee, loader, epoch, on_first_batch=None):
-            if epoch == 2:
-                raise KeyboardInterrupt
-            return train_epoch(trainee, loader, epoch, on_first_batch)
-
-        patch.setattr(loop, "train_epoch", until_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopped)
-    train(dataclasses.replace(stopped, resume=True))
+    assert train_in_pieces(stopped, times=3) > 2
     assert_same_run(stopped.out, whole.out)
     assert said.messages[-1] == told
 

@@ -1,0 +1,106 @@
+"""Writing COCO JSON. From COCO everything is kept: ids, outlines and keys that mean nothing here."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detect.config.schema import SplitConfig
+from detect.curation.target import Target
+from detect.data.annotations import AnnotationTable, Problems
+from detect.data.checks import find_file
+from detect.data.coco import load_coco
+from detect.errors import InputError
+from detect.runtime.files import write_text
+
+NEW_ID = "annotation ids that are 0, no whole number or stand twice (numbered anew)"
+
+
+def write_coco(target: Target, folder: Path) -> SplitConfig:
+    """Write ``annotations/instances_<split>.json``.
+
+    Args:
+        target: the split.
+        folder: of the new data set.
+
+    Returns:
+        The split's section of the new data config.
+    """
+    file = f"annotations/instances_{target.split}.json"
+    write_coco_file(folder / file, coco_content(target, np.arange(len(target.table))))
+    return SplitConfig(target.images, file)
+
+
+def write_coco_file(path: Path, content: dict[str, Any]) -> None:
+    """Write a COCO annotation file, in ASCII: names may hold halves of surrogate pairs, which UTF-8 cannot.
+
+    Raises:
+        InputError: there is a number in it that JSON has not.
+    """
+    try:
+        write_text(path, json.dumps(content, allow_nan=False) + "\n")
+    except ValueError:
+        raise InputError(f"{path.name}: the source holds NaN or Infinity, which JSON cannot") from None
+
+
+def coco_content(target: Target, rows: np.ndarray) -> dict[str, Any]:
+    """Some images of a split with their boxes, in COCO's format.
+
+    Args:
+        target: the split.
+        rows: (n,) int64, the images, ascending.
+    """
+    keep = np.zeros(len(target.table), bool)
+    keep[rows] = True
+    table = target.table.select(keep)
+    names = [target.image_names[row] for row in rows.tolist()]
+    if table.positions is None:
+        return _new_content(table, names)
+    return _same_content(target, table, names)
+
+
+def _new_content(table: AnnotationTable, names: list[str]) -> dict[str, Any]:
+    content = table.to_coco()
+    for image, name in zip(content["images"], names, strict=True):
+        image["file_name"] = name
+    for mark, values in table.marks.items():
+        for annotation, value in zip(content["annotations"], values.tolist(), strict=True):
+            annotation[mark] = value
+    return content
+
+
+def _same_content(target: Target, table: AnnotationTable, names: list[str]) -> dict[str, Any]:
+    """The source's own entries of the images and boxes that are used, and all that is beside them."""
+    assert table.positions is not None
+    content = load_coco(find_file(target.config, target.source.annotations or ""), hook=lambda item: item)
+    image_of_id = {image.get("id"): image for image in content["images"] if isinstance(image, dict)}
+    images = []
+    for image_id, name, size_hw in zip(table.image_ids.tolist(), names, table.sizes_hw.tolist(), strict=True):
+        size = dict(zip(("height", "width"), size_hw, strict=True))
+        images.append({**image_of_id[image_id], "id": image_id, "file_name": name, **size})
+    used = set(table.category_ids.tolist())
+    content["images"] = images
+    content["categories"] = [one for one in content["categories"] if one["id"] in used]
+    if table.is_labelled:
+        annotations = [content["annotations"][position] for position in table.positions.tolist()]
+        content["annotations"] = _with_own_ids(annotations, table, target.losses)
+    return content
+
+
+def _with_own_ids(entries: list[dict[str, Any]], table: AnnotationTable, losses: Problems) -> list[dict[str, Any]]:
+    """The entries with ids of which none stands twice, and areas that are numbers."""
+    ids = [entry.get("id") for entry in entries]
+    counts = Counter(number for number in ids if type(number) is int)
+    following = max(counts, default=0) + 1
+    done = []
+    for entry, number, area in zip(entries, ids, table.areas.tolist(), strict=True):
+        if type(number) is not int or number == 0 or counts[number] > 1:
+            losses.add(NEW_ID, f"{str(number)[:40]!r} is {following}")
+            number = following
+            following += 1
+        done.append({**entry, "id": number, "area": area})
+    return done

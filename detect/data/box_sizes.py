@@ -1,0 +1,35 @@
+"""How large boxes are for the network.
+
+Letters: M boxes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detect.data.annotations import AnnotationTable
+
+SMALL_PX = 8
+"""Boxes whose shorter side is below this many network-input pixels are reported: they are what strides and pools
+lose. It is the cell of the finest level that most detectors predict on."""
+
+MANY_SMALL = 0.1
+"""A larger share of small boxes is worth a word: so much of the recall is at stake."""
+
+
+def is_trained_on(table: AnnotationTable) -> np.ndarray:
+    """(M,) bool, the boxes that are trained on: no crowd regions, and with an area."""
+    sides = table.boxes_xyxy_px[:, 2:] - table.boxes_xyxy_px[:, :2]
+    return ~table.is_crowd & (sides > 0).all(axis=1)
+
+
+def training_sizes_px(table: AnnotationTable, image_size: int) -> np.ndarray:
+    """(M, 2) widths and heights of the boxes that are trained on, in network-input pixels."""
+    factor = np.repeat(image_size / table.sizes_hw.max(axis=1), np.diff(table.box_offsets))
+    sizes = (table.boxes_xyxy_px[:, 2:] - table.boxes_xyxy_px[:, :2]) * factor[:, None]
+    return sizes[is_trained_on(table)]
+
+
+def share_under(sizes_px: np.ndarray, limit_px: float) -> float:
+    """Share of boxes, (M, 2) widths and heights, whose shorter side is below ``limit_px``; 0 of no boxes."""
+    return float((sizes_px.min(axis=1) < limit_px).mean()) if len(sizes_px) else 0.0

@@ -1,0 +1,146 @@
+"""Folders of data sets as they are usually laid out, without a config.
+
+=========  =============================================================================================
+COCO       ``annotations/instances_<split>*.json`` (or in the folder itself), images in a folder of that name
+YOLO       ``images/<split>`` and ``labels/<split>``, ``<split>/images`` and ``<split>/labels``, or ``images``,
+           ``labels`` and ``<split>.txt``
+VOC        ``JPEGImages``, ``Annotations``, ``ImageSets/Main/<split>.txt``
+VisDrone   ``<split>/images`` and ``<split>/annotations``; ``VisDrone2019-DET-<split>`` is a split, too
+shards     ``dataset.json`` and ``<split>-000000.tar``, with any number
+=========  =============================================================================================
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from detect.config.schema import DataConfig, SplitConfig
+from detect.data.shards import DATASET_FILE
+from detect.errors import InputError
+from detect.runtime.logs import LOGGER
+
+LOOKED_FOR = (
+    "data.yaml; COCO's annotations/instances_*.json; YOLO's images and labels; VOC's JPEGImages and Annotations; "
+    "VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar"
+)
+"""What a message says about the layouts."""
+
+_SPLIT = re.compile(r"(train|val|valid|test|trainval|minitrain|test-dev|test-challenge)(?=$|\d|_)")
+_COCO_FILE = re.compile(r"(?:instances_|image_info_)?(.+)\.json")
+_SHARD_FILE = re.compile(r"(.+)-\d+\.tar")
+_VISDRONE_FOLDER = re.compile(r"(?:VisDrone\d*-DET-)?(.+)")
+
+
+class _Layout(NamedTuple):
+    """One way to read a folder."""
+
+    title: str
+    format: str
+    splits: dict[str, SplitConfig]
+
+
+def recognise_layout(folder: Path) -> DataConfig:
+    """The config of a data set whose folder is laid out in a usual way; what was recognised is logged.
+
+    Args:
+        folder: the data set's.
+
+    Raises:
+        InputError: it is no usual layout, or several at once.
+    """
+    readings = (_coco(folder), _yolo(folder), _voc(folder), _visdrone(folder), _shards(folder))
+    layouts = [layout for layout in readings if layout.splits]
+    if not layouts:
+        raise InputError(f"{folder}: is not recognised as a data set; looked for {LOOKED_FOR}; or write a data config")
+    if len(layouts) > 1:
+        titles = " or ".join(f"{layout.title} ({', '.join(layout.splits)})" for layout in layouts)
+        raise InputError(f"{folder}: could be {titles}; write a data config that says which")
+    ((title, kind, splits),) = layouts
+    shown = "; ".join(f"{split}: {' + '.join(_parts(section))}" for split, section in splits.items())
+    LOGGER.info("%s: recognised as %s: %s", folder, title, shown)
+    root = folder.resolve()
+    return DataConfig(name=root.name or "data", root=str(root), splits=splits, format=kind)  # type: ignore[arg-type]
+
+
+def _parts(section: SplitConfig) -> list[str]:
+    return [part for part in (section.images, section.annotations, section.list) if part is not None]
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a name such as ``train2017`` means."""
+    found = _SPLIT.match(name)
+    return None if found is None else found[1].replace("valid", "val")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _sorted(splits: dict[str, SplitConfig]) -> dict[str, SplitConfig]:
+    """In the order train, val, then the others."""
+    return dict(sorted(splits.items(), key=lambda item: (item[0] != "train", item[0] != "val", item[0])))
+
+
+def _coco(folder: Path) -> _Layout:
+    splits: dict[str, SplitConfig] = {}
+    for place in (folder / "annotations", folder):
+        for path in sorted(place.glob("*.json")):
+            found = _COCO_FILE.fullmatch(path.name)
+            split = _split_of(found[1]) if found else None
+            if found is None or split is None or split in splits:
+                continue
+            candidates = (found[1], f"images/{found[1]}", split, f"images/{split}", "images")
+            images = next((one for one in candidates if (folder / one).is_dir()), None)
+            if images is not None:
+                splits[split] = SplitConfig(images, path.relative_to(folder).as_posix())
+    return _Layout("COCO JSON", "coco", _sorted(splits))
+
+
+def _yolo(folder: Path) -> _Layout:
+    splits: dict[str, SplitConfig] = {}
+    for path in _subfolders(folder):
+        if (path / "images").is_dir() and (path / "labels").is_dir():
+            splits[_split_of(path.name) or path.name] = SplitConfig(f"{path.name}/images", f"{path.name}/labels")
+    if not ((folder / "images").is_dir() and (folder / "labels").is_dir()):
+        return _Layout("YOLO", "yolo", _sorted(splits))
+    for path in _subfolders(folder / "images"):
+        if (folder / "labels" / path.name).is_dir():
+            splits[_split_of(path.name) or path.name] = SplitConfig(f"images/{path.name}", f"labels/{path.name}")
+    if not splits:
+        lists = {split: path for path in sorted(folder.glob("*.txt")) if (split := _split_of(path.stem)) is not None}
+        splits = {split: SplitConfig("images", "labels", path.name) for split, path in lists.items()}
+        splits = splits or {"train": SplitConfig("images", "labels")}
+    return _Layout("YOLO", "yolo", _sorted(splits))
+
+
+def _voc(folder: Path) -> _Layout:
+    images, annotations, lists = "JPEGImages", "Annotations", "ImageSets/Main"
+    if not ((folder / images).is_dir() and (folder / annotations).is_dir()):
+        return _Layout("Pascal VOC", "voc", {})
+    splits = {
+        name: SplitConfig(images, annotations, f"{lists}/{name}.txt")
+        for name in ("train", "val", "trainval", "test")
+        if (folder / lists / f"{name}.txt").is_file()
+    }
+    return _Layout("Pascal VOC", "voc", splits or {"train": SplitConfig(images, annotations)})
+
+
+def _visdrone(folder: Path) -> _Layout:
+    splits: dict[str, SplitConfig] = {}
+    for path in (folder, *_subfolders(folder)):
+        if (path / "images").is_dir() and any((path / "annotations").glob("*.txt")):
+            found = _VISDRONE_FOLDER.fullmatch(path.resolve().name)
+            split = (_split_of(found[1]) if found else None) or ("train" if path == folder else path.name)
+            inside = "" if path == folder else f"{path.name}/"
+            splits[split] = SplitConfig(f"{inside}images", f"{inside}annotations")
+    return _Layout("VisDrone", "visdrone", _sorted(splits))
+
+
+def _shards(folder: Path) -> _Layout:
+    names = [found[1] for path in folder.glob("*.tar") if (found := _SHARD_FILE.fullmatch(path.name))]
+    is_whole = (folder / DATASET_FILE).is_file()
+    splits = {name: SplitConfig(f"{glob.escape(name)}-*.tar") for name in names if is_whole}
+    return _Layout("shards", "shards", _sorted(splits))

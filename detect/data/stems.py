@@ -1,0 +1,89 @@
+"""Data sets with one annotation file for each image, called like it: lists of names, and the image of a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detect.config.schema import DataConfig
+from detect.data.annotations import Problems
+from detect.data.checks import find_file, path_inside
+from detect.data.images import IMAGE_SUFFIXES
+from detect.errors import InputError
+
+MAX_LIST_BYTES = 2**30
+"""A list of ten million long paths; a larger one is refused."""
+
+REPEATED_STEM = "names that stand before in the list (skipped)"
+
+
+def list_stems(config: DataConfig, split: str, folder: Path, suffix: str, problems: Problems) -> list[str]:
+    """Names of the split's images without suffix: the lines of its list, or all annotation files of the folder, sorted.
+
+    Args:
+        config: the data set.
+        split: a key of ``config.splits``.
+        folder: of the annotation files.
+        suffix: of the annotation files, such as ``.xml``.
+        problems: gets the names that stand twice.
+
+    Raises:
+        InputError: the list cannot be read, or has no line.
+    """
+    list_file = config.splits[split].list
+    if list_file is None:
+        return sorted(path.stem for path in folder.glob(f"*{suffix}"))
+    return read_list(find_file(config, list_file), problems, "image name without suffix")
+
+
+def read_list(path: Path, problems: Problems, content: str) -> list[str]:
+    """The lines of a text file, without blank ones and repetitions.
+
+    Args:
+        path: the file.
+        problems: gets the lines that stand twice.
+        content: what a line should be, in the message.
+
+    Raises:
+        InputError: it cannot be read, or has no line.
+    """
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise InputError(f"{path}: larger than {MAX_LIST_BYTES // 2**20} MiB, which no list of images is")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: cannot be read: it is not UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    distinct: dict[str, None] = {}
+    for line in filter(None, (line.strip() for line in lines)):
+        if line in distinct:
+            problems.add(REPEATED_STEM, line)
+        distinct[line] = None
+    if not distinct:
+        raise InputError(f"{path}: lists no images; it must have one {content} per line")
+    return list(distinct)
+
+
+def find_image(folder: Path, stem: str, name: str, where: str) -> Path:
+    """The image of a name; if it is not there, the one of the same stem with any usual suffix.
+
+    Args:
+        folder: of the images, absolute.
+        stem: of the annotation file.
+        name: of the image, which is tried first.
+        where: what error messages call the origin.
+
+    Returns:
+        The path, of ``name`` where there is no such image at all.
+
+    Raises:
+        InputError: the name leads out of the folder.
+    """
+    named = path_inside(folder, name, where)
+    if named.is_file():
+        return named
+    for suffix in IMAGE_SUFFIXES:
+        for other in (stem + suffix, stem + suffix.upper()):
+            if (folder / other).is_file():
+                return folder / other
+    return named

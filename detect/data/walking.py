@@ -1,0 +1,42 @@
+"""The files of a folder and of those below it, in a fixed order, where links cannot lead in circles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from detect.data.images import IMAGE_SUFFIXES
+
+
+def walk_files(folder: Path, root: Path, report: Callable[[OSError], None]) -> Iterator[str]:
+    """All files, folder by folder, each folder once; what is hidden is left out.
+
+    Args:
+        folder: where to start.
+        root: links are followed, but not back to this folder or above it. It may be ``folder`` itself.
+        report: gets the error of each folder that cannot be read, which is passed over.
+
+    Yields:
+        Paths that start with ``folder``, sorted within each folder.
+    """
+    seen = {_identity(path) for path in (root.parents if folder == root else (root, *root.parents))}
+    for current, folders, files in os.walk(folder, onerror=report, followlinks=True):
+        identity = _identity(current)
+        if identity in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            yield os.path.join(current, name)  # noqa: PTH118 (a million Path objects are slow)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file is an image by its suffix."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)  # noqa: PTH116
+    return status.st_dev, status.st_ino

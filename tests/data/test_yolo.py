@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detect.config.schema import DataConfig, SplitConfig
+from detect.data import yolo
+from detect.data.annotations import AnnotationTable
+from detect.data.checks import BAD_IMAGE, NO_AREA, NOT_FINITE, OUTSIDE, REPEATED
+from detect.data.stems import REPEATED_STEM
+from detect.errors import InputError
+
+
+def _image(path: Path, orientation: int | None = None) -> None:
+    """An image that is stored with 40 x 30 px."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[274] = orientation
+    Image.new("RGB", (40, 30)).save(path, exif=exif)
+
+
+def _write(root: Path, name: str, lines: str | bytes | None, orientation: int | None = None) -> None:
+    """``images/train/<name>.jpg`` and its label file."""
+    _image(root / "images" / "train" / f"{name}.jpg", orientation)
+    if lines is not None:
+        path = root / "labels" / "train" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lines if isinstance(lines, bytes) else lines.encode())
+
+
+def _config(root: Path, names: tuple[str, ...] | None = ("ant", "bee"), **splits: SplitConfig) -> DataConfig:
+    return DataConfig("test", str(root), splits or {"train": SplitConfig("images/train")}, format="yolo", names=names)
+
+
+def _read(root: Path, names: tuple[str, ...] | None = ("ant", "bee")) -> AnnotationTable:
+    return yolo.read_yolo(_config(root, names), "train")
+
+
+def test_centre_and_size_are_shares_of_the_image(tmp_path: Path) -> None:
+    _write(tmp_path, "b", "1 0.5 0.5 0.25 0.2\n0 0.1 0.1 0.1 0.2\n")
+    _write(tmp_path, "a", "")
+    _write(tmp_path, "c", None)
+    table = _read(tmp_path)
+    assert [table.path(row).name for row in range(3)] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert table.names == ("ant", "bee")
+    assert table.category_ids.tolist() == [0, 1]
+    assert table.image_ids.tolist() == [1, 2, 3]
+    assert table.is_labelled
+    # 40 x 30 px: centre (20, 15), size 10 x 6; centre (4, 3), size 4 x 6.
+    boxes, labels, is_crowd = table.boxes(1)
+    assert boxes.tolist() == [[15, 12, 25, 18], [2, 0, 6, 6]]
+    assert labels.tolist() == [1, 0]
+    assert is_crowd.tolist() == [False, False]
+    assert table.areas.tolist() == [60, 24]
+    assert len(table.boxes(0)[0]) == len(table.boxes(2)[0]) == 0  # an empty file, and none: background
+    assert not table.problems
+
+
+def test_shares_are_of_the_image_as_it_is_shown(tmp_path: Path) -> None:
+    _write(tmp_path, "a", "0 0.5 0.5 0.5 0.5\n", orientation=6)
+    table = _read(tmp_path)
+    assert table.sizes_hw.tolist() == [[40, 30]]
+    assert table.boxes(0)[0].tolist() == [[7.5, 10, 22.5, 30]]
+
+
+def test_outlines_become_boxes_and_are_counted(tmp_path: Path) -> None:
+    _write(tmp_path, "a", "0 0.1 0.2 0.5 0.4 0.3 0.6\n1 0.25 0.2 0.5 0.2 0.5 0.4 0.25 0.4\n")
+    table = _read(tmp_path)
+    # x 0.1 to 0.5 of 40, y 0.2 to 0.6 of 30; x 0.25 to 0.5, y 0.2 to 0.4.
+    np.testing.assert_allclose(table.boxes(0)[0], [[4, 6, 20, 18], [10, 6, 20, 12]])
+    assert table.problems.summary() == [f"2 {yolo.OUTLINE}: a.txt:1; a.txt:2"]
+
+
+def test_damaged_lines_are_counted_with_their_place(tmp_path: Path) -> None:
+    lines = [
+        "0 0.5 0.5 0.2 0.2",
+        "",
+        "0 0.5 0.5 0.2",  # 3: too short
+        "0 0.5 0.5 0.2 0.2 0.9",  # 4: one number too many
+        "x 0.5 0.5 0.2 0.2",
+        "0 0.5 0.5 0.2 y",
+        "0.5 0.5 0.5 0.2 0.2",
+        "-1 0.5 0.5 0.2 0.2",
+        "inf 0.5 0.5 0.2 0.2",
+        "2 0.5 0.5 0.2 0.2",  # beyond the names
+        "0 nan 0.5 0.2 0.2",
+        "0 0.1 0.1 nan 0.3 0.2 0.2",  # an outline
+        "0 0.5 0.5 1e400 0.2",
+        "0 0.5 0.5 0 0.2",
+        "0 0.5 0.5 -0.1 0.2",
+        "0 1.5 0.5 0.2 0.2",
+        "0 0.5 0.5 0.2 0.2",  # repeats the first
+        "1.0 0.25 0.25 0.1 0.1",  # a whole number all the same
+    ]
+    _write(tmp_path, "a", "\n".join(lines))
+    table = _read(tmp_path)
+    counts = {
+        yolo.BAD_LINE: 7,
+        yolo.UNKNOWN_CLASS: 1,
+        yolo.OUTLINE: 1,
+        NOT_FINITE: 3,
+        NO_AREA: 2,
+        OUTSIDE: 1,
+        REPEATED: 1,
+    }
+    assert {kind: table.problems.count(kind) for kind in counts} == counts
+    assert len(table.problems.summary()) == len(counts)
+    assert table.labels.tolist() == [0, 0, 1]
+    assert "a.txt:3: '0 0.5 0.5 0.2'; a.txt:4: " in table.problems.summary()[0]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe0 0.5", b"0" * (yolo_limit := 16 * 2**20 + 1)])
+def test_label_files_that_cannot_be_read_go_with_their_image(tmp_path: Path, content: bytes) -> None:
+    _write(tmp_path, "bad", content)
+    _write(tmp_path, "good", b"\xef\xbb\xbf0 0.5 0.5 0.2 0.2\r\n")  # as Windows writes it
+    table = _read(tmp_path)
+    assert [table.path(row).name for row in range(len(table))] == ["good.jpg"]
+    assert len(table.labels) == 1
+    assert table.problems.count(yolo.BAD_FILE) == 1
+
+
+def test_what_has_no_partner(tmp_path: Path) -> None:
+    _write(tmp_path, "a", "0 0.5 0.5 0.2 0.2")
+    _write(tmp_path, "broken", "0 0.5 0.5 0.2 0.2")
+    (tmp_path / "images/train/broken.jpg").write_bytes(b"no image")
+    (tmp_path / "labels/train/orphan.txt").write_text("0 0.5 0.5 0.2 0.2")
+    table = _read(tmp_path)
+    assert len(table) == 1
+    counts = {BAD_IMAGE: 1, yolo.NO_IMAGE: 1}
+    assert {kind: table.problems.count(kind) for kind in counts} == counts
+    assert len(table.problems.summary()) == len(counts)
+
+
+def test_a_split_without_any_label_file_is_unlabelled(tmp_path: Path) -> None:
+    _write(tmp_path, "a", None)
+    table = _read(tmp_path)
+    assert (len(table), len(table.labels), table.is_labelled) == (1, 0, False)
+
+
+def test_folders_below_and_links_in_circles(tmp_path: Path) -> None:
+    _write(tmp_path, "one/a", "0 0.5 0.5 0.2 0.2")
+    _write(tmp_path, "two/a", "1 0.5 0.5 0.2 0.2")
+    (tmp_path / "images/train/two/circle").symlink_to(tmp_path / "images/train")
+    table = _read(tmp_path)
+    assert table.labels.tolist() == [0, 1]
+
+
+def test_label_folders() -> None:
+    root, image = Path("/d"), Path("/d/images/x/images/y/a.jpg")
+    assert yolo.label_file(image, root, None, root) == Path("/d/images/x/labels/y/a.txt")
+    assert yolo.label_file(Path("/d/p/a.b.jpg"), root, None, root) == Path("/d/p/a.b.txt")
+    # What lies above the root is not the data set's.
+    assert yolo.label_file(Path("/images/d/p/a.jpg"), root, None, Path("/images/d")) == Path("/images/d/p/a.txt")
+    assert yolo.label_file(image, root / "images", Path("/l"), root) == Path("/l/x/images/y/a.txt")
+    assert yolo.label_file(Path("/e/a.jpg"), root, Path("/l"), root) == Path("/l/a.txt")
+
+
+def test_lists_of_images(tmp_path: Path) -> None:
+    for name in "abc":
+        _write(tmp_path, name, "0 0.5 0.5 0.2 0.2")
+    (tmp_path / "lists").mkdir()
+    lines = ["../images/train/c.jpg", f"{tmp_path}/images/train/a.jpg", "images/train/b.jpg", "gone.jpg", "gone.jpg"]
+    (tmp_path / "lists/train.txt").write_text("\n".join(lines))
+    table = yolo.read_yolo(_config(tmp_path, train=SplitConfig(".", list="lists/train.txt")), "train")
+    assert [table.path(row).name for row in range(len(table))] == ["c.jpg", "a.jpg", "b.jpg"]
+    assert len(table.labels) == 3
+    assert table.problems.count(BAD_IMAGE) == table.problems.count(REPEATED_STEM) == 1
+
+
+@pytest.mark.parametrize("line", ["../../x.jpg", "/etc/passwd", "images/../../../x.jpg", "a\0.jpg"])
+def test_lists_that_lead_out_are_refused(tmp_path: Path, line: str) -> None:
+    _write(tmp_path / "d", "a", "")
+    (tmp_path / "d/train.txt").write_text(f"images/train/a.jpg\n{line}\n")
+    with pytest.raises(InputError, match=r"train.txt: .* leads out of the data set's root .*; refused"):
+        yolo.read_yolo(_config(tmp_path / "d", train=SplitConfig("images", list="train.txt")), "train")
+
+
+def test_names(tmp_path: Path) -> None:
+    _write(tmp_path, "a", "3 0.5 0.5 0.2 0.2\n99999 0.5 0.5 0.2 0.2\n123456789012 0.5 0.5 0.2 0.2\n")
+    _image(tmp_path / "images/val/b.jpg")
+    (tmp_path / "labels/val").mkdir()
+    (tmp_path / "labels/val/b.txt").write_text("5 0.5 0.5 0.2 0.2")
+    config = _config(tmp_path, None, train=SplitConfig("images/train"), val=SplitConfig("images/val"))
+    # Those of the training split, up to its largest number; what is absurd is damage.
+    for split, unknown in (("train", 2), ("val", 1)):
+        table = yolo.read_yolo(config, split)
+        assert table.names == ("0", "1", "2", "3")
+        assert table.problems.count(yolo.UNKNOWN_CLASS) == unknown
+    (tmp_path / "labels/classes.txt").write_text("ant\nbee\n\ncat\ndog\nemu\nfox\n")
+    assert yolo.read_yolo(config, "val").names == ("ant", "bee", "cat", "dog", "emu", "fox")
+    (tmp_path / "labels/classes.txt").write_text("ant\nant\n")
+    with pytest.raises(InputError, match=r"classes.txt: a class stands twice: 1 .*: ant"):
+        yolo.read_yolo(config, "val")
+    with pytest.raises(InputError, match="names: a class stands twice in dog, dog"):
+        _read(tmp_path, names=("dog", "dog"))
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images/train").mkdir(parents=True)
+    with pytest.raises(InputError, match="images/train: has no images for split 'train'"):
+        _read(tmp_path)
+    _write(tmp_path, "a", b"\xff")
+    with pytest.raises(InputError, match="test train: no image can be used: 1 label files that cannot be read"):
+        _read(tmp_path)
+    _write(tmp_path, "a", "")
+    with pytest.raises(InputError, match="test: no label file names a class, so there are no classes; give names"):
+        _read(tmp_path, names=None)

@@ -1,0 +1,134 @@
+"""The runs that one process and two are compared in; as a script, what each of two processes does.
+
+Started by ``torchrun``: ``process_runs.py FOLDER DATA``, see ``runs``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from detect.runtime.processes import (
+    add_up,
+    as_first_says,
+    dealt,
+    first_goes_first,
+    gather,
+    joined,
+    meet,
+    num_processes,
+    own_share,
+    rank,
+)
+from detect.training.loop import RunSettings, train
+from detect.training.synced_norms import SyncedBatchNorm2d, synchronise_norms
+from tests.training import test_classification as classes
+from tests.training.small import make_settings, shapes_at
+
+STILL = {
+    "mosaic": 0.0,
+    "translate": 0.0,
+    "scale": 0.0,
+    "flip_left_right": 0.0,
+    "hsv_hue": 0.0,
+    "hsv_saturation": 0.0,
+    "hsv_value": 0.0,
+}
+# The rate is low, because at higher ones the rounding of other sums grows by itself: one thread against two as well.
+SGD = {"name": "sgd", "lr": 0.002, "warmup_min_steps": 1}
+CHANGES: dict[str, dict[str, Any]] = {
+    # 16 images in batches of 4: 20 updates in 5 epochs.
+    "plain": {"epochs": 5, "augment": STILL},
+    # Batches of 3 are shared out as 1 and 2.
+    "uneven": {"epochs": 2, "batch_size": 3, "nominal_batch_size": 3, "augment": {"mosaic": 0.5, "close_mosaic": 1}},
+    "strategies": {
+        "epochs": 2,
+        "batch_size": 4,
+        "nominal_batch_size": 8,
+        "augment": STILL,
+        "multi_scale": 0.5,
+        "sdpoint": {"ratios": [0.5], "norm_batches": 2},
+        "trd": {"resolution": 32, "probability": 0.5, "exact": True, "guard": 0},
+    },
+    # Of the shares of two processes half are reduced, as of the whole, but not the same half.
+    "parts": {"epochs": 1, "augment": STILL, "trd": {"resolution": 32, "variant": "batch"}},
+}
+
+
+def runs(folder: Path, data: Path) -> dict[str, RunSettings]:
+    """The runs by name.
+
+    Args:
+        folder: where they go.
+        data: has the folders ``shapes`` and ``colours``.
+    """
+    folder.mkdir(exist_ok=True)
+    shapes = shapes_at(data / "shapes")
+    settings = {name: make_settings(folder, shapes, **{"optimizer": SGD, **change}) for name, change in CHANGES.items()}
+    augment = {"crop": "pad", "flip_left_right": 0.5, "mixup": 0.5, "cutmix": 0.5}
+    colours = classes.classes_at(data / "colours")
+    settings["classes"] = classes.make_settings(folder, colours, epochs=2, batch_size=7, augment=augment)
+    return {name: dataclasses.replace(each, out=folder / name) for name, each in settings.items()}
+
+
+def check_exchange() -> None:
+    """What ``detect.runtime.processes`` says in two processes."""
+    own = rank()
+    assert num_processes() == 2
+    assert [own_share(7), own_share(1)] == [[slice(0, 3), slice(0, 0)], [slice(3, 7), slice(0, 1)]][own]
+    assert dealt(range(5)) == [range(0, 5, 2), range(1, 5, 2)][own]
+    assert add_up([own + 1, 0.1]) == [3.0, 0.2]
+    parts = gather(np.full((own, 2), own + 0.5))
+    assert [part.tolist() for part in parts] == [[], [[1.5, 1.5]]]
+    assert [part.tolist() for part in gather(np.zeros(0, bool))] == [[], []]
+    assert as_first_says(f"dossier-\udcff é {own}") == "dossier-\udcff é 0"
+    before = [] if own else [1]
+    with first_goes_first():
+        before.append(2)
+    meet("the end of the test")
+    assert before == [[1, 2], [2]][own]
+
+
+def check_norms() -> None:
+    """The norm of two shares of a batch is that of the batch, with its gradients and statistics."""
+    torch.manual_seed(0)
+    alone = nn.BatchNorm2d(3, momentum=0.3).double()
+    nn.init.uniform_(alone.weight)
+    x = (torch.randn(5, 3, 4, 6).double() * 2 + 100).requires_grad_()
+    shared = copy.deepcopy(alone)
+    synchronise_norms(shared)
+    assert type(shared) is SyncedBatchNorm2d
+    share = x.detach()[own_share(5)].requires_grad_()
+    for _ in range(2):
+        whole, part = alone(x), shared(share)
+        (whole * whole.detach().sin()).sum().backward()
+        (part * part.detach().sin()).sum().backward()
+    torch.testing.assert_close(part, whole[own_share(5)])
+    torch.testing.assert_close(share.grad, x.grad[own_share(5)])
+    for mine, expected in zip(shared.parameters(), alone.parameters(), strict=True):
+        dist.all_reduce(mine.grad)
+        torch.testing.assert_close(mine.grad, expected.grad)
+    for mine, expected in zip(shared.buffers(), alone.buffers(), strict=True):
+        torch.testing.assert_close(mine, expected)
+    torch.testing.assert_close(shared.eval()(share), alone.eval()(share))
+    empty = shared.train()(x.detach()[: 3 * rank()])  # a process may have no image of a part
+    assert empty.shape == (3 * rank(), 3, 4, 6)
+
+
+if __name__ == "__main__":
+    with joined():
+        check_exchange()
+        check_norms()
+        with first_goes_first():
+            each = runs(Path(sys.argv[1]), Path(sys.argv[2]))
+        meet("the models' files")  # which the second process has written once more
+        for settings in each.values():
+            train(settings)
