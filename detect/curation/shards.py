@@ -65,7 +65,7 @@ def write_shards(
         {"id": number, "name": name} for number, name in zip(first.category_ids.tolist(), first.names, strict=True)
     ]
     write_json(out / DATASET_FILE, {"categories": categories, "shards": shards})
-    return {split: f"{split}-*.tar" for split in tables}
+    return {split: f"{split}-[0-9]*.tar" for split in tables}  # not those of test-dev for test
 
 
 def _check(tables: Mapping[str, AnnotationTable], out: Path, images_per_shard: int, max_bytes: int) -> None:
@@ -80,7 +80,7 @@ def _check(tables: Mapping[str, AnnotationTable], out: Path, images_per_shard: i
         if not _SPLIT.fullmatch(split):
             raise InputError(f"split {split!r}: must have 1 to 40 letters, digits, _ and - to begin file names")
         for other in tables:
-            if re.fullmatch(rf"{split}-\d+", other):  # its shards would match the pattern of the other's
+            if re.fullmatch(rf"{split}-\d.*", other):  # the pattern would match its shards, too
                 raise InputError(f"split {other!r}: would be taken for shards of {split!r}; rename it")
     there = sorted(path.name for path in out.glob("*.tar")) if out.is_dir() else []
     if there or (out / DATASET_FILE).exists():

@@ -142,5 +142,5 @@ def _visdrone(folder: Path) -> _Layout:
 def _shards(folder: Path) -> _Layout:
     names = [found[1] for path in folder.glob("*.tar") if (found := _SHARD_FILE.fullmatch(path.name))]
     is_whole = (folder / DATASET_FILE).is_file()
-    splits = {name: SplitConfig(f"{glob.escape(name)}-*.tar") for name in names if is_whole}
+    splits = {name: SplitConfig(f"{glob.escape(name)}-[0-9]*.tar") for name in names if is_whole}
     return _Layout("shards", "shards", _sorted(splits))

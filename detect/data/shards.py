@@ -29,6 +29,7 @@ from detect.data.coco import ListedImages, coco_table, is_whole, read_categories
 from detect.data.shard_images import ShardImages
 from detect.data.shard_index import MAX_JSON_BYTES, Shard, ShardSample, open_index
 from detect.errors import InputError
+from detect.runtime.processes import first_goes_first
 
 DATASET_FILE = "dataset.json"
 """Beside the shards: ``categories``, and the names of all ``shards``."""
@@ -62,7 +63,8 @@ def read_shards(config: DataConfig, split: str) -> AnnotationTable:
     problems = Problems()
     files = find_shards(config, split)
     title = f"{config.name} {split}"
-    shards = open_index(files, files[0].with_name(f"{re.sub(r'[^A-Za-z0-9_-]', '_', split)}.index.json"), title)
+    with first_goes_first():  # of several processes one reads the shards, the others what it remembered
+        shards = open_index(files, files[0].with_name(f"{re.sub(r'[^A-Za-z0-9_-]', '_', split)}.index.json"), title)
     for shard in shards:
         problems.merge(shard.problems)
     categories = _categories(config, split, files, problems)

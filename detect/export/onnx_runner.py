@@ -37,8 +37,7 @@ class OnnxModel:
     def detect(self, image: Array, conf: float = 0.25, iou: float = 0.6, max_det: int = 300) -> Array:
         """(N, 6): box, score, class index, best first. A file with suppression inside has the last two built in."""
         scaled, scale_xy = self.scaled(image)
-        tensor = self.network_input([scaled])
-        outputs = self.session.run(None, {"images": tensor})
+        outputs = self.session.run(None, {"images": (tensor := self.network_input([scaled]))})
         if self.output["non_maximum_suppression"] == "applied":
             found = outputs[0][0, : outputs[1][0]]
             found = found[found[:, 4] > conf]
@@ -103,10 +102,10 @@ def decode(raw: Array, level: dict, input_hw: tuple[int, ...], most: float) -> A
     raw = raw.reshape(len(raw), len(anchors), -1, height, width).transpose(0, 1, 3, 4, 2)
     rows = (1 + np.tanh(raw / 2)) / 2  # sigmoid
     cells = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=2)  # (h, w, 2): column, row
-    cell_px = input_hw[1] / width, input_hw[0] / height
-    rows[..., :2] = (level["xy_scale"] * (rows[..., :2] - 0.5) + 0.5 + cells) * cell_px
-    ratios = (2 * rows[..., 2:4]) ** 2 if level["sizes"] == "square" else np.exp(np.clip(raw[..., 2:4], None, most))
-    rows[..., 2:4] = ratios * anchors
+    centres = level["xy_scale"] * (rows[..., :2] - 0.5) + 0.5 + cells
+    rows[..., :2] = centres * (input_hw[1] / width, input_hw[0] / height)
+    square, exp = (2 * rows[..., 2:4]) ** 2, np.exp(np.minimum(raw[..., 2:4], most))
+    rows[..., 2:4] = anchors * (square if level["sizes"] == "square" else exp)
     return rows.reshape(len(rows), -1, rows.shape[4])
 
 
@@ -140,7 +139,8 @@ def main() -> None:
         else:
             for *box, score, label in model.detect(image, args.conf):
                 print(path, model.names[int(label)], f"{score:.3f}", *(f"{value:.1f}" for value in box))
-                cv2.rectangle(image, *np.rint(box).astype(int).reshape(2, 2).tolist(), (0, 0, 255), 2)
+                corners = np.rint(box).astype(int).tolist()
+                cv2.rectangle(image, corners[:2], corners[2:], (0, 0, 255), 2)
             if args.out:
                 args.out.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(args.out / Path(path).name), image)
