@@ -35,7 +35,7 @@ FAMILIES = (
     "cspresnext50-panet-spp",
     "yolov3-spp",
     "yolov4",
-    "resnet18-spd+fpn",
+    "resnet18+fpn+spd",
 )
 
 SHAPES = ((1, 320, 640), (2, 640, 640), (5, 416, 608))
