@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple, Protocol
 
@@ -37,7 +37,9 @@ def _as_it_is(loaded: Any) -> Any:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; this one ends with its owner
+    # Ctrl-C and torchrun signal the whole group of a run's process, which still needs batches to end well. Without it
+    # the workers end by themselves.
+    os.setpgrp()
 
 
 class Consequence(NamedTuple):
