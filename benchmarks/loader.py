@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from detect.config.schema import DetectionRecipe
-from detect.data import cache, loading
+from detect.data import annotations, cache, loading
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import IMAGE_SUFFIXES, read_header
 from detect.errors import InputError
@@ -104,7 +104,7 @@ def main() -> None:
     settings = {"epochs": 100, "batch_size": arguments.batch_size, "image_size": arguments.image_size}
 
     parts = {
-        "read and decode": Part(cache, "read_image"),
+        "read and decode": Part(annotations, "decode_image"),
         "resize": Part(cache, "letterbox"),
         "mosaic": Part(loading, "mosaic4"),
         "warp": Part(loading, "warp"),

@@ -67,7 +67,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--split", default="val", help="split of the data config (default: val)")
     suppression = parser.add_argument_group("of detectors only")
     add = suppression.add_argument
-    add("--nms", action="store_true", help="non-maximum suppression inside the file, which then gives detections")
+    kinds = suppression.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--nms", action="store_true", help="non-maximum suppression inside the file, which then gives detections"
+    )
+    kinds.add_argument(
+        "--raw",
+        action="store_true",
+        help="what the head says, a map for each level, not decoded to boxes; the metadata say how to decode it",
+    )
     add("--conf", type=float, metavar="T", help="with --nms: least score, from 0 to 1 (default: 0.25)")
     add("--iou", type=float, metavar="T", help="with --nms: boxes of a class that overlap more are one (default: 0.6)")
     add("--max-det", type=int, metavar="N", help="with --nms: most detections per image (default: 300)")
@@ -87,7 +95,7 @@ def main() -> None:
         checkpoint.model.use_instance(choice.instance)
         print(choice.line())
     dynamic = checkpoint.model.instance == PLAIN if args.dynamic is None else args.dynamic
-    options = ExportOptions(args.image_size, args.opset, args.masks, suppression, dynamic, args.half)
+    options = ExportOptions(args.image_size, args.opset, args.masks, suppression, dynamic, args.half, args.raw)
     try:
         parity = export_onnx(checkpoint, out, options, _table(args, checkpoint))
     except ExportError as error:

@@ -1,11 +1,12 @@
 """How a head's raw values become boxes: YOLOv5's way and YOLOv3's (with YOLOv4's wider centres).
 
-Letters: A anchors, H W cells, n boxes; * any leading dimensions.
+Letters: B images, A anchors, H W cells, K classes, n boxes; * any leading dimensions.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 CellSize = float | tuple[float, float]
 """Input pixels per cell, in both directions or for x and y."""
+Sizes = Literal["square", "exp"]
 MAX_LOG_RATIO = math.log(1000)
 """Sides beyond 1000 times the anchor are noise; unbounded, their areas overflow float32, and overlaps are NaN."""
 
@@ -34,7 +36,7 @@ class BoxCoding:
     """
 
     xy_scale: float
-    sizes: Literal["square", "exp"]
+    sizes: Sizes
 
     def centres(self, raw_xy: Tensor) -> Tensor:
         """(*, 2) raw x, y to (*, 2) centres relative to the cell's corner, in cells."""
@@ -61,6 +63,28 @@ class BoxCoding:
         centres = (self.centres(raw[..., :2]) + cell_grid(height, width, raw)) * as_xy(cell_px, raw)
         sizes = self.extents(raw[..., 2:4], anchors_px[:, None, None].to(raw.dtype))
         return torch.cat([centres, sizes], dim=-1)
+
+
+def decode_levels(
+    raw: Sequence[Tensor], codings: Sequence[BoxCoding], anchors_px: Sequence[Tensor], cells_px: Sequence[CellSize]
+) -> Tensor:
+    """Raw predictions to boxes and probabilities; the arguments have an entry for each level.
+
+    Args:
+        raw: (B, A, H, W, 5 + K) x, y, w, h, objectness, classes, before any sigmoid.
+        codings: what the first four mean.
+        anchors_px: (A, 2) width, height.
+        cells_px: input pixels per cell.
+
+    Returns:
+        (B, P, 5 + K), P being A*H*W summed over the levels: centre x, centre y, width, height in network-input pixels,
+        objectness, K class probabilities.
+    """
+    levels = []
+    for y, coding, anchors, cell_px in zip(raw, codings, anchors_px, cells_px, strict=True):
+        boxes = coding.decode(y[..., :4], anchors, cell_px)
+        levels.append(torch.cat([boxes, y[..., 4:].sigmoid()], dim=-1).flatten(1, 3))
+    return torch.cat(levels, dim=1)
 
 
 def as_xy(cell_px: CellSize, like: Tensor) -> Tensor | float:

@@ -24,7 +24,8 @@ class SplitConfig:
     Args:
         images: folder of the images. ``folders``: the folder that holds one folder for each class. ``cifar``: the
             archive (``cifar-10-python.tar.gz``, ``cifar-100-binary.tar.gz``) or the folder that it unpacks to; of what
-            matches a pattern (``cifar-10-*``) the first is taken.
+            matches a pattern (``cifar-10-*``) the first is taken. ``shards``: the tar files, ``train-*.tar`` or
+            ``train-{000000..000119}.tar``.
         annotations: COCO: the JSON file. VOC, VisDrone: the folder of the XML or txt files. YOLO: the folder of the txt
             files; default, ``labels`` in the place of ``images``. ``cifar``: the part of the archive,
             ``train`` or ``test``; default, the split's own name. ``tiny-imagenet``: the file that says what validation
@@ -47,10 +48,10 @@ class DataConfig:
         name: how reports call it.
         root: folder, relative to the YAML's own folder; ``--data-root`` replaces it.
         splits: split name (train, val, test, ...) to its files.
-        format: how the annotations are written. For detection ``coco``, ``voc``, ``yolo`` and ``visdrone``, which are
-            recognised when this is left out (``detect.data.recognition``); for classification ``folders`` (a
+        format: how the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone`` and ``shards``,
+            which are recognised when this is left out (``detect.data.recognition``); for classification ``folders`` (a
             folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``.
-        names: class names in index order. COCO, VisDrone: categories to use (others are dropped); default, all.
+        names: class names in index order. COCO, VisDrone, shards: categories to use (others are dropped); default, all.
             VOC: default, all names found in the training split, sorted. YOLO: the names of the classes 0, 1, ...;
             default, the lines of ``classes.txt``, else the numbers. ``folders``: folders to use; default, all of
             the training split, sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all.
@@ -61,7 +62,7 @@ class DataConfig:
     name: str
     root: str
     splits: dict[str, SplitConfig]
-    format: Literal["coco", "voc", "yolo", "visdrone", "folders", "cifar", "tiny-imagenet"] | None = None
+    format: Literal["coco", "voc", "yolo", "visdrone", "shards", "folders", "cifar", "tiny-imagenet"] | None = None
     names: tuple[str, ...] | None = None
     background: Literal["keep", "drop"] = "keep"
     generate: Literal["shapes"] | None = None

@@ -13,6 +13,7 @@ from detect.curation.severity import REFUSED, SEVERITIES, Severity, severity_of
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import check_split
 from detect.data.datasets import READERS, read_split
+from detect.data.shard_images import StoredImage
 from detect.drawing.text import shorten
 from detect.errors import InputError
 
@@ -104,8 +105,8 @@ def check_data(config: DataConfig, splits: Sequence[str], decode: bool, workers:
     for split, table in tables.items():
         check_content(table, config, split, problems[split])
         if decode:
-            paths = [table.path(row) for row in range(len(table))]
-            digests[split] = check_pixels(paths, problems[split], f"{config.name} {split}", workers)
+            images = [table.stored(row) for row in range(len(table))]
+            digests[split] = check_pixels(images, problems[split], f"{config.name} {split}", workers)
     if decode:
         _check_unread(config, tables, problems, workers)
     check_copies(tables, digests, problems)
@@ -156,7 +157,7 @@ def _check_unread(
     seen = {table.path(row) for table in tables.values() for row in range(len(table))}
     for split in problems.keys() - tables.keys():
         paths = [path for path in images_in(image_folder(config, split)) if path not in seen]
-        check_pixels(paths, problems[split], f"{config.name} {split}", workers)
+        check_pixels([StoredImage(path) for path in paths], problems[split], f"{config.name} {split}", workers)
         seen.update(paths)
 
 

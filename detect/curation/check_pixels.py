@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 
 from detect.curation.severity import DAMAGED_PIXELS, SURPLUS, UNDECODABLE
 from detect.data.annotations import Problems
-from detect.data.images import ImageError, decode_image, read_image_file
+from detect.data.images import ImageError, decode_image
+from detect.data.shard_images import StoredImage
 from detect.errors import InputError
 from detect.runtime.progress import progress_bar
 
@@ -45,11 +45,11 @@ class Decoded(NamedTuple):
     complaint: str
 
 
-def check_pixels(paths: Sequence[Path], problems: Problems, title: str, workers: int) -> list[bytes]:
+def check_pixels(images: Sequence[StoredImage], problems: Problems, title: str, workers: int) -> list[bytes]:
     """Decode images and report those that are damaged.
 
     Args:
-        paths: N image files.
+        images: N image files.
         problems: gets what is wrong.
         title: of the progress bar, which is shown for many images.
         workers: processes for many images; 0 decodes in this one.
@@ -61,34 +61,34 @@ def check_pixels(paths: Sequence[Path], problems: Problems, title: str, workers:
         InputError: the system ended a process, for want of memory for example.
     """
     digests = []
-    is_many = len(paths) > _FEW_IMAGES
-    with progress_bar(paths, f"{title}: decoding", unit=" images", is_shown=is_many) as bar:
-        for path, decoded in zip(bar, _decode_all(paths, workers if is_many else 0), strict=True):
+    is_many = len(images) > _FEW_IMAGES
+    with progress_bar(images, f"{title}: decoding", unit=" images", is_shown=is_many) as bar:
+        for image, decoded in zip(bar, _decode_all(images, workers if is_many else 0), strict=True):
             digests.append(decoded.digest)
             if decoded.kind:
-                problems.add(decoded.kind, f"{path.name}: {decoded.complaint}")
+                problems.add(decoded.kind, f"{image.path.name}: {decoded.complaint}")
     return digests
 
 
-def _decode_all(paths: Sequence[Path], workers: int) -> Iterator[Decoded]:
+def _decode_all(images: Sequence[StoredImage], workers: int) -> Iterator[Decoded]:
     if not workers:
-        yield from map(_decode, paths)
+        yield from map(_decode, images)
         return
     with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
         try:
-            yield from pool.map(_decode, paths, chunksize=_CHUNK)
+            yield from pool.map(_decode, images, chunksize=_CHUNK)
         except BrokenProcessPool:
             raise InputError(
-                f"a process that decoded images of {paths[0].parent} was ended, perhaps for want of memory; "
+                f"a process that decoded images of {images[0].path.parent} was ended, perhaps for want of memory; "
                 "fewer --workers need less"
             ) from None
 
 
-def _decode(path: Path) -> Decoded:
-    digest = b""
+def _decode(image: StoredImage) -> Decoded:
+    digest, path = b"", image.path
     try:
         with _standard_error() as heard:
-            data = read_image_file(path)
+            data = image.read()
             digest = hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
             decode_image(data, path.name)
             complaints = heard()

@@ -1,4 +1,4 @@
-"""A data set in another format: COCO JSON, YOLO txt, Pascal VOC XML, VisDrone txt.
+"""A data set in another format: COCO JSON, YOLO txt, Pascal VOC XML, VisDrone txt, shards.
 
 Everything is written into a folder beside, which takes its place when it is complete. What a format cannot hold is
 counted and told.
@@ -20,6 +20,7 @@ from detect.curation.coco_files import write_coco
 from detect.curation.image_transfer import transfer_images
 from detect.curation.names import check_safe, relative_names, safe_classes, safe_names, split_folder
 from detect.curation.remains import count_remains
+from detect.curation.shards import report_renamed, write_shards
 from detect.curation.target import Target
 from detect.curation.visdrone_files import visdrone_names, write_visdrone
 from detect.curation.voc_files import write_voc
@@ -31,7 +32,9 @@ from detect.data.recognition import TITLES, Format
 from detect.errors import InputError
 from detect.runtime.files import new_folder, write_text
 
-FORMATS: tuple[Format, ...] = ("coco", "yolo", "voc", "visdrone")
+FORMATS: tuple[Format, ...] = ("coco", "yolo", "voc", "visdrone", "shards")
+_AS_IN_COCO = ("coco", "shards")
+"""Formats that hold any class name, and splits without annotations."""
 """What can be written."""
 
 Images = Literal["copy", "link", "none"]
@@ -76,10 +79,12 @@ def convert(config: DataConfig, wanted: Conversion) -> list[str]:
     for split in splits:
         check_split(config, split)
         split_folder(split)
+    if wanted.to == "shards" and wanted.images != "copy":
+        raise InputError(f"--images {wanted.images}: shards hold copies of the images; use --images copy")
     with new_folder(wanted.out) as folder:
         tables = {split: open_split(config, split, wanted.strict) for split in splits}
         report = [f"{config.name}: {TITLES[config.format]} to {TITLES[wanted.to]} in {wanted.out}"]  # type: ignore[index]
-        for split in [one for one in splits if not tables[one].is_labelled and wanted.to != "coco"]:
+        for split in [one for one in splits if not tables[one].is_labelled and wanted.to not in _AS_IN_COCO]:
             number, title = len(tables.pop(split)), TITLES[wanted.to]
             report.append(f"{split}: left out: its {number} images have no annotations, which {title} cannot say")
         if not tables:
@@ -89,8 +94,13 @@ def convert(config: DataConfig, wanted: Conversion) -> list[str]:
         report += [f"  changed: {line}" for line in changes.summary()]
         targets = _targets(config, tables, wanted, names)
         sections = {}
+        if wanted.to == "shards":
+            sections = {split: SplitConfig(images) for split, images in write_shards(tables, folder).items()}
         for target in targets:
-            sections[target.split] = _write(target, folder, wanted, targets)
+            if wanted.to == "shards":
+                report_renamed(target.table, target.image_names, target.losses)
+            else:
+                sections[target.split] = _write(target, folder, wanted, targets)
             report += _report(target, sections[target.split], wanted.to)
         _write_configs(folder, config, wanted, sections, names)
     return [*report, f"data config: {wanted.out / CONFIG}"]
@@ -109,7 +119,7 @@ def _names(tables: dict[str, AnnotationTable], to: Format, changes: Problems) ->
                 f"splits {first} and {split} have different classes ({differing}); "
                 "list the same ones under names in the data config, or convert them one by one with --split"
             )
-    return names if to in ("coco", "visdrone") else safe_classes(names, changes)
+    return names if to in (*_AS_IN_COCO, "visdrone") else safe_classes(names, changes)
 
 
 def _targets(
@@ -128,7 +138,7 @@ def _targets(
                 check_safe(image_names, "use --images copy, which can change them")
         else:
             images = _images_folder(split, wanted.to)
-            if wanted.to != "coco":
+            if wanted.to not in _AS_IN_COCO:
                 image_names = safe_names(image_names, wanted.to == "visdrone", losses)
         targets.append(Target(config, split, table, images, image_names, names, stays, losses))
     return targets
@@ -136,7 +146,9 @@ def _targets(
 
 def _images_folder(split: str, to: Format) -> str:
     """Where the images of a split lie in the new data set, as its format's own layout has it."""
-    return {"coco": split, "yolo": f"images/{split}", "voc": "JPEGImages", "visdrone": f"{split}/images"}[to]
+    return {"coco": split, "shards": "", "yolo": f"images/{split}", "voc": "JPEGImages", "visdrone": f"{split}/images"}[
+        to
+    ]
 
 
 # -------------------------------------------------------------------------------------------------- files
@@ -170,7 +182,7 @@ def _write_configs(
     content: dict[str, Any] = {"name": config.name, "root": ".", "format": wanted.to}
     if wanted.to == "visdrone":
         content["names"] = list(visdrone_names(names))
-    elif wanted.to != "coco" or config.names is not None:
+    elif wanted.to not in _AS_IN_COCO or config.names is not None:
         content["names"] = list(names)
     if config.background != "keep":
         content["background"] = config.background
@@ -193,7 +205,7 @@ def _report(target: Target, section: SplitConfig, to: Format) -> list[str]:
     num_crowds = int(table.is_crowd.sum())
     lines = [
         f"{target.split}: {len(table)} images ({background} without boxes), {len(table.labels) - num_crowds} boxes, "
-        f"{num_crowds} crowd regions -> {section.annotations}"
+        f"{num_crowds} crowd regions -> {section.annotations or section.images}"
     ]
     lines += [f"  skipped or changed while reading: {line}" for line in table.problems.summary()]
     remains = count_remains(target.config, target.split, target.table, to)

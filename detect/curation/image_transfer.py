@@ -24,6 +24,8 @@ def transfer_images(table: AnnotationTable, names: Sequence[str], folder: Path, 
     Raises:
         InputError: a link cannot be made, as between disks.
     """
+    if link and table.shards is not None:
+        raise InputError("images in shards cannot be linked: use --images copy")
     done: set[str] = set()
     for row, name in enumerate(progress_bar(names, folder.name, unit=" images", is_shown=len(names) > 1000)):
         if name in done:  # several entries of a COCO file share an image
@@ -31,7 +33,9 @@ def transfer_images(table: AnnotationTable, names: Sequence[str], folder: Path, 
         done.add(name)
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if link:
+        if table.shards is not None:
+            target.write_bytes(table.read_bytes(row))
+        elif link:
             _link(table.path(row), target)
         else:
             _copy(table.path(row), target)

@@ -26,14 +26,25 @@ def relative_names(table: AnnotationTable, images: Path) -> list[str]:
 
     Args:
         table: the split.
-        images: its folder; an image elsewhere is called by its file name alone.
+        images: its folder; an image elsewhere is called by its file name alone. One in a shard is called as there, and
+            if such a name stands twice, all have their shard's in front.
     """
+    if table.shards is not None:
+        return _names_in_shards(table)
     folders = (images, images.resolve())
     names = []
     for path in map(table.path, range(len(table))):
         inside = next((path.relative_to(folder) for folder in folders if path.is_relative_to(folder)), Path(path.name))
         names.append(inside.as_posix())
     return names
+
+
+def _names_in_shards(table: AnnotationTable) -> list[str]:
+    images = [table.stored(row) for row in range(len(table))]
+    names = [image.path.relative_to(image.shard).as_posix() for image in images if image.shard is not None]
+    if len({name.casefold() for name in names}) == len(names):
+        return names
+    return [f"{image.shard.stem}/{name}" for image, name in zip(images, names, strict=True) if image.shard is not None]
 
 
 def safe_names(names: Sequence[str], flat: bool, changes: Problems) -> list[str]:

@@ -49,8 +49,10 @@ def count_remains(config: DataConfig, split: str, table: AnnotationTable, to: st
         counts.update(_of_coco(config, split, table, keeps_all=to == "coco"))
     elif config.format == "voc":
         counts.update(_of_voc(config, split))
-    if to != "coco":
-        counts.update(_of_table(table, config.format == "coco"))
+    if to == "shards":
+        counts["annotation ids"] = len(table.labels) if config.format == "coco" else 0
+    elif to != "coco":
+        counts.update(_of_table(table, config.format in ("coco", "shards")))
     return {words: count for words, count in counts.items() if count}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from detect.data.shard_index import DAMAGED as DAMAGED_SHARD
 from detect.data.stems import REPEATED_STEM
 
 Severity = Literal["error", "warning", "note"]
@@ -43,6 +44,7 @@ _SEVERITIES: dict[str, Severity] = {
     UNLABELLED: "error",
     NOTHING_TO_TRAIN: "error",
     CORNERS: "error",
+    DAMAGED_SHARD: "error",  # what comes behind the damage is lost
     NORMALISED: "error",
     OTHER_NAMES: "error",
     UNLABELLED_TEST: "note",

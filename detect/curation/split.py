@@ -79,6 +79,10 @@ def split_data(config: DataConfig, wanted: Division) -> list[str]:
         table = open_split(config, wanted.split, wanted.strict)
         if not table.is_labelled:
             raise InputError(f"{config.name}: split {wanted.split!r} has no annotations to divide by")
+        if table.shards is not None:
+            raise InputError(
+                f"{config.name}: images in shards cannot be divided where they lie; convert --to coco first"
+            )
         images = Path(os.path.normpath(Path(config.root, config.splits[wanted.split].images)))
         names = relative_names(table, images)
         paths = [table.path(row) for row in range(len(table))]

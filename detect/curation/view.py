@@ -16,7 +16,7 @@ from detect.curation.names import relative_names, safe_names
 from detect.curation.regions import of_every_class
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.datasets import open_split
-from detect.data.images import ImageError, read_image, write_image
+from detect.data.images import ImageError, write_image
 from detect.drawing.boxes import draw_boxes, draw_frames
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.sheets import TILE_PX, Tile, fitted, tile_sheet
@@ -97,7 +97,7 @@ def view_data(
     lines = []
     for row, file in zip(rows, files, strict=True):
         try:
-            image = read_image(table.path(row))
+            image = table.read(row)
         except ImageError as error:
             LOGGER.warning("%s", error)
             continue

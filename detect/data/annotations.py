@@ -9,12 +9,15 @@ would slowly copy every page of them; arrays stay shared.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from detect.data.images import decode_image
+from detect.data.shard_images import ShardImages, StoredImage
 
 MARKS = ("truncated", "occluded")
 """Names of ``AnnotationTable.marks``."""
@@ -48,6 +51,13 @@ class Problems:
     def found(self) -> list[tuple[str, int, tuple[str, ...]]]:
         """Each kind with its count and its first examples, in the order in which the kinds came up."""
         return [(kind, count, tuple(self._examples[kind])) for kind, count in self._counts.items()]
+
+    def merge(self, found: Iterable[tuple[str, int, Sequence[str]]]) -> None:
+        """Count what ``found`` of others gave."""
+        for kind, count, examples in found:
+            self._counts[kind] = self._counts.get(kind, 0) + count
+            mine = self._examples.setdefault(kind, [])
+            mine += examples[: _NUM_EXAMPLES - len(mine)]
 
     def summary(self) -> list[str]:
         """One line for each kind, with its count and up to three examples."""
@@ -83,6 +93,8 @@ class AnnotationTable:
             knows degrees. Training and evaluation do not look at them.
         positions: (M,) int64, each box's place in the list ``annotations`` of a COCO file; else None.
         skipped_paths: (S,) as ``image_paths``, images that the annotations name and that cannot be used.
+        shards: where in shards the images lie (``detect.data.shards``), whose paths then are the shard's with the
+            image's name behind it; None: each image is a file of its own.
     """
 
     image_paths: np.ndarray
@@ -102,6 +114,7 @@ class AnnotationTable:
     marks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     positions: np.ndarray | None = None
     skipped_paths: np.ndarray = dataclasses.field(default_factory=lambda: encode_paths([]))
+    shards: ShardImages | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -109,6 +122,37 @@ class AnnotationTable:
     def path(self, row: int) -> Path:
         """The file of image ``row``."""
         return Path(self.image_paths[row].decode("utf-8", "surrogateescape"))
+
+    def read_bytes(self, row: int) -> bytes:
+        """The content of image ``row``'s file, however it is kept.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        image = self.stored(row)
+        return image.read() if self.shards is None else self.shards.read(image)
+
+    def stored(self, row: int) -> StoredImage:
+        """Where the content of image ``row`` is."""
+        if self.shards is None:
+            return StoredImage(self.path(row))
+        return StoredImage(self.path(row), self.shards.file(row), *self.shards.spans[row].tolist())
+
+    def num_bytes(self, row: int) -> int:
+        """How much ``read_bytes`` gives."""
+        return self.path(row).stat().st_size if self.shards is None else int(self.shards.spans[row, 1])
+
+    def read(self, row: int) -> np.ndarray:
+        """Image ``row``, (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return decode_image(self.read_bytes(row), str(self.path(row)))
+
+    def stored_in(self, row: int) -> Path:
+        """The file on the disk that image ``row`` is in."""
+        return self.path(row) if self.shards is None else self.shards.file(row)
 
     def boxes(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ground truth of image ``row``.
@@ -147,6 +191,7 @@ class AnnotationTable:
             boxes_xywh_px=None if self.boxes_xywh_px is None else self.boxes_xywh_px[keep_box],
             marks={name: values[keep_box] for name, values in self.marks.items()},
             positions=None if self.positions is None else self.positions[keep_box],
+            shards=None if self.shards is None else self.shards.select(keep),
         )
 
     @property

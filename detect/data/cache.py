@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from detect.data.annotations import AnnotationTable
-from detect.data.images import ImageError, read_image
+from detect.data.images import ImageError
 from detect.data.letterbox import letterbox, letterboxed_hw
 from detect.errors import InputError
 from detect.runtime.files import atomic_path
@@ -65,11 +65,12 @@ def read_original(table: AnnotationTable, row: int) -> np.ndarray:
     Raises:
         ImageError: it cannot be read, or is not of the size that the table says.
     """
-    path = table.path(row)
-    image = read_image(path)
+    image = table.read(row)
     expected = tuple(table.sizes_hw[row].tolist())
     if image.shape[:2] != expected:
-        raise ImageError(f"{path}: has {image.shape[:2]} pixels (height, width), its annotation says {expected}")
+        raise ImageError(
+            f"{table.path(row)}: has {image.shape[:2]} pixels (height, width), its annotation says {expected}"
+        )
     return image
 
 
@@ -242,7 +243,7 @@ def _key(files: ImageFiles) -> str:
     for row in range(len(table)):
         path = table.path(row)
         try:
-            status = path.stat()
+            status = table.stored_in(row).stat()
             stamp = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:
             stamp = "missing"

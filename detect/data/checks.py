@@ -161,6 +161,17 @@ def inspect_images(
         if count > 1:
             problems.add(SHARED_FILE, path.name)
     headers = _read_headers(paths, title)
+    return compare_sizes(paths, headers, declared_hw, problems, title)
+
+
+def compare_sizes(
+    paths: Sequence[Path],
+    headers: Sequence[ImageHeader | ImageError],
+    declared_hw: np.ndarray,
+    problems: Problems,
+    title: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``inspect_images`` does with the images' headers."""
     sizes_hw = np.zeros((len(paths), 2), np.int32)
     is_good = np.zeros(len(paths), bool)
     first_problem = ""

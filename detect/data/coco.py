@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -65,10 +65,53 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     folder = find_folder(config, config.splits[split].images).resolve()
     content = load_coco(path)
     problems = Problems()
-    names, category_ids, ignored_ids = _categories(content, config.names, path, problems)
+    classes = read_categories(content, config.names, path, problems)
     image_ids, paths, declared_hw = _images(content["images"], folder, path, problems)
     sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}")
+    return coco_table(content, classes, ListedImages(image_ids, paths, sizes_hw, is_good), problems)
 
+
+class Classes(NamedTuple):
+    """The categories of a data set.
+
+    Args:
+        names: K class names, in index order.
+        category_ids: (K,) int64.
+        ignored_ids: int64 ids of the categories that are not wanted.
+    """
+
+    names: tuple[str, ...]
+    category_ids: np.ndarray
+    ignored_ids: np.ndarray
+
+
+class ListedImages(NamedTuple):
+    """The images of a split.
+
+    Args:
+        ids: (N,) int64, distinct.
+        paths: N files.
+        sizes_hw: (N, 2) int32 height and width.
+        is_good: (N,) bool, those that can be used.
+    """
+
+    ids: np.ndarray
+    paths: list[Path]
+    sizes_hw: np.ndarray
+    is_good: np.ndarray
+
+
+def coco_table(content: dict[str, Any], classes: Classes, images: ListedImages, problems: Problems) -> AnnotationTable:
+    """The table of the images that can be used.
+
+    Args:
+        content: with COCO's ``annotations``, or without any.
+        classes: what the annotations may show.
+        images: what they may belong to.
+        problems: gets what is wrong with them; becomes the table's.
+    """
+    names, category_ids, ignored_ids = classes
+    image_ids, paths, sizes_hw, is_good = images
     columns = _annotations(content.get("annotations", []), problems)
     rows = columns.rows(image_ids, problems)
     labels = columns.labels(category_ids, ignored_ids, problems)
@@ -146,14 +189,22 @@ def _without_segmentation(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-def _categories(
-    content: dict[str, Any], wanted: tuple[str, ...] | None, path: Path, problems: Problems
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Class names in index order, their category ids (K,) int64, and the ids of categories that are not wanted."""
+def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, path: Path, problems: Problems) -> Classes:
+    """COCO's ``categories``.
+
+    Args:
+        content: has them.
+        wanted: class names in index order; None: all, ordered by id.
+        path: the file, for messages.
+        problems: gets what is wrong with them.
+
+    Raises:
+        InputError: they are not COCO's, or a wanted one is not there.
+    """
     by_id: dict[int, str] = {}
     for entry in content["categories"]:
         number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if number is None or not _is_whole(number) or not isinstance(name, str):
+        if number is None or not is_whole(number) or not isinstance(name, str):
             raise InputError(f"{path}: categories: {str(entry)[:80]!r} has no whole-number id or no name")
         if number in by_id:
             raise InputError(f"{path}: categories: id {number} stands twice ({by_id[number]!r} and {name!r})")
@@ -165,7 +216,7 @@ def _categories(
     for name in repeated:
         problems.add(SHARED_NAME, name)
     if wanted is None:
-        return tuple(names), np.array(sorted(by_id), np.int64), np.zeros(0, np.int64)
+        return Classes(tuple(names), np.array(sorted(by_id), np.int64), np.zeros(0, np.int64))
     by_name = {name: number for number, name in by_id.items()}
     unknown = [name for name in wanted if name not in by_name]
     if unknown:
@@ -176,7 +227,7 @@ def _categories(
     if len(set(wanted)) < len(wanted):
         raise InputError(f"names: a class stands twice in {', '.join(wanted)}")
     ignored = [number for number, name in by_id.items() if name not in wanted]
-    return wanted, np.array([by_name[name] for name in wanted], np.int64), np.array(ignored, np.int64)
+    return Classes(wanted, np.array([by_name[name] for name in wanted], np.int64), np.array(ignored, np.int64))
 
 
 def _images(
@@ -185,13 +236,13 @@ def _images(
     """Image ids (N,) int64, files, and declared height and width (N, 2) int64 (0 where there is none)."""
     ids, paths, sizes = [], [], []
     for entry in entries:
-        is_usable = isinstance(entry, dict) and _is_whole(entry.get("id")) and isinstance(entry.get("file_name"), str)
+        is_usable = isinstance(entry, dict) and is_whole(entry.get("id")) and isinstance(entry.get("file_name"), str)
         if not is_usable:
             problems.add(BAD_IMAGE_ENTRY, str(entry)[:80])
             continue
         ids.append(int(entry["id"]))
         paths.append(path_inside(folder, entry["file_name"], str(where)))
-        sizes.append([int(v) if _is_whole(v) else 0 for v in (entry.get("height"), entry.get("width"))])
+        sizes.append([int(v) if is_whole(v) else 0 for v in (entry.get("height"), entry.get("width"))])
     if not ids:
         raise InputError(f"{where}: no entry of 'images' has a whole-number id and a file_name: {str(entries[0])[:80]}")
     id_counts = Counter(ids)
@@ -303,15 +354,15 @@ def _degree(value: Any) -> int:
     return int(value) if isinstance(value, int) and abs(value) < 128 else 0
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
     """Whether a JSON value is a whole number that fits int64; pandas writes 7 as 7.0, which is one too."""
     return type(value) in (int, float) and abs(value) < 2**63 and int(value) == value
 
 
 def _whole_numbers(values: list[Any]) -> np.ndarray:
-    """(M,) int64; the smallest int64 stands for what is not a whole number (``_is_whole`` excludes it)."""
+    """(M,) int64; the smallest int64 stands for what is not a whole number (``is_whole`` excludes it)."""
     nothing = np.iinfo(np.int64).min
-    return np.array([int(value) if _is_whole(value) else nothing for value in values], np.int64)
+    return np.array([int(value) if is_whole(value) else nothing for value in values], np.int64)
 
 
 def _floats(values: list[int | float]) -> list[float]:

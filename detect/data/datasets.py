@@ -14,6 +14,7 @@ from detect.data.checks import check_split, tell_problems
 from detect.data.coco import read_coco
 from detect.data.recognition import with_format
 from detect.data.shapes import generate_shapes
+from detect.data.shards import read_shards
 from detect.data.visdrone import read_visdrone
 from detect.data.voc import read_voc
 from detect.data.yolo import read_yolo
@@ -26,6 +27,7 @@ READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
     "voc": read_voc,
     "yolo": read_yolo,
     "visdrone": read_visdrone,
+    "shards": read_shards,
 }
 """Reader of each format of ``DataConfig.format`` that is for detection."""
 

@@ -162,16 +162,29 @@ def read_header(path: Path) -> ImageHeader:
         ImageError: as ``read_image``, for all damage that is visible without decoding.
     """
     with _open(path) as file:
-        data = file.read(_HEAD_BYTES)
-        stream = _parse(data, str(path))
-        if stream is None or stream.data_start == len(data):  # the header is longer than usual, or not ours to parse
-            data += file.read()
-            stream = _parse(data, str(path))
-        if stream is None:
-            return _decode_header_by_pillow(data, str(path))
-        if not _ends_well(file, stream):
-            raise _truncated(str(path))
-        return stream.header
+        return header_of(file, str(path))
+
+
+def header_of(file: BinaryIO, where: str) -> ImageHeader:
+    """As ``read_header``, of an open file at its beginning.
+
+    Args:
+        file: the image.
+        where: what error messages call it.
+
+    Raises:
+        ImageError: as ``read_header``.
+    """
+    data = file.read(_HEAD_BYTES)
+    stream = _parse(data, where)
+    if stream is None or stream.data_start == len(data):  # the header is longer than usual, or not ours to parse
+        data += file.read()
+        stream = _parse(data, where)
+    if stream is None:
+        return _decode_header_by_pillow(data, where)
+    if not _ends_well(file, stream):
+        raise _truncated(where)
+    return stream.header
 
 
 def from_pil(image: Image.Image, where: str = "PIL image") -> np.ndarray:

@@ -6,27 +6,31 @@ YOLO       ``images/<split>`` and ``labels/<split>``, ``<split>/images`` and ``<
            ``labels`` and ``<split>.txt``
 VOC        ``JPEGImages``, ``Annotations``, ``ImageSets/Main/<split>.txt``
 VisDrone   ``<split>/images`` and ``<split>/annotations``; ``VisDrone2019-DET-<split>`` is a split, too
+shards     ``dataset.json`` and ``<split>-000000.tar``, with any number
 =========  =============================================================================================
 """
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from detect.config.schema import DataConfig, SplitConfig
+from detect.data.shards import DATASET_FILE
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 LOOKED_FOR = (
     "data.yaml; COCO's annotations/instances_*.json; YOLO's images and labels; VOC's JPEGImages and Annotations; "
-    "VisDrone's <split>/images and <split>/annotations"
+    "VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar"
 )
 """What a message says about the layouts."""
 
 _SPLIT = re.compile(r"(train|val|valid|test|trainval|minitrain|test-dev|test-challenge)(?=$|\d|_)")
 _COCO_FILE = re.compile(r"(?:instances_|image_info_)?(.+)\.json")
+_SHARD_FILE = re.compile(r"(.+)-\d+\.tar")
 _VISDRONE_FOLDER = re.compile(r"(?:VisDrone\d*-DET-)?(.+)")
 
 
@@ -47,7 +51,8 @@ def recognise_layout(folder: Path) -> DataConfig:
     Raises:
         InputError: it is no usual layout, or several at once.
     """
-    layouts = [layout for layout in (_coco(folder), _yolo(folder), _voc(folder), _visdrone(folder)) if layout.splits]
+    readings = (_coco(folder), _yolo(folder), _voc(folder), _visdrone(folder), _shards(folder))
+    layouts = [layout for layout in readings if layout.splits]
     if not layouts:
         raise InputError(f"{folder}: is not recognised as a data set; looked for {LOOKED_FOR}; or write a data config")
     if len(layouts) > 1:
@@ -132,3 +137,10 @@ def _visdrone(folder: Path) -> _Layout:
             inside = "" if path == folder else f"{path.name}/"
             splits[split] = SplitConfig(f"{inside}images", f"{inside}annotations")
     return _Layout("VisDrone", "visdrone", _sorted(splits))
+
+
+def _shards(folder: Path) -> _Layout:
+    names = [found[1] for path in folder.glob("*.tar") if (found := _SHARD_FILE.fullmatch(path.name))]
+    is_whole = (folder / DATASET_FILE).is_file()
+    splits = {name: SplitConfig(f"{glob.escape(name)}-*.tar") for name in names if is_whole}
+    return _Layout("shards", "shards", _sorted(splits))

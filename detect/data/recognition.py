@@ -23,8 +23,14 @@ from detect.data.yolo_yaml import config_of_yolo_yaml, is_yolo_yaml
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
-Format = Literal["coco", "voc", "yolo", "visdrone"]
-TITLES: dict[Format, str] = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO", "visdrone": "VisDrone"}
+Format = Literal["coco", "voc", "yolo", "visdrone", "shards"]
+TITLES: dict[Format, str] = {
+    "coco": "COCO JSON",
+    "voc": "Pascal VOC",
+    "yolo": "YOLO",
+    "visdrone": "VisDrone",
+    "shards": "shards",
+}
 """The formats that can be recognised, as messages call them."""
 
 CONFIG_FILES = ("data.yaml", "data.yml")
@@ -105,6 +111,8 @@ def _config_of_folder(folder: Path) -> DataConfig:
 def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
     """The format of a split, and by what it was recognised."""
     section = config.splits[split]
+    if section.images.endswith(".tar"):
+        return "shards", f"{section.images} are tar files"
     if section.annotations is None:
         return _recognise_labels(config, split)
     path = Path(config.root, section.annotations)

@@ -133,7 +133,7 @@ def compare_onnx(
     model, tolerance = checkpoint.model, TOLERANCES["fp16" if options.half else "fp32"]
     assert options.image_size is not None, "it is resolved"
     runner = _open(content)
-    tensors, shapes = compare_tensors(model, runner.session, options.image_size, tolerance)
+    tensors, shapes = compare_tensors(model, runner, options.image_size, tolerance)
     if list(checkpoint.names) != runner.names:
         raise ExportError(f"the exported file's classes are {runner.names[:3]} ..., must be {checkpoint.names[:3]} ...")
     parity = _Images(checkpoint, runner, options, tolerance).compare(tensors, shapes)
@@ -216,7 +216,7 @@ class _Images:
         batch = pad_batch([image for image, _ in placed], model.max_reduction, fixed)
         expected = run_network(model, torch.from_numpy(batch), CPU).numpy()
         tensor = self._runner.network_input([self._runner.scaled(_bgr(image))[0] for image in images])
-        (found,) = run(self._runner.session, ["predictions"], tensor)
+        found = run(self._runner, tensor)
         difference = compare_outputs(model, expected, found, self._tolerance)
         if not difference.good:
             return difference

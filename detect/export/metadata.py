@@ -6,14 +6,16 @@ import json
 from typing import Any
 
 from detect import __version__
+from detect.boxes.coding import MAX_LOG_RATIO
 from detect.data.center_crop import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
-from detect.evaluation.predict import PredictSettings
 from detect.export.options import ExportOptions, Masks
+from detect.export.wrappers import raw_names
 from detect.inference.budget import InstanceMenu
 from detect.inference.onnx_network import FORMAT
 from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
+from detect.models.heads import AnchorDetect
 from detect.models.model import Model
 from detect.models.packing import binary_weights
 
@@ -30,6 +32,22 @@ _DETECTIONS = {
     "columns": ["left", "top", "right", "bottom", "score", "class index"],
     "box_unit": "pixels of the network input",
     "non_maximum_suppression": "applied",
+}
+_RAW = {
+    "layout": "an output for each of levels, finest first: batch, anchors * (5 + classes), rows, columns; "
+    "the values of an anchor lie together",
+    "columns": ["x", "y", "width", "height", "objectness", "one value per class"],
+    "decoding": "not applied: probability = sigmoid(value); "
+    "centre = (xy_scale * sigmoid(value) - (xy_scale - 1) / 2 + column or row) * cell_px",
+    "cell_px": "network input's width / columns for x, its height / rows for y: the stride, but of SDPoint's instances",
+    "sizes": {
+        "square": "(2 * sigmoid(value)) ** 2 * anchor",
+        "exp": "exp(min(value, max_log_ratio)) * anchor",
+    },
+    "max_log_ratio": MAX_LOG_RATIO,
+    "box_unit": "pixels of the network input",
+    "score": "objectness * class probability",
+    "non_maximum_suppression": "not applied",
 }
 _PROBABILITIES = {
     "layout": "batch, classes",
@@ -69,7 +87,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
             "multiple_of": model.max_reduction,
         },
         "preprocessing": _middle(checkpoint.center_crop, size) if classifies else _letterbox(options, model),
-        "output": _PROBABILITIES if classifies else _detections(options.suppression),
+        "output": _PROBABILITIES if classifies else _detections(checkpoint.detector.head, options),
     }
     if binary_weights(model):
         structured["masks"] = _MASKS[options.masks]
@@ -87,12 +105,22 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
     }
 
 
-def _detections(suppression: PredictSettings | None) -> dict[str, Any]:
+def _detections(head: AnchorDetect, options: ExportOptions) -> dict[str, Any]:
     """What a detector's outputs are."""
-    if suppression is None:
+    if options.raw:
+        levels = zip(raw_names(head), head.reductions, head.codings, head.anchors_px.tolist(), strict=True)
+        words = ("name", "stride", "xy_scale", "sizes", "anchors_px")
+        return {
+            **_RAW,
+            "levels": [
+                dict(zip(words, (name, stride, coding.xy_scale, coding.sizes, anchors), strict=True))
+                for name, stride, coding, anchors in levels
+            ],
+        }
+    if options.suppression is None:
         return _PREDICTIONS
     names = ("score_threshold", "iou_threshold", "max_detections")
-    return {**_DETECTIONS, **{name: getattr(suppression, name) for name in names}}
+    return {**_DETECTIONS, **{name: getattr(options.suppression, name) for name in names}}
 
 
 def _letterbox(options: ExportOptions, model: Model) -> dict[str, Any]:

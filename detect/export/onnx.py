@@ -61,7 +61,7 @@ def export_onnx(
     _check(model, options)
     with atomic_path(path) as temporary:
         ordinary = melted(model)
-        _write(wrapped(halved(ordinary) if options.half else ordinary), temporary, options)
+        _write(wrapped(halved(ordinary) if options.half else ordinary, options.raw), temporary, options)
         _finish(temporary, checkpoint, options)
         parity = compare_onnx(checkpoint, temporary, options, table)
         if not parity.good:
@@ -78,6 +78,10 @@ def _check(model: Model, options: ExportOptions) -> None:
         raise InputError("masks: packed weights are unpacked to float32; take folded ones for half precision")
     if options.suppression is not None and isinstance(model, ClassificationModel):
         raise InputError(f"nms: {model.definition.name} is a classifier; non-maximum suppression is for detectors")
+    if options.raw and isinstance(model, ClassificationModel):
+        raise InputError(f"raw: {model.definition.name} is a classifier; raw maps are for detectors")
+    if options.raw and options.suppression is not None:
+        raise InputError("raw: non-maximum suppression needs boxes, which a raw file does not have; leave one out")
     if options.dynamic and model.instance != PLAIN:
         raise InputError("dynamic: an instance of SDPoint has its maps' sizes built in; leave --dynamic out")
 
@@ -102,7 +106,7 @@ def _write(wrapper: Wrapper, path: Path, options: ExportOptions) -> None:
                 dynamo=True,
                 opset_version=options.opset,
                 input_names=["images"],
-                output_names=[wrapper.output_name],
+                output_names=list(wrapper.output_names),
                 dynamic_shapes=shapes,
                 verbose=False,
             )
@@ -127,6 +131,10 @@ def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
         sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
         for dim, name in zip(sides, ("height", "width"), strict=True):
             dim.dim_param = name  # in place of 32*rows; the metadata tells of what it must be a multiple
+        if options.raw:
+            for value, reduction in zip(model.graph.output, checkpoint.detector.head.reductions, strict=True):
+                for dim, name in zip(value.type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
+                    dim.dim_param = f"{name}/{reduction}"
     if options.masks == "packed":
         pack_masks(model, checkpoint.model)  # last: folding would undo it
     if options.suppression is not None:

@@ -30,6 +30,8 @@ class ExportOptions:
         dynamic: any batch size, height and width; otherwise one square image of ``image_size``, for runtimes that want
             to know, and for instances of SDPoint.
         half: the network computes in half precision, and the file is half as large; input and output stay float32.
+        raw: a detector's file gives what its head says, a map for each level, not decoded to boxes: for hardware whose
+            tools know convolutions and little else. Not together with ``suppression``.
     """
 
     image_size: int | None = None
@@ -38,6 +40,7 @@ class ExportOptions:
     suppression: PredictSettings | None = None
     dynamic: bool = True
     half: bool = False
+    raw: bool = False
 
 
 DEFAULT_OPTIONS = ExportOptions()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from detect.export.wrappers import wrapped
 from detect.inference.onnx_network import runtime_errors
 from detect.models.classifier import ClassificationModel
 from detect.models.model import Model
+
+if TYPE_CHECKING:
+    from detect.export.onnx_runner import OnnxModel  # it needs ONNX Runtime
 
 Shape = tuple[int, int, int]
 """B, H, W."""
@@ -76,13 +79,13 @@ def worst(differences: Sequence[Difference]) -> Difference:
 
 
 def compare_tensors(
-    model: Model, session: Any, image_size: int, tolerance: Tolerance
+    model: Model, runner: OnnxModel, image_size: int, tolerance: Tolerance
 ) -> tuple[Difference, list[Shape]]:
     """Run a model in PyTorch and its export in ONNX Runtime, both on the CPU, and compare the outputs.
 
     Args:
         model: in evaluation mode, float32 on the CPU.
-        session: of ONNX Runtime, with the output of ``wrapped(model)``.
+        runner: the file, with the output of ``wrapped(model)`` or what becomes that by the runner's decoding.
         image_size: side in pixels that the model was trained with; one of the compared inputs has this size, and all of
             them if the file takes no other.
         tolerance: what is good.
@@ -94,7 +97,7 @@ def compare_tensors(
         ExportError: ONNX Runtime cannot run the file, or gives an output of another shape.
     """
     shapes = comparison_shapes(model.max_reduction, image_size)
-    if isinstance(session.get_inputs()[0].shape[2], int):
+    if runner.fixed_hw:
         shapes = [(1, image_size, image_size)]
     reference = wrapped(model)
     differences = []
@@ -102,8 +105,7 @@ def compare_tensors(
         images = _noise(shape, seed=number)
         with torch.inference_mode():
             expected = reference(torch.from_numpy(images)).numpy()
-        (found,) = run(session, [reference.output_name], images)
-        differences.append(compare_outputs(model, expected, found, tolerance))
+        differences.append(compare_outputs(model, expected, run(runner, images), tolerance))
     return worst(differences), shapes
 
 
@@ -152,14 +154,15 @@ def _noise(shape: Shape, seed: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------- ONNX Runtime
 
 
-def run(session: Any, outputs: list[str], images: np.ndarray) -> list[np.ndarray]:
-    """Some outputs for images (B, 3, H, W).
+def run(runner: OnnxModel, images: np.ndarray) -> np.ndarray:
+    """Predictions (B, P, 5 + K) or probabilities (B, K) for images (B, 3, H, W); a raw file's maps are decoded.
 
     Raises:
         ExportError: ONNX Runtime cannot compute them.
     """
+    outputs = None if "levels" in runner.output else ["probabilities" if runner.is_classifier else "predictions"]
     try:
-        return session.run(outputs, {session.get_inputs()[0].name: images})
+        return runner.decoded(runner.session.run(outputs, {"images": images}), images.shape[2:])
     except runtime_errors() as error:
         raise ExportError(f"ONNX Runtime fails on an input of {images.shape}: {first_line(error)}") from None
 

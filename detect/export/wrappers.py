@@ -1,6 +1,6 @@
 """Models with what turns their answer into what a user reads: this is what an exported file computes.
 
-Letters: B images, H W pixels, P predictions of an image, K classes.
+Letters: B images, H W pixels, P predictions of an image, K classes, A anchors of a level, h w cells.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.heads import AnchorDetect
 from detect.models.model import Model
+from detect.models.registry import Block
 from detect.models.sdpoint import PLAIN
 
 PREFIX = "model."
@@ -25,7 +26,7 @@ class DecodedDetector(nn.Module):
         model: in evaluation mode.
     """
 
-    output_name = "predictions"
+    output_names = ("predictions",)
 
     def __init__(self, model: DetectionModel) -> None:
         super().__init__()
@@ -41,6 +42,42 @@ class DecodedDetector(nn.Module):
         return self.model.decode([level.float() for level in raw], None if plain else (height, width))
 
 
+class RawDetector(nn.Module):
+    """A detection model without its decoding.
+
+    Args:
+        model: in evaluation mode; its head is replaced.
+    """
+
+    def __init__(self, model: DetectionModel) -> None:
+        super().__init__()
+        self.model = model
+        self.output_names = raw_names(model.head)
+        model.graph.layers[model.definition.rows[-1].name] = _HeadMaps(model.head)
+        self.eval()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) float32 RGB in [0, 1] to (B, A * (5 + K), h, w) float32 of each level, finest first."""
+        return [level.float() for level in self.model(images.to(_precision(self.model)))]
+
+
+class _HeadMaps(Block):
+    """A head's convolutions, whose maps are left as they are: not every runtime can divide them by anchor."""
+
+    def __init__(self, head: AnchorDetect) -> None:
+        super().__init__()
+        self.predict = head.predict
+
+    def forward(self, *maps: Tensor) -> list[Tensor]:
+        """(B, C, h, w) of each level to (B, A * (5 + K), h, w)."""
+        return [conv(x) for conv, x in zip(self.predict, maps, strict=True)]
+
+
+def raw_names(head: AnchorDetect) -> tuple[str, ...]:
+    """The names of a raw file's outputs, ``raw_8`` where a cell has 8 input pixels."""
+    return tuple(f"raw_{reduction}" for reduction in head.reductions)
+
+
 class ClassProbabilities(nn.Module):
     """A classification model with its softmax.
 
@@ -51,7 +88,7 @@ class ClassProbabilities(nn.Module):
         model: in evaluation mode.
     """
 
-    output_name = "probabilities"
+    output_names = ("probabilities",)
 
     def __init__(self, model: ClassificationModel) -> None:
         super().__init__()
@@ -63,15 +100,15 @@ class ClassProbabilities(nn.Module):
         return self.model(images.to(_precision(self.model))).float().softmax(dim=1)
 
 
-Wrapper = DecodedDetector | ClassProbabilities
+Wrapper = DecodedDetector | RawDetector | ClassProbabilities
 
 
-def wrapped(model: Model) -> Wrapper:
-    """The wrapper of a model's task."""
+def wrapped(model: Model, raw: bool = False) -> Wrapper:
+    """The wrapper of a model's task; ``raw`` leaves the decoding of a detector out."""
     if isinstance(model, ClassificationModel):
         return ClassProbabilities(model)
     assert isinstance(model, DetectionModel), "there are two tasks"
-    return DecodedDetector(model)
+    return RawDetector(model) if raw else DecodedDetector(model)
 
 
 def halved(model: Model) -> Model:

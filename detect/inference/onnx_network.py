@@ -1,19 +1,21 @@
 """An exported file in ONNX Runtime, used as a checkpoint is.
 
-Letters: B images, H W network input pixels, P predictions of an image, D rows of its detections, K classes.
+Letters: B images, H W network input pixels, P predictions of an image, D rows of its detections, K classes, A anchors
+of a level, h w its cells.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from detect.boxes.coding import BoxCoding, Sizes, decode_levels
 from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
@@ -53,7 +55,11 @@ class OnnxNetwork:
         self.image_size, self.multiple = int(says["image_size"]), int(says["stride"])
         self.instance, self.cost = says["instance"], float(says["cost"])
         self.center_crop = float(json.loads(says["preprocessing"])["center_crop"]) if self.is_classifier else 1.0
-        self._suppressed = json.loads(says["output"]).get("non_maximum_suppression") == "applied"
+        output = json.loads(says["output"])
+        self._suppressed = output.get("non_maximum_suppression") == "applied"
+        self._levels = [_read_level(level) for level in output.get("levels", ())]  # of a raw file
+        if self._levels and len(self._levels) != len(self._session.get_outputs()):
+            raise ValueError(f"{len(self._levels)} levels for {len(self._session.get_outputs())} outputs")
         self._is_fixed = isinstance(self._session.get_inputs()[0].shape[2], int)
 
     def check_size(self, image_size: int | None) -> int:
@@ -69,6 +75,8 @@ class OnnxNetwork:
         return padded_hw(image_hw, self.multiple)
 
     def predictions(self, images: Tensor) -> Tensor:
+        if self._levels:
+            return self._decoded(self._run(images), self.padded_hw((images.shape[1], images.shape[2])))
         if not self._suppressed:
             return self._run(images)[0]
         detections = self._run(images)[0]  # (B, D, 6)
@@ -76,6 +84,13 @@ class OnnxNetwork:
         boxes = box_convert(detections[..., :4], "xyxy", "cxcywh")
         classes = F.one_hot(detections[..., 5].long(), len(self.names)).to(boxes.dtype)
         return torch.cat([boxes, detections[..., 4:5], classes], dim=-1)
+
+    def _decoded(self, maps: list[Tensor], input_hw: tuple[int, int]) -> Tensor:
+        """(B, P, 5 + K) of a raw file's (B, A * (5 + K), h, w)."""
+        codings, anchors = zip(*self._levels, strict=True)
+        cells = [(input_hw[1] / level.shape[3], input_hw[0] / level.shape[2]) for level in maps]
+        raw = [y.unflatten(1, (len(a), -1)).permute(0, 1, 3, 4, 2) for y, a in zip(maps, anchors, strict=True)]
+        return decode_levels(raw, codings, anchors, cells)
 
     def probabilities(self, images: Tensor) -> Tensor:
         return self._run(images)[0]
@@ -91,6 +106,14 @@ class OnnxNetwork:
     def _run_once(self, images: Tensor) -> list[Tensor]:
         pixels = network_input(images, torch.device("cpu")).contiguous().numpy()
         return [torch.from_numpy(output) for output in self._session.run(None, {"images": pixels})]
+
+
+def _read_level(says: dict[str, Any]) -> tuple[BoxCoding, Tensor]:
+    """How a level is decoded: the coding, and (A, 2) the anchors."""
+    anchors_px = torch.tensor(says["anchors_px"], dtype=torch.float32)
+    if says["sizes"] not in get_args(Sizes) or anchors_px.ndim != 2 or anchors_px.shape[1] != 2:
+        raise ValueError(f"unknown decoding {says}")
+    return BoxCoding(float(says["xy_scale"]), says["sizes"]), anchors_px
 
 
 def _open_session(path: Path, device: torch.device) -> Any:

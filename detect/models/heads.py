@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detect.boxes.coding import BoxCoding, CellSize
+from detect.boxes.coding import BoxCoding, CellSize, decode_levels
 from detect.errors import InputError
 from detect.models.blocks.conv import check_choice
 from detect.models.registry import Block, register
@@ -100,12 +100,7 @@ class AnchorDetect(Block):
         Returns:
             (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, objectness, K class probabilities.
         """
-        levels = []
-        cells = self.cells_px(raw, image_hw)
-        for y, coding, anchors, cell_px in zip(raw, self.codings, self.anchors_px, cells, strict=True):
-            boxes = coding.decode(y[..., :4], anchors, cell_px)
-            levels.append(torch.cat([boxes, y[..., 4:].sigmoid()], dim=-1).flatten(1, 3))
-        return torch.cat(levels, dim=1)
+        return decode_levels(raw, self.codings, list(self.anchors_px), self.cells_px(raw, image_hw))
 
     @torch.no_grad()
     def reset_biases(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.data.images import ImageError, read_image, write_image
+from detect.data.images import ImageError, write_image
 from detect.evaluation.class_pictures import class_sheet, prediction_sheet
 from detect.evaluation.classification import ClassEvaluation
 from detect.evaluation.engine import Evaluation
@@ -96,7 +96,7 @@ def record_predictions(found: Evaluation, recorder: Recorder, folder: Path, epoc
     tiles: list[np.ndarray] = []
     for row in range(len(found.table)):
         with suppress(ImageError):  # the evaluation has told about it
-            image = read_image(found.table.path(row))
+            image = found.table.read(row)
             tiles.append(_detections(found, row, image).plot(image))
         if len(tiles) == MAX_TILES:
             break

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from detect.data.yolo import OUTLINE
 from detect.errors import InputError
 from tests.curation.tables import annotation, boxes_by_image, largest_difference, make_coco, opened, read, rich_content
 from tests.data.layouts import images, write
+from tests.data.shard_files import document, png, write_tar
 
 
 def _convert(source: str | Path | DataConfig, out: Path, to: Any, **more: Any) -> str:
@@ -214,8 +216,9 @@ def test_round_trip_of_published_data(real_data: Path, tmp_path: Path, name: str
 # -------------------------------------------------------------------------------------------------- images
 
 
-@pytest.mark.parametrize("to", FORMATS)
-@pytest.mark.parametrize("how", ["copy", "link", "none"])
+@pytest.mark.parametrize(
+    ("to", "how"), [(to, how) for to in FORMATS for how in ("copy", "link", "none") if to != "shards" or how == "copy"]
+)
 def test_images_go_or_stay(tmp_path: Path, to: Any, how: Any) -> None:
     source = make_coco(tmp_path / "in", rich_content())
     make_coco(tmp_path / "in", rich_content(), split="val")  # the same names in another split
@@ -227,7 +230,7 @@ def test_images_go_or_stay(tmp_path: Path, to: Any, how: Any) -> None:
         assert len(table) == 3
         stays = {table.path(row).is_relative_to(tmp_path / "in") for row in range(3)}
         assert stays == {how == "none"}
-        number_of_links = os.stat(table.path(0)).st_nlink  # noqa: PTH116
+        number_of_links = os.stat(table.stored_in(0)).st_nlink  # noqa: PTH116
         assert number_of_links == (2 if how == "link" else 1)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -336,3 +339,46 @@ def test_an_image_that_is_rotated(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
     assert (content["images"][0]["width"], content["images"][0]["height"]) == (30, 40)
     assert content["annotations"][0]["bbox"] == [7.5, 10, 15, 20]
+
+
+# -------------------------------------------------------------------------------------------------- shards
+
+
+def test_to_shards_and_back(tmp_path: Path) -> None:
+    """Ids, areas and crowd regions stay; annotation ids and outlines do not, and that is said."""
+    source = make_coco(tmp_path / "in", rich_content())
+    make_coco(tmp_path / "in", rich_content(), split="val")
+    report = _convert(source, tmp_path / "shards", "shards")
+    assert "-> train-*.tar" in report
+    assert "annotation ids" in report
+    for place in (tmp_path / "shards", tmp_path / "shards/data.yaml"):  # recognised by its files, or by its config
+        table, before = read(place), read(source)
+        assert largest_difference(before, table) == 0
+        assert table.image_ids.tolist() == before.image_ids.tolist()
+        assert table.category_ids.tolist() == before.category_ids.tolist()
+        np.testing.assert_array_equal(table.areas, before.areas)
+    (tmp_path / "shards/data.yaml").unlink()
+    assert opened(tmp_path / "shards").format == "shards"
+    _convert(tmp_path / "shards", tmp_path / "back", "coco")
+    assert largest_difference(read(source), read(tmp_path / "back")) == 0
+
+
+@pytest.mark.parametrize("how", ["link", "none"])
+def test_images_of_shards_are_copies(tmp_path: Path, how: Any) -> None:
+    source = make_coco(tmp_path / "in", rich_content())
+    with pytest.raises(InputError, match=f"--images {how}: shards hold copies of the images; use --images copy"):
+        _convert(source, tmp_path / "shards", "shards", images=how)
+    _convert(source, tmp_path / "shards", "shards")
+    with pytest.raises(InputError, match="use --images copy"):
+        _convert(tmp_path / "shards", tmp_path / "coco", "coco", images=how)
+    assert not (tmp_path / "coco").exists()
+
+
+def test_images_of_one_name_in_several_shards_stay_apart(tmp_path: Path) -> None:
+    for number in range(2):
+        write_tar(tmp_path / f"train-{number}.tar", [("a.png", png(value=number)), ("a.json", document([1, 1, 5, 5]))])
+    (tmp_path / "data.yaml").write_text("{name: mine, root: ., names: [dog], splits: {train: {images: train-*.tar}}}")
+    _convert(tmp_path / "data.yaml", tmp_path / "coco", "coco")
+    table = read(tmp_path / "coco")
+    assert [table.path(row).parent.name for row in range(2)] == ["train-0", "train-1"]
+    assert [int(table.read(row)[0, 0, 0]) for row in range(2)] == [0, 1]

@@ -62,6 +62,14 @@ def suppressed(checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def raw(checkpoint, tmp_path_factory):
+    """A file that gives what the head says."""
+    path = tmp_path_factory.mktemp("raw") / "model.onnx"
+    export_onnx(checkpoint, path, ExportOptions(image_size=96, raw=True))
+    return path
+
+
+@pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
     """A small classifier with binary weights and with norms as after a training; some of their factors are negative."""
     folder = tmp_path_factory.mktemp("classifier")

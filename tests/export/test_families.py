@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -65,6 +67,45 @@ def pictures(batch, height, width):
     return np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 
 
+class Largest:
+    """The largest difference of the best hundred predictions of any image."""
+
+    def __init__(self):
+        self.box_px = self.score = 0.0
+
+    def add(self, expected, found):
+        best = (expected[..., 4:5] * expected[..., 5:]).amax(dim=2).topk(100).indices
+        for rows, one, other in zip(best, expected.numpy(), found, strict=True):
+            self.box_px = max(self.box_px, np.abs(one[rows, :4] - other[rows, :4]).max())
+            self.score = max(self.score, np.abs(one[rows, 4:] - other[rows, 4:]).max())
+
+    @property
+    def good(self):
+        return self.box_px <= BOX_PX and self.score <= SCORE
+
+    def __str__(self):
+        return f"{self.box_px:.2g} px, score {self.score:.2g}"
+
+
+def predicted(model, images):
+    """(B, P, 5 + K) as PyTorch computes it."""
+    with torch.inference_mode():
+        return model.decode(model(torch.from_numpy(images)))
+
+
+def from_float64(model, session):
+    """How far PyTorch in float32 and the file are from float64. Untrained, some networks give boxes of 40,000 px, and
+    the rounding of their many layers is more than a hundredth of a pixel in PyTorch, too.
+    """
+    exact, rounding, exported = copy.deepcopy(model).double(), Largest(), Largest()
+    for shape in SHAPES:
+        images = pictures(*shape)
+        expected = predicted(exact, images.astype(np.float64))
+        rounding.add(expected, predicted(model, images).numpy())
+        exported.add(expected, session.run(None, {"images": images})[0])
+    return rounding, exported
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family(tmp_path, name):
@@ -75,17 +116,13 @@ def test_family(tmp_path, name):
     session, with_nms = (
         onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]) for file in (path, suppressed)
     )
-    box_px = score = 0.0
+    largest = Largest()
     for shape in SHAPES:
         images = pictures(*shape)
-        with torch.inference_mode():
-            expected = checkpoint.model.decode(checkpoint.model(torch.from_numpy(images)))
+        expected = predicted(checkpoint.model, images)
         (found,) = session.run(None, {"images": images})
         assert found.shape == expected.shape
-        best = (expected[..., 4:5] * expected[..., 5:]).amax(dim=2).topk(100).indices
-        for rows, one, other in zip(best, expected.numpy(), found, strict=True):
-            box_px = max(box_px, np.abs(one[rows, :4] - other[rows, :4]).max())
-            score = max(score, np.abs(one[rows, 4:] - other[rows, 4:]).max())
+        largest.add(expected, found)
         detections, counts = with_nms.run(None, {"images": images})
         kept = non_max_suppression(torch.from_numpy(found), 0.001, 0.6, 100, multi_label=False)
         for rows, count, (boxes, scores, labels) in zip(detections, counts, kept, strict=True):
@@ -93,6 +130,10 @@ def test_family(tmp_path, name):
             if count == len(scores):
                 np.testing.assert_allclose(rows[:count, 4], scores, atol=SCORE)
             assert len(boxes) == len(labels) > 0
-    print(f"{name}: {box_px:.2g} px, score {score:.2g}")  # pytest -s
-    assert box_px <= BOX_PX
-    assert score <= SCORE
+    if largest.good:
+        print(f"{name}: {largest}")  # pytest -s
+    else:
+        rounding, exported = from_float64(checkpoint.model, session)
+        print(f"{name}: {largest}; from float64 {exported}, PyTorch itself {rounding}")
+        assert exported.box_px <= max(BOX_PX, 2 * rounding.box_px)
+        assert exported.score <= max(SCORE, 2 * rounding.score)

@@ -54,10 +54,11 @@ def unmatched(rows, others):
     return int((~same.all(axis=2).any(axis=1)).sum())
 
 
-@pytest.mark.parametrize("kind", ["exported", "suppressed"])
+@pytest.mark.parametrize("kind", ["exported", "suppressed", "raw"])
 def test_without_torch(request, checkpoint, tmp_path, photo, kind):
     """It prints and draws what ``Detector`` finds."""
-    path = request.getfixturevalue(kind)[0]
+    path = request.getfixturevalue(kind)
+    path = path if kind == "raw" else path[0]
     model = Detector(checkpoint, "cpu")
     ship_runner(tmp_path / "model.onnx")
     done = run_alone(tmp_path, "onnx_runner.py", path, photo, "missing.jpg", "--conf", 0.2, "--out", "drawn")
@@ -98,6 +99,25 @@ def test_another_file_is_refused(tmp_path, exported):
     del model.metadata_props[:]
     with pytest.raises(ValueError, match="not of format detect-onnx-1"):
         OnnxModel(model.SerializeToString())
+
+
+def test_suppress_by_hand():
+    """Two boxes of 10 x 10 px a pixel apart share 90 of 110 px: IoU 0.82. A third is of another class, and left of the
+    image's edge is a fourth, which stays apart from the first where it would come to lie if classes lay too close.
+    """
+    rows = np.array(
+        [
+            [51, 50, 10, 10, 0.8, 1, 0],
+            [50, 50, 10, 10, 0.9, 1, 0],
+            [50, 50, 10, 10, 0.7, 0, 1],
+            [-10, 50, 10, 10, 0.6, 0, 1],
+        ],
+        np.float32,
+    )
+    best, other, left = [45, 45, 55, 55, 0.9, 0], [45, 45, 55, 55, 0.7, 1], [-15, 45, -5, 55, 0.6, 1]
+    np.testing.assert_allclose(suppress(rows, 0.25, 0.8), [best, other, left], rtol=1e-6)
+    np.testing.assert_allclose(suppress(rows, 0.65, 0.8), [best, other], rtol=1e-6)
+    assert len(suppress(rows, 0.25, 0.83)) == 4
 
 
 def test_suppress_nothing():

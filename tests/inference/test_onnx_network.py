@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -31,7 +33,9 @@ head:
 KINDS = {
     "predictions": ExportOptions(),
     "detections": ExportOptions(suppression=PredictSettings(0.1, 0.6, 300)),
+    "raw": ExportOptions(raw=True),
     "one size": ExportOptions(dynamic=False),
+    "raw of one size": ExportOptions(dynamic=False, raw=True),
     "detections of one size": ExportOptions(dynamic=False, suppression=PredictSettings(0.1, 0.6, 300)),
 }
 
@@ -123,6 +127,26 @@ def test_what_an_exported_file_has_settled(exported):
         Detector(path).cost = 0.5
     with pytest.raises(InputError, match=r"model.onnx: has the number format that it was exported with"):
         Detector(path, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        {"anchors_px": [[4, 4]], "xy_scale": 2, "sizes": "round"},
+        {"anchors_px": [4, 4], "xy_scale": 2, "sizes": "square"},
+        {"anchors_px": [[4, 4]], "sizes": "square"},
+        {"anchors_px": [[4, "x"]], "xy_scale": 2, "sizes": "square"},
+        7,
+    ],
+)
+def test_levels_that_cannot_be_decoded(exported, tmp_path, level):
+    path = tmp_path / "model.onnx"
+    model = onnx.load(exported[0])
+    entry = next(entry for entry in model.metadata_props if entry.key == "output")
+    entry.value = json.dumps({"levels": [level]})
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"model.onnx: its metadata are incomplete or damaged"):
+        Detector(path)
 
 
 def test_files_that_are_none(exported, tmp_path):

@@ -145,6 +145,14 @@ def test_detections_of_any_images(export, weights):
     }
 
 
+def test_raw_maps_of_any_images(export, weights):
+    """An anchor's x, y, width, height, objectness and two classes are 7 values; cells have 2 and 4 px."""
+    assert export("--weights", weights, "--raw")[0] is None
+    found = shapes(weights.with_name("model.onnx"))
+    assert list(found) == ["images", "raw_2", "raw_4"]
+    assert [found[name][:2] for name in ("raw_2", "raw_4")] == [["batch", 7]] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -157,6 +165,8 @@ def test_detections_of_any_images(export, weights):
         (("--masks", "packed"), "error: masks: packed needs binary weights (conv: bdsc), tiny has none; take folded"),
         (("--out", "best.pt"), "error: --out best.pt: is the checkpoint itself"),
         (("--iou", "0.5", "--max-det", "9"), "error: --iou, --max-det: belongs to --nms; without it"),
+        (("--raw", "--nms"), "error: argument --nms: not allowed with argument --raw"),
+        (("--raw", "--conf", "0.5"), "error: --conf: belongs to --nms; without it"),
         (("--nms", "--conf", "2"), "error: score threshold: must be from 0 to 1, found 2"),
         (("--nms", "--max-det", "0"), "error: most detections per image: must be at least 1, found 0"),
         (("--cost", "0.5"), "error: the cost cannot be chosen: "),
