@@ -140,7 +140,7 @@ def main() -> None:
         else:
             for *box, score, label in model.detect(image, args.conf):
                 print(path, model.names[int(label)], f"{score:.3f}", *(f"{value:.1f}" for value in box))
-                cv2.rectangle(image, *np.rint(box).astype(int).reshape(2, 2).tolist(), (0, 0, 255), 2)
+                cv2.rectangle(image, [round(v) for v in box[:2]], [round(v) for v in box[2:]], (0, 0, 255), 2)
             if args.out:
                 args.out.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(args.out / Path(path).name), image)
