@@ -16,6 +16,7 @@ from tqdm import tqdm
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
+from detect.drawing.text import visible
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
 
@@ -176,7 +177,7 @@ def _read_headers(paths: Sequence[Path], title: str) -> list[ImageHeader | Image
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with (
         ThreadPoolExecutor(_NUM_THREADS) as pool,
-        tqdm(None, title, len(paths), unit=" images", disable=len(paths) <= _MANY_IMAGES, leave=False) as bar,
+        tqdm(None, visible(title), len(paths), unit=" images", disable=len(paths) <= _MANY_IMAGES, leave=False) as bar,
     ):
         for found in pool.map(lambda chunk: [_header_or_error(path) for path in chunk], chunks):
             headers += found

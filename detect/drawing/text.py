@@ -9,13 +9,32 @@ from pathlib import Path
 from PIL import ImageFont
 
 
-def shorten(name: str, limit: int) -> str:
-    """A name on one line of at most ``limit`` characters.
+# The joiners belong to the writing of Persian and of Indian languages, and to emoji; the blanks only take room.
+_HARMLESS = "\u200c\u200d\u3000\xa0"
 
-    Control characters and other unprintable ones are shown as escapes; what is too long loses its middle, because
-    similar names tend to differ at their ends.
+
+def visible(text: str, keep: str = "") -> str:
+    r"""``text`` with escapes such as ``\x1b`` or ``\u202e`` for all that is not shown as itself.
+
+    These are control characters, which move the cursor of a terminal or change its colours, line breaks among them;
+    characters that turn the direction of writing or take no room; and lone surrogates, which cannot be encoded.
+
+    Args:
+        text: anything.
+        keep: characters that stay nevertheless.
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name) or '""'
+    if text.isprintable():
+        return text
+    keep += _HARMLESS
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def shorten(name: str, limit: int) -> str:
+    """A name on one line of at most ``limit`` characters, as it is ``visible``.
+
+    What is too long loses its middle, because similar names tend to differ at their ends.
+    """
+    shown = visible(name) or '""'
     if len(shown) <= limit:
         return shown
     head = limit // 2

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from detect.drawing.text import visible
 from detect.errors import InputError
 from detect.inference.classifier import Classifier
 from detect.inference.frames import FoundFrame, counted, read_frames
@@ -64,7 +65,13 @@ def write_found(
     for (source, clip), group in groupby(frames, key=lambda found: (found.source, found.clip)):
         total = clip and clip.num_frames
         with tqdm(
-            group, Path(source).name, total, unit=" frames", disable=clip is None, leave=False, dynamic_ncols=True
+            group,
+            visible(Path(source).name),
+            total,
+            unit=" frames",
+            disable=clip is None,
+            leave=False,
+            dynamic_ncols=True,
         ) as watched:
             yield _write_source(source, watched, writer, window, goes_on)
         if not goes_on():

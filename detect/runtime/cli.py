@@ -14,6 +14,7 @@ from typing import NoReturn
 from detect.errors import InputError
 from detect.runtime.interruption import Terminated
 from detect.runtime.logs import configure_logging
+from detect.runtime.terminal import shield_terminal
 
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "the disk is full; nothing that was there before has changed",
@@ -34,6 +35,7 @@ def run_tool(main: Callable[[], None]) -> None:
     threading.excepthook = _leave_to_the_main_thread
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
+    shield_terminal()
     try:
         main()
         sys.stdout.flush()

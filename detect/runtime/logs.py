@@ -7,6 +7,8 @@ import sys
 
 from tqdm import tqdm
 
+from detect.drawing.text import visible
+
 LOGGER = logging.getLogger("detect")
 """The toolkit's logger. As a library it stays silent unless the application configures logging."""
 LOGGER.addHandler(logging.NullHandler())
@@ -29,8 +31,8 @@ def configure_logging() -> None:
 
 
 class _LevelFormatter(logging.Formatter):
-    """The bare message for information, the level in front of anything graver."""
+    """The bare message for information, the level in front of anything graver; one visible line each."""
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        return prefix + super().format(record)
+        return visible(prefix + super().format(record))

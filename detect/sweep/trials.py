@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from detect.drawing.text import visible
 from detect.runtime.logs import LOGGER
 from detect.sweep.ledger import LOG, Claim, Ledger, Trial, best_trial
 from detect.sweep.outcome import outcome_of
@@ -57,7 +58,9 @@ class Search:
         total = max(self.plan.config.trials, len(finished))
         with (
             _ended_like_ctrl_c(),
-            tqdm(total=total, initial=len(finished), desc=self.plan.config.name, unit="trial", leave=False) as bar,
+            tqdm(
+                total=total, initial=len(finished), desc=visible(self.plan.config.name), unit="trial", leave=False
+            ) as bar,
             ThreadPoolExecutor(len(devices)) as pool,
         ):
             try:
