@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from detect.config.loader import is_path
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
-from detect.drawing.text import visible
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError, did_you_mean, visible
 from detect.runtime.logs import LOGGER
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
@@ -42,6 +42,8 @@ def find_folder(config: DataConfig, folder: str) -> Path:
         InputError: it does not exist; the message says what the data set's root has instead.
     """
     path = Path(config.root) / folder
+    if not is_path(folder):
+        raise InputError(f"{config.name}: {folder!r:.100} cannot be a path")
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; {_root_content(Path(config.root))}")
     return path
@@ -98,6 +100,8 @@ def find_file(config: DataConfig, file: str) -> Path:
     """
     path = Path(config.root) / file
     beside = Path(config.root) / path.name
+    if not is_path(file):
+        raise InputError(f"{config.name}: {file!r:.100} cannot be a path")
     if not path.is_file() and beside.is_file():
         LOGGER.info("%s: is not there, %s is taken", path, beside)
         return beside

@@ -144,6 +144,8 @@ def _stems(config: DataConfig, split: str, folder: Path, problems: Problems) -> 
 
 def _parse(path: Path, stem: str, problems: Problems) -> _File:
     try:
+        if not path.is_file() and path.exists():  # a pipe, which would never end
+            raise InputError(f"{path.name}: is not a file")
         if path.stat().st_size > MAX_XML_BYTES:
             raise InputError(f"{path.name}: larger than {MAX_XML_BYTES // 2**20} MiB")
         content = path.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
+from detect.runtime.memory import return_freed_memory
 from detect.structures import Batch
 
 Failure = tuple[int, str]
@@ -35,6 +37,7 @@ def _as_it_is(loaded: Any) -> Any:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
+    gc.freeze()  # looking for garbage would write to, and so copy, all pages that the worker shares with its parent
 
 
 class Consequence(NamedTuple):
@@ -97,6 +100,8 @@ class WorkerBatches:
         self._consequence = consequence
         self._strict = strict
         self._batches = batches
+        if workers:
+            return_freed_memory()
         self._loader: DataLoader[Loaded] = DataLoader(
             samples,
             sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do

@@ -8,25 +8,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-
-# The joiners belong to the writing of Persian and of Indian languages, and to emoji; the blanks only take room.
-_HARMLESS = "\u200c\u200d\u3000\xa0"
-
-
-def visible(text: str, keep: str = "") -> str:
-    r"""``text`` with escapes such as ``\x1b`` or ``\u202e`` for all that is not shown as itself.
-
-    These are control characters, which move the cursor of a terminal or change its colours, line breaks among them;
-    characters that turn the direction of writing or take no room; and lone surrogates, which cannot be encoded.
-
-    Args:
-        text: anything.
-        keep: characters that stay nevertheless.
-    """
-    if text.isprintable():
-        return text
-    keep += _HARMLESS
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+from detect.errors import visible
 
 
 def shorten(name: str, limit: int) -> str:

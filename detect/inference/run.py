@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from detect.drawing.text import visible
-from detect.errors import InputError
+from detect.errors import InputError, visible
 from detect.inference.classifier import Classifier
 from detect.inference.frames import FoundFrame, counted, read_frames
 from detect.inference.outputs import PredictionWriter

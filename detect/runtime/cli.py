@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from detect.errors import InputError
+from detect.errors import InputError, visible
 from detect.runtime.interruption import Terminated
 from detect.runtime.logs import configure_logging
 from detect.runtime.terminal import shield_terminal
@@ -40,13 +40,13 @@ def run_tool(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except InputError as error:
-        _end(2, f"error: {' '.join(str(error).split())}")
+        _end(2, f"error: {error}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
         reason = _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
-        _end(2, f"error: {error.filename or 'input/output'}: {reason}")
+        _end(2, visible(f"error: {error.filename or 'input/output'}: {reason}"))
     except Terminated:
         _end(143, "terminated")
     except KeyboardInterrupt:

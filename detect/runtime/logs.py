@@ -7,7 +7,7 @@ import sys
 
 from tqdm import tqdm
 
-from detect.drawing.text import visible
+from detect.errors import visible
 
 LOGGER = logging.getLogger("detect")
 """The toolkit's logger. As a library it stays silent unless the application configures logging."""

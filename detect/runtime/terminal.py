@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from detect.drawing.text import visible
+from detect.errors import visible
 
 _LAYOUT = "\n\t"
 # Of a progress bar, which goes back to the start of its line, and up a line where there are several.

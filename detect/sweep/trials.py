@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from detect.drawing.text import visible
+from detect.errors import visible
 from detect.runtime.logs import LOGGER
 from detect.sweep.ledger import LOG, Claim, Ledger, Trial, best_trial
 from detect.sweep.outcome import outcome_of

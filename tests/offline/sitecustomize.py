@@ -1,7 +1,7 @@
 """No test speaks to another machine: neither this process nor one that it starts.
 
-Python imports this file at its start, because ``guard_all`` puts its folder on the path of all processes. What is refused
-is written down too, so that a test fails even where a library keeps quiet about it.
+Python imports this file at its start, because ``guard_all`` puts its folder on the path of all processes. What is
+refused is written down too, so that a test fails even where a library keeps quiet about it.
 
 Only what goes through Python is seen. What libraries in C do by themselves is the matter of ``test_offline.py``.
 """

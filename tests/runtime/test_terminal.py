@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from detect.drawing.text import visible
+from detect.errors import visible
 from detect.runtime.terminal import shield_terminal
 
 ROOT = Path(__file__).parents[2]
