@@ -61,3 +61,12 @@ def visible(text: str, keep: str = "") -> str:
         return text
     keep += _HARMLESS
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_writable(text: str) -> bool:
+    """Whether a text can be written; JSON, YAML and pickles may hold halves of characters (lone surrogates)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

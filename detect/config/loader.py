@@ -21,7 +21,7 @@ from detect.config.schema import (
     RunConfig,
     SweepConfig,
 )
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError, did_you_mean, is_writable
 
 Schema = TypeVar("Schema")
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -69,6 +69,12 @@ class _StrictLoader(yaml.SafeLoader):
         if kind is yaml.ScalarNode and len(value) > MAX_NUMBER:
             return _TEXT
         return super().resolve(kind, value, implicit)
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if not is_writable(value):
+            raise yaml.constructor.ConstructorError(None, None, "half a character (a lone surrogate)", node.start_mark)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

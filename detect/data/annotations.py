@@ -16,7 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from detect.drawing.text import shorten
+
 _NUM_EXAMPLES = 3
+_MAX_EXAMPLE = 400
+"""Characters of an example: names in annotation files may have any length."""
 
 
 class Problems:
@@ -36,7 +40,7 @@ class Problems:
         self._counts[kind] = self._counts.get(kind, 0) + 1
         examples = self._examples.setdefault(kind, [])
         if len(examples) < _NUM_EXAMPLES:
-            examples.append(example)
+            examples.append(shorten(example, _MAX_EXAMPLE))
 
     def count(self, kind: str) -> int:
         """How many problems of the kind there were."""

@@ -127,16 +127,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for images with the boxes drawn into them")
     args = parser.parse_args()
     model = OnnxModel(args.model)
+    names = [name if name.isprintable() else ascii(name)[1:-1] for name in model.names]  # none steers the terminal
     for path in args.images:
         image = cv2.imread(path)
         if image is None:
             print(f"{path}: cannot be read", file=sys.stderr)
         elif model.is_classifier:
             chances = model.classify(image)
-            print(path, *(f"{model.names[index]} {chances[index]:.3f}" for index in np.argsort(-chances)[:5]))
+            print(path, *(f"{names[index]} {chances[index]:.3f}" for index in np.argsort(-chances)[:5]))
         else:
             for *box, score, label in model.detect(image, args.conf):
-                print(path, model.names[int(label)], f"{score:.3f}", *(f"{value:.1f}" for value in box))
+                print(path, names[int(label)], f"{score:.3f}", *(f"{value:.1f}" for value in box))
                 left, top, right, bottom = (round(value) for value in box)
                 cv2.rectangle(image, (left, top), (right, bottom), (0, 0, 255), 2)
             if args.out:

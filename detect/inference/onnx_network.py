@@ -112,7 +112,7 @@ class OnnxNetwork:
 
     def _run_once(self, images: Tensor) -> list[Tensor]:
         pixels = network_input(images, torch.device("cpu")).contiguous().numpy()
-        errors = (ValueError, TypeError, *runtime_errors())
+        errors: tuple[type[Exception], ...] = (ValueError, TypeError, *runtime_errors())
         try:
             return [torch.from_numpy(output) for output in self._session.run(None, {"images": pixels})]
         except errors as error:
@@ -138,7 +138,11 @@ def _open_session(path: Path, device: torch.device) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     check_graph(content, path)
-    errors = (ValueError, TypeError, *runtime_errors())  # its wrapper has Python's own, too
+    errors: tuple[type[Exception], ...] = (
+        ValueError,
+        TypeError,
+        *runtime_errors(),
+    )  # its wrapper has Python's own, too
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except errors as error:

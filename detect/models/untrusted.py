@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from detect.errors import InputError
+from detect.errors import InputError, is_writable
 from detect.models.packing import BITS
 
 MAX_SIDE = 16384
@@ -40,7 +40,7 @@ def read_facts(content: dict[str, Any], where: str) -> Facts:
         KeyError: one is missing.
     """
     names, ids = content["names"], content["category_ids"]
-    if not _is_list(names, str) or not names:
+    if not _is_list(names, str) or not names or not all(map(is_writable, names)):
         raise InputError(f"{where}: names: must be a list of texts, found {names!r:.80}")
     if not _is_list(ids, int) or len(set(ids)) < len(ids) or any(not -(2**63) <= number < 2**63 for number in ids):
         raise InputError(f"{where}: category_ids: must be a list of different whole numbers, found {ids!r:.80}")

@@ -88,6 +88,7 @@ def test_load_yaml(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
         ("a: !!python/object/apply:os.getcwd []", r"a\.yaml:1: is not valid YAML: tags \(!name\) are not allowed"),
         ("a: \x07", r"is not valid YAML: unacceptable character"),
         ("a: 1\n---\nb: 2", r"a\.yaml:2: is not valid YAML: but found another document"),
+        ('a: "\\uD800"', r"a\.yaml:1: is not valid YAML: half a character \(a lone surrogate\)"),
         ("<<: {a: 1}\nb: 2", r"a\.yaml:1: is not valid YAML"),  # merge keys hide what a file says, as aliases do
         ("a: " + "[" * 50, r"a\.yaml:1: is not valid YAML: is nested in more than 50 levels"),
         ("[" * 3000, r"is not valid YAML"),

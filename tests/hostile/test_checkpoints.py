@@ -74,6 +74,7 @@ def test_numbers_beyond_single_precision(tmp_path, good):
         ("names", [], "names: must be a list of texts, found []"),
         ("names", ["a", 3], "names: must be a list of texts"),
         ("names", ["a", torch.zeros(3)], "names: must be a list of texts"),
+        ("names", ["a", "\ud800"], "names: must be a list of texts"),
         ("category_ids", [1, 1], "category_ids: must be a list of different whole numbers"),
         ("category_ids", [1, float("inf")], "category_ids: must be a list of different whole numbers"),
         ("category_ids", [1, 10**30], "category_ids: must be a list of different whole numbers"),

@@ -226,7 +226,7 @@ def fuzz(reader: Reader, **words: Any) -> None:
     @settings(parent=settings.get_profile("suite"), suppress_health_check=list(HealthCheck), phases=PHASES, **words)
     @given(reader.damage)
     def one(content: bytes) -> None:
-        note(f"the file: {content!r}")
+        note(f"the file: {content!r:.3000}")
         with within(MAX_SECONDS):
             check_message(message_of(reader.read, content))
 
