@@ -119,7 +119,9 @@ def _root_content(root: Path) -> str:
 
 
 def path_inside(folder: Path, name: str, where: str) -> Path:
-    """The path ``folder / name``, refused if it leads out of the folder (symbolic links may).
+    """The path ``folder / name``, refused if it leads out of the folder by its words.
+
+    Symbolic links are followed, wherever to: people build data sets of them, and the file is only read as an image.
 
     Args:
         folder: absolute.
@@ -177,6 +179,8 @@ def inspect_images(
 
 
 def _read_headers(paths: Sequence[Path], title: str) -> list[ImageHeader | ImageError]:
+    if len(paths) <= _CHUNK:  # starting threads would take longer
+        return [_header_or_error(path) for path in paths]
     headers: list[ImageHeader | ImageError] = []
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with (
