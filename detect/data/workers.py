@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
+from detect.runtime.memory import return_freed_memory
 from detect.runtime.processes import num_processes
 from detect.structures import Batch
 
@@ -40,6 +42,7 @@ def _start_worker(_: int) -> None:
     # Ctrl-C and torchrun signal the whole group of a run's process, which still needs batches to end well. Without it
     # the workers end by themselves.
     os.setpgrp()
+    gc.freeze()  # looking for garbage would write to, and so copy, all pages that the worker shares with its parent
 
 
 class Consequence(NamedTuple):
@@ -122,6 +125,8 @@ class WorkerBatches:
         self._consequence = consequence
         self._strict = strict
         self._batches = batches
+        if workers:
+            return_freed_memory()
         self._loader: DataLoader[Loaded] = DataLoader(
             samples,
             sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do

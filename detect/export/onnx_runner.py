@@ -37,8 +37,7 @@ class OnnxModel:
     def detect(self, image: Array, conf: float = 0.25, iou: float = 0.6, max_det: int = 300) -> Array:
         """(N, 6): box, score, class index, best first. A file with suppression inside has the last two built in."""
         scaled, scale_xy = self.scaled(image)
-        tensor = self.network_input([scaled])
-        outputs = self.session.run(None, {"images": tensor})
+        outputs = self.session.run(None, {"images": (tensor := self.network_input([scaled]))})
         if self.output["non_maximum_suppression"] == "applied":
             found = outputs[0][0, : outputs[1][0]]
             found = found[found[:, 4] > conf]
@@ -130,16 +129,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for images with the boxes drawn into them")
     args = parser.parse_args()
     model = OnnxModel(args.model)
+    names = [name if name.isprintable() else ascii(name)[1:-1] for name in model.names]  # none steers the terminal
     for path in args.images:
         image = cv2.imread(path)
         if image is None:
             print(f"{path}: cannot be read", file=sys.stderr)
         elif model.is_classifier:
             chances = model.classify(image)
-            print(path, *(f"{model.names[index]} {chances[index]:.3f}" for index in np.argsort(-chances)[:5]))
+            print(path, *(f"{names[index]} {chances[index]:.3f}" for index in np.argsort(-chances)[:5]))
         else:
             for *box, score, label in model.detect(image, args.conf):
-                print(path, model.names[int(label)], f"{score:.3f}", *(f"{value:.1f}" for value in box))
+                print(path, names[int(label)], f"{score:.3f}", *(f"{value:.1f}" for value in box))
                 cv2.rectangle(image, [round(v) for v in box[:2]], [round(v) for v in box[2:]], (0, 0, 255), 2)
             if args.out:
                 args.out.mkdir(parents=True, exist_ok=True)
