@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests.offline import sitecustomize
 
 # Before PyTorch is imported: the suite runs in several processes, each with one thread. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shared machine is slow at times, and a failure must be the same failure tomorrow.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
+
+sitecustomize.guard_all()
 
 REAL_DATA = os.environ.get("DETECT_REAL_DATA")
 
@@ -50,13 +53,8 @@ def real_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse connections to other machines; the toolkit never makes one."""
-    connect = socket.socket.connect
-
-    def local_only(self: socket.socket, address: Any) -> None:
-        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            pytest.fail(f"a test connected to {address}")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", local_only)
+def no_network() -> Iterator[None]:
+    """Fail a test during which this process, or one that it started, has tried to reach another machine."""
+    yield
+    if refused := sitecustomize.take_attempts():
+        pytest.fail(f"there is no network in tests, and nothing of the toolkit may need it: {refused}")

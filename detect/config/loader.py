@@ -21,7 +21,7 @@ from detect.config.schema import (
     RunConfig,
     SweepConfig,
 )
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError, did_you_mean, is_writable
 
 Schema = TypeVar("Schema")
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -32,17 +32,49 @@ CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "conf
 
 _YAML_FILE = re.compile(r".+\.ya?ml(?=$|:)")
 """The file in ``FILE`` or ``FILE:VARIANT``."""
-MAX_YAML_BYTES = 4 * 2**20
+_MAX_PATH = 4096
+"""Bytes, on Linux."""
+MAX_YAML_BYTES = 2**20
+MAX_DEPTH = 50
+"""Of mappings and lists in one another; the parser goes down by calling itself."""
+MAX_NUMBER = 100
+"""Characters of a number; what is longer is text. Some forms take time in proportion to the square of their length."""
+
+_TIMESTAMP, _TEXT = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:str"
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """``SafeLoader`` that refuses duplicate keys and aliases, and reads ``1e-3`` as a number."""
+    """``SafeLoader`` that refuses duplicate keys, aliases and tags, reads ``1e-3`` as a number, and dates as text."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
+        event: Any = self.peek_event()
+        problems = {
+            "aliases (*name) are not allowed": isinstance(event, yaml.events.AliasEvent),
+            "tags (!name) are not allowed": getattr(event, "tag", None) is not None,
+            f"is nested in more than {MAX_DEPTH} levels": self._depth == MAX_DEPTH,
+        }
+        for problem, is_there in problems.items():
+            if is_there:
+                raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        if kind is yaml.ScalarNode and len(value) > MAX_NUMBER:
+            return _TEXT
+        return super().resolve(kind, value, implicit)
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if not is_writable(value):
+            raise yaml.constructor.ConstructorError(None, None, "half a character (a lone surrogate)", node.start_mark)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -60,9 +92,13 @@ class _Dumper(yaml.SafeDumper):
     """``SafeDumper`` that quotes the words which ``_StrictLoader`` would take for numbers."""
 
 
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 for _side in (_StrictLoader, _Dumper):
     _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
 
 
@@ -81,8 +117,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         The mapping, made of plain Python types.
 
     Raises:
-        InputError: the file is missing, unreadable, too large, not YAML, has duplicate keys or aliases, or is not a
-            mapping.
+        InputError: the file is missing, unreadable, too large, not YAML, nested too deeply, has duplicate keys, aliases
+            or tags, or is not a mapping.
     """
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
@@ -154,8 +190,18 @@ def load_data_config(name: str, data_root: str | None = None) -> DataConfig:
     config = build(DataConfig, load_yaml(path), str(path))
     if not config.splits:
         raise InputError(f"{path}: splits: is empty; name at least train and val")
-    root = Path(data_root) if data_root else path.parent / config.root
-    return dataclasses.replace(config, root=str(root.expanduser().resolve()))
+    root = os.path.expanduser(data_root or config.root)  # noqa: PTH111 (leaves the home of nobody as it is)
+    if not is_path(root):
+        raise InputError(f"{path}: root: {root!r:.100} cannot be a path")
+    return dataclasses.replace(config, root=os.path.realpath(root if data_root else path.parent / root))
+
+
+def is_path(text: str) -> bool:
+    """Whether a system could take a text for a path: it has no zero byte, can be encoded, and is not too long."""
+    try:
+        return "\0" not in text and len(os.fsencode(text)) < _MAX_PATH
+    except UnicodeEncodeError:
+        return False
 
 
 def load_detection_recipe(name: str, overrides: dict[str, Any]) -> DetectionRecipe:

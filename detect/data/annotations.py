@@ -18,11 +18,14 @@ import numpy as np
 
 from detect.data.images import decode_image
 from detect.data.shard_images import ShardImages, StoredImage
+from detect.drawing.text import shorten
 
 MARKS = ("truncated", "occluded")
 """Names of ``AnnotationTable.marks``."""
 
 _NUM_EXAMPLES = 3
+_MAX_EXAMPLE = 400
+"""Characters of an example: names in annotation files may have any length."""
 
 
 class Problems:
@@ -42,7 +45,7 @@ class Problems:
         self._counts[kind] = self._counts.get(kind, 0) + 1
         examples = self._examples.setdefault(kind, [])
         if len(examples) < _NUM_EXAMPLES:
-            examples.append(example)
+            examples.append(shorten(example, _MAX_EXAMPLE))
 
     def count(self, kind: str) -> int:
         """How many problems of the kind there were."""

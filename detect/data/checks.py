@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detect.config.loader import is_path
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
@@ -43,6 +44,8 @@ def find_folder(config: DataConfig, folder: str) -> Path:
         InputError: it does not exist; the message says what the data set's root has instead.
     """
     path = Path(config.root) / folder
+    if not is_path(folder):
+        raise InputError(f"{config.name}: {folder!r:.100} cannot be a path")
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; {_root_content(Path(config.root))}")
     return path
@@ -99,6 +102,8 @@ def find_file(config: DataConfig, file: str) -> Path:
     """
     path = Path(config.root) / file
     beside = Path(config.root) / path.name
+    if not is_path(file):
+        raise InputError(f"{config.name}: {file!r:.100} cannot be a path")
     if not path.is_file() and beside.is_file():
         LOGGER.info("%s: is not there, %s is taken", path, beside)
         return beside
@@ -116,7 +121,9 @@ def _root_content(root: Path) -> str:
 
 
 def path_inside(folder: Path, name: str, where: str) -> Path:
-    """The path ``folder / name``, refused if it leads out of the folder (symbolic links may).
+    """The path ``folder / name``, refused if it leads out of the folder by its words.
+
+    Symbolic links are followed, wherever to: people build data sets of them, and the file is only read as an image.
 
     Args:
         folder: absolute.
@@ -188,6 +195,8 @@ def compare_sizes(
 
 
 def _read_headers(paths: Sequence[Path], title: str) -> list[ImageHeader | ImageError]:
+    if len(paths) <= _CHUNK:  # starting threads would take longer
+        return [_header_or_error(path) for path in paths]
     headers: list[ImageHeader | ImageError] = []
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with (

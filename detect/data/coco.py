@@ -27,7 +27,7 @@ from detect.data.checks import (
     path_inside,
     report_repeated,
 )
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError, did_you_mean, is_writable
 
 MAX_FILE_BYTES = 2 * 10**9
 """Larger annotation files are refused; COCO's largest, with all its polygons, has 0.5 GB."""
@@ -206,6 +206,8 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
         number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
         if number is None or not is_whole(number) or not isinstance(name, str):
             raise InputError(f"{path}: categories: {str(entry)[:80]!r} has no whole-number id or no name")
+        if not is_writable(name):
+            raise InputError(f"{path}: categories: the name {name[:80]!r} has half a character (a lone surrogate)")
         if number in by_id:
             raise InputError(f"{path}: categories: id {number} stands twice ({by_id[number]!r} and {name!r})")
         by_id[number] = name

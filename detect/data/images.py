@@ -407,7 +407,7 @@ def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         tags = getattr(image, "tag_v2", {})
         bits = int(np.ravel(tags.get(_TAG_BITS_PER_SAMPLE, 16))[0])
-        grey = np.clip(np.asarray(image).astype(np.int64) >> (bits - 8), 0, 255).astype(np.uint8)
+        grey = np.clip(np.asarray(image) >> (bits - 8), 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise ImageError(f"{where}: has 32 bits a channel; convert it to 8 or 16 bits")

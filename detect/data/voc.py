@@ -133,6 +133,8 @@ def read_xml(path: Path) -> ElementTree.Element:
         InputError: it is too large, cannot be read, is not XML, or has what annotations do not need.
     """
     try:
+        if not path.is_file() and path.exists():  # a pipe, which would never end
+            raise InputError(f"{path.name}: is not a file")
         if path.stat().st_size > MAX_XML_BYTES:
             raise InputError(f"{path.name}: larger than {MAX_XML_BYTES // 2**20} MiB")
         content = path.read_bytes()

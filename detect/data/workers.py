@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import signal
+import gc
+import os
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
+from detect.runtime.memory import return_freed_memory
 from detect.runtime.processes import num_processes
 from detect.structures import Batch
 
@@ -37,7 +39,10 @@ def _as_it_is(loaded: Any) -> Any:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; this one ends with its owner
+    # Ctrl-C and torchrun signal the whole group of a run's process, which still needs batches to end well. Without it
+    # the workers end by themselves.
+    os.setpgrp()
+    gc.freeze()  # looking for garbage would write to, and so copy, all pages that the worker shares with its parent
 
 
 class Consequence(NamedTuple):
@@ -120,6 +125,8 @@ class WorkerBatches:
         self._consequence = consequence
         self._strict = strict
         self._batches = batches
+        if workers:
+            return_freed_memory()
         self._loader: DataLoader[Loaded] = DataLoader(
             samples,
             sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do

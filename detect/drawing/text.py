@@ -8,14 +8,15 @@ from pathlib import Path
 
 from PIL import ImageFont
 
+from detect.errors import visible
+
 
 def shorten(name: str, limit: int) -> str:
-    """A name on one line of at most ``limit`` characters.
+    """A name on one line of at most ``limit`` characters, as it is ``visible``.
 
-    Control characters and other unprintable ones are shown as escapes; what is too long loses its middle, because
-    similar names tend to differ at their ends.
+    What is too long loses its middle, because similar names tend to differ at their ends.
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name) or '""'
+    shown = visible(name) or '""'
     if len(shown) <= limit:
         return shown
     head = limit // 2

@@ -12,9 +12,7 @@ from PIL.Image import Image
 from detect.data.images import from_pil, read_image
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-
-MAX_IMAGE_SIZE = 16384
-"""Largest long side of the network input in pixels, against a slip of the keyboard."""
+from detect.models.untrusted import MAX_SIDE
 
 
 def opened(weights: str | Path | Checkpoint) -> Checkpoint:
@@ -30,10 +28,10 @@ def checked_size(image_size: int, multiple: int) -> int:
     """The side of the network input in pixels.
 
     Raises:
-        InputError: it is not a multiple of ``multiple``, or not from 1 to ``MAX_IMAGE_SIZE``.
+        InputError: it is not a multiple of ``multiple``, or not from 1 to ``MAX_SIDE``.
     """
-    if not 1 <= image_size <= MAX_IMAGE_SIZE or image_size % multiple:
-        raise InputError(f"image size: must be a multiple of {multiple} up to {MAX_IMAGE_SIZE}, found {image_size}")
+    if not 1 <= image_size <= MAX_SIDE or image_size % multiple:
+        raise InputError(f"image size: must be a multiple of {multiple} up to {MAX_SIDE}, found {image_size}")
     return image_size
 
 

@@ -19,7 +19,9 @@ from detect.boxes.coding import BoxCoding, Sizes, decode_levels
 from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
+from detect.inference.onnx_file import check_graph
 from detect.models.model import network_input
+from detect.models.untrusted import MAX_SIDE, read_facts
 
 FORMAT = "detect-onnx-1"
 """``format`` in the metadata: what they mean. Another number would be another contract."""
@@ -42,7 +44,9 @@ class OnnxNetwork:
         self._session = _open_session(path, device)
         try:
             self._read(self._session.get_modelmeta().custom_metadata_map)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{path}: its metadata are incomplete or damaged ({error}); export it again") from None
 
     def _read(self, says: dict[str, str]) -> None:
@@ -50,17 +54,23 @@ class OnnxNetwork:
             raise InputError(f"{self._path}: is not a file that tools/export.py wrote (format {FORMAT})")
         self.name = says["model"]
         self.is_classifier = says["task"] == "classification"
-        self.names = tuple(str(name) for name in json.loads(says["names"]))
-        self.category_ids = tuple(int(number) for number in json.loads(says["category_ids"]))
-        self.image_size, self.multiple = int(says["image_size"]), int(says["stride"])
+        crop = json.loads(says["preprocessing"])["center_crop"] if self.is_classifier else 1.0
+        lists = {key: json.loads(says[key]) for key in ("names", "category_ids")}
+        entries = {**lists, "image_size": int(says["image_size"]), "center_crop": float(crop), "metrics": {}}
+        self.names, self.category_ids, self.image_size, self.center_crop, _ = read_facts(entries, str(self._path))
+        self.multiple = int(says["stride"])
+        if not 1 <= self.multiple <= MAX_SIDE:
+            raise InputError(f"{self._path}: stride: must be from 1 to {MAX_SIDE}, found {self.multiple}")
         self.instance, self.cost = says["instance"], float(says["cost"])
-        self.center_crop = float(json.loads(says["preprocessing"])["center_crop"]) if self.is_classifier else 1.0
         output = json.loads(says["output"])
         self._suppressed = output.get("non_maximum_suppression") == "applied"
         self._levels = [_read_level(level) for level in output.get("levels", ())]  # of a raw file
         if self._levels and len(self._levels) != len(self._session.get_outputs()):
             raise ValueError(f"{len(self._levels)} levels for {len(self._session.get_outputs())} outputs")
-        self._is_fixed = isinstance(self._session.get_inputs()[0].shape[2], int)
+        sides = self._session.get_inputs()[0].shape[2:]
+        self._is_fixed = isinstance(sides[0], int)
+        if self._is_fixed and sides != [self.image_size, self.image_size]:
+            raise InputError(f"{self._path}: takes images of {sides}, but says {self.image_size}; export it again")
 
     def check_size(self, image_size: int | None) -> int:
         if image_size is None or image_size == self.image_size:
@@ -78,8 +88,14 @@ class OnnxNetwork:
         if self._levels:
             return self._decoded(self._run(images), self.padded_hw((images.shape[1], images.shape[2])))
         if not self._suppressed:
-            return self._run(images)[0]
+            predictions = self._run(images)[0]
+            if predictions.ndim != 3 or predictions.shape[2] != 5 + len(self.names):
+                raise self._unlike(f"predictions of {len(self.names)} classes", predictions)
+            return predictions
         detections = self._run(images)[0]  # (B, D, 6)
+        is_table = detections.ndim == 3 and detections.shape[2] == 6
+        if not is_table or not ((detections[..., 5] >= 0) & (detections[..., 5] < len(self.names))).all():
+            raise self._unlike("detections of the classes that it names", detections)
         # As predictions that are sure of their class: suppression with the same settings leaves them as they are.
         boxes = box_convert(detections[..., :4], "xyxy", "cxcywh")
         classes = F.one_hot(detections[..., 5].long(), len(self.names)).to(boxes.dtype)
@@ -88,12 +104,21 @@ class OnnxNetwork:
     def _decoded(self, maps: list[Tensor], input_hw: tuple[int, int]) -> Tensor:
         """(B, P, 5 + K) of a raw file's (B, A * (5 + K), h, w)."""
         codings, anchors = zip(*self._levels, strict=True)
+        for y, a in zip(maps, anchors, strict=True):
+            if y.ndim != 4 or y.shape[1] != len(a) * (5 + len(self.names)):
+                raise self._unlike(f"maps of {len(a)} anchors and {len(self.names)} classes", y)
         cells = [(input_hw[1] / level.shape[3], input_hw[0] / level.shape[2]) for level in maps]
         raw = [y.unflatten(1, (len(a), -1)).permute(0, 1, 3, 4, 2) for y, a in zip(maps, anchors, strict=True)]
         return decode_levels(raw, codings, anchors, cells)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        return self._run(images)[0]
+        probabilities = self._run(images)[0]
+        if probabilities.shape != (len(images), len(self.names)):
+            raise self._unlike(f"probabilities of {len(self.names)} classes", probabilities)
+        return probabilities
+
+    def _unlike(self, promised: str, found: Tensor) -> InputError:
+        return InputError(f"{self._path}: should give {promised}, found {tuple(found.shape)}; export it again")
 
     def _run(self, images: Tensor) -> list[Tensor]:
         """The outputs for (B, H, W, 3) uint8 RGB."""
@@ -105,7 +130,12 @@ class OnnxNetwork:
 
     def _run_once(self, images: Tensor) -> list[Tensor]:
         pixels = network_input(images, torch.device("cpu")).contiguous().numpy()
-        return [torch.from_numpy(output) for output in self._session.run(None, {"images": pixels})]
+        errors: tuple[type[Exception], ...] = (ValueError, TypeError, *runtime_errors())
+        try:
+            return [torch.from_numpy(output) for output in self._session.run(None, {"images": pixels})]
+        except errors as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self._path}: ONNX Runtime cannot run it: {reason}") from None
 
 
 def _read_level(says: dict[str, Any]) -> tuple[BoxCoding, Tensor]:
@@ -130,17 +160,25 @@ def _open_session(path: Path, device: torch.device) -> Any:
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = torch.get_num_threads()  # one setting for both, and OMP_NUM_THREADS counts
     try:
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except runtime_errors() as error:
+    check_graph(content, path)
+    errors: tuple[type[Exception], ...] = (
+        ValueError,
+        TypeError,
+        *runtime_errors(),
+    )  # its wrapper has Python's own, too
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
+    except errors as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
 
 
-def runtime_errors() -> tuple[type[BaseException], ...]:
+def runtime_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises; its exceptions have no base class of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
-    return tuple(getattr(state, name) for name in names)
+    names = "EPFail Fail InvalidArgument InvalidGraph InvalidProtobuf NotImplemented RuntimeException"
+    return tuple(getattr(state, name) for name in names.split())

@@ -23,6 +23,9 @@ from detect.inference.video_file import SUFFIXES, video_suffix, writing_video
 from detect.runtime.files import write_text
 from detect.runtime.processes import gather, is_first, meet, num_processes
 
+_MAX_NAME = 200
+"""Bytes of a folder's name; file systems allow 255."""
+
 
 @dataclass(frozen=True)
 class OutputOptions:
@@ -231,5 +234,5 @@ def _free_name(stem: str, taken: set[str]) -> str:
 
 def file_name(class_name: str) -> str:
     """A class name as the name of a folder: without what some file system forbids or understands otherwise."""
-    safe = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", class_name).strip(". ")[:64]
-    return safe or "_"
+    safe = re.sub(r'[<>:"/\\|?*]', "_", "".join(c if c.isprintable() else "_" for c in class_name)).strip(". ")[:64]
+    return safe.encode("utf-8")[:_MAX_NAME].decode("utf-8", "ignore") or "_"

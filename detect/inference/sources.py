@@ -146,7 +146,7 @@ def _listed(path: Path) -> Iterator[Source]:
 
 def _matches(pattern: str, where: str) -> list[Path]:
     try:
-        matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+        matches = sorted({Path(match) for match in _glob(pattern)})
     except ValueError:  # a zero byte
         matches = []
     found = [match for match in matches if match.is_file() and _is_wanted(match.name)]
@@ -154,6 +154,20 @@ def _matches(pattern: str, where: str) -> list[Path]:
         what = f"matches {len(matches)} files or folders, but no image or video" if matches else "matches no file"
         raise InputError(f"{where}: the pattern {what}; quote patterns, so that the shell leaves them alone")
     return found
+
+
+def _glob(pattern: str) -> Iterator[str]:
+    """What ``glob.glob(pattern, recursive=True)`` finds, but ``**`` follows no links: they may lead in circles."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    place = parts.index("**")
+    behind = parts[place + 1 :] or ("*",)
+    for top in glob.glob(str(Path(*parts[:place]))) if place else ["."]:
+        for folder, folders, _ in os.walk(top):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _glob(str(Path(glob.escape(folder), *behind)))
 
 
 def _files_below(folder: Path) -> list[Path]:

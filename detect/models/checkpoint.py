@@ -37,6 +37,7 @@ from typing import Any
 import torch
 
 from detect.errors import InputError
+from detect.models.allocation import AllocationLimit
 from detect.models.build import empty_model
 from detect.models.classifier import ClassificationModel
 from detect.models.definition import definition_to_plain, parse_definition
@@ -47,10 +48,13 @@ from detect.models.model import Model
 from detect.models.packing import halve_state, pack_state, unpack_state
 from detect.models.sdpoint import PLAIN
 from detect.models.shipped import find_weights
+from detect.models.untrusted import check_tensors, read_facts, values_of
 from detect.runtime.files import atomic_path
 
 FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1
+_SPARE = 2
+"""A model may make so many times the values that its file holds: some modules make a tensor and then replace it."""
 _NOT_OURS = (
     "is not a checkpoint of this toolkit; tools/train.py writes them, "
     "and tools/import_weights.py makes them of YOLOv5's, Darknet's and torchvision's weights"
@@ -180,30 +184,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: has format version {content.get('format_version')!r}; this program reads {FORMAT_VERSION}"
         )
     try:
-        names = tuple(str(name) for name in content["names"])
-        model = empty_model(parse_definition(content["definition"], str(path)), len(names))
-        load_weights(model, unpack_state(model, content["state_dict"], str(path)), path)
+        facts = read_facts(content, str(path))
+        state = content["state_dict"]
+        check_tensors(state, str(path))
+        with AllocationLimit(_SPARE * values_of(state)):
+            model = empty_model(parse_definition(content["definition"], str(path)), len(facts.names))
+        load_weights(model, unpack_state(model, state, str(path)), path)
         instances = read_instances(content["instances"], model.graph) if content.get("instances") else None
         if instances is not None:
             model.install(instances)
-        category_ids = tuple(int(i) for i in content["category_ids"])
-        if len(category_ids) != len(names):
-            raise InputError(f"{path}: has {len(names)} names, but {len(category_ids)} category ids")
         return Checkpoint(
             model=model.eval(),
-            names=names,
-            category_ids=category_ids,
-            image_size=int(content["image_size"]),
-            metrics=dict(content["metrics"]),
             provenance=dict(content["provenance"]),
             training=content["training"],
-            center_crop=float(content.get("center_crop", 1.0)),
             instances=instances,
+            **facts._asdict(),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: is an incomplete checkpoint ({error})") from None
+        raise InputError(f"{path}: is an incomplete checkpoint ({str(error)[:200]})") from None
 
 
 def load_weights(model: Model, state: dict[str, torch.Tensor], path: Path) -> None:
@@ -222,7 +222,7 @@ def load_weights(model: Model, state: dict[str, torch.Tensor], path: Path) -> No
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InputError(f"{path}: weights of another model: {'; '.join(wrong[:3])}{more}")
     no_use = "the file is of no use"
-    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor.to(own[name].dtype)).all()]
     if broken:
         raise InputError(f"{path}: {broken[0]} is not finite ({len(broken)} tensors in all); {no_use}")
     negative = [name for name, tensor in state.items() if name.endswith(".running_var") and (tensor < 0).any()]
@@ -263,6 +263,8 @@ def _read(path: Path) -> dict[str, Any]:
             "reading it could run code, so it is refused; "
             "tools/import_weights.py imports models of YOLOv5 and torchvision without running any"
         ) from None
+    except InputError:
+        raise
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, LookupError, ValueError, AttributeError):
         raise InputError(f"{path}: {_no_checkpoint(path)}") from None
     if not isinstance(content, dict):
@@ -279,8 +281,15 @@ def _no_checkpoint(path: Path) -> str:
 
 
 def _check_archive(path: Path) -> None:
-    """Compare the archive's checksums, which PyTorch does not: a flipped bit would be another weight."""
+    """Refuse what PyTorch does not write: entries that would grow when they are read.
+
+    Compare the archive's checksums, which PyTorch does not: a flipped bit would be another weight.
+    """
     with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        grows = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if grows or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise InputError(f"{path}: has compressed or overlapping entries, which PyTorch does not write; refused")
         broken = archive.testzip()
     if broken:
         raise zipfile.BadZipFile(broken)

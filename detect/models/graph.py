@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detect.errors import InputError, did_you_mean
 from detect.models import blocks, heads  # noqa: F401 (importing registers them)
+from detect.models.allocation import AllocationLimit
 from detect.models.blocks.bdsc import replace_convolutions
 from detect.models.definition import Convolutions, ModelDefinition, Row, Scale, Section
 from detect.models.registry import Block, find_block
@@ -46,9 +47,10 @@ class Graph(nn.Module):
         self.layers = nn.ModuleDict()
         self.shapes: dict[str, FeatureShape] = {"image": IMAGE}
         used: set[str | Convolutions] = {Convolutions()}
-        for section in definition.sections:
-            for row in section.rows:
-                self._add(row, section, num_classes, used)
+        with AllocationLimit():
+            for section in definition.sections:
+                for row in section.rows:
+                    self._add(row, section, num_classes, used)
         self._refuse_idle_words(used)
         self._refuse_idle_rows()
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}

@@ -205,7 +205,7 @@ def load_results(path: Path, table: PaperTable) -> dict[str, dict[str, float]]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON in UTF-8: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise InputError(f"{path}: must be {{label: {{column: number}}}}")

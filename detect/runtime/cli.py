@@ -11,10 +11,11 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from detect.errors import InputError
+from detect.errors import InputError, visible
 from detect.runtime.interruption import Terminated
 from detect.runtime.logs import configure_logging
 from detect.runtime.processes import LostContactError
+from detect.runtime.terminal import shield_terminal
 
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "the disk is full; nothing that was there before has changed",
@@ -36,17 +37,18 @@ def run_tool(main: Callable[[], None]) -> None:
     threading.excepthook = _leave_to_the_main_thread
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
+    shield_terminal()
     try:
         main()
         sys.stdout.flush()
     except InputError as error:
-        _end(2, f"error: {' '.join(str(error).split())}")
+        _end(2, f"error: {error}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
         reason = _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
-        _end(2, f"error: {error.filename or 'input/output'}: {reason}")
+        _end(2, visible(f"error: {error.filename or 'input/output'}: {reason}"))
     except LostContactError as error:
         _end(1, f"error: {error}")
     except Terminated:

@@ -7,6 +7,8 @@ import sys
 
 from tqdm import tqdm
 
+from detect.errors import visible
+
 LOGGER = logging.getLogger("detect")
 """The toolkit's logger. As a library it stays silent unless the application configures logging."""
 LOGGER.addHandler(logging.NullHandler())
@@ -41,7 +43,7 @@ def speak_as(speaker: str, level: int) -> None:
 
 
 class _LevelFormatter(logging.Formatter):
-    """The bare message for information, the level in front of anything graver."""
+    """The bare message for information, the level in front of anything graver; one visible line each."""
 
     def __init__(self, speaker: str = "") -> None:
         super().__init__()
@@ -49,4 +51,4 @@ class _LevelFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        return self._speaker + prefix + super().format(record)
+        return visible(self._speaker + prefix + super().format(record))

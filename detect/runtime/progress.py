@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from detect.errors import visible
 from detect.runtime.processes import is_first
 
 T = TypeVar("T")
@@ -25,4 +26,4 @@ def progress_bar(
         options: others of ``tqdm``, such as ``unit``.
     """
     is_silent = not (is_shown and is_first())
-    return tqdm(things, title, total, disable=is_silent, **{"leave": False, "dynamic_ncols": True, **options})
+    return tqdm(things, visible(title), total, disable=is_silent, **{"leave": False, "dynamic_ncols": True, **options})

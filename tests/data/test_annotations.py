@@ -106,3 +106,12 @@ def test_problems_are_counted_with_up_to_three_examples() -> None:
     assert problems.count("bad boxes (skipped)") == 4
     assert problems.count("never seen") == 0
     assert problems.summary() == ["4 bad boxes (skipped): a; b; c; ...", "1 odd ids: e"]
+
+
+def test_examples_of_problems_have_a_length() -> None:
+    """A file name may have a million characters, and steer a terminal."""
+    problems = Problems()
+    problems.add("kind", "\x1b[2J" + "a" * 10_000)
+    (line,) = problems.summary()
+    assert line.startswith(r"1 kind: \x1b[2Jaaa")
+    assert len(line) == len("1 kind: ") + 400

@@ -205,6 +205,7 @@ def test_categories_that_share_a_name_stay_apart(tmp_path: Path) -> None:
         (_content(categories=[]), "categories: is empty"),
         (_content(categories=[{"id": "1", "name": "a"}]), "categories: .* has no whole-number id or no name"),
         (_content(categories=[{"id": 1}]), "categories: .* has no whole-number id or no name"),
+        (_content(categories=[{"id": 1, "name": "\ud800"}]), r"categories: the name '\\ud800' has half a character"),
         (_content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "categories: id 1 stands twice"),
         (_content(images=[{"id": 4, "file_name": "a.jpg"}] * 2), "1 image ids stand twice, such as 4"),
         (_content(images=[{"id": 4, "file_name": "../../x.jpg"}]), "leads out of the images' folder"),

@@ -99,8 +99,8 @@ def test_a_folder_whose_name_looks_like_a_pattern_may_hold_a_list(folder):
         (b"*.tif", r"list\.txt:1: \*\.tif: the pattern matches no file"),
         (b"list.txt", r"list\.txt:1: list\.txt: a list may not name another one"),
         (b"\xff\xfea", r"list\.txt: is not UTF-8 text"),
-        (b"a\0b", r"list\.txt:1: a\x00b: no such file or folder"),
-        (b"a\0*", r"list\.txt:1: a\x00\*: the pattern matches no file"),
+        (b"a\0b", r"list\.txt:1: a\\x00b: no such file or folder"),
+        (b"a\0*", r"list\.txt:1: a\\x00\*: the pattern matches no file"),
     ],
 )
 def test_text_files_that_are_no_lists(folder, content, message):

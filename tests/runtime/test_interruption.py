@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from detect.runtime.interruption import Terminated, stop_requests
+from detect.runtime.interruption import StopRequest, Terminated, stop_requests
 
 
 @pytest.fixture
@@ -64,3 +64,28 @@ def test_an_error_of_the_block_is_what_is_told():
     with pytest.raises(ValueError, match="of the block"), stop_requests():  # noqa: PT012
         os.kill(os.getpid(), signal.SIGINT)
         raise ValueError("of the block")
+
+
+@pytest.mark.usefixtures("heard")
+def test_what_may_end_anywhere():
+    """A first signal ends such a part at once; outside of it the block ends itself."""
+    steps = []
+    with pytest.raises(Terminated), stop_requests() as stop:  # noqa: PT012
+        with stop.at_once():
+            steps.append("before")
+        with stop.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+            steps.append("after")
+    assert steps == ["before"]
+
+
+@pytest.mark.usefixtures("heard")
+def test_who_asked_before_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), stop_requests() as stop:  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        with stop.at_once():
+            raise AssertionError("it began")
+
+
+def test_another_process_was_asked():
+    assert type(StopRequest().exception()) is KeyboardInterrupt

@@ -52,6 +52,7 @@ def test_what_a_run_leaves(world):
         "best.pt",
         "config.yaml",
         "last.pt",
+        "previous.pt",
         "results.csv",
         "train_batch.jpg",
         "val_predictions.jpg",

@@ -234,3 +234,26 @@ def test_settings_that_were_edited(begun, change, message):
         settings(out="o", resume=True)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
+
+
+def test_torchrun_starts_it_again(begun, monkeypatch, caplog):
+    """The same words then mean: go on with what there is."""
+    words = {"model": "yolov5n-spd", "data": "mine.yaml", "out": str(begun.out), "set": ["seed=3"]}
+    with pytest.raises(InputError, match="holds a run already"):
+        settings(**words)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    caplog.set_level(logging.INFO)
+    again = settings(**words)
+    assert (again.recipe, again.data, again.out, again.resume) == (begun.recipe, begun.data, begun.out, True)
+    assert caplog.messages[-1] == f"started again by torchrun (1): the run in {begun.out} goes on"
+
+
+def test_torchrun_starts_it_again_without_a_folder(monkeypatch):
+    """It is the last one that was made; one that has kept nothing yet starts anew."""
+    for name in ("yolov5n-spd-mine", "yolov5n-spd-mine-2"):
+        Path("runs", name).mkdir(parents=True)
+    words = {"model": "yolov5n-spd", "data": "mine.yaml"}
+    assert settings(**words).out == Path("runs/yolov5n-spd-mine-3")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = settings(**words)
+    assert (again.out, again.resume) == (Path("runs/yolov5n-spd-mine-2"), False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from detect.errors import InputError
+from detect.errors import InputError, is_writable
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.models.detector import DetectionModel
@@ -196,6 +196,8 @@ def _import_torchvision(wanted: Import, file: TensorFile) -> Imported:
 
 
 def _check_count(names: tuple[str, ...], model: Model, weights: Path) -> None:
+    if not all(map(is_writable, names)):
+        raise InputError(f"{weights}: has a class name with half a character (a lone surrogate); give --names")
     if len(names) != model.num_classes:
         raise InputError(f"{weights}: has {model.num_classes} classes, but {len(names)} names are given")
 

@@ -1,0 +1,87 @@
+"""What a checkpoint from a stranger may say beside its definition. Reading it runs no code, but it may be nonsense."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from detect.errors import InputError, is_writable
+from detect.models.packing import BITS
+
+MAX_SIDE = 16384
+"""Pixels of the long side of a network input; a batch of one such image has 3 GB."""
+
+_WEIGHTS = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
+_OTHERS = frozenset((torch.int64, torch.uint8))
+"""Of counters, and of packed bits."""
+
+
+class Facts(NamedTuple):
+    """The plain entries of a checkpoint; see ``detect.models.checkpoint.Checkpoint``."""
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    image_size: int
+    center_crop: float
+    metrics: dict[str, float]
+
+
+def read_facts(content: dict[str, Any], where: str) -> Facts:
+    """The plain entries, checked.
+
+    Args:
+        content: of the file.
+        where: the file, for messages.
+
+    Raises:
+        InputError: an entry is not what it must be.
+        KeyError: one is missing.
+    """
+    names, ids = content["names"], content["category_ids"]
+    if not _is_list(names, str) or not names or not all(map(is_writable, names)):
+        raise InputError(f"{where}: names: must be a list of texts, found {names!r:.80}")
+    if not _is_list(ids, int) or len(set(ids)) < len(ids) or any(not -(2**63) <= number < 2**63 for number in ids):
+        raise InputError(f"{where}: category_ids: must be a list of different whole numbers, found {ids!r:.80}")
+    if len(ids) != len(names):
+        raise InputError(f"{where}: has {len(names)} names, but {len(ids)} category ids")
+    size, crop, metrics = content["image_size"], content.get("center_crop", 1.0), content["metrics"]
+    if type(size) is not int or not 1 <= size <= MAX_SIDE:
+        raise InputError(f"{where}: image_size: must be a whole number from 1 to {MAX_SIDE}, found {size!r:.80}")
+    if type(crop) is not float or not 0 < crop <= 1:
+        raise InputError(f"{where}: center_crop: must be a number above 0 and up to 1, found {crop!r:.80}")
+    if not isinstance(metrics, dict) or not _is_list(list(metrics), str) or not _is_list([*metrics.values()], float):
+        raise InputError(f"{where}: metrics: must be numbers by their names, found {metrics!r:.80}")
+    return Facts(tuple(names), tuple(ids), size, crop, dict(metrics))
+
+
+def check_tensors(state: Any, where: str) -> None:
+    """Refuse a state dict that holds anything but ordinary tensors: dense, on the CPU, of usual numbers.
+
+    Args:
+        state: of the file.
+        where: the file, for messages.
+
+    Raises:
+        InputError: names the first entry that is something else.
+    """
+    if not isinstance(state, dict):
+        raise InputError(f"{where}: state_dict: must be tensors by their names, found {state!r:.80}")
+    for name, tensor in state.items():
+        is_plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+        if not is_plain or tensor.is_nested or tensor.device.type != "cpu" or tensor.dtype not in _WEIGHTS | _OTHERS:
+            found = f"{tensor.dtype}, {tensor.layout}" if isinstance(tensor, Tensor) else f"{tensor!r:.40}"
+            raise InputError(f"{where}: {str(name)[:100]}: is no ordinary tensor of numbers ({found})")
+
+
+def values_of(state: dict[str, Tensor]) -> int:
+    """How many values a model may have whose weights are these. A tensor may claim any shape; what is stored counts."""
+    return sum(
+        min(tensor.numel(), tensor.untyped_storage().nbytes()) * (BITS if tensor.dtype == torch.uint8 else 1)
+        for tensor in state.values()
+    )
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(item) is kind for item in value)
