@@ -10,6 +10,7 @@ Letters: N images, M boxes, K classes.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -204,10 +205,10 @@ def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...
 def _image_path(folder: Path, file: _File) -> Path:
     """The image named in the XML file; if it is missing, the one of the same stem with any usual suffix."""
     named = path_inside(folder, file.image_name or f"{file.stem}.jpg", f"{file.stem}.xml")
-    if named.is_file():
+    if os.path.isfile(named):  # noqa: PTH113 (False for a name that is too long, where Path has an error)
         return named
     for suffix in IMAGE_SUFFIXES:
         for name in (file.stem + suffix, file.stem + suffix.upper()):
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):  # noqa: PTH113
                 return folder / name
     return named
