@@ -53,8 +53,9 @@ from detect.runtime.files import atomic_path
 
 FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1
-_SPARE = 2
-"""A model may make so many times the values that its file holds: some modules make a tensor and then replace it."""
+_SPARE = 64
+"""A model may make so many times the values that its file holds: BDSC's and depthwise convolutions take the place of
+ordinary ones, which have up to k * k times as many."""
 _NOT_OURS = (
     "is not a checkpoint of this toolkit; tools/train.py writes them, "
     "and tools/import_weights.py makes them of YOLOv5's, Darknet's and torchvision's weights"

@@ -98,6 +98,19 @@ def test_images_are_found_by_name_or_stem(tmp_path: Path) -> None:
     assert [table.path(row).name for row in range(3)] == ["other.png", "b.png", "c.JPG"]
 
 
+def test_names_that_are_too_long_for_a_file(tmp_path: Path) -> None:
+    """Found by fuzzing: the system has an error of its own for them."""
+    _write(tmp_path, "a", _object("dog", "1 2 11 22"))
+    _write(tmp_path, "b", _object("dog", "1 2 11 22"))
+    path = tmp_path / "Annotations" / "b.xml"
+    path.write_text(path.read_text().replace("b.jpg", "b" * 300 + ".jpg"))
+    assert len(_read(tmp_path)) == 2  # it is found by its stem
+    (tmp_path / "JPEGImages" / "b.jpg").unlink()
+    table = _read(tmp_path)
+    assert len(table) == 1
+    assert table.problems.count(BAD_IMAGE) == 1
+
+
 def test_what_is_skipped(tmp_path: Path) -> None:
     objects = [
         _object("dog", "1 2 11 22"),

@@ -62,6 +62,8 @@ def test_names_of_all_kinds_of_sources():
         ("x\n", "x_"),
         ("猫", "猫"),
         ("x" * 100, "x" * 64),
+        ("🐈" * 64, "🐈" * 50),  # four bytes each, and file systems count bytes
+        ("a\x1b\u202e\x9bb", "a___b"),
     ],
 )
 def test_class_names_as_folders(name, expected):

@@ -5,6 +5,7 @@ python -m pytest tests/slow/test_loader_memory.py -m slow -s -n 0    prints the 
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -120,6 +121,7 @@ def test_twenty_epochs_of_a_hundred_thousand_images(tmp_path: Path) -> None:
     for epoch in range(EPOCHS):
         num_images = sum(len(batch.images) for batch in loader.epoch(epoch))
         assert num_images == NUM_IMAGES
+        gc.collect()  # once in a while Python does, and the main process then has copies of all that it shared
         workers = [child.pid for child in multiprocessing.active_children() if child.pid]
         assert len(workers) == WORKERS
         after.append(measured([os.getpid(), *workers]))
