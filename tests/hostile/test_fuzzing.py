@@ -27,10 +27,14 @@ from detect.config import loader
 from detect.config.schema import DataConfig, SplitConfig
 from detect.data.coco import read_coco
 from detect.data.images import MAX_PIXELS, decode_image, read_header
+from detect.data.shards import DATASET_FILE, read_shards
+from detect.data.visdrone import read_visdrone
 from detect.data.voc import read_voc
+from detect.data.yolo import read_yolo
 from detect.models.allocation import AllocationLimit
 from detect.models.build import build_graph
 from detect.models.catalog import find_definition
+from tests.data.shard_files import CATEGORIES, document, png, write_tar
 from tests.hostile.fuzzed import Reader, check_message, check_table, damaged_bytes, damaged_values, message_of, within
 from tests.training.small import TINY
 
@@ -58,6 +62,9 @@ VOC = """\
 <bndbox><xmin>1</xmin><ymin>2</ymin><xmax>4</xmax><ymax>6</ymax></bndbox></object>
 <object><name>dog</name><bndbox><xmin>0.5</xmin><ymin>0</ymin><xmax>8</xmax><ymax>8</ymax></bndbox></object></annotation>
 """
+YOLO = b"0 0.5 0.5 0.25 0.25\n1 0.25 0.5 0.125 1\n2 0.1 0.1 0.3 0.1 0.3 0.4\n"
+VISDRONE = b"1,2,3,4,1,1,0,0\n0,0,8,8,0,4,1,2\n4,4,2,2,1,0,0,0\n"
+BOXES = document([1, 2, 3, 4], [0, 0, 8, 8], width=30, height=20)
 DATA = {
     "name": "x",
     "root": "world",
@@ -85,14 +92,23 @@ SWEEP = {
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three small images, and a file for every reader to be damaged."""
     folder = tmp_path_factory.mktemp("fuzz")
-    for name in ("images", "xml"):
+    for name in ("images", "xml", "yolo", "visdrone"):
         (folder / name).mkdir()
     for number in range(3):
         cv2.imwrite(str(folder / f"images/{number}.png"), np.full((8, 12, 3), number, np.uint8))
     (folder / "list.txt").write_text("0\n1\n")
     for stem in "01":
         (folder / f"xml/{stem}.xml").write_text(VOC)
+        (folder / f"yolo/{stem}.txt").write_bytes(YOLO)
+        (folder / f"visdrone/{stem}.txt").write_bytes(VISDRONE)
+    (folder / DATASET_FILE).write_text(json.dumps({"categories": CATEGORIES}))
     return folder
+
+
+def shard(folder: Path) -> bytes:
+    """A tar file of two images and their annotations."""
+    members = [(f"{key}.{suffix}", content) for key in "01" for suffix, content in (("png", png()), ("json", BOXES))]
+    return write_tar(folder / "train-0.tar", members).read_bytes()
 
 
 def as_json(content: Any) -> bytes:
@@ -103,8 +119,8 @@ def as_yaml(content: Any) -> bytes:
     return yaml.safe_dump(content).encode("utf-8", "surrogatepass")
 
 
-def split(**words: str) -> DataConfig:
-    return DataConfig("x", "", {"train": SplitConfig("images", **words)})
+def split(images: str = "images", names: tuple[str, ...] | None = None, **words: str) -> DataConfig:
+    return DataConfig("x", "", {"train": SplitConfig(images, **words)}, names=names)
 
 
 def read_split(world: Path, file: str, read: Callable[..., Any], config: DataConfig) -> Callable[[bytes], None]:
@@ -188,17 +204,23 @@ def yaml_damage(content: Any) -> st.SearchStrategy[bytes]:
     return damaged_values(content).map(as_yaml) | damaged_bytes(as_yaml(content))
 
 
-def readers(world: Path) -> dict[str, Reader]:
-    """Every reader of files that may come from a stranger."""
+def readers(world: Path, tar: bytes = b"") -> dict[str, Reader]:
+    """Every reader of files that may come from a stranger; ``tar`` is what ``shard`` gives."""
     any_image = st.sampled_from(images()).flatmap(damaged_bytes)
     coco = read_split(world, "a.json", read_coco, split(annotations="a.json"))
     xml = read_split(world, "xml/0.xml", read_voc, split(annotations="xml"))
     stems = read_split(world, "list.txt", read_voc, split(annotations="xml", list="list.txt"))
+    yolo = read_split(world, "yolo/0.txt", read_yolo, split(annotations="yolo", names=("a", "b", "c")))
+    visdrone = read_split(world, "visdrone/0.txt", read_visdrone, split(annotations="visdrone"))
+    shards = read_split(world, "train-0.tar", read_shards, split("train-*.tar"))
     return {
         "COCO, values": Reader(damaged_values(COCO).map(as_json), coco, 20_000),
         "COCO, bytes": Reader(damaged_bytes(as_json(COCO)), coco, 25_000),
         "VOC, XML": Reader(damaged_bytes(VOC.encode()), xml, 20_000),
         "VOC, list": Reader(damaged_bytes(b"0\n1\n") | st.binary(max_size=40), stems, 8_000),
+        "YOLO, txt": Reader(damaged_bytes(YOLO), yolo, 20_000),
+        "VisDrone, txt": Reader(damaged_bytes(VISDRONE), visdrone, 20_000),
+        "shards, tar": Reader(damaged_bytes(tar), shards, 10_000),
         "data": Reader(yaml_damage(DATA), read_config(world, loader.load_data_config), 8_000),
         "recipe": Reader(yaml_damage(RECIPE), read_config(world, lambda p: loader.load_detection_recipe(p, {})), 1_500),
         "class recipe": Reader(
@@ -235,13 +257,13 @@ def fuzz(reader: Reader, **words: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_some_damaged_files(world: Path, name: str) -> None:
-    fuzz(readers(world)[name], max_examples=FAST_CASES)
+    fuzz(readers(world, shard(world))[name], max_examples=FAST_CASES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_many_damaged_files(world: Path, name: str) -> None:
-    reader = readers(world)[name]
+    reader = readers(world, shard(world))[name]
     before, start = peak_mb(), time.perf_counter()
     fuzz(reader, max_examples=reader.cases, derandomize=False)
     grown = peak_mb() - before
