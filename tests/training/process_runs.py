@@ -31,17 +31,8 @@ from detect.runtime.processes import (
 from detect.training.loop import RunSettings, train
 from detect.training.synced_norms import SyncedBatchNorm2d, synchronise_norms
 from tests.training import test_classification as classes
-from tests.training.small import make_settings, shapes_at
+from tests.training.small import STILL, make_settings, shapes_at
 
-STILL = {
-    "mosaic": 0.0,
-    "translate": 0.0,
-    "scale": 0.0,
-    "flip_left_right": 0.0,
-    "hsv_hue": 0.0,
-    "hsv_saturation": 0.0,
-    "hsv_value": 0.0,
-}
 # The rate is low, because at higher ones the rounding of other sums grows by itself: one thread against two as well.
 SGD = {"name": "sgd", "lr": 0.002, "warmup_min_steps": 1}
 CHANGES: dict[str, dict[str, Any]] = {

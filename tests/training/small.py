@@ -33,6 +33,17 @@ head:
     args: {anchors_px: [[[8, 8], [12, 12]], [[20, 20], [30, 30]], [[45, 45], [64, 64]]]}
 """
 
+STILL = {
+    "mosaic": 0.0,
+    "translate": 0.0,
+    "scale": 0.0,
+    "flip_left_right": 0.0,
+    "hsv_hue": 0.0,
+    "hsv_saturation": 0.0,
+    "hsv_value": 0.0,
+}
+"""Of ``augment``: each image as it is."""
+
 SIZES = (8, 4, 1)
 """Images of the training, validation and test splits of ``make_shapes``."""
 

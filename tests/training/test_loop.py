@@ -24,6 +24,7 @@ from detect.training import checkpoints, loop
 from detect.training.loop import train
 from tests.tools.running import run_here
 from tests.training.small import (
+    STILL,
     TINY,
     EndsWhenAsked,
     make_recipe,
@@ -34,15 +35,6 @@ from tests.training.small import (
 )
 
 TOOL = Path(__file__).parents[2] / "tools" / "train.py"
-STILL = {
-    "mosaic": 0.0,
-    "translate": 0.0,
-    "scale": 0.0,
-    "flip_left_right": 0.0,
-    "hsv_hue": 0.0,
-    "hsv_saturation": 0.0,
-    "hsv_value": 0.0,
-}
 
 
 @pytest.fixture(scope="module")
