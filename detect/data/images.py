@@ -402,8 +402,20 @@ def _upright_rgb(image: Image.Image, where: str, orientation: int | None) -> np.
     return _upright(pixels, orientation)
 
 
+def _load(image: Image.Image) -> None:
+    """Decode. Pillow's TIFF reader warns of large images once more here (our limit is the larger one)."""
+    if image.format != "TIFF":
+        image.load()
+        return
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image.load()
+
+
 def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
     """(H, W, 3) uint8 as stored; more than 8 bits a channel keep their highest eight."""
+    if image.mode not in ("I", "F") or image.format in ("PNG", "PPM"):
+        _load(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         tags = getattr(image, "tag_v2", {})
         bits = int(np.ravel(tags.get(_TAG_BITS_PER_SAMPLE, 16))[0])
@@ -411,7 +423,6 @@ def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise ImageError(f"{where}: has 32 bits a channel; convert it to 8 or 16 bits")
-    image.load()
     if "transparency" in image.info:  # the alpha is dropped, so that no conversion has to interpret it
         image = image.copy()
         del image.info["transparency"]

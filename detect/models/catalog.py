@@ -155,6 +155,8 @@ def _choose(content: dict[str, Any], variant: str | None, keys: tuple[str, ...],
     content = dict(content)
     variants = mapping(content, "variants", str(path))
     content.pop("variants", None)
+    if not isinstance(content.get("name", ""), str):
+        raise InputError(f"{path}: name: must be text, found {content['name']!r}")
     if content.get("name") in variants:
         raise InputError(f"{path}: variants: {content['name']!r} is the name of the file's own model")
     if variant is None or variant == content.get("name"):

@@ -91,3 +91,11 @@ def test_what_is_counted(make):
 def test_scalars_are_one_value():
     with AllocationLimit(1):
         torch.empty(())
+
+
+@pytest.mark.parametrize("name", [{}, ["a"], 3, None])
+def test_names_that_are_none(tmp_path, name):
+    """Found by fuzzing: a list cannot be looked for among the names of variants."""
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({**yaml.safe_load(TINY), "name": name}))
+    with pytest.raises(InputError, match=r"model\.yaml: name: must be text, found"):
+        build_graph(str(tmp_path / "model.yaml"), 3)

@@ -50,12 +50,12 @@ def bmp():
     return content
 
 
-def tiff(**words):
+def tiff(side=SIDE, **words):
     content = saved("TIFF", **words)
     start = struct.unpack("<I", content[4:8])[0]
     for entry in range(start + 2, start + 2 + 12 * struct.unpack("<H", content[start : start + 2])[0], 12):
         if struct.unpack("<H", content[entry : entry + 2])[0] in (256, 257, 278):  # width, height, rows per strip
-            content[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, SIDE)
+            content[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, side)
     return content
 
 
@@ -84,3 +84,9 @@ def test_gigantic_images(tmp_path, make):
         check_message(message)
         assert "pixels; allowed are 178956970" in message
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_a_large_tiff_that_is_cut_off():
+    """Found by fuzzing: Pillow has a smaller limit than ours, and warns of it as late as when it decodes a TIFF."""
+    content = bytes(tiff(side=9_600))  # 92 million pixels, Pillow warns from 89 million on
+    assert "cannot be decoded" in message_of(decode_image, content, "large")
