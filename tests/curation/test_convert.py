@@ -269,7 +269,7 @@ def test_images_with_odd_names(tmp_path: Path) -> None:
 
 
 def test_classes_with_odd_names(tmp_path: Path) -> None:
-    names = ["1e-3", "car", "car", " bus ", "t\0am", "\ud800", "", "true", "<b>&", "人"]
+    names = ["1e-3", "car", "car", " bus ", "t\0am", "\x01", "", "true", "<b>&", "人"]
     categories = [{"id": number, "name": name} for number, name in enumerate(names)]
     boxes = [annotation(number + 1, 1, number, [number, 2, 3, 4]) for number in range(len(names))]
     content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": categories, "annotations": boxes}
