@@ -40,7 +40,7 @@ MAX_SECONDS = 20
 PHASES = (Phase.generate,)
 """A failure names the file; a seed cannot be made smaller."""
 MAX_GROWTH_MB = 2500
-"""Of the process over all cases of a reader: the largest image that is allowed has 540 MB, twice and more on its way."""
+"""Of the process over all cases of a reader: the largest allowed image has 540 MB, and more than twice on its way."""
 
 COCO = {
     "info": {"year": 2024},
