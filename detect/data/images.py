@@ -12,7 +12,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -377,19 +377,19 @@ def _pillow_errors(where: str) -> Iterator[None]:
 
 def _decode_header_by_pillow(data: bytes, where: str) -> ImageHeader:
     height, width = _decode_by_pillow(data, where, None).shape[:2]
-    with _open_by_pillow(data) as opened:
+    with _pillow_errors(where), _open_by_pillow(data) as opened:
         return ImageHeader((height, width), _pillow_orientation(opened))
 
 
 def _open_by_pillow(data: bytes) -> Image.Image:
-    """Read the header only, without Pillow's warnings of large images (our limit is the larger one)."""
-    with _WARNINGS_LOCK, warnings.catch_warnings():  # the filters belong to the process: one thread at a time
-        warnings.simplefilter("ignore")
+    """Read the header only."""
+    with _without_warnings():
         return Image.open(BytesIO(data), formats=_PILLOW_FORMATS)
 
 
 def _pillow_orientation(image: Image.Image) -> int:
-    found = image.getexif().get(_TAG_ORIENTATION, 1)
+    with _without_warnings():
+        found = image.getexif().get(_TAG_ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
@@ -402,13 +402,17 @@ def _upright_rgb(image: Image.Image, where: str, orientation: int | None) -> np.
     return _upright(pixels, orientation)
 
 
-def _load(image: Image.Image) -> None:
-    """Decode. Pillow's TIFF reader warns of large images once more here (our limit is the larger one)."""
-    if image.format != "TIFF":
-        image.load()
-        return
-    with _WARNINGS_LOCK, warnings.catch_warnings():
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep Pillow from warning of large images (our limit is the larger one) and of damage that it has mended."""
+    with _WARNINGS_LOCK, warnings.catch_warnings():  # the filters belong to the process: one thread at a time
         warnings.simplefilter("ignore")
+        yield
+
+
+def _load(image: Image.Image) -> None:
+    """Decode; Pillow's TIFF reader is the one that warns as late as here."""
+    with _without_warnings() if image.format == "TIFF" else nullcontext():
         image.load()
 
 

@@ -90,3 +90,13 @@ def test_a_large_tiff_that_is_cut_off():
     """Found by fuzzing: Pillow has a smaller limit than ours, and warns of it as late as when it decodes a TIFF."""
     content = bytes(tiff(side=9_600))  # 92 million pixels, Pillow warns from 89 million on
     assert "cannot be decoded" in message_of(decode_image, content, "large")
+
+
+def test_a_tiff_with_a_tag_beyond_its_end(tmp_path):
+    """Found by fuzzing: Pillow warns of it once more when it is asked for the orientation."""
+    content = saved("TIFF")
+    start = struct.unpack("<I", content[4:8])[0]
+    place = content.index(struct.pack("<HHI", 278, 4, 1), start)  # rows per strip, which has a default
+    content[place + 4 : place + 8] = struct.pack("<I", 2**30)
+    (tmp_path / "image").write_bytes(content)
+    assert read_header(tmp_path / "image").size_hw == (9, 13)
