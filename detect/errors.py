@@ -24,7 +24,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        shown = visible(_BLANKS.sub(" ", message))
+        shown = visible(_BLANKS.sub(" ", message).strip(" "))
         if len(shown) > _MAX_LENGTH:
             shown = f"{shown[: _MAX_LENGTH // 2]}…{shown[-_MAX_LENGTH // 2 :]}"
         super().__init__(shown)
