@@ -82,7 +82,7 @@ def place(tmp_path_factory):
     (place / "val.json").write_text(json.dumps(labelled))
     (place / "dev.json").write_text(json.dumps({"images": images, "categories": categories}))
     (place / "data.yaml").write_text(
-        "name: two\nroot: .\nsplits:\n"
+        "name: two\nroot: .\nformat: coco\nsplits:\n"
         "  val: {images: images, annotations: val.json}\n  dev: {images: images, annotations: dev.json}\n"
     )
     return place
