@@ -61,6 +61,16 @@ def check_split(config: DataConfig, split: str) -> None:
         raise InputError(f"{config.name}: there is no split {split!r}{did_you_mean(split, config.splits)}")
 
 
+def check_distinct(names: Sequence[str]) -> None:
+    """Refuse class names of a data config of which one stands twice.
+
+    Raises:
+        InputError: one does.
+    """
+    if len(set(names)) < len(names):
+        raise InputError(f"names: a class stands twice in {', '.join(names)}")
+
+
 def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:
     """Log what is wrong in a split, each kind in one line with its count.
 

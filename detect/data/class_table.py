@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from detect.data.annotations import Problems
+from detect.data.checks import check_distinct
 from detect.data.images import read_image
 from detect.errors import InputError, did_you_mean
 
@@ -58,8 +59,7 @@ class ClassTable:
         """
         if names == self.names:
             return self
-        if len(set(names)) < len(names):
-            raise InputError(f"names: a class stands twice in {', '.join(names)}")
+        check_distinct(names)
         unknown = [name for name in names if name not in self.names]
         if unknown:
             raise InputError(f"names: there is no class {unknown[0]!r}{did_you_mean(unknown[0], self.names)}")

@@ -20,6 +20,7 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
     check_boxes,
+    check_distinct,
     find_annotations,
     find_file,
     find_folder,
@@ -226,8 +227,7 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
     ambiguous = set(wanted) & set(repeated)
     if ambiguous:
         raise InputError(f"names: {min(ambiguous)!r} is the name of several categories of {path}; rename one")
-    if len(set(wanted)) < len(wanted):
-        raise InputError(f"names: a class stands twice in {', '.join(wanted)}")
+    check_distinct(wanted)
     ignored = [number for number, name in by_id.items() if name not in wanted]
     return Classes(wanted, np.array([by_name[name] for name in wanted], np.int64), np.array(ignored, np.int64))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
-from detect.data.checks import find_folder, inspect_images
+from detect.data.checks import check_distinct, find_folder, inspect_images
 from detect.data.class_table import ClassTable
 from detect.data.walking import is_image_name, walk_files
 from detect.errors import InputError, did_you_mean
@@ -90,8 +90,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _check_names(names: tuple[str, ...], found: list[str], folder: Path) -> None:
-    if len(set(names)) < len(names):
-        raise InputError(f"names: a class stands twice in {', '.join(names)}")
+    check_distinct(names)
     missing = [name for name in names if name not in found]
     if missing:
         raise InputError(f"names: {folder} has no folder {missing[0]!r}{did_you_mean(missing[0], found)}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import check_boxes, report_repeated
+from detect.data.stems import read_annotation_bytes
 from detect.errors import InputError
 
 MAX_LABEL_BYTES = 16 * 2**20
@@ -66,13 +67,9 @@ def read_lines(path: Path) -> list[str]:
         InputError: it is too large, is no UTF-8 text, or cannot be read.
     """
     try:
-        if path.stat().st_size > MAX_LABEL_BYTES:
-            raise InputError(f"{path.name}: larger than {MAX_LABEL_BYTES // 2**20} MiB")
-        return path.read_bytes().decode("utf-8-sig").splitlines()
+        return read_annotation_bytes(path, MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{path.name}: is not UTF-8 text") from None
-    except OSError as error:
-        raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from None
 
 
 def table_of_lines(

@@ -18,9 +18,9 @@ import numpy as np
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
-from detect.data.checks import find_annotations, find_folder, inspect_images, path_inside
+from detect.data.checks import check_distinct, find_folder, inspect_images
 from detect.data.label_files import ALL_CLASSES, BoxLines, read_lines, table_of_lines
-from detect.data.stems import find_image, list_stems
+from detect.data.stems import find_image, read_annotation_files
 from detect.data.walking import is_image_name
 from detect.errors import InputError, did_you_mean
 
@@ -54,7 +54,10 @@ def read_visdrone(config: DataConfig, split: str) -> AnnotationTable:
     problems = Problems()
     names = config.names or NAMES
     label_of = _label_of_category(names)
-    stems, files, unread_stems = _read_files(config, split, problems)
+    files, unread_stems = read_annotation_files(
+        config, split, ".txt", lambda path, _: read_lines(path), BAD_FILE, problems
+    )
+    stems = list(files)
     folder = find_folder(config, config.splits[split].images).resolve()
     paths, unread = (
         [find_image(folder, stem, f"{stem}.jpg", f"{stem}.txt") for stem in some] for some in (stems, unread_stems)
@@ -65,7 +68,7 @@ def read_visdrone(config: DataConfig, split: str) -> AnnotationTable:
     rows = np.flatnonzero(is_good).tolist()
     boxes = BoxLines()
     for row, source in enumerate(rows):
-        for number, line in enumerate(files[source], start=1):
+        for number, line in enumerate(files[stems[source]], start=1):
             _parse_line(line, row, f"{stems[source]}.txt:{number}", config.names is None, label_of, boxes, problems)
     category_ids = np.array([(*NAMES, OTHERS).index(name) + 1 for name in names], np.int64)
     skipped = [*unread, *(path for path, is_fine in zip(paths, is_good, strict=True) if not is_fine)]
@@ -80,27 +83,8 @@ def _label_of_category(names: tuple[str, ...]) -> dict[int, int]:
     for name in names:
         if name not in known:
             raise InputError(f"names: {name!r} is no class of VisDrone{did_you_mean(name, known)}")
-    if len(set(names)) < len(names):
-        raise InputError(f"names: a class stands twice in {', '.join(names)}")
+    check_distinct(names)
     return {known.index(name) + 1: label for label, name in enumerate(names)}
-
-
-def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[str], list[list[str]], list[str]]:
-    """Stems and lines of all annotation files that can be read, and the stems of the others."""
-    folder = find_folder(config, find_annotations(config, split)).resolve()
-    stems, files, unread = [], [], []
-    for stem in list_stems(config, split, folder, ".txt", problems):
-        path = path_inside(folder, f"{stem}.txt", f"{config.name} {split}")
-        try:
-            files.append(read_lines(path))
-            stems.append(stem)
-        except InputError as error:
-            problems.add(BAD_FILE, str(error))
-            unread.append(stem)
-    if not files:
-        found = "; ".join(problems.summary()) or "there is none at all"
-        raise InputError(f"{folder}: has no txt file for split {split!r} that can be read: {found}")
-    return stems, files, unread
 
 
 def _report_images_without_file(folder: Path, known: set[Path], problems: Problems) -> None:

@@ -10,6 +10,7 @@ Letters: N images, M boxes, K classes.
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -20,13 +21,12 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
     check_boxes,
-    find_annotations,
+    check_distinct,
     find_folder,
     inspect_images,
-    path_inside,
     report_repeated,
 )
-from detect.data.stems import find_image, list_stems
+from detect.data.stems import find_image, read_annotation_bytes, read_annotation_files
 from detect.errors import InputError
 
 MAX_XML_BYTES = 16 * 2**20
@@ -111,19 +111,8 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
 
 def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[_File], list[str]]:
     """All XML files of a split that can be read, in the order of its list, and the stems of the others."""
-    folder = find_folder(config, find_annotations(config, split)).resolve()
-    files, unread = [], []
-    for stem in list_stems(config, split, folder, ".xml", problems):
-        path = path_inside(folder, f"{stem}.xml", f"{config.name} {split}")
-        try:
-            files.append(_parse(path, stem, problems))
-        except InputError as error:
-            problems.add(BAD_XML, str(error))
-            unread.append(stem)
-    if not files:
-        found = "; ".join(problems.summary()) or "there is none at all"
-        raise InputError(f"{folder}: has no XML file for split {split!r} that can be read: {found}")
-    return files, unread
+    files, unread = read_annotation_files(config, split, ".xml", partial(_parse, problems=problems), BAD_XML, problems)
+    return list(files.values()), unread
 
 
 def read_xml(path: Path) -> ElementTree.Element:
@@ -132,14 +121,7 @@ def read_xml(path: Path) -> ElementTree.Element:
     Raises:
         InputError: it is too large, cannot be read, is not XML, or has what annotations do not need.
     """
-    try:
-        if not path.is_file() and path.exists():  # a pipe, which would never end
-            raise InputError(f"{path.name}: is not a file")
-        if path.stat().st_size > MAX_XML_BYTES:
-            raise InputError(f"{path.name}: larger than {MAX_XML_BYTES // 2**20} MiB")
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from None
+    content = read_annotation_bytes(path, MAX_XML_BYTES)
     # Entities can grow without limit or name other files. A NUL means UTF-16, which could hide the words looked for.
     if any(word in content for word in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
         raise InputError(f"{path.name}: has a document type, entities or UTF-16 text; annotations need none")
@@ -184,8 +166,7 @@ def _number(text: str | None) -> float:
 
 def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...]:
     if config.names is not None:
-        if len(set(config.names)) < len(config.names):
-            raise InputError(f"names: a class stands twice in {', '.join(config.names)}")
+        check_distinct(config.names)
         return config.names
     if split != "train" and "train" in config.splits:
         files, _ = _read_files(config, "train", Problems())

@@ -19,7 +19,7 @@ import numpy as np
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
-from detect.data.checks import find_file, find_folder, inspect_images
+from detect.data.checks import check_distinct, find_file, find_folder, inspect_images
 from detect.data.label_files import BoxLines, read_lines, table_of_lines
 from detect.data.stems import read_list
 from detect.data.walking import is_image_name, walk_files
@@ -168,8 +168,7 @@ def _read(path: Path, problems: Problems) -> list[str] | None:
 
 def _names(config: DataConfig, split: str, labels: list[Path], files: list[list[str] | None]) -> tuple[str, ...]:
     if config.names is not None:
-        if len(set(config.names)) < len(config.names):
-            raise InputError(f"names: a class stands twice in {', '.join(config.names)}")
+        check_distinct(config.names)
         return config.names
     if split != "train" and "train" in config.splits:
         labels = find_files(config, "train", Problems())[1]

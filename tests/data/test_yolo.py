@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +210,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, "a", "")
     with pytest.raises(InputError, match="test: no label file names a class, so there are no classes; give names"):
         _read(tmp_path, names=None)
+
+
+def test_a_label_file_that_is_a_pipe(tmp_path: Path) -> None:
+    """Nobody writes to it, so reading it would never end."""
+    _write(tmp_path, "good", "0 0.5 0.5 0.2 0.2")
+    _write(tmp_path, "bad", None)
+    os.mkfifo(tmp_path / "labels" / "train" / "bad.txt")
+    table = _read(tmp_path)
+    assert [table.path(row).name for row in range(len(table))] == ["good.jpg"]
+    assert f"1 {yolo.BAD_FILE}: bad.txt: is not a file" in table.problems.summary()
