@@ -12,7 +12,7 @@ from detect.config.schema import DataConfig
 from detect.curation.severity import DUPLICATE, LEAK, NEVER_TRAINED, OTHER_NAMES, UNLISTED
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.box_sizes import is_trained_on
-from detect.data.images import IMAGE_SUFFIXES
+from detect.data.walking import is_image_name
 
 Key = bytes | str
 """What tells images apart: the digest of a file, or its path."""
@@ -102,5 +102,5 @@ def images_in(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+            if is_image_name(name) and not name.startswith("."):
                 yield Path(parent, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def write_coco(target: Target, folder: Path) -> SplitConfig:
         The split's section of the new data config.
     """
     file = f"annotations/instances_{target.split}.json"
-    write_coco_file(folder / file, coco_content(target, np.arange(len(target.table))))
+    (content,) = coco_contents(target, [np.arange(len(target.table))])
+    write_coco_file(folder / file, content)
     return SplitConfig(target.images, file)
 
 
@@ -47,20 +49,22 @@ def write_coco_file(path: Path, content: dict[str, Any]) -> None:
         raise InputError(f"{path.name}: the source holds NaN or Infinity, which JSON cannot") from None
 
 
-def coco_content(target: Target, rows: np.ndarray) -> dict[str, Any]:
-    """Some images of a split with their boxes, in COCO's format.
+def coco_contents(target: Target, parts: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
+    """Some images of a split with their boxes, in COCO's format, part by part; the source is parsed once.
 
     Args:
         target: the split.
-        rows: (n,) int64, the images, ascending.
+        parts: of each part (n,) int64, its images, ascending.
     """
-    keep = np.zeros(len(target.table), bool)
-    keep[rows] = True
-    table = target.table.select(keep)
-    names = [target.image_names[row] for row in rows.tolist()]
-    if table.positions is None:
-        return _new_content(table, names)
-    return _same_content(target, table, names)
+    source: dict[str, Any] = {}
+    if target.table.positions is not None:
+        source = load_coco(find_file(target.config, target.source.annotations or ""), hook=lambda item: item)
+    for rows in parts:
+        keep = np.zeros(len(target.table), bool)
+        keep[rows] = True
+        table = target.table.select(keep)
+        names = [target.image_names[row] for row in rows.tolist()]
+        yield _same_content(target, table, names, source) if source else _new_content(table, names)
 
 
 def _new_content(table: AnnotationTable, names: list[str]) -> dict[str, Any]:
@@ -73,10 +77,10 @@ def _new_content(table: AnnotationTable, names: list[str]) -> dict[str, Any]:
     return content
 
 
-def _same_content(target: Target, table: AnnotationTable, names: list[str]) -> dict[str, Any]:
+def _same_content(target: Target, table: AnnotationTable, names: list[str], source: dict[str, Any]) -> dict[str, Any]:
     """The source's own entries of the images and boxes that are used, and all that is beside them."""
     assert table.positions is not None
-    content = load_coco(find_file(target.config, target.source.annotations or ""), hook=lambda item: item)
+    content = dict(source)
     image_of_id = {image.get("id"): image for image in content["images"] if isinstance(image, dict)}
     images = []
     for image_id, name, size_hw in zip(table.image_ids.tolist(), names, table.sizes_hw.tolist(), strict=True):

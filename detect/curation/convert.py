@@ -12,13 +12,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from detect.config.loader import dump_yaml
 from detect.config.schema import DataConfig, SplitConfig
 from detect.curation.coco_files import write_coco
 from detect.curation.image_transfer import transfer_images
 from detect.curation.names import check_safe, relative_names, safe_classes, safe_names, split_folder
+from detect.curation.new_config import CONFIG, write_data_config
 from detect.curation.remains import count_remains
 from detect.curation.shards import report_renamed, write_shards
 from detect.curation.target import Target
@@ -30,7 +30,7 @@ from detect.data.checks import check_split
 from detect.data.datasets import open_split
 from detect.data.recognition import TITLES, Format
 from detect.errors import InputError
-from detect.runtime.files import new_folder, write_text
+from detect.runtime.files import new_folder
 
 FORMATS: tuple[Format, ...] = ("coco", "yolo", "voc", "visdrone", "shards")
 _AS_IN_COCO = ("coco", "shards")
@@ -38,9 +38,6 @@ _AS_IN_COCO = ("coco", "shards")
 """What can be written."""
 
 Images = Literal["copy", "link", "none"]
-
-CONFIG = "data.yaml"
-"""The data config of what was written, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -179,18 +176,12 @@ def _share_names(targets: Sequence[Target]) -> bool:
 def _write_configs(
     folder: Path, config: DataConfig, wanted: Conversion, sections: dict[str, SplitConfig], names: tuple[str, ...]
 ) -> None:
-    content: dict[str, Any] = {"name": config.name, "root": ".", "format": wanted.to}
+    written: tuple[str, ...] | None = names
     if wanted.to == "visdrone":
-        content["names"] = list(visdrone_names(names))
-    elif wanted.to not in _AS_IN_COCO or config.names is not None:
-        content["names"] = list(names)
-    if config.background != "keep":
-        content["background"] = config.background
-    content["splits"] = {
-        split: {key: value for key, value in vars(section).items() if value is not None}
-        for split, section in sections.items()
-    }
-    write_text(folder / CONFIG, f"# Made by tools/data.py convert.\n{dump_yaml(content)}")
+        written = visdrone_names(names)
+    elif wanted.to in _AS_IN_COCO and config.names is None:
+        written = None
+    write_data_config(folder, config, "convert", wanted.to, sections, written)
     if wanted.to == "yolo" and wanted.images != "none":
         write_yolo_yaml(folder, sections, names)
 

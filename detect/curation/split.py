@@ -10,22 +10,20 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from detect.config.loader import dump_yaml
-from detect.config.schema import DataConfig
-from detect.curation.coco_files import coco_content, write_coco_file
-from detect.curation.convert import CONFIG
+from detect.config.schema import DataConfig, SplitConfig
+from detect.curation.coco_files import coco_contents, write_coco_file
 from detect.curation.division import count_boxes, divide, group_images
 from detect.curation.names import relative_names
+from detect.curation.new_config import CONFIG, write_data_config
 from detect.curation.target import Target
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.datasets import open_split
 from detect.drawing.text import pad, shorten
 from detect.errors import InputError
-from detect.runtime.files import new_folder, write_text
+from detect.runtime.files import new_folder
 from detect.runtime.seeding import generator
 
 PARTS = ("train", "val", "test")
@@ -91,10 +89,11 @@ def split_data(config: DataConfig, wanted: Division) -> list[str]:
         part_of_image = divide(counts, groups, wanted.ratios, generator(wanted.seed, _STREAM))
         _check_parts(part_of_image, parts, int(groups.max()) + 1)
         target = Target(config, wanted.split, table, str(images), names, table.names, True, Problems())
-        for part, name in enumerate(parts):
-            content = coco_content(target, np.flatnonzero(part_of_image == part))
+        rows_of_parts = [np.flatnonzero(part_of_image == part) for part in range(len(parts))]
+        for name, content in zip(parts, coco_contents(target, rows_of_parts), strict=True):
             write_coco_file(folder / f"{name}.json", content)
-        write_text(folder / CONFIG, _config(config, images, parts))
+        splits = {name: SplitConfig(str(images), f"{name}.json") for name in parts}
+        write_data_config(folder, config, "split", "coco", splits, config.names)
     return [
         f"{config.name} {wanted.split}: {len(table)} images in {int(groups.max()) + 1} groups, seed {wanted.seed}",
         *_table(table, counts, part_of_image, parts),
@@ -123,16 +122,6 @@ def _check_parts(part_of_image: np.ndarray, parts: tuple[str, ...], num_groups: 
         raise InputError(
             f"{num_groups} groups of images are too few for these ratios: {', '.join(empty)} would be empty"
         )
-
-
-def _config(config: DataConfig, images: Path, parts: tuple[str, ...]) -> str:
-    content: dict[str, Any] = {"name": config.name, "root": ".", "format": "coco"}
-    if config.names is not None:
-        content["names"] = list(config.names)
-    if config.background != "keep":
-        content["background"] = config.background
-    content["splits"] = {part: {"images": str(images), "annotations": f"{part}.json"} for part in parts}
-    return f"# Made by tools/data.py split.\n{dump_yaml(content)}"
 
 
 def _table(table: AnnotationTable, counts: np.ndarray, part_of_image: np.ndarray, parts: tuple[str, ...]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from detect.config.schema import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems
@@ -36,3 +38,16 @@ class Target:
     def source(self) -> SplitConfig:
         """Where the split comes from."""
         return self.config.splits[self.split]
+
+
+def annotation_file(folder: Path, image_name: str, suffix: str) -> Path:
+    """The file of an image's boxes in a folder, which is made: called like the image, but for the suffix."""
+    path = folder / PurePosixPath(image_name).with_suffix(suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write UTF-8 text, a line each, into a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

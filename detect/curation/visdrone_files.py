@@ -8,7 +8,7 @@ import numpy as np
 
 from detect.config.schema import SplitConfig
 from detect.curation.regions import of_every_class
-from detect.curation.target import Target
+from detect.curation.target import Target, annotation_file, write_lines
 from detect.curation.voc_files import plain_number
 from detect.data.annotations import MARKS, AnnotationTable
 from detect.data.visdrone import NAMES, OTHERS
@@ -47,9 +47,7 @@ def write_visdrone(target: Target, folder: Path) -> SplitConfig:
     annotations = f"{target.split}/annotations"
     is_ignored = of_every_class(table)
     for row, name in enumerate(target.image_names):
-        path = folder / annotations / PurePosixPath(name).with_suffix(".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in _lines(table, row, is_ignored)), encoding="utf-8")
+        write_lines(annotation_file(folder / annotations, name, ".txt"), _lines(table, row, is_ignored))
     image_of_box = table.image_of_box
     for box, label in enumerate(table.labels.tolist()):
         if table.names[label] not in (*NAMES, OTHERS) and not is_ignored[box]:
@@ -59,7 +57,7 @@ def write_visdrone(target: Target, folder: Path) -> SplitConfig:
         return SplitConfig(target.images, annotations)
     list_file = f"{target.split}/images.txt"
     stems = [str(PurePosixPath(name).with_suffix("")) for name in target.image_names]
-    (folder / list_file).write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+    write_lines(folder / list_file, stems)
     return SplitConfig(target.images, annotations, list_file)
 
 

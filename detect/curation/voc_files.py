@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from detect.config.schema import SplitConfig
-from detect.curation.target import Target
+from detect.curation.target import Target, annotation_file, write_lines
 from detect.data.annotations import MARKS
 
 DEGREE = "degrees of truncation or occlusion (written as yes or no)"
@@ -30,18 +30,15 @@ def write_voc(target: Target, folder: Path, own_folder: bool) -> SplitConfig:
     """
     annotations = f"Annotations/{target.split}" if own_folder else "Annotations"
     stems = [str(PurePosixPath(name).with_suffix("")) for name in target.image_names]
-    for row, stem in enumerate(stems):
-        path = folder / annotations / f"{stem}.xml"
-        path.parent.mkdir(parents=True, exist_ok=True)
+    for row, name in enumerate(target.image_names):
         tree = ElementTree.ElementTree(_element(target, row))
         ElementTree.indent(tree)
-        tree.write(path, encoding="utf-8")
+        tree.write(annotation_file(folder / annotations, name, ".xml"), encoding="utf-8")
     for values in target.table.marks.values():
         for box in np.flatnonzero((values != 0) & (values != 1)).tolist():
             target.losses.add(DEGREE, repr(target.image_names[target.table.image_of_box[box]]))
     list_file = f"ImageSets/Main/{target.split}.txt"
-    (folder / list_file).parent.mkdir(parents=True, exist_ok=True)
-    (folder / list_file).write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+    write_lines(folder / list_file, stems)
     return SplitConfig(target.images, annotations, list_file)
 
 

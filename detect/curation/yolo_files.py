@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from detect.config.loader import dump_yaml
 from detect.config.schema import SplitConfig
-from detect.curation.target import Target
+from detect.curation.target import Target, annotation_file, write_lines
 from detect.runtime.files import write_text
 
 CROWD = "crowd regions (left out: a label has no place for them, and as boxes they would be trained on)"
@@ -34,9 +34,7 @@ def write_yolo(target: Target, folder: Path) -> SplitConfig:
     for row, name in enumerate(target.image_names):
         here = range(table.box_offsets[row], table.box_offsets[row + 1])
         lines = [_line(table.labels[box], shares[box]) for box in here if not table.is_crowd[box]]
-        path = folder / labels / PurePosixPath(name).with_suffix(".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        write_lines(annotation_file(folder / labels, name, ".txt"), lines)
     image_of_box = table.image_of_box
     for box in np.flatnonzero(table.is_crowd).tolist():
         target.losses.add(CROWD, repr(target.image_names[image_of_box[box]]))
@@ -46,7 +44,7 @@ def write_yolo(target: Target, folder: Path) -> SplitConfig:
     if not target.stays:
         return SplitConfig(target.images, labels)
     list_file = f"{target.split}.txt"
-    (folder / list_file).write_text("".join(f"{name}\n" for name in target.image_names), encoding="utf-8")
+    write_lines(folder / list_file, target.image_names)
     return SplitConfig(target.images, labels, list_file)
 
 
@@ -69,4 +67,4 @@ def _shares(xywh_px: np.ndarray, sizes_hw: np.ndarray) -> np.ndarray:
 
 
 def _line(label: int, shares: np.ndarray) -> str:
-    return f"{label} " + " ".join(f"{share:.{DIGITS}g}" for share in shares.tolist()) + "\n"
+    return f"{label} " + " ".join(f"{share:.{DIGITS}g}" for share in shares.tolist())
