@@ -15,7 +15,7 @@ from detect.inference.class_drawing import draw_classification
 from detect.inference.outputs import output_names
 from detect.inference.ownership import OutputFolder
 from detect.runtime.files import write_json
-from detect.runtime.processes import gather, is_first, meet
+from detect.runtime.processes import gather_texts, is_first, meet
 from detect.structures import Classification
 
 
@@ -65,9 +65,9 @@ class ClassWriter:
         """Write what belongs to all images, and say in one line each where things are."""
         places = [f"drawn images: {self._folder.path}"]
         if self._json:
-            parts = gather(np.frombuffer(json.dumps(self._entries).encode(), np.uint8))
+            parts = gather_texts(json.dumps(self._entries))
             if is_first():
-                entries = [entry for part in parts for entry in json.loads(part.tobytes())]
+                entries = [entry for part in parts for entry in json.loads(part)]
                 entries.sort(key=lambda entry: self._places[entry["file_name"]])
                 write_json(self._folder.claim("predictions.json"), entries)
             places.append(f"classes of all images: {self._folder.path / 'predictions.json'}")

@@ -21,7 +21,7 @@ from detect.inference.rows import Add, csv_table, json_array, to_entries, to_txt
 from detect.inference.sources import Source
 from detect.inference.video_file import SUFFIXES, video_suffix, writing_video
 from detect.runtime.files import write_text
-from detect.runtime.processes import gather, is_first, meet, num_processes
+from detect.runtime.processes import gather_texts, is_first, meet, num_processes
 
 _MAX_NAME = 200
 """Bytes of a folder's name; file systems allow 255."""
@@ -148,9 +148,9 @@ class PredictionWriter:
         """Let the first process write what all processes have for the tables, in the order of the sources."""
         if num_processes() == 1 or not (self._options.json or self._options.csv):
             return
-        parts = gather(np.frombuffer(json.dumps(self._kept).encode(), np.uint8))
+        parts = gather_texts(json.dumps(self._kept))
         if is_first():
-            entries = [entry for part in parts for entry in json.loads(part.tobytes())]
+            entries = [entry for part in parts for entry in json.loads(part)]
             place = {name: number for number, name in enumerate(self._sources)}
             self._write_entries(sorted(entries, key=lambda entry: place[entry["file_name"]]))
 

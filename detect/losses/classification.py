@@ -55,6 +55,6 @@ class ClassificationLoss:
             logits: (B, K).
             targets: shares (B, K).
         """
-        (num_images,) = (int(count) for count in add_up([len(logits)]))
+        num_images = int(add_up([len(logits)])[0])
         mean = F.cross_entropy(logits.float(), targets.shares, label_smoothing=self.label_smoothing)
         return ClassLossTerms(mean * (len(logits) / num_images), num_images)

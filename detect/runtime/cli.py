@@ -26,9 +26,10 @@ _SYSTEM_ERRORS = {
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool and end the process: 0 when done, 2 with one clear line for bad input, 1 where another process of the
-    run is lost, 130 for Ctrl-C, 143 for SIGTERM
-    where the tool hears it (``detect.runtime.interruption``).
+    """Run a tool and end the process.
+
+    Its exit code is 0 when it is done, 2, with one clear line, for bad input, 1 where another process of the run is
+    lost, 130 for Ctrl-C, 143 for SIGTERM where the tool hears it (``detect.runtime.interruption``).
 
     Args:
         main: the tool; it reads ``sys.argv``.

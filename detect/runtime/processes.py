@@ -146,10 +146,15 @@ def gather(array: np.ndarray) -> list[np.ndarray]:
     return [part[:length] for part, length in zip(found, lengths, strict=True)]
 
 
+def gather_texts(text: str) -> list[str]:
+    """The texts of all processes, in their order, everywhere; as ``gather``."""
+    parts = gather(np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8))
+    return [part.tobytes().decode("utf-8", "surrogateescape") for part in parts]
+
+
 def as_first_says(text: str) -> str:
     """What ``text`` is in the first process."""
-    found = gather(np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8))
-    return found[0].tobytes().decode("utf-8", "surrogateescape")
+    return gather_texts(text)[0]
 
 
 @contextmanager
