@@ -152,17 +152,14 @@ def evaluate_classifier(
     clock = Clock(device, ("preprocess", "network"))
     rows, outputs = [np.zeros(0, np.int64)], [np.zeros((0, len(label_of)), np.float32)]
     with evaluation_mode(model):
-        bar = progress_bar(loader, "evaluate", unit="batch", is_shown=progress)
-        for batch in bar:
+        for batch in progress_bar(loader, "evaluate", unit="batch", is_shown=progress):
             clock.start(batch.preprocess_seconds)
             found = run_classifier(model, batch.images, device, precision).cpu()
             clock.lap("network")
             rows.append(batch.rows.numpy())
             outputs.append(found.numpy())
-    logits = np.full((len(table), len(label_of)), np.nan, np.float32)
-    own_rows, own_outputs = np.concatenate(rows), np.concatenate(outputs)
-    for part, found_in_part in zip(gather(own_rows), gather(own_outputs), strict=True):
-        logits[part[:, None], label_of] = found_in_part
+    own_rows = np.concatenate(rows)
+    logits = _gather_logits(own_rows, np.concatenate(outputs), len(table), label_of)
     scores = torch.from_numpy(logits).log_softmax(dim=1)
     scores[~scores.isfinite().all(dim=1)] = torch.nan
     metrics = class_metrics(scores.numpy(), table.labels, table.names)
@@ -172,6 +169,21 @@ def evaluate_classifier(
     )
     _warn_of_silence(evaluation, int(add_up([len(loader.unreadable)])[0]))
     return evaluation
+
+
+def _gather_logits(rows: np.ndarray, outputs: np.ndarray, num_images: int, label_of: np.ndarray) -> np.ndarray:
+    """(N, K) float32 of all processes, in the table's order of classes; NaN for images without an answer.
+
+    Args:
+        rows: (n,) int64, this process's images.
+        outputs: (n, K) float32 logits, in the model's order of classes.
+        num_images: N.
+        label_of: (K,) the table's class of each of the model's.
+    """
+    logits = np.full((num_images, len(label_of)), np.nan, np.float32)
+    for own_rows, found in zip(gather(rows), gather(outputs), strict=True):
+        logits[own_rows[:, None], label_of] = found
+    return logits
 
 
 def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> ClassMetrics:

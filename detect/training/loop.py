@@ -114,27 +114,40 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
         len(loader),
     )
     with closing(recorder), quiet_denormals():
-        show = partial(task.record_batch, recorder, out, epoch=progress.epoch) if is_first() else None
-        while progress.epoch < recipe.epochs and not _is_stalled(recipe, progress):
-            start = time.monotonic() - progress.seconds
-            values = train_epoch(trainee, loader, progress, show, keeper.after_update)
-            show = None
-            values |= {f"rate/{group['name']}": group["lr"] for group in trainee.optimizer.param_groups}
-            values["time/epoch_s"] = time.monotonic() - start
-            judged, metrics = trainee.averaged, {}
-            if _is_validated(recipe, progress.epoch):
-                judged, found = _validate(trainee, task, keeper)
-                metrics = found.metrics
-                if is_first():
-                    found.record(recorder, out, progress.epoch)
-            values |= {f"val/{name}": value for name, value in metrics.items()}
-            progress.end_epoch()
-            recorder.epoch(progress.epoch, values)
-            keeper.end_epoch(judged, metrics)
-            _say(task, progress.epoch, values, time.monotonic() - start)
+        _train_epochs(settings, trainee, task, loader, keeper, recorder)
         meet("the end of the run")  # where all find the best checkpoint that the first process wrote
         _finish(settings, trainee, recorder)
     return load_checkpoint(out / "best.pt").metrics
+
+
+def _train_epochs(
+    settings: RunSettings,
+    trainee: Trainee,
+    task: Task,
+    loader: Loader,
+    keeper: CheckpointKeeper,
+    recorder: Recorder,
+) -> None:
+    """Train, validate, record and keep, epoch by epoch, from where the run is to its end."""
+    recipe, out, progress = settings.recipe, settings.out, keeper.progress
+    show = partial(task.record_batch, recorder, out, epoch=progress.epoch) if is_first() else None
+    while progress.epoch < recipe.epochs and not _is_stalled(recipe, progress):
+        start = time.monotonic() - progress.seconds
+        values = train_epoch(trainee, loader, progress, show, keeper.after_update)
+        show = None
+        values |= {f"rate/{group['name']}": group["lr"] for group in trainee.optimizer.param_groups}
+        values["time/epoch_s"] = time.monotonic() - start
+        judged, metrics = trainee.averaged, {}
+        if _is_validated(recipe, progress.epoch):
+            judged, found = _validate(trainee, task, keeper)
+            metrics = found.metrics
+            if is_first():
+                found.record(recorder, out, progress.epoch)
+        values |= {f"val/{name}": value for name, value in metrics.items()}
+        progress.end_epoch()
+        recorder.epoch(progress.epoch, values)
+        keeper.end_epoch(judged, metrics)
+        _say(task, progress.epoch, values, time.monotonic() - start)
 
 
 def _open_task(settings: RunSettings) -> Task:
