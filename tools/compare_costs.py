@@ -8,6 +8,11 @@ the network alone for the image, the median of several runs, in turn.
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 from pathlib import Path
 
 from detect.errors import InputError
@@ -16,6 +21,7 @@ from detect.inference.cost_sheet import write_cost_sheets
 from detect.inference.predictor import open_predictor
 from detect.inference.sources import expand_sources, image_paths
 from detect.runtime.cli import ToolParser, run_tool
+from detect.runtime.folders import held_folder
 
 
 def main() -> None:
@@ -44,8 +50,9 @@ def main() -> None:
         raise InputError(f"--conf: of detectors only; {args.weights} is a classifier")
     given = {"image_size": args.image_size, "conf": args.conf}
     options = {name: value for name, value in given.items() if value is not None}
-    for line in write_cost_sheets(predictor, paths, args.costs, args.out, **options):
-        print(line)
+    with held_folder(args.out):
+        for line in write_cost_sheets(predictor, paths, args.costs, args.out, **options):
+            print(line)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,11 @@ python tools/data.py view --data mine.yaml --split val --out runs/view          
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 import argparse
 import shlex
 import sys

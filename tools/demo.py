@@ -5,6 +5,11 @@ It runs the tools that a user would, prints each command first, and leaves every
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 import json
 import shlex
 import shutil
@@ -14,6 +19,7 @@ import time
 from pathlib import Path
 
 from detect.runtime.cli import ToolParser, run_tool
+from detect.runtime.folders import held_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = "runs/demo"
@@ -68,11 +74,12 @@ def main() -> None:
     """Run every command and say where things are."""
     ToolParser(__doc__).parse_args()
     start = time.monotonic()
-    if (ROOT / OUT).exists():
-        print(f"removing the earlier demo in {OUT}", flush=True)
-        shutil.rmtree(ROOT / OUT)
-    for command in commands(OUT):
-        run(command)
+    with held_folder(ROOT / "runs/.demo"):  # a second demo at the same time would remove the results of this one
+        if (ROOT / OUT).exists():
+            print(f"removing the earlier demo in {OUT}", flush=True)
+            shutil.rmtree(ROOT / OUT)
+        for command in commands(OUT):
+            run(command)
     print(f"\n{summary(OUT, (time.monotonic() - start) / 60)}")
 
 

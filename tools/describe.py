@@ -8,6 +8,11 @@ python tools/describe.py --list
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

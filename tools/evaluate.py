@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict

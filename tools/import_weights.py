@@ -12,6 +12,11 @@ them.
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 import argparse
 from pathlib import Path
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +22,7 @@ from detect.inference.run import classify_files, write_found
 from detect.inference.sources import Source, expand_sources, image_paths
 from detect.inference.window import Window
 from detect.runtime.cli import ToolParser, run_tool
+from detect.runtime.folders import held_folder
 from detect.runtime.interruption import stop_requests
 from detect.runtime.processes import dealt, is_first, joined
 
@@ -98,8 +104,9 @@ def main() -> None:
         lines = _classify(predictor, sources, args)
     else:
         lines = _detect(predictor, sources, args)
-    for line in lines:
-        print(line)
+    with held_folder(args.out):
+        for line in lines:
+            print(line)
 
 
 def _detect(detector: Detector, sources: list[Source], args: argparse.Namespace) -> Iterator[str]:

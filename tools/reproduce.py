@@ -10,6 +10,11 @@ column: value}}.
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 import json
 import sys
 from pathlib import Path

@@ -8,6 +8,11 @@ was written: tools/evaluate.py --weights weights/mine.pt.
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 from pathlib import Path
 
 from detect.models.shipping import ship

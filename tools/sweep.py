@@ -6,6 +6,11 @@ python tools/sweep.py --out runs/resnet18-spd-search --resume --devices cuda:0
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 import argparse
 import shlex
 from pathlib import Path

@@ -8,6 +8,11 @@ torchrun --nproc-per-node 4 tools/train.py --model yolov5s-spd --data coco --dat
 
 from __future__ import annotations
 
+from detect.runtime.startup import start_tool
+
+if __name__ == "__main__":
+    start_tool()  # before the imports, which take seconds
+
 from detect.runtime.cli import ToolParser, non_negative_int, positive_int, run_tool
 from detect.runtime.interruption import stop_requests
 from detect.runtime.processes import is_first, joined

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import cv2
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detect.errors import InputError
+from detect.runtime.contact import LostContactError, lost_worker
+from detect.runtime.interruption import requested_stop
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import return_freed_memory
 from detect.runtime.processes import num_processes
+from detect.runtime.waiting import ticking
 from detect.structures import Batch
+
+WARN_TICKS, END_TICKS, STOP_TICKS = 60, 600, 5
+"""Seconds (``detect.runtime.waiting``) without a batch after which it is said, and after which the work ends; and after
+which it ends if somebody has asked for its end."""
 
 Failure = tuple[int, str]
 """Row of an image that could not be read, and why."""
@@ -31,6 +43,79 @@ class Loaded(NamedTuple):
 
     batch: Batch | None
     failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class _Piped:
+    """What a worker sends back without shared memory.
+
+    Args:
+        loaded: with arrays instead of tensors, whose content goes through the pipe between the processes.
+    """
+
+    loaded: Loaded
+
+
+class _Sender(Dataset[Any]):
+    """Makes batches in a worker, and makes them ready to be sent; a worker never ends by what it meets in a file.
+
+    Args:
+        samples: makes them.
+    """
+
+    def __init__(self, samples: Dataset[Loaded]) -> None:
+        self._samples = samples
+
+    def __getitem__(self, element: Any) -> Loaded | _Piped | Exception:
+        try:
+            loaded = self._samples[element]
+        except (InputError, OSError, MemoryError) as error:
+            return error  # PyTorch would send a text with the whole traceback
+        return loaded if get_worker_info() is None else _shared(loaded)
+
+
+def _shared(loaded: Loaded) -> Loaded | _Piped:
+    """The batch in shared memory, or, where ``/dev/shm`` has no room for it, without.
+
+    Left to itself, PyTorch shares tensors in a thread of the worker, where the error is printed and the batch lost.
+    """
+    if loaded.batch is None:
+        return loaded
+    try:
+        _changed(loaded.batch, Tensor, Tensor.share_memory_)
+    except RuntimeError:
+        return _Piped(loaded._replace(batch=_changed(loaded.batch, Tensor, Tensor.numpy)))
+    return loaded
+
+
+def _unpacked(piped: _Piped) -> Loaded:
+    _say_no_room()
+    return piped.loaded._replace(batch=_changed(piped.loaded.batch, np.ndarray, torch.from_numpy))
+
+
+@cache
+def _say_no_room() -> None:
+    """Warn once in a process."""
+    LOGGER.warning("/dev/shm has no room for batches, so that they take a slower way; docker's --shm-size makes room")
+
+
+def _changed(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """The record with ``change`` of each field, of it or of its records, that is of a kind."""
+    if isinstance(value, kind):
+        return change(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        new = {field.name: _changed(getattr(value, field.name), kind, change) for field in fields(value)}
+        return replace(value, **new)
+    return value
+
+
+def _check_semaphores(workers: int) -> None:
+    """Make as many semaphores, which lie in ``/dev/shm``, as the queues of the workers have.
+
+    Raises:
+        OSError: there is no room for them. PyTorch would tell it by a second error, too.
+    """
+    _ = [multiprocessing.Lock() for _ in range(4 * workers + 8 if workers else 0)]
 
 
 def _as_it_is(loaded: Any) -> Any:
@@ -127,8 +212,9 @@ class WorkerBatches:
         self._batches = batches
         if workers:
             return_freed_memory()
-        self._loader: DataLoader[Loaded] = DataLoader(
-            samples,
+        self._workers = workers
+        self._loader: DataLoader[Any] = DataLoader(
+            _Sender(samples),
             sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do
             batch_size=None,  # each element is a whole batch already
             collate_fn=_as_it_is,
@@ -143,7 +229,7 @@ class WorkerBatches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, failures in self._loader:
+        for batch, failures in self._received():
             for row, reason in failures:
                 if self._strict:
                     raise InputError(f"{reason}; refused, because --strict was asked for")
@@ -155,6 +241,68 @@ class WorkerBatches:
         if self.unreadable:
             count, consequence = len(self.unreadable), self._consequence.of_all
             LOGGER.warning("unreadable so far: %d of %d images (%s)", count, self._num_images, consequence)
+
+    def _received(self) -> Iterator[Loaded]:
+        """What the workers send, in order.
+
+        Raises:
+            InputError: the workers cannot be started, or a file is not what it must be.
+            LostContactError: a worker has ended, or none has sent anything for ``END_TICKS``.
+            KeyboardInterrupt: none has sent anything for ``STOP_TICKS`` after a signal asked for the end.
+        """
+        try:
+            _check_semaphores(self._workers)
+            batches = self._wait(lambda: iter(self._loader))
+        except OSError as error:
+            raise InputError(
+                f"workers: {self._workers} worker processes cannot be started: {error.strerror} (/dev/shm, memory, "
+                "number of processes); --workers 0 needs none"
+            ) from None
+        while (received := self._wait(lambda: next(batches, None))) is not None:
+            if isinstance(received, Exception):
+                raise received
+            yield _unpacked(received) if isinstance(received, _Piped) else received
+
+    def _wait(self, step: Callable[[], Any]) -> Any:
+        """What a step of the loader gives, unless it is waited for too long."""
+        patience = _Patience(self._workers)
+        try:
+            with ticking(patience.tick):
+                return step()
+        except RuntimeError as error:
+            raise lost_worker(error) or error from None
+
+
+class _Patience:
+    """The end of the patience with workers that send nothing.
+
+    Args:
+        workers: processes.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._ticks = self._ticks_after_stop = 0
+
+    def tick(self) -> None:
+        """Count a tick.
+
+        Raises:
+            LostContactError: that was the last one.
+            KeyboardInterrupt: that was the last one after a signal asked for the end.
+        """
+        if not self._workers:
+            return
+        self._ticks += 1
+        if stop := requested_stop():
+            self._ticks_after_stop += 1
+            if self._ticks_after_stop >= STOP_TICKS:
+                raise stop
+        cause = "they wait for something, such as a disk or a network folder that is gone; --workers 0 shows for what"
+        if self._ticks == WARN_TICKS:
+            LOGGER.warning("no batch from the worker processes for %d s: perhaps %s", WARN_TICKS, cause)
+        if self._ticks >= END_TICKS:
+            raise LostContactError(f"no batch from the worker processes for {END_TICKS} s: {cause}")
 
 
 class TrainingBatches(WorkerBatches):

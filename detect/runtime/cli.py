@@ -1,21 +1,28 @@
-"""What every command-line tool shares: how it ends when something is wrong."""
+"""The shared frame of the command-line tools: streams, signals, and how a tool ends.
+
+A standard output that goes away (``| head -2``, a pager that is closed, ``>&-``) silences the printing from then on;
+the work goes on to its end, with all its files, and the exit code is that of the work. Text that is lost in any other
+way (``> FILE`` on a full disk) makes the exit code 2 when everything else is done. What cannot be written to standard
+error changes nothing.
+"""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import io
-import os
+import multiprocessing
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from typing import NoReturn
 
 from detect.errors import InputError, visible
-from detect.runtime.interruption import Terminated
+from detect.runtime.contact import LostContactError, lost_worker
+from detect.runtime.interruption import Terminated, signals_as_exceptions
 from detect.runtime.logs import configure_logging
-from detect.runtime.processes import LostContactError
-from detect.runtime.terminal import shield_terminal
+from detect.runtime.terminal import flush_output, shield_terminal
 
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "the disk is full; nothing that was there before has changed",
@@ -23,13 +30,15 @@ _SYSTEM_ERRORS = {
     errno.EROFS: "the file system is read-only",
     errno.EDQUOT: "the disk quota is used up",
 }
+_END_S = 5.0
+"""Seconds that a process which was killed is waited for."""
 
 
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool and end the process.
 
     Its exit code is 0 when it is done, 2, with one clear line, for bad input, 1 where another process of the run is
-    lost, 130 for Ctrl-C, 143 for SIGTERM where the tool hears it (``detect.runtime.interruption``).
+    lost, 130 for Ctrl-C, 143 for SIGTERM.
 
     Args:
         main: the tool; it reads ``sys.argv``.
@@ -39,23 +48,61 @@ def run_tool(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     shield_terminal()
+    with signals_as_exceptions():
+        code, line = _outcome(main)
+    if line:
+        print(line, file=sys.stderr)
+    if (lost := flush_output()) and not code:
+        code = 2
+        print(f"error: standard output: {_reason(lost)}; all else is done", file=sys.stderr)
+    if code:
+        sys.exit(code)
+
+
+def _outcome(main: Callable[[], None]) -> tuple[int, str]:
+    """Exit code of a tool, and the line that says why it is not 0."""
+    code, line = 0, ""
     try:
-        main()
-        sys.stdout.flush()
+        try:
+            main()
+        finally:  # while the error keeps the loaders, which would wait for workers that hang
+            _end_children()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 0  # None; no tool ends by a text
     except InputError as error:
-        _end(2, f"error: {error}")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code, line = 2, f"error: {error}"
     except OSError as error:
-        reason = _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
-        _end(2, visible(f"error: {error.filename or 'input/output'}: {reason}"))
+        code, line = 2, visible(f"error: {error.filename or 'input/output'}: {_reason(error)}")
+    except MemoryError:
+        code, line = 2, "error: the memory is used up; a smaller batch, smaller images or fewer --workers need less"
     except LostContactError as error:
-        _end(1, f"error: {error}")
+        code, line = 1, f"error: {error}"
+    except RuntimeError as error:
+        lost = lost_worker(error)
+        if lost is None:
+            raise
+        code, line = 1, f"error: {lost}"
     except Terminated:
-        _end(143, "terminated")
+        code, line = 143, "terminated"
     except KeyboardInterrupt:
-        _end(130, "interrupted")
+        code, line = 130, "interrupted"
+    return code, line
+
+
+def _end_children() -> None:
+    """End the processes that the tool has left: one that hangs would be waited for when the interpreter ends."""
+    children = multiprocessing.active_children()
+    if not children:
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would complain of their end
+    for child in children:
+        child.kill()
+        child.join(_END_S)
+    signal.signal(signal.SIGCHLD, before)
+
+
+def _reason(error: OSError) -> str:
+    return _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -97,8 +144,3 @@ def _leave_to_the_main_thread(raised: threading.ExceptHookArgs) -> None:
     """Keep quiet about a thread that cannot write: TensorBoard raises its writer's error again at the next record."""
     if not issubclass(raised.exc_type, OSError):
         threading.__excepthook__(raised)
-
-
-def _end(code: int, line: str) -> None:
-    print(line, file=sys.stderr)
-    sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from typing import Any
 
 from detect.errors import InputError
 
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""What the system says where a file cannot have a second name."""
 _MARK = "-unfinished-"
 """In the names of temporary files."""
 
@@ -78,6 +81,25 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_new_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically to a file that is not there; of two processes at the same time one does.
+
+    Raises:
+        FileExistsError: the file is there.
+    """
+    temporary = _make_temporary(path)
+    try:
+        write_text(temporary, text)
+        os.link(temporary, path)
+    except OSError as error:
+        if isinstance(error, FileExistsError) or error.errno not in _NO_LINKS:
+            raise
+        with path.open("x", encoding="utf-8") as file:  # a file system without links
+            file.write(text)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:

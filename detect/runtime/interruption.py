@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,30 @@ from types import FrameType
 
 class Terminated(KeyboardInterrupt):
     """The signal to end (SIGTERM), which job schedulers and ``kill`` send, as an exception like that of Ctrl-C."""
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """End the block by ``KeyboardInterrupt`` or ``Terminated`` when Ctrl-C or SIGTERM comes. In the main thread only.
+
+    A signal that the process was started to ignore stays ignored. A process that is forked in the block ends quietly.
+    """
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            os._exit(128 + number)
+        raise _as_exception(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:
@@ -49,6 +74,15 @@ class StopRequest:
             self._ends_at_once = False
 
 
+_requests: list[StopRequest] = []
+"""Of the blocks of ``stop_requests`` that are being run, the innermost last."""
+
+
+def requested_stop() -> KeyboardInterrupt | None:
+    """The exception for a signal that the innermost block of ``stop_requests`` has heard; None if it has not."""
+    return _requests[-1].exception() if _requests and _requests[-1] else None
+
+
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Let the block end itself after Ctrl-C or SIGTERM. In the main thread only.
@@ -62,9 +96,11 @@ def stop_requests() -> Iterator[StopRequest]:
     request = StopRequest()
     numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, request.hear) for number in numbers}
+    _requests.append(request)
     try:
         yield request
     finally:
+        _requests.remove(request)
         for number, handler in before.items():
             signal.signal(number, handler)
     if request:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from detect.runtime.contact import LostContactError
 from detect.runtime.logs import speak_as
 
 PATIENCE = timedelta(minutes=60)
@@ -28,10 +29,6 @@ _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 _gloo: dist.ProcessGroup | None = None
 
 T = TypeVar("T")
-
-
-class LostContactError(RuntimeError):
-    """Another process of the run has ended or does not answer."""
 
 
 def num_processes() -> int:

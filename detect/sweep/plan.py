@@ -12,7 +12,7 @@ from detect.config.loader import load_sweep_config, to_plain
 from detect.config.schema import SweepConfig
 from detect.data.datasets import open_split
 from detect.errors import InputError
-from detect.runtime.files import write_text
+from detect.runtime.files import write_new_text, write_text
 from detect.sweep.ledger import import_optuna
 from detect.sweep.space import Parameter, find_data, open_space
 
@@ -61,15 +61,23 @@ def make_plan(
     elif given is not None and not stored.exists():
         config = given
     else:
-        raise InputError(f"--out {folder}: holds a sweep already; --resume continues it, another --out starts anew")
+        raise _holds_a_sweep(folder)
     root = data_root or config.data_root
     config = replace(config, trials=trials or config.trials, data_root=os.path.abspath(root) if root else None)
     plan = Plan(config, open_space(config), folder)
     data = find_data(config)
     if data.generate:
         open_split(data, "train")  # two trials that make the data set at once would be in each other's way
-    write_text(stored, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=120))
+    text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=120)
+    try:
+        (write_text if resume else write_new_text)(stored, text)
+    except FileExistsError:  # of two sweeps that began at the same time the other was first
+        raise _holds_a_sweep(folder) from None
     return plan
+
+
+def _holds_a_sweep(folder: Path) -> InputError:
+    return InputError(f"--out {folder}: holds a sweep already; --resume continues it, another --out starts anew")
 
 
 def _continued(stored: Path, given: SweepConfig | None, space: str | None) -> SweepConfig:

@@ -15,7 +15,7 @@ from detect.models.model import Model
 from detect.runtime.files import atomic_path, remove_leftovers
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import add_up, is_first
+from detect.runtime.processes import add_up, is_first, num_processes
 from detect.training.epoch import Progress, Trainee
 from detect.training.state import training_state
 from detect.training.task import Task
@@ -66,6 +66,13 @@ class CheckpointKeeper:
         if wants_end:
             self.say_how_to_go_on()
             raise self.stop.exception()
+
+    def keep_between_updates(self) -> None:
+        """Write ``last.pt`` if nothing is in the middle of an update, and no other process must take part."""
+        batches = self.progress.batches
+        if num_processes() == 1 and batches > 0 and batches % self.trainee.accumulate == 0:
+            self.save(self.state())
+            self.say_how_to_go_on()
 
     def state(self, metrics: dict[str, float] | None = None) -> dict[str, Any]:
         """What ``last.pt`` would say now, without a copy of the tensors. All processes must call it.

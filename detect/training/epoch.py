@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detect.errors import InputError
 from detect.models.model import Model, network_input
+from detect.runtime.contact import LostContactError
 from detect.runtime.precision import Precision, autocast
 from detect.runtime.processes import add_up, num_processes
 from detect.runtime.progress import progress_bar
@@ -98,6 +99,7 @@ def train_epoch(
     progress: Progress,
     on_first_batch: Callable[[Batch], None] | None = None,
     after_update: Callable[[], None] | None = None,
+    on_no_batch: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Learn from every batch of an epoch once.
 
@@ -107,6 +109,7 @@ def train_epoch(
         progress: which epoch, and which of its batches are done; is kept up to date, but for the end of the epoch.
         on_first_batch: is shown the epoch's first batch.
         after_update: is called when ``trainee`` and ``progress`` are all that the rest of the run depends on.
+        on_no_batch: is called before the error that ends the run because no batch comes any more.
 
     Returns:
         By TensorBoard tag: mean loss terms over the epoch (``loss/box``), multiply-adds of an image (``compute/gmacs``)
@@ -122,7 +125,7 @@ def train_epoch(
             strategy.start_epoch()
     epoch, epochs, count = progress.epoch, trainee.schedule.epochs, len(loader)
     start = time.monotonic() - progress.seconds
-    batches = loader.epoch(epoch, progress.batches)
+    batches = _with_last_words(loader.epoch(epoch, progress.batches), on_no_batch)
     title = f"epoch {epoch + 1}/{epochs}"
     with progress_bar(batches, title, count, initial=progress.batches) as bar:
         for number, batch in enumerate(bar, start=progress.batches + 1):
@@ -143,6 +146,16 @@ def train_epoch(
     for strategy in trainee.strategies:
         values |= strategy.end_epoch()
     return values
+
+
+def _with_last_words(batches: Iterator[Batch], on_no_batch: Callable[[], None] | None) -> Iterator[Batch]:
+    """The batches; errors of their consumer do not come here."""
+    try:
+        yield from batches
+    except (LostContactError, KeyboardInterrupt):
+        if on_no_batch is not None:
+            on_no_batch()
+        raise
 
 
 def _step(trainee: Trainee, whole: Part, progress: Progress, update: int, is_whole: bool) -> dict[str, float]:

@@ -21,6 +21,7 @@ from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.graph import set_norms
 from detect.models.model import Model
+from detect.runtime.folders import held_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import keep_freed_memory
@@ -86,9 +87,15 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
         The validation metrics of ``best.pt``.
 
     Raises:
-        InputError: something that the user gave is wrong; nothing is overwritten.
+        InputError: something that the user gave is wrong, or another process trains in the folder; nothing is
+            overwritten.
         KeyboardInterrupt: somebody has wished that the run ends; it has been kept, to be resumed.
     """
+    with held_folder(settings.out):
+        return _train(settings, StopRequest() if stop is None else stop)
+
+
+def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     recipe, out = settings.recipe, settings.out
     keep_freed_memory()
     if recipe.threads:
@@ -103,7 +110,7 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
     progress = _restore(resumed, trainee)
     plain = _plain(settings, trainee)
     origin = provenance(plain, task.counts)
-    keeper = CheckpointKeeper(out, trainee, task, progress, origin, StopRequest() if stop is None else stop)
+    keeper = CheckpointKeeper(out, trainee, task, progress, origin, stop)
     write_settings(out, plain)
     recorder = Recorder(out, resumed_after=progress.epoch if resumed else None)
     LOGGER.info(
@@ -133,7 +140,7 @@ def _train_epochs(
     show = partial(task.record_batch, recorder, out, epoch=progress.epoch) if is_first() else None
     while progress.epoch < recipe.epochs and not _is_stalled(recipe, progress):
         start = time.monotonic() - progress.seconds
-        values = train_epoch(trainee, loader, progress, show, keeper.after_update)
+        values = train_epoch(trainee, loader, progress, show, keeper.after_update, keeper.keep_between_updates)
         show = None
         values |= {f"rate/{group['name']}": group["lr"] for group in trainee.optimizer.param_groups}
         values["time/epoch_s"] = time.monotonic() - start

@@ -24,8 +24,9 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
+from detect.runtime.folders import claim_new_folder
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import as_first_says, num_restarts
+from detect.runtime.processes import as_first_says, is_first, num_restarts
 from detect.training.checkpoints import has_checkpoint
 from detect.training.loop import RunSettings
 
@@ -54,21 +55,20 @@ def settings_from_args(args: argparse.Namespace) -> RunSettings:
     # A mistake in the name is told before the data is read.
     definition = find_definition(run.model) if run.model else load_checkpoint(Path(args.weights)).model.definition
     wanted = Path(args.out or Path("runs") / _run_name(args, run))
-    # Where the first process finds a free folder, the others must not look for another one.
-    out = Path(as_first_says(str(wanted if args.out else _folder_of_run(wanted))))
-    if has_checkpoint(out):
+    begun = wanted if args.out else _begun_before(wanted)
+    if begun is not None and has_checkpoint(begun):
         if num_restarts():
-            LOGGER.info("started again by torchrun (%d): the run in %s goes on", num_restarts(), out)
-            return _resumed(args, out)
-        raise InputError(f"--out {out}: holds a run already; --resume continues it, another --out starts anew")
+            LOGGER.info("started again by torchrun (%d): the run in %s goes on", num_restarts(), begun)
+            return _resumed(args, begun)
+        raise InputError(f"--out {begun}: holds a run already; --resume continues it, another --out starts anew")
     return RunSettings(
         model=run.model or None,
         data=open_data(run.data, args.data_root),
         recipe=load_recipe(definition, run.recipe, overrides),
-        out=out,
         weights=Path(args.weights) if args.weights else None,
         device=select_device(args.device),
         strict=args.strict,
+        out=begun or _new_folder(wanted),  # last: a mistake leaves no empty folder
     )
 
 
@@ -150,13 +150,16 @@ def _stem(name: str) -> str:
     return (file["variant"] or Path(file["file"]).stem) + file["words"] if file else name
 
 
-def _folder_of_run(wanted: Path) -> Path:
-    """``wanted``, or the first of ``wanted-2``, ``wanted-3``, ... that does not exist.
+def _begun_before(wanted: Path) -> Path | None:
+    """The folder of the run that torchrun starts again: the last of ``wanted``, ``wanted-2``, ... that is there."""
+    if not num_restarts():
+        return None
+    folder, number = wanted, 1
+    while (following := wanted.with_name(f"{wanted.name}-{number + 1}")).exists():
+        folder, number = following, number + 1
+    return Path(as_first_says(str(folder)))
 
-    Started again by torchrun, the one before it.
-    """
-    folder, before, number = wanted, wanted, 1
-    while folder.exists():
-        number += 1
-        folder, before = wanted.with_name(f"{wanted.name}-{number}"), folder
-    return before if num_restarts() else folder
+
+def _new_folder(wanted: Path) -> Path:
+    """A folder that the first process makes, for all."""
+    return Path(as_first_says(str(claim_new_folder(wanted)) if is_first() else ""))

@@ -127,9 +127,11 @@ def test_where_a_run_goes_by_itself():
     assert settings(run="exp/e.yaml", model=f"{folder}/yolov4.yaml").out == Path("runs/e-yolov4")
     save("a/best.pt", build_model("yolov5n+width=0.1", 2))
     assert settings(weights="a/best.pt", data="mine.yaml").out == Path("runs/best-mine")
-    for name in ("e", "e-2"):
-        Path("runs", name).mkdir(parents=True)
+    Path("runs/e-2").write_text("a file of the user's")
     assert settings(run="exp/e.yaml").out == Path("runs/e-3")
+    with pytest.raises(InputError):
+        settings(run="exp/e.yaml", device="none")
+    assert not Path("runs/e-4").exists()
 
 
 @pytest.mark.parametrize(
@@ -250,10 +252,9 @@ def test_torchrun_starts_it_again(begun, monkeypatch, caplog):
 
 def test_torchrun_starts_it_again_without_a_folder(monkeypatch):
     """It is the last one that was made; one that has kept nothing yet starts anew."""
-    for name in ("yolov5n-spd-mine", "yolov5n-spd-mine-2"):
-        Path("runs", name).mkdir(parents=True)
     words = {"model": "yolov5n-spd", "data": "mine.yaml"}
-    assert settings(**words).out == Path("runs/yolov5n-spd-mine-3")
+    assert settings(**words).out == Path("runs/yolov5n-spd-mine")
+    assert settings(**words).out == Path("runs/yolov5n-spd-mine-2")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     again = settings(**words)
     assert (again.out, again.resume) == (Path("runs/yolov5n-spd-mine-2"), False)
