@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -86,6 +87,15 @@ def _shared(loaded: Loaded) -> Loaded | _Piped:
     except RuntimeError:
         return _Piped(loaded._replace(batch=_changed(loaded.batch, Tensor, Tensor.numpy)))
     return loaded
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    """What a worker has sent; None after the last."""
+    try:
+        return next(batches, None)
+    except (OSError, EOFError) as error:  # of the connection to it
+        time.sleep(1)  # PyTorch's own error, which says how it ended, comes with its signal
+        raise LostContactError(f"a worker process has ended: {error}; --workers 0 shows what it does") from None
 
 
 def _unpacked(piped: _Piped) -> Loaded:
@@ -258,7 +268,7 @@ class WorkerBatches:
                 f"workers: {self._workers} worker processes cannot be started: {error.strerror} (/dev/shm, memory, "
                 "number of processes); --workers 0 needs none"
             ) from None
-        while (received := self._wait(lambda: next(batches, None))) is not None:
+        while (received := self._wait(lambda: _next(batches))) is not None:
             if isinstance(received, Exception):
                 raise received
             yield _unpacked(received) if isinstance(received, _Piped) else received

@@ -15,16 +15,17 @@ _CAUSES = {
     "": "--workers 0 shows what it does",
 }
 """Of the end of a worker process, by what PyTorch says of it."""
+_OF_A_WORKER = "DataLoader worker (pid"
 
 
 def lost_worker(error: RuntimeError) -> LostContactError | None:
     """PyTorch's error for a worker process that has ended, with the cause; None for any other error.
 
-    PyTorch raises it wherever the main thread is at that moment.
+    PyTorch raises it wherever the main thread is at that moment. The one that is a cause of another names the signal.
     """
-    if not str(error).startswith("DataLoader worker (pid"):
+    told = next((text for text in (str(error.__cause__), str(error)) if text.startswith(_OF_A_WORKER)), None)
+    if told is None:
         return None
-    # PyTorch's own error for it stands behind that of the queue, and names the signal.
-    told = str(error.__cause__ or error).partition("\n")[0]
+    told = told.partition("\n")[0].rstrip(". ").removeprefix("DataLoader ")
     cause = next(cause for found, cause in _CAUSES.items() if found in told)
-    return LostContactError(f"{told.removeprefix('DataLoader ').rstrip('. ')}: {cause}")
+    return LostContactError(f"{told}: {cause}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterable
@@ -38,7 +39,7 @@ def progress_bar(
         options = {"leave": False, "dynamic_ncols": True, **options}
         return tqdm(things, visible(title), total, disable=is_silent, **options)
     # Steps of half a second: tqdm asks for a line so often, which ``_Lines`` gives every ``LINE_S``.
-    options |= {"leave": False, "mininterval": 0.5, "miniters": 1, "maxinterval": 0}
+    options |= {"leave": False, "mininterval": 0.5, "miniters": 1, "maxinterval": 0, "file": io.StringIO()}
     return _Lines(things, title, total, disable=is_silent, **options)
 
 

@@ -11,7 +11,6 @@ import torch
 from detect.errors import InputError
 from detect.runtime import device, logs, processes
 from detect.runtime.device import select_device
-from detect.runtime.progress import progress_bar
 
 
 def test_alone():
@@ -64,10 +63,3 @@ def test_who_speaks(monkeypatch, capsys):
     logs.LOGGER.info("not told")
     logs.LOGGER.warning("told")
     assert capsys.readouterr().err == "process 3: warning: told\n"
-
-
-def test_progress_bars(capsys):
-    assert list(progress_bar([1, 2], "work")) == [1, 2]
-    assert "work:   0%" in capsys.readouterr().err
-    assert list(progress_bar([1, 2], "work", is_shown=False)) == [1, 2]
-    assert capsys.readouterr().err == ""

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -59,6 +60,7 @@ class Ended(NamedTuple):
 def run_here(folder: Path, tool: str, *arguments: object) -> Ended:
     """Run a tool as ``__main__`` of this process, in ``folder``: without the seconds that importing PyTorch takes."""
     handlers, level, propagate, hook = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate, threading.excepthook
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before, words = Path.cwd(), sys.argv
     output, error = io.StringIO(), io.StringIO()
     sys.argv = [tool, *map(str, arguments)]
@@ -72,6 +74,8 @@ def run_here(folder: Path, tool: str, *arguments: object) -> Ended:
     finally:
         os.chdir(before)
         sys.argv = words
+        for number, handler in signals.items():
+            signal.signal(number, handler)
         LOGGER.handlers[:], LOGGER.level, LOGGER.propagate, threading.excepthook = handlers, level, propagate, hook
     return Ended(code, output.getvalue(), error.getvalue())
 

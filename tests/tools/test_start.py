@@ -1,0 +1,49 @@
+"""The first seconds of a tool, while it imports PyTorch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tools.running import TOOLS
+
+ROOT = TOOLS.parent
+FILES = sorted(path.name for path in TOOLS.glob("*.py"))
+
+TORCH = """
+import os, signal
+os.kill(os.getpid(), signal.{})
+while True:
+    pass
+"""
+
+
+def _hear() -> None:
+    """A shell that starts the tests in the background lets all their children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def start(tool: str, folder: Path, number: str) -> tuple[int, str, str]:
+    """How a tool ends that gets a signal in the middle of ``import torch``, or of another heavy library."""
+    for name in ("torch", "numpy", "cv2", "yaml"):
+        (folder / f"{name}.py").write_text(TORCH.format(number))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    command = [sys.executable, str(TOOLS / tool)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, cwd=folder, preexec_fn=_hear
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("tool", FILES)
+def test_ctrl_c(tool, tmp_path):
+    assert start(tool, tmp_path, "SIGINT") == (130, "", "interrupted\n")
+
+
+def test_sigterm(tmp_path):
+    assert start("train.py", tmp_path, "SIGTERM") == (143, "", "terminated\n")
