@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 START = (
-    "import errno, sys, time\nfrom detect.errors import InputError\nfrom detect.runtime.cli import run_tool\n"
+    "import errno, sys, time\nfrom detect.runtime.startup import start_tool\nstart_tool()\n"
+    "from detect.errors import InputError\nfrom detect.runtime.cli import run_tool\n"
     "from detect.runtime.interruption import Terminated\n"
 )
 
@@ -96,6 +98,79 @@ def test_a_reader_that_stops_reading() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+WORK = """import pathlib, sys
+print('many words' * 10_000)
+print('in between', flush=True)
+print('a message', file=sys.stderr, flush=True)
+pathlib.Path(sys.argv[1]).write_text('the result')
+print('at the end')"""
+
+
+@pytest.mark.parametrize(
+    ("redirections", "code", "errors"),
+    [
+        ("| head -c 4 > /dev/null", 0, "a message\n"),
+        (">&-", 0, "a message\n"),
+        ("2>&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("2>&1 | head -c 4 > /dev/null", 0, ""),
+        ("2> /dev/full", 0, ""),
+        (
+            "> /dev/full",
+            2,
+            "a message\nerror: standard output: the disk is full; nothing that was there before has changed; "
+            "all else is done\n",
+        ),
+    ],
+)
+def test_a_stream_that_cannot_be_written_costs_no_results(
+    tmp_path: Path, redirections: str, code: int, errors: str
+) -> None:
+    words = shlex.join([*tool(WORK), str(tmp_path / "result")])
+    command = ["bash", "-o", "pipefail", "-c", f"{words} {redirections}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stderr) == (code, errors)
+    assert (tmp_path / "result").read_text() == "the result"
+
+
+def test_bad_input_on_a_full_disk_is_told_as_bad_input() -> None:
+    words = shlex.join(tool("print('begun')\nraise InputError('a.yaml: is bad')"))
+    done = subprocess.run(["bash", "-c", f"{words} > /dev/full"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: a.yaml: is bad\n")
+
+
+def test_a_process_that_hangs_does_not_keep_the_tool() -> None:
+    body = """import multiprocessing, os, signal
+hangs = multiprocessing.Process(target=os.kill, args=(os.getpid(), 0), daemon=True)
+hangs.run = lambda: os.kill(os.getpid(), signal.SIGSTOP)
+hangs.start()
+raise InputError('bad')"""
+    done = subprocess.run(tool(body), cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (2, "error: bad\n")
+
+
+def test_memory_that_is_used_up() -> None:
+    code, _, errors = run("raise MemoryError")
+    assert code == 2
+    assert errors.startswith("error: the memory is used up; ")
+
+
+def test_what_runs_a_tool_is_light() -> None:
+    """Ctrl-C, a wrong option and --help need no PyTorch."""
+    code = "import sys, detect.runtime.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_sigterm() -> None:
+    command = tool("print('ready', flush=True)\ntime.sleep(60)")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (143, "terminated\n")
 
 
 def test_ctrl_c() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from detect.runtime.logs import LOGGER
 from tests.training.small import make_shapes, write_model
@@ -57,12 +57,12 @@ class Ended(NamedTuple):
         return last
 
 
-def run_here(folder: Path, tool: str, *arguments: object) -> Ended:
+def run_here(folder: Path, tool: str, *arguments: object, output: TextIO | None = None) -> Ended:
     """Run a tool as ``__main__`` of this process, in ``folder``: without the seconds that importing PyTorch takes."""
     handlers, level, propagate, hook = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate, threading.excepthook
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before, words = Path.cwd(), sys.argv
-    output, error = io.StringIO(), io.StringIO()
+    output, error = output or io.StringIO(), io.StringIO()
     sys.argv = [tool, *map(str, arguments)]
     os.chdir(folder)
     try:
@@ -77,7 +77,15 @@ def run_here(folder: Path, tool: str, *arguments: object) -> Ended:
         for number, handler in signals.items():
             signal.signal(number, handler)
         LOGGER.handlers[:], LOGGER.level, LOGGER.propagate, threading.excepthook = handlers, level, propagate, hook
-    return Ended(code, output.getvalue(), error.getvalue())
+    return Ended(code, output.getvalue() if isinstance(output, io.StringIO) else "", error.getvalue())
+
+
+def run_unheard(folder: Path, tool: str, *arguments: object) -> Ended:
+    """As ``run_here``, into a pipe whose reader has gone away."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:
+        return run_here(folder, tool, *arguments, output=nobody)
 
 
 def run_process(folder: Path, tool: str, *arguments: object) -> Ended:
