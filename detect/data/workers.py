@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -268,10 +268,13 @@ class WorkerBatches:
                 f"workers: {self._workers} worker processes cannot be started: {error.strerror} (/dev/shm, memory, "
                 "number of processes); --workers 0 needs none"
             ) from None
-        while (received := self._wait(lambda: _next(batches))) is not None:
-            if isinstance(received, Exception):
-                raise received
-            yield _unpacked(received) if isinstance(received, _Piped) else received
+        try:
+            while (received := self._wait(partial(_next, batches))) is not None:
+                if isinstance(received, Exception):
+                    raise received
+                yield _unpacked(received) if isinstance(received, _Piped) else received
+        finally:
+            del batches  # the workers end now; left to the garbage collector, PyTorch waits for them
 
     def _wait(self, step: Callable[[], Any]) -> Any:
         """What a step of the loader gives, unless it is waited for too long."""

@@ -126,8 +126,7 @@ def test_a_worker_that_sends_nothing(monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     with pytest.raises(LostContactError, match="no batch from the worker processes for 20 s: they wait for something"):
         list(batches(sleep_at_2, num_workers=1))
-    assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("no batch from the worker processes for 5 s: perhaps they wait")
+    assert caplog.messages[-1].startswith("no batch from the worker processes for 5 s: perhaps they wait")
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
 
 
@@ -142,7 +141,6 @@ def test_a_first_signal_ends_the_waiting():
     assert found == [0, 1]
 
 
-@pytest.mark.usefixtures("fast_clock")
 def test_a_signal_leaves_time_for_a_batch_that_comes():
     found = []
     with pytest.raises(Terminated), stop_requests():  # noqa: PT012
