@@ -143,10 +143,17 @@ def path_inside(folder: Path, name: str, where: str) -> Path:
     Raises:
         InputError: the name is absolute or climbs with ``..`` to somewhere else, or cannot be a file name.
     """
-    path = os.path.normpath(Path(folder, name))
-    if not path.startswith(f"{folder}{os.sep}") or "\0" in name or not _is_encodable(name):
+    path = inside(folder, name)
+    if path is None:
         raise InputError(f"{where}: file name {name[:100]!r} leads out of the images' folder {folder}; refused")
-    return Path(path)
+    return path
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """The path ``folder / name``; None if it leads out of the folder by its words, or cannot be a file name."""
+    path = os.path.normpath(Path(folder, name))
+    is_inside = path.startswith(f"{folder}{os.sep}") and "\0" not in name and _is_encodable(name)
+    return Path(path) if is_inside else None
 
 
 def _is_encodable(name: str) -> bool:
