@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from detect.data.coco import GROUPING, TEXT_ID
+from detect.data.coco_annotations import FROM_OUTLINE, IGNORED
+from detect.data.file_names import FOREIGN_NAME
 from detect.data.shard_index import DAMAGED as DAMAGED_SHARD
 from detect.data.stems import REPEATED_STEM
 
@@ -51,6 +54,11 @@ _SEVERITIES: dict[str, Severity] = {
     BACKGROUND: "note",
     BACKGROUND_DROPPED: "note",
     CROWD: "note",
+    FOREIGN_NAME: "note",
+    FROM_OUTLINE: "note",
+    GROUPING: "note",
+    IGNORED: "note",
+    TEXT_ID: "note",
     REPEATED_STEM: "warning",  # the second of two equal lines is skipped: nothing is lost
 }
 

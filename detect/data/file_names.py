@@ -22,7 +22,7 @@ from detect.data.checks import inside
 FOREIGN_NAME = (
     "image names as another folder or system has them: absolute, URL, backslashes (read as the image of that name)"
 )
-OUTSIDE_NAME = "image names that lead out of the images' folder (skipped)"
+OUTSIDE_NAME = "image names that lead out of the images' folder, or that no file can have (skipped)"
 AMBIGUOUS_NAME = (
     "image names of which only the end, or another case, is in the folder, where several mean one file (skipped)"
 )
@@ -73,8 +73,10 @@ class ImageFolder:
             return FoundImage(plain, "plain")
         path, is_absolute = _decoded(name)
         own = None if is_absolute else inside(self._folder, path) or inside(self._named_as, path)
-        if not is_path(name) or not is_path(path) or (own is None and not is_absolute):
+        if own is None and not is_absolute:
             return FoundImage(None, "outside")
+        if not is_path(name) or not is_path(path):
+            return FoundImage(plain, "missing" if plain else "outside")
         for candidate, reading in self._candidates(path, is_absolute):
             there = self._there(candidate)
             if there is not None:
@@ -104,7 +106,7 @@ class ImageFolder:
         return paths
 
     def _candidates(self, path: str, is_absolute: bool) -> Iterator[tuple[Path | None, Reading]]:
-        """What a name with ``/`` may mean, the likeliest first; None is nothing."""
+        """Files that a name with ``/`` may mean, the likeliest first; None is nothing."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if is_absolute:
             yield self._in_data_set(path), "foreign"
@@ -175,7 +177,7 @@ def _resolved(file: Path) -> Path:
 
 
 def _is_end(folder: Path, parts: list[str]) -> bool:
-    """Whether a folder's path ends with these parts, whatever their case."""
+    """Tell whether a folder's path ends with these parts, whatever their case."""
     ends = folder.parts[len(folder.parts) - len(parts) :] if parts else ()
     return bool(parts) and [part.casefold() for part in ends] == [part.casefold() for part in parts]
 

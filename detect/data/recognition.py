@@ -192,4 +192,5 @@ def _is_number(text: str) -> bool:
 
 def _starts_like_json(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(100).lstrip().startswith((b"{", b"["))
+        start = file.read(100).lstrip(b"\xef\xbb\xbf\xff\xfe").replace(b"\0", b"")  # the marks and zeros of UTF-16
+        return start.lstrip().startswith((b"{", b"["))
