@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -98,8 +98,8 @@ class ListedImages(NamedTuple):
         is_good: (N,) bool, those that can be used.
     """
 
-    keys: list[Key]
-    paths: list[Path | None]
+    keys: Sequence[Key]
+    paths: Sequence[Path | None]
     sizes_hw: np.ndarray
     is_good: np.ndarray
 

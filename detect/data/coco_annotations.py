@@ -115,15 +115,16 @@ class AnnotationColumns:
 def read_annotations(entries: list[Any], problems: Problems) -> AnnotationColumns:
     """The columns of all entries that have a bbox of four numbers or an outline; the others are counted."""
     good: list[dict[str, Any]] = []
-    positions, boxes = [], []
+    positions: list[int] = []
+    boxes: list[Sequence[float]] = []
     for position, entry in enumerate(entries):
-        outline = entry.get("segmentation") if isinstance(entry, dict) else None
-        if isinstance(entry, dict) and (is_box(entry.get("bbox")) or isinstance(outline, Outline)):
+        box = _box_of(entry) if isinstance(entry, dict) else None
+        if box is None:
+            problems.add(BAD_ANNOTATION, str(entry)[:80])
+        else:
             good.append(entry)
             positions.append(position)
-            boxes.append(entry["bbox"] if is_box(entry.get("bbox")) else outline.box_xywh_px)
-        else:
-            problems.add(BAD_ANNOTATION, str(entry)[:80])
+            boxes.append(box)
     outlines = [entry.get("segmentation") for entry in good]
     table = AnnotationColumns(
         entries=entries,
@@ -142,6 +143,14 @@ def read_annotations(entries: list[Any], problems: Problems) -> AnnotationColumn
             problems.add(kind, f"{table.describe(index)}{value}")
     _report_ids(table, problems)
     return table
+
+
+def _box_of(entry: dict[str, Any]) -> Sequence[float] | None:
+    """The bbox, or that of the outline."""
+    box, outline = entry.get("bbox"), entry.get("segmentation")
+    if is_box(box):
+        return box
+    return outline.box_xywh_px if isinstance(outline, Outline) else None
 
 
 def _oddities(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:

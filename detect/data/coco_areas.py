@@ -21,7 +21,7 @@ MIN_SHARE = 0.01
 
 MIN_FACTOR = 0.3
 """Without outlines areas are usually width * height, or of outlines that are not in the file. These fill their boxes
-differently; a circle 0.79, a triangle 0.5. The same smaller share for all is a scale: 0.25 of images enlarged by two."""
+differently; a circle 0.79, a triangle 0.5. The same smaller share for all is a scale: 0.25 where images grew by 2."""
 
 MIN_SAME = 4
 """So many equal areas, or equal shares of boxes, are no chance."""

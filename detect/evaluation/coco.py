@@ -16,6 +16,7 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
+from detect.runtime.logs import LOGGER
 from detect.runtime.processes import gather
 from detect.structures import Detections
 
@@ -227,3 +228,20 @@ def _run_hotcoco(table: AnnotationTable, found: FoundBoxes) -> dict[str, np.ndar
     curves = evaluator.eval
     assert curves is not None, "accumulate() fills it"
     return {key: np.asarray(curves[key]) for key in ("precision", "recall")}
+
+
+def warn_of_nothing_to_measure(where: str, table: AnnotationTable) -> None:
+    """Say before the work that the metrics of a split will be -1.
+
+    Args:
+        where: data set and split, for the message.
+        table: a split with annotations.
+    """
+    if table.is_labelled and table.is_crowd.all():
+        found = f"only {len(table.labels)} crowd or ignored regions" if len(table.labels) else "no boxes"
+        LOGGER.warning(
+            "%s has %s, so that AP and AR cannot be measured: they will be %g, which says nothing of the model",
+            where,
+            found,
+            ABSENT,
+        )
