@@ -29,6 +29,12 @@ _MAX_EXAMPLE = 400
 """Characters of an example: names in annotation files may have any length."""
 
 
+class Understood(str):
+    """A kind of problem that is none: other tools write so, and it was read as it is meant."""
+
+    __slots__ = ()
+
+
 class Problems:
     """What was wrong in a data set: for each kind its count and its first examples."""
 
@@ -65,7 +71,11 @@ class Problems:
 
     def summary(self) -> list[str]:
         """One line for each kind, with its count and up to three examples."""
-        return [f"{count} {kind}: {self._shown(kind, count)}" for kind, count in self._counts.items()]
+        return list(self.lines().values())
+
+    def lines(self) -> dict[str, str]:
+        """Each kind with its line in the summary."""
+        return {kind: f"{count} {kind}: {self._shown(kind, count)}" for kind, count in self._counts.items()}
 
     def __bool__(self) -> bool:
         return bool(self._counts)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from detect.config.schema import DataConfig
-from detect.data.annotations import AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
+from detect.data.annotations import AnnotationTable, Problems, Understood, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
     check_boxes,
     check_distinct,
@@ -35,8 +35,8 @@ MAX_FILE_BYTES = 2 * 10**9
 """Larger annotation files are refused; COCO's largest, with all its polygons, has 0.5 GB."""
 
 SHARED_NAME = "category names that several category ids have (kept as separate classes)"
-GROUPING = "categories that only group others and have no annotation, as Roboflow writes them (left out)"
-TEXT_ID = "ids of images or categories that are text or beyond 64 bits (results have them as they are)"
+GROUPING = Understood("categories that only group others and have no annotation, as Roboflow writes them (left out)")
+TEXT_ID = Understood("ids of images or categories that are text or beyond 64 bits (results have them as they are)")
 BAD_IMAGE_ENTRY = "images entries without a file_name or an id, a whole number or text (skipped)"
 REPEATED_IMAGE = "images that are listed twice with the same id and file_name (the first taken)"
 

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from detect.data.annotations import MARKS, Problems
+from detect.data.annotations import MARKS, Problems, Understood
 from detect.data.coco_areas import IMPOSSIBLE_AREA, impossible_areas
 from detect.data.coco_ids import Key, positions_of, shown_id
 from detect.data.coco_outlines import Outline
@@ -22,13 +22,15 @@ OTHER_TYPE_ID = (
     "annotations whose image_id or category_id is text where its list has a number, or a number for text (matched)"
 )
 BAD_ANNOTATION = "annotations with neither a bbox of four numbers nor an outline (skipped)"
-FROM_OUTLINE = "annotations without a bbox (the box of their outline taken)"
+FROM_OUTLINE = Understood("annotations without a bbox (the box of their outline taken)")
 UNKNOWN_IMAGE = "annotations of an image_id that is not listed (skipped)"
 UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
 ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
 REPEATED_ID = "annotations whose id stands before (renumbered)"
 BAD_CROWD = "annotations whose iscrowd is neither 0 nor 1 (0 taken)"
-IGNORED = "annotations with ignore: 1 (taken as crowd regions: not trained on, neither right nor wrong in evaluation)"
+IGNORED = Understood(
+    "annotations with ignore: 1 (taken as crowd regions: not trained on, neither right nor wrong in evaluation)"
+)
 BAD_AREA = "annotations whose area is not a number of at least 0 (width * height taken)"
 
 _LARGEST = 1e300  # whole numbers in JSON can be beyond the floats

@@ -16,11 +16,11 @@ from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from detect.config.loader import is_path
-from detect.data.annotations import Problems
+from detect.data.annotations import Problems, Understood
 from detect.data.checks import inside
 
-FOREIGN_NAME = (
-    "image names as another folder or system has them: absolute, URL, backslashes (read as the image of that name)"
+FOREIGN_NAME = Understood(
+    "image names of another system or folder: backslashes, URLs, absolute paths (the image of that name taken)"
 )
 OUTSIDE_NAME = "image names that lead out of the images' folder, or that no file can have (skipped)"
 AMBIGUOUS_NAME = (

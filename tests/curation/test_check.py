@@ -15,6 +15,7 @@ from detect.config.schema import DataConfig, SplitConfig
 from detect.curation import severity as kinds
 from detect.curation.check import CheckReport, check_data
 from detect.data import checks, coco, coco_annotations, coco_areas, file_names, stems, voc
+from detect.data.annotations import Understood
 from detect.errors import InputError
 from tests.curation.worlds import Coco, Voc, noise
 
@@ -478,22 +479,13 @@ def test_data_for_classification_is_refused(tmp_path: Path) -> None:
         check(config)
 
 
-UNDERSTOOD = {
-    coco.GROUPING,
-    coco.TEXT_ID,
-    coco_annotations.FROM_OUTLINE,
-    coco_annotations.IGNORED,
-    file_names.FOREIGN_NAME,
-}
-"""Kinds of what is in order as other tools write it."""
-
-
 def test_every_kind_of_the_readers_that_skips_is_an_error() -> None:
     for module in (checks, coco, coco_annotations, coco_areas, file_names, voc):
         for name, kind in vars(module).items():
             if name.isupper() and isinstance(kind, str) and "(" in kind and kind != stems.REPEATED_STEM:
-                expected = "error" if "skipped" in kind else "note" if kind in UNDERSTOOD else "warning"
+                expected = "error" if "skipped" in kind else "note" if isinstance(kind, Understood) else "warning"
                 assert kinds.severity_of(kind) == expected, kind
+    assert isinstance(coco_annotations.FROM_OUTLINE, Understood)
 
 
 # ----------------------------------------------------------------------------------------------- real data
