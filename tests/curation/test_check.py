@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import struct
 import zlib
@@ -471,6 +472,24 @@ def test_decoders_stay_off_the_terminal(tmp_path: Path, capfd: pytest.CaptureFix
     report = check(world.write())
     assert "Corrupt JPEG data" in report.findings[0].examples[0]
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_images_behind_a_link_are_used(tmp_path: Path, kind: str) -> None:
+    """The folder of the images is a link, and so is the data set's: the same files on both sides."""
+    world = Coco(tmp_path / "world")
+    config = world.write()
+    (world.root / "train").rename(tmp_path / "elsewhere")
+    (world.root / "train").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "alias").symlink_to(world.root)
+    if kind == "yolo":
+        (tmp_path / "labels").mkdir()
+        for stem in "abc":
+            (tmp_path / "labels" / f"{stem}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        (world.root / "labels").symlink_to(tmp_path / "labels")
+        config = DataConfig("pets", "", {"train": SplitConfig("train", "labels")}, format="yolo", names=("cat",))
+    report = check(dataclasses.replace(config, root=str(tmp_path / "alias")))
+    assert found(report) == []
 
 
 def test_data_for_classification_is_refused(tmp_path: Path) -> None:
