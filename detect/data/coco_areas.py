@@ -17,7 +17,8 @@ IMPOSSIBLE_AREA = (
 )
 
 MIN_SHARE = 0.01
-"""Smaller shares of the box are impossible, unless the outline is as small: a thin object that lies diagonally."""
+"""Smaller shares of the box are impossible, unless the outline is as small: a thin object that lies diagonally. Where
+there is no outline, it may have been left out; then only an area of at most a pixel is impossible."""
 
 MIN_FACTOR = 0.3
 """Without outlines areas are usually width * height, or of outlines that are not in the file. These fill their boxes
@@ -50,7 +51,8 @@ def impossible_areas(
     is_known = np.isfinite(areas_px)
     with np.errstate(invalid="ignore"):  # comparisons with NaN are False, as wanted
         is_too_large = areas_px > (width + 2) * (height + 2)  # a mask has whole pixels on every side
-        is_too_small = (areas_px < MIN_SHARE * width * height) & ~(areas_px >= outline_areas_px / 2)
+        is_no_outlines = np.where(has_outline, ~(areas_px >= outline_areas_px / 2), areas_px <= 1)
+        is_too_small = (areas_px < MIN_SHARE * width * height) & is_no_outlines
     is_wrong = is_too_large | is_too_small
     known, boxes = areas_px[is_known], (width * height)[is_known]
     if len(known) >= MIN_SAME and (

@@ -359,7 +359,8 @@ def test_ignored_annotations_are_crowd_regions(tmp_path: Path) -> None:
         ([78.5, 314, 706.5, 176.6], 0),  # circles
         ([150, 150, 150, 150], 4),  # the same for all
         ([None, None, None, None], 0),
-        ([None, 400, 900, 2], 1),  # 2 < 1 % of 225
+        ([None, 400, 900, 1], 1),  # 1 < 1 % of 225
+        ([None, 400, 900, 2], 0),  # of an outline that is not in the file
     ],
 )
 def test_areas_that_cannot_be(tmp_path: Path, areas: list[float | None], num_wrong: int) -> None:
