@@ -24,6 +24,7 @@ from detect.errors import InputError
 from detect.evaluation.class_outputs import write_class_outputs
 from detect.evaluation.class_report import metrics_table
 from detect.evaluation.classification import evaluate_classifier
+from detect.evaluation.coco import warn_of_nothing_to_measure
 from detect.evaluation.engine import Evaluation, evaluate, evaluate_network
 from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
 from detect.evaluation.instance_outputs import file_stamp, store_records, write_comparison
@@ -73,6 +74,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--results-json", type=Path, metavar="F", help="write the detections (COCO results), or each image's top 5")
     add("--out", type=Path, metavar="DIR", help="draw what was found there: curves, the confusion matrix, examples")
     add("--coco-engine", choices=("pycocotools", "hotcoco"), help="what computes AP (default: pycocotools)")
+    add(
+        "--areas",
+        choices=("file", "boxes"),
+        help="what AP_S, AP_M and AP_L go by: COCO's area as in the file (default, as pycocotools), or width x height",
+    )
     add("--strict", action="store_true", help="refuse data with damaged images or boxes instead of skipping them")
     add("--tile", type=int, metavar="SIZE", help="measure without and with tiles of SIZE pixels of the image")
     add("--overlap", type=float, metavar="F", help="share of a tile in common with the next (default: 0.2)")
@@ -253,11 +259,14 @@ def _compare_instances(
 def _open_boxes(args: argparse.Namespace, data: DataConfig, outputs: EvaluationOutputs) -> DetectionSplit:
     table = open_split(data, args.split, args.strict)
     outputs.check(table)
+    warn_of_nothing_to_measure(f"{args.data} {args.split}", table)
+    if args.areas == "boxes":
+        table = table.with_box_areas()
     return DetectionSplit(table, args.coco_engine or "pycocotools")
 
 
 def _open_classes(args: argparse.Namespace, checkpoint: Checkpoint, data: DataConfig) -> ClassificationSplit:
-    for option, value in (("--coco-engine", args.coco_engine), ("--tile", args.tile)):
+    for option, value in (("--coco-engine", args.coco_engine), ("--tile", args.tile), ("--areas", args.areas)):
         if value is not None:
             raise InputError(f"{option}: is for detectors; {args.weights} is a classifier")
     return ClassificationSplit(open_class_split(data, args.split, args.strict), checkpoint.center_crop)
@@ -268,6 +277,8 @@ def _about(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]
     about: dict[str, Any] = {"weights": str(args.weights), "data": args.data, "split": args.split}
     if args.cost is not None:
         about["cost"] = args.cost
+    if args.areas is not None:
+        about["areas"] = args.areas
     about |= {"image_size": settings["image_size"], "precision": args.precision, "device": str(settings["device"])}
     return about
 

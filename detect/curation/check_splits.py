@@ -79,7 +79,8 @@ def check_unlisted(config: DataConfig, tables: Mapping[str, AnnotationTable], pr
         tables: all its splits: what another split names is not unlisted.
         problems: split name to what gets the findings: the first split that has the folder.
     """
-    named = {path for table in tables.values() for paths in (table.image_paths, table.skipped_paths) for path in paths}
+    paths = {path for table in tables.values() for paths in (table.image_paths, table.skipped_paths) for path in paths}
+    named = paths | {os.path.realpath(path) for path in paths}
     searched: set[Path] = set()
     for split in tables:
         folder = image_folder(config, split)
@@ -87,7 +88,7 @@ def check_unlisted(config: DataConfig, tables: Mapping[str, AnnotationTable], pr
             continue
         searched.add(folder)
         for path in images_in(folder):
-            if os.fsencode(path) not in named:
+            if os.fsencode(path) not in named and os.path.realpath(os.fsencode(path)) not in named:
                 problems[split].add(UNLISTED, str(path.relative_to(folder)))
                 named.add(os.fsencode(path))
 

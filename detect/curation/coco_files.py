@@ -15,6 +15,8 @@ from detect.curation.target import Target
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_file
 from detect.data.coco import load_coco
+from detect.data.coco_annotations import is_box
+from detect.data.coco_ids import id_key
 from detect.errors import InputError
 from detect.runtime.files import write_text
 
@@ -69,8 +71,15 @@ def coco_contents(target: Target, parts: Sequence[np.ndarray]) -> Iterator[dict[
 
 def _new_content(table: AnnotationTable, names: list[str]) -> dict[str, Any]:
     content = table.to_coco()
+    image_ids = dict(zip(table.image_ids.tolist(), table.image_ids_of_file, strict=True))
+    category_ids = dict(zip(table.category_ids.tolist(), table.category_ids_of_file, strict=True))
     for image, name in zip(content["images"], names, strict=True):
-        image["file_name"] = name
+        image |= {"id": image_ids[image["id"]], "file_name": name}
+    for category in content["categories"]:
+        category["id"] = category_ids[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["image_id"] = image_ids[annotation["image_id"]]
+        annotation["category_id"] = category_ids[annotation["category_id"]]
     for mark, values in table.marks.items():
         for annotation, value in zip(content["annotations"], values.tolist(), strict=True):
             annotation[mark] = value
@@ -81,30 +90,37 @@ def _same_content(target: Target, table: AnnotationTable, names: list[str], sour
     """The source's own entries of the images and boxes that are used, and all that is beside them."""
     assert table.positions is not None
     content = dict(source)
-    image_of_id = {image.get("id"): image for image in content["images"] if isinstance(image, dict)}
+    image_of_id = {id_key(image.get("id")): image for image in reversed(content["images"]) if isinstance(image, dict)}
     images = []
-    for image_id, name, size_hw in zip(table.image_ids.tolist(), names, table.sizes_hw.tolist(), strict=True):
+    for image_id, name, size_hw in zip(table.image_ids_of_file, names, table.sizes_hw.tolist(), strict=True):
         size = dict(zip(("height", "width"), size_hw, strict=True))
         images.append({**image_of_id[image_id], "id": image_id, "file_name": name, **size})
-    used = set(table.category_ids.tolist())
+    used = set(table.category_ids_of_file)
     content["images"] = images
-    content["categories"] = [one for one in content["categories"] if one["id"] in used]
+    by_id = {key: {**one, "id": key} for one in content["categories"] if (key := id_key(one["id"])) in used}
+    content["categories"] = list(by_id.values())
     if table.is_labelled:
         annotations = [content["annotations"][position] for position in table.positions.tolist()]
-        content["annotations"] = _with_own_ids(annotations, table, target.losses)
+        content["annotations"] = _mended(annotations, table, target.losses)
     return content
 
 
-def _with_own_ids(entries: list[dict[str, Any]], table: AnnotationTable, losses: Problems) -> list[dict[str, Any]]:
-    """The entries with ids of which none stands twice, and areas that are numbers."""
+def _mended(entries: list[dict[str, Any]], table: AnnotationTable, losses: Problems) -> list[dict[str, Any]]:
+    """The entries with distinct ids, the ids of their images and categories, boxes, and areas that are numbers."""
     ids = [entry.get("id") for entry in entries]
     counts = Counter(number for number in ids if type(number) is int)
     following = max(counts, default=0) + 1
+    image_ids, category_ids = table.image_ids_of_file, table.category_ids_of_file
+    columns = (table.image_of_box, table.labels, table.exact_xywh_px, table.areas)
     done = []
-    for entry, number, area in zip(entries, ids, table.areas.tolist(), strict=True):
+    for entry, number, row, label, box, area in zip(
+        entries, ids, *(column.tolist() for column in columns), strict=True
+    ):
         if type(number) is not int or number == 0 or counts[number] > 1:
             losses.add(NEW_ID, f"{str(number)[:40]!r} is {following}")
             number = following
             following += 1
-        done.append({**entry, "id": number, "area": area})
+        box = entry["bbox"] if is_box(entry.get("bbox")) else box
+        own = {"id": number, "image_id": image_ids[row], "category_id": category_ids[label], "bbox": box, "area": area}
+        done.append({**entry, **own})
     return done

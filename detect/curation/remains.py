@@ -17,6 +17,7 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems
 from detect.data.checks import find_file
 from detect.data.coco import load_coco
+from detect.data.coco_ids import id_key
 from detect.data.stems import list_stems
 from detect.data.voc import read_xml
 from detect.errors import InputError
@@ -24,7 +25,7 @@ from detect.errors import InputError
 OWN_AREA = "areas of their own (of outlines; they become width * height)"
 UNWANTED = "annotations of categories that the data config does not list in names (left out)"
 
-_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", *MARKS}
+_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", *MARKS}
 _IMAGE_KEYS = {"id", "file_name", "height", "width"}
 _LISTS = {"images", "annotations", "categories"}
 _OBJECT_TAGS = {"name", "bndbox", "difficult", *MARKS}
@@ -75,9 +76,8 @@ def _of_coco(config: DataConfig, split: str, table: AnnotationTable, keeps_all: 
 
     content = load_coco(find_file(config, config.splits[split].annotations or ""), hook=without_outline)
     annotations = [entry for entry in content.get("annotations", []) if isinstance(entry, dict)]
-    used = set(table.category_ids.tolist())
-    unwanted = {one["id"] for one in content["categories"]} - used
-    counts = Counter({UNWANTED: sum(str(one.get("category_id")) in map(str, unwanted) for one in annotations)})
+    unwanted = {str(id_key(one["id"])) for one in content["categories"]} - {*map(str, table.category_ids_of_file)}
+    counts = Counter({UNWANTED: sum(str(id_key(one.get("category_id"))) in unwanted for one in annotations)})
     if keeps_all:
         return counts
     counts += outlines

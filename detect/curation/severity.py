@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from detect.data.annotations import Understood
 from detect.data.shard_index import DAMAGED as DAMAGED_SHARD
 from detect.data.stems import REPEATED_STEM
 
@@ -60,6 +61,8 @@ def severity_of(kind: str) -> Severity:
 
     Args:
         kind: one of the above, or what a reader of ``detect.data`` reports: its kinds say what was done. What is
-            skipped is lost, so it is an error; what is kept or mended is a warning.
+            skipped is lost, so it is an error; what is kept or mended is a warning; what is ``Understood``, a note.
     """
+    if isinstance(kind, Understood):
+        return "note"
     return _SEVERITIES.get(kind, "error" if kind.endswith("skipped)") else "warning")

@@ -62,7 +62,7 @@ def write_shards(
             _write_shard(out / shards[-1], table, rows)
     first = next(iter(tables.values()))
     categories = [
-        {"id": number, "name": name} for number, name in zip(first.category_ids.tolist(), first.names, strict=True)
+        {"id": number, "name": name} for number, name in zip(first.category_ids_of_file, first.names, strict=True)
     ]
     write_json(out / DATASET_FILE, {"categories": categories, "shards": shards})
     return {split: f"{split}-[0-9]*.tar" for split in tables}  # not those of test-dev for test
@@ -143,7 +143,7 @@ def _document(table: AnnotationTable, row: int) -> bytes:
     height, width = table.sizes_hw[row].tolist()
     document: dict[str, Any] = {"file_name": table.path(row).name, "width": width, "height": height}
     if table.has_own_ids:
-        document["id"] = int(table.image_ids[row])
+        document["id"] = table.image_id_of_file(row)
     if table.is_labelled:
         document["annotations"] = _annotations(table, row)
     return json.dumps(document).encode("ascii")
@@ -157,11 +157,12 @@ def _annotations(table: AnnotationTable, row: int) -> list[dict[str, Any]]:
         xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).tolist()
     else:
         xywh = table.boxes_xywh_px[here].tolist()
+    category_ids = table.category_ids_of_file
     entries = [
         {"bbox": box, "category_id": category, "area": area, "iscrowd": int(is_crowd)}
         for box, category, area, is_crowd in zip(
             xywh,
-            table.category_ids[table.labels[here]].tolist(),
+            [category_ids[label] for label in table.labels[here].tolist()],
             table.areas[here].tolist(),
             table.is_crowd[here].tolist(),
             strict=True,

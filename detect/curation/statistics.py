@@ -12,8 +12,10 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.data.box_sizes import SMALL_PX, is_trained_on, share_under, training_sizes_px
+from detect.data.coco_areas import IMPOSSIBLE_AREA
 from detect.drawing.text import shorten
 from detect.errors import InputError
+from detect.runtime.logs import LOGGER
 
 LIMITS_PX = (SMALL_PX, 16, 32)
 """The shorter sides that shares are given for: the cells of the three levels that most detectors predict on."""
@@ -34,7 +36,8 @@ class DataStatistics:
         image_size: long side of the network input, pixels.
         names: the K class names.
         sizes_px: (M, 2) widths and heights in network-input pixels.
-        areas_px: (M,) areas in pixels of the original image, as COCO counts them.
+        areas_px: (M,) areas in pixels of the original image, as COCO counts them; width * height where the
+            file has areas that cannot be.
         centres: (M, 2) x and y of the centres, as shares of the image's width and height.
         labels: (M,) class index.
         sizes_hw: (N, 2) heights and widths of the images.
@@ -83,6 +86,9 @@ def measure(table: AnnotationTable, name: str, split: str, image_size: int) -> D
     Raises:
         InputError: it has no box that is trained on.
     """
+    if table.problems.count(IMPOSSIBLE_AREA):
+        LOGGER.info("%s %s: the shares of small, medium and large boxes are by width * height", name, split)
+        table = table.with_box_areas()
     is_used = is_trained_on(table)
     if not is_used.any():
         raise InputError(f"{name} {split}: has no boxes, so there is nothing to measure")

@@ -9,6 +9,7 @@ would slowly copy every page of them; arrays stay shared.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,12 @@ MARKS = ("truncated", "occluded")
 _NUM_EXAMPLES = 3
 _MAX_EXAMPLE = 400
 """Characters of an example: names in annotation files may have any length."""
+
+
+class Understood(str):
+    """A kind of problem that is none: other tools write so, and it was read as it is meant."""
+
+    __slots__ = ()
 
 
 class Problems:
@@ -64,7 +71,11 @@ class Problems:
 
     def summary(self) -> list[str]:
         """One line for each kind, with its count and up to three examples."""
-        return [f"{count} {kind}: {self._shown(kind, count)}" for kind, count in self._counts.items()]
+        return list(self.lines().values())
+
+    def lines(self) -> dict[str, str]:
+        """Each kind with its line in the summary."""
+        return {kind: f"{count} {kind}: {self._shown(kind, count)}" for kind, count in self._counts.items()}
 
     def __bool__(self) -> bool:
         return bool(self._counts)
@@ -96,6 +107,9 @@ class AnnotationTable:
             knows degrees. Training and evaluation do not look at them.
         positions: (M,) int64, each box's place in the list ``annotations`` of a COCO file; else None.
         skipped_paths: (S,) as ``image_paths``, images that the annotations name and that cannot be used.
+        image_ids_json: (N,) bytes, each image's id as the file has it, in JSON, if they are no such numbers (text,
+            beyond 64 bits); ``image_ids`` then stand for them.
+        category_ids_json: (K,) bytes, likewise of the classes.
         shards: where in shards the images lie (``detect.data.shards``), whose paths then are the shard's with the
             image's name behind it; None: each image is a file of its own.
     """
@@ -117,6 +131,8 @@ class AnnotationTable:
     marks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     positions: np.ndarray | None = None
     skipped_paths: np.ndarray = dataclasses.field(default_factory=lambda: encode_paths([]))
+    image_ids_json: np.ndarray | None = None
+    category_ids_json: np.ndarray | None = None
     shards: ShardImages | None = None
 
     def __len__(self) -> int:
@@ -194,8 +210,29 @@ class AnnotationTable:
             boxes_xywh_px=None if self.boxes_xywh_px is None else self.boxes_xywh_px[keep_box],
             marks={name: values[keep_box] for name, values in self.marks.items()},
             positions=None if self.positions is None else self.positions[keep_box],
+            image_ids_json=None if self.image_ids_json is None else self.image_ids_json[keep],
             shards=None if self.shards is None else self.shards.select(keep),
         )
+
+    def with_box_areas(self) -> AnnotationTable:
+        """The split with width * height as the areas."""
+        return dataclasses.replace(self, areas=self.exact_xywh_px[:, 2:].prod(axis=1))
+
+    @property
+    def image_ids_of_file(self) -> list[Any]:
+        """N ids as JSON values of the annotation file."""
+        return [*map(self.image_id_of_file, range(len(self)))]
+
+    def image_id_of_file(self, row: int) -> Any:
+        """The id of image ``row`` as the JSON value of the annotation file."""
+        return int(self.image_ids[row]) if self.image_ids_json is None else json.loads(self.image_ids_json[row])
+
+    @property
+    def category_ids_of_file(self) -> list[Any]:
+        """K ids as JSON values of the annotation file."""
+        if self.category_ids_json is None:
+            return self.category_ids.tolist()
+        return [*map(json.loads, self.category_ids_json)]
 
     @property
     def exact_xywh_px(self) -> np.ndarray:

@@ -5,6 +5,7 @@ Letters: N images, M boxes.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from detect.config.loader import is_path
 from detect.config.schema import DataConfig
-from detect.data.annotations import Problems
+from detect.data.annotations import Problems, Understood
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
@@ -72,7 +73,7 @@ def check_distinct(names: Sequence[str]) -> None:
 
 
 def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:
-    """Log what is wrong in a split, each kind in one line with its count.
+    """Log what is wrong in a split, and what was understood, each kind in one line with its count.
 
     Args:
         config: the data set.
@@ -83,11 +84,13 @@ def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bo
     Raises:
         InputError: with ``strict``, there is a problem.
     """
-    summary = problems.summary()
-    if strict and summary:
-        raise InputError(f"{config.name} {split}: refused, because --strict was asked for: {' | '.join(summary)}")
-    for line in summary:
-        LOGGER.warning("%s %s: %s", config.name, split, line)
+    lines = problems.lines()
+    wrong = [line for kind, line in lines.items() if not isinstance(kind, Understood)]
+    if strict and wrong:
+        raise InputError(f"{config.name} {split}: refused, because --strict was asked for: {' | '.join(wrong)}")
+    for kind, line in lines.items():
+        level = logging.INFO if isinstance(kind, Understood) else logging.WARNING
+        LOGGER.log(level, "%s %s: %s", config.name, split, line)
 
 
 def find_annotations(config: DataConfig, split: str) -> str:
@@ -143,10 +146,17 @@ def path_inside(folder: Path, name: str, where: str) -> Path:
     Raises:
         InputError: the name is absolute or climbs with ``..`` to somewhere else, or cannot be a file name.
     """
-    path = os.path.normpath(Path(folder, name))
-    if not path.startswith(f"{folder}{os.sep}") or "\0" in name or not _is_encodable(name):
+    path = inside(folder, name)
+    if path is None:
         raise InputError(f"{where}: file name {name[:100]!r} leads out of the images' folder {folder}; refused")
-    return Path(path)
+    return path
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """The path ``folder / name``; None if it leads out of the folder by its words, or cannot be a file name."""
+    path = os.path.normpath(Path(folder, name))
+    is_inside = path.startswith(f"{folder}{os.sep}") and "\0" not in name and _is_encodable(name)
+    return Path(path) if is_inside else None
 
 
 def _is_encodable(name: str) -> bool:

@@ -1,23 +1,20 @@
-"""COCO's annotation format (https://cocodataset.org/#format-data), read with distrust.
+"""COCO's annotation format (https://cocodataset.org/#format-data), read with distrust, as many tools write it.
 
 Letters: N images, M boxes, K classes.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from detect.config.schema import DataConfig
-from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
+from detect.data.annotations import AnnotationTable, Problems, Understood, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
     check_boxes,
     check_distinct,
@@ -25,51 +22,56 @@ from detect.data.checks import (
     find_file,
     find_folder,
     inspect_images,
-    path_inside,
     report_repeated,
 )
+from detect.data.coco_annotations import is_box, read_annotations
+from detect.data.coco_areas import is_far_below
+from detect.data.coco_ids import Key, id_key, number_ids, positions_of, shown_id
+from detect.data.coco_outlines import outline_of
+from detect.data.file_names import ImageFolder
 from detect.errors import InputError, did_you_mean, is_writable
 
 MAX_FILE_BYTES = 2 * 10**9
 """Larger annotation files are refused; COCO's largest, with all its polygons, has 0.5 GB."""
 
 SHARED_NAME = "category names that several category ids have (kept as separate classes)"
-BAD_IMAGE_ENTRY = "images entries without a whole-number id or a file_name (skipped)"
-BAD_ANNOTATION = "annotations whose bbox is not a list of four numbers (skipped)"
-UNKNOWN_IMAGE = "annotations of an image_id that is not listed (skipped)"
-UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
-ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
-REPEATED_ID = "annotations whose id stands before (renumbered)"
-BAD_CROWD = "annotations whose iscrowd is neither 0 nor 1 (0 taken)"
-BAD_AREA = "annotations whose area is not a number of at least 0 (width * height taken)"
-
-_LARGEST = 1e300  # whole numbers in JSON can be beyond the floats
+GROUPING = Understood("categories that only group others and have no annotation, as Roboflow writes them (left out)")
+TEXT_ID = Understood("ids of images or categories that are text or beyond 64 bits (results have them as they are)")
+BAD_IMAGE_ENTRY = "images entries without a file_name or an id, a whole number or text (skipped)"
+REPEATED_IMAGE = "images that are listed twice with the same id and file_name (the first taken)"
 
 
 def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     """Read one split.
 
     Boxes are ``[left, top, width, height]`` in pixels, with (0, 0) the corner of the image, not the centre of a pixel.
-    Classes are ordered by category id, or are those of ``config.names`` in that order. A missing ``iscrowd`` is 0, a
-    missing ``area`` is width * height, a missing image size is the file's. Damaged images and annotations are skipped
-    and counted in the table's ``problems``.
+    Classes are ordered by category id, or are those of ``config.names`` in that order. A missing ``bbox`` is that of
+    the outline, a missing ``iscrowd`` is 0, a missing ``area`` is width * height, a missing image size is the file's.
+    Damaged images and annotations are skipped and counted in the table's ``problems``.
 
     Args:
         config: the data set.
         split: a key of ``config.splits``.
 
     Raises:
-        InputError: the annotation file is missing, not JSON or not COCO's format, image ids stand twice, a file name
-            leads out of the images' folder, or no image can be used.
+        InputError: the annotation file is missing, not JSON or not COCO's format, several images have the same id, or
+            no image can be used.
     """
     path = find_file(config, find_annotations(config, split))
-    folder = find_folder(config, config.splits[split].images).resolve()
+    folder = ImageFolder(find_folder(config, config.splits[split].images), Path(config.root))
     content = load_coco(path)
     problems = Problems()
     classes = read_categories(content, config.names, path, problems)
-    image_ids, paths, declared_hw = _images(content["images"], folder, path, problems)
-    sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}")
-    return coco_table(content, classes, ListedImages(image_ids, paths, sizes_hw, is_good), problems)
+    keys, names, declared_hw = _images(content["images"], path, problems)
+    paths = folder.find_all(names, problems)
+    is_found = np.array([found is not None for found in paths])
+    if not is_found.any():
+        raise InputError(f"{path}: none of the {len(paths)} images can be used: {'; '.join(problems.summary())}")
+    sizes_hw, is_good = np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
+    sizes_hw[is_found], is_good[is_found] = inspect_images(
+        [found for found in paths if found is not None], declared_hw[is_found], problems, f"{config.name} {split}"
+    )
+    return coco_table(content, classes, ListedImages(keys, paths, sizes_hw, is_good), problems)
 
 
 class Classes(NamedTuple):
@@ -77,27 +79,27 @@ class Classes(NamedTuple):
 
     Args:
         names: K class names, in index order.
-        category_ids: (K,) int64.
-        ignored_ids: int64 ids of the categories that are not wanted.
+        keys: K ids in the file.
+        ignored: ids of the categories that are not wanted.
     """
 
     names: tuple[str, ...]
-    category_ids: np.ndarray
-    ignored_ids: np.ndarray
+    keys: tuple[Key, ...]
+    ignored: tuple[Key, ...]
 
 
 class ListedImages(NamedTuple):
     """The images of a split.
 
     Args:
-        ids: (N,) int64, distinct.
-        paths: N files.
+        keys: N distinct ids.
+        paths: N files; None for a name that cannot be used.
         sizes_hw: (N, 2) int32 height and width.
         is_good: (N,) bool, those that can be used.
     """
 
-    ids: np.ndarray
-    paths: list[Path]
+    keys: Sequence[Key]
+    paths: Sequence[Path | None]
     sizes_hw: np.ndarray
     is_good: np.ndarray
 
@@ -111,11 +113,9 @@ def coco_table(content: dict[str, Any], classes: Classes, images: ListedImages, 
         images: what they may belong to.
         problems: gets what is wrong with them; becomes the table's.
     """
-    names, category_ids, ignored_ids = classes
-    image_ids, paths, sizes_hw, is_good = images
-    columns = _annotations(content.get("annotations", []), problems)
-    rows = columns.rows(image_ids, problems)
-    labels = columns.labels(category_ids, ignored_ids, problems)
+    image_keys, paths, sizes_hw, is_good = images
+    columns = read_annotations(content.get("annotations", []), problems)
+    rows, labels = columns.rows_and_labels(image_keys, classes.keys, classes.ignored, problems)
     keep = (rows >= 0) & (labels >= 0)
     keep[keep] = is_good[rows[keep]]  # what belongs to a skipped image goes with it
     columns, rows, labels = columns.select(keep), rows[keep], labels[keep]
@@ -123,12 +123,17 @@ def coco_table(content: dict[str, Any], classes: Classes, images: ListedImages, 
     keep = check_boxes(columns.boxes_xywh_px, sizes_hw[rows], columns.describe, problems)
     columns, rows, labels = columns.select(keep), rows[keep], labels[keep]
     report_repeated(columns.boxes_xywh_px, rows, labels, columns.describe, problems)
+    columns.report_areas(problems)
     areas = np.where(np.isnan(columns.areas), columns.boxes_xywh_px[:, 2:].prod(axis=1), columns.areas)
 
     order = np.argsort(rows, kind="stable")
     xywh = columns.boxes_xywh_px[order]
+    image_ids, image_ids_json = number_ids(image_keys)
+    category_ids, category_ids_json = number_ids(classes.keys)
+    _report_text_ids(image_ids, image_ids_json, problems)
+    _report_text_ids(category_ids, category_ids_json, problems)
     return AnnotationTable(
-        image_paths=encode_paths([p for p, good in zip(paths, is_good, strict=True) if good]),
+        image_paths=encode_paths([p for p, good in zip(paths, is_good, strict=True) if good and p is not None]),
         image_ids=image_ids[is_good],
         has_own_ids=True,
         sizes_hw=sizes_hw[is_good],
@@ -137,15 +142,23 @@ def coco_table(content: dict[str, Any], classes: Classes, images: ListedImages, 
         labels=labels[order],
         is_crowd=columns.is_crowd[order],
         areas=areas[order],
-        names=names,
+        names=classes.names,
         category_ids=category_ids,
         is_labelled="annotations" in content,
         problems=problems,
         boxes_xywh_px=xywh,
         marks=kept_marks(columns.marks[order]),
         positions=columns.positions[order],
-        skipped_paths=encode_paths([p for p, good in zip(paths, is_good, strict=True) if not good]),
+        skipped_paths=encode_paths([p for p, good in zip(paths, is_good, strict=True) if not good and p is not None]),
+        image_ids_json=None if image_ids_json is None else image_ids_json[is_good],
+        category_ids_json=category_ids_json,
     )
+
+
+def _report_text_ids(numbers: np.ndarray, ids_json: np.ndarray | None, problems: Problems) -> None:
+    for number, text in zip(numbers.tolist(), ids_json if ids_json is not None else (), strict=False):
+        if json.loads(text) != number:
+            problems.add(TEXT_ID, text.decode())
 
 
 def load_coco(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -153,7 +166,8 @@ def load_coco(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | Non
 
     Args:
         path: the file.
-        hook: gets every mapping while it is parsed and gives what is to be kept of it; default, all but outlines.
+        hook: gets every mapping while it is parsed and gives what is to be kept of it; default, all, but of outlines
+            only an ``Outline`` where it is needed.
 
     Raises:
         InputError: it cannot be read, or is not such a file.
@@ -162,11 +176,13 @@ def load_coco(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | Non
     if size > MAX_FILE_BYTES:
         raise InputError(f"{path}: has {size / 1e9:.1f} GB; at most {MAX_FILE_BYTES / 1e9:.0f} GB is read: split it")
     try:
-        content = json.loads(path.read_bytes(), object_hook=hook or _without_segmentation)
+        content = json.loads(path.read_bytes(), object_hook=hook or _with_short_outline)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except RecursionError:
         raise InputError(f"{path}: is nested too deeply to be a COCO annotation file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not JSON: it is no text in UTF-8 or UTF-16; save it as UTF-8 ({error})") from None
     except ValueError as error:
         raise InputError(f"{path}: is not JSON: {error}") from None
     if isinstance(content, list):
@@ -184,17 +200,27 @@ def load_coco(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | Non
     return content
 
 
-def _without_segmentation(item: dict[str, Any]) -> dict[str, Any]:
-    """Outlines are most of a COCO file and not needed: dropped while parsing, they never fill the memory."""
-    item.pop("segmentation", None)
+def _with_short_outline(item: dict[str, Any]) -> dict[str, Any]:
+    """Outlines are most of a COCO file: they are shortened while parsing, so that they never fill the memory.
+
+    ``segmentation`` becomes an ``Outline`` or None where the box or the area needs it, else True where there is one.
+    """
+    segmentation = item.pop("segmentation", None)
+    if segmentation:
+        box = item.get("bbox")
+        is_needed = not is_box(box) or is_far_below(item.get("area"), box[2], box[3])
+        item["segmentation"] = outline_of(segmentation) if is_needed else True
     return item
 
 
+# ------------------------------------------------------------------------------------------------ categories
+
+
 def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, path: Path, problems: Problems) -> Classes:
-    """COCO's ``categories``.
+    """COCO's ``categories``, without those that only group others.
 
     Args:
-        content: has them.
+        content: has them, and perhaps ``annotations``.
         wanted: class names in index order; None: all, ordered by id.
         path: the file, for messages.
         problems: gets what is wrong with them.
@@ -202,182 +228,94 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
     Raises:
         InputError: they are not COCO's, or a wanted one is not there.
     """
-    by_id: dict[int, str] = {}
+    name_of: dict[Key, str] = {}
     for entry in content["categories"]:
-        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if number is None or not is_whole(number) or not isinstance(name, str):
-            raise InputError(f"{path}: categories: {str(entry)[:80]!r} has no whole-number id or no name")
-        if not is_writable(name):
-            raise InputError(f"{path}: categories: the name {name[:80]!r} has half a character (a lone surrogate)")
-        if number in by_id:
-            raise InputError(f"{path}: categories: id {number} stands twice ({by_id[number]!r} and {name!r})")
-        by_id[number] = name
-    if not by_id:
-        raise InputError(f"{path}: categories: is empty")
-    names = [by_id[number] for number in sorted(by_id)]
+        key, name = _category(entry, path)
+        if name_of.get(key, name) != name:
+            raise InputError(f"{path}: categories: id {shown_id(key)} stands twice ({name_of[key]!r} and {name!r})")
+        name_of[key] = name
+    if wanted is None:
+        for key in _grouping(content):
+            problems.add(GROUPING, f"{name_of[key]!r} (id {shown_id(key)})")
+            del name_of[key]
+    if not name_of:
+        raise InputError(f"{path}: categories: is empty; it must name each category_id of the annotations")
+    keys = list(name_of)
+    keys = [keys[index] for index in np.argsort(number_ids(keys)[0], kind="stable").tolist()]
+    names = [name_of[key] for key in keys]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     for name in repeated:
         problems.add(SHARED_NAME, name)
     if wanted is None:
-        return Classes(tuple(names), np.array(sorted(by_id), np.int64), np.zeros(0, np.int64))
-    by_name = {name: number for number, name in by_id.items()}
-    unknown = [name for name in wanted if name not in by_name]
+        return Classes(tuple(names), tuple(keys), ())
+    key_of = {name: key for key, name in name_of.items()}
+    unknown = [name for name in wanted if name not in key_of]
     if unknown:
-        raise InputError(f"names: {unknown[0]!r} is no category of {path}{did_you_mean(unknown[0], by_name)}")
+        raise InputError(f"names: {unknown[0]!r} is no category of {path}{did_you_mean(unknown[0], key_of)}")
     ambiguous = set(wanted) & set(repeated)
     if ambiguous:
         raise InputError(f"names: {min(ambiguous)!r} is the name of several categories of {path}; rename one")
     check_distinct(wanted)
-    ignored = [number for number, name in by_id.items() if name not in wanted]
-    return Classes(wanted, np.array([by_name[name] for name in wanted], np.int64), np.array(ignored, np.int64))
+    ignored = tuple(key for key, name in name_of.items() if name not in wanted)
+    return Classes(wanted, tuple(key_of[name] for name in wanted), ignored)
 
 
-def _images(
-    entries: list[Any], folder: Path, where: Path, problems: Problems
-) -> tuple[np.ndarray, list[Path], np.ndarray]:
-    """Image ids (N,) int64, files, and declared height and width (N, 2) int64 (0 where there is none)."""
-    ids, paths, sizes = [], [], []
+def _category(entry: Any, path: Path) -> tuple[Key, str]:
+    """Id and name of an entry of ``categories``."""
+    key, name = (id_key(entry.get("id")), entry.get("name")) if isinstance(entry, dict) else (None, None)
+    if key is None or not isinstance(name, str):
+        raise InputError(f"{path}: categories: {str(entry)[:80]!r} has no id (a whole number or text) or no name")
+    if not is_writable(name):
+        raise InputError(f"{path}: categories: the name {name[:80]!r} has half a character (a lone surrogate)")
+    return key, name
+
+
+def _grouping(content: dict[str, Any]) -> list[Key]:
+    """Ids of the categories that only group others: id 0, no supercategory, that of another one, no annotation."""
+    entries = content["categories"]
+    groups = {entry.get("supercategory") for entry in entries if isinstance(entry.get("supercategory"), str)}
+    found = [
+        key
+        for entry in entries
+        if (key := id_key(entry["id"])) in (0, "0")
+        and str(entry.get("supercategory")).lower() in ("none", "")
+        and entry["name"] in groups
+    ]
+    if not found:
+        return []
+    annotations = content.get("annotations", [])
+    used, _ = positions_of((one.get("category_id") for one in annotations if isinstance(one, dict)), found)
+    return [] if (used >= 0).any() else found
+
+
+# ---------------------------------------------------------------------------------------------------- images
+
+
+def _images(entries: list[Any], where: Path, problems: Problems) -> tuple[list[Key], list[str], np.ndarray]:
+    """N image ids, file names, and declared height and width (N, 2) int64 (0 where there is none)."""
+    name_of: dict[Key, str] = {}
+    sizes, repeated = [], []
     for entry in entries:
-        is_usable = isinstance(entry, dict) and is_whole(entry.get("id")) and isinstance(entry.get("file_name"), str)
-        if not is_usable:
+        key, name = (id_key(entry.get("id")), entry.get("file_name")) if isinstance(entry, dict) else (None, None)
+        if key is None or not isinstance(name, str):
             problems.add(BAD_IMAGE_ENTRY, str(entry)[:80])
-            continue
-        ids.append(int(entry["id"]))
-        paths.append(path_inside(folder, entry["file_name"], str(where)))
-        sizes.append([int(v) if is_whole(v) else 0 for v in (entry.get("height"), entry.get("width"))])
-    if not ids:
-        raise InputError(f"{where}: no entry of 'images' has a whole-number id and a file_name: {str(entries[0])[:80]}")
-    id_counts = Counter(ids)
-    if len(id_counts) < len(ids):
-        repeated = [number for number, count in id_counts.items() if count > 1]
-        raise InputError(f"{where}: {len(repeated)} image ids stand twice, such as {repeated[0]}")
-    return np.array(ids, np.int64), paths, np.array(sizes, np.int64)
-
-
-@dataclass(frozen=True)
-class _Annotations:
-    """The ``annotations`` list as columns.
-
-    Args:
-        ids: the ids of all entries of the list, whatever they are.
-        positions: (M,) int64, each annotation's place in the list.
-        image_ids: (M,) int64.
-        category_ids: (M,) int64.
-        boxes_xywh_px: (M, 4) float64.
-        areas: (M,) float64, pixels; NaN where the file has none.
-        is_crowd: (M,) bool.
-        marks: (M, number of ``MARKS``) int8.
-    """
-
-    ids: list[Any]
-    positions: np.ndarray
-    image_ids: np.ndarray
-    category_ids: np.ndarray
-    boxes_xywh_px: np.ndarray
-    areas: np.ndarray
-    is_crowd: np.ndarray
-    marks: np.ndarray
-
-    def select(self, keep: np.ndarray) -> _Annotations:
-        """The annotations where ``keep`` (M,) bool is True."""
-        columns = {f.name: getattr(self, f.name)[keep] for f in dataclasses.fields(self) if f.name != "ids"}
-        return _Annotations(self.ids, **columns)
-
-    def describe(self, index: int) -> str:
-        """Annotation ``index`` in words, for a message."""
-        return f"annotation {str(self.ids[self.positions[index]])[:40]} of image {self.image_ids[index]}"
-
-    def rows(self, image_ids: np.ndarray, problems: Problems) -> np.ndarray:
-        """(M,) index of each annotation's image in ``image_ids``, -1 where it is not listed."""
-        rows = _index_of(self.image_ids, image_ids)
-        for index in np.flatnonzero(rows < 0).tolist():
-            problems.add(UNKNOWN_IMAGE, self.describe(index))
-        return rows
-
-    def labels(self, category_ids: np.ndarray, ignored_ids: np.ndarray, problems: Problems) -> np.ndarray:
-        """(M,) class index; -1 where the category is not wanted (``ignored_ids``) or, counted, not listed."""
-        labels = _index_of(self.category_ids, category_ids)
-        for index in np.flatnonzero((labels < 0) & ~np.isin(self.category_ids, ignored_ids)).tolist():
-            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {self.category_ids[index]}")
-        return labels
-
-
-def _annotations(entries: list[Any], problems: Problems) -> _Annotations:
-    """The columns of all entries that have a bbox of four numbers; the others are counted."""
-    good, positions = [], []
-    for position, entry in enumerate(entries):
-        box = entry.get("bbox") if isinstance(entry, dict) else None
-        if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box):
-            good.append(entry)
-            positions.append(position)
+        elif name_of.get(key) == name:
+            problems.add(REPEATED_IMAGE, f"{shown_id(key)}: {name!r}")
+        elif key in name_of:
+            repeated.append(key)
         else:
-            problems.add(BAD_ANNOTATION, str(entry)[:80])
-    table = _Annotations(
-        ids=[entry.get("id") if isinstance(entry, dict) else None for entry in entries],
-        positions=np.array(positions, np.int64),
-        image_ids=_whole_numbers([entry.get("image_id") for entry in good]),
-        category_ids=_whole_numbers([entry.get("category_id") for entry in good]),
-        boxes_xywh_px=np.array([_floats(entry["bbox"]) for entry in good], np.float64).reshape(-1, 4),
-        areas=np.array([_area(entry.get("area")) for entry in good], np.float64),
-        is_crowd=np.array([entry.get("iscrowd") == 1 for entry in good], bool),
-        marks=np.array([[_degree(entry.get(mark)) for mark in MARKS] for entry in good], np.int8).reshape(
-            -1, len(MARKS)
-        ),
-    )
-    for index in np.flatnonzero(np.isnan(table.areas)).tolist():
-        if good[index].get("area") is not None:
-            problems.add(BAD_AREA, f"{table.describe(index)}: {str(good[index]['area'])[:40]}")
-    for index, entry in enumerate(good):
-        if entry.get("iscrowd") not in (None, 0, 1):
-            problems.add(BAD_CROWD, f"{table.describe(index)}: {str(entry['iscrowd'])[:40]}")
-    _report_ids(table, problems)
-    return table
-
-
-def _report_ids(table: _Annotations, problems: Problems) -> None:
-    seen = set()
-    for index, position in enumerate(table.positions.tolist()):
-        number = table.ids[position]
-        if type(number) is int and number == 0:
-            problems.add(ZERO_ID, table.describe(index))
-        if isinstance(number, (int, str)):
-            if number in seen:
-                problems.add(REPEATED_ID, table.describe(index))
-            seen.add(number)
-
-
-def _area(value: Any) -> float:
-    """The area if it is a number of at least 0, else NaN."""
-    return float(value) if type(value) in (int, float) and 0 <= value < _LARGEST else math.nan
-
-
-def _degree(value: Any) -> int:
-    """A mark that is a small whole number, true or false; else 0."""
-    return int(value) if isinstance(value, int) and abs(value) < 128 else 0
+            name_of[key] = name
+            sizes.append([int(v) if is_whole(v) else 0 for v in (entry.get("height"), entry.get("width"))])
+    if not name_of:
+        raise InputError(f"{where}: no entry of 'images' has an id and a file_name: {str(entries[0])[:80]}")
+    if repeated:
+        raise InputError(
+            f"{where}: {len(repeated)} image ids stand twice, such as {shown_id(repeated[0])}, for different files; "
+            "number the images of merged files anew, and the image_id of their annotations with them"
+        )
+    return list(name_of), list(name_of.values()), np.array(sizes, np.int64)
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
     """Whether a JSON value is a whole number that fits int64; pandas writes 7 as 7.0, which is one too."""
     return type(value) in (int, float) and abs(value) < 2**63 and int(value) == value
-
-
-def _whole_numbers(values: list[Any]) -> np.ndarray:
-    """(M,) int64; the smallest int64 stands for what is not a whole number (``is_whole`` excludes it)."""
-    nothing = np.iinfo(np.int64).min
-    return np.array([int(value) if is_whole(value) else nothing for value in values], np.int64)
-
-
-def _floats(values: list[int | float]) -> list[float]:
-    """The numbers as floats; whole numbers beyond the range of float become infinite."""
-    try:
-        return [float(value) for value in values]
-    except OverflowError:
-        return [float("inf")] * len(values)
-
-
-def _index_of(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """(M,) int64 position of each value in ``allowed`` (distinct, any order), -1 where it is not there."""
-    order = np.argsort(allowed)
-    positions = np.minimum(np.searchsorted(allowed[order], values), len(allowed) - 1)
-    candidates = order[positions]
-    return np.where(allowed[candidates] == values, candidates, -1)

@@ -1,7 +1,8 @@
 """Folders of data sets as they are usually laid out, without a config.
 
 =========  =============================================================================================
-COCO       ``annotations/instances_<split>*.json`` (or in the folder itself), images in a folder of that name
+COCO       ``annotations/instances_<split>*.json`` (or in the folder itself), images in a folder of that name;
+           ``<split>/_annotations.coco.json`` (Roboflow); one file for all images, ``result.json`` (Label Studio)
 YOLO       ``images/<split>`` and ``labels/<split>``, ``<split>/images`` and ``<split>/labels``, or ``images``,
            ``labels`` and ``<split>.txt``
 VOC        ``JPEGImages``, ``Annotations``, ``ImageSets/Main/<split>.txt``
@@ -18,18 +19,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detect.config.schema import DataConfig, SplitConfig
+from detect.data.coco_layouts import CocoSplits, find_coco, find_unnamed_coco
 from detect.data.shards import DATASET_FILE
+from detect.data.split_names import split_of
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 LOOKED_FOR = (
-    "data.yaml; COCO's annotations/instances_*.json; YOLO's images and labels; VOC's JPEGImages and Annotations; "
+    "data.yaml; COCO's annotations/instances_*.json, <split>/_annotations.coco.json or one file for all; "
+    "YOLO's images and labels; VOC's JPEGImages and Annotations; "
     "VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar"
 )
 """What a message says about the layouts."""
 
-_SPLIT = re.compile(r"(train|val|valid|test|trainval|minitrain|test-dev|test-challenge)(?=$|\d|_)")
-_COCO_FILE = re.compile(r"(?:instances_|image_info_)?(.+)\.json")
 _SHARD_FILE = re.compile(r"(.+)-\d+\.tar")
 _VISDRONE_FOLDER = re.compile(r"(?:VisDrone\d*-DET-)?(.+)")
 
@@ -51,28 +53,42 @@ def recognise_layout(folder: Path) -> DataConfig:
     Raises:
         InputError: it is no usual layout, or several at once.
     """
-    readings = (_coco(folder), _yolo(folder), _voc(folder), _visdrone(folder), _shards(folder))
-    layouts = [layout for layout in readings if layout.splits]
+    layouts, left_out = _readings(folder)
     if not layouts:
-        raise InputError(f"{folder}: is not recognised as a data set; looked for {LOOKED_FOR}; or write a data config")
+        found = "".join(f"; {line}" for line in left_out)
+        raise InputError(
+            f"{folder}: is not recognised as a data set{found}; looked for {LOOKED_FOR}; or write a data config"
+        )
     if len(layouts) > 1:
         titles = " or ".join(f"{layout.title} ({', '.join(layout.splits)})" for layout in layouts)
         raise InputError(f"{folder}: could be {titles}; write a data config that says which")
     ((title, kind, splits),) = layouts
     shown = "; ".join(f"{split}: {' + '.join(_parts(section))}" for split, section in splits.items())
     LOGGER.info("%s: recognised as %s: %s", folder, title, shown)
+    for line in left_out if kind == "coco" else ():
+        LOGGER.warning("%s", line)
     root = folder.resolve()
     return DataConfig(name=root.name or "data", root=str(root), splits=splits, format=kind)  # type: ignore[arg-type]
 
 
+def has_layout(folder: Path) -> bool:
+    """Tell whether a folder is laid out in a usual way."""
+    return bool(_readings(folder)[0])
+
+
+def _readings(folder: Path) -> tuple[list[_Layout], list[str]]:
+    """The usual ways that a folder is laid out in, and what was left out of them."""
+    coco = find_coco(folder)
+    others = (_yolo(folder), _voc(folder), _visdrone(folder), _shards(folder))
+    if not coco.splits and not any(layout.splits for layout in others):
+        unnamed = find_unnamed_coco(folder)
+        coco = CocoSplits(unnamed.splits, [*coco.left_out, *unnamed.left_out])
+    layouts = (_Layout("COCO JSON", "coco", _sorted(coco.splits)), *others)
+    return [layout for layout in layouts if layout.splits], coco.left_out
+
+
 def _parts(section: SplitConfig) -> list[str]:
     return [part for part in (section.images, section.annotations, section.list) if part is not None]
-
-
-def _split_of(name: str) -> str | None:
-    """The split that a name such as ``train2017`` means."""
-    found = _SPLIT.match(name)
-    return None if found is None else found[1].replace("valid", "val")
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -84,33 +100,18 @@ def _sorted(splits: dict[str, SplitConfig]) -> dict[str, SplitConfig]:
     return dict(sorted(splits.items(), key=lambda item: (item[0] != "train", item[0] != "val", item[0])))
 
 
-def _coco(folder: Path) -> _Layout:
-    splits: dict[str, SplitConfig] = {}
-    for place in (folder / "annotations", folder):
-        for path in sorted(place.glob("*.json")):
-            found = _COCO_FILE.fullmatch(path.name)
-            split = _split_of(found[1]) if found else None
-            if found is None or split is None or split in splits:
-                continue
-            candidates = (found[1], f"images/{found[1]}", split, f"images/{split}", "images")
-            images = next((one for one in candidates if (folder / one).is_dir()), None)
-            if images is not None:
-                splits[split] = SplitConfig(images, path.relative_to(folder).as_posix())
-    return _Layout("COCO JSON", "coco", _sorted(splits))
-
-
 def _yolo(folder: Path) -> _Layout:
     splits: dict[str, SplitConfig] = {}
     for path in _subfolders(folder):
         if (path / "images").is_dir() and (path / "labels").is_dir():
-            splits[_split_of(path.name) or path.name] = SplitConfig(f"{path.name}/images", f"{path.name}/labels")
+            splits[split_of(path.name) or path.name] = SplitConfig(f"{path.name}/images", f"{path.name}/labels")
     if not ((folder / "images").is_dir() and (folder / "labels").is_dir()):
         return _Layout("YOLO", "yolo", _sorted(splits))
     for path in _subfolders(folder / "images"):
         if (folder / "labels" / path.name).is_dir():
-            splits[_split_of(path.name) or path.name] = SplitConfig(f"images/{path.name}", f"labels/{path.name}")
+            splits[split_of(path.name) or path.name] = SplitConfig(f"images/{path.name}", f"labels/{path.name}")
     if not splits:
-        lists = {split: path for path in sorted(folder.glob("*.txt")) if (split := _split_of(path.stem)) is not None}
+        lists = {split: path for path in sorted(folder.glob("*.txt")) if (split := split_of(path.stem)) is not None}
         splits = {split: SplitConfig("images", "labels", path.name) for split, path in lists.items()}
         splits = splits or {"train": SplitConfig("images", "labels")}
     return _Layout("YOLO", "yolo", _sorted(splits))
@@ -133,7 +134,7 @@ def _visdrone(folder: Path) -> _Layout:
     for path in (folder, *_subfolders(folder)):
         if (path / "images").is_dir() and any((path / "annotations").glob("*.txt")):
             found = _VISDRONE_FOLDER.fullmatch(path.resolve().name)
-            split = (_split_of(found[1]) if found else None) or ("train" if path == folder else path.name)
+            split = (split_of(found[1]) if found else None) or ("train" if path == folder else path.name)
             inside = "" if path == folder else f"{path.name}/"
             splits[split] = SplitConfig(f"{inside}images", f"{inside}annotations")
     return _Layout("VisDrone", "visdrone", _sorted(splits))

@@ -16,7 +16,7 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder
 from detect.data.label_files import read_lines
-from detect.data.layouts import recognise_layout
+from detect.data.layouts import has_layout, recognise_layout
 from detect.data.walking import walk_files
 from detect.data.yolo import CLASSES_FILE, find_files
 from detect.data.yolo_yaml import config_of_yolo_yaml, is_yolo_yaml
@@ -105,7 +105,17 @@ def _config_of_folder(folder: Path) -> DataConfig:
         if (folder / name).is_file():
             LOGGER.info("%s: its %s is read", folder, name)
             return _config_of_file(str(folder / name), None)
+    inner = [] if has_layout(folder) else [path for path in sorted(folder.iterdir()) if _is_data_set(path)]
+    if len(inner) == 1:
+        LOGGER.info("%s: the data set in its folder %s is taken", folder, inner[0].name)
+        return _config_of_folder(inner[0])
     return recognise_layout(folder)
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Tell whether a folder, such as the project's in an unpacked archive, holds a data set."""
+    is_visible = folder.is_dir() and not folder.name.startswith((".", "__"))
+    return is_visible and (any((folder / name).is_file() for name in CONFIG_FILES) or has_layout(folder))
 
 
 def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
@@ -192,4 +202,5 @@ def _is_number(text: str) -> bool:
 
 def _starts_like_json(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(100).lstrip().startswith((b"{", b"["))
+        start = file.read(100).lstrip(b"\xef\xbb\xbf\xff\xfe").replace(b"\0", b"")  # the marks and zeros of UTF-16
+        return start.lstrip().startswith((b"{", b"["))

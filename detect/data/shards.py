@@ -26,6 +26,7 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import compare_sizes
 from detect.data.coco import ListedImages, coco_table, is_whole, read_categories
+from detect.data.coco_ids import Key, id_key, shown_id
 from detect.data.shard_images import ShardImages
 from detect.data.shard_index import MAX_JSON_BYTES, Shard, ShardSample, open_index
 from detect.errors import InputError
@@ -77,9 +78,9 @@ def read_shards(config: DataConfig, split: str) -> AnnotationTable:
     declared_hw = np.array([_declared_hw(sample) for sample in samples], np.int64).reshape(-1, 2)
     headers = [sample.header for sample in samples]
     sizes_hw, is_good = compare_sizes(paths, headers, declared_hw, problems, title)
-    ids, has_own_ids = _ids(samples, problems)
-    content = _content(samples, ids, {entry["name"]: entry["id"] for entry in categories["categories"]})
-    table = coco_table(content, classes, ListedImages(ids, paths, sizes_hw, is_good), problems)
+    keys, has_own_ids = _ids(samples, problems)
+    content = _content(samples, keys, {entry["name"]: entry["id"] for entry in categories["categories"]})
+    table = coco_table(content, classes, ListedImages(keys, paths, sizes_hw, is_good), problems)
     spans = np.array([(sample.offset, sample.size) for sample in samples], np.int64).reshape(-1, 2)
     images = ShardImages(files, np.array(numbers, np.int64), spans)
     return dataclasses.replace(table, has_own_ids=has_own_ids, positions=None, shards=images.select(is_good))
@@ -206,25 +207,23 @@ def _declared_hw(sample: ShardSample) -> list[int]:
     return [int(value) if is_whole(value) else 0 for value in sides]
 
 
-def _ids(samples: Sequence[ShardSample], problems: Problems) -> tuple[np.ndarray, bool]:
-    """(N,) int64, and whether they are the images' own: all have one, and no two the same."""
-    ids = [value for value in (_document(sample).get("id") for sample in samples) if is_whole(value)]
+def _ids(samples: Sequence[ShardSample], problems: Problems) -> tuple[list[Key], bool]:
+    """N ids, and whether they are the images' own: all have one, and no two the same."""
+    numbers: list[Key] = list(range(1, len(samples) + 1))
+    ids = [key for sample in samples if (key := id_key(_document(sample).get("id"))) is not None]
     if len(ids) < len(samples):
-        return np.arange(1, len(samples) + 1, dtype=np.int64), False
-    whole = np.array([int(value) for value in ids], np.int64)
-    values, counts = np.unique(whole, return_counts=True)
-    for value in values[counts > 1].tolist():
-        problems.add(REPEATED_ID, str(value))
-    if len(values) < len(whole):
-        return np.arange(1, len(samples) + 1, dtype=np.int64), False
-    return whole, True
+        return numbers, False
+    repeated = [key for key, count in Counter(ids).items() if count > 1]
+    for key in repeated:
+        problems.add(REPEATED_ID, shown_id(key))
+    return (numbers, False) if repeated else (ids, True)
 
 
-def _content(samples: Sequence[ShardSample], ids: np.ndarray, by_name: dict[str, int]) -> dict[str, Any]:
+def _content(samples: Sequence[ShardSample], ids: Sequence[Key], by_name: dict[str, int]) -> dict[str, Any]:
     """COCO's ``annotations`` of all images, in which ``by_name`` gives ids to names; none if no image has a list."""
     entries = []
     is_labelled = False
-    for sample, image_id in zip(samples, ids.tolist(), strict=True):
+    for sample, image_id in zip(samples, ids, strict=True):
         annotations = _annotations(sample)
         if not isinstance(annotations, list):
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
+from detect.runtime.logs import LOGGER
 from detect.runtime.processes import gather
 from detect.structures import Detections
 
@@ -105,17 +107,20 @@ def to_results(table: AnnotationTable, found: FoundBoxes) -> list[dict[str, Any]
         N entries ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``. A data set without ids of its own
         (VOC) adds ``"file_name"``.
     """
-    image_ids = table.image_ids[found.rows].tolist()
-    category_ids = table.category_ids[found.labels].tolist()
-    entries = zip(image_ids, category_ids, found.boxes_xywh_px.tolist(), found.scores.tolist(), strict=True)
-    results: list[dict[str, Any]] = [
-        {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score}
-        for image_id, category_id, bbox, score in entries
-    ]
+    results = _entries(found, table.image_ids_of_file, table.category_ids_of_file)
     if not table.has_own_ids:
         for result, row in zip(results, found.rows.tolist(), strict=True):
             result["file_name"] = table.path(row).name
     return results
+
+
+def _entries(found: FoundBoxes, image_ids: Sequence[Any], category_ids: Sequence[Any]) -> list[dict[str, Any]]:
+    """Detections in the COCO results format with the ids of the images and of the classes."""
+    columns = (found.rows, found.labels, found.boxes_xywh_px, found.scores)
+    return [
+        {"image_id": image_ids[row], "category_id": category_ids[label], "bbox": bbox, "score": score}
+        for row, label, bbox, score in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ def _run_pycocotools(table: AnnotationTable, found: FoundBoxes) -> dict[str, np.
 
 
 def _as_annotations(table: AnnotationTable, found: FoundBoxes) -> list[dict[str, Any]]:
-    annotations = to_results(table, found)
+    annotations = _entries(found, table.image_ids.tolist(), table.category_ids.tolist())
     for number, annotation in enumerate(annotations, start=1):
         _, _, width, height = annotation["bbox"]
         annotation.update(id=number, area=width * height, iscrowd=0)
@@ -223,3 +228,20 @@ def _run_hotcoco(table: AnnotationTable, found: FoundBoxes) -> dict[str, np.ndar
     curves = evaluator.eval
     assert curves is not None, "accumulate() fills it"
     return {key: np.asarray(curves[key]) for key in ("precision", "recall")}
+
+
+def warn_of_nothing_to_measure(where: str, table: AnnotationTable) -> None:
+    """Say before the work that the metrics of a split will be -1.
+
+    Args:
+        where: data set and split, for the message.
+        table: a split with annotations.
+    """
+    if table.is_labelled and table.is_crowd.all():
+        found = f"only {len(table.labels)} crowd or ignored regions" if len(table.labels) else "no boxes"
+        LOGGER.warning(
+            "%s has %s, so that AP and AR cannot be measured: they will be %g, which says nothing of the model",
+            where,
+            found,
+            ABSENT,
+        )

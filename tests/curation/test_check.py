@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import struct
 import zlib
@@ -14,7 +15,8 @@ from detect.config.loader import load_data_config
 from detect.config.schema import DataConfig, SplitConfig
 from detect.curation import severity as kinds
 from detect.curation.check import CheckReport, check_data
-from detect.data import checks, coco, stems, voc
+from detect.data import checks, coco, coco_annotations, coco_areas, file_names, stems, voc
+from detect.data.annotations import Understood
 from detect.errors import InputError
 from tests.curation.worlds import Coco, Voc, noise
 
@@ -182,34 +184,46 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
     "box of no width": (lambda w: _box(w, bbox=[5, 5, 0, 20]), [(*ONE_ERROR, checks.NO_AREA, 1)]),
     "box outside": (lambda w: _box(w, bbox=[41, 5, 20, 20]), [(*ONE_ERROR, checks.OUTSIDE, 1)]),
     "box partly outside": (lambda w: _box(w, bbox=[30, 5, 20, 20]), [(*ONE_WARNING, checks.PARTLY_OUTSIDE, 1)]),
-    "box of half a pixel": (lambda w: _box(w, bbox=[5, 5, 0.5, 20]), [(*ONE_WARNING, kinds.UNDER_A_PIXEL, 1)]),
+    "box of half a pixel": (lambda w: _box(w, bbox=[5, 5, 0.5, 20], area=10), [(*ONE_WARNING, kinds.UNDER_A_PIXEL, 1)]),
     "box twice": (lambda w: _extra_box(w, bbox=[5, 5, 20, 20]), [(*ONE_WARNING, checks.REPEATED, 1)]),
-    "box of three numbers": (lambda w: _extra_box(w, bbox=[2, 2, 5]), [(*ONE_ERROR, coco.BAD_ANNOTATION, 1)]),
-    "box of strings": (lambda w: _extra_box(w, bbox=["2", "2", "5", "5"]), [(*ONE_ERROR, coco.BAD_ANNOTATION, 1)]),
-    "box null": (lambda w: _extra_box(w, bbox=None), [(*ONE_ERROR, coco.BAD_ANNOTATION, 1)]),
+    "box of three numbers": (
+        lambda w: _extra_box(w, bbox=[2, 2, 5]),
+        [(*ONE_ERROR, coco_annotations.BAD_ANNOTATION, 1)],
+    ),
+    "box of strings": (
+        lambda w: _extra_box(w, bbox=["2", "2", "5", "5"]),
+        [(*ONE_ERROR, coco_annotations.BAD_ANNOTATION, 1)],
+    ),
+    "box null": (lambda w: _extra_box(w, bbox=None), [(*ONE_ERROR, coco_annotations.BAD_ANNOTATION, 1)]),
     # With corners read as sizes, [20, 5, 28, 14] and the added [30, 20, 38, 28] reach out of 40 x 30 px by more than a
     # pixel, the other three do not: two of five are over a fifth.
     "boxes as corners": (
         lambda w: (_extra_box(w, bbox=[30, 20, 8, 8]), _corners(w)),
         [(*ONE_ERROR, kinds.CORNERS, 5), (*ONE_WARNING, checks.PARTLY_OUTSIDE, 2)],
     ),
-    "boxes in shares of the image": (_shares, [(*ONE_ERROR, kinds.NORMALISED, 4)]),
+    "boxes in shares of the image": (
+        _shares,
+        [(*ONE_ERROR, kinds.NORMALISED, 4), (*ONE_WARNING, coco_areas.IMPOSSIBLE_AREA, 4)],
+    ),
     # ids
-    "unknown category": (lambda w: _extra_box(w, category_id=7), [(*ONE_ERROR, coco.UNKNOWN_CATEGORY, 1)]),
-    "category a word": (lambda w: _extra_box(w, category_id="cat"), [(*ONE_ERROR, coco.UNKNOWN_CATEGORY, 1)]),
-    "unknown image": (lambda w: _extra_box(w, image_id=77), [(*ONE_ERROR, coco.UNKNOWN_IMAGE, 1)]),
-    "annotation id 0": (lambda w: _extra_box(w, id=0), [(*ONE_WARNING, coco.ZERO_ID, 1)]),
-    "annotation id twice": (lambda w: _extra_box(w, id=1), [(*ONE_WARNING, coco.REPEATED_ID, 1)]),
+    "unknown category": (lambda w: _extra_box(w, category_id=7), [(*ONE_ERROR, coco_annotations.UNKNOWN_CATEGORY, 1)]),
+    "category a word": (
+        lambda w: _extra_box(w, category_id="cat"),
+        [(*ONE_ERROR, coco_annotations.UNKNOWN_CATEGORY, 1)],
+    ),
+    "unknown image": (lambda w: _extra_box(w, image_id=77), [(*ONE_ERROR, coco_annotations.UNKNOWN_IMAGE, 1)]),
+    "annotation id 0": (lambda w: _extra_box(w, id=0), [(*ONE_WARNING, coco_annotations.ZERO_ID, 1)]),
+    "annotation id twice": (lambda w: _extra_box(w, id=1), [(*ONE_WARNING, coco_annotations.REPEATED_ID, 1)]),
     "image id twice": (lambda w: _image(w, id=1), [(*ONE_ERROR, kinds.REFUSED, 1)]),
     "category id twice": (
         lambda w: w.files["train"]["categories"].append({"id": 2, "name": "fox"}),
         [(*ONE_ERROR, kinds.REFUSED, 1)],
     ),
     # other fields
-    "iscrowd a word": (lambda w: _extra_box(w, iscrowd="no"), [(*ONE_WARNING, coco.BAD_CROWD, 1)]),
-    "iscrowd 2": (lambda w: _extra_box(w, iscrowd=2), [(*ONE_WARNING, coco.BAD_CROWD, 1)]),
-    "area negative": (lambda w: _box(w, area=-4), [(*ONE_WARNING, coco.BAD_AREA, 1)]),
-    "area a word": (lambda w: _box(w, area="large"), [(*ONE_WARNING, coco.BAD_AREA, 1)]),
+    "iscrowd a word": (lambda w: _extra_box(w, iscrowd="no"), [(*ONE_WARNING, coco_annotations.BAD_CROWD, 1)]),
+    "iscrowd 2": (lambda w: _extra_box(w, iscrowd=2), [(*ONE_WARNING, coco_annotations.BAD_CROWD, 1)]),
+    "area negative": (lambda w: _box(w, area=-4), [(*ONE_WARNING, coco_annotations.BAD_AREA, 1)]),
+    "area a word": (lambda w: _box(w, area="large"), [(*ONE_WARNING, coco_annotations.BAD_AREA, 1)]),
     "crowd region": (lambda w: _extra_box(w, iscrowd=1), [("train", "note", kinds.CROWD, 1)]),
     # images
     "entry without file_name": (
@@ -224,8 +238,14 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
         lambda w: w.files["train"]["annotations"].pop(2),
         [("train", "note", kinds.BACKGROUND, 1)],
     ),
-    "file_name climbs": (lambda w: _image(w, file_name="../val/d.jpg"), [(*ONE_ERROR, kinds.REFUSED, 1)]),
-    "file_name absolute": (lambda w: _image(w, file_name="/etc/passwd"), [(*ONE_ERROR, kinds.REFUSED, 1)]),
+    "file_name climbs": (
+        lambda w: _image(w, file_name="../val/d.jpg"),
+        [(*ONE_ERROR, file_names.OUTSIDE_NAME, 1), (*ONE_WARNING, kinds.UNLISTED, 1)],
+    ),
+    "file_name absolute": (
+        lambda w: _image(w, file_name="/etc/passwd"),
+        [(*ONE_ERROR, checks.BAD_IMAGE, 1), (*ONE_WARNING, kinds.UNLISTED, 1)],
+    ),
     "unlisted image": (lambda w: noise(9).save(w.root / "train" / "x.png"), [(*ONE_WARNING, kinds.UNLISTED, 1)]),
     "copy within the split": (
         lambda w: shutil.copy(w.image("train", "b"), w.image("train", "c")),
@@ -454,6 +474,24 @@ def test_decoders_stay_off_the_terminal(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_images_behind_a_link_are_used(tmp_path: Path, kind: str) -> None:
+    """The folder of the images is a link, and so is the data set's: the same files on both sides."""
+    world = Coco(tmp_path / "world")
+    config = world.write()
+    (world.root / "train").rename(tmp_path / "elsewhere")
+    (world.root / "train").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "alias").symlink_to(world.root)
+    if kind == "yolo":
+        (tmp_path / "labels").mkdir()
+        for stem in "abc":
+            (tmp_path / "labels" / f"{stem}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        (world.root / "labels").symlink_to(tmp_path / "labels")
+        config = DataConfig("pets", "", {"train": SplitConfig("train", "labels")}, format="yolo", names=("cat",))
+    report = check(dataclasses.replace(config, root=str(tmp_path / "alias")))
+    assert found(report) == []
+
+
 def test_data_for_classification_is_refused(tmp_path: Path) -> None:
     config = DataConfig("digits", str(tmp_path), {"train": SplitConfig("train")}, format="folders")
     with pytest.raises(InputError, match="digits: format folders is for classification, and has no boxes"):
@@ -461,10 +499,12 @@ def test_data_for_classification_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_the_readers_that_skips_is_an_error() -> None:
-    for module in (checks, coco, voc):
+    for module in (checks, coco, coco_annotations, coco_areas, file_names, voc):
         for name, kind in vars(module).items():
             if name.isupper() and isinstance(kind, str) and "(" in kind and kind != stems.REPEATED_STEM:
-                assert kinds.severity_of(kind) == ("error" if "skipped" in kind else "warning")
+                expected = "error" if "skipped" in kind else "note" if isinstance(kind, Understood) else "warning"
+                assert kinds.severity_of(kind) == expected, kind
+    assert isinstance(coco_annotations.FROM_OUTLINE, Understood)
 
 
 # ----------------------------------------------------------------------------------------------- real data

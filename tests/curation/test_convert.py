@@ -43,6 +43,37 @@ def test_coco_to_coco_keeps_everything_but_what_is_damaged(tmp_path: Path) -> No
     assert "3 images (1 without boxes), 2 boxes, 1 crowd regions" in report
 
 
+def test_what_other_tools_write_is_written_as_it_was_understood(tmp_path: Path) -> None:
+    content = rich_content()
+    content["images"] = [{**image, "id": f"i{image['id']}"} for image in content["images"]]
+    content["categories"] = [{**one, "id": str(one["id"])} for one in content["categories"]]
+    boxed, outlined, ignored = content["annotations"][:3]
+    boxed |= {"image_id": "i70", "category_id": 90}
+    outlined |= {"image_id": "i5", "category_id": "3", "segmentation": [[1, 2, 11, 2, 11, 12, 1, 12]]}
+    del outlined["bbox"]
+    ignored |= {"image_id": "i5", "category_id": "3", "iscrowd": 0, "ignore": 1}
+    content["annotations"] = [boxed, outlined, ignored]
+    source = make_coco(tmp_path / "in", content)
+    _convert(source, tmp_path / "coco", "coco")
+    written = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
+    assert written["images"] == content["images"]
+    assert written["categories"] == content["categories"]
+    assert written["annotations"][0] == {**boxed, "category_id": "90"}  # the list has text
+    assert written["annotations"][1] == {**outlined, "bbox": [1, 2, 10, 10]}
+    assert written["annotations"][2] == ignored
+    report = _convert(source, tmp_path / "voc", "voc")
+    assert "'ignore'" not in report  # it is kept: difficult
+    assert [read(tmp_path / "voc").is_crowd.sum(), read(tmp_path / "coco").is_crowd.sum()] == [1, 1]
+    _convert(source, tmp_path / "yolo", "yolo")
+    assert largest_difference(read(source), read(tmp_path / "yolo"), with_crowds=False) < 1e-7
+    _convert(source, tmp_path / "shards", "shards")
+    assert read(tmp_path / "shards").image_ids_of_file == ["i70", "i5", "i9"]
+    _convert(tmp_path / "shards", tmp_path / "back", "coco")
+    again = json.loads((tmp_path / "back/annotations/instances_train.json").read_text())
+    assert {one["image_id"] for one in again["annotations"]} == {"i70", "i5"}
+    assert [one["id"] for one in again["categories"]] == ["3", "90"]
+
+
 def test_ids_that_cannot_stay_are_numbered_anew(tmp_path: Path) -> None:
     content = rich_content()
     for entry, number in zip(content["annotations"], [0, 8, 8], strict=False):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from detect.curation.statistics import DataStatistics, figures, measure
 from detect.curation.statistics_picture import draw_statistics
 from detect.curation.statistics_report import statistics_text
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
+from detect.data.coco_areas import IMPOSSIBLE_AREA
 from detect.data.datasets import open_split
 from detect.errors import InputError
 from detect.models.catalog import find_definition
@@ -234,3 +236,11 @@ def test_deeppcb(real_data: Path) -> None:
     assert (found["images"], found["boxes"], len(found["classes"])) == (850, 5827, 6)
     assert found["area_in_image"]["small"] == pytest.approx(0.33, abs=0.01)
     assert found["image_sizes"] == [{"width": 640, "height": 640, "images": 850}]
+
+
+def test_areas_that_cannot_be_are_not_counted_by() -> None:
+    table = table_of([(640, 640)], [(0, 0, 0.0, 0.0, 76.0, 76.0)], names="a")
+    table = dataclasses.replace(table, areas=np.ones(1))
+    assert figures(measure(table, "pets", "train", 640))["area_in_image"]["small"] == 1
+    table.problems.add(IMPOSSIBLE_AREA, "annotation 1")
+    assert figures(measure(table, "pets", "train", 640))["area_in_image"]["medium"] == 1  # 32² < 76² < 96²

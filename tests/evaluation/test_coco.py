@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import dataclasses
 import io
 import json
 
@@ -205,3 +206,28 @@ def test_engines_agree_on_real_annotations(real_data):
     assert first.values == second.values
     assert first.per_class == second.per_class
     assert 0.1 < first["AP"] < 0.9
+
+
+def test_areas_of_the_file_and_of_the_boxes() -> None:
+    """Two boxes of 44 and 88 px, found: small by a placeholder of 1, medium by width * height (1,936 and 7,744)."""
+    boxes = [(0, 0, 0, 44, 44), (0, 100, 100, 188, 188)]
+    table = make_table([boxes])
+    found = make_found([(0, *box, 0.9) for box in boxes])
+    placeholder = dataclasses.replace(table, areas=np.ones(2))
+    by_file, by_boxes = coco_metrics(placeholder, found), coco_metrics(placeholder.with_box_areas(), found)
+    assert (by_file["AP_S"], by_file["AP_M"]) == (pytest.approx(1), -1)
+    assert (by_boxes["AP_S"], by_boxes["AP_M"]) == (-1, pytest.approx(1))
+    assert by_file["AP"] == by_boxes["AP"]
+
+
+def test_results_have_ids_that_are_no_numbers() -> None:
+    """Text ids are numbered for pycocotools, and given back in results."""
+    table = make_table([[(0, 0, 0, 40, 40)], [(1, 50, 50, 90, 90)]], image_ids=[1, 2])
+    ids = {
+        "image_ids_json": np.array([b'"left"', b"9223372036854775808"]),
+        "category_ids_json": np.array([b"1", b'"x"']),
+    }
+    found = make_found([(0, 0, 0, 0, 40, 40, 0.9), (1, 1, 50, 50, 90, 90, 0.8)])
+    table = dataclasses.replace(table, **ids)
+    assert [(one["image_id"], one["category_id"]) for one in to_results(table, found)] == [("left", 1), (2**63, "x")]
+    assert coco_metrics(table, found)["AP"] == pytest.approx(1)

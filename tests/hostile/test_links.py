@@ -14,7 +14,9 @@ import pytest
 
 from detect.config.loader import load_data_config
 from detect.config.schema import DataConfig, SplitConfig
+from detect.data.checks import BAD_IMAGE
 from detect.data.coco import read_coco
+from detect.data.file_names import OUTSIDE_NAME
 from detect.data.image_folders import read_image_folders
 from detect.data.voc import read_voc
 from detect.errors import InputError
@@ -44,14 +46,34 @@ def coco(images, *names):
 
 @pytest.mark.parametrize(
     "name",
-    ["../outside/good.png", "/etc/hostname", "a/../../outside/good.png", "..", ".", "", "good.png\0.jpg", "\ud800.png"],
+    [
+        "../outside/good.png",
+        "a/../../outside/good.png",
+        "..\\outside\\good.png",
+        "..%2foutside%2fgood.png",
+        "..",
+        ".",
+        "",
+        "good.png\0.jpg",
+        "\ud800.png",
+    ],
 )
-def test_names_that_lead_out(images, name):
-    with pytest.raises(InputError, match="leads out of the images' folder"):
-        read_coco(coco(images, "good.png", name), "train")
+def test_names_that_lead_out_cost_that_image(images, name):
+    table = read_coco(coco(images, "good.png", name), "train")
+    assert [table.path(0).name, len(table)] == ["good.png", 1]
+    assert table.problems.count(OUTSIDE_NAME) == 1
+    with pytest.raises(InputError, match=r"none of the 1 images can be used: 1 image names that lead out"):
+        read_coco(coco(images, name), "train")
 
 
-@pytest.mark.parametrize("name", ["x" * 5000 + ".png", "/".join("x" * 3000) + ".png", "..\\good.png", "C:good.png"])
+def test_absolute_names_open_nothing_outside(images):
+    """An image outside the data set is a missing one, by the name that it would have in the folder."""
+    table = read_coco(coco(images, "good.png", str(images.parents[1] / "other" / "secret.png")), "train")
+    assert len(table) == 1
+    assert table.problems.found() == [(BAD_IMAGE, 1, (f"{images / 'secret.png'}: no such file",))]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".png", "/".join("x" * 3000) + ".png", "/etc/hostname", "C:none.png"])
 def test_names_of_no_file(images, name):
     table = read_coco(coco(images, "good.png", name), "train")
     assert len(table) == 1

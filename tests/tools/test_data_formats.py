@@ -98,9 +98,9 @@ def test_training_on_a_folder_and_on_a_yolo_yaml(world, tmp_path, data):
     # Resuming reads the same data: the resolved config is kept.
     assert "format: yolo" in (out / "config.yaml").read_text()
     weights = ("--weights", out / "best.pt", "--data", data, "--workers", 0, "--device", "cpu")
-    ended = run_here(world, "evaluate.py", *weights, "--metrics-json", out / "metrics.json")
+    ended = run_here(world, "evaluate.py", *weights, "--metrics-json", out / "metrics.json", "--areas", "boxes")
     assert ended.code == 0, ended.error
-    assert json.loads((out / "metrics.json").read_text())
+    assert json.loads((out / "metrics.json").read_text())["areas"] == "boxes"
 
 
 def test_a_run_without_a_name_is_called_after_the_folder(world, tmp_path):

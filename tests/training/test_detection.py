@@ -97,8 +97,19 @@ def test_background(tmp_path, said, background, kept, verb):
 
 
 def test_nothing_is_said_about_background_where_there_is_none(tmp_path, said):
-    open_material(make_data(tmp_path, {"train": [[BOX]], "val": [[]]}), strict=True)
+    open_material(make_data(tmp_path, {"train": [[BOX]], "val": [[BOX]]}), strict=True)
     assert said.messages == []
+
+
+@pytest.mark.parametrize(
+    ("boxes", "found"), [([], "no boxes"), ([(*BOX, 1)], "only 1 crowd or ignored regions")], ids=["none", "crowd"]
+)
+def test_a_validation_split_without_boxes_is_told_before_the_training(tmp_path, said, boxes, found):
+    open_material(make_data(tmp_path, {"train": [[BOX]], "val": [boxes]}), strict=True)
+    assert said.messages == [
+        f"data pets: val has {found}, so that AP and AR cannot be measured: they will be -1, "
+        "which says nothing of the model"
+    ]
 
 
 @pytest.mark.parametrize("boxes", [[], [(*BOX, 1)]], ids=["no boxes", "crowd regions only"])
