@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detect.boxes.anchors import best_possible_recall
+from detect.boxes.anchors import best_possible_recall, fittable_sizes
 from detect.config.schema import AnchorsConfig, LossConfig
 from detect.curation.statistics import DataStatistics
 from detect.data.box_sizes import MANY_SMALL, SMALL_PX
@@ -134,7 +134,7 @@ def _smaller_size(statistics: DataStatistics, data: str) -> Advice | None:
 
 def _anchors(statistics: DataStatistics, data: str) -> Advice | None:
     anchors = np.array(find_definition(MODEL).rows[-1].args["anchors_px"], float).reshape(-1, 2)
-    recall = best_possible_recall(statistics.sizes_px, anchors, LossConfig().anchor_ratio)
+    recall = best_possible_recall(fittable_sizes(statistics.sizes_px), anchors, LossConfig().anchor_ratio)
     if recall >= AnchorsConfig().min_recall:
         return None
     return Advice(
