@@ -181,6 +181,17 @@ def _long_images(statistics: DataStatistics, data: str) -> Advice | None:
     )
 
 
+def _beyond_limit(statistics: DataStatistics, data: str) -> Advice | None:
+    crowding = statistics.crowding
+    if crowding.is_within:
+        return None
+    return Advice(
+        f"{crowding.line()}: perfect detections do not reach an AP of 1; with a higher limit, evaluation gives a "
+        "second table",
+        f"python tools/evaluate.py --weights FILE {data} --max-det {crowding.sufficient_limit}",
+    )
+
+
 def _crowded(statistics: DataStatistics, data: str) -> Advice | None:
     most = int(statistics.boxes_per_image.max())
     if most <= USUAL_DETECTIONS:
@@ -220,5 +231,6 @@ _RULES: tuple[Callable[[DataStatistics, str], Advice | None], ...] = (
     _imbalance,
     _background,
     _long_images,
+    _beyond_limit,
     _crowded,
 )

@@ -64,6 +64,7 @@ class OnnxNetwork:
         self.instance, self.cost = says["instance"], float(says["cost"])
         output = json.loads(says["output"])
         self._suppressed = output.get("non_maximum_suppression") == "applied"
+        self.max_detections = int(output["max_detections"]) if self._suppressed else None
         self._levels = [_read_level(level) for level in output.get("levels", ())]  # of a raw file
         if self._levels and len(self._levels) != len(self._session.get_outputs()):
             raise ValueError(f"{len(self._levels)} levels for {len(self._session.get_outputs())} outputs")

@@ -1,6 +1,7 @@
 """Batch normalisation in training: a batch with one value per channel, and the batches of all processes together.
 
-PyTorch's ``BatchNorm2d`` raises an error for one value per channel (one image, a map of 1 x 1). Its own ``SyncBatchNorm`` refuses CPUs, where the equality of one process and several can be tested.
+PyTorch's ``BatchNorm2d`` raises an error for one value per channel (one image, a map of 1 x 1). Its ``SyncBatchNorm``
+refuses CPUs, where the equality of one process and several can be tested.
 Letters: B images of this process, C channels, H W cells, N = the number of B * H * W values of all processes.
 """
 
@@ -65,7 +66,7 @@ class SyncedBatchNorm2d(TrainingBatchNorm2d):
 
 
 def prepare_norms(model: nn.Module) -> None:
-    """Make the norms of a model ready for training; of several processes they share statistics. Names and values stay."""
+    """Make a model's norms ready for training: several processes share statistics. Names and values stay."""
     kind = SyncedBatchNorm2d if num_processes() > 1 else TrainingBatchNorm2d
     for layer in model.modules():
         if type(layer) is nn.BatchNorm2d:

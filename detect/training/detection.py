@@ -18,6 +18,7 @@ from detect.data.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_si
 from detect.data.datasets import open_split
 from detect.data.loading import TrainingLoader
 from detect.errors import InputError
+from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.engine import evaluate
 from detect.losses.detection import Assignment, DetectionLoss, choose_assignment
 from detect.models.build import build_model
@@ -70,6 +71,7 @@ def open_material(data: DataConfig, strict: bool) -> Material:
         train = train.without_background()
     if train.is_crowd.all():
         raise InputError(f"data {data.name}: the training split has no usable boxes")
+    warn_of_crowding(f"data {data.name}: val", val)
     return Material(train, val)
 
 

@@ -188,7 +188,12 @@ def test_background_long_images_and_crowds() -> None:
     assert "a rectangle of 50.0 %" in advice_of(long)[f"{train('640')} --set augment.mosaic=0"]
     crowded = squares(*[50] * 301)
     assert "an image has 301 boxes" in " ".join(advice_of(crowded).values())
-    assert advise(squares(*[50] * 300), "--data d.yaml") == []
+    assert advise(squares(*[50] * 100), "--data d.yaml") == []
+    # 301 objects of a class: 201 beyond COCO's 100, one beyond the 300 that are kept.
+    (found,) = [one for one in advise(crowded, "--data d.yaml") if one.what.endswith("--data d.yaml --max-det 400")]
+    assert "66.8 % of the objects lie beyond the 100 detections of a class and image" in found.why
+    assert "0.3 % of the objects lie beyond the 300 detections of an image" in found.why
+    assert figures(crowded)["objects_beyond_coco_limit"] == 0.6678
 
 
 def test_advised_models_exist() -> None:
