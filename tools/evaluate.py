@@ -263,7 +263,7 @@ def _compare_instances(
     comparison = compare_instances((str(args.weights), checkpoint), split, conditions, baseline, about)
     yield comparison_table(comparison)
     title = (
-        f"{checkpoint.model.definition.name}, {count} instances: {args.data} {args.split} at {conditions.image_size} px"
+        f"{checkpoint.model.definition.name}, {count} instances: {data.name} {args.split} at {conditions.image_size} px"
     )
     yield store_records(args.weights, checkpoint, comparison, stamp)
     yield from write_comparison(outputs, comparison, title)
