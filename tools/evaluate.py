@@ -25,6 +25,7 @@ from detect.evaluation.class_outputs import write_class_outputs
 from detect.evaluation.class_report import metrics_table
 from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.coco import warn_of_nothing_to_measure
+from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.engine import Evaluation, evaluate, evaluate_network
 from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
 from detect.evaluation.instance_outputs import file_stamp, store_records, write_comparison
@@ -78,6 +79,12 @@ def parse_arguments() -> argparse.Namespace:
         "--areas",
         choices=("file", "boxes"),
         help="what AP_S, AP_M and AP_L go by: COCO's area as in the file (default, as pycocotools), or width x height",
+    )
+    add(
+        "--max-det",
+        type=int,
+        metavar="N",
+        help="a second table, with up to N detections of a class and image; COCO's metrics count 100",
     )
     add("--strict", action="store_true", help="refuse data with damaged images or boxes instead of skipping them")
     add("--tile", type=int, metavar="SIZE", help="measure without and with tiles of SIZE pixels of the image")
@@ -140,6 +147,11 @@ def _measure_exported(args: argparse.Namespace, data: DataConfig, outputs: Evalu
     network = open_network(args.weights, args.device, args.precision)
     if network.is_classifier:
         raise InputError(f"{args.weights}: exported classifiers are not measured; measure the checkpoint")
+    if args.max_det is not None and args.max_det > (network.max_detections or args.max_det):
+        raise InputError(
+            f"--max-det: {args.weights} keeps {network.max_detections} detections of an image, found {args.max_det}; "
+            "export it with a larger --max-det"
+        )
     settings = _settings(args, network.check_size(args.image_size), network.device, network.names)
     look = partial(evaluate_network, network.predictions, network.multiple)
     yield from _measure_detector(args, look, data, settings, outputs)
@@ -168,6 +180,10 @@ def _check_options(args: argparse.Namespace) -> None:
         raise InputError("--instances: are measured, and timed, by one process; run it without torchrun")
     if args.instances and args.tile is not None:
         raise InputError("--tile: is of one network, not of --instances; --cost chooses one")
+    if args.instances and args.max_det is not None:
+        raise InputError("--max-det: is of one network, not of --instances; --cost chooses one")
+    if args.max_det is not None and args.max_det < 1:
+        raise InputError(f"--max-det: must be at least 1, found {args.max_det}")
     if args.overlap is not None and args.tile is None:
         raise InputError("--overlap: belongs to --tile")
 
@@ -180,13 +196,14 @@ def _measure_detector(
     outputs: EvaluationOutputs,
 ) -> Iterator[str]:
     split = _open_boxes(args, data, outputs)
-    look = partial(look, split.table, engine=split.engine, **settings)
+    look = partial(look, split.table, engine=split.engine, limit=args.max_det, **settings)
     if args.tile is not None:
         yield from _measure_in_tiles(args, look, split, _about(args, settings), outputs)
         return
     evaluation = look()
     if evaluation.metrics is not None:
         yield coco_table(evaluation.metrics)
+    yield from _other_limit(evaluation)
     yield speed_line(evaluation.speed_ms)
     yield from outputs.write(evaluation, _about(args, settings))
 
@@ -205,10 +222,17 @@ def _measure_in_tiles(
     if split.table.is_labelled:
         without = look()
         yield tiles_table(without, tiled, tiling)
+        yield from _other_limit(tiled)
         about["without_tiles"] = metrics_record(without, {"settings": asdict(without.settings)})
     else:
         yield speed_line(tiled.speed_ms)
     yield from outputs.write(tiled, about)
+
+
+def _other_limit(evaluation: Evaluation) -> Iterator[str]:
+    """The table of ``--max-det``, if it was asked for."""
+    if evaluation.other_limit is not None:
+        yield coco_table(evaluation.other_limit)
 
 
 def _measure_classifier(
@@ -250,7 +274,7 @@ def _compare_instances(
     comparison = compare_instances((str(args.weights), checkpoint), split, conditions, baseline, about)
     yield comparison_table(comparison)
     title = (
-        f"{checkpoint.model.definition.name}, {count} instances: {args.data} {args.split} at {conditions.image_size} px"
+        f"{checkpoint.model.definition.name}, {count} instances: {data.name} {args.split} at {conditions.image_size} px"
     )
     yield store_records(args.weights, checkpoint, comparison, stamp)
     yield from write_comparison(outputs, comparison, title)
@@ -262,11 +286,18 @@ def _open_boxes(args: argparse.Namespace, data: DataConfig, outputs: EvaluationO
     warn_of_nothing_to_measure(f"{args.data} {args.split}", table)
     if args.areas == "boxes":
         table = table.with_box_areas()
+    if table.is_labelled:
+        warn_of_crowding(f"{args.data} {args.split}", table, args.max_det)
     return DetectionSplit(table, args.coco_engine or "pycocotools")
 
 
 def _open_classes(args: argparse.Namespace, checkpoint: Checkpoint, data: DataConfig) -> ClassificationSplit:
-    for option, value in (("--coco-engine", args.coco_engine), ("--tile", args.tile), ("--areas", args.areas)):
+    for option, value in (
+        ("--coco-engine", args.coco_engine),
+        ("--tile", args.tile),
+        ("--max-det", args.max_det),
+        ("--areas", args.areas),
+    ):
         if value is not None:
             raise InputError(f"{option}: is for detectors; {args.weights} is a classifier")
     return ClassificationSplit(open_class_split(data, args.split, args.strict), checkpoint.center_crop)

@@ -9,6 +9,14 @@ import numpy as np
 
 KMEANS_ITERATIONS = 100
 
+MIN_ANCHOR_PX = 1.0
+"""Smallest side of a fitted anchor. A box that is thinner leaves nothing in the network input that could be learnt."""
+
+
+def fittable_sizes(sizes_px: np.ndarray) -> np.ndarray:
+    """The sizes (m, 2) of (M, 2) that anchors are fitted to: finite, and at least ``MIN_ANCHOR_PX`` on both sides."""
+    return sizes_px[np.isfinite(sizes_px).all(axis=1) & (sizes_px >= MIN_ANCHOR_PX).all(axis=1)]
+
 
 def best_possible_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, max_ratio: float) -> float:
     """Share of boxes that YOLOv5's assignment gives to at least one anchor.
@@ -48,12 +56,13 @@ def fit_anchors(sizes_px: np.ndarray, num_anchors: int, seed: int) -> np.ndarray
     """Anchors for boxes by k-means on the logarithms of their sizes (the assignment judges ratios, not differences).
 
     Args:
-        sizes_px: (M, 2) widths and heights in network-input pixels, above 0, M at least 1.
+        sizes_px: (M, 2) widths and heights in network-input pixels, as of ``fittable_sizes``, M at least 1.
         num_anchors: A.
         seed: of the starting points.
 
     Returns:
-        (A, 2) sorted by area. With fewer distinct sizes than anchors, some anchors are spread around the sizes.
+        (A, 2) sorted by area, sides at least ``MIN_ANCHOR_PX``. With fewer distinct sizes than anchors, some anchors
+        are spread around the sizes.
     """
     rng = np.random.default_rng(seed)
     points = np.log(sizes_px)
@@ -66,7 +75,7 @@ def fit_anchors(sizes_px: np.ndarray, num_anchors: int, seed: int) -> np.ndarray
         if np.allclose(moved, centres, atol=1e-4):
             break
         centres = moved
-    anchors = np.exp(centres)
+    anchors = np.exp(centres).clip(min=MIN_ANCHOR_PX)
     return anchors[np.argsort(anchors.prod(axis=1))]
 
 

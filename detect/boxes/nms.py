@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, nms
 
-MAX_CANDIDATES = 8192
-"""Best-scoring candidates of an image that enter the suppression. At a score threshold of 0.001 an untrained model
-gives hundreds of thousands; what lies beyond this many could not become one of a few hundred detections."""
+MIN_CANDIDATES = 8192
+"""Best-scoring candidates of an image that enter the suppression, for up to 512 detections. At a score threshold of
+0.001 an untrained model gives hundreds of thousands; what lies beyond this many could not become one of them."""
+
+CANDIDATES_PER_DETECTION = 16
+"""Candidates for each of more detections: three anchors of five cells and more see the same object."""
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Boxes (n, 4) xyxy, scores (n,), labels (n,) int64, best first."""
@@ -43,14 +46,24 @@ def non_max_suppression(
     """
     return [
         suppress(
-            *_candidates(image, score_threshold, multi_label, classes), iou_threshold, max_detections, class_agnostic
+            *_candidates(image, score_threshold, multi_label, classes, max_candidates(max_detections)),
+            iou_threshold,
+            max_detections,
+            class_agnostic,
         )
         for image in predictions.float()
     ]
 
 
-def _candidates(image: Tensor, score_threshold: float, multi_label: bool, classes: tuple[int, ...] | None) -> Found:
-    """Boxes, scores and labels above the threshold, best first, at most ``MAX_CANDIDATES``."""
+def max_candidates(max_detections: int) -> int:
+    """Most candidates of an image that enter the suppression, of which so many detections shall remain."""
+    return max(MIN_CANDIDATES, CANDIDATES_PER_DETECTION * max_detections)
+
+
+def _candidates(
+    image: Tensor, score_threshold: float, multi_label: bool, classes: tuple[int, ...] | None, count: int
+) -> Found:
+    """Boxes, scores and labels above the threshold, best first, at most ``count``."""
     # A score is at most its objectness: this gate drops most rows before the class columns are read.
     image = image.index_select(0, (image[:, 4] > score_threshold).nonzero()[:, 0])
     scores = image[:, 5:] * image[:, 4:5]
@@ -65,7 +78,7 @@ def _candidates(image: Tensor, score_threshold: float, multi_label: bool, classe
         scores, labels = scores.max(dim=1)
         rows = (scores > score_threshold).nonzero(as_tuple=True)[0]
         scores, labels = scores[rows], labels[rows]
-    order = scores.argsort(descending=True, stable=True)[:MAX_CANDIDATES]
+    order = scores.argsort(descending=True, stable=True)[:count]
     boxes = box_convert(image[rows[order], :4], "cxcywh", "xyxy")
     return boxes, scores[order], labels[order]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detect.boxes.anchors import best_possible_recall
+from detect.boxes.anchors import best_possible_recall, fittable_sizes
 from detect.config.schema import AnchorsConfig, LossConfig
 from detect.curation.statistics import DataStatistics
 from detect.data.box_sizes import MANY_SMALL, SMALL_PX
@@ -32,9 +32,14 @@ LEVEL_SHARE = 0.25
 """So many boxes under 8 px are worth a level of 4 px cells, whose map has four times the cells of the finest: several
 such boxes share a cell of 8 px, and each needs one."""
 
-TILE_RATIO = 3.0
-"""Images so many times as long as the network input keep a ninth of their pixels on the way in; up to there, a larger
-image size is simpler."""
+TILE_RATIO = 1.5
+"""Images so many times as long as the network input lose more than half of their pixels on the way in. The smallest
+ratio with a measured gain is 1.56: aerial images of 1,000 px at 640 px had AP 0.031 in one piece and 0.189 in tiles (a
+trial on a public data set). At 12.5, boards of 4,000 px at 320 px, it is 0.000 and 0.454 (docs/results/tiles.md)."""
+
+TILE_GAIN = 0.1
+"""Tiles shall lift so many of the boxes over 8 px, or over 16 px: as ``MANY_SMALL``, so much of the recall is at
+stake."""
 
 ENLARGED = 1.5
 """Images that are enlarged by so much cost more than twice the arithmetic that their pixels are worth."""
@@ -112,13 +117,21 @@ def _fine_level(statistics: DataStatistics, data: str) -> Advice | None:
 
 def _tiles(statistics: DataStatistics, data: str) -> Advice | None:
     size, ratio = statistics.image_size, statistics.long_side_px / statistics.image_size
-    if ratio < TILE_RATIO or not _is_small(statistics, size):
+    if ratio < TILE_RATIO or not _is_small(statistics, size) or _lifted(statistics) < TILE_GAIN:
         return None
     return Advice(
-        f"the images are {ratio:.1f} times as long as the network input; in tiles of {size} px, "
-        f"{_small_shares(statistics, statistics.long_side_px)}, for a model that was trained at that scale",
+        f"the images are {ratio:.1f} times as long as the network input, where {_small_shares(statistics, size)}; in "
+        f"tiles of {size} px, {_small_shares(statistics, statistics.long_side_px)}. A model that was trained at that "
+        "scale gains most",
         f"python tools/evaluate.py --weights FILE {data} --tile {size}",
     )
+
+
+def _lifted(statistics: DataStatistics) -> float:
+    """Share of the boxes that are over 8 px, or over 16 px, at the images' own size only."""
+    own = statistics.long_side_px
+    limits = (SMALL_PX, 2 * SMALL_PX)
+    return max(statistics.share_under(limit) - statistics.share_under(limit, own) for limit in limits)
 
 
 def _smaller_size(statistics: DataStatistics, data: str) -> Advice | None:
@@ -134,7 +147,7 @@ def _smaller_size(statistics: DataStatistics, data: str) -> Advice | None:
 
 def _anchors(statistics: DataStatistics, data: str) -> Advice | None:
     anchors = np.array(find_definition(MODEL).rows[-1].args["anchors_px"], float).reshape(-1, 2)
-    recall = best_possible_recall(statistics.sizes_px, anchors, LossConfig().anchor_ratio)
+    recall = best_possible_recall(fittable_sizes(statistics.sizes_px), anchors, LossConfig().anchor_ratio)
     if recall >= AnchorsConfig().min_recall:
         return None
     return Advice(
@@ -181,6 +194,17 @@ def _long_images(statistics: DataStatistics, data: str) -> Advice | None:
     )
 
 
+def _beyond_limit(statistics: DataStatistics, data: str) -> Advice | None:
+    crowding = statistics.crowding
+    if crowding.is_within:
+        return None
+    return Advice(
+        f"{crowding.line()}: perfect detections do not reach an AP of 1; with a higher limit, evaluation gives a "
+        "second table",
+        f"python tools/evaluate.py --weights FILE {data} --max-det {crowding.sufficient_limit}",
+    )
+
+
 def _crowded(statistics: DataStatistics, data: str) -> Advice | None:
     most = int(statistics.boxes_per_image.max())
     if most <= USUAL_DETECTIONS:
@@ -220,5 +244,6 @@ _RULES: tuple[Callable[[DataStatistics, str], Advice | None], ...] = (
     _imbalance,
     _background,
     _long_images,
+    _beyond_limit,
     _crowded,
 )

@@ -16,6 +16,7 @@ from detect.data.coco_areas import IMPOSSIBLE_AREA
 from detect.drawing.text import shorten
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
+from detect.evaluation.crowding import Crowding, measure_crowding
 
 LIMITS_PX = (SMALL_PX, 16, 32)
 """The shorter sides that shares are given for: the cells of the three levels that most detectors predict on."""
@@ -44,6 +45,7 @@ class DataStatistics:
         boxes_per_image: (N,).
         images_per_class: (K,) images that have a box of the class.
         num_crowd: crowd regions, which are not among the M boxes.
+        crowding: the objects that lie beyond the detections that an evaluation counts and keeps.
     """
 
     name: str
@@ -58,6 +60,7 @@ class DataStatistics:
     boxes_per_image: np.ndarray
     images_per_class: np.ndarray
     num_crowd: int
+    crowding: Crowding
 
     def share_under(self, limit_px: float, image_size: int | None = None) -> float:
         """Share of the boxes whose shorter side is under so many pixels, at this or another image size."""
@@ -108,6 +111,7 @@ def measure(table: AnnotationTable, name: str, split: str, image_size: int) -> D
         boxes_per_image=np.bincount(rows, minlength=len(table)),
         images_per_class=np.bincount(pairs[:, 1], minlength=len(table.names)),
         num_crowd=int(table.is_crowd.sum()),
+        crowding=measure_crowding(table),
     )
 
 
@@ -151,6 +155,7 @@ def figures(statistics: DataStatistics) -> dict[str, Any]:
         "area_in_image": _area_shares(statistics.areas_px),
         "box_width_by_height": _quantiles(widths / heights),
         "boxes_per_image": {**_quantiles(statistics.boxes_per_image), "max": int(statistics.boxes_per_image.max())},
+        "objects_beyond_coco_limit": _rounded(statistics.crowding.beyond_limit / statistics.crowding.objects),
         "image_width_by_height": _quantiles(statistics.sizes_hw[:, 1] / statistics.sizes_hw[:, 0]),
         "image_sizes": [
             {"width": int(sizes[i, 1]), "height": int(sizes[i, 0]), "images": int(counts[i])} for i in common

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_CLASSES = 20
 """Classes that get a bar; the rest are too small to read."""
 
+MIN_SHOWN_PX = 0.5
+"""Thinner boxes stand in the first bar: one stray label of 0.0003 px would stretch the axis over all others."""
+
 _BAR, _LINE = "#4c78a8", "#d62728"
 _HEAT_CELLS = 32  # cells of a side of the map of centres
 
@@ -47,7 +50,7 @@ def draw_statistics(path: Path, statistics: DataStatistics) -> None:
 
 
 def _sizes(axes: Axes, statistics: DataStatistics) -> None:
-    sides = statistics.sizes_px.min(axis=1)
+    sides = statistics.sizes_px.min(axis=1).clip(min=MIN_SHOWN_PX)
     low, high = min(sides.min(), LIMITS_PX[0] / 2), max(sides.max(), LIMITS_PX[-1] * 2)
     axes.hist(sides, bins=np.geomspace(low, high, 50).tolist(), color=_BAR)
     axes.set_xscale("log", base=2)

@@ -25,7 +25,13 @@ Engine = Literal["pycocotools", "hotcoco"]
 ABSENT = -1.0
 """What pycocotools says where the ground truth has no such object, and so do we."""
 
-METRICS: dict[str, tuple[str, str | None, str, int]] = {
+Metric = tuple[str, str | None, str, int]
+"""Precision or recall, IoU (None is the mean of T), area, detections counted per class and image."""
+
+COCO_LIMIT = 100
+"""Detections of a class in an image that COCO's metrics count (pycocotools cuts the list of each class and image)."""
+
+METRICS: dict[str, Metric] = {
     "AP": ("precision", None, "all", 100),
     "AP50": ("precision", "0.50", "all", 100),
     "AP75": ("precision", "0.75", "all", 100),
@@ -39,14 +45,13 @@ METRICS: dict[str, tuple[str, str | None, str, int]] = {
     "AR_M": ("recall", None, "medium", 100),
     "AR_L": ("recall", None, "large", 100),
 }
-"""Our name of each COCO number, in COCO's order, to (precision or recall, IoU; None is the mean of T, area, detections
-counted per class and image). Areas in square pixels of the original image: small < 32², medium, large > 96²."""
+"""Our name of each COCO number, in COCO's order. Areas in square pixels of the original image: small < 32², medium,
+large > 96²."""
 
 CLASS_METRICS = ("AP", "AP50", "AP_S", "AP_M", "AP_L", "AR_100")
 
 _IOUS = {"0.50": 0, "0.75": 5}
 _AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
-_COUNTED = {1: 0, 10: 1, 100: 2}
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class FoundBoxes:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def best(self, count: int) -> FoundBoxes:
+        """The ``count`` best detections of each image."""
+        keep = np.arange(len(self)) - np.searchsorted(self.rows, self.rows) < count
+        return FoundBoxes(self.rows[keep], self.labels[keep], self.boxes_xywh_px[keep], self.scores[keep])
 
     def gathered(self) -> FoundBoxes:
         """Those of all processes, whose images are not the same."""
@@ -128,52 +138,86 @@ class CocoMetrics:
     """What COCO measures. -1 means that there is no such ground truth.
 
     Args:
-        values: the twelve numbers by the names of ``METRICS``, each in [0, 1] or -1.
-        per_class: class name to ``CLASS_METRICS`` and ``objects``, the number of (not crowd) objects.
+        values: the numbers by the names of ``metrics_at(limit)``, each in [0, 1] or -1.
+        per_class: class name to ``class_metrics_at(limit)`` and ``objects``, the number of (not crowd) objects.
         precision: (T, R, K) interpolated precision for all areas; -1 for classes without ground truth.
+        limit: most detections of a class and image that were counted.
     """
 
     values: dict[str, float]
     per_class: dict[str, dict[str, float]]
     precision: np.ndarray
+    limit: int = COCO_LIMIT
 
     def __getitem__(self, key: str) -> float:
         return self.values[key]
 
 
-def coco_metrics(table: AnnotationTable, found: FoundBoxes, engine: Engine = "pycocotools") -> CocoMetrics:
+def metrics_at(limit: int) -> dict[str, Metric]:
+    """The numbers with another limit of detections: ``METRICS`` for COCO's, otherwise those that depend on it.
+
+    Args:
+        limit: most detections of a class and image that are counted.
+    """
+    if limit == COCO_LIMIT:
+        return METRICS
+    return {
+        _name_at(name, limit): (kind, iou, area, limit)
+        for name, (kind, iou, area, counted) in METRICS.items()
+        if counted == COCO_LIMIT
+    }
+
+
+def class_metrics_at(limit: int) -> tuple[str, ...]:
+    """``CLASS_METRICS`` with another limit of detections."""
+    return tuple(_name_at(name, limit) for name in CLASS_METRICS)
+
+
+def _name_at(name: str, limit: int) -> str:
+    return f"AR_{limit}" if name == f"AR_{COCO_LIMIT}" else name
+
+
+def coco_metrics(
+    table: AnnotationTable, found: FoundBoxes, engine: Engine = "pycocotools", limit: int = COCO_LIMIT
+) -> CocoMetrics:
     """Compare detections with the ground truth as COCO does.
 
     Args:
         table: the ground truth.
         found: the detections in its images.
         engine: ``pycocotools`` is the reference; ``hotcoco`` gives the same numbers some fifty times faster.
+        limit: most detections of a class and image that are counted.
 
     Raises:
         InputError: hotcoco is asked for and not installed.
     """
     run = {"pycocotools": _run_pycocotools, "hotcoco": _run_hotcoco}[engine]
-    arrays = run(table, found)
-    values = {name: _mean(_part(arrays, name)) for name in METRICS}
+    metrics = metrics_at(limit)
+    limits = sorted({counted for *_, counted in metrics.values()})
+    arrays = run(table, found, limits)
+    values = {name: _mean(_part(arrays, metric, limits)) for name, metric in metrics.items()}
     # The engines order classes by category id, the table by class index.
     position = np.argsort(np.argsort(table.category_ids))
     objects = np.bincount(table.labels[~table.is_crowd], minlength=len(table.names))
     per_class = {
         key: {
-            **{name: _mean(_part(arrays, name)[..., position[label]]) for name in CLASS_METRICS},
+            **{
+                name: _mean(_part(arrays, metrics[name], limits)[..., position[label]])
+                for name in class_metrics_at(limit)
+            },
             "objects": int(objects[label]),
         }
         for label, key in enumerate(_class_keys(table))
     }
-    precision = arrays["precision"][:, :, position, _AREAS["all"], _COUNTED[100]]
-    return CocoMetrics(values, per_class, precision)
+    precision = arrays["precision"][:, :, position, _AREAS["all"], limits.index(limit)]
+    return CocoMetrics(values, per_class, precision, limit)
 
 
-def _part(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """The entries that one of ``METRICS`` averages, classes last."""
-    kind, iou, area, counted = METRICS[name]
+def _part(arrays: dict[str, np.ndarray], metric: Metric, limits: list[int]) -> np.ndarray:
+    """The entries that a metric averages, classes last."""
+    kind, iou, area, counted = metric
     entries = arrays[kind] if iou is None else arrays[kind][[_IOUS[iou]]]
-    return entries[..., _AREAS[area], _COUNTED[counted]]
+    return entries[..., _AREAS[area], limits.index(counted)]
 
 
 def _mean(entries: np.ndarray) -> float:
@@ -188,7 +232,7 @@ def _class_keys(table: AnnotationTable) -> list[str]:
     return [f"{name} (id {i})" if count[name] > 1 else name for name, i in zip(table.names, ids, strict=True)]
 
 
-def _run_pycocotools(table: AnnotationTable, found: FoundBoxes) -> dict[str, np.ndarray]:
+def _run_pycocotools(table: AnnotationTable, found: FoundBoxes, limits: list[int]) -> dict[str, np.ndarray]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -200,6 +244,7 @@ def _run_pycocotools(table: AnnotationTable, found: FoundBoxes) -> dict[str, np.
         detected.dataset = {**truth.dataset, "annotations": _as_annotations(table, found)}
         detected.createIndex()
         evaluator = COCOeval(truth, detected, "bbox")
+        evaluator.params.maxDets = limits
         evaluator.evaluate()
         evaluator.accumulate()
     return {key: np.asarray(evaluator.eval[key]) for key in ("precision", "recall")}
@@ -213,7 +258,7 @@ def _as_annotations(table: AnnotationTable, found: FoundBoxes) -> list[dict[str,
     return annotations
 
 
-def _run_hotcoco(table: AnnotationTable, found: FoundBoxes) -> dict[str, np.ndarray]:
+def _run_hotcoco(table: AnnotationTable, found: FoundBoxes, limits: list[int]) -> dict[str, np.ndarray]:
     try:
         import hotcoco
     except ImportError:
@@ -223,6 +268,7 @@ def _run_hotcoco(table: AnnotationTable, found: FoundBoxes) -> dict[str, np.ndar
     columns = (table.image_ids[found.rows], found.boxes_xywh_px, found.scores, table.category_ids[found.labels])
     detected = truth.load_res(np.column_stack(columns).astype(np.float64).reshape(-1, 7))
     evaluator = hotcoco.COCOeval(truth, detected, "bbox")
+    evaluator.params.max_dets = limits
     evaluator.evaluate()
     evaluator.accumulate()
     curves = evaluator.eval

@@ -22,6 +22,7 @@ from detect.evaluation.predict import (
     evaluation_mode,
     postprocess,
     run_network,
+    settings_for_limit,
 )
 from detect.evaluation.tiling import Network, TiledPredictor, Tiling
 from detect.models.detector import DetectionModel
@@ -35,13 +36,14 @@ class Evaluation:
     """What came out of an evaluation.
 
     Args:
-        metrics: the COCO metrics; None when the split has no annotations.
+        metrics: the COCO metrics, of the detections that are kept by default; None when the split has no annotations.
         found: all detections.
         table: the split.
         settings: score threshold and non-maximum suppression that were used.
         speed_ms: milliseconds per image, ``preprocess`` (reading, scaling and padding in one process; several share the
             work), ``network`` (with decoding) and ``postprocess`` (non-maximum suppression and the way back to image
             pixels).
+        other_limit: the metrics with another limit of detections than COCO's, of all detections; None if not asked for.
     """
 
     metrics: CocoMetrics | None
@@ -49,6 +51,7 @@ class Evaluation:
     table: AnnotationTable
     settings: PredictSettings
     speed_ms: dict[str, float]
+    other_limit: CocoMetrics | None = None
 
     @property
     def images(self) -> int:
@@ -101,6 +104,7 @@ def evaluate_network(
     settings: PredictSettings = COCO_SETTINGS,
     tiling: Tiling | None = None,
     engine: Engine = "pycocotools",
+    limit: int | None = None,
     names: tuple[str, ...] | None = None,
     strict: bool = False,
     progress: bool = True,
@@ -118,6 +122,7 @@ def evaluate_network(
         settings: score threshold and non-maximum suppression; with tiles, ``TILED_COCO_SETTINGS``.
         tiling: look at each image in tiles and as a whole; None is as a whole only.
         engine: what computes the COCO metrics.
+        limit: measure with this limit of detections of a class and image as well; more detections are kept for it.
         names: the network's class names, if they may be in another order than the table's.
         strict: refuse an image that cannot be read. Otherwise its objects count as missed.
         progress: show a progress bar.
@@ -129,23 +134,28 @@ def evaluate_network(
     check_ranges(image_size, multiple, batch_size, workers)
     network_names = names or table.names
     label_of = match_classes(network_names, table.names)
+    wider = settings if limit is None else settings_for_limit(settings, limit, len(network_names))
     clock = Clock(device, ("preprocess", "network", "postprocess"))
     loader: EvaluationLoader | OriginalLoader
     look: Callable[[Batch], list[Detections]]
     if tiling is None:
         loader = EvaluationLoader(table, image_size, batch_size, workers, multiple=multiple, strict=strict)
-        look = partial(_look, network, settings, network_names, clock)
+        look = partial(_look, network, wider, network_names, clock)
     else:
         loader = OriginalLoader(table, workers, strict=strict)
-        tiles = TiledPredictor(network, tiling, image_size, batch_size, multiple, settings, network_names, clock.lap)
+        tiles = TiledPredictor(network, tiling, image_size, batch_size, multiple, wider, network_names, clock.lap)
         look = partial(_look_in_tiles, tiles)
     found: dict[int, Detections] = {}
     for batch in progress_bar(loader, "evaluate", unit="batch", is_shown=progress):
         clock.start(batch.preprocess_seconds)
         found.update(zip(batch.rows.tolist(), look(batch), strict=True))
     boxes = collect(found, label_of).gathered()
-    metrics = coco_metrics(table, boxes, engine) if table.is_labelled else None
-    return Evaluation(metrics, boxes, table, settings, clock.per_image_ms(len(found)))
+    speed_ms = clock.per_image_ms(len(found))
+    if not table.is_labelled:
+        return Evaluation(None, boxes, table, wider, speed_ms)
+    metrics = coco_metrics(table, boxes.best(settings.max_detections), engine)
+    other = None if limit is None else coco_metrics(table, boxes, engine, limit)
+    return Evaluation(metrics, boxes, table, wider, speed_ms, other)
 
 
 def _look(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 INSTANCE, FRONT, BASELINES = "#9ecae1", "#1f4e79", ("#e45756", "#f2a541")
 MAX_NAME = 40
-"""Characters of a baseline's name."""
+"""Characters of a baseline's model and run."""
 MAX_LABELS = 8
 """Instances of the front that get their name; of more, some from all over it."""
 
@@ -43,7 +43,7 @@ def draw_comparison(path: Path, comparison: Comparison, title: str) -> None:
     own, *others = comparison.baselines
     _draw_baseline(axes, own, comparison.metric, BASELINES[0], "the same plain network at lower image sizes")
     for baseline in others:
-        name = f"{shorten(baseline.source, MAX_NAME)} at lower image sizes"
+        name = f"{shorten(baseline.title, MAX_NAME)} at lower image sizes"
         _draw_baseline(axes, baseline, comparison.metric, BASELINES[1], name)
     axes.set_xlabel("billions of multiply-adds of an image")
     axes.set_ylabel(comparison.metric)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,18 @@ class Baseline:
 
     Args:
         source: the checkpoint's file.
+        model: its model's name.
         sizes: cheapest first.
     """
 
     source: str
+    model: str
     sizes: tuple[SizeRecord, ...]
+
+    @property
+    def title(self) -> str:
+        """Model and run, for pictures: never a path of the machine."""
+        return f"{self.model} ({run_name(Path(self.source))})"
 
     def at(self, macs: int, metric: str) -> float | None:
         """The metric at so many multiply-adds, linear between two sizes; None beyond the cheapest or costliest."""
@@ -95,6 +103,12 @@ class Comparison:
     def front(self) -> list[InstanceRecord]:
         """See ``pareto_front``."""
         return pareto_front(self.records, self.metric)
+
+
+def run_name(weights: Path) -> str:
+    """Name of the run that a checkpoint comes from: of ``runs/a/best.pt`` its folder, of ``weights/a.pt`` the file."""
+    is_of_run = weights.stem.split("_")[0] in {"best", "last"}
+    return weights.resolve().parent.name if is_of_run else weights.stem
 
 
 def pareto_front(records: Sequence[InstanceRecord], metric: str) -> list[InstanceRecord]:
@@ -221,7 +235,7 @@ class _Plan:
                 at_size = replace(conditions, image_size=size)
                 (metrics,) = split.measure(self.checkpoint, [PLAIN], at_size, f"baseline at {size} px")
             records.append(SizeRecord(size, macs, ms, metrics))
-        return Baseline(self.source, tuple(records))
+        return Baseline(self.source, self.checkpoint.model.definition.name, tuple(records))
 
 
 def _plan_sizes(source: str, checkpoint: Checkpoint, costs: InstanceCosts, image_size: int, cheapest: int) -> _Plan:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,27 @@ COCO_SETTINGS = PredictSettings(score_threshold=0.001, iou_threshold=0.6, max_de
 which removes neighbours in crowds, and 0.7, which leaves doubles; one-stage detectors are commonly validated with it.
 COCO's limit of 100 detections is per class and image, so that more than 100 in all can count; 300 bounds the time of
 post-processing."""
+
+
+CLASSES_AT_LIMIT = 3
+"""Classes that may each have as many detections in an image as the metric counts: 300 are kept for COCO's 100."""
+
+
+def settings_for_limit(settings: PredictSettings, limit: int, num_classes: int) -> PredictSettings:
+    """The settings for measuring AP with another limit than COCO's 100 detections of a class and image.
+
+    Args:
+        settings: for COCO's limit.
+        limit: most detections of a class and image that are counted.
+        num_classes: K.
+
+    Raises:
+        InputError: the limit is below 1.
+    """
+    if limit < 1:
+        raise InputError(f"most detections of a class and image: must be at least 1, found {limit}")
+    wanted = limit * min(num_classes, CLASSES_AT_LIMIT)
+    return replace(settings, max_detections=max(settings.max_detections, wanted))
 
 
 @contextmanager
@@ -140,6 +161,7 @@ def postprocess(
     for (boxes, scores, labels), letterbox in zip(kept, letterboxes, strict=True):
         boxes_xyxy_px = unletterbox(boxes.cpu().numpy(), letterbox)
         detections = Detections(boxes_xyxy_px, scores.cpu().numpy(), labels.cpu().numpy(), letterbox.image_hw, names)
+        detections = replace(detections, reached_limit=len(scores) >= settings.max_detections)
         visible = np.all(boxes_xyxy_px[:, 2:] > boxes_xyxy_px[:, :2], axis=1)
         found.append(detections.select(visible))
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detect.drawing.text import columns, pad, shorten
-from detect.evaluation.coco import ABSENT, CLASS_METRICS, METRICS, CocoMetrics
+from detect.evaluation.coco import ABSENT, COCO_LIMIT, CocoMetrics, class_metrics_at, metrics_at
 from detect.runtime.files import write_json
 
 if TYPE_CHECKING:
@@ -18,25 +18,32 @@ MAX_NAME = 32
 
 
 def coco_table(metrics: CocoMetrics) -> str:
-    """The twelve numbers, a row for each class, and what -1 means where it occurs.
+    """The numbers, a row for each class, and what -1 means where it occurs.
 
     Returns:
         Lines without a newline at the end.
     """
-    lines = ["COCO metrics"]
-    for name, (kind, iou, area, counted) in METRICS.items():
+    columns_of_class = class_metrics_at(metrics.limit)
+    lines = [_title(metrics.limit)]
+    for name, (kind, iou, area, counted) in metrics_at(metrics.limit).items():
         meaning = f"{kind}, IoU {iou or '0.50:0.95'}, {area} objects, {counted} detections per class and image"
         lines.append(f"  {name:7}{number(metrics[name])}   {meaning}")
     names = [shorten(name, MAX_NAME) for name in metrics.per_class]
     width = max([5, *map(columns, names)])
-    lines += ["", pad("class", width) + "".join(f"{name:>8}" for name in CLASS_METRICS) + " objects"]
+    lines += ["", pad("class", width) + "".join(f"{name:>8}" for name in columns_of_class) + " objects"]
     for name, row in zip(names, metrics.per_class.values(), strict=True):
-        numbers = "".join(f"  {number(row[key])}" for key in CLASS_METRICS)
+        numbers = "".join(f"  {number(row[key])}" for key in columns_of_class)
         lines.append(f"{pad(name, width)}{numbers}{row['objects']:8}")
-    shown = [*metrics.values.values(), *(row[key] for row in metrics.per_class.values() for key in CLASS_METRICS)]
+    shown = [*metrics.values.values(), *(row[key] for row in metrics.per_class.values() for key in columns_of_class)]
     if ABSENT in shown:
         lines += ["", "-1: there is no such object in the ground truth"]
     return "\n".join(lines)
+
+
+def _title(limit: int) -> str:
+    if limit == COCO_LIMIT:
+        return "COCO metrics"
+    return f"Metrics with up to {limit} detections of a class and image, which COCO limits to {COCO_LIMIT}"
 
 
 def speed_line(speed_ms: dict[str, float]) -> str:
@@ -53,12 +60,14 @@ def metrics_record(evaluation: Evaluation, about: dict[str, Any]) -> dict[str, A
         about: where the numbers come from: weights, data, split, settings.
 
     Returns:
-        The twelve numbers, ``per_class``, ``images``, ``detections``, ``speed_ms`` and ``about``'s entries. No NaN.
+        The twelve numbers, ``per_class``, ``images``, ``detections``, ``speed_ms`` and ``about``'s entries; where
+        another limit of detections was asked for, ``other_limit`` with its numbers. No NaN.
     """
     assert evaluation.metrics is not None, "an unlabelled split has no metrics"
+    other = evaluation.other_limit
     return {
-        **{key: _finite(value) for key, value in evaluation.metrics.values.items()},
-        "per_class": evaluation.metrics.per_class,
+        **_numbers(evaluation.metrics),
+        **({} if other is None else {"other_limit": {"max_det": other.limit, **_numbers(other)}}),
         "images": evaluation.images,
         "detections": len(evaluation.found),
         "speed_ms": {key: round(value, 3) for key, value in evaluation.speed_ms.items()},
@@ -74,6 +83,10 @@ def write_metrics_json(path: Path, evaluation: Evaluation, about: dict[str, Any]
 def number(value: float) -> str:
     """A share in six columns."""
     return "    -1" if value == ABSENT else f"{value:6.3f}"
+
+
+def _numbers(metrics: CocoMetrics) -> dict[str, Any]:
+    return {**{key: _finite(value) for key, value in metrics.values.items()}, "per_class": metrics.per_class}
 
 
 def _finite(value: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detect.boxes.nms import MAX_CANDIDATES, suppress
+from detect.boxes.nms import suppress
 from detect.boxes.tiles import ends_at_edge, find_fragments, tile_windows
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError
@@ -26,6 +26,10 @@ Network = Callable[[Tensor], Tensor]
 MIN_TILE_PX = 32
 MAX_OVERLAP = 0.9
 """Beyond these an image has thousands of tiles: a slip of the keyboard."""
+
+ROOM_FOR_FRAGMENTS = 4
+MIN_OF_VIEW = 512
+"""A view gives up to four times the detections that are kept of the image, and never less than 512."""
 
 EDGE_PX = 2.0
 """Network pixels from the edge of a view within which a box ends at it."""
@@ -93,8 +97,9 @@ class TiledPredictor:
         last = len(windows) - 1
         if last == 0:
             return self._look(image_rgb, windows, self.settings)[0]
-        # The best so many are to be those of the image. A view gives all that it has: its fragments will go.
-        everything = replace(self.settings, max_detections=MAX_CANDIDATES)
+        # The best so many are to be those of the image. A view gives more: its fragments will go.
+        room = max(MIN_OF_VIEW, ROOM_FOR_FRAGMENTS * self.settings.max_detections)
+        everything = replace(self.settings, max_detections=room)
         found: list[Detections] = []
         for start in range(0, last, self.batch_size):
             found += self._look(image_rgb, windows[start : min(start + self.batch_size, last)], everything)
@@ -136,4 +141,11 @@ class TiledPredictor:
             self.settings.max_detections,
             self.settings.class_agnostic,
         )
-        return Detections(best_boxes.numpy(), best_scores.numpy(), best_labels.numpy(), (height, width), self.names)
+        return Detections(
+            best_boxes.numpy(),
+            best_scores.numpy(),
+            best_labels.numpy(),
+            (height, width),
+            self.names,
+            reached_limit=len(best_scores) >= self.settings.max_detections,
+        )

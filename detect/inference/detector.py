@@ -103,7 +103,7 @@ class Detector(AdjustableCost):
                 turns it), a PIL image, or a list of these. EXIF orientation is applied.
             conf: least score, in [0, 1].
             iou: of two boxes of a class that overlap by more than this IoU the better one stays.
-            max_det: most detections per image.
+            max_det: most detections per image; ``Detections.reached_limit`` tells where there may be more objects.
             classes: names or indices of the classes to keep; None keeps all.
             image_size: long side of the network input in pixels; None is the one of the training.
             batch_size: images that go through the network together, at most. Only images of one shape after scaling do,
@@ -120,9 +120,8 @@ class Detector(AdjustableCost):
         Raises:
             InputError: an image cannot be read, or a value is outside its range.
         """
-        settings = PredictSettings(
-            conf, iou, max_det, class_agnostic=class_agnostic, classes=self.class_indices(classes)
-        )
+        kept = min(max_det, self._network.max_detections or max_det)
+        settings = PredictSettings(conf, iou, kept, class_agnostic=class_agnostic, classes=self.class_indices(classes))
         size = self._network.check_size(image_size)
         tiling = None if tile is None else Tiling(tile, overlap)
         found: list[Detections] = []

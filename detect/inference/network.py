@@ -43,6 +43,8 @@ class Network(Protocol):
     """Side of the network input in pixels, as trained or exported; of a detector the long one."""
     multiple: int
     """Height and width of the network input are multiples of it."""
+    max_detections: int | None
+    """Detections of an image that suppression inside the file keeps; None without."""
     center_crop: float
     """A classifier looks at so much of an image's short side."""
 
@@ -82,6 +84,7 @@ class TorchNetwork:
         self.names, self.category_ids = checkpoint.names, checkpoint.category_ids
         self.image_size, self.center_crop = checkpoint.image_size, checkpoint.center_crop
         self.multiple = self.model.max_reduction
+        self.max_detections: int | None = None
 
     def check_size(self, image_size: int | None) -> int:
         return checked_size(self.image_size if image_size is None else image_size, self.multiple)

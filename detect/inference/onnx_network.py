@@ -64,6 +64,7 @@ class OnnxNetwork:
         self.instance, self.cost = says["instance"], float(says["cost"])
         output = json.loads(says["output"])
         self._suppressed = output.get("non_maximum_suppression") == "applied"
+        self.max_detections = int(output["max_detections"]) if self._suppressed else None
         self._levels = [_read_level(level) for level in output.get("levels", ())]  # of a raw file
         if self._levels and len(self._levels) != len(self._session.get_outputs()):
             raise ValueError(f"{len(self._levels)} levels for {len(self._session.get_outputs())} outputs")
@@ -141,7 +142,10 @@ class OnnxNetwork:
 def _read_level(says: dict[str, Any]) -> tuple[BoxCoding, Tensor]:
     """How a level is decoded: the coding, and (A, 2) the anchors."""
     anchors_px = torch.tensor(says["anchors_px"], dtype=torch.float32)
-    if says["sizes"] not in get_args(Sizes) or anchors_px.ndim != 2 or anchors_px.shape[1] != 2:
+    are_sizes = (
+        anchors_px.ndim == 2 and anchors_px.shape[1] == 2 and bool(((anchors_px > 0) & anchors_px.isfinite()).all())
+    )
+    if says["sizes"] not in get_args(Sizes) or not are_sizes:
         raise ValueError(f"unknown decoding {says}")
     return BoxCoding(float(says["xy_scale"]), says["sizes"]), anchors_px
 

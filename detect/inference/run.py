@@ -16,6 +16,7 @@ from detect.inference.frames import FoundFrame, counted, read_frames
 from detect.inference.outputs import PredictionWriter
 from detect.inference.sources import Source
 from detect.inference.window import Window
+from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 
@@ -61,12 +62,32 @@ def write_found(
     def goes_on() -> bool:
         return not is_over() and (window is None or window.is_open)
 
-    for (source, clip), group in groupby(frames, key=lambda found: (found.source, found.clip)):
+    for (source, clip), group in groupby(_report_full(frames), key=lambda found: (found.source, found.clip)):
         total = clip and clip.num_frames
         with progress_bar(group, Path(source).name, total, unit=" frames", is_shown=clip is not None) as watched:
             yield _write_source(source, watched, writer, window, goes_on)
         if not goes_on():
             return
+
+
+def _report_full(frames: Iterable[FoundFrame]) -> Iterator[FoundFrame]:
+    """The frames; afterwards logs how many have as many detections as are kept of an image."""
+    looked_at = full = most = 0
+    try:
+        for found in frames:
+            looked_at += 1
+            if found.detections.reached_limit:
+                full, most = full + 1, max(most, len(found.detections))
+            yield found
+    finally:
+        if full:
+            LOGGER.warning(
+                "%d of %d images reached the limit of %d detections and may have more objects; raise --max-det (of "
+                "export for a file with suppression inside)",
+                full,
+                looked_at,
+                most,
+            )
 
 
 def classify_files(

@@ -174,7 +174,8 @@ def _check_anchors(anchors_px: list[list[list[float]]], num_levels: int) -> Tens
         anchors = np.array(anchors_px, dtype=np.float32)
     except (TypeError, ValueError):
         anchors = np.zeros(0, dtype=np.float32)
-    if anchors.ndim != 3 or anchors.shape[2] != 2 or len(anchors) != num_levels or not (anchors > 0).all():
+    is_size = np.isfinite(anchors) & (anchors > 0)
+    if anchors.ndim != 3 or anchors.shape[2] != 2 or len(anchors) != num_levels or not is_size.all():
         raise InputError(
             f"anchors_px: must be {num_levels} lists (one for each input map) of [width, height] pairs above 0, "
             "as many in each"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
@@ -59,6 +59,7 @@ class Detections:
         names: the K class names.
         track_ids: (N,) int64, which object of a video it is, from 1; -1 where it is not known (yet). None without
             tracking.
+        reached_limit: as many were found as are kept of an image (``max_det``), so there may be more objects.
     """
 
     boxes_xyxy_px: np.ndarray
@@ -67,6 +68,7 @@ class Detections:
     image_hw: tuple[int, int]
     names: tuple[str, ...]
     track_ids: np.ndarray | None = None
+    reached_limit: bool = False
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -102,8 +104,12 @@ class Detections:
     def select(self, keep: np.ndarray) -> Detections:
         """The detections at ``keep``: (N,) bool or (n,) int indices."""
         track_ids = None if self.track_ids is None else self.track_ids[keep]
-        return Detections(
-            self.boxes_xyxy_px[keep], self.scores[keep], self.labels[keep], self.image_hw, self.names, track_ids
+        return replace(
+            self,
+            boxes_xyxy_px=self.boxes_xyxy_px[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            track_ids=track_ids,
         )
 
     def filter(self, classes: Sequence[str | int] | None = None, min_score: float = 0.0) -> Detections:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors
+from detect.boxes.anchors import MIN_ANCHOR_PX, best_possible_recall, close_recall, fit_anchors, fittable_sizes
 from detect.config.schema import DataConfig, DetectionRecipe
 from detect.data.annotations import AnnotationTable
 from detect.data.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
@@ -19,6 +19,7 @@ from detect.data.datasets import open_split
 from detect.data.loading import TrainingLoader
 from detect.errors import InputError
 from detect.evaluation.coco import warn_of_nothing_to_measure
+from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.engine import evaluate
 from detect.losses.detection import Assignment, DetectionLoss, choose_assignment
 from detect.models.build import build_model
@@ -72,6 +73,7 @@ def open_material(data: DataConfig, strict: bool) -> Material:
     if train.is_crowd.all():
         raise InputError(f"data {data.name}: the training split has no usable boxes")
     warn_of_nothing_to_measure(f"data {data.name}: val", val)
+    warn_of_crowding(f"data {data.name}: val", val)
     return Material(train, val)
 
 
@@ -116,7 +118,10 @@ def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: De
     given = np.array(definition.rows[-1].args.get("anchors_px", []), dtype=float)
     if recipe.anchors.fit == "never" or given.ndim != 3:
         return definition
-    sizes = training_sizes_px(table, recipe.image_size)
+    sizes = _sizes_to_fit(table, recipe.image_size)
+    if not len(sizes):
+        LOGGER.warning("anchors: kept; no training box is large enough to fit others; take a larger --image-size")
+        return definition
     measure, recall_of = _recall_measure(definition, recipe)
     recall = recall_of(sizes, given.reshape(-1, 2))
     if recipe.anchors.fit == "auto" and recall >= recipe.anchors.min_recall:
@@ -130,6 +135,21 @@ def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: De
     shown = ", ".join(f"{w:.0f}x{h:.0f}" for w, h in fitted)
     LOGGER.info("anchors: %s %.4f, fitted to the data: %.4f with %s", measure, recall, new_recall, shown)
     return with_args(definition, definition.rows[-1].module, anchors_px=fitted.reshape(given.shape).round(2).tolist())
+
+
+def _sizes_to_fit(table: AnnotationTable, image_size: int) -> np.ndarray:
+    """(m, 2) network-input pixels of the boxes that are large enough for anchors; logs how many are not."""
+    sizes = training_sizes_px(table, image_size)
+    usable = fittable_sizes(sizes)
+    if len(usable) < len(sizes):
+        LOGGER.warning(
+            "anchors: %d of %d training boxes are under %g px at %d px and are left out",
+            len(sizes) - len(usable),
+            len(sizes),
+            MIN_ANCHOR_PX,
+            image_size,
+        )
+    return usable
 
 
 def _recall_measure(

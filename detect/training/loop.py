@@ -28,6 +28,7 @@ from detect.runtime.memory import keep_freed_memory
 from detect.runtime.precision import Precision, choose_precision
 from detect.runtime.processes import as_first_says, is_first, meet, num_processes
 from detect.runtime.seeding import seed_everything
+from detect.training.batch_norms import prepare_norms
 from detect.training.checkpoints import LAST, CheckpointKeeper, best_names, load_newest
 from detect.training.classification import ClassificationTask, open_classes
 from detect.training.compute import ComputeMeter, compute_line
@@ -41,7 +42,6 @@ from detect.training.recorder import Recorder, write_settings
 from detect.training.sdpoint import SDPoint
 from detect.training.state import provenance, restore_state
 from detect.training.strategy import Strategy
-from detect.training.synced_norms import synchronise_norms
 from detect.training.task import Loader, Task, Validation
 from detect.training.trd import Trd
 
@@ -171,7 +171,7 @@ def _prepare_trainee(task: Task, model: Model, loader: Loader, device: torch.dev
     recipe, batches = task.recipe, len(loader)
     precision: Any = as_first_says(choose_precision(recipe.precision, device))
     model = model.to(device).to(memory_format=torch.channels_last)
-    synchronise_norms(model)
+    prepare_norms(model)
     if recipe.norm_momentum:
         set_norms(model, {"momentum": recipe.norm_momentum})
     nominal = recipe.nominal_batch_size or recipe.batch_size

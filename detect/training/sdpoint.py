@@ -24,8 +24,8 @@ from detect.runtime.processes import is_first
 from detect.runtime.progress import progress_bar
 from detect.runtime.seeding import generator
 from detect.structures import Batch
+from detect.training.batch_norms import prepare_norms
 from detect.training.strategy import AnyTargets, Part, Strategy
-from detect.training.synced_norms import synchronise_norms
 from detect.training.task import Loader
 
 INSTANCE_STREAM = 6
@@ -101,7 +101,7 @@ class SDPoint(Strategy):
         if checkpoint.instances is not None and checkpoint.instances.statistics:
             return  # of a finished run that was resumed; it may have been measured since
         model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
-        synchronise_norms(model)
+        prepare_norms(model)
         found = self._statistics(model, self.instances)
         plain = found.pop(PLAIN)
         statistics = {instance: _differing(norms, plain) for instance, norms in found.items()}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors
+from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors, fittable_sizes
 
 
 def test_recall_without_boxes() -> None:
@@ -89,3 +89,18 @@ def test_fewer_distinct_sizes_than_anchors(number: int) -> None:
     assert len(np.unique(anchors, axis=0)) == 9
     assert np.abs(np.log(anchors / [20, 30])).max() < np.log(4)  # near enough to match, most of them
     assert best_possible_recall(sizes, anchors, 4.0) == 1.0
+
+
+def test_sizes_that_anchors_are_fitted_to() -> None:
+    """Both sides are finite and at least one pixel; there may be none."""
+    sizes = np.array([[10, 20], [0.0003, 2], [1, 1], [0.99, 5], [np.nan, 5], [5, np.inf]])
+    assert fittable_sizes(sizes).tolist() == [[10, 20], [1, 1]]
+    assert fittable_sizes(np.zeros((0, 2))).shape == (0, 2)
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_no_fitted_anchor_is_under_a_pixel(number: int) -> None:
+    """Around boxes of one pixel, anchors are spread to one side only."""
+    anchors = fit_anchors(np.ones((number, 2)), 9, seed=0)
+    assert anchors.min() == 1
+    assert anchors.max() < 4

@@ -106,6 +106,10 @@ def train(more: str, model: str = MODEL) -> str:
     return f"python tools/train.py --data d.yaml --model {model} --image-size {more}"
 
 
+def tiles(side: str) -> str:
+    return f"python tools/evaluate.py --weights FILE --data d.yaml --tile {side}"
+
+
 def test_large_boxes_need_nothing() -> None:
     assert advise(squares(40, 60, 100), "--data d.yaml") == []
 
@@ -114,7 +118,7 @@ def test_small_boxes() -> None:
     """Squares of 12 and 40 px in images of 640 px: at 320 px half of them are 6 px, at 448 px 8.4, at 416 px 7.8. From
     864 px on, none would be under 16 px, but the images have no more than 640: there half of them are, 12 px."""
     found = advice_of(squares(12, 40, image_size=320))
-    assert found.keys() == {train("320"), train("640"), train("320", FINE_MODEL)}
+    assert found.keys() == {train("320"), train("640"), train("320", FINE_MODEL), tiles("320")}
     assert found[train("320")].startswith("at 320 px, 50.0 % of the boxes are under 8 px and 50.0 % under 16 px")
     assert "--image-size 640, 0.0 % of the boxes are under 8 px and 50.0 % under 16 px, for 4.0" in found[train("640")]
     assert found[train("320", FINE_MODEL)].startswith("50.0 % of the boxes are smaller than the finest cells")
@@ -123,7 +127,7 @@ def test_small_boxes() -> None:
 def test_the_smallest_size_that_does() -> None:
     """One box in five is 12 px at 640 px: 6 px at 320, 7.8 at 416, 8.4 at 448. Under 16 px one in five is allowed."""
     found = advice_of(squares(12, 60, 60, 60, 60, image_size=320))
-    assert found.keys() == {train("320"), train("448")}
+    assert found.keys() == {train("320"), train("448"), tiles("320")}
     assert "for 2.0 times the arithmetic" in found[train("448")]  # (448 / 320) ** 2 = 1.96
 
 
@@ -139,13 +143,21 @@ def test_a_tenth_is_not_many() -> None:
 
 
 def test_tiles_for_images_much_larger_than_the_input() -> None:
-    """Squares of 18 px in 1,920 px: 6 px at 640, 18 px in tiles of 640 px. In 1,919 px the ratio is just under 3."""
-    tiles = "python tools/evaluate.py --weights FILE --data d.yaml --tile 640"
+    """Squares of 18 px in 1,920 px: 6 px at 640, 18 px in tiles of 640 px."""
     found = advice_of(squares(18, 18, image=1920))
-    assert "3.0 times as long" in found[tiles]
-    assert "in tiles of 640 px, 0.0 % of the boxes are under 8 px and 0.0 % under 16 px" in found[tiles]
-    assert tiles not in advice_of(squares(18, 18, image=1919))
-    assert tiles not in advice_of(squares(90, 90, image=1920))
+    assert "3.0 times as long" in found[tiles("640")]
+    assert "in tiles of 640 px, 0.0 % of the boxes are under 8 px and 0.0 % under 16 px" in found[tiles("640")]
+    # 10 px in 1,000 px: 6.4 px at 640. In 959 px the ratio is just under 1.5.
+    found = advice_of(squares(10, 10, image=1000))
+    assert "1.6 times as long as the network input, where 100.0 % of the boxes are under 8 px" in found[tiles("640")]
+    assert "in tiles of 640 px, 0.0 % of the boxes are under 8 px and 100.0 % under 16 px" in found[tiles("640")]
+    assert tiles("640") in advice_of(squares(10, 10, image=960))
+    assert tiles("640") not in advice_of(squares(10, 10, image=959))
+    # 5 px stay under 8 px in tiles. Tiles lift one box of twelve, which is too few, or one of nine.
+    assert tiles("640") not in advice_of(squares(5, 5, image=1000))
+    assert tiles("640") not in advice_of(squares(*[5] * 11, 10, image=1000))
+    assert tiles("640") in advice_of(squares(*[5] * 8, 10, image=1000))
+    assert tiles("640") not in advice_of(squares(90, 90, image=1920))
 
 
 def test_small_images_are_not_enlarged() -> None:
@@ -190,7 +202,12 @@ def test_background_long_images_and_crowds() -> None:
     assert "a rectangle of 50.0 %" in advice_of(long)[f"{train('640')} --set augment.mosaic=0"]
     crowded = squares(*[50] * 301)
     assert "an image has 301 boxes" in " ".join(advice_of(crowded).values())
-    assert advise(squares(*[50] * 300), "--data d.yaml") == []
+    assert advise(squares(*[50] * 100), "--data d.yaml") == []
+    # 301 objects of a class: 201 beyond COCO's 100, one beyond the 300 that are kept.
+    (found,) = [one for one in advise(crowded, "--data d.yaml") if one.what.endswith("--data d.yaml --max-det 400")]
+    assert "66.8 % of the objects lie beyond the 100 detections of a class and image" in found.why
+    assert "0.3 % of the objects lie beyond the 300 detections of an image" in found.why
+    assert figures(crowded)["objects_beyond_coco_limit"] == 0.6678
 
 
 def test_advised_models_exist() -> None:

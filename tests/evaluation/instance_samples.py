@@ -49,8 +49,8 @@ def classifier(folder: Path, records: tuple[InstanceRecord, ...] = ()) -> Checkp
 
 def comparison(**changes: Any) -> Comparison:
     """``RECORDS`` beside the plain network at three image sizes and a better network at two."""
-    own = Baseline("sd.pt", (size(16, 200, 0.1), size(24, 600, 0.3), size(32, 1000, 0.5)))
-    other = Baseline("plain.pt", (size(24, 600, 0.5), size(32, 1000, 0.6)))
+    own = Baseline("sd.pt", "tiny", (size(16, 200, 0.1), size(24, 600, 0.3), size(32, 1000, 0.5)))
+    other = Baseline("plain.pt", "tiny", (size(24, 600, 0.5), size(32, 1000, 0.6)))
     facts = {
         "metric": "AP",
         "shown": ("AP",),

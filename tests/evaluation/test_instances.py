@@ -14,7 +14,14 @@ from detect.data.images import write_image
 from detect.errors import InputError
 from detect.evaluation import network_time
 from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
-from detect.evaluation.instances import Baseline, baseline_sizes, compare_instances, instances_of, pareto_front
+from detect.evaluation.instances import (
+    Baseline,
+    baseline_sizes,
+    compare_instances,
+    instances_of,
+    pareto_front,
+    run_name,
+)
 from detect.models.build import build_graph
 from detect.models.checkpoint import Checkpoint
 from detect.models.instance_costs import InstanceCosts
@@ -82,7 +89,7 @@ def test_equal_ones() -> None:
     ],
 )
 def test_the_baseline_at_equal_cost(macs: int, expected: float | None) -> None:
-    baseline = Baseline("a.pt", (size(16, 200, 0.1), size(24, 600, 0.3), size(32, 1000, 0.5)))
+    baseline = Baseline("a.pt", "tiny", (size(16, 200, 0.1), size(24, 600, 0.3), size(32, 1000, 0.5)))
     assert baseline.at(macs, "AP") == (None if expected is None else pytest.approx(expected))
 
 
@@ -162,3 +169,18 @@ def test_what_a_comparison_knows() -> None:
     found = comparison()
     assert found.full_macs == 1000
     assert found.front == pareto_front(RECORDS, "AP")
+
+
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [
+        ("/home/me/runs/boards/best.pt", "boards"),
+        ("runs/boards/best_AP50.pt", "boards"),
+        ("runs/boards/last.pt", "boards"),
+        ("/weights/yolov5n-spd-bccd.pt", "yolov5n-spd-bccd"),
+        ("yolov5n-spd-bccd", "yolov5n-spd-bccd"),
+    ],
+)
+def test_pictures_name_model_and_run_and_no_path(weights: str, name: str) -> None:
+    assert run_name(Path(weights)) == name
+    assert Baseline(weights, "yolov5n", ()).title == f"yolov5n ({name})"

@@ -115,6 +115,18 @@ def test_the_goal_of_the_objectness_is_constant() -> None:
     assert gradient.flatten().nonzero().flatten().tolist() == [4]
 
 
+@pytest.mark.parametrize("words", [{}, {"coding": "yolov3"}])
+@pytest.mark.parametrize("size", [0.0003, 1e-20, 0.0])
+def test_tiny_box(words: dict[str, Any], size: float) -> None:
+    """YOLOv3's assignment gives a stray label of 0.0003 px to some anchor: loss and gradients are finite."""
+    raw = torch.zeros(1, 1, 1, 1, 7, requires_grad=True)
+    terms = one_cell(**words)([raw], one_target(size=size))
+    terms.total.backward()
+    assert all(math.isfinite(value) for value in values(terms))
+    assert raw.grad is not None
+    assert raw.grad.isfinite().all()
+
+
 def test_unmatched_size() -> None:
     """64 px is 4 times the anchor: nothing is matched."""
     terms = one_cell()([torch.zeros(1, 1, 1, 1, 7)], one_target(size=64))

@@ -59,6 +59,8 @@ def test_evaluate_measures_and_draws(world: Path, tmp_path: Path) -> None:
 def test_what_is_for_detectors_is_refused(world: Path) -> None:
     complaint = run_here(world, *EVALUATE, "--coco-engine", "hotcoco").complaint
     assert complaint == "error: --coco-engine: is for detectors; model.pt is a classifier"
+    complaint = run_here(world, *EVALUATE, "--max-det", 500).complaint
+    assert complaint == "error: --max-det: is for detectors; model.pt is a classifier"
     complaint = run_here(world, *EVALUATE, "--tile", 64).complaint
     assert complaint == "error: --tile: is for detectors; model.pt is a classifier"
     complaint = run_here(world, *EVALUATE, "--areas", "boxes").complaint

@@ -71,3 +71,43 @@ def test_refused(world: Path, command: tuple, message: str) -> None:
     assert ended.code == 2
     assert message in ended.error
     assert ended.error.count("\n") == 1
+
+
+def test_another_limit_of_detections(world: Path, tmp_path: Path) -> None:
+    """A second table stands behind COCO's, whose numbers are the same without it."""
+    for name, options in (("plain", ()), ("limited", ("--max-det", 5))):
+        command = (*EVALUATE, "--weights", "run/best.pt", "--metrics-json", tmp_path / name, *options)
+        ended = run_here(world, *command)
+        assert ended.code == 0, ended.error
+    plain, limited = (json.loads((tmp_path / name).read_text()) for name in ("plain", "limited"))
+    assert {name: limited[name] for name in METRICS} == {name: plain[name] for name in METRICS}
+    assert limited["other_limit"]["max_det"] == 5
+    titles = [line for line in ended.output.splitlines() if line.startswith(("COCO metrics", "Metrics with"))]
+    assert titles == [
+        "COCO metrics",
+        "Metrics with up to 5 detections of a class and image, which COCO limits to 100",
+    ]
+
+
+def test_images_that_reach_the_limit_of_detections(world: Path, tmp_path: Path) -> None:
+    options = ("--source", "shapes/images/val", "--conf", 0.0001, "--max-det", 2, "--device", "cpu")
+    ended = run_here(world, "predict.py", "--weights", "run/best.pt", *options, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.error
+    assert ended.error.count("4 of 4 images reached the limit of 2 detections and may have more objects") == 1
+
+
+def test_limit_of_a_file_with_suppression_inside(world: Path, tmp_path: Path) -> None:
+    file = tmp_path / "nms.onnx"
+    ended = run_here(world, *EXPORT, "--nms", "--max-det", 3, "--conf", 0.0001, "--out", file)
+    assert ended.code == 0, ended.error
+    options = ("--source", "shapes/images/val", "--conf", 0.001, "--device", "cpu", "--out", tmp_path / "out")
+    ended = run_here(world, "predict.py", "--weights", file, *options)
+    assert "images reached the limit of 3 detections" in ended.error
+    ended = run_here(world, *EVALUATE, "--weights", file, "--max-det", 4)
+    assert (
+        ended.code,
+        "keeps 3 detections of an image, found 4; export it with a larger --max-det" in ended.error,
+    ) == (
+        2,
+        True,
+    )

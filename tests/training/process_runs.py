@@ -28,8 +28,8 @@ from detect.runtime.processes import (
     own_share,
     rank,
 )
+from detect.training.batch_norms import SyncedBatchNorm2d, prepare_norms
 from detect.training.loop import RunSettings, train
-from detect.training.synced_norms import SyncedBatchNorm2d, synchronise_norms
 from tests.training import test_classification as classes
 from tests.training.small import STILL, make_settings, shapes_at
 
@@ -95,7 +95,7 @@ def check_norms() -> None:
     nn.init.uniform_(alone.weight)
     x = (torch.randn(5, 3, 4, 6).double() * 2 + 100).requires_grad_()
     shared = copy.deepcopy(alone)
-    synchronise_norms(shared)
+    prepare_norms(shared)
     assert type(shared) is SyncedBatchNorm2d
     share = x.detach()[own_share(5)].requires_grad_()
     for _ in range(2):
@@ -112,6 +112,14 @@ def check_norms() -> None:
     torch.testing.assert_close(shared.eval()(share), alone.eval()(share))
     empty = shared.train()(x.detach()[: 3 * rank()])  # a process may have no image of a part
     assert empty.shape == (3 * rank(), 3, 4, 6)
+    shared.load_state_dict(alone.state_dict())
+    one_value = x.detach()[: rank(), :, :1, :1]  # in one of the processes only
+    torch.testing.assert_close(shared(one_value), alone(one_value))
+    torch.testing.assert_close(shared.running_var, alone.running_var)
+    # One value in each process, v and v + 1: the mean is half from either, the variance 1/4.
+    two = shared(x.detach()[:1, :, :1, :1] + rank())
+    signs = (rank() - 0.5) / (0.25 + shared.eps) ** 0.5 * shared.weight + shared.bias
+    torch.testing.assert_close(two, signs[None, :, None, None])
 
 
 if __name__ == "__main__":

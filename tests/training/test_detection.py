@@ -237,6 +237,36 @@ def test_anchors_for_one_best_anchor(tiny, tiny_yolov3, said):
     assert suit_anchors(tiny, square_table(20, 130), asked) is not tiny
 
 
+@pytest.mark.parametrize("coding", ["yolov5", "yolov3"])
+def test_stray_labels_are_left_out_of_the_fit(tmp_path, said, coding):
+    """One label of 0.0003 px among many boxes: no anchor goes there, and the model can be built."""
+    definition = find_definition(write_model(tmp_path, TINY.replace("anchors_px", f"coding: {coding}, anchors_px")))
+    recipe = make_recipe(image_size=640, anchors={"fit": "always"})
+    fitted = suit_anchors(definition, square_table(*[20, 300, 400] * 4, 0.0003, 0.9), recipe)
+    assert anchors_of(fitted).min() >= 1
+    assert said.messages[0] == "anchors: 2 of 14 training boxes are under 1 px at 640 px and are left out"
+    clean = suit_anchors(definition, square_table(*[20, 300, 400] * 4), recipe)
+    assert anchors_of(fitted).tolist() == anchors_of(clean).tolist()
+    build_model(fitted, 2)
+
+
+def test_nothing_to_fit_anchors_to(tiny, said):
+    recipe = make_recipe(image_size=640, anchors={"fit": "always"})
+    assert suit_anchors(tiny, square_table(0.0003, 0.5), recipe) is tiny
+    assert said.messages == [
+        "anchors: 2 of 2 training boxes are under 1 px at 640 px and are left out",
+        "anchors: kept; no training box is large enough to fit others; take a larger --image-size",
+    ]
+
+
+@pytest.mark.parametrize("sides", [(50,), (50,) * 20, (1,) * 3])
+def test_anchors_of_few_or_equal_boxes(tiny, sides):
+    fitted = suit_anchors(tiny, square_table(*sides), make_recipe(image_size=640, anchors={"fit": "always"}))
+    assert np.isfinite(anchors_of(fitted)).all()
+    assert anchors_of(fitted).min() >= 1
+    build_model(fitted, 2)
+
+
 def test_two_levels(tmp_path):
     two = TINY.replace("from: [c3, c4, c5]", "from: [c4, c5]").replace("[[8, 8], [12, 12]], ", "")
     fitted = suit_anchors(find_definition(write_model(tmp_path, two)), square_table(400, 500), make_recipe(anchors={}))

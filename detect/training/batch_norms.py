@@ -1,11 +1,13 @@
-"""Batch normalisation over the batches of all processes together, on GPUs and on CPUs.
+"""Batch normalisation in training: a batch with one value per channel, and the batches of all processes together.
 
-PyTorch's own ``SyncBatchNorm`` refuses CPUs, where the equality of one process and several can be tested.
+PyTorch's ``BatchNorm2d`` raises an error for one value per channel (one image, a map of 1 x 1). Its ``SyncBatchNorm``
+refuses CPUs, where the equality of one process and several can be tested.
 Letters: B images of this process, C channels, H W cells, N = the number of B * H * W values of all processes.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,17 +16,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from detect.runtime.logs import LOGGER
 from detect.runtime.processes import num_processes
 
 
-class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` whose batch is that of all processes; each must call it equally often."""
+class TrainingBatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that takes the running statistics where a training batch has one value per channel.
+
+    One value has no variance, and its difference from its own mean is 0 whatever it is. The running statistics stay.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) normalised; in evaluation mode by the running statistics, as ever."""
+        if self.training and x.numel() == x.shape[1]:
+            return self._by_running_statistics(x)
+        return super().forward(x)
+
+    def _by_running_statistics(self, x: Tensor) -> Tensor:
+        _warn_of_single_value()
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+class SyncedBatchNorm2d(TrainingBatchNorm2d):
+    """``TrainingBatchNorm2d`` whose batch is that of all processes; each must call it equally often."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) normalised; in evaluation mode by the running statistics, as ever."""
         if not self.training:
             return super().forward(x)
         y, mean, variance, count = _SyncedNorm.apply(x, self.weight, self.bias, self.eps)
+        # All processes see the same count. A GPU is asked for it only by those that have no more than one value.
+        if x.numel() <= x.shape[1] and count.item() == 1:
+            return self._by_running_statistics(x)
         if self.track_running_stats:
             self._remember(mean, variance * (count / (count - 1)))
         return y
@@ -42,13 +65,22 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.mul_(1 - momentum).add_(unbiased_variance, alpha=momentum)
 
 
-def synchronise_norms(model: nn.Module) -> None:
-    """Let the norms of a model look at all processes' images, where there are several; names and values stay."""
-    if num_processes() > 1:
-        for layer in model.modules():
-            if type(layer) is nn.BatchNorm2d:
-                # Not a new module in the place of each: blocks and lists keep what they refer to.
-                layer.__class__ = SyncedBatchNorm2d
+def prepare_norms(model: nn.Module) -> None:
+    """Make a model's norms ready for training: several processes share statistics. Names and values stay."""
+    kind = SyncedBatchNorm2d if num_processes() > 1 else TrainingBatchNorm2d
+    for layer in model.modules():
+        if type(layer) is nn.BatchNorm2d:
+            # Not a new module in the place of each: blocks and lists keep what they refer to.
+            layer.__class__ = kind
+
+
+@cache
+def _warn_of_single_value() -> None:
+    """Log, once in a process, that some norms do not use the batch."""
+    LOGGER.warning(
+        "a training batch has one image and a map of 1 x 1, one value per channel: norms use their running statistics "
+        "there; a larger --batch-size or --image-size trains better"
+    )
 
 
 class _SyncedNorm(torch.autograd.Function):
