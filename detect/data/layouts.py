@@ -32,6 +32,7 @@ LOOKED_FOR = (
 """What a message says about the layouts."""
 
 _SPLIT = re.compile(r"(train|val|valid|test|trainval|minitrain|test-dev|test-challenge)(?=$|\d|_)")
+_VOC_SPLITS: tuple[str, ...] = ("train", "val", "trainval", "test")
 _COCO_FILE = re.compile(r"(?:instances_|image_info_)?(.+)\.json")
 _SHARD_FILE = re.compile(r"(.+)-\d+\.tar")
 _VISDRONE_FOLDER = re.compile(r"(?:VisDrone\d*-DET-)?(.+)")
@@ -128,14 +129,14 @@ def _voc(folder: Path) -> _Layout:
         split = _split_of_list(path.stem)
         if split is not None:
             splits.setdefault(split, SplitConfig(images, annotations, f"{lists}/{path.name}"))
-    in_order = {split: splits[split] for split in ("train", "val", "trainval", "test") if split in splits}
-    return _Layout("Pascal VOC", "voc", in_order or {"train": SplitConfig(images, annotations)})
+    splits = {split: splits[split] for split in _VOC_SPLITS if split in splits}
+    return _Layout("Pascal VOC", "voc", splits or {"train": SplitConfig(images, annotations)})
 
 
 def _split_of_list(name: str) -> str | None:
     """The split of a list in ``ImageSets/Main``; CVAT calls it ``Train``, ``Validation`` or ``default``."""
     split = {"validation": "val", "valid": "val", "default": "train"}.get(name.lower(), name.lower())
-    return split if split in ("train", "val", "trainval", "test") else None
+    return split if split in _VOC_SPLITS else None
 
 
 def _voc_folders(folder: Path) -> dict[str, SplitConfig]:

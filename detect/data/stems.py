@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -26,8 +27,7 @@ REPEATED_STEM = "names that stand before in the list (skipped)"
 NOT_IN_CLASS = "names with -1 behind them, as in VOC's class lists: the class is not in the image (left out)"
 EXTENDED_NAME = "listed names with a suffix, a folder or a class list's flag (the name alone is taken)"
 
-_FLAG = re.compile(r"(.*\S)\s+(-1|0|1)")
-_PAIR = re.compile(r"(\S+\.\w+)\s+\S+\.(?:xml|txt)", re.IGNORECASE)
+_FLAGS = ("-1", "0", "1")
 _SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, '.xml', '.txt')))})$", re.IGNORECASE)
 
 
@@ -75,8 +75,7 @@ def _file_of_line(line: str, path: Path, folder: Path, suffix: str, problems: Pr
         if flag == "-1":
             problems.add(NOT_IN_CLASS, name)
             return None
-        pair = _PAIR.fullmatch(name)
-        stems = [_SUFFIX.sub("", form) for form in path_forms(name if pair is None else pair[1])]
+        stems = [_SUFFIX.sub("", form) for form in path_forms(_without_second_path(name))]
         try:
             found = next(filter(None, (_with_suffix(folder, stem, suffix) for stem in stems)), None)
             if is_file(folder / f"{stems[0]}{suffix}"):  # one elsewhere is not the one of the same end here
@@ -92,8 +91,14 @@ def _file_of_line(line: str, path: Path, folder: Path, suffix: str, problems: Pr
 
 def _without_flag(line: str) -> tuple[str, str]:
     """A line without the flag of a class list, and the flag; empty where there is none."""
-    flag = _FLAG.fullmatch(line)
-    return (line, "") if flag is None else (flag[1], flag[2])
+    *name, last = line.rsplit(maxsplit=1)
+    return (name[0], last) if name and last in _FLAGS else (line, "")
+
+
+def _without_second_path(line: str) -> str:
+    """The image's path of a line that has the annotation file's behind it."""
+    paths = line.split()
+    return paths[0] if len(paths) == 2 and all(map(_SUFFIX.search, paths)) else line
 
 
 def _with_suffix(folder: Path, stem: str, suffix: str) -> Path | None:
@@ -192,7 +197,7 @@ def read_annotation_bytes(path: Path, max_bytes: int) -> bytes:
         raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from None
 
 
-def find_image(folder: Path, stem: str, named: str = "") -> Path:
+def find_image(folder: Path, stem: str, named: Sequence[str] = ()) -> Path:
     """The image that an annotation file belongs to: the one with its own name, else the one that it names.
 
     The own name comes first, because tools that rename files leave what is written in them as it was.
@@ -200,23 +205,21 @@ def find_image(folder: Path, stem: str, named: str = "") -> Path:
     Args:
         folder: of the images, absolute.
         stem: name of the annotation file without suffix, with ``/`` between folders.
-        named: path of the image as the annotation file gives it; it may be of another machine.
+        named: names and paths of the image as the annotation file gives them; they may be of another machine.
 
     Returns:
         The path, of the own name where there is no such image at all.
     """
     own = os.path.normpath(folder / stem)
-    name = path_forms(named)[-1] if named else ""
-    if name and is_named(stem, name) and is_file(beside := Path(own).with_name(name)):
-        return beside
-    for suffix in suffix_forms(IMAGE_SUFFIXES):
-        if is_file(own + suffix):
-            return Path(own + suffix)
-    forms = [os.path.normpath(folder / form) for form in (*(path_forms(named) if named else ()), f"{Path(stem).name}")]
-    for form in forms:
-        for suffix in ("", *suffix_forms(IMAGE_SUFFIXES)):
-            if form.startswith(f"{folder}{os.sep}") and is_file(form + suffix):
-                return Path(form + suffix)
+    forms = [path_forms(text) for text in named if text]
+    for *_, name in forms:
+        if is_named(stem, name) and is_file(beside := Path(own).with_name(name)):
+            return beside
+    others = [os.path.normpath(folder / form) for form in (*itertools.chain(*forms), Path(stem).name)]
+    for path in (own, *(path for path in others if path.startswith(f"{folder}{os.sep}"))):
+        for suffix in suffix_forms(IMAGE_SUFFIXES) if path == own else ("", *suffix_forms(IMAGE_SUFFIXES)):
+            if is_file(path + suffix):
+                return Path(path + suffix)
     return Path(own + ".jpg")
 
 

@@ -67,10 +67,10 @@ class _Object(NamedTuple):
 
 
 class _File(NamedTuple):
-    """One XML file: its image, the size it declares (0 where it does not) and its objects."""
+    """One XML file: names and paths of its image, the size it declares (0 where it does not) and its objects."""
 
     stem: str
-    image_name: str
+    image_names: tuple[str, ...]
     declared_hw: tuple[int, int]
     objects: tuple[_Object, ...]
 
@@ -149,14 +149,14 @@ def _with_images(files: list[_File], folder: Path, problems: Problems) -> tuple[
     kept, paths = [], []
     stems = {file.stem for file in files}
     for file in files:
-        path = find_image(folder, file.stem, file.image_name)
-        example = f"{file.stem}.xml says {file.image_name[:100]!r}, {path.name} is taken"
-        if file.image_name and not is_named(file.stem, path_forms(file.image_name)[-1]):
+        path = find_image(folder, file.stem, file.image_names)
+        if file.image_names and not is_named(file.stem, path_forms(file.image_names[0])[-1]):
+            said = f"{file.stem}.xml says {file.image_names[0][:100]!r}"
             if not is_named(file.stem, path.name) and path.stem in stems:
-                problems.add(BORROWED, f"{file.stem}.xml says {file.image_name[:100]!r}")
+                problems.add(BORROWED, said)
                 continue
             if is_named(file.stem, path.name) and is_file(path):
-                problems.add(OTHER_NAME, example)
+                problems.add(OTHER_NAME, f"{said}, {path.name} is taken")
         kept.append(file)
         paths.append(path)
     if not kept:
@@ -248,10 +248,11 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
         )
     if any(_UNREADABLE in text for text in root.itertext()):
         problems.add(UNREADABLE_TEXT, path.name)
-    image_name = (root.findtext("filename") or root.findtext("path") or "").strip()
+    folder, filename, place = ((root.findtext(tag) or "").strip() for tag in ("folder", "filename", "path"))
+    image_names = tuple(filter(None, (filename, f"{folder}/{filename}" if folder and filename else "", place)))
     declared = [_number(root.findtext(f"size/{side}")) for side in ("height", "width")]
     height, width = (int(side) if 0 < side < 2**31 else 0 for side in declared)
-    return _File(stem, image_name, (height, width), tuple(objects))
+    return _File(stem, image_names, (height, width), tuple(objects))
 
 
 def _parse_object(element: ElementTree.Element) -> _Object | None:

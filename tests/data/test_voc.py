@@ -442,3 +442,14 @@ def test_bccd(real_data: Path, split: str, num_images: int, num_boxes: int, no_a
     assert table.problems.count(NO_AREA) == (no_area is not None)
     assert len(table.problems.summary()) == (no_area is not None)
     assert no_area is None or no_area in table.problems.summary()[0]
+
+
+def test_images_in_the_folder_that_the_file_names(tmp_path: Path) -> None:
+    _write(tmp_path, "1", _object("dog", "1 2 11 22"), image="a.jpg")
+    (tmp_path / "JPEGImages/day").mkdir()
+    (tmp_path / "JPEGImages/a.jpg").rename(tmp_path / "JPEGImages/day/a.jpg")
+    path = tmp_path / "Annotations/1.xml"
+    text = path.read_text()
+    for more in ("<folder>day</folder>", r"<path>C:\set\day\a.jpg</path>"):
+        path.write_text(text.replace("<filename>", f"{more}<filename>"))
+        assert _images_of(_read(tmp_path)) == ["a.jpg"]
