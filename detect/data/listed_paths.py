@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from detect.data.annotations import Problems
 from detect.data.images import IMAGE_SUFFIXES
+from detect.data.walking import is_image_name, walk_files
 
 NOT_AS_WRITTEN = "listed paths that are not there as written (the file of the data set with that end is taken)"
 LEADS_OUT = "names that lead out of the data set (skipped)"
@@ -47,7 +48,7 @@ class ImageList:
 
     Args:
         folders: a line may be relative to each of them, the first first.
-        allowed: the folders that an image must be in.
+        allowed: the folders that an image must be in, the images' own last.
         problems: gets paths that were found by their end, and those that lead out.
     """
 
@@ -55,6 +56,7 @@ class ImageList:
         self._folders, self._allowed, self._problems = folders, allowed, problems
         self._real = {Path(os.path.realpath(folder)): folder for folder in allowed}
         self._folder_of: dict[str, Path] = {}
+        self._paths_of: dict[str, list[Path]] | None = None
 
     def find(self, line: str) -> Path | None:
         """The image of a line, there or not; None, counted, where it leads out of the data set."""
@@ -99,9 +101,19 @@ class ImageList:
         tried = [(self._folder_of[parent], forms[-1])] if parent in self._folder_of else []
         tried += [(folder, form) for form in forms[1:] or forms for folder in self._folders]
         found = next((path for folder, form in tried if (path := self._with_suffix(folder, form)) is not None), None)
-        if found is not None:
-            self._folder_of[parent] = found.parent
+        if found is None:
+            return self._only_one_of_name(forms[-1])
+        self._folder_of[parent] = found.parent
         return found
+
+    def _only_one_of_name(self, name: str) -> Path | None:
+        """The image of this name below the images' folder, if no other one there has it."""
+        if self._paths_of is None:
+            self._paths_of = {}
+            for path in map(Path, walk_files(self._allowed[-1], self._allowed[-1], lambda _: None)):
+                self._paths_of.setdefault(path.name, []).append(path)
+        paths = self._paths_of.get(name, [])
+        return paths[0] if len(paths) == 1 and is_image_name(name) else None
 
     def _with_suffix(self, folder: Path, form: str) -> Path | None:
         """The image of a path or, where it has no image's suffix, of that path with one."""

@@ -214,6 +214,18 @@ def test_lists_of_other_machines(tmp_path: Path, line: str) -> None:
     assert {kind: table.problems.count(kind) for kind in counts} == counts
 
 
+def test_lists_of_which_only_the_name_is_here(tmp_path: Path) -> None:
+    """The name has to be the only one of the set."""
+    _write(tmp_path, "one/a", "0 0.5 0.5 0.2 0.2")
+    for folder in ("one", "two"):
+        _write(tmp_path, f"{folder}/b", "1 0.5 0.5 0.2 0.2")
+    (tmp_path / "train.txt").write_text("C:\\set\\x\\a.jpg\nC:\\set\\x\\b.jpg\n")
+    table = yolo.read_yolo(_config(tmp_path, train=SplitConfig(".", list="train.txt")), "train")
+    assert (_images_of(table), table.labels.tolist()) == (["a.jpg"], [0])
+    counts = {NOT_AS_WRITTEN: 1, BAD_IMAGE: 1}
+    assert {kind: table.problems.count(kind) for kind in counts} == counts
+
+
 def test_lists_with_paths_through_links(tmp_path: Path) -> None:
     """The user's own names of the same files: by a link to the set, and by what a link in the set leads to."""
     _write(tmp_path / "store", "a", "0 0.5 0.5 0.2 0.2")
