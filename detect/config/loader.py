@@ -88,6 +88,10 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _TextLoader(_StrictLoader):
+    """``_StrictLoader`` that leaves words without quotes as they are written: ``yes``, ``1.10``, ``010``, ``~``."""
+
+
 class _Dumper(yaml.SafeDumper):
     """``SafeDumper`` that quotes the words which ``_StrictLoader`` would take for numbers."""
 
@@ -96,6 +100,7 @@ _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_TextLoader.yaml_implicit_resolvers = {}
 for _side in (_StrictLoader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
@@ -120,10 +125,19 @@ def load_yaml(path: Path) -> dict[str, Any]:
         InputError: the file is missing, unreadable, too large, not YAML, nested too deeply, has duplicate keys, aliases
             or tags, or is not a mapping.
     """
+    return _load_yaml(path, _StrictLoader)
+
+
+def load_yaml_as_text(path: Path) -> dict[str, Any]:
+    """``load_yaml`` where every word is text as it is written, numbers, truth values and ``~`` as well."""
+    return _load_yaml(path, _TextLoader)
+
+
+def _load_yaml(path: Path, loader: type[_StrictLoader]) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise InputError(f"{path}: larger than {MAX_YAML_BYTES // 2**20} MiB, which no configuration is")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:

@@ -33,11 +33,14 @@ class SplitConfig:
             by ``folders``.
         list: VOC, VisDrone: text file with one image stem per line (``ImageSets/Main/train.txt``). YOLO: text file with
             one image path per line, relative to that file, to the root or to ``images``.
+        parts: YOLO: several folders of images, and text files as in ``list``, that are the split together; ``images``
+            is then the folder above them.
     """
 
     images: str
     annotations: str | None = None
     list: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from detect.data.shard_images import StoredImage
 from detect.drawing.text import shorten
 from detect.errors import InputError
 
-MAX_EXAMPLE = 200
+MAX_EXAMPLE = 400
 """Characters of an example in a report."""
 
 EXIT_CODES: dict[Severity, int] = {"error": 2, "warning": 1, "note": 0}

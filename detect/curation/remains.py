@@ -18,7 +18,7 @@ from detect.data.annotations import MARKS, AnnotationTable, Problems
 from detect.data.checks import find_file
 from detect.data.coco import load_coco
 from detect.data.coco_ids import id_key
-from detect.data.stems import list_stems
+from detect.data.stems import list_files
 from detect.data.voc import read_xml
 from detect.errors import InputError
 
@@ -94,10 +94,10 @@ _POLYGONS = "outlines (segmentation: polygons)"
 
 def _of_voc(config: DataConfig, split: str) -> Counter[str]:
     counts: Counter[str] = Counter()
-    folder = Path(config.root, config.splits[split].annotations or "")
-    for stem in list_stems(config, split, folder, ".xml", Problems()):
+    folder = Path(config.root, config.splits[split].annotations or "").resolve()
+    for path in list_files(config, split, folder, ".xml", Problems()).values():
         try:
-            root = read_xml(folder / f"{stem}.xml")
+            root = read_xml(path)
         except InputError:  # was reported when the split was read
             continue
         counts.update(f"<{tag}> of objects" for item in root.iterfind("object") for tag in _tags(item, _OBJECT_TAGS))

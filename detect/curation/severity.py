@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from detect.data.annotations import Understood
+from detect.data.listed_paths import NOT_AS_WRITTEN
 from detect.data.shard_index import DAMAGED as DAMAGED_SHARD
-from detect.data.stems import REPEATED_STEM
+from detect.data.stems import EXTENDED_NAME, NOT_IN_CLASS, REPEATED_STEM
+from detect.data.yolo_rows import COMMAS
 
 Severity = Literal["error", "warning", "note"]
 """``error``: data is lost or wrong. ``warning``: kept, or mended, but hardly meant. ``note``: worth knowing, and in
@@ -52,6 +54,10 @@ _SEVERITIES: dict[str, Severity] = {
     BACKGROUND: "note",
     BACKGROUND_DROPPED: "note",
     CROWD: "note",
+    NOT_AS_WRITTEN: "note",
+    EXTENDED_NAME: "note",
+    NOT_IN_CLASS: "note",
+    COMMAS: "note",
     REPEATED_STEM: "warning",  # the second of two equal lines is skipped: nothing is lost
 }
 

@@ -15,8 +15,8 @@ from detect.data.box_sizes import SMALL_PX, is_trained_on, share_under, training
 from detect.data.coco_areas import IMPOSSIBLE_AREA
 from detect.drawing.text import shorten
 from detect.errors import InputError
-from detect.runtime.logs import LOGGER
 from detect.evaluation.crowding import Crowding, measure_crowding
+from detect.runtime.logs import LOGGER
 
 LIMITS_PX = (SMALL_PX, 16, 32)
 """The shorter sides that shares are given for: the cells of the three levels that most detectors predict on."""

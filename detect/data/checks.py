@@ -25,6 +25,7 @@ from detect.runtime.progress import progress_bar
 BAD_IMAGE = "images that are missing or damaged (skipped)"
 SHARED_FILE = "images that share their file with another one (kept)"
 WRONG_SIZE = "images of another size than their annotations say (skipped)"
+OTHER_SIZE = "images of another size than their annotations say, inside which all their boxes lie (kept)"
 UNROTATED_SIZE = "images whose annotations give the size before the EXIF rotation (the rotated size is taken)"
 NOT_FINITE = "boxes with coordinates that are not finite numbers (skipped)"
 NO_AREA = "boxes of zero or negative size (skipped)"
@@ -36,6 +37,8 @@ _MANY_IMAGES = 1000  # reading the headers of fewer takes about a second
 _NUM_THREADS = 8  # they wait for the disk; more of them wait for each other when it is fast
 _CHUNK = 64  # images of one task: handing over single images takes longer than reading their headers
 _NUM_LISTED = 8
+_MAX_SLIP_PX = 2  # of a declared size: counted from 0, rounded, or cropped to whole blocks
+_MAX_RATIO_ERROR = 0.02  # of a resized image's two factors: rounding to whole pixels
 
 
 def find_folder(config: DataConfig, folder: str) -> Path:
@@ -168,7 +171,11 @@ def _is_encodable(name: str) -> bool:
 
 
 def inspect_images(
-    paths: Sequence[Path], declared_hw: np.ndarray, problems: Problems, title: str
+    paths: Sequence[Path],
+    declared_hw: np.ndarray,
+    problems: Problems,
+    title: str,
+    ends_xy_px: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Look at every image's first and last bytes and compare its size with the annotations.
 
@@ -177,6 +184,8 @@ def inspect_images(
         declared_hw: (N, 2) int64 height and width as the annotations say; 0 where they do not.
         problems: gets what is wrong.
         title: of the progress bar, which is shown for many images.
+        ends_xy_px: (N, 2) the largest right and bottom of each image's boxes. An image of another size than declared
+            is kept where they lie inside of it, unless it is an enlarged or reduced copy.
 
     Returns:
         sizes_hw (N, 2) int32, the true sizes with EXIF orientation applied; is_good (N,) bool, the usable images.
@@ -188,7 +197,7 @@ def inspect_images(
         if count > 1:
             problems.add(SHARED_FILE, path.name)
     headers = _read_headers(paths, title)
-    return compare_sizes(paths, headers, declared_hw, problems, title)
+    return compare_sizes(paths, headers, declared_hw, problems, title, ends_xy_px)
 
 
 def compare_sizes(
@@ -197,6 +206,7 @@ def compare_sizes(
     declared_hw: np.ndarray,
     problems: Problems,
     title: str,
+    ends_xy_px: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What ``inspect_images`` does with the images' headers."""
     sizes_hw = np.zeros((len(paths), 2), np.int32)
@@ -204,10 +214,12 @@ def compare_sizes(
     first_problem = ""
     for row, (header, (height, width)) in enumerate(zip(headers, declared_hw.tolist(), strict=True)):
         kind, example = _image_problem(paths[row], header, height, width)
+        if kind == WRONG_SIZE and ends_xy_px is not None and isinstance(header, ImageHeader):
+            kind = OTHER_SIZE if _is_same_frame(header.size_hw, (height, width), ends_xy_px[row]) else kind
         if kind:
             problems.add(kind, example)
             first_problem = first_problem or example
-        if isinstance(header, ImageHeader) and kind in ("", UNROTATED_SIZE):
+        if isinstance(header, ImageHeader) and kind in ("", UNROTATED_SIZE, OTHER_SIZE):
             sizes_hw[row], is_good[row] = header.size_hw, True
     if not is_good.any():
         raise InputError(f"{title}: none of the {len(paths)} images can be used; the first: {first_problem}")
@@ -246,6 +258,18 @@ def _image_problem(path: Path, header: ImageHeader | ImageError, height: int, wi
     if header.orientation >= 5 and (width, height) == header.size_hw:
         return UNROTATED_SIZE, example
     return WRONG_SIZE, example
+
+
+def _is_same_frame(size_hw: tuple[int, int], declared_hw: tuple[int, int], end_xy_px: np.ndarray) -> bool:
+    """Whether boxes that end there can be in pixels of an image, although another size is declared.
+
+    Boxes of an enlarged or reduced image would lie elsewhere: there both sides differ by the same factor, by more than
+    a slip of some pixels.
+    """
+    ratios = [side / declared for side, declared in zip(size_hw, declared_hw, strict=True)]
+    is_slip = all(abs(side - declared) <= _MAX_SLIP_PX for side, declared in zip(size_hw, declared_hw, strict=True))
+    is_resized = not is_slip and abs(ratios[0] / ratios[1] - 1) < _MAX_RATIO_ERROR
+    return not is_resized and bool((end_xy_px <= np.array(size_hw[::-1]) + 1).all())
 
 
 def check_boxes(

@@ -12,8 +12,7 @@ import numpy as np
 
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import check_boxes, report_repeated
-from detect.data.stems import read_annotation_bytes
-from detect.errors import InputError
+from detect.data.stems import decode_text, read_annotation_bytes
 
 MAX_LABEL_BYTES = 16 * 2**20
 """Larger label files are refused unread; a line has about 50 bytes."""
@@ -64,12 +63,9 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a label file.
 
     Raises:
-        InputError: it is too large, is no UTF-8 text, or cannot be read.
+        InputError: it is too large, is no text in UTF-8 or UTF-16, or cannot be read.
     """
-    try:
-        return read_annotation_bytes(path, MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path.name}: is not UTF-8 text") from None
+    return decode_text(read_annotation_bytes(path, MAX_LABEL_BYTES), path.name).splitlines()
 
 
 def table_of_lines(

@@ -4,8 +4,9 @@
 COCO       ``annotations/instances_<split>*.json`` (or in the folder itself), images in a folder of that name;
            ``<split>/_annotations.coco.json`` (Roboflow); one file for all images, ``result.json`` (Label Studio)
 YOLO       ``images/<split>`` and ``labels/<split>``, ``<split>/images`` and ``<split>/labels``, or ``images``,
-           ``labels`` and ``<split>.txt``
-VOC        ``JPEGImages``, ``Annotations``, ``ImageSets/Main/<split>.txt``
+           ``labels`` and ``<split>.txt``, or images and txt files side by side, in ``<split>`` or in the folder
+VOC        ``JPEGImages``, ``Annotations``, ``ImageSets/Main/<split>.txt``; or ``images`` and ``annotations``, or
+           images and XML files side by side, each in ``<split>`` or in the folder itself
 VisDrone   ``<split>/images`` and ``<split>/annotations``; ``VisDrone2019-DET-<split>`` is a split, too
 shards     ``dataset.json`` and ``<split>-000000.tar``, with any number
 =========  =============================================================================================
@@ -22,16 +23,18 @@ from detect.config.schema import DataConfig, SplitConfig
 from detect.data.coco_layouts import CocoSplits, find_coco, find_unnamed_coco
 from detect.data.shards import DATASET_FILE
 from detect.data.split_names import split_of
+from detect.data.walking import is_image_name
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 LOOKED_FOR = (
-    "data.yaml; COCO's annotations/instances_*.json, <split>/_annotations.coco.json or one file for all; "
-    "YOLO's images and labels; VOC's JPEGImages and Annotations; "
-    "VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar"
+    "data.yaml; obj.data; COCO's annotations/instances_*.json, <split>/_annotations.coco.json or one file for all; "
+    "YOLO's images and labels; VOC's JPEGImages and Annotations; images with txt (YOLO) or XML files (VOC) beside "
+    "them; VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar"
 )
-"""What a message says about the layouts."""
+"""Layouts that a message names."""
 
+_VOC_SPLITS: tuple[str, ...] = ("train", "val", "trainval", "test")
 _SHARD_FILE = re.compile(r"(.+)-\d+\.tar")
 _VISDRONE_FOLDER = re.compile(r"(?:VisDrone\d*-DET-)?(.+)")
 
@@ -106,7 +109,7 @@ def _yolo(folder: Path) -> _Layout:
         if (path / "images").is_dir() and (path / "labels").is_dir():
             splits[split_of(path.name) or path.name] = SplitConfig(f"{path.name}/images", f"{path.name}/labels")
     if not ((folder / "images").is_dir() and (folder / "labels").is_dir()):
-        return _Layout("YOLO", "yolo", _sorted(splits))
+        return _Layout("YOLO", "yolo", _sorted(splits or _side_by_side(folder, ".txt")))
     for path in _subfolders(folder / "images"):
         if (folder / "labels" / path.name).is_dir():
             splits[split_of(path.name) or path.name] = SplitConfig(f"images/{path.name}", f"labels/{path.name}")
@@ -120,13 +123,53 @@ def _yolo(folder: Path) -> _Layout:
 def _voc(folder: Path) -> _Layout:
     images, annotations, lists = "JPEGImages", "Annotations", "ImageSets/Main"
     if not ((folder / images).is_dir() and (folder / annotations).is_dir()):
-        return _Layout("Pascal VOC", "voc", {})
-    splits = {
-        name: SplitConfig(images, annotations, f"{lists}/{name}.txt")
-        for name in ("train", "val", "trainval", "test")
-        if (folder / lists / f"{name}.txt").is_file()
-    }
+        return _Layout("Pascal VOC", "voc", _voc_folders(folder) or _side_by_side(folder, ".xml"))
+    splits: dict[str, SplitConfig] = {}
+    for path in sorted((folder / lists).glob("*.txt")):
+        split = _split_of_list(path.stem)
+        if split is not None:
+            splits.setdefault(split, SplitConfig(images, annotations, f"{lists}/{path.name}"))
+    splits = {split: splits[split] for split in _VOC_SPLITS if split in splits}
     return _Layout("Pascal VOC", "voc", splits or {"train": SplitConfig(images, annotations)})
+
+
+def _split_of_list(name: str) -> str | None:
+    """The split of a list in ``ImageSets/Main``; CVAT calls it ``Train``, ``Validation`` or ``default``."""
+    split = {"validation": "val", "valid": "val", "default": "train"}.get(name.lower(), name.lower())
+    return split if split in _VOC_SPLITS else None
+
+
+def _voc_folders(folder: Path) -> dict[str, SplitConfig]:
+    """``images`` and ``annotations`` with XML files, in the folder or in one for each split."""
+    splits: dict[str, SplitConfig] = {}
+    for path in (folder, *_subfolders(folder)):
+        inside = "" if path == folder else f"{path.name}/"
+        for images, xmls in (("images", "annotations"), ("Images", "Annotations"), ("images", "xmls")):
+            if (path / images).is_dir() and _has_suffix(path / xmls, ".xml"):
+                splits[_split_name(path, folder)] = SplitConfig(f"{inside}{images}", f"{inside}{xmls}")
+    return _sorted(splits)
+
+
+def _side_by_side(folder: Path, suffix: str) -> dict[str, SplitConfig]:
+    """Folders in which files of a suffix lie beside images of their names, as Roboflow and LabelImg write them."""
+    splits: dict[str, SplitConfig] = {}
+    for path in (folder, *_subfolders(folder)):
+        names = list(path.iterdir()) if _has_suffix(path, suffix) else []
+        stems = {name.stem for name in names if name.suffix.lower() == suffix}
+        if any(name.stem in stems and is_image_name(name.name) for name in names):
+            inside = "." if path == folder else path.name
+            splits[_split_name(path, folder)] = SplitConfig(inside, inside if suffix == ".xml" else None)
+    return _sorted(splits)
+
+
+def _split_name(path: Path, folder: Path) -> str:
+    """The split of a folder in the data set's; ``obj_train_data`` is how CVAT calls one."""
+    name = path.name.lower().removeprefix("obj_").replace("validation", "valid")
+    return "train" if path == folder else split_of(name) or path.name
+
+
+def _has_suffix(folder: Path, suffix: str) -> bool:
+    return folder.is_dir() and any(path.suffix.lower() == suffix for path in folder.iterdir())
 
 
 def _visdrone(folder: Path) -> _Layout:

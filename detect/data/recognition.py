@@ -18,8 +18,9 @@ from detect.data.checks import find_folder
 from detect.data.label_files import read_lines
 from detect.data.layouts import has_layout, recognise_layout
 from detect.data.walking import walk_files
-from detect.data.yolo import CLASSES_FILE, find_files
-from detect.data.yolo_yaml import config_of_yolo_yaml, is_yolo_yaml
+from detect.data.yolo import CLASSES_FILES, find_files
+from detect.data.yolo_rows import split_row
+from detect.data.yolo_yaml import DARKNET_SUFFIX, config_of_darknet_data, config_of_yolo_yaml, is_yolo_yaml
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
@@ -33,8 +34,8 @@ TITLES: dict[Format, str] = {
 }
 """The formats that can be recognised, as messages call them."""
 
-CONFIG_FILES = ("data.yaml", "data.yml")
-"""Where a data set's folder says itself what it is."""
+CONFIG_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data")
+"""Where a data set's folder says itself what it is, the first first."""
 
 _NUM_LISTED = 10_000  # files of a folder
 _NUM_LINES = 20  # lines that are looked at
@@ -45,7 +46,8 @@ def open_data(name: str, data_root: str | None = None) -> DataConfig:
 
     Args:
         name: a shipped data config's name (before a folder that is called so); a YAML file, of this toolkit or as YOLO
-            tools have it (``path``, ``train``, ``val``, ``names``); or the folder of a data set in a usual layout.
+            tools have it (``path``, ``train``, ``val``, ``names``); Darknet's ``obj.data``; or the folder of a data set
+            in a usual layout.
         data_root: replaces the file's ``root``; relative to the current folder.
 
     Raises:
@@ -93,6 +95,8 @@ def _recognise_format(config: DataConfig) -> tuple[Format, str]:
 
 
 def _config_of_file(name: str, data_root: str | None) -> DataConfig:
+    if name.endswith(DARKNET_SUFFIX) and Path(name).is_file():
+        return config_of_darknet_data(Path(name), data_root)
     path = find_config("data", name)
     content = load_yaml(path)
     if not is_yolo_yaml(content):
@@ -135,7 +139,7 @@ def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
     folder = find_folder(config, section.annotations)
     files = list(itertools.islice(walk_files(folder, folder, lambda _: None), _NUM_LISTED))
     by_suffix = {suffix: [path for path in files if path.lower().endswith(suffix)] for suffix in (".xml", ".txt")}
-    texts = [Path(path) for path in by_suffix[".txt"] if Path(path).name != CLASSES_FILE]
+    texts = [Path(path) for path in by_suffix[".txt"] if not _is_no_label(Path(path).name)]
     if by_suffix[".xml"] and texts:
         raise InputError(
             f"{folder}: has {len(by_suffix['.xml'])} XML and {len(texts)} txt files, so it could be Pascal VOC or "
@@ -147,6 +151,11 @@ def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
         hint = "; for COCO name the JSON file itself" if any(path.endswith(".json") for path in files) else ""
         raise InputError(f"{folder}: has neither XML (VOC) nor txt files (YOLO, VisDrone){hint}")
     return _format_of_texts(texts, section.annotations)
+
+
+def _is_no_label(name: str) -> bool:
+    """Whether a text file beside annotations is none of them, by its name."""
+    return name in CLASSES_FILES or name.upper().startswith("README")
 
 
 def _recognise_labels(config: DataConfig, split: str) -> tuple[Format, str]:
@@ -183,11 +192,11 @@ def _format_of_texts(paths: Iterable[Path], folder: str) -> tuple[Format, str]:
 
 
 def _format_of_line(line: str) -> Format | None:
-    words = line.split()
+    words = split_row(line)
     commas = line.strip().rstrip(",").split(",")
     if len(commas) == 8 and all(map(_is_number, commas)):
         return "visdrone"
-    if len(words) >= 5 and len(words) % 2 and all(map(_is_number, words)):
+    if len(words) >= 5 and all(map(_is_number, words)):
         return "yolo"
     return None
 

@@ -59,9 +59,7 @@ def read_visdrone(config: DataConfig, split: str) -> AnnotationTable:
     )
     stems = list(files)
     folder = find_folder(config, config.splits[split].images).resolve()
-    paths, unread = (
-        [find_image(folder, stem, f"{stem}.jpg", f"{stem}.txt") for stem in some] for some in (stems, unread_stems)
-    )
+    paths, unread = ([find_image(folder, stem) for stem in some] for some in (stems, unread_stems))
     if config.splits[split].list is None:
         _report_images_without_file(folder, {*paths, *unread}, problems)
     sizes_hw, is_good = inspect_images(paths, np.zeros((len(paths), 2), np.int64), problems, f"{config.name} {split}")

@@ -11,8 +11,8 @@ Letters: N images, K classes.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,10 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
 from detect.data.checks import check_distinct, find_file, find_folder, inspect_images
 from detect.data.label_files import BoxLines, read_lines, table_of_lines
-from detect.data.stems import read_list
+from detect.data.listed_paths import ImageList, is_file
+from detect.data.stems import REPEATED_STEM, read_list
 from detect.data.walking import is_image_name, walk_files
+from detect.data.yolo_rows import COMMAS, LongRow, meaning_of_long_rows, parse_row, split_row
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
@@ -32,14 +34,18 @@ MAX_CLASSES = 10_000
 BAD_FILE = "label files that cannot be read (their images are skipped)"
 BAD_LINE = "lines that are not a class number and cx cy w h, or an outline (skipped)"
 UNKNOWN_CLASS = "objects whose class number is beyond the names (skipped)"
-OUTLINE = "outlines taken as boxes"
+SHARED_LABELS = "label files that several images share (kept: each image has these objects)"
 NO_IMAGE = "label files without an image (skipped)"
 UNREADABLE_FOLDER = "folders that cannot be read (skipped)"
 
-CLASSES_FILE = "classes.txt"
-"""A list of class names, one per line, as labelling tools write it beside the labels."""
+CLASSES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+"""Lists of class names, one per line, as labelling tools write them beside the labels."""
 
-_IMAGES, _LABELS = "images", "labels"
+LIST_SUFFIX = ".txt"
+"""Of a file that lists images."""
+
+_LABELS = {"images": "labels", "Images": "Labels", "JPEGImages": "labels"}
+"""Folder of images to the one of their labels."""
 
 
 def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
@@ -56,12 +62,14 @@ def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
         split: a key of ``config.splits``.
 
     Raises:
-        InputError: the list or a folder is missing, a name leads out of the data set, or no image can be used.
+        InputError: the list or a folder is missing, or no image can be used.
     """
     problems = Problems()
     paths, labels = find_files(config, split, problems)
-    if config.splits[split].list is None:
+    section = config.splits[split]
+    if section.list is None and not any(part.lower().endswith(LIST_SUFFIX) for part in section.parts):
         _report_labels_without_image(labels, problems)
+    _report_shared_labels(labels, problems)
     files = [_read(path, problems) for path in labels]
     names = _names(config, split, labels, files)
     sizes_hw, is_good = inspect_images(paths, np.zeros((len(paths), 2), np.int64), problems, f"{config.name} {split}")
@@ -69,10 +77,11 @@ def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
     if not is_good.any():
         raise InputError(f"{config.name} {split}: no image can be used: {'; '.join(problems.summary())}")
     rows = np.flatnonzero(is_good).tolist()
-    boxes = BoxLines()
+    boxes, long_row = BoxLines(), meaning_of_long_rows(files)
     for row, source in enumerate(rows):
         for number, line in enumerate(files[source] or (), start=1):
-            _parse_line(line, row, f"{labels[source].name}:{number}", len(names), boxes, problems)
+            place = f"{labels[source].name}:{number}"
+            _add_object(line, long_row, row, place, len(names), boxes, problems)
     is_labelled = any(path.is_file() for path in labels)
     if not is_labelled:
         LOGGER.warning("%s %s: no image has a label file; the first would be %s", config.name, split, labels[0])
@@ -89,7 +98,8 @@ def label_file(image: Path, images: Path, labels: Path | None, root: Path) -> Pa
         image: its path.
         images: the folder of the split's images.
         labels: the folder of the label files, whose folders are those of ``images``. Without it, the last folder
-            ``images`` of the path, below ``root``, is ``labels`` instead; where there is none, they lie together.
+            ``images`` or ``JPEGImages`` of the path, below ``root``, is ``labels`` instead; where there is none, they
+            lie together.
         root: of the data set.
     """
     if labels is not None:
@@ -97,8 +107,8 @@ def label_file(image: Path, images: Path, labels: Path | None, root: Path) -> Pa
         return (labels / inside).with_suffix(".txt")
     parts, start = list(image.parts), len(root.parts) if image.is_relative_to(root) else 0
     for index in reversed(range(start, len(parts) - 1)):
-        if parts[index] == _IMAGES:
-            parts[index] = _LABELS
+        if parts[index] in _LABELS:
+            parts[index] = _LABELS[parts[index]]
             break
     return Path(*parts).with_suffix(".txt")
 
@@ -109,40 +119,71 @@ def find_files(config: DataConfig, split: str, problems: Problems) -> tuple[list
     Args:
         config: the data set.
         split: a key of ``config.splits``.
-        problems: gets folders that cannot be read, and lines that stand twice.
+        problems: gets folders that cannot be read, lines that stand twice, are not there as written or lead out.
 
     Raises:
-        InputError: a folder or the list is missing, has no images, or leads out of the data set.
+        InputError: a folder or a list is missing, or has no images of the data set.
     """
     section = config.splits[split]
     root, images = Path(config.root), Path(os.path.normpath(find_folder(config, section.images)))
     labels = None if section.annotations is None else Path(os.path.normpath(find_folder(config, section.annotations)))
+    parts = section.parts or (section.list or section.images,)
+    found = []
+    for part in parts:
+        is_list = part == section.list or part.lower().endswith(LIST_SUFFIX)
+        found += _listed(config, part, images, problems) if is_list else _images_below(config, part, problems)
+    paths = _distinct(found, problems)
+    if not paths:
+        why = f": {'; '.join(problems.summary())}" if problems else ""
+        raise InputError(f"{images}: has no images for split {split!r}{why}")
+    return paths, _label_files(paths, images, labels, root)
+
+
+def _listed(config: DataConfig, file: str, images: Path, problems: Problems) -> list[Path]:
+    """The images of a list, whose lines are relative to its own folder, to the root or to the images' folder."""
+    path, root = find_file(config, file), Path(config.root)
+    finder = ImageList((path.parent, root, images), (root, images), problems)
+    return [image for line in read_list(path, problems, "image") if (image := finder.find(line)) is not None]
+
+
+def _images_below(config: DataConfig, part: str, problems: Problems) -> list[Path]:
+    """The images of a folder and of those below it, sorted."""
+    folder = Path(os.path.normpath(find_folder(config, part)))
 
     def report(error: OSError) -> None:
         problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
 
-    if section.list is not None:
-        paths = _listed(find_file(config, section.list), root, images, problems)
-    else:
-        paths = [Path(path) for path in walk_files(images, images, report) if is_image_name(path)]
-    if not paths:
-        raise InputError(f"{images}: has no images for split {split!r}")
-    return paths, [label_file(path, images, labels, root) for path in paths]
+    return [Path(path) for path in walk_files(folder, folder, report) if is_image_name(path)]
 
 
-def _listed(path: Path, root: Path, images: Path, problems: Problems) -> list[Path]:
-    """The images of a list; a line is relative to the list's own folder, to the root or to the images' folder."""
+def _distinct(paths: list[Path], problems: Problems) -> list[Path]:
+    """Each path once: lines that are written differently, or two parts of a split, may name one image."""
+    distinct: dict[Path, None] = {}
+    for path in paths:
+        if path in distinct:
+            problems.add(REPEATED_STEM, path.name)
+        distinct[path] = None
+    return list(distinct)
+
+
+def _label_files(paths: list[Path], images: Path, labels: Path | None, root: Path) -> list[Path]:
+    """The label file of each image; beside it, where there is no folder for labels and one lies there."""
+    files = [label_file(path, images, labels, root) for path in paths]
+    is_there = {folder: folder.is_dir() for folder in {file.parent for file in files}}
     return [
-        _image_of_line(line, path, (path.parent, root, images), problems) for line in read_list(path, problems, "image")
+        _in_its_case(file if labels is not None or is_there[file.parent] else _beside(path, file))
+        for path, file in zip(paths, files, strict=True)
     ]
 
 
-def _image_of_line(line: str, path: Path, folders: tuple[Path, ...], problems: Problems) -> Path:
-    candidates = [Path(os.path.normpath(folder / line)) for folder in folders]
-    allowed = [one for one in candidates if any(one.is_relative_to(folder) for folder in folders[1:])]
-    if not allowed or "\0" in line:
-        raise InputError(f"{path}: {line[:100]!r} leads out of the data set's root {folders[1]}; refused")
-    return next((one for one in allowed if one.is_file()), allowed[-1])
+def _beside(image: Path, otherwise: Path) -> Path:
+    file = image.with_suffix(".txt")
+    return file if is_file(_in_its_case(file)) else otherwise
+
+
+def _in_its_case(file: Path) -> Path:
+    capital = file.with_suffix(".TXT")
+    return capital if not is_file(file) and is_file(capital) else file
 
 
 def _report_labels_without_image(labels: list[Path], problems: Problems) -> None:
@@ -150,8 +191,15 @@ def _report_labels_without_image(labels: list[Path], problems: Problems) -> None
     known = set(labels)
     for folder in sorted({path.parent for path in labels}):
         for path in sorted(folder.glob("*.txt")):
-            if path not in known and path.name != CLASSES_FILE:
+            if path not in known and path.name not in CLASSES_FILES and not path.name.startswith(("README", ".")):
                 problems.add(NO_IMAGE, repr(path.name))
+
+
+def _report_shared_labels(labels: list[Path], problems: Problems) -> None:
+    """Count the images that have one label file together, such as a.jpg and a.png."""
+    for path, count in Counter(labels).items():
+        if count > 1 and path.is_file():
+            problems.add(SHARED_LABELS, f"{path.name}, of {count} images")
 
 
 def _read(path: Path, problems: Problems) -> list[str] | None:
@@ -176,12 +224,10 @@ def _names(config: DataConfig, split: str, labels: list[Path], files: list[list[
     for folder in (labels[0].parent, *labels[0].parent.parents):
         if not folder.is_relative_to(config.root):
             break
-        if (folder / CLASSES_FILE).is_file():
-            names = read_list(folder / CLASSES_FILE, repeated := Problems(), "class")
-            if repeated:
-                raise InputError(f"{folder / CLASSES_FILE}: a class stands twice: {'; '.join(repeated.summary())}")
-            return tuple(names)
-    first_words = (line.split(None, 1)[0] for lines in files for line in lines or () if line.strip())
+        path = next((folder / name for name in CLASSES_FILES if (folder / name).is_file()), None)
+        if path is not None:
+            return read_names(path)
+    first_words = (words[0] for lines in files for line in lines or () if (words := split_row(line)))
     numbers = [int(word) for word in set(first_words) if word.isascii() and word.isdigit() and len(word) < 6]
     largest = max((number for number in numbers if number < MAX_CLASSES), default=None)
     if largest is None:
@@ -190,38 +236,36 @@ def _names(config: DataConfig, split: str, labels: list[Path], files: list[list[
     return tuple(str(number) for number in range(largest + 1))
 
 
-# -------------------------------------------------------------------------------------------------- lines
+def read_names(path: Path) -> tuple[str, ...]:
+    """The class names of a text file, one per line.
+
+    Raises:
+        InputError: it cannot be read, has none, or has one twice.
+    """
+    names = read_list(path, repeated := Problems(), "class")
+    if repeated:
+        raise InputError(f"{path}: a class stands twice: {'; '.join(repeated.summary())}")
+    return tuple(names)
 
 
-def _parse_line(line: str, row: int, place: str, num_classes: int, boxes: BoxLines, problems: Problems) -> None:
+# ------------------------------------------------------------------------------------------------- objects
+
+
+def _add_object(
+    line: str, long_row: LongRow, row: int, place: str, num_classes: int, boxes: BoxLines, problems: Problems
+) -> None:
     """Put the object of a line to the others, or count why not."""
-    words = line.split()
+    words = split_row(line)
     if not words:
         return
-    try:
-        number, values = float(words[0]), [float(word) for word in words[1:]]
-    except ValueError:
-        number, values = -1.0, []
-    is_outline = len(values) >= 6 and len(values) % 2 == 0
-    if not (len(values) == 4 or is_outline) or not number.is_integer() or number < 0:
+    found = parse_row(words, long_row)
+    if found is None or not found.class_number.is_integer() or found.class_number < 0:
         problems.add(BAD_LINE, f"{place}: {line[:80]!r}")
-    elif number >= num_classes:
+    elif found.class_number >= num_classes:
         problems.add(UNKNOWN_CLASS, f"{place}: {words[0][:20]} of {num_classes}")
     else:
-        if is_outline:
-            problems.add(OUTLINE, place)
-        boxes.add(row, int(number), _box_of_outline(values) if is_outline else _box(values), place)
-
-
-def _box(values: list[float]) -> tuple[float, float, float, float]:
-    """Left, top, width, height of centre, width, height."""
-    x, y, width, height = values
-    return x - width / 2, y - height / 2, width, height
-
-
-def _box_of_outline(values: list[float]) -> tuple[float, float, float, float]:
-    """Left, top, width, height of x y x y ...; not finite where any of them is not."""
-    if not all(math.isfinite(value) for value in values):
-        return math.nan, math.nan, math.nan, math.nan
-    xs, ys = values[::2], values[1::2]
-    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+        if found.kind is not None:
+            problems.add(found.kind, place)
+        if "," in line:
+            problems.add(COMMAS, place)
+        boxes.add(row, int(found.class_number), found.box_xywh, place)

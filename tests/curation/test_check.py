@@ -15,7 +15,7 @@ from detect.config.loader import load_data_config
 from detect.config.schema import DataConfig, SplitConfig
 from detect.curation import severity as kinds
 from detect.curation.check import CheckReport, check_data
-from detect.data import checks, coco, coco_annotations, coco_areas, file_names, stems, voc
+from detect.data import checks, coco, coco_annotations, coco_areas, file_names, listed_paths, stems, voc
 from detect.data.annotations import Understood
 from detect.errors import InputError
 from tests.curation.worlds import Coco, Voc, noise
@@ -92,7 +92,7 @@ IMAGE_DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a folder": (_replace_by_folder, "error", checks.BAD_IMAGE),
     "pixel bomb": (lambda path: path.write_bytes(_bomb()), "error", checks.BAD_IMAGE),
     "link in a circle": (lambda path: (path.unlink(), path.symlink_to(path.name)), "error", checks.BAD_IMAGE),
-    "another size": (lambda path: noise(1, (41, 30)).save(path), "error", checks.WRONG_SIZE),
+    "another size": (lambda path: noise(1, (80, 60)).save(path), "error", checks.WRONG_SIZE),
     "size before the EXIF rotation": (lambda path: _turned(path, (40, 30)), "warning", checks.UNROTATED_SIZE),
     "damaged inside, JPEG": (_lose_a_third, "error", kinds.DAMAGED_PIXELS),
     "surplus behind the pixels": (_add_surplus, "warning", kinds.SURPLUS),
@@ -302,7 +302,7 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
 
 
 def _exit_code(expected: list[Found]) -> int:
-    return max(EXIT_CODES[severity] for _, severity, _, _ in expected)
+    return max((EXIT_CODES[severity] for _, severity, _, _ in expected), default=0)
 
 
 @pytest.mark.parametrize("name", COCO_DAMAGES)
@@ -350,9 +350,18 @@ VOC_DAMAGES: dict[str, tuple[Callable[[Voc], object], list[Found]]] = {
     ),
     "file name of another image": (
         lambda w: w.replace("b", "b.jpg", "a.jpg"),
-        [(*ONE_WARNING, checks.SHARED_FILE, 1), (*ONE_WARNING, kinds.UNLISTED, 1)],
+        [(*ONE_WARNING, voc.OTHER_NAME, 1)],
     ),
-    "file name climbs": (lambda w: w.replace("b", "b.jpg", "../../b.jpg"), [(*ONE_ERROR, kinds.REFUSED, 1)]),
+    "file name climbs": (lambda w: w.replace("b", "b.jpg", "../../b.jpg"), []),
+    "size one pixel off": (lambda w: w.replace("b", "<width>40", "<width>41"), [(*ONE_WARNING, checks.OTHER_SIZE, 1)]),
+    "name climbs in the list": (
+        lambda w: w.list("train").write_text("a\nb\nc\n../secret\n"),
+        [(*ONE_ERROR, listed_paths.LEADS_OUT, 1)],
+    ),
+    "listed with suffixes": (
+        lambda w: w.list("train").write_text("a.jpg\nb.xml\nc  1\n"),
+        [("train", "note", stems.EXTENDED_NAME, 3)],
+    ),
     "listed twice": (lambda w: w.list("train").write_text("a\nb\nc\na\n"), [(*ONE_WARNING, stems.REPEATED_STEM, 1)]),
     "listed without XML": (
         lambda w: w.list("train").write_text("a\nb\nc\nnothing\n"),

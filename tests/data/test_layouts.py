@@ -67,6 +67,13 @@ def test_coco(tmp_path: Path, folders: list[str], files: list[str], expected: di
             },
         ),
         (["images"], ["labels/a.txt"], {"train": SplitConfig("images", "labels")}),
+        (["."], ["a.txt"], {"train": SplitConfig(".")}),
+        (
+            ["train", "valid"],
+            ["train/a.txt", "valid/a.txt"],
+            {"train": SplitConfig("train"), "val": SplitConfig("valid")},
+        ),
+        (["obj_Train_data"], ["obj_Train_data/a.txt"], {"train": SplitConfig("obj_Train_data")}),
     ],
 )
 def test_yolo(tmp_path: Path, folders: list[str], labels: list[str], expected: dict[str, SplitConfig]) -> None:
@@ -89,6 +96,50 @@ def test_voc(tmp_path: Path) -> None:
     assert config.splits == {
         name: SplitConfig("JPEGImages", "Annotations", f"ImageSets/Main/{name}.txt") for name in lists[:3]
     }
+
+
+@pytest.mark.parametrize(
+    ("folders", "files", "expected"),
+    [
+        (["."], ["a.xml", "README.roboflow.txt"], {"train": SplitConfig(".", ".")}),
+        (
+            ["train", "valid"],  # Roboflow
+            ["train/a.xml", "valid/a.xml"],
+            {"train": SplitConfig("train", "train"), "val": SplitConfig("valid", "valid")},
+        ),
+        (["images"], ["annotations/a.xml"], {"train": SplitConfig("images", "annotations")}),
+        (
+            ["train/images", "test/images"],
+            ["train/annotations/a.xml", "test/annotations/a.XML"],
+            {
+                "train": SplitConfig("train/images", "train/annotations"),
+                "test": SplitConfig("test/images", "test/annotations"),
+            },
+        ),
+        (
+            ["JPEGImages"],  # CVAT
+            ["Annotations/a.xml", "ImageSets/Main/Train.txt", "ImageSets/Main/Validation.txt"],
+            {
+                "train": SplitConfig("JPEGImages", "Annotations", "ImageSets/Main/Train.txt"),
+                "val": SplitConfig("JPEGImages", "Annotations", "ImageSets/Main/Validation.txt"),
+            },
+        ),
+        (
+            ["JPEGImages"],
+            ["Annotations/a.xml", "ImageSets/Main/default.txt"],
+            {"train": SplitConfig("JPEGImages", "Annotations", "ImageSets/Main/default.txt")},
+        ),
+    ],
+)
+def test_voc_of_other_tools(
+    tmp_path: Path, folders: list[str], files: list[str], expected: dict[str, SplitConfig]
+) -> None:
+    for folder in folders:
+        images(tmp_path / folder)
+    write(tmp_path, dict.fromkeys(files, "<annotation/>"))
+    config = recognise_layout(tmp_path)
+    assert config.format == "voc"
+    assert list(config.splits.items()) == list(expected.items())
 
 
 def test_visdrone(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from detect.config.schema import DataConfig, SplitConfig
+from detect.data.listed_paths import NOT_AS_WRITTEN
 from detect.data.recognition import open_data, with_format
+from detect.data.yolo import read_yolo
 from detect.errors import InputError
 from tests.data.layouts import YOLO_LINE, images, write
 
@@ -127,5 +129,48 @@ def test_a_folder_that_says_itself_what_it_is(tmp_path: Path) -> None:
 
 def test_nothing_that_is_known(tmp_path: Path) -> None:
     Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"is not recognised as a data set; looked for data.yaml; COCO's annotations"):
+    with pytest.raises(
+        InputError, match=r"is not recognised as a data set; looked for data.yaml; obj.data; COCO's annotations"
+    ):
         open_data(str(tmp_path))
+
+
+# ------------------------------------------------------------------------------------- as other tools write it
+
+
+@pytest.mark.parametrize("names", ["obj.names", "data/obj.names"])
+def test_the_data_file_of_darknet(tmp_path: Path, names: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As CVAT packs it: all paths have a folder data/ in front that is not there."""
+    for split in ("train", "valid"):
+        images(tmp_path / f"obj_{split}_data", f"{split}.jpg")
+        lines = f"data/obj_{split}_data/{split}.jpg\n"
+        write(tmp_path, {f"obj_{split}_data/{split}.txt": "1 0.5 0.5 0.25 0.2\n", f"{split}.txt": lines})
+    text = f"classes = 2\ntrain = data/train.txt\nvalid=data/valid.txt\nnames = {names}\nbackup = backup/\n"
+    write(tmp_path, {"obj.data": text, "obj.names": "1.10\nyes\n"})
+    with caplog.at_level(logging.INFO, logger="detect"):
+        config = open_data(str(tmp_path))
+    assert "train: data/train.txt is not there, train.txt is taken" in caplog.text
+    assert (config.format, config.names, [*config.splits]) == ("yolo", ("1.10", "yes"), ["train", "val"])
+    assert open_data(str(tmp_path / "obj.data")) == config
+    table = read_yolo(config, "val")
+    assert (table.path(0).name, table.labels.tolist()) == ("valid.jpg", [1])
+    assert table.problems.count(NOT_AS_WRITTEN) == 1
+
+
+def test_a_data_file_without_images(tmp_path: Path) -> None:
+    write(tmp_path, {"obj.data": "classes = 2\n"})
+    with pytest.raises(InputError, match=r"obj.data: names no images; it must have a line such as train = data/"):
+        open_data(str(tmp_path))
+
+
+def test_text_files_beside_annotations_that_are_none(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    write(tmp_path, {"images/a.xml": "<annotation/>", "images/README.roboflow.txt": "Exported."})
+    assert with_format(_config(tmp_path, "images")).format == "voc"
+
+
+@pytest.mark.parametrize("line", ["0 0.5 0.5 0.2 0.2 0.9", "0 .5 .5 .2 .2 .4 .4 2 .6 .6 2", "0,0.5,0.5,0.2,0.2"])
+def test_rows_of_yolo_with_more_or_other_separators(tmp_path: Path, line: str) -> None:
+    images(tmp_path / "images")
+    write(tmp_path, {"labels/a.txt": line})
+    assert with_format(_config(tmp_path, None)).format == "yolo"

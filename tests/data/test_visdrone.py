@@ -103,7 +103,7 @@ def test_files_and_images_without_partner(tmp_path: Path) -> None:
     assert {kind: table.problems.count(kind) for kind in counts} == counts
     (tmp_path / "list.txt").write_text("a\n")
     assert not _read(tmp_path, list_file="list.txt").problems
-    (tmp_path / "list.txt").write_text("../../a\n")
+    (tmp_path / "list.txt").write_text("../../b.c\n")
     with pytest.raises(InputError, match="leads out of the images' folder"):
         _read(tmp_path, list_file="list.txt")
 

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from detect.config.schema import DataConfig, SplitConfig
-from detect.data import yolo
+from detect.data import yolo, yolo_rows
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NO_AREA, NOT_FINITE, OUTSIDE, REPEATED
+from detect.data.listed_paths import LEADS_OUT, NOT_AS_WRITTEN
 from detect.data.stems import REPEATED_STEM
 from detect.errors import InputError
 
@@ -73,7 +74,7 @@ def test_outlines_become_boxes_and_are_counted(tmp_path: Path) -> None:
     table = _read(tmp_path)
     # x 0.1 to 0.5 of 40, y 0.2 to 0.6 of 30; x 0.25 to 0.5, y 0.2 to 0.4.
     np.testing.assert_allclose(table.boxes(0)[0], [[4, 6, 20, 18], [10, 6, 20, 12]])
-    assert table.problems.summary() == [f"2 {yolo.OUTLINE}: a.txt:1; a.txt:2"]
+    assert table.problems.summary() == [f"2 {yolo_rows.OUTLINE}: a.txt:1; a.txt:2"]
 
 
 def test_damaged_lines_are_counted_with_their_place(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_damaged_lines_are_counted_with_their_place(tmp_path: Path) -> None:
         "0 0.5 0.5 0.2 0.2",
         "",
         "0 0.5 0.5 0.2",  # 3: too short
-        "0 0.5 0.5 0.2 0.2 0.9",  # 4: one number too many
+        "0 0.5 0.5 0.2 0.2 1.9",  # 4: one number too many, and no score
         "x 0.5 0.5 0.2 0.2",
         "0 0.5 0.5 0.2 y",
         "0.5 0.5 0.5 0.2 0.2",
@@ -102,7 +103,7 @@ def test_damaged_lines_are_counted_with_their_place(tmp_path: Path) -> None:
     counts = {
         yolo.BAD_LINE: 7,
         yolo.UNKNOWN_CLASS: 1,
-        yolo.OUTLINE: 1,
+        yolo_rows.OUTLINE: 1,
         NOT_FINITE: 3,
         NO_AREA: 2,
         OUTSIDE: 1,
@@ -172,12 +173,88 @@ def test_lists_of_images(tmp_path: Path) -> None:
     assert table.problems.count(BAD_IMAGE) == table.problems.count(REPEATED_STEM) == 1
 
 
-@pytest.mark.parametrize("line", ["../../x.jpg", "/etc/passwd", "images/../../../x.jpg", "a\0.jpg"])
-def test_lists_that_lead_out_are_refused(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize("line", ["../../x.jpg", "/etc/passwd", "images/../../../x.jpg", "a\0.jpg", "../e/e.jpg"])
+def test_lists_that_lead_out(tmp_path: Path, line: str) -> None:
+    """They cost their own image, not the split; a file elsewhere is not taken for the one of the same name here."""
     _write(tmp_path / "d", "a", "")
+    _write(tmp_path / "d", "e", "")
+    _image(tmp_path / "e/e.jpg")
+    config = _config(tmp_path / "d", train=SplitConfig("images", list="train.txt"))
     (tmp_path / "d/train.txt").write_text(f"images/train/a.jpg\n{line}\n")
-    with pytest.raises(InputError, match=r"train.txt: .* leads out of the data set's root .*; refused"):
-        yolo.read_yolo(_config(tmp_path / "d", train=SplitConfig("images", list="train.txt")), "train")
+    table = yolo.read_yolo(config, "train")
+    assert _images_of(table) == ["a.jpg"]
+    assert table.problems.count(LEADS_OUT) == 1
+    (tmp_path / "d/train.txt").write_text(f"{line}\n")
+    with pytest.raises(InputError, match=r"has no images for split 'train': 1 names that lead out of the data set"):
+        yolo.read_yolo(config, "train")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data/images/train/a b.jpg",  # CVAT
+        "data/obj_train_data/a b.jpg",
+        "PROJECT/images/train/a b.jpg",
+        "/home/somebody/set/images/train/a b.jpg",
+        "C:\\Users\\me\\set\\images\\train\\a b.jpg",
+        "images\\train\\a b.jpg",
+        "images/train/a%20b.jpg",
+        "../images/train/a b.jpg",
+        "images/train/a b",  # without suffix
+    ],
+)
+def test_lists_of_other_machines(tmp_path: Path, line: str) -> None:
+    _write(tmp_path, "a b", "0 0.5 0.5 0.2 0.2")
+    (tmp_path / "train.txt").write_text(f"{line}\n{line}2/gone.jpg\n", encoding="utf-16")
+    config = _config(tmp_path, train=SplitConfig("images/train", list="train.txt"))
+    table = yolo.read_yolo(config, "train")
+    assert _images_of(table) == ["a b.jpg"]
+    assert len(table.labels) == 1
+    counts = {NOT_AS_WRITTEN: 1, BAD_IMAGE: 1}
+    assert {kind: table.problems.count(kind) for kind in counts} == counts
+
+
+def test_lists_of_which_only_the_name_is_here(tmp_path: Path) -> None:
+    """The name has to be the only one of the set."""
+    _write(tmp_path, "one/a", "0 0.5 0.5 0.2 0.2")
+    for folder in ("one", "two"):
+        _write(tmp_path, f"{folder}/b", "1 0.5 0.5 0.2 0.2")
+    (tmp_path / "train.txt").write_text("C:\\set\\x\\a.jpg\nC:\\set\\x\\b.jpg\n")
+    table = yolo.read_yolo(_config(tmp_path, train=SplitConfig(".", list="train.txt")), "train")
+    assert (_images_of(table), table.labels.tolist()) == (["a.jpg"], [0])
+    counts = {NOT_AS_WRITTEN: 1, BAD_IMAGE: 1}
+    assert {kind: table.problems.count(kind) for kind in counts} == counts
+
+
+def test_lists_with_paths_through_links(tmp_path: Path) -> None:
+    """The user's own names of the same files: by a link to the set, and by what a link in the set leads to."""
+    _write(tmp_path / "store", "a", "0 0.5 0.5 0.2 0.2")
+    _write(tmp_path / "set", "b", "1 0.5 0.5 0.2 0.2")
+    (tmp_path / "set/images/linked").symlink_to(tmp_path / "store/images/train")
+    (tmp_path / "set/labels/linked").symlink_to(tmp_path / "store/labels/train")
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    lines = [f"{tmp_path}/link/images/train/b.jpg", f"{tmp_path}/set/images/linked/a.jpg"]
+    (tmp_path / "set/train.txt").write_text("\n".join(lines))
+    table = yolo.read_yolo(_config(tmp_path / "set", train=SplitConfig(".", list="train.txt")), "train")
+    assert (_images_of(table), table.labels.tolist()) == (["b.jpg", "a.jpg"], [1, 0])
+    assert not table.problems
+    (tmp_path / "set/train.txt").write_text(f"{tmp_path}/store/images/train/a.jpg\n")
+    config = _config(tmp_path / "set", train=SplitConfig("images/linked", list="train.txt"))
+    table = yolo.read_yolo(config, "train")
+    assert (_images_of(table), table.labels.tolist(), bool(table.problems)) == (["a.jpg"], [0], False)
+
+
+def test_several_folders_and_lists(tmp_path: Path) -> None:
+    for part in ("train", "a", "b"):
+        _write(tmp_path, f"../{part}/x", None)
+        (tmp_path / "labels" / part).mkdir(parents=True)
+        (tmp_path / "labels" / part / "x.txt").write_text("1 0.5 0.5 0.2 0.2")
+    (tmp_path / "b.txt").write_text("images/b/x.jpg\nimages/a/x.jpg\n")
+    section = SplitConfig("images", parts=("images/a", "b.txt"))
+    table = yolo.read_yolo(_config(tmp_path, train=section), "train")
+    assert [table.path(row).parent.name for row in range(len(table))] == ["a", "b"]
+    assert table.labels.tolist() == [1, 1]
+    assert table.problems.count(REPEATED_STEM) == 1  # a/x.jpg is in both parts
 
 
 def test_names(tmp_path: Path) -> None:
@@ -220,3 +297,127 @@ def test_a_label_file_that_is_a_pipe(tmp_path: Path) -> None:
     table = _read(tmp_path)
     assert [table.path(row).name for row in range(len(table))] == ["good.jpg"]
     assert f"1 {yolo.BAD_FILE}: bad.txt: is not a file" in table.problems.summary()
+
+
+# ------------------------------------------------------------------------------------- as other tools write it
+
+
+def _images_of(table: AnnotationTable) -> list[str]:
+    return [table.path(row).name for row in range(len(table))]
+
+
+def _boxes_of(tmp_path: Path, lines: list[str]) -> AnnotationTable:
+    for number, line in enumerate(lines):
+        _write(tmp_path, str(number), line)
+    return _read(tmp_path)
+
+
+def _pose(box: tuple[float, ...], places: list[tuple[float, ...]], visible: bool) -> str:
+    """A row with points at these places of the box, from its centre, in units of its size; None is not labelled."""
+    x, y, width, height = box
+    points = [(x + width * dx, y + height * dy) for dx, dy in places]
+    return " ".join(map(str, [0, *box, *(n for point in points for n in (*point, *([2] if visible else [])))]))
+
+
+BOXES = [(0.9, 0.7, 0.1, 0.14), (0.14, 0.4, 0.2, 0.3), (0.5, 0.5, 0.9, 0.9), (0.7, 0.5, 0.15, 0.2)]
+
+
+@pytest.mark.parametrize("visible", [False, True])
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(0.1, 0.2)],
+        [(-0.5, 0.0), (0.5, 0.0)],  # as many numbers as four corners
+        [(-0.4, -0.3), (0.4, -0.3), (0.0, 0.4)],
+        [(0.3, -0.1), (-0.3, -0.1), (0.2, 0.4), (-0.4, 0.5)],
+        [(n / 20 - 0.4, 0.4 - n / 30) for n in range(17)],
+    ],
+)
+def test_key_points_are_passed_over(tmp_path: Path, places: list[tuple[float, ...]], visible: bool) -> None:
+    table = _boxes_of(tmp_path, [_pose(box, places, visible) for box in BOXES])
+    np.testing.assert_allclose(table.boxes_xyxy_px[0], [34, 18.9, 38, 23.1])  # 0.9 +- 0.05 of 40, 0.7 +- 0.07 of 30
+    assert table.problems.count(yolo_rows.KEY_POINTS) == 4
+    assert len(table.problems.summary()) == 1
+
+
+def test_points_that_are_not_labelled(tmp_path: Path) -> None:
+    row = _pose(BOXES[0], [(-0.4, 0.0), (0.4, 0.0)], visible=True) + " 0 0 0"
+    table = _boxes_of(tmp_path, [row, row])
+    assert table.problems.count(yolo_rows.KEY_POINTS) == 2
+
+
+def _turned(x: float, y: float, degrees: float, half: tuple[float, float] = (0.1, 0.04)) -> str:
+    angle = np.radians(degrees)
+    axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    corners = np.array([x, y]) + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half @ axes
+    return "0 " + " ".join(f"{value:.6f}" for value in corners.ravel())
+
+
+def test_corners_of_rotated_boxes_are_outlines(tmp_path: Path) -> None:
+    """Near the middle the first four numbers could be a box around the other two corners."""
+    rows = [_turned(0.5, 0.5, 20), _turned(0.3, 0.4, 0), _turned(0.45, 0.5, 45), _turned(0.6, 0.55, 80)]
+    table = _boxes_of(tmp_path, rows)
+    np.testing.assert_allclose(table.boxes_xyxy_px[1], [8, 10.8, 16, 13.2], atol=1e-3)  # 0.3 +- 0.1, 0.4 +- 0.04
+    assert table.problems.count(yolo_rows.OUTLINE) == 4
+
+
+def test_outlines_with_the_same_number_of_points(tmp_path: Path) -> None:
+    rows = [
+        " ".join(["0", *(f"{value:.4f}" for n in range(6) for value in (x + 0.05 * np.cos(n), y + 0.05 * np.sin(n)))])
+        for x, y in ((0.3, 0.3), (0.5, 0.5), (0.6, 0.6), (0.4, 0.55))
+    ]
+    assert _boxes_of(tmp_path, rows).problems.count(yolo_rows.OUTLINE) == 4
+
+
+@pytest.mark.parametrize(
+    "behind",
+    ["0.87", "1", "17", "0.87 17"],  # a score, the number of a track, both
+)
+def test_predictions_as_labels(tmp_path: Path, behind: str) -> None:
+    table = _boxes_of(tmp_path, [f"0 0.5 0.5 0.25 0.2 {behind}", f"1 0.3 0.3 0.1 0.2 {behind}"])
+    assert table.boxes_xyxy_px[0].tolist() == [15, 12, 25, 18]
+    assert table.problems.count(yolo_rows.SCORED) == 2
+
+
+def test_predicted_outlines_as_labels(tmp_path: Path) -> None:
+    table = _boxes_of(tmp_path, ["0 0.25 0.2 0.5 0.2 0.5 0.4 0.9", "1 0.25 0.2 0.5 0.2 0.5 0.4 0.25 0.4 0.8"])
+    np.testing.assert_allclose(table.boxes_xyxy_px, [[10, 6, 20, 12]] * 2)
+    assert table.problems.count(yolo_rows.SCORED) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "num_told"),
+    [
+        ("0\t0.5\t0.5\t0.25\t0.2", 0),
+        ("0,0.5,0.5,0.25,0.2", 1),
+        ("0, 0.5, 0.5, 0.25, 0.2", 1),
+        ("0;0,5;0,5;0,25;0,2", 1),  # a spreadsheet of a country with decimal commas
+        ("0 0,5 0,5 0,25 0,2", 1),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_separators(tmp_path: Path, line: str, num_told: int, encoding: str) -> None:
+    _write(tmp_path, "a", f"{line}\r\n".encode(encoding))
+    table = _read(tmp_path)
+    assert table.boxes_xyxy_px.tolist() == [[15, 12, 25, 18]]
+    assert table.problems.count(yolo_rows.COMMAS) == num_told
+
+
+def test_two_images_that_share_a_label_file(tmp_path: Path) -> None:
+    _write(tmp_path, "a", "0 0.5 0.5 0.25 0.2")
+    _image(tmp_path / "images/train/a.png")
+    table = _read(tmp_path)
+    assert (_images_of(table), len(table.labels)) == (["a.jpg", "a.png"], 2)
+    assert table.problems.summary() == [f"1 {yolo.SHARED_LABELS}: a.txt, of 2 images"]
+
+
+def test_labels_beside_the_images(tmp_path: Path) -> None:
+    """Also in a folder ``images``, where there is none for the labels."""
+    for name, label in (("a.jpg", "a.txt"), ("b.JPG", "b.TXT")):
+        _image(tmp_path / "images/train" / name)
+        (tmp_path / "images/train" / label).write_text("1 0.5 0.5 0.25 0.2")
+    (tmp_path / "images/train/_darknet.labels").write_text("ant\nbee\n")
+    (tmp_path / "images/train/README.txt").write_text("Exported.")
+    table = _read(tmp_path, names=None)
+    assert (table.names, table.labels.tolist()) == (("ant", "bee"), [1, 1])
+    assert not table.problems
