@@ -389,7 +389,7 @@ def _value(hint: Any, found: Any, where: str, errors: list[str]) -> Any:
     if origin in (Union, types.UnionType):
         if found is None:
             return None
-        return _value(next(a for a in args if a is not type(None)), found, where, errors)
+        return _value(_alternative([a for a in args if a is not type(None)], found), found, where, errors)
     if dataclasses.is_dataclass(hint):
         return _build(hint, found, where, errors)
     if origin is Literal:
@@ -408,6 +408,16 @@ def _value(hint: Any, found: Any, where: str, errors: list[str]) -> Any:
             return {}
         return {str(key): _value(args[1], item, f"{where}.{key}", errors) for key, item in found.items()}
     return _scalar(hint, found, where, errors)
+
+
+def _alternative(hints: list[Any], found: Any) -> Any:
+    """The type of a union that is written as ``found`` is, else the first."""
+    suits = {
+        list: lambda hint: get_origin(hint) is tuple,
+        dict: lambda hint: dataclasses.is_dataclass(hint) or get_origin(hint) is dict,
+        str: lambda hint: hint is str or get_origin(hint) is Literal,
+    }.get(type(found), lambda _: False)
+    return next((hint for hint in hints if suits(hint)), hints[0])
 
 
 def _scalar(hint: Any, found: Any, where: str, errors: list[str]) -> Any:

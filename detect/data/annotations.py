@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from detect.data.images import decode_image
+from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.data.shard_images import ShardImages, StoredImage
 from detect.drawing.text import shorten
 
@@ -98,6 +99,7 @@ class AnnotationTable:
         skipped_paths: (S,) as ``image_paths``, images that the annotations name and that cannot be used.
         shards: where in shards the images lie (``detect.data.shards``), whose paths then are the shard's with the
             image's name behind it; None: each image is a file of its own.
+        read_settings: how the files become pixels.
     """
 
     image_paths: np.ndarray
@@ -118,6 +120,7 @@ class AnnotationTable:
     positions: np.ndarray | None = None
     skipped_paths: np.ndarray = dataclasses.field(default_factory=lambda: encode_paths([]))
     shards: ShardImages | None = None
+    read_settings: ReadSettings = PLAIN
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -133,7 +136,7 @@ class AnnotationTable:
             ImageError: it cannot be read.
         """
         image = self.stored(row)
-        return image.read() if self.shards is None else self.shards.read(image)
+        return image.read(self.read_settings.max_pixels) if self.shards is None else self.shards.read(image)
 
     def stored(self, row: int) -> StoredImage:
         """Where the content of image ``row`` is."""
@@ -151,7 +154,7 @@ class AnnotationTable:
         Raises:
             ImageError: it cannot be read.
         """
-        return decode_image(self.read_bytes(row), str(self.path(row)))
+        return decode_image(self.read_bytes(row), str(self.path(row)), self.read_settings)
 
     def stored_in(self, row: int) -> Path:
         """The file on the disk that image ``row`` is in."""

@@ -17,6 +17,7 @@ from detect.config.loader import is_path
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
+from detect.data.pixel_values import MAX_PIXELS
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
@@ -158,7 +159,7 @@ def _is_encodable(name: str) -> bool:
 
 
 def inspect_images(
-    paths: Sequence[Path], declared_hw: np.ndarray, problems: Problems, title: str
+    paths: Sequence[Path], declared_hw: np.ndarray, problems: Problems, title: str, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Look at every image's first and last bytes and compare its size with the annotations.
 
@@ -167,6 +168,7 @@ def inspect_images(
         declared_hw: (N, 2) int64 height and width as the annotations say; 0 where they do not.
         problems: gets what is wrong.
         title: of the progress bar, which is shown for many images.
+        max_pixels: larger images cannot be used.
 
     Returns:
         sizes_hw (N, 2) int32, the true sizes with EXIF orientation applied; is_good (N,) bool, the usable images.
@@ -177,7 +179,7 @@ def inspect_images(
     for path, count in Counter(paths).items():
         if count > 1:
             problems.add(SHARED_FILE, path.name)
-    headers = _read_headers(paths, title)
+    headers = _read_headers(paths, title, max_pixels)
     return compare_sizes(paths, headers, declared_hw, problems, title)
 
 
@@ -204,24 +206,24 @@ def compare_sizes(
     return sizes_hw, is_good
 
 
-def _read_headers(paths: Sequence[Path], title: str) -> list[ImageHeader | ImageError]:
+def _read_headers(paths: Sequence[Path], title: str, max_pixels: int) -> list[ImageHeader | ImageError]:
     if len(paths) <= _CHUNK:  # starting threads would take longer
-        return [_header_or_error(path) for path in paths]
+        return [_header_or_error(path, max_pixels) for path in paths]
     headers: list[ImageHeader | ImageError] = []
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with (
         ThreadPoolExecutor(_NUM_THREADS) as pool,
         progress_bar(None, title, len(paths), unit=" images", is_shown=len(paths) > _MANY_IMAGES) as bar,
     ):
-        for found in pool.map(lambda chunk: [_header_or_error(path) for path in chunk], chunks):
+        for found in pool.map(lambda chunk: [_header_or_error(path, max_pixels) for path in chunk], chunks):
             headers += found
             bar.update(len(found))
     return headers
 
 
-def _header_or_error(path: Path) -> ImageHeader | ImageError:
+def _header_or_error(path: Path, max_pixels: int) -> ImageHeader | ImageError:
     try:
-        return read_header(path)
+        return read_header(path, max_pixels)
     except ImageError as error:
         return error
 

@@ -68,7 +68,7 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     problems = Problems()
     classes = read_categories(content, config.names, path, problems)
     image_ids, paths, declared_hw = _images(content["images"], folder, path, problems)
-    sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}")
+    sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}", config.max_pixels)
     return coco_table(content, classes, ListedImages(image_ids, paths, sizes_hw, is_good), problems)
 
 

@@ -73,7 +73,7 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
     unread = [find_image(folder, stem, f"{stem}.jpg", f"{stem}.xml") for stem in unread_stems]
     paths = [find_image(folder, file.stem, file.image_name or f"{file.stem}.jpg", f"{file.stem}.xml") for file in files]
     declared_hw = np.array([file.declared_hw for file in files], np.int64)
-    sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}")
+    sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}", config.max_pixels)
 
     objects = [(row, item) for row, file in enumerate(files) if is_good[row] for item in file.objects]
     for row, item in objects:

@@ -22,7 +22,7 @@ from detect.data.annotations import AnnotationTable, Problems, encode_paths
 from detect.data.checks import check_distinct, find_file, find_folder, inspect_images
 from detect.data.label_files import BoxLines, read_lines, table_of_lines
 from detect.data.stems import read_list
-from detect.data.walking import is_image_name, walk_files
+from detect.data.walking import is_image_name, report_left_out, walk_files
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
@@ -64,7 +64,9 @@ def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
         _report_labels_without_image(labels, problems)
     files = [_read(path, problems) for path in labels]
     names = _names(config, split, labels, files)
-    sizes_hw, is_good = inspect_images(paths, np.zeros((len(paths), 2), np.int64), problems, f"{config.name} {split}")
+    sizes_hw, is_good = inspect_images(
+        paths, np.zeros((len(paths), 2), np.int64), problems, f"{config.name} {split}", config.max_pixels
+    )
     is_good &= np.array([lines is not None for lines in files])
     if not is_good.any():
         raise InputError(f"{config.name} {split}: no image can be used: {'; '.join(problems.summary())}")
@@ -124,7 +126,9 @@ def find_files(config: DataConfig, split: str, problems: Problems) -> tuple[list
     if section.list is not None:
         paths = _listed(find_file(config, section.list), root, images, problems)
     else:
-        paths = [Path(path) for path in walk_files(images, images, report) if is_image_name(path)]
+        found = list(walk_files(images, images, report))
+        paths = [Path(path) for path in found if is_image_name(path)]
+        report_left_out(found, problems)
     if not paths:
         raise InputError(f"{images}: has no images for split {split!r}")
     return paths, [label_file(path, images, labels, root) for path in paths]

@@ -137,7 +137,7 @@ def test_images_in_memory():
         ("none.jpg", "source .*none.jpg: no such file or folder"),
         ("*.tif", r"the pattern matches no file; quote patterns"),
         ("*.md", r"the pattern matches 1 files or folders, but no image or video"),
-        (".git/empty", r"the folder holds no image and no video \(\.3gp, "),
+        (".git/empty", r"the folder holds no image and no video \(\.264, .*\.3gp, "),
     ],
 )
 def test_nothing_found(folder, source, message):

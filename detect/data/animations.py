@@ -1,0 +1,121 @@
+"""Image files with several images: the frames of GIF, PNG, WebP and AVIF, the pages of TIFF.
+
+Of a TIFF, smaller copies of a page and masks are no pages; of an MPO, whose pictures are views or previews of one
+scene, only the first is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from detect.data.images import FORMATS, ImageError, open_by_pillow, pillow_errors, read_image_file, upright_rgb
+from detect.data.pixel_values import MAX_TILED_PIXELS, PLAIN, ReadSettings, is_deep
+
+USUAL_FPS = 10.0
+"""Of an animation that states no time, as browsers show it."""
+
+_SUFFIXES = tuple(suffix for kind in ("GIF", "PNG", "WEBP", "AVIF", "TIFF") for suffix in FORMATS[kind])
+_TAG_KIND = 254  # NewSubfileType (TIFF 6.0, section 8)
+_NO_PAGE = 0b101  # bit 0: a smaller copy, bit 2: a mask
+
+
+def may_have_frames(path: Path) -> bool:
+    """Whether a file, by its suffix, may hold several images."""
+    return path.suffix.lower() in _SUFFIXES
+
+
+def count_frames(path: Path) -> int:
+    """How many frames or pages a file has; 1 where it cannot be read, which is reported when it is."""
+    if not may_have_frames(path):
+        return 1
+    try:
+        with path.open("rb") as file, pillow_errors(str(path)), open_by_pillow(file, MAX_TILED_PIXELS) as image:
+            return max(1, len(frame_numbers(image)))
+    except (ImageError, OSError):
+        return 1
+
+
+def frame_numbers(image: Image.Image) -> list[int]:
+    """Where an opened file's frames or pages are among the images in it."""
+    count = int(getattr(image, "n_frames", 1))
+    if image.format != "TIFF":
+        return list(range(count))
+    return [number for number in range(count) if _is_page(image, number)]
+
+
+def describe_file(data: bytes, where: str) -> tuple[int, bool]:
+    """How many frames or pages the content of a file has, and whether the first has more than 8 bits a channel.
+
+    Args:
+        data: the file's bytes.
+        where: what error messages call it.
+
+    Raises:
+        ImageError: it cannot be opened.
+    """
+    with pillow_errors(where), open_by_pillow(BytesIO(data), MAX_TILED_PIXELS) as image:
+        has_many_bits = is_deep(image)
+        return max(1, len(frame_numbers(image))), has_many_bits
+
+
+class Animation:
+    """An image file with several images, to be read once.
+
+    Args:
+        path: the file.
+        settings: the range of values and the limit of pixels.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+
+    def __init__(self, path: Path, settings: ReadSettings = PLAIN) -> None:
+        self._path, self._settings = path, settings
+        self._data = read_image_file(path, settings.max_pixels)
+        with self._errors(), open_by_pillow(BytesIO(self._data), settings.max_pixels) as image:
+            self._numbers = frame_numbers(image)
+            image.seek(0)
+            self.fps = min(1000.0, 1 / _seconds(image))
+            """Frames per second, by the time that the first one is shown; of pages, one."""
+        self.num_frames = len(self._numbers)
+        """How many frames or pages it has."""
+
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """The frames in order.
+
+        Yields:
+            The time in seconds from the start at which the frame is shown, and (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: a frame is damaged, or has too many pixels.
+        """
+        time_s = 0.0
+        with self._errors(), open_by_pillow(BytesIO(self._data), self._settings.max_pixels) as image:
+            for number in self._numbers:
+                image.seek(number)
+                pixels = upright_rgb(image, str(self._path), self._settings, data=self._data, page=number)
+                yield time_s, pixels
+                time_s += _seconds(image)
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return pillow_errors(str(self._path), self._settings.max_pixels)
+
+
+def _seconds(image: Image.Image) -> float:
+    """How long the current frame is shown."""
+    if image.format == "TIFF":
+        return 1.0
+    found = image.info.get("duration", 0)
+    return found / 1000 if isinstance(found, (int, float)) and 0 < found < 3_600_000 else 1 / USUAL_FPS
+
+
+def _is_page(image: Image.Image, number: int) -> bool:
+    image.seek(number)
+    kind = getattr(image, "tag_v2", {}).get(_TAG_KIND, 0)
+    return not (isinstance(kind, int) and kind & _NO_PAGE)
