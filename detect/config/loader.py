@@ -412,12 +412,9 @@ def _value(hint: Any, found: Any, where: str, errors: list[str]) -> Any:
 
 def _alternative(hints: list[Any], found: Any) -> Any:
     """The type of a union that is written as ``found`` is, else the first."""
-    suits = {
-        list: lambda hint: get_origin(hint) is tuple,
-        dict: lambda hint: dataclasses.is_dataclass(hint) or get_origin(hint) is dict,
-        str: lambda hint: hint is str or get_origin(hint) is Literal,
-    }.get(type(found), lambda _: False)
-    return next((hint for hint in hints if suits(hint)), hints[0])
+    written_as = {tuple: list, dict: dict, Literal: str}
+    kinds: list[Any] = [dict if dataclasses.is_dataclass(hint) else written_as.get(get_origin(hint)) for hint in hints]
+    return next((hint for hint, kind in zip(hints, kinds, strict=True) if type(found) is kind), hints[0])
 
 
 def _scalar(hint: Any, found: Any, where: str, errors: list[str]) -> Any:

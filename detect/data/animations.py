@@ -81,6 +81,7 @@ class Animation:
         with self._errors(), open_by_pillow(BytesIO(self._data), settings.max_pixels) as image:
             self._numbers = frame_numbers(image)
             image.seek(0)
+            image.load()  # only then WebP and AVIF know how long a frame is shown
             self.fps = min(1000.0, 1 / _seconds(image))
             """Frames per second, by the time that the first one is shown; of pages, one."""
         self.num_frames = len(self._numbers)

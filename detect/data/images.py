@@ -450,8 +450,10 @@ def pillow_errors(where: str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except Image.DecompressionBombError:
-        raise _too_large(where, "too many pixels", max_pixels + 1, max_pixels) from None
+    except Image.DecompressionBombError as error:
+        number = re.search(r"\d+", str(error))  # of pixels, or none
+        num_pixels = int(number.group()) if number else max_pixels + 1
+        raise _too_large(where, "too many pixels", num_pixels, max_pixels) from None
     except UnidentifiedImageError:
         raise ImageError(f"{where}: is not an image, or damaged; read are {', '.join(_PILLOW_FORMATS)}") from None
     except _PILLOW_ERRORS as error:

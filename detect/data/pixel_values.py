@@ -71,7 +71,8 @@ def deep_values(image: Image.Image, data: bytes, page: int = 0) -> np.ndarray:
     if not _has_deep_colour(image):
         image.load()
         return np.asarray(image)
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    # Not IMREAD_COLOR_RGB, with which OpenCV 5.0 spoils TIFF of 16 bits.
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     content = np.frombuffer(data, np.uint8)
     try:
         if page:
@@ -83,7 +84,7 @@ def deep_values(image: Image.Image, data: bytes, page: int = 0) -> np.ndarray:
         raise ValueError(error.err) from None
     if values is None or values.ndim != 3:
         raise ValueError("its colours cannot be decoded with all their bits")
-    return values
+    return np.ascontiguousarray(values[..., ::-1])
 
 
 def to_bytes(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
