@@ -552,7 +552,7 @@ def _to_rgb(
     if "transparency" in image.info:  # the alpha is dropped, so that no conversion has to interpret it
         image = image.copy()
         del image.info["transparency"]
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # a conversion to itself is a copy
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def is_image_name(name: str) -> bool:
 def count_suffixes(paths: Iterable[str | Path]) -> list[str]:
     """How many files there are of each suffix, the most frequent first: ``12 .heic``, ``1 without a suffix``."""
     counts = Counter(os.path.splitext(path)[1].lower() or "without a suffix" for path in paths)  # noqa: PTH122
-    return [f"{count} {suffix}" for suffix, count in counts.most_common()]
+    return [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 
 def report_left_out(paths: Iterable[str | Path], problems: Problems) -> None:

@@ -163,6 +163,7 @@ def _matches(pattern: str, where: str) -> list[Path]:
     if not found:
         what = f"matches {len(matches)} files or folders, but no image or video" if matches else "matches no file"
         raise InputError(f"{where}: the pattern {what}; quote patterns, so that the shell leaves them alone")
+    _report_left_out([match for match in matches if match.is_file() and not _is_wanted(match.name)], where)
     return found
 
 
@@ -182,19 +183,24 @@ def _glob(pattern: str) -> Iterator[str]:
 
 def _files_below(folder: Path, where: str) -> list[Path]:
     """The images and videos of a folder, sorted; what else lies there is counted by its suffix in one line."""
-    found, left_out = [], []
+    found: list[Path] = []
+    left_out: list[Path] = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):
                 (found if _is_wanted(name) else left_out).append(Path(parent, name))
-    others = ", ".join(count_suffixes(left_out))
     if not found:
-        only = f"; it has {others}" if others else ""
+        only = f"; it has {', '.join(count_suffixes(left_out))}" if left_out else ""
         raise InputError(f"{where}: the folder holds no image and no video ({_suffixes()}){only}")
-    if others:
-        LOGGER.info("%s: left out, no images or videos by their suffix: %s; name a file to look at it", where, others)
+    _report_left_out(left_out, where)
     return sorted(found)
+
+
+def _report_left_out(files: Sequence[Path], where: str) -> None:
+    if files:
+        others = ", ".join(count_suffixes(files))
+        LOGGER.info("%s: left out, no images or videos by their suffix: %s; name a file to look at it", where, others)
 
 
 def _is_wanted(name: str) -> bool:

@@ -60,7 +60,7 @@ def test_few_levels_are_measured_on_the_training_split(config: DataConfig, caplo
     [
         ((7400.0, 7912.0), [0, 100]),  # 200 * 256 / 512 = 100
         ("measured", [0, 255]),
-        # Three quarters of the values are 7400 and a quarter 7600, so the upper end is 7400 too: the outermost are taken.
+        # Three quarters of the values are 7400, so both ends are: the outermost values are taken.
         (RangeConfig((0.0, 50.0)), [0, 255]),
     ],
 )
