@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from detect.curation.severity import DAMAGED_PIXELS, FEW_GREYS, SEVERAL_FRAMES, 
 from detect.data.animations import describe_file
 from detect.data.annotations import Problems
 from detect.data.images import ImageError, decode_image
-from detect.data.pixel_values import PLAIN, ReadSettings
+from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings
 from detect.data.shard_images import StoredImage
 from detect.errors import InputError
 from detect.runtime.progress import progress_bar
@@ -33,7 +34,6 @@ from detect.runtime.progress import progress_bar
 _FEW_IMAGES = 200  # so many are decoded in the time that processes take to start
 _CHUNK = 16  # images of one task
 _DIGEST_BYTES = 16
-_FEW_GREYS = 16  # levels, below which an image of more than 8 bits a channel shows next to nothing
 _JPEG_START = b"\xff\xd8\xff"
 _LEFT_OVER = "extraneous bytes before marker 0xd9"  # all pixels are there, and the data goes on
 
@@ -116,12 +116,12 @@ def _content(pixels: np.ndarray, data: bytes, path: Path) -> tuple[tuple[str, st
     """What is odd about an image that is whole: other images behind the first, or more than 8 bits in a few greys."""
     if data.startswith(_JPEG_START) and path.suffix.lower() != ".mpo":
         return ()
-    count, has_many_bits = describe_file(data, path.name)
+    count, has_many_bits = describe_file(BytesIO(data), path.name)
     findings = []
     if count > 1:
         findings.append((SEVERAL_FRAMES, f"{count} frames or pages"))
-    levels = len(np.unique(pixels)) if has_many_bits else _FEW_GREYS
-    if levels < _FEW_GREYS:
+    levels = len(np.unique(pixels)) if has_many_bits else FEW_GREY_LEVELS
+    if levels < FEW_GREY_LEVELS:
         findings.append((FEW_GREYS, f"{levels} levels"))
     return tuple(findings)
 

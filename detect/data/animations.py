@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -31,14 +32,19 @@ def may_have_frames(path: Path) -> bool:
 
 
 def count_frames(path: Path) -> int:
-    """How many frames or pages a file has; 1 where it cannot be read, which is reported when it is."""
+    """Frames or pages of a file; 1 where it cannot be read, which is reported when it is."""
+    return describe_path(path)[0]
+
+
+def describe_path(path: Path) -> tuple[int, bool]:
+    """As ``describe_file``, of a file that may have several frames or many bits by its suffix; else (1, False)."""
     if not may_have_frames(path):
-        return 1
+        return 1, False
     try:
-        with path.open("rb") as file, pillow_errors(str(path)), open_by_pillow(file, MAX_TILED_PIXELS) as image:
-            return max(1, len(frame_numbers(image)))
+        with path.open("rb") as file:
+            return describe_file(file, str(path))
     except (ImageError, OSError):
-        return 1
+        return 1, False
 
 
 def frame_numbers(image: Image.Image) -> list[int]:
@@ -49,17 +55,17 @@ def frame_numbers(image: Image.Image) -> list[int]:
     return [number for number in range(count) if _is_page(image, number)]
 
 
-def describe_file(data: bytes, where: str) -> tuple[int, bool]:
-    """How many frames or pages the content of a file has, and whether the first has more than 8 bits a channel.
+def describe_file(file: BinaryIO, where: str) -> tuple[int, bool]:
+    """Count the frames or pages of an open file, and tell whether the first has more than 8 bits a channel.
 
     Args:
-        data: the file's bytes.
+        file: the image.
         where: what error messages call it.
 
     Raises:
         ImageError: it cannot be opened.
     """
-    with pillow_errors(where), open_by_pillow(BytesIO(data), MAX_TILED_PIXELS) as image:
+    with pillow_errors(where), open_by_pillow(file, MAX_TILED_PIXELS) as image:
         has_many_bits = is_deep(image)
         return max(1, len(frame_numbers(image))), has_many_bits
 

@@ -18,6 +18,9 @@ MAX_PIXELS = 178_956_970
 MAX_TILED_PIXELS = 2**29
 """The limit where images are looked at in tiles (``--tile``). Decoding takes 7 bytes a pixel, so 3.5 GiB."""
 
+FEW_GREY_LEVELS = 16
+"""An image of more than 8 bits a channel that becomes fewer levels of 256 shows next to nothing."""
+
 _DEEP_COLOUR = re.compile(r"\b(?:RGB|RGBA|RGBX|RGBa|LA);16")
 """In the name of how Pillow unpacks it; ``BGR;16`` has 16 bits a pixel."""
 _TAG_BITS_PER_SAMPLE, _TAG_SAMPLE_FORMAT = 258, 339

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from detect.data.animations import count_frames
+from detect.data.animations import describe_path
 from detect.data.images import from_pil, read_image
-from detect.data.pixel_values import PLAIN, ReadSettings, to_bytes
+from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_bytes
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.untrusted import MAX_SIDE
@@ -79,10 +79,17 @@ def as_image(source: Any, settings: ReadSettings = PLAIN) -> np.ndarray:
 
 
 def _read_first(path: Path, settings: ReadSettings) -> np.ndarray:
-    """The image of a file, of several in it the first, which is said."""
+    """The image of a file, of several in it the first, which is said; so is a high byte that shows next to nothing."""
     image = read_image(path, settings)
-    if (count := count_frames(path)) > 1:
+    count, has_many_bits = describe_path(path)
+    if count > 1:
         LOGGER.info("%s: has %d frames or pages, of which the first is looked at", path, count)
+    if has_many_bits and settings.value_range is None and (levels := len(np.unique(image))) < FEW_GREY_LEVELS:
+        LOGGER.warning(
+            "%s: has more than 8 bits a channel, whose high byte shows %d of 256 levels; the model knows no range of "
+            "values, because it was trained on 8 bits: convert the image as the training images were",
+            *(path, levels),
+        )
     return image
 
 

@@ -65,3 +65,13 @@ def test_arrays_that_are_no_images():
     for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.float32), np.zeros((4, 4, 2), np.uint16)):
         with pytest.raises(InputError, match=r"an array must be \(H, W, 3\) uint8 in RGB order"):
             as_image(array)
+
+
+def test_a_high_byte_that_shows_nothing_is_said(tmp_path, caplog):
+    cv2.imwrite(str(tmp_path / "a.png"), VALUES)
+    as_image(tmp_path / "a.png", SETTINGS)
+    assert not caplog.text
+    as_image(tmp_path / "a.png")
+    assert (
+        "a.png: has more than 8 bits a channel, whose high byte shows 2 of 256 levels; the model knows" in caplog.text
+    )
