@@ -20,6 +20,7 @@ from detect.data.images import decode_image
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.data.shard_images import ShardImages, StoredImage
 from detect.drawing.text import shorten
+from detect.runtime.decoder_messages import named_messages
 
 MARKS = ("truncated", "occluded")
 """Names of ``AnnotationTable.marks``."""
@@ -154,7 +155,8 @@ class AnnotationTable:
         Raises:
             ImageError: it cannot be read.
         """
-        return decode_image(self.read_bytes(row), str(self.path(row)), self.read_settings)
+        with named_messages(self.path(row)):
+            return decode_image(self.read_bytes(row), str(self.path(row)), self.read_settings)
 
     def stored_in(self, row: int) -> Path:
         """The file on the disk that image ``row`` is in."""

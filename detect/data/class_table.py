@@ -16,6 +16,7 @@ from detect.data.checks import check_distinct
 from detect.data.images import read_image, read_image_file
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.errors import InputError, did_you_mean
+from detect.runtime.decoder_messages import named_messages
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ class ClassTable:
         Raises:
             ImageError: it cannot be read.
         """
-        return read_image(self.path(row), self.read_settings) if self.pixels is None else self.pixels[row]
+        if self.pixels is not None:
+            pixels: np.ndarray = self.pixels[row]
+            return pixels
+        with named_messages(self.path(row)):
+            return read_image(self.path(row), self.read_settings)
 
     def read_bytes(self, row: int) -> bytes:
         """The content of image ``row``'s file.

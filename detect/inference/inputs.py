@@ -15,6 +15,7 @@ from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_by
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.untrusted import MAX_SIDE
+from detect.runtime.decoder_messages import named_messages
 from detect.runtime.logs import LOGGER
 
 
@@ -80,7 +81,8 @@ def as_image(source: Any, settings: ReadSettings = PLAIN) -> np.ndarray:
 
 def _read_first(path: Path, settings: ReadSettings) -> np.ndarray:
     """The image of a file, of several in it the first, which is said; so is a high byte that shows next to nothing."""
-    image = read_image(path, settings)
+    with named_messages(path):
+        image = read_image(path, settings)
     count, has_many_bits = describe_path(path)
     if count > 1:
         LOGGER.info("%s: has %d frames or pages, of which the first is looked at", path, count)

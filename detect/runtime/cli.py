@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from detect.errors import InputError, visible
+from detect.runtime.decoder_messages import listen_to_decoders
 from detect.runtime.interruption import Terminated
 from detect.runtime.logs import configure_logging
 from detect.runtime.processes import LostContactError
@@ -39,6 +40,7 @@ def run_tool(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     shield_terminal()
+    listen_to_decoders()
     try:
         main()
         sys.stdout.flush()
