@@ -15,8 +15,17 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from detect.data.images import FORMATS, ImageError, open_by_pillow, pillow_errors, read_image_file, upright_rgb
+from detect.data.images import (
+    FORMATS,
+    ImageError,
+    open_by_pillow,
+    pillow_errors,
+    read_image_file,
+    upright_rgb,
+    without_warnings,
+)
 from detect.data.pixel_values import MAX_TILED_PIXELS, PLAIN, ReadSettings, is_deep
+from detect.runtime.decoder_messages import named_messages
 
 USUAL_FPS = 10.0
 """Of an animation that states no time, as browsers show it."""
@@ -65,7 +74,7 @@ def describe_file(file: BinaryIO, where: str) -> tuple[int, bool]:
     Raises:
         ImageError: it cannot be opened.
     """
-    with pillow_errors(where), open_by_pillow(file, MAX_TILED_PIXELS) as image:
+    with pillow_errors(where), without_warnings(), open_by_pillow(file, MAX_TILED_PIXELS) as image:
         has_many_bits = is_deep(image)
         return max(1, len(frame_numbers(image))), has_many_bits
 
@@ -84,7 +93,7 @@ class Animation:
     def __init__(self, path: Path, settings: ReadSettings = PLAIN) -> None:
         self._path, self._settings = path, settings
         self._data = read_image_file(path, settings.max_pixels)
-        with self._errors(), open_by_pillow(BytesIO(self._data), settings.max_pixels) as image:
+        with self._errors(), without_warnings(), open_by_pillow(BytesIO(self._data), settings.max_pixels) as image:
             self._numbers = frame_numbers(image)
             image.seek(0)
             image.load()  # only then WebP and AVIF know how long a frame is shown
@@ -105,8 +114,9 @@ class Animation:
         time_s = 0.0
         with self._errors(), open_by_pillow(BytesIO(self._data), self._settings.max_pixels) as image:
             for number in self._numbers:
-                image.seek(number)
-                pixels = upright_rgb(image, str(self._path), self._settings, data=self._data, page=number)
+                with named_messages(self._path), without_warnings():
+                    image.seek(number)
+                    pixels = upright_rgb(image, str(self._path), self._settings, data=self._data, page=number)
                 yield time_s, pixels
                 time_s += _seconds(image)
 

@@ -19,6 +19,7 @@ from detect.data.annotations import Problems
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.data.pixel_values import MAX_PIXELS
 from detect.errors import InputError, did_you_mean
+from detect.runtime.decoder_messages import named_messages
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 
@@ -223,7 +224,8 @@ def _read_headers(paths: Sequence[Path], title: str, max_pixels: int) -> list[Im
 
 def _header_or_error(path: Path, max_pixels: int) -> ImageHeader | ImageError:
     try:
-        return read_header(path, max_pixels)
+        with named_messages(path):
+            return read_header(path, max_pixels)
     except ImageError as error:
         return error
 

@@ -65,7 +65,7 @@ _TAG_ORIENTATION = 274
 _PNG_XMP = b"XML:com.adobe.xmp\0\0"  # not compressed, as XMP has it
 _XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])\b")
-_WARNINGS_LOCK = threading.Lock()
+_WARNINGS_LOCK = threading.RLock()
 
 # What Pillow raises for damaged files, found by mutating real ones; it has no common base class.
 _PILLOW_ERRORS = (
@@ -79,7 +79,7 @@ _PILLOW_ERRORS = (
     OverflowError,
     AttributeError,
     ZeroDivisionError,
-    NotImplementedError,
+    RuntimeError,
     struct.error,
     MemoryError,
     UserWarning,
@@ -474,7 +474,7 @@ def _decode_header_by_pillow(data: bytes, where: str, max_pixels: int) -> ImageH
 
 def open_by_pillow(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read the header only. Pillow's own limit of pixels gives way to a higher one, for as long as this takes."""
-    with _without_warnings():
+    with without_warnings():
         limit = Image.MAX_IMAGE_PIXELS
         if max_pixels > MAX_PIXELS:
             Image.MAX_IMAGE_PIXELS = max_pixels
@@ -485,7 +485,7 @@ def open_by_pillow(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def _pillow_orientation(image: Image.Image) -> int:
-    with _without_warnings():
+    with without_warnings():
         found = image.getexif().get(_TAG_ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
@@ -519,7 +519,7 @@ def upright_rgb(
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Keep Pillow from warning of large images (our limit is the larger one) and of damage that it has mended."""
     with _WARNINGS_LOCK, warnings.catch_warnings():  # the filters belong to the process: one thread at a time
         warnings.simplefilter("ignore")
@@ -528,7 +528,7 @@ def _without_warnings() -> Iterator[None]:
 
 def _load(image: Image.Image) -> None:
     """Decode; Pillow's TIFF reader is the one that warns as late as here."""
-    with _without_warnings() if image.format == "TIFF" else nullcontext():
+    with without_warnings() if image.format == "TIFF" else nullcontext():
         image.load()
 
 
@@ -538,7 +538,7 @@ def _to_rgb(
     """(H, W, 3) uint8 as stored."""
     is_grey = image.mode in ("I", "F") or image.mode.startswith("I;16")
     if value_range is not None and is_deep(image) and (is_grey or data):
-        with _without_warnings() if image.format == "TIFF" else nullcontext():
+        with without_warnings() if image.format == "TIFF" else nullcontext():
             pixels = to_bytes(deep_values(image, data, page), value_range)
         return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
     if is_grey and not is_unsigned_16(image):

@@ -102,13 +102,12 @@ class Classifier(AdjustableCost):
         size = self._network.check_size(image_size)
         return size, size
 
-    @property
     def read_settings(self) -> ReadSettings:
         """How images are read: with the range of values of the training."""
         return ReadSettings(self._network.value_range)
 
     def _images(self, sources: Sequence[Any]) -> Iterator[np.ndarray]:
-        return (as_image(source, self.read_settings) for source in sources)
+        return (as_image(source, self.read_settings()) for source in sources)
 
     def _predict_batch(self, sources: Sequence[Any], size: int) -> list[Classification]:
         images = np.stack([center_crop(image, size, self.center_crop) for image in self._images(sources)])

@@ -79,11 +79,13 @@ def named_messages(path: Path) -> Iterator[None]:
         return
     file, before = _CAPTURE.opened(), os.dup(2)
     os.dup2(file, 2)
+    text = ""
     try:
         yield
-    finally:
+        text = _CAPTURE.taken()
+    finally:  # where the image is refused, the error says why
         os.dup2(before, 2)
         os.close(before)
-        text = _CAPTURE.taken()
-        if text and _CAPTURE.is_new(str(path)):
-            LOGGER.warning("%s: %s (said by the decoder; the image is used as it is)", path, text)
+        _CAPTURE.taken()
+    if text and _CAPTURE.is_new(str(path)):
+        LOGGER.warning("%s: %s (said by the decoder; the image is used as it is)", path, text)
