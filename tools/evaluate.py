@@ -9,7 +9,7 @@ if __name__ == "__main__":
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import torch
 from detect.config.schema import DataConfig
 from detect.data.class_datasets import open_class_split
 from detect.data.datasets import open_split
+from detect.data.pixel_values import MAX_TILED_PIXELS
 from detect.data.recognition import open_data
+from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.class_outputs import write_class_outputs
 from detect.evaluation.class_report import metrics_table
@@ -125,6 +127,7 @@ def _measure_checkpoint(args: argparse.Namespace, data: DataConfig, outputs: Eva
     device = select_device(args.device)
     checkpoint = load_checkpoint(args.weights)
     checkpoint.model.to(device)
+    data = as_trained(data, checkpoint.value_range)
     settings = _settings(args, checkpoint.image_size, device, checkpoint.names)
     if args.cost is not None:
         choice = InstanceMenu(checkpoint).within_share(args.cost)
@@ -152,6 +155,7 @@ def _measure_exported(args: argparse.Namespace, data: DataConfig, outputs: Evalu
             f"--max-det: {args.weights} keeps {network.max_detections} detections of an image, found {args.max_det}; "
             "export it with a larger --max-det"
         )
+    data = as_trained(data, network.value_range)
     settings = _settings(args, network.check_size(args.image_size), network.device, network.names)
     look = partial(evaluate_network, network.predictions, network.multiple)
     yield from _measure_detector(args, look, data, settings, outputs)
@@ -281,6 +285,8 @@ def _compare_instances(
 
 
 def _open_boxes(args: argparse.Namespace, data: DataConfig, outputs: EvaluationOutputs) -> DetectionSplit:
+    if args.tile is not None:
+        data = replace(data, max_pixels=max(data.max_pixels, MAX_TILED_PIXELS))
     table = open_split(data, args.split, args.strict)
     outputs.check(table)
     warn_of_nothing_to_measure(f"{args.data} {args.split}", table)

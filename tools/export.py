@@ -15,6 +15,7 @@ from typing import get_args
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.data.recognition import open_data
+from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.engine import match_classes
 from detect.evaluation.predict import PredictSettings
@@ -120,7 +121,8 @@ def _table(args: argparse.Namespace, checkpoint: Checkpoint) -> AnnotationTable 
     if args.data is None:
         return None
     checkpoint.detector  # noqa: B018  # a classifier is refused before its images are looked for as boxes
-    table = open_split(open_data(args.data, args.data_root), args.split)
+    data = as_trained(open_data(args.data, args.data_root), checkpoint.value_range)
+    table = open_split(data, args.split)
     match_classes(checkpoint.names, table.names)
     if not table.is_labelled:
         raise InputError(f"--split {args.split}: has no annotations, so that there is no AP to compare")

@@ -33,7 +33,11 @@ DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
     "--max-det": {"type": int, "metavar": "N", "help": "most detections per image (default: 300)"},
     "--classes": {"nargs": "+", "metavar": "NAME|INDEX", "help": "keep these classes only"},
     "--class-agnostic": {**FLAG, "help": "boxes of different classes that overlap are one, too"},
-    "--tile": {"type": int, "metavar": "SIZE", "help": "look at the image in tiles of SIZE pixels of it, too"},
+    "--tile": {
+        "type": int,
+        "metavar": "SIZE",
+        "help": "look at the image, of up to 537 million pixels, in tiles of SIZE, too",
+    },
     "--overlap": {"type": float, "metavar": "F", "help": "share of a tile in common with the next (default: 0.2)"},
     "--every": {"type": int, "metavar": "N", "help": "look at each N-th frame of a video only (default: 1)"},
     "--track": {**FLAG, "help": "number the objects of videos; needs pip install -e '.[track]'"},
@@ -69,8 +73,8 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         nargs="+",
         metavar="SOURCE",
-        help="what to look at: images, videos, folders, patterns, .txt files with a path a line, rtsp:// or http:// "
-        "addresses, numbers of cameras; several are allowed",
+        help="what to look at: images, animations, videos, folders, patterns, .txt files with a path a line, rtsp:// "
+        "or http:// addresses, numbers of cameras; several are allowed",
     )
     add(
         "--out", type=Path, default=Path("runs/predict"), metavar="DIR", help="where results go (default: runs/predict)"

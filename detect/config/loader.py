@@ -403,7 +403,7 @@ def _value(hint: Any, found: Any, where: str, errors: list[str]) -> Any:
     if origin in (Union, types.UnionType):
         if found is None:
             return None
-        return _value(next(a for a in args if a is not type(None)), found, where, errors)
+        return _value(_alternative([a for a in args if a is not type(None)], found), found, where, errors)
     if dataclasses.is_dataclass(hint):
         return _build(hint, found, where, errors)
     if origin is Literal:
@@ -422,6 +422,13 @@ def _value(hint: Any, found: Any, where: str, errors: list[str]) -> Any:
             return {}
         return {str(key): _value(args[1], item, f"{where}.{key}", errors) for key, item in found.items()}
     return _scalar(hint, found, where, errors)
+
+
+def _alternative(hints: list[Any], found: Any) -> Any:
+    """The type of a union that is written as ``found`` is, else the first."""
+    written_as = {tuple: list, dict: dict, Literal: str}
+    kinds: list[Any] = [dict if dataclasses.is_dataclass(hint) else written_as.get(get_origin(hint)) for hint in hints]
+    return next((hint for hint, kind in zip(hints, kinds, strict=True) if type(found) is kind), hints[0])
 
 
 def _scalar(hint: Any, found: Any, where: str, errors: list[str]) -> Any:

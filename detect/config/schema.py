@@ -44,6 +44,17 @@ class SplitConfig:
 
 
 @dataclass(frozen=True)
+class RangeConfig:
+    """A range of values that is measured on the training split.
+
+    Args:
+        percentiles: of all values in a sample of the images: the first becomes black, the second white.
+    """
+
+    percentiles: tuple[float, ...] = limited((0.01, 99.99), 0, 100)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """A data set.
 
@@ -60,6 +71,11 @@ class DataConfig:
             the training split, sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all.
         background: whether images without boxes are trained on.
         generate: ``shapes`` makes the embedded data set in ``root`` when it is not there.
+        range: of images with more than 8 bits a channel, the values that become black and white: ``[low, high]``, or
+            ``measured``, or the percentiles to measure. Default: measured where the values need it, because they use
+            less than half of the 256 levels that the high byte has, or have a sign or a fraction. Others keep the high
+            byte. Images of 8 bits are never changed.
+        max_pixels: larger images are skipped. Decoding takes 7 bytes a pixel for a while.
     """
 
     name: str
@@ -69,6 +85,8 @@ class DataConfig:
     names: tuple[str, ...] | None = None
     background: Literal["keep", "drop"] = "keep"
     generate: Literal["shapes"] | None = None
+    range: tuple[float, ...] | RangeConfig | Literal["measured"] | None = None
+    max_pixels: int = limited(178_956_970, 1, 2**30)
 
 
 # ------------------------------------------------------------------------------------------- recipe

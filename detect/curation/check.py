@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detect.config.schema import DataConfig
 from detect.curation.check_content import check_content
 from detect.curation.check_pixels import check_pixels
 from detect.curation.check_splits import check_classes, check_copies, check_unlisted, image_folder, images_in
-from detect.curation.severity import REFUSED, SEVERITIES, Severity, severity_of
+from detect.curation.severity import (
+    DEEP,
+    DEEP_AS_IT_IS,
+    DEEP_MEASURED,
+    REFUSED,
+    SEVERITIES,
+    Severity,
+    severity_of,
+)
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import check_split
 from detect.data.datasets import READERS, read_split
+from detect.data.pixel_values import ReadSettings
 from detect.data.shard_images import StoredImage
+from detect.data.value_range import choose_range
 from detect.drawing.text import shorten
 from detect.errors import InputError
 
@@ -106,7 +116,8 @@ def check_data(config: DataConfig, splits: Sequence[str], decode: bool, workers:
         check_content(table, config, split, problems[split])
         if decode:
             images = [table.stored(row) for row in range(len(table))]
-            digests[split] = check_pixels(images, problems[split], f"{config.name} {split}", workers)
+            settings = _read_settings(config, split, table, problems[split])
+            digests[split] = check_pixels(images, problems[split], f"{config.name} {split}", workers, settings)
     if decode:
         _check_unread(config, tables, problems, workers)
     check_copies(tables, digests, problems)
@@ -148,6 +159,20 @@ def _read(config: DataConfig, splits: Sequence[str]) -> tuple[dict[str, Annotati
             problems[split] = Problems()
             problems[split].add(REFUSED, str(error))
     return tables, problems
+
+
+def _read_settings(config: DataConfig, split: str, table: AnnotationTable, problems: Problems) -> ReadSettings:
+    """How the images of a split are read; what is said of their range goes to the problems."""
+    try:
+        choice = choose_range(config, split, table, read_split)
+    except InputError as error:
+        problems.add(REFUSED, str(error))
+        return table.read_settings
+    if choice.num_deep:
+        as_it_is = choice.value_range is None
+        kind = DEEP_AS_IT_IS if as_it_is else DEEP if choice.is_stated else DEEP_MEASURED
+        problems.merge([(kind, choice.num_deep, (choice.text or "value // 256",))])
+    return replace(table.read_settings, value_range=choice.value_range)
 
 
 def _check_unread(

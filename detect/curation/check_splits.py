@@ -12,7 +12,7 @@ from detect.config.schema import DataConfig
 from detect.curation.severity import DUPLICATE, LEAK, NEVER_TRAINED, OTHER_NAMES, UNLISTED
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.box_sizes import is_trained_on
-from detect.data.walking import is_image_name
+from detect.data.walking import NOT_READ, is_image_name, report_left_out
 
 Key = bytes | str
 """What tells images apart: the digest of a file, or its path."""
@@ -72,7 +72,7 @@ def _boxes_by_name(table: AnnotationTable) -> dict[str, int]:
 
 
 def check_unlisted(config: DataConfig, tables: Mapping[str, AnnotationTable], problems: Mapping[str, Problems]) -> None:
-    """Report image files that no split uses.
+    """Report image files that no split uses, and files of formats that are not read, by their suffixes.
 
     Args:
         config: the data set.
@@ -87,6 +87,8 @@ def check_unlisted(config: DataConfig, tables: Mapping[str, AnnotationTable], pr
         if folder in searched:
             continue
         searched.add(folder)
+        if not problems[split].count(NOT_READ):
+            report_left_out(files_in(folder), problems[split])
         for path in images_in(folder):
             if os.fsencode(path) not in named and os.path.realpath(os.fsencode(path)) not in named:
                 problems[split].add(UNLISTED, str(path.relative_to(folder)))
@@ -99,9 +101,14 @@ def image_folder(config: DataConfig, split: str) -> Path:
 
 
 def images_in(folder: Path) -> Iterator[Path]:
-    """The image files in a folder and those below, sorted; hidden ones are left out, linked folders are not entered."""
+    """The image files in a folder and those below, as ``files_in`` gives them."""
+    return (path for path in files_in(folder) if is_image_name(path.name))
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """The files in a folder and those below, sorted; hidden ones are left out, linked folders are not entered."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if is_image_name(name) and not name.startswith("."):
+            if not name.startswith("."):
                 yield Path(parent, name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import dump_yaml
+from detect.config.loader import dump_yaml, to_plain
 from detect.config.schema import DataConfig, SplitConfig
 from detect.data.recognition import Format
 from detect.runtime.files import write_text
@@ -27,7 +27,7 @@ def write_data_config(
 
     Args:
         folder: of the new data set.
-        source: the data set that it was made of, whose name and treatment of background it has.
+        source: the data set that it was made of, whose name, treatment of background and range of values it has.
         command: of ``tools/data.py``, which made it.
         kind: its format.
         splits: its splits.
@@ -36,6 +36,10 @@ def write_data_config(
     content: dict[str, Any] = {"name": source.name, "root": ".", "format": kind}
     if names is not None:
         content["names"] = list(names)
+    if source.range is not None:
+        content["range"] = to_plain(source.range)
+    if source.max_pixels != DataConfig.max_pixels:
+        content["max_pixels"] = source.max_pixels
     if source.background != "keep":
         content["background"] = source.background
     content["splits"] = {

@@ -21,6 +21,11 @@ REFUSED = "split that cannot be read (its annotations are checked no further)"
 UNDECODABLE = "images whose pixels cannot be decoded (training goes on without them)"
 DAMAGED_PIXELS = "images with damaged pixels (used as they are: parts are grey or shifted)"
 SURPLUS = "images with bytes left over behind their pixels (used as they are: surplus, or damage further up)"
+SEVERAL_FRAMES = "images with several frames or pages (the first is used)"
+FEW_GREYS = "images of more than 8 bits that show fewer than 16 of the 256 levels (used as they are; set range)"
+DEEP = "images of more than 8 bits a channel (their range is stated)"
+DEEP_MEASURED = "images of more than 8 bits a channel (their range is measured; state it in the data config)"
+DEEP_AS_IT_IS = "images of more than 8 bits a channel (their high byte is used)"
 DUPLICATE = "images with the content of another one of the split (kept)"
 LEAK = "images that another split has, too (kept; what is measured on them flatters)"
 UNLISTED = "images in the folder that no annotation names (not used)"
@@ -51,6 +56,8 @@ _SEVERITIES: dict[str, Severity] = {
     NORMALISED: "error",
     OTHER_NAMES: "error",
     UNLABELLED_TEST: "note",
+    DEEP: "note",
+    DEEP_AS_IT_IS: "note",
     BACKGROUND: "note",
     BACKGROUND_DROPPED: "note",
     CROWD: "note",

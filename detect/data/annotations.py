@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from detect.data.images import decode_image
+from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.data.shard_images import ShardImages, StoredImage
 from detect.drawing.text import shorten
+from detect.runtime.decoder_messages import named_messages
 
 MARKS = ("truncated", "occluded")
 """Names of ``AnnotationTable.marks``."""
@@ -112,6 +114,7 @@ class AnnotationTable:
         category_ids_json: (K,) bytes, likewise of the classes.
         shards: where in shards the images lie (``detect.data.shards``), whose paths then are the shard's with the
             image's name behind it; None: each image is a file of its own.
+        read_settings: how the files become pixels.
     """
 
     image_paths: np.ndarray
@@ -134,6 +137,7 @@ class AnnotationTable:
     image_ids_json: np.ndarray | None = None
     category_ids_json: np.ndarray | None = None
     shards: ShardImages | None = None
+    read_settings: ReadSettings = PLAIN
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -149,7 +153,7 @@ class AnnotationTable:
             ImageError: it cannot be read.
         """
         image = self.stored(row)
-        return image.read() if self.shards is None else self.shards.read(image)
+        return image.read(self.read_settings.max_pixels) if self.shards is None else self.shards.read(image)
 
     def stored(self, row: int) -> StoredImage:
         """Where the content of image ``row`` is."""
@@ -167,7 +171,8 @@ class AnnotationTable:
         Raises:
             ImageError: it cannot be read.
         """
-        return decode_image(self.read_bytes(row), str(self.path(row)))
+        with named_messages(self.path(row)):
+            return decode_image(self.read_bytes(row), str(self.path(row)), self.read_settings)
 
     def stored_in(self, row: int) -> Path:
         """The file on the disk that image ``row`` is in."""

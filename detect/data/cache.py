@@ -239,6 +239,8 @@ def _key(files: ImageFiles) -> str:
     """Changes when any path, size or date of a file does, or the image size."""
     table = files.table
     digest = hashlib.sha256(f"letterbox {files.image_size}\n".encode())
+    if table.read_settings.value_range is not None:
+        digest.update(f"range {table.read_settings.value_range}\n".encode())
     digest.update(table.sizes_hw.astype("<i4").tobytes())
     for row in range(len(table)):
         path = table.path(row)

@@ -18,7 +18,9 @@ from detect.config.loader import is_path
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems, Understood
 from detect.data.images import ImageError, ImageHeader, read_header
+from detect.data.pixel_values import MAX_PIXELS
 from detect.errors import InputError, did_you_mean
+from detect.runtime.decoder_messages import named_messages
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 
@@ -175,6 +177,8 @@ def inspect_images(
     declared_hw: np.ndarray,
     problems: Problems,
     title: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
     ends_xy_px: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Look at every image's first and last bytes and compare its size with the annotations.
@@ -184,6 +188,7 @@ def inspect_images(
         declared_hw: (N, 2) int64 height and width as the annotations say; 0 where they do not.
         problems: gets what is wrong.
         title: of the progress bar, which is shown for many images.
+        max_pixels: larger images cannot be used.
         ends_xy_px: (N, 2) the largest right and bottom of each image's boxes. An image of another size than declared
             is kept where they lie inside of it, unless it is an enlarged or reduced copy.
 
@@ -196,7 +201,7 @@ def inspect_images(
     for path, count in Counter(paths).items():
         if count > 1:
             problems.add(SHARED_FILE, path.name)
-    headers = _read_headers(paths, title)
+    headers = _read_headers(paths, title, max_pixels)
     return compare_sizes(paths, headers, declared_hw, problems, title, ends_xy_px)
 
 
@@ -226,24 +231,25 @@ def compare_sizes(
     return sizes_hw, is_good
 
 
-def _read_headers(paths: Sequence[Path], title: str) -> list[ImageHeader | ImageError]:
+def _read_headers(paths: Sequence[Path], title: str, max_pixels: int) -> list[ImageHeader | ImageError]:
     if len(paths) <= _CHUNK:  # starting threads would take longer
-        return [_header_or_error(path) for path in paths]
+        return [_header_or_error(path, max_pixels) for path in paths]
     headers: list[ImageHeader | ImageError] = []
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with (
         ThreadPoolExecutor(_NUM_THREADS) as pool,
         progress_bar(None, title, len(paths), unit=" images", is_shown=len(paths) > _MANY_IMAGES) as bar,
     ):
-        for found in pool.map(lambda chunk: [_header_or_error(path) for path in chunk], chunks):
+        for found in pool.map(lambda chunk: [_header_or_error(path, max_pixels) for path in chunk], chunks):
             headers += found
             bar.update(len(found))
     return headers
 
 
-def _header_or_error(path: Path) -> ImageHeader | ImageError:
+def _header_or_error(path: Path, max_pixels: int) -> ImageHeader | ImageError:
     try:
-        return read_header(path)
+        with named_messages(path):
+            return read_header(path, max_pixels)
     except ImageError as error:
         return error
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from detect.config.schema import DataConfig
 from detect.data.checks import check_split, tell_problems
 from detect.data.cifar import read_cifar
 from detect.data.class_table import ClassTable
 from detect.data.image_folders import read_image_folders
+from detect.data.pixel_values import ReadSettings
 from detect.data.recognition import with_format
 from detect.data.tiny_imagenet import read_tiny_imagenet
+from detect.data.value_range import with_value_range
 from detect.errors import InputError
 
 CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
@@ -34,6 +37,12 @@ def open_class_split(config: DataConfig, split: str, strict: bool = False) -> Cl
         InputError: the data set is one for detection, the split is unknown, unusable, or, with ``strict``, not free of
             problems.
     """
+    table = _read_class_split(config, split)
+    tell_problems(config, split, table.problems, strict)
+    return with_value_range(config, split, table, _read_class_split)
+
+
+def _read_class_split(config: DataConfig, split: str) -> ClassTable:
     check_split(config, split)
     config = with_format(config)
     if config.format not in CLASS_READERS:
@@ -44,5 +53,4 @@ def open_class_split(config: DataConfig, split: str, strict: bool = False) -> Cl
     table = CLASS_READERS[config.format](config, split)
     if config.names is not None:
         table = table.of_classes(config.names)
-    tell_problems(config, split, table.problems, strict)
-    return table
+    return replace(table, read_settings=ReadSettings(max_pixels=config.max_pixels))

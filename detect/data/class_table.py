@@ -13,8 +13,10 @@ import numpy as np
 
 from detect.data.annotations import Problems
 from detect.data.checks import check_distinct
-from detect.data.images import read_image
+from detect.data.images import read_image, read_image_file
+from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.errors import InputError, did_you_mean
+from detect.runtime.decoder_messages import named_messages
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ClassTable:
         names: the K class names.
         pixels: (N, H, W, 3) uint8 RGB, where the images were decoded while reading; else None.
         problems: everything that was reported while reading.
+        read_settings: how the files become pixels.
     """
 
     image_paths: np.ndarray
@@ -35,6 +38,7 @@ class ClassTable:
     names: tuple[str, ...]
     pixels: np.ndarray | None = None
     problems: Problems = dataclasses.field(default_factory=Problems)
+    read_settings: ReadSettings = PLAIN
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +53,19 @@ class ClassTable:
         Raises:
             ImageError: it cannot be read.
         """
-        return read_image(self.path(row)) if self.pixels is None else self.pixels[row]
+        if self.pixels is not None:
+            pixels: np.ndarray = self.pixels[row]
+            return pixels
+        with named_messages(self.path(row)):
+            return read_image(self.path(row), self.read_settings)
+
+    def read_bytes(self, row: int) -> bytes:
+        """The content of image ``row``'s file.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return read_image_file(self.path(row), self.read_settings.max_pixels)
 
     def of_classes(self, names: tuple[str, ...]) -> ClassTable:
         """The images of some classes, which get the indices 0, 1, ... in the order of ``names``.

@@ -69,7 +69,11 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
         raise InputError(f"{path}: none of the {len(paths)} images can be used: {'; '.join(problems.summary())}")
     sizes_hw, is_good = np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
     sizes_hw[is_found], is_good[is_found] = inspect_images(
-        [found for found in paths if found is not None], declared_hw[is_found], problems, f"{config.name} {split}"
+        [found for found in paths if found is not None],
+        declared_hw[is_found],
+        problems,
+        f"{config.name} {split}",
+        max_pixels=config.max_pixels,
     )
     return coco_table(content, classes, ListedImages(keys, paths, sizes_hw, is_good), problems)
 

@@ -6,15 +6,18 @@ Data sets for classification are opened by ``detect.data.class_datasets``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import check_split, tell_problems
 from detect.data.coco import read_coco
+from detect.data.pixel_values import ReadSettings
 from detect.data.recognition import with_format
 from detect.data.shapes import generate_shapes
 from detect.data.shards import read_shards
+from detect.data.value_range import with_value_range
 from detect.data.visdrone import read_visdrone
 from detect.data.voc import read_voc
 from detect.data.yolo import read_yolo
@@ -48,11 +51,13 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
     """
     table = read_split(config, split)
     tell_problems(config, split, table.problems, strict)
-    return table
+    return with_value_range(config, split, table, read_split)
 
 
 def read_split(config: DataConfig, split: str) -> AnnotationTable:
     """Read one split of a data set; what is wrong in it is in the table's ``problems``, and nowhere else.
+
+    The range of values of images with more than 8 bits is not chosen yet (``detect.data.value_range``).
 
     Args:
         config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if there
@@ -75,4 +80,5 @@ def read_split(config: DataConfig, split: str) -> AnnotationTable:
             if not root.exists():
                 LOGGER.info("%s: generating the data set in %s", config.name, root)
                 GENERATORS[config.generate](root)
-    return READERS[config.format](config, split)
+    table = READERS[config.format](config, split)
+    return replace(table, read_settings=ReadSettings(max_pixels=config.max_pixels))

@@ -15,7 +15,8 @@ from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
 from detect.data.checks import check_distinct, find_folder, inspect_images
 from detect.data.class_table import ClassTable
-from detect.data.walking import is_image_name, walk_files
+from detect.data.pixel_values import MAX_PIXELS
+from detect.data.walking import count_suffixes, is_image_name, walk_files
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
 
@@ -59,7 +60,7 @@ def read_image_folders(config: DataConfig, split: str) -> ClassTable:
         for name in sorted(set(found) - set(names)):
             problems.add(UNKNOWN_FOLDER, repr(name))
     paths, labels = list_images(folder, [folder / name for name in names], problems)
-    return table_of_files(paths, labels, names, problems, f"{config.name} {split}")
+    return table_of_files(paths, labels, names, problems, f"{config.name} {split}", config.max_pixels)
 
 
 def _class_folders(folder: Path, problems: Problems) -> list[str]:
@@ -115,28 +116,33 @@ def list_images(folder: Path, class_folders: Sequence[Path], problems: Problems)
     """
     paths: list[str] = []
     labels: list[int] = []
+    others: list[str] = []
     for label, class_folder in enumerate(class_folders):
         if class_folder.is_dir():
-            paths += _images_in(class_folder, folder, problems)
+            for path in _files_in(class_folder, folder, problems):
+                (paths if is_image_name(path) else others).append(path)
             labels += [label] * (len(paths) - len(labels))
+    if others:
+        problems.merge([(OTHER_FILE, len(others), count_suffixes(others))])
     return paths, labels
 
 
-def _images_in(class_folder: Path, folder: Path, problems: Problems) -> Iterator[str]:
-    """The image files of a class; what else lies there is counted."""
+def _files_in(class_folder: Path, folder: Path, problems: Problems) -> Iterator[str]:
+    """The files of a class."""
 
     def report(error: OSError) -> None:
         problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
 
-    for path in walk_files(class_folder, folder, report):
-        if is_image_name(path):
-            yield path
-        else:
-            problems.add(OTHER_FILE, "/".join(Path(path).parts[-2:]))
+    return walk_files(class_folder, folder, report)
 
 
 def table_of_files(
-    paths: Sequence[str], labels: Sequence[int], names: tuple[str, ...], problems: Problems, title: str
+    paths: Sequence[str],
+    labels: Sequence[int],
+    names: tuple[str, ...],
+    problems: Problems,
+    title: str,
+    max_pixels: int = MAX_PIXELS,
 ) -> ClassTable:
     """A table of image files, without those that are missing or damaged.
 
@@ -146,6 +152,7 @@ def table_of_files(
         names: K class names.
         problems: gets what is wrong; what it has is told when there is no image.
         title: how messages call the split.
+        max_pixels: larger images cannot be used.
 
     Raises:
         InputError: there is no image that can be used.
@@ -158,7 +165,7 @@ def table_of_files(
         LOGGER.info("%s: %d images are too many to look at; damaged ones are reported when loaded", title, len(paths))
     else:
         undeclared = np.zeros((len(paths), 2), np.int64)
-        _, is_good = inspect_images([Path(path) for path in paths], undeclared, problems, title)
+        _, is_good = inspect_images([Path(path) for path in paths], undeclared, problems, title, max_pixels=max_pixels)
         image_paths, class_of_image = image_paths[is_good], class_of_image[is_good]
     for label in np.flatnonzero(np.bincount(class_of_image, minlength=len(names)) == 0).tolist():
         problems.add(NO_IMAGES, repr(names[label]))

@@ -1,12 +1,14 @@
 """Reading images from files that may be anything, and writing them.
 
-Every image of the toolkit comes through here: RGB, uint8, (H, W, 3), turned as its EXIF orientation says. JPEG is
+Every image of the toolkit comes through here: RGB, uint8, (H, W, 3), turned as its EXIF orientation says, or, where
+there is none, the orientation in its XMP. JPEG is
 decoded by OpenCV, because it is the hot path of training; everything else by Pillow, which is a little slower, stricter
 about damage and silent on standard error.
 """
 
 from __future__ import annotations
 
+import re
 import stat
 import struct
 import threading
@@ -21,24 +23,49 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from detect.data.pixel_values import (
+    MAX_PIXELS,
+    MAX_TILED_PIXELS,
+    PLAIN,
+    ReadSettings,
+    deep_values,
+    depth_text,
+    high_byte,
+    is_deep,
+    is_unsigned_16,
+    to_bytes,
+)
 from detect.errors import InputError
 from detect.runtime.files import atomic_path
-
-MAX_PIXELS = 178_956_970
-"""Larger images are refused before they are decoded. Pillow refuses from here on, too."""
 
 MAX_FILE_BYTES = 2**30
 """Larger files are refused unread: the largest allowed image is half of that uncompressed."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
-"""File names that folders of images are searched for, lower case."""
+FORMATS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+}
+"""The formats that are read, by Pillow's names, and the suffixes of their files."""
 
-_PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+"""File names that folders of images are searched for, lower case. A file that is named may have any suffix."""
+
+_PILLOW_FORMATS = tuple(FORMATS)
 _HEAD_BYTES, _TAIL_BYTES = 64 * 1024, 4 * 1024
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-_TAG_BITS_PER_SAMPLE, _TAG_ORIENTATION = 258, 274
-_WARNINGS_LOCK = threading.Lock()
+_TAG_ORIENTATION = 274
+_PNG_XMP = b"XML:com.adobe.xmp\0\0"  # not compressed, as XMP has it
+_XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])\b")
+_WARNINGS_LOCK = threading.RLock()
 
 # What Pillow raises for damaged files, found by mutating real ones; it has no common base class.
 _PILLOW_ERRORS = (
@@ -52,7 +79,7 @@ _PILLOW_ERRORS = (
     OverflowError,
     AttributeError,
     ZeroDivisionError,
-    NotImplementedError,
+    RuntimeError,
     struct.error,
     MemoryError,
     UserWarning,
@@ -98,101 +125,139 @@ class _Stream(NamedTuple):
         return ImageHeader((width, height) if self.orientation >= 5 else (height, width), self.orientation)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, settings: ReadSettings = PLAIN) -> np.ndarray:
     """Read an image file.
 
     Args:
-        path: JPEG, PNG, BMP, GIF, TIFF, WebP, PPM or PGM; of an animation the first frame is taken.
+        path: of one of ``FORMATS``; of an animation the first frame is taken.
+        settings: the range of values and the limit of pixels.
 
     Returns:
-        (H, W, 3) uint8 RGB, EXIF orientation applied. An alpha channel is dropped; of 16 bits the high byte is kept
-        (value // 256), of other depths above 8 the eight highest bits.
+        (H, W, 3) uint8 RGB, EXIF orientation applied. An alpha channel is dropped; without a range, of 16 bits the high
+        byte is kept (value // 256), of other depths above 8 the eight highest bits.
 
     Raises:
-        ImageError: the file is missing, truncated, damaged, not an image, or has more than ``MAX_PIXELS`` pixels.
+        ImageError: the file is missing, truncated, damaged, not an image, has more than ``settings.max_pixels`` pixels,
+            or values that need a range.
     """
-    return decode_image(read_image_file(path), str(path))
+    return decode_image(read_image_file(path, settings.max_pixels), str(path), settings)
 
 
-def read_image_file(path: Path) -> bytes:
+def read_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
     """The content of an image file, for ``decode_image``.
+
+    Args:
+        path: the file.
+        max_pixels: the file may be as large as so many pixels need.
 
     Raises:
         ImageError: it is missing, no file, too large, or cannot be read.
     """
-    with _open(path) as file:
+    with _open(path, max_pixels) as file:
         return file.read()
 
 
-def decode_image(data: bytes, where: str) -> np.ndarray:
+def decode_image(data: bytes, where: str, settings: ReadSettings = PLAIN) -> np.ndarray:
     """Decode an image file's content, as ``read_image`` does.
 
     Args:
         data: the file's bytes.
         where: what error messages call the image.
+        settings: the range of values and the limit of pixels.
 
     Raises:
         ImageError: as ``read_image``.
     """
-    stream = _parse(data, where)
+    stream = _parse(data, where, settings.max_pixels)
     if stream is None:
-        return _decode_by_pillow(data, where, None)
+        return _decode_by_pillow(data, where, None, settings)
     if data.rfind(stream.end_marker, stream.data_start) < 0:
         raise _truncated(where)
     if stream.end_marker == _PNG_END:
         data = _without_metadata(data)
     if not stream.is_plain_jpeg:
-        return _decode_by_pillow(data, where, stream.orientation)
+        return _decode_by_pillow(data, where, stream.orientation, settings)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ImageError(f"{where}: cannot be decoded: {error.err}") from None
     if image is None:
-        return _decode_by_pillow(data, where, stream.orientation)
+        return _decode_by_pillow(data, where, stream.orientation, settings)
     return _upright(image, stream.orientation)
 
 
-def read_header(path: Path) -> ImageHeader:
+def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Size and orientation of an image file, without decoding it where its format allows.
 
     JPEG and PNG are judged by their first and last bytes: the end marker of a complete file must be there. The other
     formats have none, so they are decoded.
 
+    Args:
+        path: the file.
+        max_pixels: larger images are refused.
+
     Raises:
         ImageError: as ``read_image``, for all damage that is visible without decoding.
     """
-    with _open(path) as file:
-        return header_of(file, str(path))
+    with _open(path, max_pixels) as file:
+        return header_of(file, str(path), max_pixels)
 
 
-def header_of(file: BinaryIO, where: str) -> ImageHeader:
+def header_of(file: BinaryIO, where: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """As ``read_header``, of an open file at its beginning.
 
     Args:
         file: the image.
         where: what error messages call it.
+        max_pixels: larger images are refused.
 
     Raises:
         ImageError: as ``read_header``.
     """
     data = file.read(_HEAD_BYTES)
-    stream = _parse(data, where)
+    stream = _parse(data, where, max_pixels)
     if stream is None or stream.data_start == len(data):  # the header is longer than usual, or not ours to parse
         data += file.read()
-        stream = _parse(data, where)
+        stream = _parse(data, where, max_pixels)
     if stream is None:
-        return _decode_header_by_pillow(data, where)
+        return _decode_header_by_pillow(data, where, max_pixels)
     if not _ends_well(file, stream):
         raise _truncated(where)
     return stream.header
 
 
-def from_pil(image: Image.Image, where: str = "PIL image") -> np.ndarray:
+def read_deep_values(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The values of an image of more than 8 bits a channel, (H, W) or (H, W, 3), not turned.
+
+    Args:
+        data: the file's bytes.
+        where: what error messages call the image.
+        max_pixels: larger images are refused.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    with pillow_errors(where), open_by_pillow(BytesIO(data), max_pixels) as opened:
+        _check_pixels(opened.height, opened.width, where, max_pixels)
+        return deep_values(opened, data)
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file begins as one of ``FORMATS`` does; what cannot be read does not."""
+    try:
+        with pillow_errors(str(path)), path.open("rb") as file, open_by_pillow(file, MAX_TILED_PIXELS):
+            return True
+    except (ImageError, OSError):
+        return False
+
+
+def from_pil(image: Image.Image, where: str = "PIL image", settings: ReadSettings = PLAIN) -> np.ndarray:
     """The pixels of an image that Pillow has opened or made, as ``read_image`` gives them.
 
     Args:
         image: of any mode; it is left as it is, except that Pillow loads its pixels.
         where: what error messages call it.
+        settings: the range of values and the limit of pixels.
 
     Returns:
         (H, W, 3) uint8 RGB, EXIF orientation applied.
@@ -200,8 +265,8 @@ def from_pil(image: Image.Image, where: str = "PIL image") -> np.ndarray:
     Raises:
         ImageError: as ``read_image``.
     """
-    with _pillow_errors(where):
-        return _upright_rgb(image, where, None)
+    with pillow_errors(where):
+        return upright_rgb(image, where, settings)
 
 
 def write_image(path: Path, image_rgb: np.ndarray) -> None:
@@ -226,13 +291,14 @@ def write_image(path: Path, image_rgb: np.ndarray) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path, max_pixels: int) -> BinaryIO:
+    max_bytes = MAX_FILE_BYTES * max_pixels // MAX_PIXELS if max_pixels > MAX_PIXELS else MAX_FILE_BYTES
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{path}: is not a file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(f"{path}: has {status.st_size / 2**30:.1f} GiB; at most {MAX_FILE_BYTES // 2**30} is read")
+        if status.st_size > max_bytes:
+            raise ImageError(f"{path}: has {status.st_size / 2**30:.1f} GiB; at most {max_bytes / 2**30:.0f} is read")
         return path.open("rb")
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
@@ -244,17 +310,25 @@ def _truncated(where: str) -> ImageError:
     return ImageError(f"{where}: is truncated (the end of the file is missing); copy it again")
 
 
-def _check_pixels(height: int, width: int, where: str) -> None:
+def _check_pixels(height: int, width: int, where: str, max_pixels: int) -> None:
     if height < 1 or width < 1:
         raise ImageError(f"{where}: has no pixels ({width} x {height})")
-    if height * width > MAX_PIXELS:
-        raise ImageError(f"{where}: has {width} x {height} pixels; allowed are {MAX_PIXELS}: scale it down or tile it")
+    if height * width > max_pixels:
+        raise _too_large(where, f"{width} x {height} pixels", height * width, max_pixels)
+
+
+def _too_large(where: str, found: str, num_pixels: int, max_pixels: int) -> ImageError:
+    """What is refused, and what helps: tiles only where they would."""
+    hint = "scale it down, or cut it into several files"
+    if max_pixels < num_pixels <= MAX_TILED_PIXELS:
+        hint += f"; with --tile, predict and evaluate look at up to {MAX_TILED_PIXELS}"
+    return ImageError(f"{where}: has {found}; allowed are {max_pixels}: {hint}")
 
 
 # ------------------------------------------------------------------------------------ JPEG and PNG headers
 
 
-def _parse(data: bytes, where: str) -> _Stream | None:
+def _parse(data: bytes, where: str, max_pixels: int) -> _Stream | None:
     """The header of a JPEG or PNG; ``None`` for other formats and for a JPEG whose header goes on beyond ``data``."""
     if not data:
         raise ImageError(f"{where}: is empty")
@@ -265,13 +339,13 @@ def _parse(data: bytes, where: str) -> _Stream | None:
     else:
         return None
     if stream is not None:
-        _check_pixels(*stream.stored_hw, where)
+        _check_pixels(*stream.stored_hw, where, max_pixels)
     return stream
 
 
 def _parse_jpeg(data: bytes) -> _Stream | None:
     """Walk the segments up to the first scan (ITU-T T.81, B.1 and B.2)."""
-    position, orientation, frame = 2, 0, None
+    position, orientation, of_xmp, frame = 2, 0, 0, None
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             return None
@@ -286,13 +360,15 @@ def _parse_jpeg(data: bytes) -> _Stream | None:
         if marker == 0xDA and frame is not None:
             precision, height, width, channels, huffman = frame
             is_plain = precision == 8 and channels in (1, 3) and huffman
-            return _Stream((height, width), orientation or 1, position, _JPEG_END, is_plain)
+            return _Stream((height, width), orientation or of_xmp or 1, position, _JPEG_END, is_plain)
         if marker in (0xD9, 0xDA):
             return None
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6:
             frame = (*struct.unpack(">BHHB", body[:6]), marker <= 0xC2)
         elif marker == 0xE1 and body.startswith(b"Exif\0\0") and not orientation:
             orientation = _exif_orientation(body[6:])
+        elif marker == 0xE1 and body.startswith(_XMP_START):
+            of_xmp = of_xmp or _xmp_orientation(body)
         position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
     return None
 
@@ -302,15 +378,17 @@ def _parse_png(data: bytes) -> _Stream | None:
     if data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height = struct.unpack(">II", data[16:24])
-    position, orientation = 33, 1
+    position, orientation, of_xmp = 33, 0, 0
     while position + 8 <= len(data):
         length, kind = struct.unpack(">I4s", data[position : position + 8])
         if kind == b"IDAT":
             break
         if kind == b"eXIf":
             orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+        elif kind == b"iTXt" and data.startswith(_PNG_XMP, position + 8):
+            of_xmp = _xmp_orientation(data[position + 8 : position + 8 + length])
         position += 12 + length
-    return _Stream((height, width), orientation, min(position, len(data)), _PNG_END, is_plain_jpeg=False)
+    return _Stream((height, width), orientation or of_xmp or 1, min(position, len(data)), _PNG_END, is_plain_jpeg=False)
 
 
 def _without_metadata(png: bytes) -> bytes:
@@ -324,20 +402,26 @@ def _without_metadata(png: bytes) -> bytes:
     return b"".join(kept)
 
 
+def _xmp_orientation(packet: bytes) -> int:
+    """The orientation in an XMP packet, else 0 (XMP specification part 2, 2.10: tiff:Orientation)."""
+    found = _XMP_ORIENTATION.search(packet)
+    return int(found.group(1)) if found else 0
+
+
 def _exif_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block (a TIFF header and its first directory), else 1 (EXIF 2.32, 4.6)."""
+    """The orientation in an EXIF block (a TIFF header and its first directory), else 0 (EXIF 2.32, 4.6)."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 10:
-        return 1
+        return 0
     start = int(struct.unpack(f"{order}I", tiff[4:8])[0])
     if start + 2 > len(tiff):
-        return 1
+        return 0
     count = struct.unpack(f"{order}H", tiff[start : start + 2])[0]
     for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
         tag, kind, _, value = struct.unpack(f"{order}HHIH", tiff[entry : entry + 10])
         if tag == _TAG_ORIENTATION:
-            return int(value) if kind == 3 and 1 <= value <= 8 else 1
-    return 1
+            return int(value) if kind == 3 and 1 <= value <= 8 else 0
+    return 0
 
 
 def _ends_well(file: BinaryIO, stream: _Stream) -> bool:
@@ -353,21 +437,23 @@ def _ends_well(file: BinaryIO, stream: _Stream) -> bool:
 # ------------------------------------------------------------------------------------------ everything else
 
 
-def _decode_by_pillow(data: bytes, where: str, orientation: int | None) -> np.ndarray:
+def _decode_by_pillow(data: bytes, where: str, orientation: int | None, settings: ReadSettings) -> np.ndarray:
     """Decode by Pillow; ``orientation`` None means: as Pillow finds it."""
-    with _pillow_errors(where), _open_by_pillow(data) as opened:
-        return _upright_rgb(opened, where, orientation)
+    with pillow_errors(where, settings.max_pixels), open_by_pillow(BytesIO(data), settings.max_pixels) as opened:
+        return upright_rgb(opened, where, settings, orientation, data)
 
 
 @contextmanager
-def _pillow_errors(where: str) -> Iterator[None]:
+def pillow_errors(where: str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     """Whatever Pillow raises becomes an ``ImageError``."""
     try:
         yield
     except ImageError:
         raise
-    except Image.DecompressionBombError:
-        raise ImageError(f"{where}: has too many pixels; allowed are {MAX_PIXELS}: scale it down or tile it") from None
+    except Image.DecompressionBombError as error:
+        number = re.search(r"\d+", str(error))  # of pixels, or none
+        num_pixels = int(number.group()) if number else max_pixels + 1
+        raise _too_large(where, "too many pixels", num_pixels, max_pixels) from None
     except UnidentifiedImageError:
         raise ImageError(f"{where}: is not an image, or damaged; read are {', '.join(_PILLOW_FORMATS)}") from None
     except _PILLOW_ERRORS as error:
@@ -375,35 +461,65 @@ def _pillow_errors(where: str) -> Iterator[None]:
         raise ImageError(f"{where}: cannot be decoded: {reason}") from None
 
 
-def _decode_header_by_pillow(data: bytes, where: str) -> ImageHeader:
-    height, width = _decode_by_pillow(data, where, None).shape[:2]
-    with _pillow_errors(where), _open_by_pillow(data) as opened:
-        return ImageHeader((height, width), _pillow_orientation(opened))
+def _decode_header_by_pillow(data: bytes, where: str, max_pixels: int) -> ImageHeader:
+    with pillow_errors(where, max_pixels):
+        with open_by_pillow(BytesIO(data), max_pixels) as opened:
+            orientation = _pillow_orientation(opened)
+            _check_pixels(opened.height, opened.width, where, max_pixels)
+            _load(opened)
+            height, width = opened.height, opened.width
+            still_to_turn = _pillow_orientation(opened)  # Pillow's TIFF reader turns the pixels itself, then says 1
+        return ImageHeader((width, height) if still_to_turn >= 5 else (height, width), orientation)
 
 
-def _open_by_pillow(data: bytes) -> Image.Image:
-    """Read the header only."""
-    with _without_warnings():
-        return Image.open(BytesIO(data), formats=_PILLOW_FORMATS)
+def open_by_pillow(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read the header only. Pillow's own limit of pixels gives way to a higher one, for as long as this takes."""
+    with without_warnings():
+        limit = Image.MAX_IMAGE_PIXELS
+        if max_pixels > MAX_PIXELS:
+            Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            return Image.open(file, formats=_PILLOW_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _pillow_orientation(image: Image.Image) -> int:
-    with _without_warnings():
+    with without_warnings():
         found = image.getexif().get(_TAG_ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _upright_rgb(image: Image.Image, where: str, orientation: int | None) -> np.ndarray:
-    """(H, W, 3) uint8 as shown; ``orientation`` None means: as Pillow finds it."""
-    _check_pixels(image.height, image.width, where)
-    pixels = _to_rgb(image, where)
+def upright_rgb(
+    image: Image.Image,
+    where: str,
+    settings: ReadSettings = PLAIN,
+    orientation: int | None = None,
+    data: bytes = b"",
+    page: int = 0,
+) -> np.ndarray:
+    """The pixels of an opened image as shown.
+
+    Args:
+        image: opened by Pillow, at ``page``.
+        where: what error messages call it.
+        settings: the range of values and the limit of pixels.
+        orientation: 1 to 8; None is as Pillow finds it.
+        data: the file's content, where there is one.
+        page: of several in the file.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    _check_pixels(image.height, image.width, where, settings.max_pixels)
+    pixels = _to_rgb(image, where, settings.value_range, data, page)
     if orientation is None:  # asked after loading: Pillow's TIFF reader turns the pixels itself, then says 1
         orientation = _pillow_orientation(image)
     return _upright(pixels, orientation)
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Keep Pillow from warning of large images (our limit is the larger one) and of damage that it has mended."""
     with _WARNINGS_LOCK, warnings.catch_warnings():  # the filters belong to the process: one thread at a time
         warnings.simplefilter("ignore")
@@ -412,25 +528,31 @@ def _without_warnings() -> Iterator[None]:
 
 def _load(image: Image.Image) -> None:
     """Decode; Pillow's TIFF reader is the one that warns as late as here."""
-    with _without_warnings() if image.format == "TIFF" else nullcontext():
+    with without_warnings() if image.format == "TIFF" else nullcontext():
         image.load()
 
 
-def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
-    """(H, W, 3) uint8 as stored; more than 8 bits a channel keep their highest eight."""
-    if image.mode not in ("I", "F") or image.format in ("PNG", "PPM"):
-        _load(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        tags = getattr(image, "tag_v2", {})
-        bits = int(np.ravel(tags.get(_TAG_BITS_PER_SAMPLE, 16))[0])
-        grey = np.clip(np.asarray(image) >> (bits - 8), 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ImageError(f"{where}: has 32 bits a channel; convert it to 8 or 16 bits")
+def _to_rgb(
+    image: Image.Image, where: str, value_range: tuple[float, float] | None, data: bytes, page: int
+) -> np.ndarray:
+    """(H, W, 3) uint8 as stored."""
+    is_grey = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    if value_range is not None and is_deep(image) and (is_grey or data):
+        with without_warnings() if image.format == "TIFF" else nullcontext():
+            pixels = to_bytes(deep_values(image, data, page), value_range)
+        return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    if is_grey and not is_unsigned_16(image):
+        raise ImageError(
+            f"{where}: has {depth_text(image)}, and nothing says which values are black and white: give the data "
+            "config 'range: [low, high]', or convert it to 8 bits"
+        )
+    _load(image)
+    if is_grey:
+        return np.repeat(high_byte(image)[..., None], 3, axis=2)
     if "transparency" in image.info:  # the alpha is dropped, so that no conversion has to interpret it
         image = image.copy()
         del image.info["transparency"]
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # a conversion to itself is a copy
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:

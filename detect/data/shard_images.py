@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detect.data.images import ImageError, read_image_file
+from detect.data.pixel_values import MAX_PIXELS
 
 MAX_OPEN = 16
 """Tar files that a process keeps open; opening one costs several round trips where it lies on another machine."""
@@ -94,13 +95,18 @@ class StoredImage(NamedTuple):
     offset: int = 0
     size: int = 0
 
-    def read(self) -> bytes:
+    def read(self, max_pixels: int = MAX_PIXELS) -> bytes:
         """The content.
+
+        Args:
+            max_pixels: a file may be as large as so many pixels need.
 
         Raises:
             ImageError: it cannot be read.
         """
-        return read_image_file(self.path) if self.shard is None else self.read_from(partial(OpenFile, self.shard))
+        if self.shard is None:
+            return read_image_file(self.path, max_pixels)
+        return self.read_from(partial(OpenFile, self.shard))
 
     def read_from(self, opened: Callable[[], OpenFile]) -> bytes:
         """The content, of a shard that ``opened`` gives.

@@ -44,7 +44,7 @@ MAX_HEADER_BYTES = 2**14
 MAX_MEMBERS = 2_000_000
 """Files in one shard; each costs memory, however small it is."""
 MAX_INDEX_BYTES = 2 * 10**9
-VERSION = 1
+VERSION = 2
 """Of the file that remembers; another one is made anew."""
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ\x00": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}

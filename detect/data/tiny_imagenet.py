@@ -48,7 +48,7 @@ def read_tiny_imagenet(config: DataConfig, split: str) -> ClassTable:
         paths, labels = list_images(folder, [_image_folder(folder, wnid) for wnid in wnids], problems)
     else:
         paths, labels = _read_annotations(find_file(config, annotations), folder, wnids, problems)
-    return table_of_files(paths, labels, _names(config, wnids), problems, f"{config.name} {split}")
+    return table_of_files(paths, labels, _names(config, wnids), problems, f"{config.name} {split}", config.max_pixels)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -62,7 +62,9 @@ def read_visdrone(config: DataConfig, split: str) -> AnnotationTable:
     paths, unread = ([find_image(folder, stem) for stem in some] for some in (stems, unread_stems))
     if config.splits[split].list is None:
         _report_images_without_file(folder, {*paths, *unread}, problems)
-    sizes_hw, is_good = inspect_images(paths, np.zeros((len(paths), 2), np.int64), problems, f"{config.name} {split}")
+    sizes_hw, is_good = inspect_images(
+        paths, np.zeros((len(paths), 2), np.int64), problems, f"{config.name} {split}", max_pixels=config.max_pixels
+    )
     rows = np.flatnonzero(is_good).tolist()
     boxes = BoxLines()
     for row, source in enumerate(rows):

@@ -98,7 +98,14 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
     files, paths = _with_images(files, folder, problems)
     declared_hw = np.array([file.declared_hw for file in files], np.int64).reshape(-1, 2)
     ends_xy_px = np.array([_end(file) for file in files], np.float64).reshape(-1, 2)
-    sizes_hw, is_good = inspect_images(paths, declared_hw, problems, f"{config.name} {split}", ends_xy_px)
+    sizes_hw, is_good = inspect_images(
+        paths,
+        declared_hw,
+        problems,
+        f"{config.name} {split}",
+        max_pixels=config.max_pixels,
+        ends_xy_px=ends_xy_px,
+    )
 
     objects = [(row, item) for row, file in enumerate(files) if is_good[row] for item in file.objects]
     for row, item in objects:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from detect.data.annotations import Problems
 from detect.data.images import IMAGE_SUFFIXES
+
+NOT_READ = "files among the images that are none of the formats that are read (not used)"
+
+_BESIDE = (
+    *(".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".html", ".cache", ".names", ".data", ".tar"),
+    *("thumbs.db", "desktop.ini"),
+)
+"""Ends of the names of files that lie beside images and need not be images."""
 
 
 def walk_files(folder: Path, root: Path, report: Callable[[OSError], None]) -> Iterator[str]:
@@ -35,6 +45,19 @@ def walk_files(folder: Path, root: Path, report: Callable[[OSError], None]) -> I
 def is_image_name(name: str) -> bool:
     """Whether a file is an image by its suffix."""
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def count_suffixes(paths: Iterable[str | Path]) -> list[str]:
+    """How many files there are of each suffix, the most frequent first: ``12 .heic``, ``1 without a suffix``."""
+    counts = Counter(os.path.splitext(path)[1].lower() or "without a suffix" for path in paths)  # noqa: PTH122
+    return [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def report_left_out(paths: Iterable[str | Path], problems: Problems) -> None:
+    """Count the files of a folder of images that are none, by their suffixes; annotations beside them are no fault."""
+    others = [path for path in paths if not is_image_name(str(path)) and not str(path).lower().endswith(_BESIDE)]
+    if others:
+        problems.merge([(NOT_READ, len(others), count_suffixes(others))])
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from detect.data.checks import check_distinct, find_file, find_folder, inspect_i
 from detect.data.label_files import BoxLines, read_lines, table_of_lines
 from detect.data.listed_paths import ImageList, is_file
 from detect.data.stems import REPEATED_STEM, read_list
-from detect.data.walking import is_image_name, walk_files
+from detect.data.walking import is_image_name, report_left_out, walk_files
 from detect.data.yolo_rows import COMMAS, LongRow, meaning_of_long_rows, parse_row, split_row
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
@@ -72,7 +72,10 @@ def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
     _report_shared_labels(labels, problems)
     files = [_read(path, problems) for path in labels]
     names = _names(config, split, labels, files)
-    sizes_hw, is_good = inspect_images(paths, np.zeros((len(paths), 2), np.int64), problems, f"{config.name} {split}")
+    declared_hw = np.zeros((len(paths), 2), np.int64)
+    sizes_hw, is_good = inspect_images(
+        paths, declared_hw, problems, f"{config.name} {split}", max_pixels=config.max_pixels
+    )
     is_good &= np.array([lines is not None for lines in files])
     if not is_good.any():
         raise InputError(f"{config.name} {split}: no image can be used: {'; '.join(problems.summary())}")
@@ -153,7 +156,9 @@ def _images_below(config: DataConfig, part: str, problems: Problems) -> list[Pat
     def report(error: OSError) -> None:
         problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
 
-    return [Path(path) for path in walk_files(folder, folder, report) if is_image_name(path)]
+    found = list(walk_files(folder, folder, report))
+    report_left_out(found, problems)
+    return [Path(path) for path in found if is_image_name(path)]
 
 
 def _distinct(paths: list[Path], problems: Problems) -> list[Path]:

@@ -86,7 +86,10 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
             "scale": "1/255",
             "multiple_of": model.max_reduction,
         },
-        "preprocessing": _middle(checkpoint.center_crop, size) if classifies else _letterbox(options, model),
+        "preprocessing": {
+            **_values(checkpoint.value_range),
+            **(_middle(checkpoint.center_crop, size) if classifies else _letterbox(options, model)),
+        },
         "output": _PROBABILITIES if classifies else _detections(checkpoint.detector.head, options),
     }
     if binary_weights(model):
@@ -121,6 +124,16 @@ def _detections(head: AnchorDetect, options: ExportOptions) -> dict[str, Any]:
         return _PREDICTIONS
     names = ("score_threshold", "iou_threshold", "max_detections")
     return {**_DETECTIONS, **{name: getattr(options.suppression, name) for name in names}}
+
+
+def _values(value_range: tuple[float, float] | None) -> dict[str, Any]:
+    """How values of more than 8 bits become bytes, as ``detect.data.pixel_values`` has it."""
+    if value_range is None:
+        return {"over_8_bits": "of 16 bits without a sign, value // 256"}
+    return {
+        "over_8_bits": "floor((value - low) * 256 / (high - low)), at least 0 and at most 255; NaN is 0",
+        "value_range": list(value_range),
+    }
 
 
 def _letterbox(options: ExportOptions, model: Model) -> dict[str, Any]:

@@ -16,12 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnxruntime
-
-Array = np.ndarray
+from numpy import ndarray as Array
 
 
 class OnnxModel:
-    """An exported detector or classifier; images are (H, W, 3) uint8 in BGR order, as cv2.imread gives them."""
+    """An exported detector or classifier; images are as cv2.imread gives them: BGR or grey, of 8 bits or more."""
 
     def __init__(self, path: str | bytes, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=list(providers))
@@ -36,18 +35,24 @@ class OnnxModel:
 
     def detect(self, image: Array, conf: float = 0.25, iou: float = 0.6, max_det: int = 300) -> Array:
         """(N, 6): box, score, class index, best first. A file with suppression inside has the last two built in."""
-        scaled, scale_xy = self.scaled(image)
+        scaled, scale_xy = self.scaled(image := self.as_bytes(image))
         outputs = self.session.run(None, {"images": (tensor := self.network_input([scaled]))})
         if self.output["non_maximum_suppression"] == "applied":
-            found = outputs[0][0, : outputs[1][0]]
-            found = found[found[:, 4] > conf]
+            found = (rows := outputs[0][0, : outputs[1][0]])[rows[:, 4] > conf]
         else:
             found = suppress(self.decoded(outputs, tensor.shape[2:])[0], conf, iou)[:max_det]
         return self.in_image(found, image.shape[:2], scale_xy)
 
     def classify(self, image: Array) -> Array:
         """(K,) the probability of each class."""
-        return self.session.run(None, {"images": self.network_input([self.middle(image)])})[0][0]
+        return self.session.run(None, {"images": self.network_input([self.middle(self.as_bytes(image))])})[0][0]
+
+    def as_bytes(self, image: Array) -> Array:
+        """(H, W, 3) uint8; values of more than 8 bits are brought to it by the range of the training."""
+        if image.dtype != np.uint8:
+            low, high = self.preprocessing.get("value_range", (0, 65536))
+            image = np.nan_to_num((image.astype(float) - low) * (256 / (high - low))).clip(0, 255).astype(np.uint8)
+        return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
 
     def scaled(self, image: Array) -> tuple[Array, tuple[float, float]]:
         """The image with its long side brought to image_size, and the factors for x and y."""
@@ -59,19 +64,16 @@ class OnnxModel:
         """The square in the middle that a classifier looks at."""
         side, short = self.preprocessing["resize_short_side"], min(image.shape[:2])
         image = cut(image, self.preprocessing["max_aspect"] * short)
-        image = self.resized(image, tuple(round(edge * side / short) for edge in image.shape[:2]))
-        return cut(image, self.image_size)
+        return cut(self.resized(image, tuple(round(edge * side / short) for edge in image.shape[:2])), self.image_size)
 
     def resized(self, image: Array, new_hw: tuple[int, ...]) -> Array:
         """Averaging over areas when it shrinks, linear when it grows."""
-        shrinks = new_hw[0] * new_hw[1] < image.shape[0] * image.shape[1]
-        how = self.preprocessing["interpolation_smaller" if shrinks else "interpolation_larger"]
-        return cv2.resize(image, new_hw[::-1], interpolation=getattr(cv2, how))
+        how = "interpolation_" + ("smaller" if np.prod(new_hw) < np.prod(image.shape[:2]) else "larger")
+        return cv2.resize(image, new_hw[::-1], interpolation=getattr(cv2, self.preprocessing[how]))
 
     def network_input(self, images: list[Array]) -> Array:
         """(B, 3, H, W) float32 in [0, 1], RGB: each image in the top left corner, grey right of it and below."""
-        longest = np.max([image.shape[:2] for image in images], axis=0)
-        hw = self.fixed_hw or tuple(-(-longest // self.stride) * self.stride)
+        hw = self.fixed_hw or tuple(-(-np.max([x.shape[:2] for x in images], axis=0) // self.stride) * self.stride)
         batch = np.full((len(images), *hw, 3), self.preprocessing.get("pad_value", 0), np.uint8)
         for place, image in zip(batch, images, strict=True):
             place[: image.shape[0], : image.shape[1]] = image
@@ -100,8 +102,7 @@ def decode(raw: Array, level: dict, input_hw: tuple[int, ...], most: float) -> A
     """A level (B, A * (5 + K), h, w) of a raw file to (B, A * h * w, 5 + K)."""
     anchors, (height, width) = np.array(level["anchors_px"], np.float32)[:, None, None], raw.shape[2:]
     raw = raw.reshape(len(raw), len(anchors), -1, height, width).transpose(0, 1, 3, 4, 2)
-    rows = (1 + np.tanh(raw / 2)) / 2  # sigmoid
-    cells = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=2)  # (h, w, 2): column, row
+    rows, cells = (1 + np.tanh(raw / 2)) / 2, np.dstack(np.meshgrid(range(width), range(height)))  # sigmoid; (h, w, 2)
     centres = level["xy_scale"] * (rows[..., :2] - 0.5) + 0.5 + cells
     rows[..., :2] = centres * (input_hw[1] / width, input_hw[0] / height)
     square, exp = (2 * rows[..., 2:4]) ** 2, np.exp(np.minimum(raw[..., 2:4], most))
@@ -127,16 +128,15 @@ def main() -> None:
     parser.add_argument("images", nargs="+")
     parser.add_argument("--conf", type=float, default=0.25, help="least score (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for images with the boxes drawn into them")
-    args = parser.parse_args()
-    model = OnnxModel(args.model)
+    model = OnnxModel((args := parser.parse_args()).model)
     for path in args.images:
-        image = cv2.imread(path)
-        if image is None:
+        if (image := cv2.imread(path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)) is None:
             print(f"{path}: cannot be read", file=sys.stderr)
         elif model.is_classifier:
             chances = model.classify(image)
             print(path, *(f"{model.names[index]} {chances[index]:.3f}" for index in np.argsort(-chances)[:5]))
         else:
+            image = model.as_bytes(image)
             for *box, score, label in model.detect(image, args.conf):
                 print(path, model.names[int(label)], f"{score:.3f}", *(f"{value:.1f}" for value in box))
                 corners = np.rint(box).astype(int).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 
 from detect.data.center_crop import center_crop
+from detect.data.pixel_values import ReadSettings
 from detect.errors import InputError
 from detect.inference.budget import AdjustableCost
 from detect.inference.inputs import as_image, in_batches, is_list
@@ -101,8 +102,15 @@ class Classifier(AdjustableCost):
         size = self._network.check_size(image_size)
         return size, size
 
+    def read_settings(self) -> ReadSettings:
+        """How images are read: with the range of values of the training."""
+        return ReadSettings(self._network.value_range)
+
+    def _images(self, sources: Sequence[Any]) -> Iterator[np.ndarray]:
+        return (as_image(source, self.read_settings()) for source in sources)
+
     def _predict_batch(self, sources: Sequence[Any], size: int) -> list[Classification]:
-        images = np.stack([center_crop(as_image(source), size, self.center_crop) for source in sources])
+        images = np.stack([center_crop(image, size, self.center_crop) for image in self._images(sources)])
         probabilities = self._network.probabilities(torch.from_numpy(images)).cpu().numpy()
         if not np.isfinite(probabilities).all():
             raise InputError("the network's output is not finite with this precision; try another")

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detect.data.images import read_image, write_image
+from detect.data.images import write_image
 from detect.evaluation.sheets import BLACK, draw_text, fitted
 from detect.inference.class_drawing import draw_classification
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
+from detect.inference.inputs import as_image
 from detect.inference.outputs import output_names
 from detect.inference.ownership import OutputFolder
 
@@ -53,7 +54,7 @@ def write_cost_sheets(
     out.check([f"{name}.jpg" for name in names.values()], paths)
     for path in paths:
         panels = []
-        image = read_image(path)
+        image = as_image(path, predictor.read_settings())
         network_hw = predictor.network_hw((image.shape[0], image.shape[1]), options.get("image_size"))
         for cost, (choice, ms) in zip(costs, predictor.choices(costs, network_hw), strict=True):
             predictor.cost = cost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
+from detect.data.pixel_values import MAX_PIXELS, MAX_TILED_PIXELS, ReadSettings
 from detect.errors import InputError
 from detect.evaluation.predict import PredictSettings, postprocess
 from detect.evaluation.tiling import TiledPredictor, Tiling
@@ -100,7 +101,8 @@ class Detector(AdjustableCost):
 
         Args:
             source: an image file, a (H, W, 3) uint8 array in RGB order (what OpenCV reads is BGR; ``image[..., ::-1]``
-                turns it), a PIL image, or a list of these. EXIF orientation is applied.
+                turns it), a PIL image, or a list of these. EXIF orientation is applied. Images of 16 bits, and arrays
+                of uint16, also (H, W), are read with the range of values of the training.
             conf: least score, in [0, 1].
             iou: of two boxes of a class that overlap by more than this IoU the better one stays.
             max_det: most detections per image; ``Detections.reached_limit`` tells where there may be more objects.
@@ -110,8 +112,8 @@ class Detector(AdjustableCost):
                 so that what is found in an image does not depend on the others.
             class_agnostic: boxes of different classes count as doubles of each other too.
             tile: look at the image in tiles of this side, in pixels of the original image, as well as in one piece, so
-                that small objects in a large image are seen. ``batch_size`` is then of tiles, and ``max_det`` may have
-                to be larger.
+                that small objects in a large image are seen. Images may then have up to 2^29 pixels,
+                ``batch_size`` is of tiles, and ``max_det`` may have to be larger.
             overlap: least share of a tile that the next one has in common; objects of this size are whole in some tile.
 
         Returns:
@@ -124,13 +126,15 @@ class Detector(AdjustableCost):
         settings = PredictSettings(conf, iou, kept, class_agnostic=class_agnostic, classes=self.class_indices(classes))
         size = self._network.check_size(image_size)
         tiling = None if tile is None else Tiling(tile, overlap)
+        reading = self.read_settings(tile)
         found: list[Detections] = []
         for sources in in_batches(source, batch_size):
+            images = (as_image(one, reading) for one in sources)
             if tiling is None:
-                found += self._predict_batch(sources, size, settings)
+                found += self._predict_batch(images, size, settings)
             else:
                 tiles = self._tiles(tiling, size, batch_size, settings)
-                found += [tiles.predict(as_image(one)) for one in sources]
+                found += [tiles.predict(image) for image in images]
         return found if is_list(source) else found[0]
 
     def stream(
@@ -163,7 +167,14 @@ class Detector(AdjustableCost):
             InputError: ``source`` names nothing that can be read, or a value is outside its range.
         """
         return detect_frames(
-            self.predict, source, every=every, batch_size=batch_size, track=track, conf=conf, **options
+            self.predict,
+            source,
+            reading=self.read_settings(options.get("tile")),
+            every=every,
+            batch_size=batch_size,
+            track=track,
+            conf=conf,
+            **options,
         )
 
     def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
@@ -178,8 +189,12 @@ class Detector(AdjustableCost):
         """
         return class_indices(classes, self.names)
 
-    def _predict_batch(self, sources: Sequence[Any], size: int, settings: PredictSettings) -> list[Detections]:
-        placed = [letterbox(as_image(source), size) for source in sources]
+    def read_settings(self, tile: int | None = None) -> ReadSettings:
+        """How images are read: with the range of values of the training; with tiles, larger ones are, too."""
+        return ReadSettings(self._network.value_range, MAX_PIXELS if tile is None else MAX_TILED_PIXELS)
+
+    def _predict_batch(self, images: Iterable[np.ndarray], size: int, settings: PredictSettings) -> list[Detections]:
+        placed = [letterbox(image, size) for image in images]
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, (image, _) in enumerate(placed):
             groups.setdefault(image.shape, []).append(index)

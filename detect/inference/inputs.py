@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
+from detect.data.animations import describe_path
 from detect.data.images import from_pil, read_image
+from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_bytes
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.untrusted import MAX_SIDE
+from detect.runtime.decoder_messages import named_messages
+from detect.runtime.logs import LOGGER
 
 
 def opened(weights: str | Path | Checkpoint) -> Checkpoint:
@@ -52,18 +56,54 @@ def is_list(source: Any) -> bool:
     return isinstance(source, Sequence) and not isinstance(source, str)
 
 
-def as_image(source: Any) -> np.ndarray:
+def as_image(source: Any, settings: ReadSettings = PLAIN) -> np.ndarray:
     """The image of one source, (H, W, 3) uint8 RGB.
+
+    Args:
+        source: a path, an array or a PIL image.
+        settings: the range of values of more than 8 bits, and the limit of pixels.
 
     Raises:
         InputError: it is not a path, an array or a PIL image, or cannot be read.
     """
     if isinstance(source, (str, Path)):
-        return read_image(Path(source))
+        return _read_first(Path(source), settings)
     if isinstance(source, Image):
-        return from_pil(source, "source")
+        return from_pil(source, "source", settings)
     if not isinstance(source, np.ndarray):
         raise InputError(f"source: must be a path, an array or a PIL image, found {type(source).__name__}")
+    if source.dtype != np.uint8:
+        source = _as_bytes(source, settings)
     if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
         raise InputError(f"source: an array must be (H, W, 3) uint8 in RGB order, found {source.shape} {source.dtype}")
     return np.ascontiguousarray(source)
+
+
+def _read_first(path: Path, settings: ReadSettings) -> np.ndarray:
+    """The image of a file, of several in it the first, which is said; so is a high byte that shows next to nothing."""
+    with named_messages(path):
+        image = read_image(path, settings)
+    count, has_many_bits = describe_path(path)
+    if count > 1:
+        LOGGER.info("%s: has %d frames or pages, of which the first is looked at", path, count)
+    if has_many_bits and settings.value_range is None and (levels := len(np.unique(image))) < FEW_GREY_LEVELS:
+        LOGGER.warning(
+            "%s: has more than 8 bits a channel, whose high byte shows %d of 256 levels; the model knows no range of "
+            "values, because it was trained on 8 bits: convert the image as the training images were",
+            *(path, levels),
+        )
+    return image
+
+
+def _as_bytes(values: np.ndarray, settings: ReadSettings) -> np.ndarray:
+    """An array of more than 8 bits, (H, W), (H, W, 1) or (H, W, 3), as (H, W, 3) uint8; another one as it is."""
+    is_grey = values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 1)
+    if not is_grey and not (values.ndim == 3 and values.shape[2] == 3):
+        return values
+    if settings.value_range is None and values.dtype == np.uint16:
+        pixels = (values >> 8).astype(np.uint8)
+    elif settings.value_range is not None and np.issubdtype(values.dtype, np.number):
+        pixels = to_bytes(values, settings.value_range)
+    else:
+        return values
+    return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2) if is_grey else pixels

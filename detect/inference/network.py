@@ -47,6 +47,8 @@ class Network(Protocol):
     """Detections of an image that suppression inside the file keeps; None without."""
     center_crop: float
     """A classifier looks at so much of an image's short side."""
+    value_range: tuple[float, float] | None
+    """Of images with more than 8 bits a channel: the values that become 0 and 255. None: the high byte."""
 
     def check_size(self, image_size: int | None) -> int:
         """The side of the network input in pixels; None is ``image_size``.
@@ -83,6 +85,7 @@ class TorchNetwork:
         self.is_classifier = self.model.definition.is_classifier
         self.names, self.category_ids = checkpoint.names, checkpoint.category_ids
         self.image_size, self.center_crop = checkpoint.image_size, checkpoint.center_crop
+        self.value_range = checkpoint.value_range
         self.multiple = self.model.max_reduction
         self.max_detections: int | None = None
 

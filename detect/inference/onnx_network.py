@@ -54,10 +54,13 @@ class OnnxNetwork:
             raise InputError(f"{self._path}: is not a file that tools/export.py wrote (format {FORMAT})")
         self.name = says["model"]
         self.is_classifier = says["task"] == "classification"
-        crop = json.loads(says["preprocessing"])["center_crop"] if self.is_classifier else 1.0
+        preprocessing = json.loads(says["preprocessing"])
+        crop = preprocessing["center_crop"] if self.is_classifier else 1.0
         lists = {key: json.loads(says[key]) for key in ("names", "category_ids")}
         entries = {**lists, "image_size": int(says["image_size"]), "center_crop": float(crop), "metrics": {}}
-        self.names, self.category_ids, self.image_size, self.center_crop, _ = read_facts(entries, str(self._path))
+        facts = read_facts({**entries, "value_range": preprocessing.get("value_range")}, str(self._path))
+        self.names, self.category_ids, self.image_size = facts.names, facts.category_ids, facts.image_size
+        self.center_crop, self.value_range = facts.center_crop, facts.value_range
         self.multiple = int(says["stride"])
         if not 1 <= self.multiple <= MAX_SIDE:
             raise InputError(f"{self._path}: stride: must be from 1 to {MAX_SIDE}, found {self.multiple}")

@@ -110,7 +110,8 @@ def classify_files(
     """
     if batch_size < 1:
         raise InputError(f"batch size: must be at least 1, found {batch_size}")
-    frames = read_frames([Source(str(path), "still", path) for path in paths])
+    sources = [Source(str(path), "still", path) for path in paths]
+    frames = read_frames(sources, reading=classifier.read_settings())
     while batch := list(islice(frames, batch_size)):
         images = [frame.image_rgb for frame in batch]
         found = classifier.predict(images, batch_size=batch_size, image_size=image_size)

@@ -13,13 +13,18 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from detect.data.images import IMAGE_SUFFIXES
+from detect.data.animations import count_frames
+from detect.data.images import IMAGE_SUFFIXES, is_image_file
+from detect.data.walking import count_suffixes
 from detect.errors import InputError
 from detect.inference.inputs import is_list
+from detect.inference.video_probe import is_video_file
+from detect.runtime.logs import LOGGER
 
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts"),
-    *(".m2ts", ".ts"),
+    *(".mp4", ".m4v", ".mov", ".qt", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogm", ".mts", ".m2ts", ".ts", ".m2t", ".mxf", ".dv"),
+    *(".dav", ".rm", ".rmvb", ".y4m", ".mjpg", ".mjpeg", ".h264", ".264", ".h265", ".265", ".hevc", ".nut", ".ivf"),
 )
 """File names that folders are searched for beside those of images, lower case; what is in the files, OpenCV's FFmpeg
 finds out."""
@@ -35,12 +40,13 @@ class Source:
     Args:
         name: what messages and results call it, no two alike in a run: the path, a stream's address without name and
             password, ``camera 0``, ``image 3``.
-        kind: a ``still``, a video ``file``, or something ``live``: a camera, or whatever an address gives.
+        kind: a ``still``, an ``animation`` (an image file with several frames or pages), a video ``file``, or something
+            ``live``: a camera, or whatever an address gives.
         origin: the path, the address, the camera's number, or the still itself.
     """
 
     name: str
-    kind: Literal["still", "file", "live"]
+    kind: Literal["still", "animation", "file", "live"]
     origin: Path | str | int | np.ndarray | Image.Image
 
     @property
@@ -75,13 +81,13 @@ def expand_sources(source: Any) -> list[Source]:
 
 
 def image_paths(sources: Sequence[Source]) -> list[Path]:
-    """The files of sources that must all be image files.
+    """The files of sources that must all be image files. Of animations the first frame counts, which is said.
 
     Raises:
         InputError: there is a video, a camera or a stream among them.
     """
     for source in sources:
-        if source.kind != "still":
+        if source.kind not in ("still", "animation"):
             raise InputError(
                 f"source {source.name}: only detectors look at videos; name images, such as 'folder/*.jpg'"
             )
@@ -111,10 +117,7 @@ def _named(part: str, base: Path = Path(), where: str = "source") -> Iterator[So
     if path.is_file():
         yield from _listed(path) if path.suffix.lower() == ".txt" else [_in_file(path)]
     elif path.is_dir():
-        found = _files_below(path)
-        if not found:
-            raise InputError(f"{where} {part}: the folder holds no image and no video ({_suffixes()})")
-        yield from map(_in_file, found)
+        yield from map(_in_file, _files_below(path, f"{where} {part}"))
     elif part.isdecimal():
         yield Source(f"camera {int(part)}", "live", int(part))
     elif glob.has_magic(part):
@@ -125,7 +128,14 @@ def _named(part: str, base: Path = Path(), where: str = "source") -> Iterator[So
 
 
 def _in_file(path: Path) -> Source:
-    return Source(str(path), "file" if path.suffix.lower() in VIDEO_SUFFIXES else "still", path)
+    """The source in a file. Its suffix says what it is, where that is known; else its content does."""
+    if count_frames(path) > 1:
+        return Source(str(path), "animation", path)
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return Source(str(path), "still", path)
+    is_video = suffix in VIDEO_SUFFIXES or (not is_image_file(path) and is_video_file(path))
+    return Source(str(path), "file" if is_video else "still", path)
 
 
 def _listed(path: Path) -> Iterator[Source]:
@@ -153,6 +163,7 @@ def _matches(pattern: str, where: str) -> list[Path]:
     if not found:
         what = f"matches {len(matches)} files or folders, but no image or video" if matches else "matches no file"
         raise InputError(f"{where}: the pattern {what}; quote patterns, so that the shell leaves them alone")
+    _report_left_out([match for match in matches if match.is_file() and not _is_wanted(match.name)], where)
     return found
 
 
@@ -170,12 +181,26 @@ def _glob(pattern: str) -> Iterator[str]:
             yield from _glob(str(Path(glob.escape(folder), *behind)))
 
 
-def _files_below(folder: Path) -> list[Path]:
-    found = []
+def _files_below(folder: Path, where: str) -> list[Path]:
+    """The images and videos of a folder, sorted; what else lies there is counted by its suffix in one line."""
+    found: list[Path] = []
+    left_out: list[Path] = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".") and _is_wanted(name)]
+        for name in files:
+            if not name.startswith("."):
+                (found if _is_wanted(name) else left_out).append(Path(parent, name))
+    if not found:
+        only = f"; it has {', '.join(count_suffixes(left_out))}" if left_out else ""
+        raise InputError(f"{where}: the folder holds no image and no video ({_suffixes()}){only}")
+    _report_left_out(left_out, where)
     return sorted(found)
+
+
+def _report_left_out(files: Sequence[Path], where: str) -> None:
+    if files:
+        others = ", ".join(count_suffixes(files))
+        LOGGER.info("%s: left out, no images or videos by their suffix: %s; name a file to look at it", where, others)
 
 
 def _is_wanted(name: str) -> bool:

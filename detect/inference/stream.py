@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
+from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.errors import InputError
 from detect.evaluation.predict import PredictSettings
 from detect.inference.frames import FoundFrame, Frame, read_frames
@@ -15,13 +16,22 @@ from detect.structures import Detections
 
 
 def detect_frames(
-    predict: Callable[..., Any], source: Any, *, every: int, batch_size: int, track: bool, conf: float, **options: Any
+    predict: Callable[..., Any],
+    source: Any,
+    *,
+    reading: ReadSettings = PLAIN,
+    every: int,
+    batch_size: int,
+    track: bool,
+    conf: float,
+    **options: Any,
 ) -> Iterator[FoundFrame]:
     """What ``Detector.stream`` does.
 
     Args:
         predict: the method of ``Detector``.
         source: as ``expand_sources`` takes it.
+        reading: how images are read.
         every: of a video only each so-many-th frame is looked at.
         batch_size: frames that go through the network together, at most.
         track: number the objects of videos.
@@ -45,7 +55,7 @@ def detect_frames(
     options |= {"conf": min(conf, WEAK_SCORE) if track else conf, "batch_size": batch_size}
 
     def found_frames() -> Iterator[FoundFrame]:
-        frames = read_frames(sources, every)
+        frames = read_frames(sources, every, reading)
         while batch := list(islice(frames, batch_size)):
             for detections in predict([frame.image_rgb for frame in batch], **options):
                 # What is handed over is let go of, so that it is not there while the next batch is read.

@@ -5,18 +5,15 @@ Letters: H W pixels.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from detect.errors import InputError
 from detect.inference.sources import Source
+from detect.inference.video_probe import VideoError, opencv_path, quiet
 from detect.runtime.logs import LOGGER
 
 STALL_SECONDS = 10.0
@@ -24,10 +21,6 @@ STALL_SECONDS = 10.0
 
 USUAL_FPS = 25.0
 """The frame rate of what states none, or an impossible one; FFmpeg assumes the same."""
-
-
-class VideoError(InputError):
-    """A video that gives no frame at all, told in one line."""
 
 
 @dataclass(frozen=True)
@@ -43,31 +36,6 @@ class Clip:
     fps: float
     num_frames: int | None
     is_live: bool
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep OpenCV's own messages off standard error; what matters in them is said in one line of ours."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read at the first use of FFmpeg; -8 is silence
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def opencv_path(path: Path) -> str:
-    """A path for OpenCV: absolute, so that ``a:b.mp4`` is not taken for an address.
-
-    Raises:
-        VideoError: its name is not UTF-8, with which OpenCV's bindings crash.
-    """
-    whole = os.path.abspath(path)
-    try:
-        whole.encode()
-    except UnicodeEncodeError:
-        raise VideoError(f"{path}: the name of a video must be valid UTF-8; rename it") from None
-    return whole
 
 
 class Video:

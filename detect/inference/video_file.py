@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from detect.errors import InputError
-from detect.inference.video import opencv_path, quiet
+from detect.inference.video_probe import opencv_path, quiet
 from detect.runtime.files import atomic_path
 
 MAX_MPEG4_PX = 8190

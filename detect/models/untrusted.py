@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ class Facts(NamedTuple):
     image_size: int
     center_crop: float
     metrics: dict[str, float]
+    value_range: tuple[float, float] | None
 
 
 def read_facts(content: dict[str, Any], where: str) -> Facts:
@@ -53,7 +55,20 @@ def read_facts(content: dict[str, Any], where: str) -> Facts:
         raise InputError(f"{where}: center_crop: must be a number above 0 and up to 1, found {crop!r:.80}")
     if not isinstance(metrics, dict) or not _is_list(list(metrics), str) or not _is_list([*metrics.values()], float):
         raise InputError(f"{where}: metrics: must be numbers by their names, found {metrics!r:.80}")
-    return Facts(tuple(names), tuple(ids), size, crop, dict(metrics))
+    value_range = _read_range(content.get("value_range"), where)
+    return Facts(tuple(names), tuple(ids), size, crop, dict(metrics), value_range)
+
+
+def _read_range(found: Any, where: str) -> tuple[float, float] | None:
+    """The range of values of images with more than 8 bits a channel; files from before there was one have none."""
+    if found is None:
+        return None
+    is_pair = (
+        isinstance(found, (list, tuple)) and len(found) == 2 and all(type(value) in (int, float) for value in found)
+    )
+    if not is_pair or not all(map(math.isfinite, found)) or not found[0] < found[1]:
+        raise InputError(f"{where}: value_range: must be two numbers, the lower one first, found {found!r:.80}")
+    return float(found[0]), float(found[1])
 
 
 def check_tensors(state: Any, where: str) -> None:

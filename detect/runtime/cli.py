@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from detect.errors import InputError, visible
 from detect.runtime.contact import LostContactError, lost_worker
+from detect.runtime.decoder_messages import listen_to_decoders
 from detect.runtime.interruption import Terminated, signals_as_exceptions
 from detect.runtime.logs import configure_logging
 from detect.runtime.terminal import flush_output, shield_terminal
@@ -48,6 +49,7 @@ def run_tool(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     shield_terminal()
+    listen_to_decoders()
     with signals_as_exceptions():
         code, line = _outcome(main)
     if line:

@@ -14,6 +14,7 @@ from detect.config.schema import ClassificationRecipe, DataConfig
 from detect.data.class_datasets import open_class_split
 from detect.data.class_loading import ClassTrainingLoader, channel_statistics
 from detect.data.class_table import ClassTable
+from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.classification import evaluate_classifier
 from detect.losses.classification import ClassificationLoss
@@ -51,7 +52,8 @@ def open_classes(data: DataConfig, strict: bool) -> ClassMaterial:
         InputError: a split is missing or has no usable images, or the two name other classes.
     """
     check_splits(data)
-    train, val = open_class_split(data, "train", strict), open_class_split(data, "val", strict)
+    train = open_class_split(data, "train", strict)
+    val = open_class_split(as_trained(data, train.read_settings.value_range), "val", strict)
     check_same_classes(data, train.names, val.names)
     counts = np.bincount(train.labels, minlength=len(train.names))
     LOGGER.info(
@@ -85,11 +87,12 @@ class ClassificationTask(Task):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Class names, numbered from 0, and what evaluation looks at."""
+        """Class names, numbered from 0, what evaluation looks at, and the range of the images' values."""
         return {
             "names": self.names,
             "category_ids": tuple(range(len(self.names))),
             "center_crop": self.recipe.center_crop,
+            "value_range": self.train.read_settings.value_range,
         }
 
     @property

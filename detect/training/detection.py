@@ -17,6 +17,7 @@ from detect.data.annotations import AnnotationTable
 from detect.data.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
 from detect.data.datasets import open_split
 from detect.data.loading import TrainingLoader
+from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.coco import warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
@@ -60,7 +61,8 @@ def open_material(data: DataConfig, strict: bool) -> Material:
         InputError: a split is missing, unlabelled or empty, or the two name other classes.
     """
     check_splits(data)
-    train, val = open_split(data, "train", strict=strict), open_split(data, "val", strict=strict)
+    train = open_split(data, "train", strict=strict)
+    val = open_split(as_trained(data, train.read_settings.value_range), "val", strict=strict)
     if not train.is_labelled or not val.is_labelled:
         raise InputError(f"data {data.name}: train and val must have annotations")
     check_same_classes(data, train.names, val.names)
@@ -195,8 +197,12 @@ class DetectionTask(Task):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Class names and the ids of the annotation file."""
-        return {"names": self.names, "category_ids": tuple(int(i) for i in self.material.train.category_ids)}
+        """Class names, the ids of the annotation file, and the range of the images' values."""
+        return {
+            "names": self.names,
+            "category_ids": tuple(int(i) for i in self.material.train.category_ids),
+            "value_range": self.material.train.read_settings.value_range,
+        }
 
     @property
     def counts(self) -> dict[str, int]:

@@ -218,6 +218,12 @@ def _load_resumed(folder: Path, task: Task) -> Checkpoint:
             f"{folder / LAST}: was trained on the classes {', '.join(checkpoint.names)}, but the data has "
             f"{', '.join(task.names)}; start a new run with --weights"
         )
+    value_range = task.facts.get("value_range")
+    if checkpoint.value_range != value_range:
+        LOGGER.warning(
+            "%s: was trained with the range of values %s, the data has %s now; state range in the data config",
+            *(folder / LAST, checkpoint.value_range, value_range),
+        )
     return checkpoint
 
 

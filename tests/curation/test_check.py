@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,8 +19,9 @@ from detect.curation import severity as kinds
 from detect.curation.check import CheckReport, check_data
 from detect.data import checks, coco, coco_annotations, coco_areas, file_names, listed_paths, stems, voc
 from detect.data.annotations import Understood
+from detect.data.walking import NOT_READ
 from detect.errors import InputError
-from tests.curation.worlds import Coco, Voc, noise
+from tests.curation.worlds import BOXES, Coco, Voc, noise
 
 Found = tuple[str, str, str, int]
 """Split, severity, kind and count of a finding."""
@@ -499,6 +502,52 @@ def test_images_behind_a_link_are_used(tmp_path: Path, kind: str) -> None:
         config = DataConfig("pets", "", {"train": SplitConfig("train", "labels")}, format="yolo", names=("cat",))
     report = check(dataclasses.replace(config, root=str(tmp_path / "alias")))
     assert found(report) == []
+
+
+def _thermal(world: Coco, low: int = 7400, step: int = 1) -> None:
+    """Images of 16 bits, whose 1200 values are ``low``, ``low`` + ``step``, ..., in another order in each."""
+    for number, (split, stem) in enumerate((split, stem) for split, images in BOXES.items() for stem in images):
+        values = np.roll(np.arange(1200) * step + low, number).astype(np.uint16).reshape(30, 40)
+        world.image(split, stem).write_bytes(cv2.imencode(".png", values)[1].tobytes())
+
+
+def test_the_range_of_images_of_16_bits_is_said(tmp_path: Path) -> None:
+    world = Coco(tmp_path)
+    _thermal(world)
+    report = check(world.write())
+    assert found(report) == [
+        ("train", "warning", kinds.DEEP_MEASURED, 3),
+        ("val", "warning", kinds.DEEP_MEASURED, 2),
+    ]
+    assert report.exit_code == 1
+    # All but the outermost of 3,600 values, which are each there three times: 7400 to 8599.
+    for finding in report.findings:
+        assert "values 7400 to 8599 become 0 to 255, measured on 3 images of train, because" in finding.examples[0]
+    world.extra["range"] = (7400.0, 8600.0)
+    stated = check(world.write())
+    assert found(stated) == [("train", "note", kinds.DEEP, 3), ("val", "note", kinds.DEEP, 2)]
+    assert stated.exit_code == 0
+    world.extra["range"] = (0.0, 65536.0)  # 28 to 33 of 256 levels: next to nothing is left to see
+    assert ("train", "warning", kinds.FEW_GREYS, 3) in found(check(world.write()))
+
+
+def test_16_bits_that_are_used_are_a_note(tmp_path: Path) -> None:
+    world = Coco(tmp_path)
+    _thermal(world, low=0, step=54)  # up to 64,746
+    assert found(check(world.write())) == [
+        ("train", "note", kinds.DEEP_AS_IT_IS, 3),
+        ("val", "note", kinds.DEEP_AS_IT_IS, 2),
+    ]
+
+
+def test_frames_and_formats_that_are_left_out_are_said(tmp_path: Path) -> None:
+    world = Coco(tmp_path)
+    noise(1).save(world.image("val", "d"), "GIF", save_all=True, append_images=[noise(2), noise(3)])
+    for name in ("x.heic", "y.heic", "z.txt", ".hidden"):
+        (tmp_path / "val" / name).write_bytes(b"x")
+    report = check(world.write())
+    assert found(report) == [("val", "warning", kinds.SEVERAL_FRAMES, 1), ("val", "warning", NOT_READ, 2)]
+    assert [finding.examples for finding in report.findings] == [("d.jpg: 3 frames or pages",), ("2 .heic",)]
 
 
 def test_data_for_classification_is_refused(tmp_path: Path) -> None:

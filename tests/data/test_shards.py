@@ -252,7 +252,7 @@ def test_what_was_found_is_remembered(tmp_path: Path, monkeypatch: pytest.Monkey
         lambda content: b"[]",
         lambda content: b"[" * 100_000,
         lambda content: content[:-5],
-        lambda content: content.replace(b'"version": 1', b'"version": 2'),
+        lambda content: content.replace(b'"version": 2', b'"version": 99'),
         lambda content: content.replace(b'"offset": 512', b'"offset": -1'),
         lambda content: content.replace(b'"offset": 512', b'"offset": 99999999'),
         lambda content: content.replace(b'"offset": 512', b'"offset": 512.5'),

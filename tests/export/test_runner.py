@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
 from detect.data.images import read_image, write_image
 from detect.export.gate import gate_images
+from detect.export.metadata import describe
 from detect.export.onnx_runner import OnnxModel, suppress
+from detect.export.options import ExportOptions
 from detect.export.ship import RUNNER, ship_runner
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
@@ -90,6 +94,31 @@ def test_a_classifier_of_any_shape(classifier, folded, shape):
     expected = Classifier(classifier, "cpu").predict(image).probabilities
     bgr = np.ascontiguousarray(image[..., ::-1])
     np.testing.assert_allclose(OnnxModel(str(folded[0])).classify(bgr), expected, atol=1e-5)
+
+
+def test_16_bits_have_the_range_of_the_training(classifier, folded, tmp_path):
+    """File, array and program see what the checkpoint sees of the same image as bytes."""
+    import onnx
+
+    ranged = dataclasses.replace(classifier, value_range=(7400.0, 7656.0))
+    model = onnx.load(folded[0])
+    says = describe(ranged, ExportOptions(image_size=32))
+    for entry in model.metadata_props:
+        entry.value = says.get(entry.key, entry.value)
+    onnx.save(model, tmp_path / "model.onnx")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), noise + 7400)
+    cv2.imwrite(str(tmp_path / "a.tif"), (noise + 7400).astype(np.float32))
+    expected = Classifier(classifier, "cpu").predict(np.dstack([noise.astype(np.uint8)] * 3))
+    for source in (tmp_path / "a.png", tmp_path / "a.tif", noise + 7400):
+        for weights in (ranged, tmp_path / "model.onnx"):
+            found = Classifier(weights, "cpu").predict(source).probabilities
+            np.testing.assert_allclose(found, expected.probabilities, atol=1e-5)
+    np.testing.assert_allclose(OnnxModel(str(tmp_path / "model.onnx")).classify(noise + 7400), found, atol=1e-5)
+    best, score = expected.top(1)[0]
+    for name in ("a.png", "a.tif"):
+        done = run_alone(tmp_path, RUNNER, "model.onnx", name)
+        assert done.stdout.startswith(f"{name} {best} {score:.3f} ")
 
 
 def test_another_file_is_refused(tmp_path, exported):

@@ -75,7 +75,15 @@ def ppm():
     return saved("PPM").replace(b"13 9", f"{SIDE} {SIDE}".encode())
 
 
-@pytest.mark.parametrize("make", [jpeg, png, gif, bmp, tiff, compressed_tiff, webp, ppm])
+def jpeg2000():
+    """The box ``ihdr`` and the marker SIZ say the same size."""
+    content = saved("JPEG2000")
+    content[(place := content.index(b"ihdr") + 4) : place + 8] = struct.pack(">II", SIDE, SIDE)
+    content[(place := content.index(b"\xff\x51") + 6) : place + 8] = struct.pack(">II", SIDE, SIDE)
+    return content
+
+
+@pytest.mark.parametrize("make", [jpeg, png, gif, bmp, tiff, compressed_tiff, webp, ppm, jpeg2000])
 def test_gigantic_images(tmp_path, make):
     content = bytes(make())
     (tmp_path / "bomb").write_bytes(content)
@@ -83,6 +91,15 @@ def test_gigantic_images(tmp_path, make):
     for message in (message_of(decode_image, content, "bomb"), message_of(read_header, tmp_path / "bomb")):
         check_message(message)
         assert "pixels; allowed are 178956970" in message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_a_gigantic_avif_is_refused_by_its_library():
+    content = saved("AVIF")
+    place = content.index(b"ispe") + 8
+    content[place : place + 8] = struct.pack(">II", SIDE, SIDE)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check_message(message_of(decode_image, bytes(content), "bomb"))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
@@ -100,3 +117,12 @@ def test_a_tiff_with_a_tag_beyond_its_end(tmp_path):
     content[place + 4 : place + 8] = struct.pack("<I", 2**30)
     (tmp_path / "image").write_bytes(content)
     assert read_header(tmp_path / "image").size_hw == (9, 13)
+
+
+def test_damage_that_only_the_library_of_avif_finds():
+    """Found by fuzzing: its decoder raises a ``RuntimeError``."""
+    content = saved("AVIF")
+    content[-40:] = bytes(40)
+    for place in range(len(content) - 60, len(content) - 40):
+        content[place] ^= 0xFF
+    check_message(message_of(decode_image, bytes(content), "damaged"))

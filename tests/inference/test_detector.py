@@ -195,3 +195,15 @@ def test_tiles_out_of_range(detector, image):
         detector.predict(image, tile=64, overlap=1)
     with pytest.raises(InputError, match="batch size: must be at least 1, found 0"):
         detector.predict(image, tile=64, batch_size=0)
+
+
+def test_large_images_are_looked_at_in_tiles_only(detector, tmp_path, monkeypatch):
+    """The limits are lowered to 60 x 89 and 60 x 90 pixels."""
+    monkeypatch.setattr("detect.inference.detector.MAX_PIXELS", 60 * 89)
+    monkeypatch.setattr("detect.inference.detector.MAX_TILED_PIXELS", 60 * 90)
+    Image.new("RGB", (90, 60)).save(tmp_path / "large.png")
+    for source in (tmp_path / "large.png", Image.open(tmp_path / "large.png")):
+        with pytest.raises(InputError, match="has 90 x 60 pixels; allowed are 5340"):
+            detector.predict(source)
+        detector.predict(source, tile=64)
+    assert len(list(detector.stream(tmp_path / "large.png", tile=64))) == 1

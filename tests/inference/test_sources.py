@@ -6,6 +6,7 @@ from PIL import Image
 
 from detect.errors import InputError
 from detect.inference.sources import Source, expand_sources, image_paths
+from tests.inference.clips import write_clip
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_images_in_memory():
         ("none.jpg", "source .*none.jpg: no such file or folder"),
         ("*.tif", r"the pattern matches no file; quote patterns"),
         ("*.md", r"the pattern matches 1 files or folders, but no image or video"),
-        (".git/empty", r"the folder holds no image and no video \(\.3gp, "),
+        (".git/empty", r"the folder holds no image and no video \(\.264, .*\.3gp, "),
     ],
 )
 def test_nothing_found(folder, source, message):
@@ -157,3 +158,56 @@ def test_who_wants_images_only_refuses_the_others(folder):
     assert image_paths(expand_sources(f"{folder}/*.jpg")) == [folder / "b.jpg", folder / "odd[1].jpg"]
     with pytest.raises(InputError, match=r"v\.MP4: only detectors look at videos; name images"):
         image_paths(expand_sources(folder))
+
+
+def animate(path, count=3):
+    frames = [Image.fromarray(np.full((6, 8, 3), 80 * number, np.uint8)) for number in range(count)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    return path
+
+
+def test_content_decides_where_the_suffix_says_nothing(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4").read_bytes()
+    for name in ("camera.dav", "dvd.VOB", "flash.f4v", "recording", "clip.xyz"):
+        (tmp_path / name).write_bytes(clip)
+        assert expand_sources(tmp_path / name)[0].kind == "file"
+    Image.new("RGB", (4, 3)).save(tmp_path / "photo", "PNG")
+    (tmp_path / "README").write_text("neither\n")
+    for name in ("photo", "README"):  # what is neither is refused as an image when it is read
+        assert expand_sources(tmp_path / name)[0].kind == "still"
+
+
+def test_suffixes_of_images_are_found_in_folders(tmp_path):
+    for name in ("a.jfif", "b.mpo", "c.avif", "d.jp2", "e.JPG", "f.dav", "g.vob"):
+        (tmp_path / name).write_bytes(b"x")
+    assert names(expand_sources(tmp_path), tmp_path) == [
+        "a.jfif",
+        "b.mpo",
+        "c.avif",
+        "d.jp2",
+        "e.JPG",
+        "f.dav",
+        "g.vob",
+    ]
+
+
+def test_what_is_left_out_of_a_folder_is_counted_by_suffix(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in ("a.jpg", "a.txt", "b.TXT", "c.heic", "LICENSE", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    assert names(expand_sources(tmp_path), tmp_path) == ["a.jpg"]
+    expected = "left out, no images or videos by their suffix: 2 .txt, 1 .heic, 1 without a suffix; name a file"
+    assert expected in caplog.text
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(InputError, match=r"no image and no video \(.*\); it has 2 \.txt, 1 \.heic"):
+        expand_sources(tmp_path)
+
+
+def test_images_with_several_frames(tmp_path):
+    kinds = {}
+    for name in ("a.gif", "b.webp", "c.png", "d.tif"):
+        kinds[name] = expand_sources(animate(tmp_path / name))[0].kind
+    assert set(kinds.values()) == {"animation"}
+    assert expand_sources(animate(tmp_path / "still.gif", count=1))[0].kind == "still"
+    assert image_paths(expand_sources(tmp_path / "a.gif")) == [tmp_path / "a.gif"]

@@ -10,7 +10,7 @@ import torch
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_model, empty_model
 from detect.models.catalog import find_definition
-from detect.models.checkpoint import load_checkpoint, save_checkpoint, transfer_weights
+from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint, save_checkpoint, transfer_weights
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 
@@ -51,9 +51,17 @@ def test_a_checkpoint_without_a_crop_looks_at_everything(model: ClassificationMo
     path = tmp_path / "model.pt"
     save_checkpoint(path, model, **FACTS)
     content = torch.load(path, weights_only=True)
-    del content["center_crop"]
+    del content["center_crop"], content["value_range"]
     torch.save(content, path)
-    assert load_checkpoint(path).center_crop == 1.0
+    found = load_checkpoint(path)
+    assert (found.center_crop, found.value_range) == (1.0, None)
+
+
+def test_a_checkpoint_keeps_the_range_of_values(model: ClassificationModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, model, **FACTS, value_range=(7400.0, 7600.0))
+    rewrite_checkpoint(path, load_checkpoint(path))
+    assert load_checkpoint(path).value_range == (7400.0, 7600.0)
 
 
 def test_a_detectors_checkpoint_is_no_classifier(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
 from detect.runtime.files import write_json
 from detect.training.detection import (
+    DetectionTask,
     Material,
     assignment_needs,
     open_material,
@@ -94,6 +96,18 @@ def test_background(tmp_path, said, background, kept, verb):
     assert (len(material.train), len(material.train.labels)) == (kept, 3)
     assert len(material.val) == 2  # what is measured does not depend on what is trained on
     assert f"1 of 3 training images have no boxes; they are {verb}" in said.text
+
+
+def test_the_range_of_the_training_images_goes_into_the_checkpoint(tmp_path, said):
+    """Values 7400 to 7600 in each training image; the validation images have others, and are read alike."""
+    data = make_data(tmp_path, {"train": [[BOX]], "val": [[BOX], [BOX]]})
+    for number, low in ((0, 7400), (1, 7500)):
+        values = np.linspace(low, low + 200, 1200).astype(np.uint16).reshape(30, 40)
+        cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), values)
+    material = open_material(data, strict=True)
+    assert DetectionTask(material, make_recipe(), strict=True).facts["value_range"] == (7400.0, 7600.0)
+    assert material.val.read(1).min() == 128  # (7500 - 7400) * 256 / 200
+    assert said.text.count("measured on 1 images of train") == 1
 
 
 def test_nothing_is_said_about_background_where_there_is_none(tmp_path, said):

@@ -1,0 +1,138 @@
+"""Image files with several images: the frames of GIF, PNG, WebP and AVIF, the pages of TIFF.
+
+Of a TIFF, smaller copies of a page and masks are no pages; of an MPO, whose pictures are views or previews of one
+scene, only the first is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from detect.data.images import (
+    FORMATS,
+    ImageError,
+    open_by_pillow,
+    pillow_errors,
+    read_image_file,
+    upright_rgb,
+    without_warnings,
+)
+from detect.data.pixel_values import MAX_TILED_PIXELS, PLAIN, ReadSettings, is_deep
+from detect.runtime.decoder_messages import named_messages
+
+USUAL_FPS = 10.0
+"""Of an animation that states no time, as browsers show it."""
+
+_SUFFIXES = tuple(suffix for kind in ("GIF", "PNG", "WEBP", "AVIF", "TIFF") for suffix in FORMATS[kind])
+_TAG_KIND = 254  # NewSubfileType (TIFF 6.0, section 8)
+_NO_PAGE = 0b101  # bit 0: a smaller copy, bit 2: a mask
+
+
+def may_have_frames(path: Path) -> bool:
+    """Whether a file, by its suffix, may hold several images."""
+    return path.suffix.lower() in _SUFFIXES
+
+
+def count_frames(path: Path) -> int:
+    """Frames or pages of a file; 1 where it cannot be read, which is reported when it is."""
+    return describe_path(path)[0]
+
+
+def describe_path(path: Path) -> tuple[int, bool]:
+    """As ``describe_file``, of a file that may have several frames or many bits by its suffix; else (1, False)."""
+    if not may_have_frames(path):
+        return 1, False
+    try:
+        with path.open("rb") as file:
+            return describe_file(file, str(path))
+    except (ImageError, OSError):
+        return 1, False
+
+
+def frame_numbers(image: Image.Image) -> list[int]:
+    """Where an opened file's frames or pages are among the images in it."""
+    count = int(getattr(image, "n_frames", 1))
+    if image.format != "TIFF":
+        return list(range(count))
+    return [number for number in range(count) if _is_page(image, number)]
+
+
+def describe_file(file: BinaryIO, where: str) -> tuple[int, bool]:
+    """Count the frames or pages of an open file, and tell whether the first has more than 8 bits a channel.
+
+    Args:
+        file: the image.
+        where: what error messages call it.
+
+    Raises:
+        ImageError: it cannot be opened.
+    """
+    with pillow_errors(where), without_warnings(), open_by_pillow(file, MAX_TILED_PIXELS) as image:
+        has_many_bits = is_deep(image)
+        return max(1, len(frame_numbers(image))), has_many_bits
+
+
+class Animation:
+    """An image file with several images, to be read once.
+
+    Args:
+        path: the file.
+        settings: the range of values and the limit of pixels.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+
+    def __init__(self, path: Path, settings: ReadSettings = PLAIN) -> None:
+        self._path, self._settings = path, settings
+        self._data = read_image_file(path, settings.max_pixels)
+        with self._errors(), without_warnings(), open_by_pillow(BytesIO(self._data), settings.max_pixels) as image:
+            self._numbers = frame_numbers(image)
+            image.seek(0)
+            image.load()  # only then WebP and AVIF know how long a frame is shown
+            self.fps = min(1000.0, 1 / _seconds(image))
+            """Frames per second, by the time that the first one is shown; of pages, one."""
+        self.num_frames = len(self._numbers)
+        """How many frames or pages it has."""
+
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """The frames in order.
+
+        Yields:
+            The time in seconds from the start at which the frame is shown, and (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: a frame is damaged, or has too many pixels.
+        """
+        time_s = 0.0
+        with self._errors(), open_by_pillow(BytesIO(self._data), self._settings.max_pixels) as image:
+            for number in self._numbers:
+                with named_messages(self._path), without_warnings():
+                    image.seek(number)
+                    pixels = upright_rgb(image, str(self._path), self._settings, data=self._data, page=number)
+                yield time_s, pixels
+                time_s += _seconds(image)
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return pillow_errors(str(self._path), self._settings.max_pixels)
+
+
+def _seconds(image: Image.Image) -> float:
+    """How long the current frame is shown."""
+    if image.format == "TIFF":
+        return 1.0
+    found = image.info.get("duration", 0)
+    return found / 1000 if isinstance(found, (int, float)) and 0 < found < 3_600_000 else 1 / USUAL_FPS
+
+
+def _is_page(image: Image.Image, number: int) -> bool:
+    image.seek(number)
+    kind = getattr(image, "tag_v2", {}).get(_TAG_KIND, 0)
+    return not (isinstance(kind, int) and kind & _NO_PAGE)
