@@ -20,8 +20,9 @@ from detect.inference.classifier import Classifier
 from detect.inference.cost_sheet import write_cost_sheets
 from detect.inference.predictor import open_predictor
 from detect.inference.sources import expand_sources, image_paths
-from detect.runtime.cli import ToolParser, run_tool
+from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, run_tool
 from detect.runtime.folders import held_folder
+from detect.runtime.threads import use_threads
 
 
 def main() -> None:
@@ -43,7 +44,9 @@ def main() -> None:
     add("--conf", type=float, metavar="T", help="of detectors: least score, from 0 to 1 (default: 0.25)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the network")
+    add("--threads", type=non_negative_int, default=0, metavar="N", help=THREADS_HELP)
     args = parser.parse_args()
+    use_threads(args.threads)
     paths = image_paths(expand_sources(args.source))
     predictor = open_predictor(args.weights, args.device, args.precision)
     if args.conf is not None and isinstance(predictor, Classifier):

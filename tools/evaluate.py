@@ -41,10 +41,11 @@ from detect.inference.budget import InstanceMenu
 from detect.inference.network import is_exported, open_network
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
-from detect.runtime.cli import ToolParser, run_tool
+from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, run_tool
 from detect.runtime.device import select_device
 from detect.runtime.processes import is_first, joined, num_processes
 from detect.runtime.provenance import made_with
+from detect.runtime.threads import use_threads
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,6 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--workers", type=int, default=2, metavar="N", help="processes that load images (default: 2)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the network")
+    add("--threads", type=non_negative_int, default=0, metavar="N", help=THREADS_HELP)
     add("--metrics-json", type=Path, metavar="F", help="write the metrics")
     add("--results-json", type=Path, metavar="F", help="write the detections (COCO results), or each image's top 5")
     add("--out", type=Path, metavar="DIR", help="draw what was found there: curves, the confusion matrix, examples")
@@ -114,6 +116,7 @@ def main() -> None:
     Processes of torchrun share out the images, and the first writes and prints.
     """
     args = parse_arguments()
+    use_threads(args.threads)
     _check_options(args)
     wanted = (args.metrics_json, args.results_json, args.out) if is_first() else (None, None, None)
     outputs = EvaluationOutputs(*wanted)

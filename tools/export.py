@@ -27,7 +27,8 @@ from detect.export.ship import ship_runner
 from detect.inference.budget import InstanceMenu
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.sdpoint import PLAIN
-from detect.runtime.cli import ToolParser, positive_int, run_tool
+from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, positive_int, run_tool
+from detect.runtime.threads import use_threads
 
 EXIT_NOT_THE_MODEL = 3
 
@@ -45,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="any batch size, height and width, which is the default, or with --no-dynamic one square image",
     )
+    add("--threads", type=non_negative_int, default=0, metavar="N", help=THREADS_HELP)
     add("--half", action="store_true", help="the network in half precision: half the size, for GPUs and NPUs")
     add(
         "--opset",
@@ -91,6 +93,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Export, compare, say where it is."""
     args = parse_arguments()
+    use_threads(args.threads)
     out = args.out or args.weights.with_name("model.onnx")
     if out.resolve() == args.weights.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")

@@ -21,10 +21,11 @@ from detect.inference.predictor import open_predictor
 from detect.inference.run import classify_files, write_found
 from detect.inference.sources import Source, expand_sources, image_paths
 from detect.inference.window import Window
-from detect.runtime.cli import ToolParser, run_tool
+from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, run_tool
 from detect.runtime.folders import held_folder
 from detect.runtime.interruption import stop_requests
 from detect.runtime.processes import dealt, is_first, joined
+from detect.runtime.threads import use_threads
 
 FLAG = {"action": "store_true", "default": None}
 DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
@@ -83,6 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--batch-size", type=int, default=1, metavar="B", help="images of one shape per pass (default: 1)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="number format of the network")
+    add("--threads", type=non_negative_int, default=0, metavar="N", help=THREADS_HELP)
     budgets = parser.add_argument_group(
         "of models that were trained with SDPoint and measured (evaluate.py --instances)"
     )
@@ -100,6 +102,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Predict, write and print one line per image. Processes of torchrun share out the sources."""
     args = parse_arguments()
+    use_threads(args.threads)
     sources = expand_sources(args.source)
     predictor = open_predictor(args.weights, args.device, args.precision)
     if budget := _given(args, BUDGETS):

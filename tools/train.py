@@ -13,7 +13,7 @@ from detect.runtime.startup import start_tool
 if __name__ == "__main__":
     start_tool()  # before the imports, which take seconds
 
-from detect.runtime.cli import ToolParser, non_negative_int, positive_int, run_tool
+from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, positive_int, run_tool
 from detect.runtime.interruption import stop_requests
 from detect.runtime.processes import is_first, joined
 from detect.training.loop import train
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=non_negative_int, metavar="N", help="processes that load data, for each one that trains"
     )
+    parser.add_argument("--threads", type=non_negative_int, metavar="N", help=THREADS_HELP)
     parser.add_argument("--seed", type=non_negative_int, metavar="N")
     parser.add_argument("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: a new one in runs/)")

@@ -21,6 +21,7 @@ from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.model import Model, network_input
 from detect.runtime.precision import Precision, autocast
+from detect.runtime.threads import tuned_threads
 from detect.structures import Detections, Letterbox
 
 
@@ -129,7 +130,7 @@ def run_classifier(
 def _raw_output(model: Model, images: Tensor, device: torch.device, precision: Precision) -> Any:
     """What the head gives for (B, H, W, 3) bytes, in the network's number format."""
     inputs = network_input(images, device)
-    with autocast(precision, device):
+    with tuned_threads(device, images.numel()), autocast(precision, device):
         return model(inputs)
 
 

@@ -23,6 +23,9 @@ from detect.inference.onnx_file import check_graph
 from detect.models.model import network_input
 from detect.models.untrusted import MAX_SIDE, read_facts
 
+SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
+"""Threads sleep while they wait, and share out work in small blocks. On an idle machine this costs a few percent; beside
+another program on one of two cores it saves a third (``benchmarks/threads.py``)."""
 FORMAT = "detect-onnx-1"
 """``format`` in the metadata: what they mean. Another number would be another contract."""
 
@@ -166,6 +169,8 @@ def _open_session(path: Path, device: torch.device) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = torch.get_num_threads()  # one setting for both, and OMP_NUM_THREADS counts
+    for key, value in SESSION_OPTIONS.items():
+        options.add_session_config_entry(key, value)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -31,6 +31,7 @@ _SYSTEM_ERRORS = {
     errno.EROFS: "the file system is read-only",
     errno.EDQUOT: "the disk quota is used up",
 }
+THREADS_HELP = "computing threads on a CPU; 0 takes what is fastest beside other programs (default: 0)"
 _END_S = 5.0
 """Seconds that a process which was killed is waited for."""
 

@@ -7,6 +7,9 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
+_SPIN_COUNT = "30000"
+"""Turns of a waiting OpenMP thread (libgomp) before it sleeps. A tenth of the default: as fast on an idle machine, and
+sooner out of the way of a thread that waits for a core (benchmarks/README.md)."""
 _LINES = {signal.SIGINT: b"interrupted\n", signal.SIGTERM: b"terminated\n"}
 
 
@@ -15,8 +18,11 @@ def start_tool() -> None:
 
     Ctrl-C and SIGTERM end the process with one line and exit code 130 or 143 as long as there is nothing to be cleaned
     up: until ``detect.runtime.cli.run_tool`` begins, and after it has ended. Standard streams that are closed lead to
-    ``/dev/null``, so that no file of the tool's gets their numbers and what libraries print into it.
+    ``/dev/null``, so that no file of the tool's gets their numbers and what libraries print into it. PyTorch's threads
+    spin for a bounded time, unless the environment says how they wait; OpenMP reads it when torch is imported.
     """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
     for number in range(3):
         try:
             os.fstat(number)

@@ -20,6 +20,7 @@ from detect.runtime.contact import LostContactError
 from detect.runtime.precision import Precision, autocast
 from detect.runtime.processes import add_up, num_processes
 from detect.runtime.progress import progress_bar
+from detect.runtime.threads import tuned_threads
 from detect.structures import Batch
 from detect.training.compute import ComputeMeter
 from detect.training.ema import WeightAverage
@@ -133,7 +134,8 @@ def train_epoch(
                 on_first_batch(batch)
             update = epoch * trainee.schedule.updates_per_epoch + (number - 1) // trainee.accumulate
             is_whole = number % trainee.accumulate == 0 or number == count
-            terms = _step(trainee, _to_device(batch, trainee.device), progress, update, is_whole)
+            with tuned_threads(trainee.device, batch.images.numel()):
+                terms = _step(trainee, _to_device(batch, trainee.device), progress, update, is_whole)
             for name, value in terms.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
             progress.batches, progress.seconds = number, time.monotonic() - start

@@ -18,16 +18,18 @@ from torch.nn.parallel import DistributedDataParallel
 from detect.config.loader import to_plain
 from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, Recipe
 from detect.errors import InputError
+from detect.evaluation.predict import evaluation_mode
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.graph import set_norms
-from detect.models.model import Model
+from detect.models.model import Model, network_input
 from detect.runtime.folders import held_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import keep_freed_memory
-from detect.runtime.precision import Precision, choose_precision
+from detect.runtime.precision import Precision, autocast, choose_precision
 from detect.runtime.processes import as_first_says, is_first, meet, num_processes
 from detect.runtime.seeding import seed_everything
+from detect.runtime.threads import settle_threads, use_threads
 from detect.training.batch_norms import prepare_norms
 from detect.training.checkpoints import LAST, CheckpointKeeper, best_names, load_newest
 from detect.training.classification import ClassificationTask, open_classes
@@ -46,6 +48,8 @@ from detect.training.task import Loader, Task, Validation
 from detect.training.trd import Trd
 
 CPU = torch.device("cpu")
+_TRIAL_IMAGES = 8
+"""Most images of a forward pass that numbers of threads are tried on."""
 _DDP_KEYS = inspect.signature(DistributedDataParallel).parameters
 
 
@@ -98,8 +102,7 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
 def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     recipe, out = settings.recipe, settings.out
     keep_freed_memory()
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
+    use_threads(recipe.threads)
     task = _open_task(settings)
     seed_everything(recipe.seed)
     resumed = _load_resumed(out, task) if settings.resume else None
@@ -107,6 +110,7 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     freeze(model, recipe.freeze)
     loader = task.loader(model, out)
     trainee = _prepare_trainee(task, model, loader, settings.device)
+    _settle_threads(trainee, recipe)
     progress = _restore(resumed, trainee)
     plain = _plain(settings, trainee)
     origin = provenance(plain, task.counts)
@@ -196,6 +200,16 @@ def _prepare_trainee(task: Task, model: Model, loader: Loader, device: torch.dev
         strategies=strategies,
         loss_scale=1.0 if task.sums_images else 1 / images_per_update,
     )
+
+
+@torch.inference_mode()
+def _settle_threads(trainee: Trainee, recipe: Recipe) -> None:
+    """Choose the number of threads before the first update, so that all updates have it and a resumed run, too."""
+    model, device = trainee.model, trainee.device
+    count = min(recipe.batch_size, _TRIAL_IMAGES)
+    images = network_input(torch.zeros(count, recipe.image_size, recipe.image_size, 3, dtype=torch.uint8), device)
+    with evaluation_mode(model), autocast(trainee.precision, device):
+        settle_threads(lambda: model(images), device)
 
 
 def _with_shared_gradients(model: Model, device: torch.device) -> nn.Module:

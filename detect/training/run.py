@@ -33,7 +33,7 @@ from detect.training.loop import RunSettings
 _YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<words>.*)")
 DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "default", "classify"
 """Recipes where none is named."""
-RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "seed")
+RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "threads", "seed")
 
 
 def settings_from_args(args: argparse.Namespace) -> RunSettings:
