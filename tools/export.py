@@ -11,7 +11,7 @@ from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.data.recognition import open_data
 from detect.errors import InputError
-from detect.evaluation.engine import match_classes
+from detect.evaluation.engine import tell_classes
 from detect.evaluation.predict import PredictSettings
 from detect.export.masks import masks_note
 from detect.export.onnx import export_onnx
@@ -116,7 +116,7 @@ def _table(args: argparse.Namespace, checkpoint: Checkpoint) -> AnnotationTable 
         return None
     checkpoint.detector  # noqa: B018  # a classifier is refused before its images are looked for as boxes
     table = open_split(open_data(args.data, args.data_root), args.split)
-    match_classes(checkpoint.names, table.names)
+    tell_classes(checkpoint.names, table.names)
     if not table.is_labelled:
         raise InputError(f"--split {args.split}: has no annotations, so that there is no AP to compare")
     return table

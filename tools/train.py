@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument(
         "--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default; for classifiers: classify)"
     )
-    parser.add_argument("--weights", metavar="FILE|NAME", help="checkpoint to start from; what fits is copied")
+    parser.add_argument(
+        "--weights", metavar="FILE|NAME", help="checkpoint to start from; what fits is copied, classes by name"
+    )
     parser.add_argument("--epochs", type=positive_int, metavar="N")
     parser.add_argument("--batch-size", type=positive_int, metavar="B", help="images, over all processes")
     parser.add_argument("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")

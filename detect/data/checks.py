@@ -5,9 +5,10 @@ Letters: N images, M boxes.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from detect.data.images import ImageError, ImageHeader, read_header
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
+from detect.structures import some_names
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
 SHARED_FILE = "images that share their file with another one (kept)"
@@ -35,6 +37,8 @@ _MANY_IMAGES = 1000  # reading the headers of fewer takes about a second
 _NUM_THREADS = 8  # they wait for the disk; more of them wait for each other when it is fast
 _CHUNK = 64  # images of one task: handing over single images takes longer than reading their headers
 _NUM_LISTED = 8
+_MISSPELLED = 0.75
+"""Least similarity of a misspelled class name: ``dogs`` and ``dog`` have 0.86, ``cat`` and ``car`` 0.67."""
 
 
 def find_folder(config: DataConfig, folder: str) -> Path:
@@ -69,6 +73,36 @@ def check_distinct(names: Sequence[str]) -> None:
     """
     if len(set(names)) < len(names):
         raise InputError(f"names: a class stands twice in {', '.join(names)}")
+
+
+def absent_classes(wanted: Sequence[str], listed: Collection[str], complaint: str) -> list[str]:
+    """Class names of a data config that a split does not list, logged: the split has no objects of them.
+
+    Args:
+        wanted: the names of the data config.
+        listed: those of the split.
+        complaint: says of a name, which takes the place of ``{}``, that the split does not list it.
+
+    Raises:
+        InputError: the split lists none of them; or one is nearly the same as a class that is not wanted, so that it
+            seems to be misspelled.
+    """
+    absent = [name for name in wanted if name not in listed]
+    spare = [name for name in listed if name not in wanted]
+    folded = {name.casefold(): name for name in spare}
+    for name in absent:
+        near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=_MISSPELLED)
+        if near or len(absent) == len(wanted):
+            raise InputError(
+                f"names: {complaint.format(repr(name))}{did_you_mean(name, [folded[n] for n in near] or listed)}"
+            )
+    if absent:
+        beside = f"; not among the names: {some_names(spare)}" if spare else ""
+        LOGGER.info(
+            "names: %s, nor any object of it (classes without: %d of %d)%s",
+            *(complaint.format(some_names(absent)), len(absent), len(wanted), beside),
+        )
+    return absent
 
 
 def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:

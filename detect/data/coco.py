@@ -19,6 +19,7 @@ import numpy as np
 from detect.config.schema import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
+    absent_classes,
     check_boxes,
     check_distinct,
     find_annotations,
@@ -28,7 +29,7 @@ from detect.data.checks import (
     path_inside,
     report_repeated,
 )
-from detect.errors import InputError, did_you_mean, is_writable
+from detect.errors import InputError, is_writable
 
 MAX_FILE_BYTES = 2 * 10**9
 """Larger annotation files are refused; COCO's largest, with all its polygons, has 0.5 GB."""
@@ -195,12 +196,12 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
 
     Args:
         content: has them.
-        wanted: class names in index order; None: all, ordered by id.
+        wanted: class names in index order, of which some may have no category here; None: all, ordered by id.
         path: the file, for messages.
         problems: gets what is wrong with them.
 
     Raises:
-        InputError: they are not COCO's, or a wanted one is not there.
+        InputError: they are not COCO's, none is wanted, or a wanted one seems to be misspelled.
     """
     by_id: dict[int, str] = {}
     for entry in content["categories"]:
@@ -221,13 +222,12 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
     if wanted is None:
         return Classes(tuple(names), np.array(sorted(by_id), np.int64), np.zeros(0, np.int64))
     by_name = {name: number for number, name in by_id.items()}
-    unknown = [name for name in wanted if name not in by_name]
-    if unknown:
-        raise InputError(f"names: {unknown[0]!r} is no category of {path}{did_you_mean(unknown[0], by_name)}")
+    absent = absent_classes(wanted, by_name, f"{{}} is no category of {path}")
     ambiguous = set(wanted) & set(repeated)
     if ambiguous:
         raise InputError(f"names: {min(ambiguous)!r} is the name of several categories of {path}; rename one")
     check_distinct(wanted)
+    by_name |= {name: max(by_id) + number for number, name in enumerate(absent, start=1)}  # ids that nothing has
     ignored = [number for number, name in by_id.items() if name not in wanted]
     return Classes(wanted, np.array([by_name[name] for name in wanted], np.int64), np.array(ignored, np.int64))
 

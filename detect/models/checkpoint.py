@@ -232,26 +232,6 @@ def load_weights(model: Model, state: dict[str, torch.Tensor], path: Path) -> No
     model.load_state_dict(state)
 
 
-def transfer_weights(model: Model, source: Model) -> tuple[int, int]:
-    """Copy every weight whose name and shape agree, to fine-tune on other classes or another size.
-
-    Args:
-        model: receives them; a detector keeps its own anchors, which may have been fitted to its data.
-        source: gives them.
-
-    Returns:
-        How many tensors were copied, and how many the model has, its anchors apart.
-    """
-    own, given = model.state_dict(), source.state_dict()
-    anchors = model.head.anchors_px if isinstance(model, DetectionModel) else None
-    for name, buffer in model.named_buffers():
-        if buffer is anchors:
-            del own[name]
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    model.load_state_dict(fitting, strict=False)
-    return len(fitting), len(own)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         _check_archive(path)

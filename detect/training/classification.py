@@ -24,9 +24,9 @@ from detect.models.classifier import ClassificationModel
 from detect.models.model import Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
-from detect.structures import Batch
+from detect.structures import Batch, match_names
 from detect.training.pictures import record_class_batch, record_classes
-from detect.training.preparation import Need, check_same_classes, check_splits, copy_weights, warn_of_ignored
+from detect.training.preparation import Need, check_classes, check_splits, copy_weights, warn_of_ignored
 from detect.training.recorder import Recorder
 from detect.training.task import Task, Validation
 
@@ -48,11 +48,11 @@ def open_classes(data: DataConfig, strict: bool) -> ClassMaterial:
     """Read and check the training and validation splits.
 
     Raises:
-        InputError: a split is missing or has no usable images, or the two name other classes.
+        InputError: a split is missing or has no usable images, or the two have no class in common.
     """
     check_splits(data)
     train, val = open_class_split(data, "train", strict), open_class_split(data, "val", strict)
-    check_same_classes(data, train.names, val.names)
+    check_classes(data, train.names, val.names)
     counts = np.bincount(train.labels, minlength=len(train.names))
     LOGGER.info(
         "%d training and %d validation images of %d classes; of each %d to %d to train on",
@@ -112,7 +112,8 @@ class ClassificationTask(Task):
         if source is None:
             model.normalise_by(*channel_statistics(self.train, size, self.recipe.center_crop))
         else:
-            copy_weights(model, source.classifier, str(weights))
+            classes = match_names(source.names, self.names)
+            copy_weights(model, source.classifier, classes, str(weights))
         return model
 
     def loader(self, model: Model, folder: Path) -> ClassTrainingLoader:
@@ -138,6 +139,7 @@ class ClassificationTask(Task):
             workers=self.recipe.workers,
             device=device,
             precision=precision,
+            names=self.names,
             strict=self.strict,
         )
         return Validation(dict(found.metrics.values), partial(record_classes, found))

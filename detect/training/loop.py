@@ -207,9 +207,10 @@ def _load_resumed(folder: Path, task: Task) -> Checkpoint:
     """The checkpoint to go on from, if the data still has its classes."""
     checkpoint = load_newest(folder)
     if checkpoint.names != task.names:
+        order = " in another order" * (sorted(checkpoint.names) == sorted(task.names))
         raise InputError(
             f"{folder / LAST}: was trained on the classes {', '.join(checkpoint.names)}, but the data has "
-            f"{', '.join(task.names)}; start a new run with --weights"
+            f"{', '.join(task.names)}{order}; start a new run with --weights, which carries classes over by name"
         )
     return checkpoint
 

@@ -299,6 +299,9 @@ def test_resuming_with_other_classes(tmp_path, data):
         InputError, match=r"last\.pt: was trained on the classes cross, disc, .* the data has disc, ring"
     ):
         train(dataclasses.replace(resumed(settings), data=fewer))
+    turned = dataclasses.replace(data, names=("ring", "disc", "cross", "square", "star", "triangle"))
+    with pytest.raises(InputError, match=r"the data has ring, disc, cross, .* in another order; start a new run with --w"):
+        train(dataclasses.replace(resumed(settings), data=turned))
 
 
 # ------------------------------------------------------------------------------------- what a run keeps
