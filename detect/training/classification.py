@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from detect.models.model import Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.structures import Batch, match_names
+from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_class_batch, record_classes
 from detect.training.preparation import Need, check_classes, check_splits, copy_weights, warn_of_ignored
 from detect.training.recorder import Recorder
@@ -96,6 +97,11 @@ class ClassificationTask(Task):
     def counts(self) -> dict[str, int]:
         """Images of the training split."""
         return {"train_images": len(self.train)}
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """See ``Task``."""
+        return {"train": fingerprint_of(self.train), "val": fingerprint_of(self.val)}
 
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:
         """See ``Task``; images are normalised by the training images' mean and deviation, or as ``weights`` say."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from detect.models.model import Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.structures import Batch, match_names
+from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_predictions, record_training_batch
 from detect.training.preparation import Need, check_classes, check_splits, copy_weights, warn_of_ignored
 from detect.training.recorder import Recorder
@@ -182,6 +183,11 @@ class DetectionTask(Task):
     def counts(self) -> dict[str, int]:
         """Images and boxes of the training split."""
         return {"train_images": len(self.material.train), "train_boxes": len(self.material.train.labels)}
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """See ``Task``."""
+        return {"train": fingerprint_of(self.material.train), "val": fingerprint_of(self.material.val)}
 
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:
         """See ``Task``; the anchors suit the data."""

@@ -33,6 +33,7 @@ from detect.training.compute import ComputeMeter, compute_line
 from detect.training.detection import DetectionTask, open_material, report_small_objects
 from detect.training.ema import build_ema
 from detect.training.epoch import Progress, Trainee, quiet_denormals, train_epoch
+from detect.training.fingerprint import differences
 from detect.training.multi_scale import MultiScale
 from detect.training.optimizer import REFERENCE_BATCH, Schedule, build_optimizer
 from detect.training.preparation import freeze
@@ -59,6 +60,7 @@ class RunSettings:
         out: folder of everything that the run writes.
         weights: checkpoint to start from.
         resume: go on after ``out/last.pt``.
+        accept_other_data: resume although images or boxes are not what the run was started with.
         device: where.
         strict: refuse damaged images and boxes instead of skipping them.
     """
@@ -69,6 +71,7 @@ class RunSettings:
     out: Path
     weights: Path | None = None
     resume: bool = False
+    accept_other_data: bool = False
     device: torch.device = CPU
     strict: bool = False
 
@@ -95,7 +98,7 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
         torch.set_num_threads(recipe.threads)
     task = _open_task(settings)
     seed_everything(recipe.seed)
-    resumed = _load_resumed(out, task) if settings.resume else None
+    resumed = _load_resumed(out, task, settings.accept_other_data) if settings.resume else None
     model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
     freeze(model, recipe.freeze)
     loader = task.loader(model, out)
@@ -203,8 +206,8 @@ def _with_shared_gradients(model: Model, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, **options)
 
 
-def _load_resumed(folder: Path, task: Task) -> Checkpoint:
-    """The checkpoint to go on from, if the data still has its classes."""
+def _load_resumed(folder: Path, task: Task, accept_other_data: bool) -> Checkpoint:
+    """The checkpoint to go on from, if the data is still the same; with ``accept_other_data``, if its classes are."""
     checkpoint = load_newest(folder)
     if checkpoint.names != task.names:
         order = " in another order" * (sorted(checkpoint.names) == sorted(task.names))
@@ -212,6 +215,14 @@ def _load_resumed(folder: Path, task: Task) -> Checkpoint:
             f"{folder / LAST}: was trained on the classes {', '.join(checkpoint.names)}, but the data has "
             f"{', '.join(task.names)}{order}; start a new run with --weights, which carries classes over by name"
         )
+    before = (checkpoint.training or {}).get("data")  # checkpoints of older versions have none
+    if changes := differences(before, task.fingerprint) if isinstance(before, dict) else "":
+        found = f"{folder / LAST}: the data is not what the run was started with: {changes}"
+        if not accept_other_data:
+            raise InputError(
+                f"{found}; --resume anyway goes on with it, a new run with --weights starts from its weights"
+            )
+        LOGGER.warning("%s; it goes on, as was asked for", found)
     return checkpoint
 
 

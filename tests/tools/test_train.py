@@ -97,7 +97,10 @@ def test_fine_tuning_on_fewer_classes(world, tmp_path):
     tuned, start = load_checkpoint(tmp_path / "tuned/last.pt"), load_checkpoint(world / "run/best.pt")
     total = len(start.model.state_dict()) - 1  # the anchors are the model's own
     assert f"run/best.pt: {total - 6} of {total} tensors fit and were copied, 6 more class by class; " in ended.error
-    assert "classes: 2 carried over by name ('disc', 'ring'); 4 dropped ('cross', 'square', 'star', 'triangle')" in ended.error
+    assert (
+        "classes: 2 carried over by name ('disc', 'ring'); 4 dropped ('cross', 'square', 'star', 'triangle')"
+        in ended.error
+    )
     assert tuned.names == ("ring", "disc")
     assert torch.equal(tuned.model.head.anchors_px, start.model.head.anchors_px)
     for name, value in start.model.graph.layers["stem"].state_dict().items():
