@@ -42,7 +42,7 @@ from detect.models.build import empty_model
 from detect.models.classifier import ClassificationModel
 from detect.models.definition import definition_to_plain, parse_definition
 from detect.models.detector import DetectionModel
-from detect.models.foreign.kinds import DARKNET, SAFETENSORS, kind_of
+from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
 from detect.models.instances import Instances, read_instances
 from detect.models.model import Model
 from detect.models.packing import halve_state, pack_state, unpack_state
@@ -256,7 +256,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _no_checkpoint(path: Path) -> str:
     """What a file is that could not be read."""
     kind = kind_of(path)
-    if kind is not None and kind in (DARKNET, SAFETENSORS):
+    if kind is not None and kind in (DARKNET, LEGACY, SAFETENSORS):
         return f"is {kind.text}, not a checkpoint of this toolkit; tools/import_weights.py makes one of it"
     return "is not a checkpoint, or is damaged"
 

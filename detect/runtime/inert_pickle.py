@@ -11,7 +11,7 @@ import pickletools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 MAX_BYTES = 2**24
 """Of a pickle that is read, unless its reader expects more. Tensors are beside it in the archive; the structure of a
@@ -65,6 +65,26 @@ def read_pickle(
     machine = _Machine(call, persistent)
     try:
         for opcode, argument, _ in pickletools.genops(data):
+            machine.run(opcode.name, argument)
+        return machine.stack.pop()
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        raise PickleError(str(error) or "is damaged") from None
+
+
+def read_next_pickle(
+    stream: IO[bytes], call: Callable[[str, tuple[Any, ...]], Any], persistent: Callable[[Any], Any]
+) -> Any:
+    """``read_pickle`` of a pickle that others follow; the stream then is behind it.
+
+    Raises:
+        PickleError: as ``read_pickle``.
+    """
+    machine = _Machine(call, persistent)
+    start = stream.tell()
+    try:
+        for opcode, argument, position in pickletools.genops(stream):
+            if position is not None and position - start > MAX_BYTES:
+                raise PickleError(f"has more than {MAX_BYTES:,} bytes")
             machine.run(opcode.name, argument)
         return machine.stack.pop()
     except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
