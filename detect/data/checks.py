@@ -75,13 +75,13 @@ def check_distinct(names: Sequence[str]) -> None:
         raise InputError(f"names: a class stands twice in {', '.join(names)}")
 
 
-def absent_classes(wanted: Sequence[str], listed: Collection[str], complaint: str) -> list[str]:
+def absent_classes(wanted: Sequence[str], listed: Collection[str], complaint: Callable[[str], str]) -> list[str]:
     """Class names of a data config that a split does not list, logged: the split has no objects of them.
 
     Args:
         wanted: the names of the data config.
         listed: those of the split.
-        complaint: says of a name, which takes the place of ``{}``, that the split does not list it.
+        complaint: gives the text which says of quoted names that the split does not list them.
 
     Raises:
         InputError: the split lists none of them; or one is nearly the same as a class that is not wanted, so that it
@@ -93,14 +93,12 @@ def absent_classes(wanted: Sequence[str], listed: Collection[str], complaint: st
     for name in absent:
         near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=_MISSPELLED)
         if near or len(absent) == len(wanted):
-            raise InputError(
-                f"names: {complaint.format(repr(name))}{did_you_mean(name, [folded[n] for n in near] or listed)}"
-            )
+            raise InputError(f"names: {complaint(repr(name))}{did_you_mean(name, [folded[n] for n in near] or listed)}")
     if absent:
         beside = f"; not among the names: {some_names(spare)}" if spare else ""
         LOGGER.info(
             "names: %s, nor any object of it (classes without: %d of %d)%s",
-            *(complaint.format(some_names(absent)), len(absent), len(wanted), beside),
+            *(complaint(some_names(absent)), len(absent), len(wanted), beside),
         )
     return absent
 

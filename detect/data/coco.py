@@ -222,7 +222,7 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
     if wanted is None:
         return Classes(tuple(names), np.array(sorted(by_id), np.int64), np.zeros(0, np.int64))
     by_name = {name: number for number, name in by_id.items()}
-    absent = absent_classes(wanted, by_name, f"{{}} is no category of {path}")
+    absent = absent_classes(wanted, by_name, lambda name: f"{name} is no category of {path}")
     ambiguous = set(wanted) & set(repeated)
     if ambiguous:
         raise InputError(f"names: {min(ambiguous)!r} is the name of several categories of {path}; rename one")

@@ -93,7 +93,7 @@ def _check_names(names: tuple[str, ...], found: list[str], folder: Path) -> None
     check_distinct(names)
     if odd := [name for name in names if name not in found and Path(name).name != name]:
         raise InputError(f"names: {folder} has no folder {odd[0]!r}; a class's name is its folder's")
-    absent_classes(names, found, f"{folder} has no folder {{}}")
+    absent_classes(names, found, lambda name: f"{folder} has no folder {name}")
 
 
 def _training_names(config: DataConfig, split: str, found: list[str]) -> tuple[str, ...]:
