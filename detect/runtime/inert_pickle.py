@@ -7,6 +7,7 @@ what it would have called, and with what. Code inside a file therefore has nothi
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 from collections.abc import Callable
@@ -74,18 +75,18 @@ def read_pickle(
 def read_next_pickle(
     stream: IO[bytes], call: Callable[[str, tuple[Any, ...]], Any], persistent: Callable[[Any], Any]
 ) -> Any:
-    """``read_pickle`` of a pickle that others follow; the stream then is behind it.
+    """``read_pickle`` of a pickle of at most ``MAX_BYTES`` that others follow; the stream then is behind it.
 
     Raises:
         PickleError: as ``read_pickle``.
     """
     machine = _Machine(call, persistent)
     start = stream.tell()
+    window = io.BytesIO(stream.read(MAX_BYTES))  # of a file as many bytes would be asked for as an opcode claims
     try:
-        for opcode, argument, position in pickletools.genops(stream):
-            if position is not None and position - start > MAX_BYTES:
-                raise PickleError(f"has more than {MAX_BYTES:,} bytes")
+        for opcode, argument, _ in pickletools.genops(window):
             machine.run(opcode.name, argument)
+        stream.seek(start + window.tell())
         return machine.stack.pop()
     except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise PickleError(str(error) or "is damaged") from None

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,19 @@ def test_old_format(tmp_path: Path) -> None:
         (tmp_path / "cut.pt").write_bytes(whole[:length])
         with pytest.raises(InputError, match=r"cut\.pt: is damaged"):
             read_tensors(tmp_path / "cut.pt")
+
+
+def test_a_damaged_file_of_the_old_format(tmp_path: Path) -> None:
+    """Read or refused in one line, whatever a length in it claims; no memory is asked for that the file has not."""
+    torch.save(TENSORS, tmp_path / "x.th", _use_new_zipfile_serialization=False)
+    whole, draw = (tmp_path / "x.th").read_bytes(), random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            damaged[draw.randrange(20, len(damaged))] = draw.randrange(256)
+        (tmp_path / "x.th").write_bytes(damaged)
+        with suppress(InputError):
+            read_tensors(tmp_path / "x.th")
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
