@@ -190,7 +190,7 @@ def test_resuming_takes_the_settings_of_the_run(begun):
 
 def test_resuming_where_the_data_has_moved(begun, tmp_path):
     assert settings(out="o", resume=True, data_root="moved").data.root == str(tmp_path / "moved")
-    assert not found.accept_other_data
+    assert not settings(out="o", resume=True).accept_other_data
     assert settings(out="o", resume="anyway").accept_other_data
 
 
