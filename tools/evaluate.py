@@ -28,7 +28,7 @@ from detect.evaluation.class_report import metrics_table
 from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.coco import warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
-from detect.evaluation.engine import Evaluation, evaluate, evaluate_network
+from detect.evaluation.engine import Evaluation, evaluate, evaluate_network, tell_classes
 from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
 from detect.evaluation.instance_outputs import file_stamp, store_records, write_comparison
 from detect.evaluation.instance_report import comparison_table
@@ -203,6 +203,7 @@ def _measure_detector(
     outputs: EvaluationOutputs,
 ) -> Iterator[str]:
     split = _open_boxes(args, data, outputs)
+    tell_classes(settings["names"], split.table.names)
     look = partial(look, split.table, engine=split.engine, limit=args.max_det, **settings)
     if args.tile is not None:
         yield from _measure_in_tiles(args, look, split, _about(args, settings), outputs)
@@ -250,6 +251,7 @@ def _measure_classifier(
     outputs: EvaluationOutputs,
 ) -> Iterator[str]:
     split = _open_classes(args, checkpoint, data)
+    tell_classes(settings["names"], split.table.names)
     model = checkpoint.classifier
     evaluation = evaluate_classifier(
         model, split.table, center_crop=split.center_crop, precision=args.precision, **settings
@@ -272,6 +274,7 @@ def _compare_instances(
     baseline = None if args.baseline is None else (str(args.baseline), load_checkpoint(args.baseline))
     is_classifier = isinstance(checkpoint.model, ClassificationModel)
     split = _open_classes(args, checkpoint, data) if is_classifier else _open_boxes(args, data, outputs)
+    tell_classes(checkpoint.names, split.table.names)
     conditions = Conditions(
         **{key: value for key, value in settings.items() if key != "names"}, precision=args.precision
     )

@@ -17,7 +17,7 @@ from detect.data.datasets import open_split
 from detect.data.recognition import open_data
 from detect.data.value_range import as_trained
 from detect.errors import InputError
-from detect.evaluation.engine import match_classes
+from detect.evaluation.engine import tell_classes
 from detect.evaluation.predict import PredictSettings
 from detect.export.masks import masks_note
 from detect.export.onnx import export_onnx
@@ -126,7 +126,7 @@ def _table(args: argparse.Namespace, checkpoint: Checkpoint) -> AnnotationTable 
     checkpoint.detector  # noqa: B018  # a classifier is refused before its images are looked for as boxes
     data = as_trained(open_data(args.data, args.data_root), checkpoint.value_range)
     table = open_split(data, args.split)
-    match_classes(checkpoint.names, table.names)
+    tell_classes(checkpoint.names, table.names)
     if not table.is_labelled:
         raise InputError(f"--split {args.split}: has no annotations, so that there is no AP to compare")
     return table

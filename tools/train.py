@@ -17,7 +17,7 @@ from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, posit
 from detect.runtime.interruption import stop_requests
 from detect.runtime.processes import is_first, joined
 from detect.training.loop import train
-from detect.training.run import settings_from_args
+from detect.training.run import ANYWAY, settings_from_args
 
 
 @joined()
@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument(
         "--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default; for classifiers: classify)"
     )
-    parser.add_argument("--weights", metavar="FILE|NAME", help="checkpoint to start from; what fits is copied")
+    parser.add_argument(
+        "--weights", metavar="FILE|NAME", help="checkpoint to start from; what fits is copied, classes by name"
+    )
     parser.add_argument("--epochs", type=positive_int, metavar="N")
     parser.add_argument("--batch-size", type=positive_int, metavar="B", help="images, over all processes")
     parser.add_argument("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")
@@ -46,7 +48,14 @@ def main() -> None:
     parser.add_argument("--seed", type=non_negative_int, metavar="N")
     parser.add_argument("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: a new one in runs/)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=(ANYWAY,),
+        help=f"continue the run in --out; {ANYWAY}: although its images or boxes have changed",
+    )
     parser.add_argument(
         "--strict", action="store_true", help="refuse damaged images and boxes instead of skipping them"
     )

@@ -5,10 +5,11 @@ Letters: N images, M boxes.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from detect.errors import InputError, did_you_mean
 from detect.runtime.decoder_messages import named_messages
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
+from detect.structures import some_names
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
 SHARED_FILE = "images that share their file with another one (kept)"
@@ -41,6 +43,8 @@ _CHUNK = 64  # images of one task: handing over single images takes longer than 
 _NUM_LISTED = 8
 _MAX_SLIP_PX = 2  # of a declared size: counted from 0, rounded, or cropped to whole blocks
 _MAX_RATIO_ERROR = 0.02  # of a resized image's two factors: rounding to whole pixels
+_MISSPELLED = 0.75
+"""Least similarity of a misspelled class name: ``dogs`` and ``dog`` have 0.86, ``cat`` and ``car`` 0.67."""
 
 
 def find_folder(config: DataConfig, folder: str) -> Path:
@@ -75,6 +79,34 @@ def check_distinct(names: Sequence[str]) -> None:
     """
     if len(set(names)) < len(names):
         raise InputError(f"names: a class stands twice in {', '.join(names)}")
+
+
+def absent_classes(wanted: Sequence[str], listed: Collection[str], complaint: Callable[[str], str]) -> list[str]:
+    """Class names of a data config that a split does not list, logged: the split has no objects of them.
+
+    Args:
+        wanted: the names of the data config.
+        listed: those of the split.
+        complaint: gives the text which says of quoted names that the split does not list them.
+
+    Raises:
+        InputError: the split lists none of them; or one is nearly the same as a class that is not wanted, so that it
+            seems to be misspelled.
+    """
+    absent = [name for name in wanted if name not in listed]
+    spare = [name for name in listed if name not in wanted]
+    folded = {name.casefold(): name for name in spare}
+    for name in absent:
+        near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=_MISSPELLED)
+        if near or len(absent) == len(wanted):
+            raise InputError(f"names: {complaint(repr(name))}{did_you_mean(name, [folded[n] for n in near] or listed)}")
+    if absent:
+        beside = f"; not among the names: {some_names(spare)}" if spare else ""
+        LOGGER.info(
+            "names: %s, nor any object of it (classes without: %d of %d)%s",
+            *(complaint(some_names(absent)), len(absent), len(wanted), beside),
+        )
+    return absent
 
 
 def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from detect.config.schema import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, Understood, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
+    absent_classes,
     check_boxes,
     check_distinct,
     find_annotations,
@@ -29,7 +30,7 @@ from detect.data.coco_areas import is_far_below
 from detect.data.coco_ids import Key, id_key, number_ids, positions_of, shown_id
 from detect.data.coco_outlines import outline_of
 from detect.data.file_names import ImageFolder
-from detect.errors import InputError, did_you_mean, is_writable
+from detect.errors import InputError, is_writable
 
 MAX_FILE_BYTES = 2 * 10**9
 """Larger annotation files are refused; COCO's largest, with all its polygons, has 0.5 GB."""
@@ -225,12 +226,12 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
 
     Args:
         content: has them, and perhaps ``annotations``.
-        wanted: class names in index order; None: all, ordered by id.
+        wanted: class names in index order, of which some may have no category here; None: all, ordered by id.
         path: the file, for messages.
         problems: gets what is wrong with them.
 
     Raises:
-        InputError: they are not COCO's, or a wanted one is not there.
+        InputError: they are not COCO's, none is wanted, or a wanted one seems to be misspelled.
     """
     name_of: dict[Key, str] = {}
     for entry in content["categories"]:
@@ -253,13 +254,13 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
     if wanted is None:
         return Classes(tuple(names), tuple(keys), ())
     key_of = {name: key for key, name in name_of.items()}
-    unknown = [name for name in wanted if name not in key_of]
-    if unknown:
-        raise InputError(f"names: {unknown[0]!r} is no category of {path}{did_you_mean(unknown[0], key_of)}")
+    absent = absent_classes(wanted, key_of, lambda name: f"{name} is no category of {path}")
     ambiguous = set(wanted) & set(repeated)
     if ambiguous:
         raise InputError(f"names: {min(ambiguous)!r} is the name of several categories of {path}; rename one")
     check_distinct(wanted)
+    largest = max((key for key in keys if isinstance(key, int)), default=0)
+    key_of |= {name: largest + number for number, name in enumerate(absent, start=1)}  # ids that nothing has
     ignored = tuple(key for key, name in name_of.items() if name not in wanted)
     return Classes(wanted, tuple(key_of[name] for name in wanted), ignored)
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from detect.config.schema import DataConfig
 from detect.data.annotations import Problems
-from detect.data.checks import check_distinct, find_folder, inspect_images
+from detect.data.checks import absent_classes, check_distinct, find_folder, inspect_images
 from detect.data.class_table import ClassTable
 from detect.data.pixel_values import MAX_PIXELS
 from detect.data.walking import count_suffixes, is_image_name, walk_files
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 MAX_INSPECTED = 200_000
@@ -92,9 +92,9 @@ def _is_utf8(name: str) -> bool:
 
 def _check_names(names: tuple[str, ...], found: list[str], folder: Path) -> None:
     check_distinct(names)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise InputError(f"names: {folder} has no folder {missing[0]!r}{did_you_mean(missing[0], found)}")
+    if odd := [name for name in names if name not in found and Path(name).name != name]:
+        raise InputError(f"names: {folder} has no folder {odd[0]!r}; a class's name is its folder's")
+    absent_classes(names, found, lambda name: f"{folder} has no folder {name}")
 
 
 def _training_names(config: DataConfig, split: str, found: list[str]) -> tuple[str, ...]:

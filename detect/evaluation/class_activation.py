@@ -119,7 +119,7 @@ def _tiles(
 ) -> list[Tile]:
     """An image and its map for each row; none where the map has one cell."""
     names, tiles = evaluation.table.names, []
-    of_model = np.argsort(evaluation.label_of)  # the model's class of each of the table's
+    of_model = {label: index for index, label in enumerate(evaluation.label_of.tolist())}  # the table's to the model's
     images = seen(evaluation, rows)
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]

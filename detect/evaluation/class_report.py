@@ -8,7 +8,7 @@ from typing import Any
 from detect.drawing.text import columns, pad, shorten
 from detect.evaluation.classification import TOP, ClassEvaluation, ClassMetrics, most_confused
 from detect.evaluation.coco import ABSENT
-from detect.evaluation.report import MAX_NAME, number
+from detect.evaluation.report import MAX_NAME, absent_line, number
 from detect.runtime.files import write_json
 
 MAX_PAIRS = 10
@@ -16,7 +16,7 @@ MAX_PAIRS = 10
 
 
 def metrics_table(metrics: ClassMetrics) -> str:
-    """The metrics, a row for each class, the classes that are mixed up most often, and what -1 means where it occurs.
+    """The metrics, a row for each class with images, the classes that are mixed up most often, and the meaning of -1.
 
     Returns:
         Lines without a newline at the end.
@@ -32,10 +32,12 @@ def metrics_table(metrics: ClassMetrics) -> str:
     names = [shorten(key, MAX_NAME) for key in keys]
     width = max([5, *map(columns, names)])
     lines += ["", f"{pad('class', width)}    top1    top5   images"]
-    for name, row in zip(names, metrics.per_class.values(), strict=True):
+    present = [(name, row) for name, row in zip(names, metrics.per_class.values(), strict=True) if row["images"]]
+    for name, row in present:
         lines.append(f"{pad(name, width)}  {number(row['top1'])}  {number(row['top5'])}{row['images']:9}")
+    lines += absent_line(len(names) - len(present), "images")
     lines += _confused_lines(metrics, names, width)
-    if ABSENT in [*metrics.values.values(), *(row["top1"] for row in metrics.per_class.values())]:
+    if ABSENT in metrics.values.values():
         lines += ["", "-1: there is no such image"]
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ class ClassMetrics:
     Args:
         values: ``top1`` and ``top5``, the shares of the images whose class is the most probable one, or among the
             ``TOP`` most probable; images without an answer count as wrong. ``loss``, the mean cross-entropy (natural
-            logarithm) of the images with an answer.
+            logarithm) of the images with an answer whose class the model has.
         per_class: class name to its ``top1``, ``top5`` and ``images``, how many show it.
         confusion: (K, K) int64 counts of the images with an answer, rows true class, columns predicted class.
     """
@@ -57,7 +57,7 @@ class ClassEvaluation:
         probabilities: (N, K) float32, classes in the table's order; a row of zeros is an image without an answer: it
             could not be read, or the network gave no finite numbers.
         table: the split.
-        label_of: (K,) int64, the table's class index of each class of the model.
+        label_of: (M,) int64, the table's class index of each of the model's M classes; -1 for those that it lacks.
         image_size: side of the network input in pixels.
         center_crop: the network looked at so much of the image's short side.
         speed_ms: milliseconds per image: ``preprocess`` (reading, cropping and scaling in one process; several share
@@ -137,13 +137,14 @@ def evaluate_classifier(
         workers: processes that load images; 0 loads in this one.
         device: where to compute.
         precision: number format of the network; probabilities are always float32.
-        names: the model's class names, if they may be in another order than the table's.
+        names: the model's class names, if they may be others than the table's, or in another order. The answer is
+            chosen among the table's classes.
         strict: refuse an image that cannot be read. Otherwise it counts as wrong.
         progress: show a progress bar.
 
     Raises:
-        InputError: ``names`` are not the table's names, a size or count is outside its range, or an image cannot be
-            read and ``strict`` is set.
+        InputError: none of ``names`` is a class of the table, a size or count is outside its range, or an image cannot
+            be read and ``strict`` is set.
     """
     check_ranges(image_size, model.max_reduction, batch_size, workers)
     label_of = match_classes(names or table.names, table.names)
@@ -159,9 +160,8 @@ def evaluate_classifier(
             rows.append(batch.rows.numpy())
             outputs.append(found.numpy())
     own_rows = np.concatenate(rows)
-    logits = _gather_logits(own_rows, np.concatenate(outputs), len(table), label_of)
-    scores = torch.from_numpy(logits).log_softmax(dim=1)
-    scores[~scores.isfinite().all(dim=1)] = torch.nan
+    logits = _gather_logits(own_rows, np.concatenate(outputs), len(table))
+    scores = class_scores(torch.from_numpy(logits), label_of, len(table.names))
     metrics = class_metrics(scores.numpy(), table.labels, table.names)
     probabilities = scores.exp().nan_to_num(nan=0.0).numpy()
     evaluation = ClassEvaluation(
@@ -171,19 +171,38 @@ def evaluate_classifier(
     return evaluation
 
 
-def _gather_logits(rows: np.ndarray, outputs: np.ndarray, num_images: int, label_of: np.ndarray) -> np.ndarray:
-    """(N, K) float32 of all processes, in the table's order of classes; NaN for images without an answer.
+def _gather_logits(rows: np.ndarray, outputs: np.ndarray, num_images: int) -> np.ndarray:
+    """(N, K) float32 of all processes, in the model's order of classes; NaN for images without an answer.
 
     Args:
         rows: (n,) int64, this process's images.
-        outputs: (n, K) float32 logits, in the model's order of classes.
+        outputs: (n, K) float32 logits.
         num_images: N.
-        label_of: (K,) the table's class of each of the model's.
     """
-    logits = np.full((num_images, len(label_of)), np.nan, np.float32)
+    logits = np.full((num_images, outputs.shape[1]), np.nan, np.float32)
     for own_rows, found in zip(gather(rows), gather(outputs), strict=True):
-        logits[own_rows[:, None], label_of] = found
+        logits[own_rows] = found
     return logits
+
+
+def class_scores(logits: torch.Tensor, label_of: np.ndarray, num_classes: int) -> torch.Tensor:
+    """Logarithms of the probabilities of a table's classes. Classes that the table lacks are left out of the choice.
+
+    Args:
+        logits: (..., M), of the model's classes.
+        label_of: (M,) int64, the table's class index of each class of the model; -1 for those that the table lacks.
+        num_classes: K, of the table.
+
+    Returns:
+        (..., K) natural logarithms; minus infinity for classes that the model lacks; all of a row are NaN where a logit
+        is not finite.
+    """
+    is_shared = torch.from_numpy(label_of >= 0)
+    shared = logits[..., is_shared].log_softmax(dim=-1)
+    scores = torch.full((*logits.shape[:-1], num_classes), -torch.inf)
+    scores[..., torch.from_numpy(label_of)[is_shared]] = shared
+    scores[~shared.isfinite().all(dim=-1)] = torch.nan
+    return scores
 
 
 def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> ClassMetrics:
@@ -192,8 +211,8 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, names: tupl
     Of equally probable classes the first counts as the more probable one.
 
     Args:
-        log_probabilities: (N, K) natural logarithms; all of a row are NaN where there is no answer. Not probabilities,
-            because those of unlikely classes are all 0.
+        log_probabilities: (N, K) natural logarithms; all of a row are NaN where there is no answer, minus infinity
+            stands for a class that the model lacks. Not probabilities, because those of unlikely classes are all 0.
         labels: (N,) int64 true class, in [0, K).
         names: the K class names.
     """
@@ -201,7 +220,8 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, names: tupl
     own = np.take_along_axis(log_probabilities, labels[:, None], axis=1)
     earlier = np.arange(len(names)) < labels[:, None]
     rank = ((log_probabilities > own) | ((log_probabilities == own) & earlier)).sum(axis=1)
-    hits = {"top1": answered & (rank < 1), "top5": answered & (rank < TOP)}
+    is_known = answered & (own[:, 0] > -np.inf)
+    hits = {"top1": is_known & (rank < 1), "top5": is_known & (rank < TOP)}
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(confusion, (labels[answered], log_probabilities[answered].argmax(axis=1)), 1)
     values = {key: _mean(hit) for key, hit in hits.items()}
@@ -210,7 +230,7 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, names: tupl
         mine = labels == label
         per_class[key] = {**{name: _mean(hit[mine]) for name, hit in hits.items()}, "images": int(mine.sum())}
     # Not -own, because the loss of images that are certain would be -0.0.
-    return ClassMetrics({**values, "loss": _mean(0.0 - own[answered])}, per_class, confusion)
+    return ClassMetrics({**values, "loss": _mean(0.0 - own[is_known])}, per_class, confusion)
 
 
 def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:

@@ -91,7 +91,7 @@ def collect(found: dict[int, Detections], label_of: np.ndarray) -> FoundBoxes:
 
     Args:
         found: row of the table to the image's detections.
-        label_of: (K,) int64, the table's class index of each class of the model.
+        label_of: (K,) int64, the table's class index of each class of the model that was found.
     """
     rows = sorted(found)
     none = [np.zeros((0, 4))]

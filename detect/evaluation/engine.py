@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,9 +26,10 @@ from detect.evaluation.predict import (
 )
 from detect.evaluation.tiling import Network, TiledPredictor, Tiling
 from detect.models.detector import DetectionModel
+from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar
-from detect.structures import Batch, Detections
+from detect.structures import Batch, Detections, match_names, some_names
 
 
 @dataclass(frozen=True)
@@ -123,17 +124,19 @@ def evaluate_network(
         tiling: look at each image in tiles and as a whole; None is as a whole only.
         engine: what computes the COCO metrics.
         limit: measure with this limit of detections of a class and image as well; more detections are kept for it.
-        names: the network's class names, if they may be in another order than the table's.
+        names: the network's class names, if they may be others than the table's, or in another order. Only the table's
+            classes are measured.
         strict: refuse an image that cannot be read. Otherwise its objects count as missed.
         progress: show a progress bar.
 
     Raises:
-        InputError: ``names`` are not the table's names, a size or count is outside its range, or an image cannot be
-            read and ``strict`` is set.
+        InputError: none of ``names`` is a class of the table, a size or count is outside its range, or an image cannot
+            be read and ``strict`` is set.
     """
     check_ranges(image_size, multiple, batch_size, workers)
     network_names = names or table.names
     label_of = match_classes(network_names, table.names)
+    settings = replace(settings, classes=shared_classes(label_of))
     wider = settings if limit is None else settings_for_limit(settings, limit, len(network_names))
     clock = Clock(device, ("preprocess", "network", "postprocess"))
     loader: EvaluationLoader | OriginalLoader
@@ -175,31 +178,56 @@ def _look_in_tiles(tiles: TiledPredictor, batch: Batch) -> list[Detections]:
 
 
 def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> np.ndarray:
-    """Where the model's classes are among those of the data.
+    """Where the model's classes are among those of the data, by name.
 
     Args:
         model_names: class names of the checkpoint.
         data_names: class names of the data set.
 
     Returns:
-        (K,) int64, the data's index of each of the model's classes.
+        (K,) int64, the data's index of each of the model's classes; -1 for those that the data lacks.
 
     Raises:
-        InputError: they are not the same classes.
+        InputError: they have no class in common.
     """
-    if model_names == data_names:
-        return np.arange(len(data_names))
-    problems = []
-    if unknown := [name for name in model_names if name not in data_names]:
-        problems.append(f"only in the checkpoint: {_some(unknown)}")
-    if missing := [name for name in data_names if name not in model_names]:
-        problems.append(f"only in the data: {_some(missing)}")
-    if problems or len(set(model_names)) != len(model_names) or len(model_names) != len(data_names):
-        counts = f"the checkpoint has {len(model_names)} classes and the data {len(data_names)}"
+    match = match_names(model_names, data_names)
+    if not match.shared:
         raise InputError(
-            "; ".join([f"classes: {counts}", *problems]) + "; evaluate on data with the checkpoint's classes"
+            f"classes: the checkpoint and the data have none in common; the checkpoint has {some_names(model_names)}, "
+            f"the data {some_names(data_names)}"
         )
-    return np.array([data_names.index(name) for name in model_names])
+    return match.target_of
+
+
+def tell_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> None:
+    """Log what an evaluation leaves out where model and data have other classes.
+
+    Raises:
+        InputError: as ``match_classes``.
+    """
+    match_classes(model_names, data_names)
+    match = match_names(model_names, data_names)
+    lines = []
+    if match.only_source:
+        lines.append(f"the data lacks {some_names(match.only_source)}: not asked for, no error")
+    if match.only_target:
+        lines.append(f"the model lacks {some_names(match.only_target)}: their objects count as missed")
+    if match.respelled:
+        lines.append(f"case and blanks apart, {', '.join(match.respelled[:3])}")
+    if lines:
+        counts = f"{len(match.shared)} of the model's {len(model_names)} and the data's {len(data_names)} are the same"
+        LOGGER.warning("classes: %s; %s", counts, "; ".join(lines))
+
+
+def shared_classes(label_of: np.ndarray) -> tuple[int, ...] | None:
+    """Indices of the model's classes that the data has, as ``PredictSettings.classes``; None for all.
+
+    Detections of the others would be no errors of the data's classes, and would take their place among the best.
+
+    Args:
+        label_of: of ``match_classes``.
+    """
+    return None if (label_of >= 0).all() else tuple(np.flatnonzero(label_of >= 0).tolist())
 
 
 def check_ranges(image_size: int, multiple: int, batch_size: int, workers: int) -> None:
@@ -220,11 +248,6 @@ def check_ranges(image_size: int, multiple: int, batch_size: int, workers: int) 
         raise InputError(f"batch size: must be at least 1, found {batch_size}")
     if workers < 0:
         raise InputError(f"workers: must be at least 0, found {workers}")
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 class Clock:

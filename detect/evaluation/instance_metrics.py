@@ -6,7 +6,7 @@ Letters: N images of the split, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -15,9 +15,9 @@ from detect.data.annotations import AnnotationTable
 from detect.data.class_loading import ClassEvaluationLoader
 from detect.data.class_table import ClassTable
 from detect.data.loading import EvaluationLoader
-from detect.evaluation.classification import class_metrics
+from detect.evaluation.classification import class_metrics, class_scores
 from detect.evaluation.coco import Engine, coco_metrics, collect
-from detect.evaluation.engine import check_ranges, match_classes
+from detect.evaluation.engine import check_ranges, match_classes, shared_classes
 from detect.evaluation.predict import COCO_SETTINGS, evaluation_mode, postprocess, run_classifier, run_network
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import Model
@@ -68,7 +68,7 @@ class DetectionSplit:
         """Whether a checkpoint can be measured; to be asked before the work.
 
         Raises:
-            InputError: it is of another task or has other classes, or the conditions do not suit it.
+            InputError: it is of another task or has no class of the table, or the conditions do not suit it.
         """
         _check(checkpoint.detector, checkpoint.names, self.table.names, conditions)
 
@@ -87,6 +87,7 @@ class DetectionSplit:
         """
         model, device = checkpoint.detector, conditions.device
         label_of = match_classes(checkpoint.names, self.table.names)
+        settings = replace(COCO_SETTINGS, classes=shared_classes(label_of))
         loader = EvaluationLoader(
             self.table,
             conditions.image_size,
@@ -101,7 +102,7 @@ class DetectionSplit:
                 for instance, mine in zip(instances, found, strict=True):
                     model.use_instance(instance)
                     predictions = run_network(model, batch.images, device, conditions.precision)
-                    detections = postprocess(predictions, batch.letterboxes, COCO_SETTINGS, checkpoint.names)
+                    detections = postprocess(predictions, batch.letterboxes, settings, checkpoint.names)
                     mine.update(zip(batch.rows.tolist(), detections, strict=True))
         model.use_instance(PLAIN)
         bar = progress_bar(found, f"{label}: AP")
@@ -134,7 +135,7 @@ class ClassificationSplit:
     ) -> list[dict[str, float]]:
         """The metrics of each instance, as ``evaluate_classifier`` gives them; arguments as for ``DetectionSplit``."""
         model, device = checkpoint.classifier, conditions.device
-        label_of = torch.from_numpy(match_classes(checkpoint.names, self.table.names))
+        label_of = match_classes(checkpoint.names, self.table.names)
         loader = ClassEvaluationLoader(
             self.table,
             conditions.image_size,
@@ -149,10 +150,9 @@ class ClassificationSplit:
                 for instance, mine in zip(instances, logits, strict=True):
                     model.use_instance(instance)
                     found = run_classifier(model, batch.images, device, conditions.precision)
-                    mine[batch.rows[:, None], label_of] = found.cpu()
+                    mine[batch.rows] = found.cpu()
         model.use_instance(PLAIN)
-        scores = logits.log_softmax(dim=2)
-        scores[~scores.isfinite().all(dim=2)] = torch.nan
+        scores = class_scores(logits, label_of, len(self.table.names))
         return [class_metrics(mine.numpy(), self.table.labels, self.table.names).values for mine in scores]
 
 

@@ -18,7 +18,7 @@ MAX_NAME = 32
 
 
 def coco_table(metrics: CocoMetrics) -> str:
-    """The numbers, a row for each class, and what -1 means where it occurs.
+    """The numbers, a row for each class that has objects, and what -1 means where it occurs.
 
     Returns:
         Lines without a newline at the end.
@@ -28,13 +28,14 @@ def coco_table(metrics: CocoMetrics) -> str:
     for name, (kind, iou, area, counted) in metrics_at(metrics.limit).items():
         meaning = f"{kind}, IoU {iou or '0.50:0.95'}, {area} objects, {counted} detections per class and image"
         lines.append(f"  {name:7}{number(metrics[name])}   {meaning}")
-    names = [shorten(name, MAX_NAME) for name in metrics.per_class]
-    width = max([5, *map(columns, names)])
+    present = [(shorten(name, MAX_NAME), row) for name, row in metrics.per_class.items() if row["objects"]]
+    width = max([5, *(columns(name) for name, _ in present)])
     lines += ["", pad("class", width) + "".join(f"{name:>8}" for name in columns_of_class) + " objects"]
-    for name, row in zip(names, metrics.per_class.values(), strict=True):
+    for name, row in present:
         numbers = "".join(f"  {number(row[key])}" for key in columns_of_class)
         lines.append(f"{pad(name, width)}{numbers}{row['objects']:8}")
-    shown = [*metrics.values.values(), *(row[key] for row in metrics.per_class.values() for key in columns_of_class)]
+    lines += absent_line(len(metrics.per_class) - len(present), "objects")
+    shown = [*metrics.values.values(), *(row[key] for _, row in present for key in columns_of_class)]
     if ABSENT in shown:
         lines += ["", "-1: there is no such object in the ground truth"]
     return "\n".join(lines)
@@ -44,6 +45,16 @@ def _title(limit: int) -> str:
     if limit == COCO_LIMIT:
         return "COCO metrics"
     return f"Metrics with up to {limit} detections of a class and image, which COCO limits to {COCO_LIMIT}"
+
+
+def absent_line(count: int, things: str) -> list[str]:
+    """The line about classes that a table does not show, where there are some.
+
+    Args:
+        count: of these classes.
+        things: what they have none of.
+    """
+    return [f"classes without {things} in the split, not shown: {count}"] * bool(count)
 
 
 def speed_line(speed_ms: dict[str, float]) -> str:

@@ -44,7 +44,7 @@ from detect.models.build import empty_model
 from detect.models.classifier import ClassificationModel
 from detect.models.definition import definition_to_plain, parse_definition
 from detect.models.detector import DetectionModel
-from detect.models.foreign.kinds import DARKNET, SAFETENSORS, kind_of
+from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
 from detect.models.instances import Instances, read_instances
 from detect.models.model import Model
 from detect.models.packing import halve_state, pack_state, unpack_state
@@ -238,26 +238,6 @@ def load_weights(model: Model, state: dict[str, torch.Tensor], path: Path) -> No
     model.load_state_dict(state)
 
 
-def transfer_weights(model: Model, source: Model) -> tuple[int, int]:
-    """Copy every weight whose name and shape agree, to fine-tune on other classes or another size.
-
-    Args:
-        model: receives them; a detector keeps its own anchors, which may have been fitted to its data.
-        source: gives them.
-
-    Returns:
-        How many tensors were copied, and how many the model has, its anchors apart.
-    """
-    own, given = model.state_dict(), source.state_dict()
-    anchors = model.head.anchors_px if isinstance(model, DetectionModel) else None
-    for name, buffer in model.named_buffers():
-        if buffer is anchors:
-            del own[name]
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    model.load_state_dict(fitting, strict=False)
-    return len(fitting), len(own)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         _check_archive(path)
@@ -282,7 +262,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _no_checkpoint(path: Path) -> str:
     """What a file is that could not be read."""
     kind = kind_of(path)
-    if kind is not None and kind in (DARKNET, SAFETENSORS):
+    if kind is not None and kind in (DARKNET, LEGACY, SAFETENSORS):
         return f"is {kind.text}, not a checkpoint of this toolkit; tools/import_weights.py makes one of it"
     return "is not a checkpoint, or is damaged"
 

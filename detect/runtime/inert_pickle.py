@@ -7,11 +7,12 @@ what it would have called, and with what. Code inside a file therefore has nothi
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 MAX_BYTES = 2**24
 """Of a pickle that is read, unless its reader expects more. Tensors are beside it in the archive; the structure of a
@@ -66,6 +67,26 @@ def read_pickle(
     try:
         for opcode, argument, _ in pickletools.genops(data):
             machine.run(opcode.name, argument)
+        return machine.stack.pop()
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        raise PickleError(str(error) or "is damaged") from None
+
+
+def read_next_pickle(
+    stream: IO[bytes], call: Callable[[str, tuple[Any, ...]], Any], persistent: Callable[[Any], Any]
+) -> Any:
+    """``read_pickle`` of a pickle of at most ``MAX_BYTES`` that others follow; the stream then is behind it.
+
+    Raises:
+        PickleError: as ``read_pickle``.
+    """
+    machine = _Machine(call, persistent)
+    start = stream.tell()
+    window = io.BytesIO(stream.read(MAX_BYTES))  # of a file as many bytes would be asked for as an opcode claims
+    try:
+        for opcode, argument, _ in pickletools.genops(window):
+            machine.run(opcode.name, argument)
+        stream.seek(start + window.tell())
         return machine.stack.pop()
     except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise PickleError(str(error) or "is damaged") from None

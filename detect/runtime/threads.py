@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -122,10 +123,24 @@ class _Trial:
         return self.count == 0
 
 
-_tuner: ThreadTuner | None = None
-_is_fixed = "OMP_NUM_THREADS" in os.environ
-_is_at_work = False
-_has_told = False
+@dataclass
+class _Process:
+    """The choice of this process, as PyTorch's number of threads is one of the process.
+
+    Args:
+        is_fixed: the number stays as it is.
+        is_at_work: a piece of work is being timed.
+        has_told: of the load.
+        tuner: made when it is needed.
+    """
+
+    is_fixed: bool
+    is_at_work: bool = False
+    has_told: bool = False
+    tuner: ThreadTuner | None = None
+
+
+_PROCESS = _Process(is_fixed="OMP_NUM_THREADS" in os.environ)
 
 
 def use_threads(count: int) -> None:
@@ -133,10 +148,9 @@ def use_threads(count: int) -> None:
 
     With a fixed number, results are equal to the last bit whatever else the machine does.
     """
-    global _is_fixed  # as PyTorch's number of threads is
     if count:
         torch.set_num_threads(count)
-    _is_fixed = count > 0 or "OMP_NUM_THREADS" in os.environ
+    _PROCESS.is_fixed = count > 0 or "OMP_NUM_THREADS" in os.environ
 
 
 @contextmanager
@@ -149,19 +163,18 @@ def tuned_threads(device: torch.device, size: float = 1.0) -> Iterator[None]:
         device: of the work; on others than the CPU nothing is done.
         size: of the work, in any unit that its time grows with.
     """
-    global _tuner, _is_at_work
-    if _is_at_work or not _is_tuned(device):
+    if _PROCESS.is_at_work or not _is_tuned(device):
         yield
         return
     limit = torch.get_num_threads()
-    _tuner = _tuner or ThreadTuner(LoadMeter())
-    torch.set_num_threads(_tuner.count(limit))
-    start, _is_at_work = time.perf_counter(), True
+    tuner = _PROCESS.tuner = _PROCESS.tuner or ThreadTuner(LoadMeter())
+    torch.set_num_threads(tuner.count(limit))
+    start, _PROCESS.is_at_work = time.perf_counter(), True
     try:
         yield
-        _tuner.note((time.perf_counter() - start) / size)
+        tuner.note((time.perf_counter() - start) / size)
     finally:
-        _is_at_work = False
+        _PROCESS.is_at_work = False
         torch.set_num_threads(limit)
 
 
@@ -172,21 +185,20 @@ def settle_threads(run: Callable[[], object], device: torch.device) -> None:
         run: a piece of work.
         device: of the work.
     """
-    while _is_tuned(device) and not (_tuner and _tuner.is_settled):
+    while _is_tuned(device) and not (_PROCESS.tuner and _PROCESS.tuner.is_settled):
         with tuned_threads(device):
             run()
 
 
 def _is_tuned(device: torch.device) -> bool:
-    return not _is_fixed and device.type == "cpu" and torch.get_num_threads() > 1
+    return not _PROCESS.is_fixed and device.type == "cpu" and torch.get_num_threads() > 1
 
 
 def _tell_of_load(room: int, limit: int) -> None:
     """Say once that others use the processor, and what the user's own program could do about spinning."""
-    global _has_told
-    if _has_told:
+    if _PROCESS.has_told:
         return
-    _has_told = True
+    _PROCESS.has_told = True
     hint = ""
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         hint = "; in a program of your own, set OMP_WAIT_POLICY=PASSIVE or OMP_NUM_THREADS before torch is imported"

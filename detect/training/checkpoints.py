@@ -80,7 +80,10 @@ class CheckpointKeeper:
         Args:
             metrics: of the weights as they are now, if they have been measured.
         """
-        return {**self._facts(metrics or {}), "training": training_state(self.trainee, self.progress)}
+        return {
+            **self._facts(metrics or {}),
+            "training": {**training_state(self.trainee, self.progress), "data": self.task.fingerprint},
+        }
 
     def save(self, state: dict[str, Any]) -> None:
         """Write ``last.pt``; the one before becomes ``previous.pt``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,9 +25,10 @@ from detect.models.classifier import ClassificationModel
 from detect.models.model import Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
-from detect.structures import Batch
+from detect.structures import Batch, match_names
+from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_class_batch, record_classes
-from detect.training.preparation import Need, check_same_classes, check_splits, copy_weights, warn_of_ignored
+from detect.training.preparation import Need, check_classes, check_splits, copy_weights, warn_of_ignored
 from detect.training.recorder import Recorder
 from detect.training.task import Task, Validation
 
@@ -49,12 +50,12 @@ def open_classes(data: DataConfig, strict: bool) -> ClassMaterial:
     """Read and check the training and validation splits.
 
     Raises:
-        InputError: a split is missing or has no usable images, or the two name other classes.
+        InputError: a split is missing or has no usable images, or the two have no class in common.
     """
     check_splits(data)
     train = open_class_split(data, "train", strict)
     val = open_class_split(as_trained(data, train.read_settings.value_range), "val", strict)
-    check_same_classes(data, train.names, val.names)
+    check_classes(data, train.names, val.names)
     counts = np.bincount(train.labels, minlength=len(train.names))
     LOGGER.info(
         "%d training and %d validation images of %d classes; of each %d to %d to train on",
@@ -100,6 +101,11 @@ class ClassificationTask(Task):
         """Images of the training split."""
         return {"train_images": len(self.train)}
 
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """See ``Task``."""
+        return {"train": fingerprint_of(self.train), "val": fingerprint_of(self.val)}
+
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:
         """See ``Task``; images are normalised by the training images' mean and deviation, or as ``weights`` say."""
         source = load_checkpoint(weights) if weights else None
@@ -115,7 +121,8 @@ class ClassificationTask(Task):
         if source is None:
             model.normalise_by(*channel_statistics(self.train, size, self.recipe.center_crop))
         else:
-            copy_weights(model, source.classifier, str(weights))
+            classes = match_names(source.names, self.names)
+            copy_weights(model, source.classifier, classes, str(weights))
         return model
 
     def loader(self, model: Model, folder: Path) -> ClassTrainingLoader:
@@ -141,6 +148,7 @@ class ClassificationTask(Task):
             workers=self.recipe.workers,
             device=device,
             precision=precision,
+            names=self.names,
             strict=self.strict,
         )
         return Validation(dict(found.metrics.values), partial(record_classes, found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,9 +31,10 @@ from detect.models.detector import DetectionModel
 from detect.models.model import Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
-from detect.structures import Batch
+from detect.structures import Batch, match_names
+from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_predictions, record_training_batch
-from detect.training.preparation import Need, check_same_classes, check_splits, copy_weights, warn_of_ignored
+from detect.training.preparation import Need, check_classes, check_splits, copy_weights, warn_of_ignored
 from detect.training.recorder import Recorder
 from detect.training.task import Task, Validation
 
@@ -58,14 +59,14 @@ def open_material(data: DataConfig, strict: bool) -> Material:
     """Read and check the training and validation splits.
 
     Raises:
-        InputError: a split is missing, unlabelled or empty, or the two name other classes.
+        InputError: a split is missing, unlabelled or empty, or the two have no class in common.
     """
     check_splits(data)
     train = open_split(data, "train", strict=strict)
     val = open_split(as_trained(data, train.read_settings.value_range), "val", strict=strict)
     if not train.is_labelled or not val.is_labelled:
         raise InputError(f"data {data.name}: train and val must have annotations")
-    check_same_classes(data, train.names, val.names)
+    check_classes(data, train.names, val.names)
     background = int((np.diff(train.box_offsets) == 0).sum())
     if background:
         kept = "are kept as background" if data.background == "keep" else "are dropped (background: drop)"
@@ -96,11 +97,12 @@ def prepare_model(
 
     Args:
         name: model name or file; None takes the model of ``weights``.
-        weights: a checkpoint to start from; what fits is copied.
+        weights: a checkpoint to start from; what fits is copied, classes by name.
         material: the data.
         recipe: the recipe.
     """
-    source = load_checkpoint(weights).detector if weights else None
+    checkpoint = load_checkpoint(weights) if weights else None
+    source = checkpoint.detector if checkpoint else None
     if name is None:
         assert source is not None, "a run has a model or weights"
         definition = source.definition
@@ -109,9 +111,10 @@ def prepare_model(
         if source is not None and len(source.head.anchors_px) == len(definition.rows[-1].inputs):
             definition = with_args(definition, "AnchorDetect", anchors_px=source.head.anchors_px.tolist())
     definition = suit_anchors(definition, material.train, recipe)
-    model = build_model(definition, len(material.train.names))
-    if source is not None:
-        copy_weights(model, source, str(weights))
+    names = material.train.names
+    model = build_model(definition, len(names))
+    if checkpoint is not None:
+        copy_weights(model, checkpoint.detector, match_names(checkpoint.names, names), str(weights))
     return model
 
 
@@ -209,6 +212,11 @@ class DetectionTask(Task):
         """Images and boxes of the training split."""
         return {"train_images": len(self.material.train), "train_boxes": len(self.material.train.labels)}
 
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """See ``Task``."""
+        return {"train": fingerprint_of(self.material.train), "val": fingerprint_of(self.material.val)}
+
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:
         """See ``Task``; the anchors suit the data."""
         return prepare_model(name, weights, self.material, self.recipe)
@@ -237,6 +245,7 @@ class DetectionTask(Task):
             workers=self.recipe.workers,
             device=device,
             precision=precision,
+            names=self.names,
             strict=self.strict,
         )
         assert found.metrics is not None, "the validation split has annotations"

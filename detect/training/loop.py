@@ -37,6 +37,7 @@ from detect.training.compute import ComputeMeter, compute_line
 from detect.training.detection import DetectionTask, open_material, report_small_objects
 from detect.training.ema import build_ema
 from detect.training.epoch import Progress, Trainee, quiet_denormals, train_epoch
+from detect.training.fingerprint import differences
 from detect.training.multi_scale import MultiScale
 from detect.training.optimizer import REFERENCE_BATCH, Schedule, build_optimizer
 from detect.training.preparation import freeze
@@ -64,6 +65,7 @@ class RunSettings:
         out: folder of everything that the run writes.
         weights: checkpoint to start from.
         resume: go on after ``out/last.pt``.
+        accept_other_data: resume although images or boxes are not what the run was started with.
         device: where.
         strict: refuse damaged images and boxes instead of skipping them.
     """
@@ -74,6 +76,7 @@ class RunSettings:
     out: Path
     weights: Path | None = None
     resume: bool = False
+    accept_other_data: bool = False
     device: torch.device = CPU
     strict: bool = False
 
@@ -105,7 +108,7 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     use_threads(recipe.threads)
     task = _open_task(settings)
     seed_everything(recipe.seed)
-    resumed = _load_resumed(out, task) if settings.resume else None
+    resumed = _load_resumed(out, task, settings.accept_other_data) if settings.resume else None
     model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
     freeze(model, recipe.freeze)
     loader = task.loader(model, out)
@@ -224,13 +227,14 @@ def _with_shared_gradients(model: Model, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, **options)
 
 
-def _load_resumed(folder: Path, task: Task) -> Checkpoint:
-    """The checkpoint to go on from, if the data still has its classes."""
+def _load_resumed(folder: Path, task: Task, accept_other_data: bool) -> Checkpoint:
+    """The checkpoint to go on from, if the data is still the same; with ``accept_other_data``, if its classes are."""
     checkpoint = load_newest(folder)
     if checkpoint.names != task.names:
+        order = " in another order" * (sorted(checkpoint.names) == sorted(task.names))
         raise InputError(
             f"{folder / LAST}: was trained on the classes {', '.join(checkpoint.names)}, but the data has "
-            f"{', '.join(task.names)}; start a new run with --weights"
+            f"{', '.join(task.names)}{order}; start a new run with --weights, which carries classes over by name"
         )
     value_range = task.facts.get("value_range")
     if checkpoint.value_range != value_range:
@@ -238,6 +242,14 @@ def _load_resumed(folder: Path, task: Task) -> Checkpoint:
             "%s: was trained with the range of values %s, the data has %s now; state range in the data config",
             *(folder / LAST, checkpoint.value_range, value_range),
         )
+    before = (checkpoint.training or {}).get("data")  # checkpoints of older versions have none
+    if changes := differences(before, task.fingerprint) if isinstance(before, dict) else "":
+        found = f"{folder / LAST}: the data is not what the run was started with: {changes}"
+        if not accept_other_data:
+            raise InputError(
+                f"{found}; --resume anyway goes on with it, a new run with --weights starts from its weights"
+            )
+        LOGGER.warning("%s; it goes on, as was asked for", found)
     return checkpoint
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from detect.config.loader import to_plain
 from detect.config.schema import ClassificationRecipe, DataConfig, Recipe
 from detect.errors import InputError, did_you_mean
-from detect.models.checkpoint import transfer_weights
 from detect.models.model import Model
+from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
+from detect.structures import ClassMatch, are_numbers, match_names, some_names
 from detect.training.trd_schedule import change_points
 
 
@@ -47,8 +48,8 @@ def check_splits(data: DataConfig) -> None:
             raise InputError(f"data {data.name}: has no split {split!r}; training needs train and val")
 
 
-def check_same_classes(data: DataConfig, train: tuple[str, ...], val: tuple[str, ...]) -> None:
-    """Refuse splits with other classes.
+def check_classes(data: DataConfig, train: tuple[str, ...], val: tuple[str, ...]) -> None:
+    """Compare the classes of the two splits by name, and log what one of them lacks.
 
     Args:
         data: the data set, for the message.
@@ -56,20 +57,31 @@ def check_same_classes(data: DataConfig, train: tuple[str, ...], val: tuple[str,
         val: class names of the validation split.
 
     Raises:
-        InputError: they differ.
+        InputError: they have no class in common.
     """
-    if train != val:
-        only = sorted(set(train) ^ set(val))
-        which = f"{', '.join(only[:5])} in one of them only" if only else "the same in another order; give names"
-        raise InputError(f"data {data.name}: train and val have different classes: {which}")
+    match = match_names(train, val)
+    if not match.shared:
+        found = f"train has {some_names(train)}, val {some_names(val)}"
+        raise InputError(f"data {data.name}: train and val have no class in common: {found}")
+    lines = [
+        *([f"val has no {some_names(match.only_source)}: nothing measures them"] if match.only_source else []),
+        *(
+            [f"train has no {some_names(match.only_target)}: their objects in val count as missed"]
+            * bool(match.only_target)
+        ),
+        *([f"the same class, spelled in two ways: {', '.join(match.respelled[:3])}"] * bool(match.respelled)),
+    ]
+    if lines:
+        LOGGER.warning("data %s: classes are compared by name; %s", data.name, "; ".join(lines))
 
 
-def copy_weights(model: Model, source: Model, where: str) -> None:
-    """Copy the weights that fit, and say how many do.
+def copy_weights(model: Model, source: Model, classes: ClassMatch, where: str) -> None:
+    """Copy the weights that fit, those of classes by name, and say how many do.
 
     Args:
         model: receives them.
         source: gives them.
+        classes: those of ``source`` among those of ``model``.
         where: the checkpoint, for messages.
 
     Raises:
@@ -83,9 +95,37 @@ def copy_weights(model: Model, source: Model, where: str) -> None:
             f"{where}: no convolution of {source.definition.name} fits {model.definition.name}; leave out --model to "
             "train the checkpoint's own model"
         )
-    copied, total = transfer_weights(model, source)
-    level = logging.INFO if copied > total / 2 else logging.WARNING
-    LOGGER.log(level, "%s: %d of %d tensors fit and were copied", where, copied, total)
+    copied = transfer_weights(model, source, classes)
+    level = logging.INFO if copied.whole > copied.total / 2 else logging.WARNING
+    by_class = f", {copied.by_class} more class by class" if copied.by_class else ""
+    head_fits = copied.by_class > 0 or (classes.is_same and _head_fits(model, source))
+    carried = _carried(classes) if head_fits else "the head does not fit, all start anew"
+    LOGGER.log(
+        *(level, "%s: %d of %d tensors fit and were copied%s; classes: %s"),
+        *(where, copied.whole, copied.total, by_class, carried),
+    )
+
+
+def _head_fits(model: Model, source: Model) -> bool:
+    """Whether the heads have the same tensors."""
+    own, given = ({name: t.shape for name, t in each.graph.last.named_parameters()} for each in (model, source))
+    return own == given and model.definition.rows[-1].name == source.definition.rows[-1].name
+
+
+def _carried(classes: ClassMatch) -> str:
+    """The classes that were carried over, started anew and dropped."""
+    if classes.is_same and not classes.respelled:
+        return f"all {len(classes.target)} carried over"
+    parts = [f"{len(classes.shared)} carried over by name"]
+    parts[0] += f" ({some_names(classes.shared)})" if classes.shared else ""
+    parts += [f"{len(classes.only_target)} start anew ({some_names(classes.only_target)})"] * bool(classes.only_target)
+    parts += [f"{len(classes.only_source)} dropped ({some_names(classes.only_source)})"] * bool(classes.only_source)
+    parts += [f"{', '.join(classes.respelled[:3])}, case and blanks apart"] * bool(classes.respelled)
+    if not classes.shared and are_numbers(classes.source):
+        parts.append("the checkpoint has numbers instead of names (tools/import_weights.py --names gives it some)")
+    elif not classes.shared and are_numbers(classes.target):
+        parts.append("the data has numbers instead of names (names: in its config gives it some)")
+    return "; ".join(parts)
 
 
 def warn_of_ignored(recipe: Recipe, needs: Sequence[Need] = ()) -> None:

@@ -33,6 +33,8 @@ from detect.training.loop import RunSettings
 _YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<words>.*)")
 DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "default", "classify"
 """Recipes where none is named."""
+ANYWAY = "anyway"
+"""Behind ``--resume``: although the data has changed."""
 RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "threads", "seed")
 
 
@@ -126,6 +128,7 @@ def _resumed(args: argparse.Namespace, out: Path) -> RunSettings:
         out=out,
         weights=Path(content["weights"]) if content.get("weights") else None,
         resume=True,
+        accept_other_data=args.resume == ANYWAY,
         device=select_device(args.device),
         strict=bool(content.get("strict")),
     )

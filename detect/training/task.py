@@ -15,6 +15,7 @@ from detect.config.schema import Recipe
 from detect.models.model import Model
 from detect.runtime.precision import Precision
 from detect.structures import Batch
+from detect.training.fingerprint import Fingerprint
 from detect.training.recorder import Recorder
 
 
@@ -97,6 +98,11 @@ class Task(ABC):
     @abstractmethod
     def counts(self) -> dict[str, int]:
         """How much there is to train on, for the provenance."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """Of the training and validation splits."""
 
     @abstractmethod
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:

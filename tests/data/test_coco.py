@@ -464,6 +464,22 @@ def test_names_that_the_file_does_not_have(tmp_path: Path) -> None:
         _read(tmp_path, _content(), names=("dog", "dog"))
 
 
+def test_a_class_that_the_file_does_not_list_has_no_objects(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a val.json that was written without the classes that none of its images shows. Ids stay distinct."""
+    with caplog.at_level("INFO", logger="detect"):
+        table = _read(tmp_path, _content(), names=("zebra", "dog"))
+    assert table.names == ("zebra", "dog")
+    assert set(table.labels.tolist()) <= {1}
+    assert len(set(table.category_ids.tolist())) == 2
+    assert not table.problems.count(coco.UNKNOWN_CATEGORY)
+    assert "'zebra' is no category of" in caplog.text
+    assert "(classes without: 1 of 2)" in caplog.text
+    with pytest.raises(InputError, match="names: 'zebra' is no category of"):
+        _read(tmp_path, _content(), names=("zebra", "lion"))  # none of them is there
+    with pytest.raises(InputError, match=r"names: 'Person' is no category of .*did you mean 'person'"):
+        _read(tmp_path, _content(), names=("Person", "dog"))
+
+
 def test_missing_annotation_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a.json: no such file; the data set's root .* has nothing"):
         coco.read_coco(_config(tmp_path), "val")

@@ -119,6 +119,18 @@ def test_given_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         read(tmp_path, names=("../train/ant",))
 
 
+def test_a_given_name_without_a_folder_has_no_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add(tmp_path, "train/ant/a.png", "train/cat/a.png", "val/cat/b.png")
+    with caplog.at_level(logging.INFO, logger="detect"):
+        table = read(tmp_path, "val", names=("ant", "cat"))
+    assert (table.names, table.labels.tolist()) == (("ant", "cat"), [1])
+    assert "has no folder 'ant', nor any object of it (classes without: 1 of 2)" in caplog.text
+    with pytest.raises(InputError, match="has no folder 'ant'"):
+        read(tmp_path, "val", names=("ant", "bee"))
+    with pytest.raises(InputError, match=r"has no folder '\.\./train/ant'; a class's name is its folder's"):
+        read(tmp_path, "val", names=("../train/ant", "cat"))
+
+
 def test_what_is_left_out_and_what_is_reported(tmp_path: Path) -> None:
     add(tmp_path, "train/cat/a.png", "train/cat/.hidden.png", "train/cat/.trash/b.png", "train/.git/c.png")
     add(tmp_path, "train/beside.png")

@@ -151,8 +151,29 @@ def test_classes_are_mapped_by_name(table: ClassTable) -> None:
     found = evaluate_classifier(model, table, **OPTIONS, names=("green", "blue", "red"))
     assert found.label_of.tolist() == [1, 2, 0]
     assert found.predicted.tolist() == [1, 1, 2, 2]
-    with pytest.raises(InputError, match="only in the checkpoint: 'pink'; only in the data: 'blue'"):
-        evaluate_classifier(model, table, **OPTIONS, names=("green", "pink", "red"))
+    with pytest.raises(
+        InputError, match="none in common; the checkpoint has 'a', 'b', 'c', the data 'red', 'green', 'b"
+    ):
+        evaluate_classifier(model, table, **OPTIONS, names=("a", "b", "c"))
+
+
+def test_the_answer_is_chosen_among_the_classes_of_the_data(table: ClassTable) -> None:
+    """The model's first class, which wins for red images, is not in the data: their logits are 0 for both others.
+
+    The data's class red, which the model lacks, has a probability of 0 and no loss; image 1 is a green one: ln 2.
+    Images 2 and 3 have the logits 4 for green, 0 for blue: ln(1 + e^-4) for the green one, 4 more for the blue one.
+    """
+    model: Any = ColorLogits()
+    labels = dataclasses.replace(table, labels=np.array([0, 1, 1, 2]))
+    found = evaluate_classifier(model, labels, **OPTIONS, names=("pink", "green", "blue"))
+    assert found.label_of.tolist() == [-1, 1, 2]
+    assert found.predicted.tolist() == [1, 1, 1, 1]
+    np.testing.assert_allclose(found.probabilities[0], [0, 0.5, 0.5])
+    assert found.metrics["top1"] == 0.5
+    assert found.metrics["top5"] == 0.75  # never the class that the model lacks, though there are only three
+    certain = math.log(1 + math.exp(-4))
+    assert found.metrics["loss"] == pytest.approx((math.log(2) + certain + certain + 4) / 3)
+    assert found.is_answered.all()
 
 
 def test_unreadable_images_are_wrong_or_refused(table: ClassTable, caplog: pytest.LogCaptureFixture) -> None:
@@ -235,11 +256,11 @@ def test_table_shows_every_number_and_explains_minus_one() -> None:
     assert lines[5].split() == ["class", "top1", "top5", "images"]
     assert lines[6].split() == ["red", "0.333", "0.667", "3"]
     assert lines[7].split() == ["green", "0.000", "1.000", "1"]
-    assert lines[8].split() == ["blue", "-1", "-1", "0"]
+    assert lines[8] == "classes without images in the split, not shown: 1"
     assert lines[10].split() == ["true", "taken", "for", "images"]
     assert lines[11].split() == ["red", "green", "1"]
     assert lines[12].split() == ["green", "red", "1"]
-    assert lines[-1] == "-1: there is no such image"
+    assert "-1" not in "".join(lines)
 
 
 def test_table_says_nothing_of_what_does_not_occur() -> None:
@@ -250,7 +271,7 @@ def test_table_says_nothing_of_what_does_not_occur() -> None:
 @pytest.mark.parametrize("name", ["猫" * 8, "x" * 200, "new\nline", "$\\alpha$"])
 def test_table_stays_aligned(name: str) -> None:
     lines = metrics_table(evaluation((name, "b", "c")).metrics).splitlines()
-    assert len({columns(line) for line in lines[5:9]}) == 1
+    assert len({columns(line) for line in lines[5:8]}) == 1
     assert len({columns(line) for line in lines[10:13]}) == 1
 
 

@@ -28,7 +28,7 @@ def test_table_shows_every_number_and_explains_minus_one():
     assert lines[4].startswith("  AP_S       -1   precision, IoU 0.50:0.95, small objects")
     assert lines[14].split() == ["class", "AP", "AP50", "AP_S", "AP_M", "AP_L", "AR_100", "objects"]
     assert lines[15].split() == ["a", "1.000", "1.000", "-1", "1.000", "-1", "1.000", "1"]
-    assert lines[16].split() == ["b", *["-1"] * 6, "0"]
+    assert lines[16] == "classes without objects in the split, not shown: 1"
     assert lines[-1] == "-1: there is no such object in the ground truth"
 
 
@@ -42,7 +42,7 @@ def test_table_does_not_explain_what_does_not_occur():
 def test_table_stays_aligned(name):
     lines = coco_table(evaluation((name, "b")).metrics).splitlines()
     assert len(lines) == 19
-    assert columns(lines[14]) == columns(lines[15]) == columns(lines[16])
+    assert columns(lines[14]) == columns(lines[15])
 
 
 def test_metrics_json(tmp_path):

@@ -13,8 +13,7 @@ import torch
 
 from detect.errors import InputError
 from detect.models.build import build_model
-from detect.models.catalog import find_definition
-from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, transfer_weights
+from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detect.models.definition import with_args
 from detect.models.detector import DetectionModel
 from tests.models.yamls import TINY, write_model
@@ -413,48 +412,3 @@ def test_saved_weights_are_not_views_of_more(tmp_path: Path) -> None:
     values = sum(value.numel() for value in model.state_dict().values())
     assert (tmp_path / "model.pt").stat().st_size < 4 * values * 1.1
     assert_same_weights(load_checkpoint(tmp_path / "model.pt").model, model)
-
-
-# ---------------------------------------------------------------------------------------------- transfer
-
-
-def test_transfer_to_other_classes() -> None:
-    """All but the head's three convolutions: 3 weights and 3 biases."""
-    source, model = build_model("yolov5n", 2), build_model("yolov5n", 5)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    copied, total = transfer_weights(model, source)
-    assert total == len(before) - 1  # the anchors do not count
-    assert copied == total - 6
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name] if "detect.predict" in name else source.state_dict()[name]), name
-
-
-def test_transfer_to_itself_and_to_another_size() -> None:
-    source = build_model("yolov5n", 2)
-    model = build_model("yolov5n", 2)
-    copied, total = transfer_weights(model, source)
-    assert copied == total
-    assert_same_weights(model, source)
-    copied, total = transfer_weights(build_model("yolov5s", 2), source)
-    assert 0 < copied < total  # the batch counters of the norms
-
-
-def test_transfer_leaves_the_anchors() -> None:
-    """They are the receiver's own: its definition states them, and they may have been fitted to its data."""
-    source, model = build_model("yolov5n", 2), build_model("yolov5n", 2)
-    own = model.head.anchors_px.clone()
-    source.head.anchors_px.mul_(2)
-    transfer_weights(model, source)
-    assert torch.equal(model.head.anchors_px, own)
-    assert torch.equal(model.head.predict[0].weight, source.head.predict[0].weight)
-
-
-def test_transfer_from_strided_to_spd() -> None:
-    """The six 3x3 convolutions fit; the stem and the six C3 that take 4 times the channels do not."""
-    strided, spd = build_model(find_definition("yolov5n"), 2), build_model(find_definition("yolov5n-spd"), 2)
-    copied, total = transfer_weights(spd, strided)
-    assert copied == total - 7
-    assert torch.equal(
-        spd.state_dict()["graph.layers.down2.conv.conv.weight"],
-        strided.state_dict()["graph.layers.down2.conv.conv.weight"],
-    )

@@ -123,15 +123,14 @@ def free_choice(monkeypatch):
     """Two threads that may be chosen among, as in a process without OMP_NUM_THREADS."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS")
-    for name, value in {"_is_fixed": False, "_tuner": None, "_has_told": False}.items():
-        monkeypatch.setattr(threads, name, value)
+    monkeypatch.setattr(threads, "_PROCESS", threads._Process(is_fixed=False))
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
 
-def test_work_leaves_the_number_of_threads_of_the_program_as_it_was(free_choice, monkeypatch):
-    monkeypatch.setattr(threads, "_tuner", ThreadTuner(Machine(1)))
+def test_work_leaves_the_number_of_threads_of_the_program_as_it_was(free_choice):
+    threads._PROCESS.tuner = ThreadTuner(Machine(1))
     inside = []
     for _ in range(8):
         with threads.tuned_threads(CPU):
@@ -159,7 +158,7 @@ def test_zero_gives_the_choice_back(free_choice):
     threads.use_threads(2)
     threads.use_threads(0)
     threads.settle_threads(lambda: None, CPU)
-    assert threads._tuner.is_settled
+    assert threads._PROCESS.tuner.is_settled
 
 
 def test_a_busy_machine_is_told_once_with_a_hint_for_programs_that_only_import(free_choice, monkeypatch, caplog):

@@ -50,6 +50,7 @@ def import_here(folder: Path, *words: object) -> Ended:
     return run_here(folder, "import_weights.py", "--out", "out.pt", *words)
 
 
+ASSUMED = "anchors 4x4 px, scale_x_y 2: assumed, those of small, for the file does not say them; --cfg FILE reads them"
 SMALL_WORDS = ("--weights", "small.weights", "--model", "small.yaml", "--names", "two.names")
 
 
@@ -60,7 +61,7 @@ def test_darknet(folder: Path) -> None:
     ended = import_here(folder, *SMALL_WORDS)
     assert (ended.code, ended.error) == (0, "")
     assert ended.output.splitlines() == [
-        "small.weights: Darknet 0.2.5, 12,800 images seen, 2 of 2 layers",
+        f"small.weights: Darknet 0.2.5, 12,800 images seen, 2 of 2 layers; {ASSUMED}",
         "out.pt: small, 2 classes, 416 px, 55 parameters",  # 63 less the 8 statistics
     ]
     found = load_checkpoint(folder / "out.pt")
@@ -94,6 +95,60 @@ def test_a_shipped_model_bit_by_bit(folder: Path) -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
+CFG = """
+[net]
+width=64
+height=32
+[convolutional]
+batch_normalize=1
+filters=4
+stride=2
+activation=leaky
+[convolutional]
+filters=7
+activation=linear
+[yolo]
+anchors=6,7
+classes=2
+scale_x_y=1.2
+"""
+
+
+def test_a_configuration_says_what_the_file_does_not(folder: Path) -> None:
+    """Anchors, reach and input size are the configuration's; another structure or number of classes is refused."""
+    text = SMALL.replace("stride: 2}", "stride: 2, activation: leaky}").replace(
+        "{anchors_px", "{coding: yolov3, anchors_px"
+    )
+    (folder / "small.yaml").write_text(text)
+    (folder / "small.cfg").write_text(CFG)
+    ended = import_here(folder, *SMALL_WORDS, "--cfg", "small.cfg")
+    assert ended.output.splitlines()[0] == (
+        "small.weights: Darknet 0.2.5, 12,800 images seen, 2 of 2 layers; anchors 6x7 px, scale_x_y 1.2: of small.cfg, "
+        "whose 2 layers with weights are those of small; its input of 64 x 32 px becomes 64 px"
+    ), ended.error
+    found = load_checkpoint(folder / "out.pt")
+    assert found.detector.head.anchors_px.tolist() == [[[6, 7]]]
+    assert (found.detector.head.codings[0].xy_scale, found.image_size) == (1.2, 64)
+    assert found.provenance["imported_from"]["cfg"]["file"] == "small.cfg"
+    (folder / "small.cfg").write_text(CFG.replace("stride=2", "stride=1"))
+    message = "small.cfg: line 5, section 0 [convolutional]: stride is 1, but 2 in small (layers.stem)"
+    assert import_here(folder, *SMALL_WORDS, "--cfg", "small.cfg").complaint == f"error: {message}"
+    (folder / "small.cfg").write_text(CFG.replace("classes=2", "classes=80"))
+    complaint = import_here(folder, *SMALL_WORDS, "--cfg", "small.cfg").complaint
+    assert "section 2 [yolo]: has 80 classes, but 2 names are given" in complaint
+    assert "--cfg: describes a whole" in import_here(folder, *SMALL_WORDS, "--cfg", "small.cfg", "--partial").complaint
+    torch.save({"a": torch.zeros(2)}, folder / "x.pt")
+    assert "--cfg: is for Darknet's" in import_here(folder, "--weights", "x.pt", "--cfg", "small.cfg").complaint
+
+
+def test_the_kind_is_in_the_content(folder: Path) -> None:
+    """A Darknet file that is called .pt, a state dict that is called .weights."""
+    (folder / "small.weights").rename(folder / "small.pt")
+    assert import_here(folder, *SMALL_WORDS, "--weights", "small.pt").code == 0
+    torch.save({"features.0.weight": torch.zeros(2)}, folder / "vgg.weights")
+    assert "are of no known family" in import_here(folder, "--weights", "vgg.weights", "--names", 2).complaint
+
+
 def test_a_part_of_a_model(folder: Path) -> None:
     """The rest starts the same each time, and the tool says what it left out."""
     write_darknet(folder / "start.conv.1", 28)
@@ -125,6 +180,13 @@ def test_yolov5(folder: Path) -> None:
     ]
     found = load_checkpoint(folder / "out.pt")
     assert found.names == ("cat", "dog")
+    (folder / "turned.names").write_text("dog\ncat\n")
+    message = (
+        "--names: are the class names of theirs.pt in another order; the file's weights have their own: leave it out"
+    )
+    assert import_here(folder, "--weights", "theirs.pt", "--names", "turned.names").complaint == f"error: {message}"
+    ended = import_here(folder, "--weights", "theirs.pt", "--names", "two.names")
+    assert "--names renames 2 of the file's 2 classes: 'cat' is now 'left'; 'dog' is now 'right'" in ended.output
     assert found.provenance["imported_from"]["format"] == "yolov5"
     expected = model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.model.state_dict().items())
@@ -158,7 +220,7 @@ def test_torchvision(folder: Path, name: str, file: str, tensors: int, parameter
     ended = import_here(folder, "--weights", file, "--names", "two.names")
     assert (ended.code, ended.error) == (0, "")
     assert ended.output.splitlines() == [
-        f"{file}: {tensors} tensors of torchvision, {name}",
+        f"{file}: {tensors} tensors of torchvision, {name}; ImageNet's mean and deviation and 224 px are assumed",
         f"out.pt: {name}, 2 classes, 224 px, {parameters:,} parameters",
     ]
     found = load_checkpoint(folder / "out.pt")

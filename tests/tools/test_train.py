@@ -86,8 +86,8 @@ def test_prediction_draws(world, tmp_path):
 
 
 def test_fine_tuning_on_fewer_classes(world, tmp_path):
-    """The model comes from the checkpoint; only the head, which is of another size, starts anew."""
-    (world / "few.yaml").write_text(data_yaml(more="names: [disc, ring]\n"))
+    """The model comes from the checkpoint; the head keeps the rows of the classes that both have, in another order."""
+    (world / "few.yaml").write_text(data_yaml(more="names: [ring, disc]\n"))
     ended = run_here(
         world,
         *("train.py", "--weights", "run/best.pt", "--data", "few.yaml", "--recipe", "recipe.yaml", "--device", "cpu"),
@@ -96,8 +96,12 @@ def test_fine_tuning_on_fewer_classes(world, tmp_path):
     assert ended.code == 0, ended.error
     tuned, start = load_checkpoint(tmp_path / "tuned/last.pt"), load_checkpoint(world / "run/best.pt")
     total = len(start.model.state_dict()) - 1  # the anchors are the model's own
-    assert f"run/best.pt: {total - 6} of {total} tensors fit and were copied" in ended.error
-    assert tuned.names == ("disc", "ring")
+    assert f"run/best.pt: {total - 6} of {total} tensors fit and were copied, 6 more class by class; " in ended.error
+    assert (
+        "classes: 2 carried over by name ('disc', 'ring'); 4 dropped ('cross', 'square', 'star', 'triangle')"
+        in ended.error
+    )
+    assert tuned.names == ("ring", "disc")
     assert torch.equal(tuned.model.head.anchors_px, start.model.head.anchors_px)
     for name, value in start.model.graph.layers["stem"].state_dict().items():
         assert torch.equal(tuned.model.graph.layers["stem"].state_dict()[name], value), name

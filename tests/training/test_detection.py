@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 
 import cv2
@@ -149,12 +150,17 @@ def test_a_split_without_annotations(tmp_path):
         open_material(data, strict=False)
 
 
-def test_different_classes(tmp_path):
+def test_different_classes(tmp_path, caplog):
     data = make_data(tmp_path, {"train": [[BOX]]})
     other = make_data(tmp_path / "other", {"val": [[BOX]]}, names=("cat", "fox"))
     (tmp_path / "val.json").write_text((tmp_path / "other" / "val.json").read_text())
     data = dataclasses.replace(data, splits={**data.splits, **other.splits})
-    with pytest.raises(InputError, match="train and val have different classes: dog, fox in one of them only"):
+    open_material(data, strict=False)
+    assert "val has no 'dog': nothing measures them; train has no 'fox': their objects in val count as" in caplog.text
+    content = json.loads((tmp_path / "val.json").read_text())
+    content["categories"] = [{"id": 1, "name": "emu"}, {"id": 2, "name": "fox"}]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="no class in common: train has 'cat', 'dog', val 'emu', 'fox'"):
         open_material(data, strict=False)
 
 
@@ -373,13 +379,17 @@ def material(*sides, num_classes=2):
 
 @pytest.mark.parametrize("name", [None, "same"])
 def test_other_classes(tmp_path, said, name):
-    """What fits is copied; the three convolutions of the head have another number of channels, so they start anew."""
+    """What fits is copied; of the three convolutions of the head, the rows of a and b."""
     path = save_tiny(tmp_path)
     model = prepare_model(name and write_model(tmp_path), path, material(20), make_recipe(image_size=640))
     assert model.num_classes == 2
     assert (model.graph.layers["stem"].conv.conv.weight == 0.125).all()
     total = len(model.state_dict())
-    assert f"given.pt: {total - 7} of {total - 1} tensors fit and were copied" in said.text  # anchors do not count
+    assert (
+        f"given.pt: {total - 7} of {total - 1} tensors fit and were copied, 6 more class by class; classes: 2 "
+        in said.text
+    )
+    assert "classes: 2 carried over by name ('a', 'b'); 1 dropped ('c')" in said.text
     assert model.definition.name == "tiny"
 
 
@@ -426,3 +436,36 @@ def test_a_checkpoint_with_another_number_of_levels(tmp_path):
     model = prepare_model(write_model(tmp_path), path, material(20), make_recipe(image_size=640))
     assert model.head.anchors_px.shape == (3, 2, 2)
     assert model.head.anchors_px[0, 0].tolist() == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "message"),
+    [
+        ("ab", "ab", "{total} of {total} tensors fit and were copied; classes: all 2 carried over"),
+        (
+            "ba",
+            "ab",
+            "{less} of {total} tensors fit and were copied, 6 more class by class; classes: 2 carried over by na",
+        ),
+        ("ax", "ab", "classes: 1 carried over by name ('a'); 1 start anew ('b'); 1 dropped ('x')"),
+        ("AB", "ab", "classes: 2 carried over by name ('a', 'b'); 'A' is 'a', 'B' is 'b', case and blanks apart"),
+        ("01", "ab", "2 dropped ('0', '1'); the checkpoint has numbers instead of names (tools/import_weights.py --na"),
+    ],
+)
+def test_what_is_said_of_the_classes_is_true(tmp_path, said, given, wanted, message):
+    """The checkpoint's class x has the bias x's place + 1 in each level; the tiny head has 2 anchors."""
+    model = build_model(write_model(tmp_path), 2)
+    for conv in model.head.predict:
+        nn.init.zeros_(conv.bias)
+        conv.bias.data.view(2, 7)[:, 5:] = torch.tensor([101.0, 102.0])
+    facts = {"names": tuple(given), "category_ids": (0, 1), "image_size": 64, "metrics": {}, "provenance": {}}
+    save_checkpoint(tmp_path / "w.pt", model, **facts)
+    found = prepare_model(None, tmp_path / "w.pt", material(20), make_recipe(image_size=640))
+    total = len(model.state_dict()) - 1
+    assert message.format(total=total, less=total - 6) in said.text
+    bias = found.head.predict[0].bias.view(2, 7)[0, 5:].tolist()
+    expected = {"ab": [101, 102], "ba": [102, 101], "AB": [101, 102]}
+    if given in expected:
+        assert bias == expected[given]
+    else:
+        assert [value > 100 for value in bias] == [given == "ax", False]

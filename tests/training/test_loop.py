@@ -30,6 +30,7 @@ from tests.training.small import (
     make_recipe,
     make_settings,
     make_shapes,
+    shapes_at,
     train_in_pieces,
     write_model,
 )
@@ -299,6 +300,30 @@ def test_resuming_with_other_classes(tmp_path, data):
         InputError, match=r"last\.pt: was trained on the classes cross, disc, .* the data has disc, ring"
     ):
         train(dataclasses.replace(resumed(settings), data=fewer))
+    turned = dataclasses.replace(data, names=("ring", "disc", "cross", "star", "square", "triangle"))
+    with pytest.raises(
+        InputError, match=r"the data has ring, disc, cross, .* in another order; start a new run with --w"
+    ):
+        train(dataclasses.replace(resumed(settings), data=turned))
+
+
+def test_resuming_with_other_data(tmp_path, caplog):
+    """The folder has moved: the same data. An image more: other data, which is said, and can be wanted."""
+    settings = make_settings(tmp_path, make_shapes(tmp_path / "data"), epochs=1)
+    train(settings)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    again = dataclasses.replace(resumed(settings), data=shapes_at(tmp_path / "moved"))
+    train(again)
+    annotations = tmp_path / "moved/annotations/val.json"
+    content = json.loads(annotations.read_text())
+    content["images"].append({**content["images"][0], "id": 999})
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"last\.pt: the data is not what .* with: val has 4 -> 5 images; --resume anyway"
+    ):
+        train(again)
+    train(dataclasses.replace(again, accept_other_data=True))
+    assert "val has 4 -> 5 images; it goes on, as was asked for" in caplog.text
 
 
 # ------------------------------------------------------------------------------------- what a run keeps

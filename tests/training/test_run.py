@@ -192,6 +192,8 @@ def test_resuming_takes_the_settings_of_the_run(begun):
 
 def test_resuming_where_the_data_has_moved(begun, tmp_path):
     assert settings(out="o", resume=True, data_root="moved").data.root == str(tmp_path / "moved")
+    assert not settings(out="o", resume=True).accept_other_data
+    assert settings(out="o", resume="anyway").accept_other_data
 
 
 def test_resuming_with_the_same_words(begun, caplog):

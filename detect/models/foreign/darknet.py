@@ -19,6 +19,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,16 @@ class Layer:
         weight: (O, C / groups, k, k) or (O, C).
         bias: (O,), or that of the batch norm.
         norm: the batch norm behind the convolution, if any.
+        module: a ``Conv``, a convolution or a fully connected layer.
+        reduction: input pixels per cell of its output; 1 of a fully connected layer.
     """
 
     name: str
     weight: Tensor
     bias: Tensor
     norm: nn.BatchNorm2d | None
+    module: nn.Module
+    reduction: Fraction
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -130,32 +135,41 @@ def darknet_layers(graph: Graph) -> list[Layer]:
     position = {row.name: i for i, row in enumerate(graph.definition.rows)}
     inputs_of_head = graph.definition.rows[-1].inputs
     order = []
-    for i, (name, module) in enumerate(_run_order(graph)):
+    for i, (name, module, reduction) in enumerate(_run_order(graph)):
         words = name.split(".")
         row = words[1]
         if isinstance(graph.layer(row), AnchorDetect):
             row = inputs_of_head[int(words[-1])]
         # Layers of one row stay as they run; the detection layer, which runs last of all, comes behind them.
-        order.append((position[row], i, _layer(name, module, graph)))
+        order.append((position[row], i, _layer(name, module, reduction, graph)))
     return [layer for _, _, layer in sorted(order, key=lambda entry: entry[:2])]
 
 
-def _run_order(graph: Graph) -> list[tuple[str, nn.Module]]:
-    """Name and module of every convolution (with its norm, where it has one) and linear layer, in execution order."""
+def _run_order(graph: Graph) -> list[tuple[str, nn.Module, Fraction]]:
+    """Every convolution (with its norm, where it has one) and linear layer in execution order.
+
+    Returns:
+        Name, module, and input pixels per cell of the output.
+    """
     # A convolution inside ``Conv`` may be run by a function of ours, without a call that a hook would see.
     inside = {id(m.conv) for m in graph.modules() if isinstance(m, Conv)}
     layers = (Conv, nn.Conv2d, nn.Linear)
     watched = {name: m for name, m in graph.named_modules() if isinstance(m, layers) and id(m) not in inside}
     with torch.device("meta"):
         copy = Graph(graph.definition, _num_classes(graph)).eval()
-    found: list[str] = []
-    for name in watched:
-        copy.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: found.append(name))
+    found: dict[str, Fraction] = {}
     side = 2 * copy.max_reduction
+
+    def note(name: str, output: Tensor) -> None:
+        assert name not in found, "every layer runs once"
+        found[name] = Fraction(side, output.shape[2]) if output.ndim == 4 else Fraction(1)
+
+    for name in watched:
+        copy.get_submodule(name).register_forward_hook(lambda *args, name=name: note(name, args[2]))
     with torch.no_grad():
         copy(torch.empty(1, 3, side, side, device="meta"))
     assert sorted(found) == sorted(watched), "every layer runs once"
-    return [(name, watched[name]) for name in found]
+    return [(name, watched[name], reduction) for name, reduction in found.items()]
 
 
 def _num_classes(graph: Graph) -> int:
@@ -164,21 +178,21 @@ def _num_classes(graph: Graph) -> int:
     return last.num_classes if isinstance(last, AnchorDetect) else graph.shapes[graph.definition.rows[-1].name].channels
 
 
-def _layer(name: str, module: nn.Module, graph: Graph) -> Layer:
+def _layer(name: str, module: nn.Module, reduction: Fraction, graph: Graph) -> Layer:
     if isinstance(module, Conv):
         if module.conv.bias is not None:
             raise InputError(
                 f"{graph.definition.name}: {name} is a convolution with a bias in front of a batch norm; "
                 "Darknet has none, so there are no weights files for this model"
             )
-        return Layer(name, module.conv.weight, module.norm.bias, module.norm)
+        return Layer(name, module.conv.weight, module.norm.bias, module.norm, module, reduction)
     assert isinstance(module, (nn.Conv2d, nn.Linear)), "other modules are not watched"
     if module.bias is None:
         raise InputError(
             f"{graph.definition.name}: {name} is a convolution without bias and without a batch norm behind it; "
             "Darknet has none, so there are no weights files for this model"
         )
-    return Layer(name, module.weight, module.bias, None)
+    return Layer(name, module.weight, module.bias, None, module, reduction)
 
 
 def _read_header(header: bytes, path: Path) -> tuple[tuple[int, int, int], int]:

@@ -13,19 +13,26 @@ import torch
 
 from detect.errors import InputError, is_writable
 from detect.models.build import build_model
+from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
+from detect.models.definition import ModelDefinition
 from detect.models.detector import DetectionModel
+from detect.models.foreign.cifar_resnets import is_cifar_resnet, load_cifar_resnet
 from detect.models.foreign.coco_names import COCO_IDS, COCO_NAMES
 from detect.models.foreign.darknet import DarknetFile, load_darknet
+from detect.models.foreign.darknet_cfg import DarknetCfg, read_cfg
+from detect.models.foreign.darknet_structure import anchors_text, check_structure, with_anchors_of
+from detect.models.foreign.kinds import ARCHIVE, DARKNET, LEGACY, SAFETENSORS, kind_of
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.torchvision_models import load_torchvision, torchvision_family
 from detect.models.foreign.yolov5 import load_yolov5
 from detect.models.model import Model
 from detect.runtime.provenance import made_with
+from detect.structures import match_names
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
-"""Files with named tensors; all others are taken for Darknet's."""
-DARKNET_SIZE, YOLOV5_SIZE, TORCHVISION_SIZE = 416, 640, 224
+"""Of files with named tensors, where their content does not say what they are; all others are taken for Darknet's."""
+DARKNET_SIZE, YOLOV5_SIZE, TORCHVISION_SIZE, CIFAR_SIZE = 416, 640, 224, 32
 """Sides in pixels for which the published weights are meant, where nothing else is said."""
 TORCHVISION_CROP = 224 / 256
 """torchvision's tests of ``IMAGENET1K_V1``: the short side becomes 256 pixels, and the middle 224 are looked at."""
@@ -48,6 +55,7 @@ class Import:
             the file's, and for 1000 classes of torchvision their numbers.
         image_size: side of the network input in pixels; None takes the usual one.
         partial: see ``detect.models.foreign.darknet.load_darknet``.
+        cfg: of a Darknet file: its configuration.
     """
 
     weights: Path
@@ -56,6 +64,7 @@ class Import:
     names: str | None = None
     image_size: int | None = None
     partial: bool = False
+    cfg: Path | None = None
 
 
 def import_weights(wanted: Import) -> list[str]:
@@ -71,8 +80,7 @@ def import_weights(wanted: Import) -> list[str]:
         InputError: the file cannot be used, or a setting does not fit it; nothing is written.
     """
     _check_out(wanted.out, wanted.weights)
-    named = wanted.weights.suffix in TENSOR_SUFFIXES
-    read = (_import_tensors if named else _import_darknet)(wanted)
+    read = (_import_tensors if _has_named_tensors(wanted.weights) else _import_darknet)(wanted)
     model, names, size = read.model, read.names, wanted.image_size or read.image_size
     if size % model.max_reduction:
         raise InputError(f"image size: must be a multiple of {model.max_reduction}, found {size}")
@@ -90,6 +98,17 @@ def import_weights(wanted: Import) -> list[str]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     about = f"{model.definition.name}, {len(names)} classes, {size} px, {parameters:,} parameters"
     return [f"{wanted.weights}: {read.line}", f"{wanted.out}: {about}"]
+
+
+def _has_named_tensors(path: Path) -> bool:
+    """Whether a file is one with named tensors, by its content; where that says nothing, by its suffix."""
+    try:
+        kind = kind_of(path)
+    except OSError:
+        kind = None
+    if kind in (ARCHIVE, LEGACY, SAFETENSORS):
+        return True
+    return kind != DARKNET and path.suffix in TENSOR_SUFFIXES
 
 
 def _check_out(out: Path, weights: Path) -> None:
@@ -136,12 +155,48 @@ def _import_darknet(wanted: Import) -> Imported:
         raise InputError("--model: is needed, because Darknet's files do not say which model they are for")
     if wanted.names is None:
         raise InputError("--names: is needed, because Darknet's files have none: coco, a file, or how many classes")
+    if wanted.cfg is not None and wanted.partial:
+        raise InputError("--cfg: describes a whole file; --partial takes a part of one")
     names = _class_names(wanted.names)
+    cfg = None if wanted.cfg is None else read_cfg(wanted.cfg)
+    definition = find_definition(wanted.model)
+    if cfg is not None:
+        definition = _as_configured(definition, cfg, len(names))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_START_SEED)
-        model = build_model(wanted.model, len(names))
+        model = build_model(definition, len(names))
+    if cfg is not None:
+        check_structure(model.graph, cfg)
     file = load_darknet(model.graph, wanted.weights, wanted.partial)
-    return Imported(model, names, {"format": "darknet", **asdict(file)}, _darknet_line(file), DARKNET_SIZE)
+    origin = {"format": "darknet", **asdict(file), **({} if cfg is None else {"cfg": _file(cfg.path)})}
+    line, size = _darknet_line(file), DARKNET_SIZE
+    if cfg is not None:
+        line += f"; {anchors_text(model.graph)}: {_cfg_line(cfg, definition.name)}"
+        size = max(cfg.input_wh)
+    elif file.num_layers == file.total_layers:
+        assumed = f"assumed, those of {definition.name}, for the file does not say them; --cfg FILE reads them"
+        line += f"; {anchors_text(model.graph)}: {assumed}"
+    return Imported(model, names, origin, line, size)
+
+
+def _cfg_line(cfg: DarknetCfg, name: str) -> str:
+    width, height = cfg.input_wh
+    line = f"of {cfg.path}, whose {len(cfg.layers)} layers with weights are those of {name}"
+    return line + (f"; its input of {width} x {height} px becomes {max(width, height)} px" if width != height else "")
+
+
+def _as_configured(definition: ModelDefinition, cfg: DarknetCfg, num_classes: int) -> ModelDefinition:
+    """The model with the anchors of a configuration, which must have as many classes.
+
+    Raises:
+        InputError: it is for another number of classes, or has other levels.
+    """
+    for level in cfg.levels:
+        if level.num_classes != num_classes:
+            raise InputError(f"{level.place}: has {level.num_classes} classes, but {num_classes} names are given")
+    with torch.device("meta"):
+        graph = DetectionModel(definition, num_classes).graph
+    return with_anchors_of(definition, graph, cfg)
 
 
 def _darknet_line(file: DarknetFile) -> str:
@@ -156,15 +211,19 @@ def _darknet_line(file: DarknetFile) -> str:
 def _import_tensors(wanted: Import) -> Imported:
     if wanted.partial:
         raise InputError("--partial: is for Darknet's files; others must fit as a whole")
+    if wanted.cfg is not None:
+        raise InputError(f"--cfg: is for Darknet's files; {wanted.weights} is another one")
     file = read_tensors(wanted.weights)
+    if is_cifar_resnet(file.tensors):
+        return _import_cifar_resnet(wanted, file)
     if torchvision_family(file.tensors) is not None:
         return _import_torchvision(wanted, file)
     if any(_NUMBERED.match(name) for name in file.tensors):
         return _import_yolov5(wanted, file)
     raise InputError(
         f"{wanted.weights}: {next(iter(file.tensors))[:80]!r} and the others are of no known family: YOLOv5 has names "
-        "such as 'model.0.conv.weight', torchvision's ResNet and ResNeXt 'layer1.0.conv1.weight', its DenseNet "
-        "'features.denseblock1.denselayer1.conv1.weight'"
+        "such as 'model.0.conv.weight', torchvision's ResNet and ResNeXt 'layer1.0.conv1.weight' (as other ResNets of "
+        "CIFAR), its DenseNet 'features.denseblock1.denselayer1.conv1.weight'"
     )
 
 
@@ -175,7 +234,28 @@ def _import_yolov5(wanted: Import, file: TensorFile) -> Imported:
         raise InputError(f"--names: is needed, because {wanted.weights} has none: coco, a file, or how many classes")
     _check_count(names, model, wanted.weights)
     line = f"{len(file.tensors)} tensors of the YOLOv5 family, {model.definition.name}"
+    if not any(name.endswith(".anchors") for name in file.tensors):
+        line += f"; {anchors_text(model.graph)}: assumed, those of {model.definition.name}, for the file has none"
+    line += _renamed(file.names, names, wanted.weights)
     return Imported(model, names, {"format": "yolov5", "tensors": len(file.tensors)}, line, YOLOV5_SIZE)
+
+
+def _renamed(of_file: tuple[str, ...] | None, given: tuple[str, ...], weights: Path) -> str:
+    """What ``--names`` changes in the names of a file.
+
+    Raises:
+        InputError: nothing but their order, so that the weights would get the names of others.
+    """
+    if of_file is None or of_file == given or len(of_file) != len(given):
+        return ""
+    match = match_names(of_file, given)
+    if not match.only_source:
+        raise InputError(
+            f"--names: are the class names of {weights} in another order; the file's weights have their own: leave it "
+            "out"
+        )
+    pairs = [f"{old!r} is now {new!r}" for old, new in zip(of_file, given, strict=True) if old != new]
+    return f"; --names renames {len(pairs)} of the file's {len(of_file)} classes: {'; '.join(pairs[:3])}"
 
 
 def _import_torchvision(wanted: Import, file: TensorFile) -> Imported:
@@ -191,8 +271,21 @@ def _import_torchvision(wanted: Import, file: TensorFile) -> Imported:
     else:
         raise InputError(f"--names: is needed, because {wanted.weights} has none: a file, or how many classes")
     _check_count(names, model, wanted.weights)
+    line += f"; ImageNet's mean and deviation{f' and {TORCHVISION_SIZE} px' * (wanted.image_size is None)} are assumed"
     origin = {"format": "torchvision", "tensors": len(file.tensors)}
     return Imported(model, names, origin, line, TORCHVISION_SIZE, TORCHVISION_CROP)
+
+
+def _import_cifar_resnet(wanted: Import, file: TensorFile) -> Imported:
+    if wanted.names is None:
+        raise InputError(f"--names: is needed, because {wanted.weights} has none: a file, or how many classes")
+    if wanted.names == "coco":
+        raise InputError("--names coco: is for detectors; a classifier takes a file, or how many classes there are")
+    model, note = load_cifar_resnet(file, wanted.weights, wanted.model)
+    names = _class_names(wanted.names)
+    _check_count(names, model, wanted.weights)
+    line = f"{len(file.tensors)} tensors of a ResNet for CIFAR, {model.definition.name}; {note}"
+    return Imported(model, names, {"format": "cifar-resnet", "tensors": len(file.tensors)}, line, CIFAR_SIZE)
 
 
 def _check_count(names: tuple[str, ...], model: Model, weights: Path) -> None:

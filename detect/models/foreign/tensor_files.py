@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from detect.errors import InputError
 from detect.models.foreign.kinds import ARCHIVE, LEGACY, SAFETENSORS, kind_of
-from detect.runtime.inert_pickle import MAX_BYTES, Inert, PickleError, read_pickle
+from detect.runtime.inert_pickle import MAX_BYTES, Inert, PickleError, read_next_pickle, read_pickle
 
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -60,13 +61,18 @@ class TensorFile:
 
 
 def read_tensors(path: Path) -> TensorFile:
-    """Read a state dict: from ``.safetensors``, or from PyTorch's ``.pt`` with a state dict or a pickled model in it.
+    """Read a state dict: from safetensors, or from a file of PyTorch with a state dict or a pickled model in it.
+
+    What the content is decides, whatever the suffix; ``.safetensors`` where that is none of them.
 
     Raises:
         InputError: the file cannot be read, is damaged or has no state dict.
     """
     try:
-        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_archive(path)
+        kind = kind_of(path)
+        if kind == SAFETENSORS or (path.suffix == ".safetensors" and kind not in (ARCHIVE, LEGACY)):
+            return _read_safetensors(path)
+        return _read_legacy(path) if kind == LEGACY else _read_archive(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -123,9 +129,6 @@ def _no_archive(path: Path) -> str:
         return "is not an archive of PyTorch 1.6 or newer, or is damaged"
     if kind is ARCHIVE:
         return "is an archive that is damaged, or was cut off"
-    if kind is LEGACY:
-        convert = "torch.save(torch.load(FILE, weights_only=True), NEW)"
-        return f"is {kind}, which is not read; {convert} converts one that holds tensors only"
     return f"is not an archive of PyTorch: it is {kind}"
 
 
@@ -186,6 +189,51 @@ def _make_tensor(view: _View, memory: Tensor) -> Tensor:
     if count and last >= len(memory):
         raise PickleError("has a tensor that reaches out of its storage")
     return memory.as_strided(view.shape, view.stride, view.offset) if count else memory.new_empty(view.shape)
+
+
+# ------------------------------------------------------------------------------------- PyTorch before 1.6
+
+
+def _read_legacy(path: Path) -> TensorFile:
+    """Pickles one after the other, then the storages: of each its number of elements as int64, and the elements.
+
+    The pickles are a magic number, the format's version, the machine, the content and the keys of the storages.
+    """
+    storages: dict[str, _Storage] = {}
+
+    def persistent(reference: Any) -> _Storage:
+        if not isinstance(reference, tuple) or len(reference) != 6 or reference[5] is not None:
+            raise PickleError("has a storage that is a part of another one")
+        storage = _persistent(reference[:5])
+        return storages.setdefault(storage.key, storage)
+
+    try:
+        with path.open("rb") as file:
+            _, version, machine, content, keys = (read_next_pickle(file, _call, persistent) for _ in range(5))
+            if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+                raise PickleError("is of another version of the format, or of a machine of another byte order")
+            memory = {storages[key]: _next_storage(file, storages[key]) for key in _known_keys(keys, storages)}
+        views = dict(_state_dict(content, path))
+        tensors = {name: _make_tensor(view, memory[view.storage]) for name, view in views.items()}
+    except PickleError as error:
+        raise InputError(f"{path}: is damaged, or no model: {error}") from None
+    except KeyError:
+        raise InputError(f"{path}: is damaged: a tensor has no storage") from None
+    return TensorFile(tensors, _class_names(content))
+
+
+def _known_keys(keys: Any, storages: dict[str, _Storage]) -> list[str]:
+    if not isinstance(keys, list) or any(not isinstance(key, str) or key not in storages for key in keys):
+        raise PickleError("lists storages that nothing refers to")
+    return keys
+
+
+def _next_storage(file: IO[bytes], storage: _Storage) -> Tensor:
+    count = int.from_bytes(file.read(8), "little")
+    remaining = os.fstat(file.fileno()).st_size - file.tell()
+    if count * storage.dtype.itemsize > remaining:
+        raise PickleError(f"storage {storage.key[:80]!r} is cut off")
+    return _from_bytes(bytearray(file.read(count * storage.dtype.itemsize)), storage.dtype)
 
 
 # ------------------------------------------------------------------------------------- the model in the archive

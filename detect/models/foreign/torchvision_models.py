@@ -71,14 +71,27 @@ class Family:
     their_name: Callable[[str], str | None]
 
 
+def residual_name(stage: str, words: list[str]) -> str | None:
+    """Their name of a tensor in a stage of residual blocks.
+
+    Args:
+        stage: their name of it.
+        words: of our name, behind the row's.
+    """
+    match words:
+        case ["stage", block, "layers", i, "conv" | "norm" as kind, word]:
+            return f"{stage}.{block}.{_RESIDUAL_KIND[kind]}{int(i) + 1}.{word}"
+        case ["stage", block, "shortcut", "conv" | "norm" as kind, word]:
+            return f"{stage}.{block}.downsample.{_PROJECTION[kind]}.{word}"
+    return None
+
+
 def _residual_name(ours: str) -> str | None:
     match ours.split("."):
         case ["stem", "conv", "conv" | "norm" as kind, word]:
             return f"{_RESIDUAL_KIND[kind]}1.{word}"
-        case [row, "stage", block, "layers", i, "conv" | "norm" as kind, word] if row in _RESIDUAL_STAGES:
-            return f"layer{_RESIDUAL_STAGES[row]}.{block}.{_RESIDUAL_KIND[kind]}{int(i) + 1}.{word}"
-        case [row, "stage", block, "shortcut", "conv" | "norm" as kind, word] if row in _RESIDUAL_STAGES:
-            return f"layer{_RESIDUAL_STAGES[row]}.{block}.downsample.{_PROJECTION[kind]}.{word}"
+        case [row, *rest] if row in _RESIDUAL_STAGES:
+            return residual_name(f"layer{_RESIDUAL_STAGES[row]}", rest)
         case ["classify", "linear", word]:
             return f"fc.{word}"
     return None
@@ -140,7 +153,22 @@ def load_torchvision(file: TensorFile, path: Path, name: str | None = None) -> C
         found = next(iter(file.tensors))[:80]
         marks = " or ".join(f"{each.mark!r}" for each in FAMILIES)
         raise InputError(f"{path}: {found!r} and the others are no weights of torchvision; none starts with {marks}")
-    tensors = _today(file.tensors, path)
+    return fit_family(file.tensors, family, path, name)
+
+
+def fit_family(tensors: State, family: Family, path: Path, name: str | None) -> ClassificationModel:
+    """The member of a family that a state dict fits, with its weights, and ImageNet's mean and deviation.
+
+    Args:
+        tensors: under the family's names.
+        family: whose names they are.
+        path: from where, for messages.
+        name: the model; None tries all members.
+
+    Raises:
+        InputError: they do not fit, are not finite, or are negative where they are variances.
+    """
+    tensors = _today(tensors, path)
     num_classes = _num_classes(tensors, family.classifier, path)
     misfits = []
     for candidate in family.members if name is None else (name,):

@@ -1,0 +1,100 @@
+"""Weights of a checkpoint as the start of a model for other classes or another size.
+
+Letters: K classes, A anchors per cell, C input channels of the head.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detect.models.detector import DetectionModel
+from detect.models.model import Model
+from detect.structures import ClassMatch
+
+_BOX_ROWS = 5
+"""Outputs of an anchor in front of its classes: x, y, w, h, objectness."""
+
+
+class Transfer(NamedTuple):
+    """Numbers of tensors.
+
+    Args:
+        whole: copied as they are.
+        by_class: of the head; the rows of shared classes were copied, those of the others left as they were.
+        total: of the model, its anchors apart.
+    """
+
+    whole: int
+    by_class: int
+    total: int
+
+
+def transfer_weights(model: Model, source: Model, classes: ClassMatch) -> Transfer:
+    """Copy every weight whose name and shape agree, and of the head the rows of the classes that both have.
+
+    Args:
+        model: receives them; a detector keeps its own anchors, which may have been fitted to its data. Rows of classes
+            that the source lacks stay as they are.
+        source: gives them.
+        classes: those of ``source`` among those of ``model``.
+    """
+    own, given = model.state_dict(), source.state_dict()
+    anchors = model.head.anchors_px if isinstance(model, DetectionModel) else None
+    for name, buffer in model.named_buffers():
+        if buffer is anchors:
+            del own[name]
+    layers = {} if classes.is_same else _class_layers(model)
+    of_head = {name for tensors in layers.values() for name in tensors}
+    fitting = {
+        name: tensor
+        for name, tensor in given.items()
+        if name not in of_head and name in own and own[name].shape == tensor.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    by_class = 0
+    for tensors in layers.values():  # the biases of a layer mean nothing without its weights
+        if all(name in given and _fits(own[name], given[name], classes, model) for name in tensors):
+            for name in tensors:
+                _copy_rows(own[name], given[name], classes, model)
+            by_class += len(tensors)
+    return Transfer(len(fitting), by_class, len(own))
+
+
+def _class_layers(model: Model) -> dict[str, list[str]]:
+    """Names of the head's tensors, which have outputs for each class, by layer."""
+    row = f"graph.layers.{model.definition.rows[-1].name}."
+    layers: dict[str, list[str]] = {}
+    for name, _ in model.named_parameters():
+        if name.startswith(row):
+            layers.setdefault(name.rpartition(".")[0], []).append(name)
+    return layers
+
+
+def _split_rows(tensor: Tensor, num_classes: int, model: Model) -> tuple[int, ...]:
+    """The shape (A, 5 + K, C, 1, 1) of a detector's head; (1, K, C) of a classifier's. Biases have none of C."""
+    is_detector = isinstance(model, DetectionModel)
+    anchors = model.head.anchors_px.shape[1] if isinstance(model, DetectionModel) else 1
+    return (anchors, num_classes + _BOX_ROWS * is_detector, *tensor.shape[1:])
+
+
+def _fits(own: Tensor, given: Tensor, classes: ClassMatch, model: Model) -> bool:
+    """Whether the two tensors have the same anchors and input channels."""
+    pairs = ((own, classes.target), (given, classes.source))
+    counts = [math.prod(_split_rows(own, len(names), model)) == tensor.numel() for tensor, names in pairs]
+    return own.shape[1:] == given.shape[1:] and all(counts)
+
+
+@torch.no_grad()
+def _copy_rows(own: Tensor, given: Tensor, classes: ClassMatch, model: Model) -> None:
+    """Copy the rows of shared classes, and of a detector those of its boxes."""
+    receives = own.view(_split_rows(own, len(classes.target), model))
+    gives = given.reshape(_split_rows(own, len(classes.source), model))
+    before = receives.shape[1] - len(classes.target)
+    receives[:, :before] = gives[:, :before]
+    target_of = torch.from_numpy(classes.target_of)
+    shared = (target_of >= 0).nonzero()[:, 0]
+    receives[:, before + target_of[shared]] = gives[:, before + shared]
