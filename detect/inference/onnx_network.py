@@ -24,8 +24,8 @@ from detect.models.model import network_input
 from detect.models.untrusted import MAX_SIDE, read_facts
 
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
-"""Threads sleep while they wait, and share out work in small blocks. On an idle machine this costs a few percent; beside
-another program on one of two cores it saves a third (``benchmarks/threads.py``)."""
+"""Threads sleep while they wait, and share out work in small blocks: as fast on an idle machine, and a fifth to a third
+faster beside another program on one of two cores (``benchmarks/threads.py``)."""
 FORMAT = "detect-onnx-1"
 """``format`` in the metadata: what they mean. Another number would be another contract."""
 

@@ -1,8 +1,8 @@
 """Computing threads of PyTorch on a processor that other programs use as well.
 
-PyTorch's threads spin while they wait for each other. As long as each has a core of its own, that is the fastest way. As
-soon as another program takes a core, one thread waits for it and all others spin for that thread: the same work takes
-five to twenty-five times as long. So the number of threads follows the cores that are free, and the measured speed.
+PyTorch's threads spin while they wait for each other. As long as each has a core of its own, that is the fastest way.
+As soon as another program takes a core, one thread waits for it and all others spin for that thread: the same work
+takes several times as long. So the number of threads follows the cores that are free, and the measured speed.
 """
 
 from __future__ import annotations
