@@ -19,6 +19,7 @@ from detect.data.images import (
     FORMATS,
     ImageError,
     open_by_pillow,
+    open_image_file,
     pillow_errors,
     read_image_file,
     upright_rgb,
@@ -50,7 +51,7 @@ def describe_path(path: Path) -> tuple[int, bool]:
     if not may_have_frames(path):
         return 1, False
     try:
-        with path.open("rb") as file:
+        with open_image_file(path) as file:
             return describe_file(file, str(path))
     except (ImageError, OSError):
         return 1, False

@@ -153,7 +153,7 @@ def read_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
     Raises:
         ImageError: it is missing, no file, too large, or cannot be read.
     """
-    with _open(path, max_pixels) as file:
+    with open_image_file(path, max_pixels) as file:
         return file.read()
 
 
@@ -199,7 +199,7 @@ def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     Raises:
         ImageError: as ``read_image``, for all damage that is visible without decoding.
     """
-    with _open(path, max_pixels) as file:
+    with open_image_file(path, max_pixels) as file:
         return header_of(file, str(path), max_pixels)
 
 
@@ -245,9 +245,13 @@ def read_deep_values(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> n
 def is_image_file(path: Path) -> bool:
     """Whether a file begins as one of ``FORMATS`` does; what cannot be read does not."""
     try:
-        with pillow_errors(str(path)), path.open("rb") as file, open_by_pillow(file, MAX_TILED_PIXELS):
+        with (
+            pillow_errors(str(path)),
+            open_image_file(path, MAX_TILED_PIXELS) as file,
+            open_by_pillow(file, MAX_TILED_PIXELS),
+        ):
             return True
-    except (ImageError, OSError):
+    except ImageError:
         return False
 
 
@@ -291,7 +295,16 @@ def write_image(path: Path, image_rgb: np.ndarray) -> None:
         temporary.write_bytes(encoded.tobytes())
 
 
-def _open(path: Path, max_pixels: int) -> BinaryIO:
+def open_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> BinaryIO:
+    """Open a file that is to be read as an image; pipes and devices, which have no end, are refused.
+
+    Args:
+        path: the file.
+        max_pixels: larger images may have larger files.
+
+    Raises:
+        ImageError: it is not a file, is too large, or cannot be opened.
+    """
     max_bytes = MAX_FILE_BYTES * max_pixels // MAX_PIXELS if max_pixels > MAX_PIXELS else MAX_FILE_BYTES
     try:
         status = path.stat()

@@ -19,7 +19,7 @@ import numpy as np
 from detect.config.schema import DataConfig, RangeConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.class_table import ClassTable
-from detect.data.images import ImageError, open_by_pillow, pillow_errors, read_deep_values
+from detect.data.images import ImageError, open_by_pillow, open_image_file, pillow_errors, read_deep_values
 from detect.data.pixel_values import MAX_PIXELS, is_deep, is_unsigned_16
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
@@ -176,7 +176,7 @@ def _header(table: AnnotationTable | ClassTable, row: int, test: Callable[[Any],
     try:
         with (
             pillow_errors(str(path)),
-            BytesIO(table.read_bytes(row)) if is_in_shard else path.open("rb") as file,
+            BytesIO(table.read_bytes(row)) if is_in_shard else open_image_file(path, limit) as file,
             open_by_pillow(file, limit) as opened,
         ):
             return test(opened)

@@ -55,9 +55,13 @@ def count_suffixes(paths: Iterable[str | Path]) -> list[str]:
 
 def report_left_out(paths: Iterable[str | Path], problems: Problems) -> None:
     """Count the files of a folder of images that are none, by their suffixes; annotations beside them are no fault."""
-    others = [path for path in paths if not is_image_name(str(path)) and not str(path).lower().endswith(_BESIDE)]
+    others = [path for path in paths if not is_image_name(str(path)) and not _lies_beside(Path(path).name.lower())]
     if others:
         problems.merge([(NOT_READ, len(others), count_suffixes(others))])
+
+
+def _lies_beside(name: str) -> bool:
+    return name.endswith(_BESIDE) or name in ("readme", "license", "notice")
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:

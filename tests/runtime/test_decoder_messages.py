@@ -66,8 +66,12 @@ def test_other_programs_and_threads_are_left_alone(
 def test_a_child_process_has_its_own(damaged: Path, caplog: pytest.LogCaptureFixture) -> None:
     listen_to_decoders()
     read(damaged)
-    file = decoder_messages._CAPTURE.opened()
+    before = os.dup(decoder_messages._CAPTURE.opened())
     child = os.fork()
     if not child:
-        os._exit(int(decoder_messages._CAPTURE.opened() < 0 or os.fstat(file).st_size > 0))
+        try:
+            own = decoder_messages._CAPTURE.opened()
+            os._exit(int(os.path.sameopenfile(own, before) or os.fstat(own).st_size > 0))
+        finally:  # never back into the tests
+            os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
