@@ -25,7 +25,7 @@ from detect.data.checks import (
     inspect_images,
     report_repeated,
 )
-from detect.data.coco_annotations import is_box, read_annotations
+from detect.data.coco_annotations import floats, is_box, read_annotations
 from detect.data.coco_areas import is_far_below
 from detect.data.coco_ids import Key, id_key, number_ids, positions_of, shown_id
 from detect.data.coco_outlines import outline_of
@@ -75,6 +75,7 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
         problems,
         f"{config.name} {split}",
         max_pixels=config.max_pixels,
+        ends_xy_px=_box_ends(content.get("annotations", []), keys)[is_found],
     )
     return coco_table(content, classes, ListedImages(keys, paths, sizes_hw, is_good), problems)
 
@@ -319,6 +320,18 @@ def _images(entries: list[Any], where: Path, problems: Problems) -> tuple[list[K
             "number the images of merged files anew, and the image_id of their annotations with them"
         )
     return list(name_of), list(name_of.values()), np.array(sizes, np.int64)
+
+
+def _box_ends(annotations: list[Any], keys: Sequence[Key]) -> np.ndarray:
+    """(N, 2) the largest right and bottom of each image's boxes in pixels, 0 where it has none."""
+    boxed = [one for one in annotations if isinstance(one, dict) and is_box(one.get("bbox"))]
+    rows, _ = positions_of((one.get("image_id") for one in boxed), keys)
+    boxes = np.array([floats(one["bbox"]) for one in boxed]).reshape(-1, 4)
+    ends_xy_px = np.zeros((len(keys), 2))
+    is_known = rows >= 0
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite lies inside of no image
+        np.maximum.at(ends_xy_px, rows[is_known], boxes[is_known, :2] + boxes[is_known, 2:])
+    return ends_xy_px
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

@@ -131,7 +131,7 @@ def read_annotations(entries: list[Any], problems: Problems) -> AnnotationColumn
     table = AnnotationColumns(
         entries=entries,
         positions=np.array(positions, np.int64),
-        boxes_xywh_px=np.array([_floats(box) for box in boxes], np.float64).reshape(-1, 4),
+        boxes_xywh_px=np.array([floats(box) for box in boxes], np.float64).reshape(-1, 4),
         areas=np.array([_area(entry.get("area")) for entry in good], np.float64),
         outline_areas=np.array([one.area_px if isinstance(one, Outline) else math.nan for one in outlines], np.float64),
         has_outline=np.array([bool(one) for one in outlines], bool),
@@ -195,7 +195,7 @@ def is_box(value: Any) -> TypeGuard[list[float]]:
     return is_numbers and any(value)
 
 
-def _floats(values: Sequence[float]) -> list[float]:
+def floats(values: Sequence[float]) -> list[float]:
     """The numbers as floats; whole numbers beyond the range of float become infinite."""
     try:
         return [float(value) for value in values]

@@ -17,7 +17,16 @@ from pycocotools.cocoeval import COCOeval
 from detect.config.schema import DataConfig, SplitConfig
 from detect.data import coco, coco_annotations, coco_areas
 from detect.data.annotations import AnnotationTable
-from detect.data.checks import BAD_IMAGE, NO_AREA, NOT_FINITE, OUTSIDE, REPEATED, SHARED_FILE, WRONG_SIZE
+from detect.data.checks import (
+    BAD_IMAGE,
+    NO_AREA,
+    NOT_FINITE,
+    OTHER_SIZE,
+    OUTSIDE,
+    REPEATED,
+    SHARED_FILE,
+    WRONG_SIZE,
+)
 from detect.data.file_names import FOREIGN_NAME, OUTSIDE_NAME
 from detect.data.recognition import with_format
 from detect.errors import InputError
@@ -160,7 +169,7 @@ def test_what_is_skipped_and_what_is_kept(tmp_path: Path) -> None:
 def test_bad_images_are_skipped_with_their_boxes(tmp_path: Path) -> None:
     images = [
         {"id": 1, "file_name": "missing.jpg", "width": 40, "height": 30},
-        {"id": 2, "file_name": "sub/b.jpg", "width": 41, "height": 30},
+        {"id": 2, "file_name": "sub/b.jpg", "width": 80, "height": 60},
         {"id": 5, "file_name": "a.jpg", "width": 40, "height": 30},
         {"id": 6, "file_name": "a.jpg", "width": 40, "height": 30},
         {"id": "7", "file_name": "a.jpg"},
@@ -180,6 +189,24 @@ def test_bad_images_are_skipped_with_their_boxes(tmp_path: Path) -> None:
     counts = {BAD_IMAGE: 1, WRONG_SIZE: 1, SHARED_FILE: 1, coco.BAD_IMAGE_ENTRY: 2, coco.TEXT_ID: 1}
     assert {kind: table.problems.count(kind) for kind in counts} == counts
     assert len(table.problems.summary()) == len(counts)
+
+
+@pytest.mark.parametrize(
+    ("declared", "box", "kind"),
+    [
+        ((41, 30), [10, 10, 30, 20], OTHER_SIZE),  # one pixel off, and the box ends at (40, 30), in the corner
+        ((41, 30), [10, 10, 35, 20], WRONG_SIZE),  # it ends at x = 45, outside
+        ((80, 60), [10, 10, 5, 5], WRONG_SIZE),  # of an enlarged copy: the box may lie anywhere
+        ((0, 0), [10, 10, 30, 20], None),
+    ],
+)
+def test_declared_sizes_that_are_not_the_files(
+    tmp_path: Path, declared: tuple[int, int], box: list[float], kind: str | None
+) -> None:
+    images = [{"id": 5, "file_name": "a.jpg", "width": declared[0], "height": declared[1]}, _content()["images"][1]]
+    table = _read(tmp_path, _content(images=images, annotations=[_box(1, box, area=25)]))
+    assert 5 in table.image_ids.tolist() or kind == WRONG_SIZE
+    assert [found[0] for found in table.problems.found() if found[0] in (OTHER_SIZE, WRONG_SIZE)] == [kind] * bool(kind)
 
 
 def test_categories_that_share_a_name_stay_apart(tmp_path: Path) -> None:
@@ -471,7 +498,7 @@ def test_a_class_that_the_file_does_not_list_has_no_objects(tmp_path: Path, capl
     assert table.names == ("zebra", "dog")
     assert set(table.labels.tolist()) <= {1}
     assert len(set(table.category_ids.tolist())) == 2
-    assert not table.problems.count(coco.UNKNOWN_CATEGORY)
+    assert not table.problems.count(coco_annotations.UNKNOWN_CATEGORY)
     assert "'zebra' is no category of" in caplog.text
     assert "(classes without: 1 of 2)" in caplog.text
     with pytest.raises(InputError, match="names: 'zebra' is no category of"):
