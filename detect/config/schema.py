@@ -408,9 +408,8 @@ class Recipe:
         multi_scale: batches are resized by a factor uniform in 1 +- multi_scale, to what the model can take.
         seed: seed of everything random.
         workers: processes that load data; 0 loads in the training process.
-        threads: processor threads that compute on a CPU; 0 is one for each core. Several are faster on an idle machine
-            and need more processor time; beside other work they wait for one another, and 1 is faster
-            (benchmarks/README.md).
+        threads: threads that compute on a CPU; 0 tries which number is fastest and leaves out as many as other programs
+            take cores (benchmarks/README.md). A stated number gives equal results however busy the machine is.
         cache: decoded training images are kept in memory, or (in detection) in a memory-mapped file in the output
             folder.
         checkpoint_minutes: the run is kept after each epoch, and within one so many minutes after it was last; 0 is
