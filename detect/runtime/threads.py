@@ -7,10 +7,11 @@ takes several times as long. So the number of threads follows the cores that are
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
@@ -29,22 +30,26 @@ _TRIALS = 3
 
 
 class LoadMeter:
-    """Cores that are idle or used by this process, since the last look."""
+    """Cores that are idle or used by this process and its workers, since the last look."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._before = self._read()
 
     def free_cores(self) -> float:
-        """Mean number of cores since the last call that this process had or could have had."""
+        """Mean number of cores since the last call that this process and its workers had or could have had."""
         (idle, own, now), before = self._read(), self._before
         self._before = (idle, own, now)
         return (idle - before[0] + own - before[1]) / max(now - before[2], 1e-9)
 
     def _read(self) -> tuple[float, float, float]:
-        machine, own = psutil.cpu_times(), self._process.cpu_times()
+        machine = psutil.cpu_times()
         idle = machine.idle + getattr(machine, "iowait", 0.0)
-        return idle, own.user + own.system, time.monotonic()
+        own = sum(self._process.cpu_times()[:4])  # with the children that have ended
+        for worker in multiprocessing.active_children():
+            with suppress(psutil.Error):
+                own += sum(psutil.Process(worker.pid).cpu_times()[:2])
+        return idle, own, time.monotonic()
 
 
 class ThreadTuner:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -116,6 +118,21 @@ def test_a_real_meter_gives_at_most_the_cores_of_the_machine():
     meter = LoadMeter()
     sum(range(2_000_000))
     assert -0.5 <= meter.free_cores() <= os.cpu_count() + 0.5  # the system counts in hundredths of a second
+
+
+def _burn(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_the_time_of_workers_is_own_time():
+    meter = LoadMeter()
+    before = meter._read()[1]
+    worker = multiprocessing.get_context("fork").Process(target=_burn, args=(0.3,))
+    worker.start()
+    worker.join()
+    assert meter._read()[1] - before >= 0.29
 
 
 @pytest.fixture
