@@ -13,7 +13,7 @@ from detect.data.images import IMAGE_SUFFIXES
 NOT_READ = "files among the images that are none of the formats that are read (not used)"
 
 _BESIDE = (
-    *(".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".html", ".cache", ".names", ".data", ".tar"),
+    *(".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".html", ".cache", ".names", ".labels", ".data", ".tar"),
     *("thumbs.db", "desktop.ini"),
 )
 """Ends of the names of files that lie beside images and need not be images."""
