@@ -287,7 +287,11 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
     ),
     "names lack a class": (
         lambda w: w.extra.update(names=("cat", "fox")),  # a class without objects; what shows the other one is not used
-        [("train", "note", kinds.BACKGROUND, 1), ("val", "note", kinds.BACKGROUND, 1)],
+        [
+            ("train", "warning", kinds.NEVER_TRAINED, 1),
+            ("train", "note", kinds.BACKGROUND, 1),
+            ("val", "note", kinds.BACKGROUND, 1),
+        ],
     ),
     # the whole file
     "no annotations": (lambda w: w.files["train"].update(annotations=[]), [(*ONE_ERROR, kinds.NOTHING_TO_TRAIN, 1)]),
