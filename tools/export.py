@@ -19,7 +19,6 @@ from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.engine import tell_classes
 from detect.evaluation.predict import PredictSettings
-from detect.export.masks import masks_note
 from detect.export.onnx import export_onnx
 from detect.export.options import DEFAULT_OPSET, ExportOptions, Masks
 from detect.export.parity import ExportError
@@ -27,6 +26,7 @@ from detect.export.ship import ship_runner
 from detect.inference.budget import InstanceMenu
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.sdpoint import PLAIN
+from detect.papers.bdsc.onnx_masks import masks_note
 from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, positive_int, run_tool
 from detect.runtime.threads import use_threads
 

@@ -17,7 +17,7 @@ from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.models.heads import AnchorDetect
 from detect.models.model import Model
-from detect.models.packing import binary_weights
+from detect.models.packing import packed_layers
 
 _INTERPOLATION = {"interpolation_smaller": "INTER_AREA", "interpolation_larger": "INTER_LINEAR"}
 _PREDICTIONS = {
@@ -92,7 +92,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
         },
         "output": _PROBABILITIES if classifies else _detections(checkpoint.detector.head, options),
     }
-    if binary_weights(model):
+    if packed_layers(model):
         structured["masks"] = _MASKS[options.masks]
     return {
         "format": FORMAT,

@@ -32,6 +32,13 @@ INSTANCE_STREAM = 6
 """Keeps the drawn instances apart from other uses of the seed."""
 
 
+def open_sdpoint(
+    recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision
+) -> SDPoint | None:
+    """The strategy where the recipe asks for it."""
+    return SDPoint(recipe, model, loader, device, precision) if recipe.sdpoint.ratios else None
+
+
 class SDPoint(Strategy):
     """Draws an instance for each batch, and computes the norms' statistics of those that are judged or kept.
 

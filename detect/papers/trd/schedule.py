@@ -5,11 +5,14 @@ Everything is a pure function of the recipe, so resuming changes nothing.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from detect.config.schema import DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.runtime.seeding import generator
+from detect.training.preparation import Need
 
 TRD_STREAM = 5
 """Keeps the draws apart from other uses of the seed."""
@@ -98,3 +101,19 @@ def _resolution(recipe: Recipe, multiple: int) -> int:
         nearest = f"the nearest are {below} and {below + multiple}" if below else f"the least is {multiple}"
         raise InputError(f"trd.resolution: {wanted:g} is not a multiple of {multiple}; {nearest}")
     return int(wanted)
+
+
+def option_dependencies(recipe: Recipe) -> list[Need]:
+    """The keys of ``trd`` that mean nothing while it is off, or to the variant, or without anything to guard."""
+    variant = recipe.trd.variant
+    if recipe.trd.resolution == 0:
+        keys = [field.name for field in fields(recipe.trd) if field.name != "resolution"]
+        return [Need("trd", key, "trd.resolution", "0", "a size") for key in keys]
+    needs = []
+    if variant == "regular":
+        needs += [Need("trd", key, "trd.variant", variant, "random") for key in ("probability", "exact")]
+    if variant == "batch":
+        needs += [Need("trd", key, "trd.variant", variant, "random") for key in ("exact", "guard")]
+    elif not change_points(recipe):
+        needs.append(Need("trd", "guard", "schedule", recipe.optimizer.schedule, "step"))
+    return needs

@@ -10,21 +10,28 @@ import torch
 from torch import Tensor
 
 from detect.config.schema import DetectionTrd, Recipe
-from detect.models.mean_flops import area_rule, mean_flops
 from detect.models.model import Model
 from detect.models.sdpoint import pooled_hw
-from detect.runtime.logs import LOGGER
-from detect.runtime.processes import add_up, num_processes
-from detect.runtime.seeding import generator
-from detect.structures import Targets
-from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
-from detect.training.trd_schedule import (
+from detect.papers.trd.mean_flops import area_rule, mean_flops
+from detect.papers.trd.schedule import (
     TRD_STREAM,
     change_points,
     guarded_epochs,
     reduced_epochs,
     reduced_sizes,
 )
+from detect.runtime.logs import LOGGER
+from detect.runtime.precision import Precision
+from detect.runtime.processes import add_up, num_processes
+from detect.runtime.seeding import generator
+from detect.structures import Targets
+from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
+from detect.training.task import Loader
+
+
+def open_trd(recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision) -> Trd | None:
+    """The strategy where the recipe asks for it."""
+    return Trd(recipe, model) if recipe.trd.resolution > 0 else None
 
 
 class Trd(Strategy):

@@ -9,9 +9,9 @@ import pytest
 from detect.errors import InputError
 from detect.models.blocks.conv import ACTIVATIONS
 from detect.models.graph import Graph
-from detect.models.operations import Operations, count_operations
 from detect.models.profile import build_on_meta
 from detect.models.sdpoint import PLAIN, Instance
+from detect.papers.tables.operations import Operations, count_operations
 from tests.models.yamls import write_model, write_rows
 
 INSTANCES: dict[str, dict[str, int]] = json.loads(

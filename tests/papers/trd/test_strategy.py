@@ -13,14 +13,14 @@ from detect.config.schema import ClassificationRecipe, SdpointConfig
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_graph, build_model
 from detect.models.classifier import ClassificationModel
+from detect.papers.trd.schedule import reduced_epochs
+from detect.papers.trd.strategy import Trd
 from detect.structures import ClassTargets, Targets
 from detect.training import loop
 from detect.training.epoch import Progress
 from detect.training.loop import train
 from detect.training.preparation import warn_of_ignored
 from detect.training.strategy import split_batch
-from detect.training.trd import Trd
-from detect.training.trd_schedule import reduced_epochs
 from tests.training import test_classification as classes
 from tests.training.small import make_recipe, train_in_pieces, write_model
 from tests.training.test_epoch import SGD, HandMade, make_trainee, train_epoch

@@ -8,11 +8,10 @@ import pytest
 from detect.errors import InputError
 from detect.models.file_size import count_bytes
 from detect.models.graph import Graph
-from detect.models.operations import count_operations
 from detect.models.profile import build_on_meta
 from detect.models.sdpoint import Instance
-from detect.models.table_text import comparison_plain, comparison_text
-from detect.models.tables import (
+from detect.papers.tables.operations import count_operations
+from detect.papers.tables.tables import (
     FILE_MIB,
     Comparison,
     PaperRow,
@@ -22,6 +21,7 @@ from detect.models.tables import (
     load_table,
     shipped_tables,
 )
+from detect.papers.tables.text import comparison_plain, comparison_text
 
 TABLE = """
 name: small
@@ -149,7 +149,7 @@ def test_a_model_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         built.append(model)
         return build_on_meta(model, num_classes)
 
-    monkeypatch.setattr("detect.models.tables.build_on_meta", build)
+    monkeypatch.setattr("detect.papers.tables.tables.build_on_meta", build)
     row = "{label: %s, paper: {BFLOPs: 2.27}, model: resnet10, image_size: %d}"
     rows = "rows:\n" + "".join(f"  - {row}\n" % pair for pair in (("a", 256), ("b", 256), ("c", 128)))
     a, b, c = compare(load_table(write_table(tmp_path, TABLE.split("rows:")[0] + rows)), {})

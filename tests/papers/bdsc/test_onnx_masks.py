@@ -11,15 +11,18 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from detect.errors import InputError
-from detect.export.masks import check_masks, masks_note, pack_masks
-from detect.export.onnx import OPSETS, export_onnx
+from detect.export.onnx import OPSETS, check_masks, export_onnx
 from detect.export.options import ExportOptions
 from detect.export.parity import ExportError
-from detect.models.blocks.bdsc import MaskConv
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from detect.models.packing import binary_weights
+from detect.models.packing import packed_layers
+from detect.papers.bdsc.convolutions import MaskConv
+from detect.papers.bdsc.onnx_masks import masks_note, pack_masks
+from tests.export.conftest import classifier, folded, packed
 from tests.models.yamls import TINY, write_model
+
+__all__ = ["classifier", "folded", "packed"]  # fixtures
 
 KEY = "0.weight"
 NAME = f"model.{KEY}"
@@ -120,9 +123,10 @@ def test_what_the_exporter_has_changed_is_refused(name: str, weight: list[float]
 
 def test_the_bits_are_the_signs_of_q(classifier, packed) -> None:
     model = onnx.load(packed[0])
-    tensors, names = stored(model), binary_weights(classifier.model)
+    tensors, names = stored(model), packed_layers(classifier.model)
     assert len(names) == 4
-    for name, shape in names.items():
+    for name, layer in names.items():
+        shape = layer.weight.shape
         q = classifier.model.get_parameter(name).detach().numpy()
         np.testing.assert_array_equal(tensors[f"model.{name}_bits"], np.packbits(~(q < 0)))
         assert tensors[f"model.{name}_scale"].shape == (shape[0], 1, 1, 1)
@@ -146,7 +150,7 @@ def test_the_forms_differ_in_the_masks_only(folded, packed) -> None:
 
 def test_the_packed_file_is_smaller(classifier, folded, packed) -> None:
     """By 31 of 32 bits of each sign, less the table of bytes (8 KiB), a scale for each output, nodes and names."""
-    signs = sum(shape.numel() for shape in binary_weights(classifier.model).values())
+    signs = sum(layer.weight.numel() for layer in packed_layers(classifier.model).values())
     saved = folded[0].stat().st_size - packed[0].stat().st_size
     assert 4 * signs - signs / 8 - 8192 - 6000 < saved < 4 * signs - signs / 8
 
@@ -161,7 +165,7 @@ def test_a_detector(tmp_path) -> None:
     assert export_onnx(
         load_checkpoint(tmp_path / "model.pt"), tmp_path / "model.onnx", ExportOptions(masks="packed")
     ).good
-    (name,) = binary_weights(model)
+    (name,) = packed_layers(model)
     q = model.get_parameter(name).detach().numpy()
     np.testing.assert_array_equal(stored(onnx.load(tmp_path / "model.onnx"))[f"model.{name}_bits"], np.packbits(q >= 0))
 

@@ -11,34 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detect.models.blocks.conv import Pieces, convolve, space_to_depth
+from detect.errors import InputError
+from detect.models.blocks.conv import Pieces, SteppedConv, convolve, fuse_norm, space_to_depth
 from detect.models.definition import ChannelsOf, Convolutions
+from detect.models.packing import PackedLayer
+from detect.papers.bdsc.bits import BITS, pack_signs, unpack_signs
 
 
-def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
-    """Put decoupled convolutions in the place of the k x k ones, under the same names.
-
-    Those of 1x1 and those of several groups stay.
+def decouple(conv: nn.Conv2d, wanted: Convolutions) -> DecoupledConv | DepthwiseConv:
+    """The module in the place of an ordinary convolution.
 
     Args:
-        module: is changed.
-        wanted: what they become; not ``standard``.
-
-    Returns:
-        How many were replaced.
+        conv: of one group, k above 1.
+        wanted: what it becomes; not ``standard``.
     """
-    found = [
-        (parent, name, conv)
-        for parent in module.modules()
-        for name, conv in parent.named_children()
-        if isinstance(conv, nn.Conv2d) and conv.groups == 1 and max(conv.kernel_size) > 1
-    ]
-    for parent, name, conv in found:
-        setattr(parent, name, _decouple(conv, wanted))
-    return len(found)
-
-
-def _decouple(conv: nn.Conv2d, wanted: Convolutions) -> nn.Module:
     if wanted.kind == "depthwise":
         return DepthwiseConv(conv)
     return DecoupledConv(conv, wanted.p, wanted.kind == "bdsc", wanted.p_of, wanted.norm)
@@ -75,8 +61,12 @@ def binarise(q: Tensor) -> Tensor:
     return weights
 
 
-class MaskConv(nn.Conv2d):
+class MaskConv(nn.Conv2d, PackedLayer):
     """The spatial step: k x k convolution from S to O channels, whose ``weight`` is Q of ``binarise``.
+
+    Packed, binary weights are ``bits``, uint8 (ceil(O * S * k * k / 8),): the signs in the order of the weights
+    (output, input, row, column), the first one in the highest bit, 1 for +1, zeros at the end; and ``alpha``, float32
+    (O,): the magnitude of each output's weights, from 0 to 1. The magnitudes of Q are lost, which only training needs.
 
     The paper writes its masks with zeros and ones, M01. With M = 2 * M01 - 1 of -1 and +1 these are the same layer but
     for one map that all outputs share::
@@ -93,6 +83,8 @@ class MaskConv(nn.Conv2d):
     Source: BDSC, Algorithm 1; with Q as it is, Table 2.
     """
 
+    packed_names = ("bits", "alpha")
+
     def __init__(self, hidden_channels: int, replaced: nn.Conv2d, binary: bool) -> None:
         super().__init__(
             hidden_channels,
@@ -102,6 +94,36 @@ class MaskConv(nn.Conv2d):
             **_made(replaced),
         )
         self.binary = binary
+
+    @property
+    def mask_weights(self) -> tuple[str, ...]:
+        """Parameters that decay only with ``OptimizerConfig.mask_decay``."""
+        return ("weight",) if self.binary else ()
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the weights are binary."""
+        return self.binary
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the bits and the magnitudes."""
+        return -(-self.weight.numel() // BITS) + 4 * len(self.weight)
+
+    def pack(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Bits and magnitudes of Q."""
+        weights = binarise(weight)
+        return pack_signs(weights), weights[:, 0, 0, 0].abs().float()  # all of an output are equal
+
+    def unpack(self, packed: tuple[Tensor, ...], where: str) -> Tensor:
+        """Alpha * sign, float32 (O, S, k, k), of which ``binarise`` makes itself again; see ``PackedLayer``."""
+        bits, alpha = packed
+        shape = self.weight.shape
+        _check(bits, torch.uint8, -(-shape.numel() // BITS), f"{where}bits")
+        _check(alpha, torch.float32, shape[0], f"{where}alpha")
+        if not ((alpha >= 0) & (alpha <= 1)).all():
+            raise InputError(f"{where}alpha: must be finite, from 0 to 1; the file is of no use")
+        return alpha.view(-1, 1, 1, 1) * unpack_signs(bits, shape)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -120,7 +142,7 @@ class MaskConv(nn.Conv2d):
         return self._conv_forward(x, binarise(self.weight), self.bias)
 
 
-class DecoupledConv(nn.Module):
+class DecoupledConv(SteppedConv):
     """Balanced decoupled spatial convolution: 1x1 convolution → batch norm → k x k convolution with binary weights.
 
     There is no activation between the two: a k x k convolution *is* a 1x1 convolution to S = k * k * O channels and a
@@ -137,6 +159,8 @@ class DecoupledConv(nn.Module):
     a norm; S from O, and a norm, give the sizes of its tables.
     """
 
+    last = "spatial"
+
     def __init__(
         self, replaced: nn.Conv2d, p: float, binary: bool, p_of: ChannelsOf = "output", norm: bool = True
     ) -> None:
@@ -151,15 +175,25 @@ class DecoupledConv(nn.Module):
         """(B, C, H, W) or pieces to (B, O, H / stride, W / stride)."""
         return self.spatial(self.norm(convolve(self.project, x)))
 
+    def fuse(self) -> None:
+        """See ``SteppedConv``. A binary weight times a norm's factor is still one magnitude for each output."""
+        if self.spatial.binary:
+            self.spatial.weight.copy_(binarise(self.spatial.weight))
+            self.spatial.binary = False
+        fuse_norm(self, self, "project")
 
-class DepthwiseConv(nn.Module):
+
+class DepthwiseConv(SteppedConv):
     """k x k convolution of each channel on its own → batch norm → 1x1 convolution: what BDSC is compared with.
 
     Args:
         replaced: an ordinary convolution; its stride and padding go to the first step, its bias to the second.
 
-    Source: BDSC, Table 3; with the norm, sizes come nearer to those of the table.
+    Source: BDSC, Table 3; with the norm, sizes come nearer to those of the table. Section 4: the filters have no decay.
     """
+
+    last = "pointwise"
+    no_decay = ("depthwise.weight",)
 
     def __init__(self, replaced: nn.Conv2d) -> None:
         super().__init__()
@@ -175,6 +209,10 @@ class DepthwiseConv(nn.Module):
             x = torch.cat([space_to_depth(piece.map, piece.block_size) for piece in x], dim=1)
         return self.pointwise(self.norm(self.depthwise(x)))
 
+    def fuse(self) -> None:
+        """See ``SteppedConv``."""
+        fuse_norm(self, self, "depthwise")
+
 
 def _window(conv: nn.Conv2d) -> dict[str, Any]:
     """Constructor keywords of a convolution that looks at the same cells."""
@@ -184,3 +222,9 @@ def _window(conv: nn.Conv2d) -> dict[str, Any]:
 def _made(conv: nn.Conv2d) -> dict[str, Any]:
     """Constructor keywords of a module whose weights are on the same device and of the same type."""
     return {"device": conv.weight.device, "dtype": conv.weight.dtype}
+
+
+def _check(values: object, dtype: torch.dtype, length: int, where: str) -> None:
+    if not isinstance(values, Tensor) or values.dtype != dtype or values.shape != (length,):
+        found = f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else repr(values)
+        raise InputError(f"{where}: must be {dtype} ({length},), found {found}")

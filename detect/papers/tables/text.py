@@ -7,7 +7,7 @@ from typing import Any
 
 from detect.models.profile_text import align
 from detect.models.sdpoint import PLAIN
-from detect.models.tables import Column, Comparison, PaperRow, PaperTable
+from detect.papers.tables.tables import Column, Comparison, PaperRow, PaperTable
 
 NOTHING = "-"
 

@@ -19,33 +19,21 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from detect.errors import InputError
 from detect.export.options import Masks
 from detect.export.parity import ExportError
 from detect.export.tidy import replace_items
 from detect.export.wrappers import PREFIX
 from detect.models.model import Model
-from detect.models.packing import BITS, binary_weights, pack_signs, unpack_signs
+from detect.models.packing import packed_layers
+from detect.papers.bdsc.bits import BITS, pack_signs, unpack_signs
 
 BYTE_SIGNS = "byte_signs"
 """Initialiser (256, 8) of all packed files: the signs that each byte stands for."""
 
 
-def check_masks(model: Model, masks: Masks) -> None:
-    """Refuse a form that the model cannot have.
-
-    Raises:
-        InputError: ``packed``, and no weights are binary.
-    """
-    if masks == "packed" and not binary_weights(model):
-        raise InputError(
-            f"masks: packed needs binary weights (conv: bdsc), {model.definition.name} has none; take folded"
-        )
-
-
 def masks_note(model: Model, masks: Masks) -> str | None:
     """What the form means for whoever uses the file, in one line; None if no weights are binary."""
-    if not binary_weights(model):
+    if not packed_layers(model):
         return None
     if masks == "packed":
         return (
@@ -60,7 +48,7 @@ def masks_note(model: Model, masks: Masks) -> str | None:
 def pack_masks(exported: onnx.ModelProto, model: Model) -> None:
     """Replace, in place, each binary weight X by ``X_bits``, ``X_scale`` and nodes that compute X of them.
 
-    ``X_bits`` is uint8 (N,) as ``detect.models.packing`` packs the signs of Q; ``X_scale`` is float32 (O, 1, 1, 1),
+    ``X_bits`` is uint8 (N,) as ``detect.papers.bdsc.bits`` packs the signs of Q; ``X_scale`` is float32 (O, 1, 1, 1),
     below 0 where a norm with a negative factor has been melted in. X is bit for bit what it was.
 
     Args:
@@ -74,7 +62,7 @@ def pack_masks(exported: onnx.ModelProto, model: Model) -> None:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     unpacking: dict[str, list[onnx.NodeProto]] = {}
     constants = {BYTE_SIGNS: _byte_signs()}
-    for number, key in enumerate(binary_weights(model)):
+    for number, key in enumerate(packed_layers(model)):
         name = PREFIX + key
         bits, scale = _bits_and_scale(stored.get(name), model.get_parameter(key).detach(), name)
         constants |= {f"{name}_bits": bits, f"{name}_scale": scale}

@@ -9,8 +9,8 @@ import pytest
 from detect.config.loader import build
 from detect.config.schema import ClassificationRecipe, Recipe
 from detect.errors import InputError
+from detect.papers.trd.schedule import change_points, guarded_epochs, reduced_epochs, reduced_sizes
 from detect.training.optimizer import Schedule
-from detect.training.trd_schedule import change_points, guarded_epochs, reduced_epochs, reduced_sizes
 from tests.training.small import make_recipe
 
 STEPS = {"schedule": "step", "milestones": [0.5, 0.75]}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.models.tables import shipped_tables
+from detect.papers.tables.tables import shipped_tables
 from tests.tools.running import run_here, run_process
 
 

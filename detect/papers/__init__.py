@@ -1,0 +1,25 @@
+"""Papers' methods as plug-ins: the rest of the package imports none of them and works without this folder.
+
+Each folder is a paper; ``tables`` are the papers' tables beside what the models here measure.
+"""
+
+from __future__ import annotations
+
+PLUGINS: dict[str, dict[str, str]] = {
+    "strategies": {
+        "trd": "detect.papers.trd.strategy:open_trd",
+        "sdpoint": "detect.training.sdpoint:open_sdpoint",
+    },
+    "convolutions": {
+        "bdsc": "detect.papers.bdsc.convolutions:decouple",
+        "bdsc-float": "detect.papers.bdsc.convolutions:decouple",
+        "depthwise": "detect.papers.bdsc.convolutions:decouple",
+    },
+    "onnx_masks": {
+        "packed": "detect.papers.bdsc.onnx_masks:pack_masks",
+    },
+    "option_dependencies": {
+        "trd": "detect.papers.trd.schedule:option_dependencies",
+    },
+}
+"""What ``detect.runtime.plugins`` finds: hook → name → module and attribute, imported on use."""
