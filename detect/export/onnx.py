@@ -30,7 +30,6 @@ from detect.models.classifier import ClassificationModel
 from detect.models.melting import melted
 from detect.models.model import Model
 from detect.models.packing import packed_layers
-from detect.models.sdpoint import PLAIN
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin
 
@@ -41,7 +40,7 @@ def export_onnx(
     """Write a checkpoint's model as ONNX, and compare the file with PyTorch.
 
     Args:
-        checkpoint: the model; of one with instances (SDPoint) the one that runs is exported.
+        checkpoint: the model; what runs is exported, with the graph's transform.
         path: the file. It appears only if its outputs are those of PyTorch.
         options: what kind of file.
         table: a labelled split on which a detector's AP is compared as well.
@@ -83,8 +82,8 @@ def _check(model: Model, options: ExportOptions) -> None:
         raise InputError(f"raw: {model.definition.name} is a classifier; raw maps are for detectors")
     if options.raw and options.suppression is not None:
         raise InputError("raw: non-maximum suppression needs boxes, which a raw file does not have; leave one out")
-    if options.dynamic and model.instance != PLAIN:
-        raise InputError("dynamic: an instance of SDPoint has its maps' sizes built in; leave --dynamic out")
+    if options.dynamic and (reason := model.graph.transform.fixed_sizes):
+        raise InputError(f"dynamic: {reason}; leave --dynamic out")
 
 
 def check_masks(model: Model, masks: Masks) -> None:

@@ -8,7 +8,16 @@ from __future__ import annotations
 PLUGINS: dict[str, dict[str, str]] = {
     "strategies": {
         "trd": "detect.papers.trd.strategy:open_trd",
-        "sdpoint": "detect.training.sdpoint:open_sdpoint",
+        "sdpoint": "detect.papers.sdpoint.strategy:open_sdpoint",
+    },
+    "extras": {
+        "instances": "detect.papers.sdpoint.instances:read_extra",
+    },
+    "networks": {
+        "torch": "detect.papers.sdpoint.network:AdjustableNetwork",
+    },
+    "export_facts": {
+        "instance": "detect.papers.sdpoint.network:export_facts",
     },
     "convolutions": {
         "bdsc": "detect.papers.bdsc.convolutions:decouple",
@@ -20,6 +29,7 @@ PLUGINS: dict[str, dict[str, str]] = {
     },
     "option_dependencies": {
         "trd": "detect.papers.trd.schedule:option_dependencies",
+        "sdpoint": "detect.papers.sdpoint.strategy:option_dependencies",
     },
 }
 """What ``detect.runtime.plugins`` finds: hook → name → module and attribute, imported on use."""

@@ -20,8 +20,8 @@ from detect.config.schema import ClassificationRecipe, DataConfig, DetectionReci
 from detect.errors import InputError
 from detect.evaluation.predict import evaluation_mode
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.graph import set_norms
 from detect.models.model import Model, network_input
+from detect.models.rows import set_norms
 from detect.runtime.folders import held_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import NamedTuple
 
 from torch import nn
 
 from detect.config.loader import to_plain
-from detect.config.schema import ClassificationRecipe, DataConfig, Recipe
+from detect.config.schema import DataConfig, Recipe
 from detect.errors import InputError, did_you_mean
 from detect.models.model import Model
 from detect.models.transfer import transfer_weights
@@ -149,20 +148,11 @@ def warn_of_ignored(recipe: Recipe, needs: Sequence[Need] = ()) -> None:
     ]
     ignored = [
         f"{need.section}.{need.key} ({need.word} is {need.found}, not {need.wanted})"
-        for need in (*needs, *of_schedule, *of_papers, *_sdpoint_needs(recipe))
+        for need in (*needs, *of_schedule, *of_papers)
         if need.found != need.wanted and asked[need.section][need.key] != plain[need.section][need.key]
     ]
     if ignored:
         LOGGER.warning("no effect: %s", ", ".join(ignored))
-
-
-def _sdpoint_needs(recipe: Recipe) -> list[Need]:
-    """The keys of ``sdpoint`` that mean nothing while it is off, or to a classifier."""
-    if not recipe.sdpoint.ratios:
-        keys = [field.name for field in fields(recipe.sdpoint) if field.name != "ratios"]
-        return [Need("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
-    is_classifier = isinstance(recipe, ClassificationRecipe)
-    return [Need("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")]
 
 
 def freeze(model: Model, names: tuple[str, ...]) -> None:

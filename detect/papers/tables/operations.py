@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from detect.errors import InputError
 from detect.models.graph import Graph
-from detect.models.sdpoint import PLAIN, Instance
+from detect.papers.sdpoint.transform import PLAIN, Instance, use_instance
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def count_operations(graph: Graph, image_size: int, instance: Instance = PLAIN) 
     Raises:
         InputError: the network has no such point, or no map of its has that size.
     """
-    graph.eval().use_instance(instance)
+    use_instance(graph.eval(), instance)
     recorder = _Recorder()
     try:
         with recorder, torch.no_grad():
@@ -85,7 +85,7 @@ def count_operations(graph: Graph, image_size: int, instance: Instance = PLAIN) 
         reason = str(error).splitlines()[0]
         raise InputError(f"image size {image_size}: does not suit {graph.definition.name}: {reason}") from None
     finally:
-        graph.use_instance(PLAIN)
+        use_instance(graph, PLAIN)
     return Operations(**recorder.counts)
 
 

@@ -19,7 +19,7 @@ from detect.errors import InputError, did_you_mean
 from detect.models.catalog import find_definition
 from detect.models.file_size import count_bytes
 from detect.models.profile import ModelProfile, build_on_meta, profile_graph
-from detect.models.sdpoint import PLAIN, Instance
+from detect.papers.sdpoint.transform import PLAIN, Instance
 from detect.papers.tables.operations import Operations, count_operations
 from detect.papers.trd.mean_flops import area_rule, mean_flops
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from detect.models.profile_text import align
-from detect.models.sdpoint import PLAIN
+from detect.papers.sdpoint.transform import PLAIN
 from detect.papers.tables.tables import Column, Comparison, PaperRow, PaperTable
 
 NOTHING = "-"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detect.config.schema import DetectionTrd, Recipe
 from detect.models.model import Model
-from detect.models.sdpoint import pooled_hw
+from detect.models.resize import pooled_hw
 from detect.papers.trd.mean_flops import area_rule, mean_flops
 from detect.papers.trd.schedule import (
     TRD_STREAM,

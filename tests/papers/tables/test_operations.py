@@ -10,7 +10,7 @@ from detect.errors import InputError
 from detect.models.blocks.conv import ACTIVATIONS
 from detect.models.graph import Graph
 from detect.models.profile import build_on_meta
-from detect.models.sdpoint import PLAIN, Instance
+from detect.papers.sdpoint.transform import PLAIN, Instance, find_points, instance_of
 from detect.papers.tables.operations import Operations, count_operations
 from tests.models.yamls import write_model, write_rows
 
@@ -112,7 +112,7 @@ def test_behind_a_point(tmp_path: Path) -> None:
     for measure in ("macs", "normed", "activated", "added"):
         assert getattr(found, measure) == getattr(plain, measure) * 5 / 8
     assert found.pooled == found.pooled_globally == 0
-    assert graph.instance == PLAIN
+    assert instance_of(graph) == PLAIN
     assert count_operations(graph, 8) == plain
 
 
@@ -229,7 +229,7 @@ def test_instances(model: str) -> None:
     """All of them agree within 0.1 %; those of residual networks exactly, apart from what is known."""
     image_size, num_classes = (224, 1000) if model.endswith("101") else (32, 10)
     graph = graph_of(model, num_classes)
-    assert 2 * len(graph.points) == len(INSTANCES[model])
+    assert 2 * len(find_points(graph)) == len(INSTANCES[model])
     for name, published in INSTANCES[model].items():
         point, ratio = name.split("@")
         instance = Instance(int(point), float(ratio))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detect.drawing.text import shorten
-from detect.evaluation.instances import Baseline, Comparison
+from detect.papers.sdpoint.comparison import Baseline, Comparison
 from detect.runtime.files import atomic_path
 
 if TYPE_CHECKING:

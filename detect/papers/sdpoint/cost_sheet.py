@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detect.data.images import write_image
+from detect.errors import InputError
 from detect.evaluation.sheets import BLACK, draw_text, fitted
 from detect.inference.class_drawing import draw_classification
 from detect.inference.classifier import Classifier
@@ -20,6 +21,7 @@ from detect.inference.detector import Detector
 from detect.inference.inputs import as_image
 from detect.inference.outputs import output_names
 from detect.inference.ownership import OutputFolder
+from detect.papers.sdpoint.network import AdjustableNetwork
 
 MIN_PANEL_PX, MAX_PANEL_PX = 320, 720
 """The long side of a drawn image is brought between these."""
@@ -50,13 +52,16 @@ def write_cost_sheets(
         InputError: an image cannot be read, an option or a cost is out of range, nothing was measured, or something
             would be replaced that is not from an earlier run.
     """
+    network = predictor.network
+    if not isinstance(network, AdjustableNetwork):
+        raise InputError("the cost of an exported file is settled; tools/export.py --cost exports another one")
     out, names = OutputFolder(folder), output_names(paths)
     out.check([f"{name}.jpg" for name in names.values()], paths)
     for path in paths:
         panels = []
         image = as_image(path, predictor.read_settings())
         network_hw = predictor.network_hw((image.shape[0], image.shape[1]), options.get("image_size"))
-        for cost, (choice, ms) in zip(costs, predictor.choices(costs, network_hw), strict=True):
+        for cost, (choice, ms) in zip(costs, network.choices(costs, network_hw), strict=True):
             predictor.cost = cost
             panels.append(_panel(_drawn(predictor, image, options), f"cost {cost:g}   {ms:.1f} ms"))
             yield f"cost {cost:g}: {ms:.1f} ms of the network; {choice.line()}"

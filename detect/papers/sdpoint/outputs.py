@@ -6,11 +6,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from detect.evaluation.instance_picture import draw_comparison
-from detect.evaluation.instance_report import comparison_record
-from detect.evaluation.instances import Comparison, instances_of
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.models.checkpoint import Checkpoint, rewrite_checkpoint
+from detect.papers.sdpoint.comparison import Comparison, instances_of
+from detect.papers.sdpoint.instances import with_instances
+from detect.papers.sdpoint.picture import draw_comparison
+from detect.papers.sdpoint.report import comparison_record
 from detect.runtime.files import write_json
 
 FileStamp = tuple[int, int, int]
@@ -65,7 +66,7 @@ def store_records(path: Path, checkpoint: Checkpoint, comparison: Comparison, st
         return f"not stored: {path} is write-protected"
     instances = replace(instances_of(checkpoint, str(path)), records=comparison.records, measured=comparison.measured)
     try:
-        rewrite_checkpoint(path, replace(checkpoint, instances=instances))
+        rewrite_checkpoint(path, with_instances(checkpoint, instances))
     except OSError as error:
         return f"not stored: {path}: {error.strerror or error}"
     return f"stored in {path}: tools/predict.py --cost, --gflops and --target-ms choose by them"

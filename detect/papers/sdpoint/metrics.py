@@ -21,7 +21,7 @@ from detect.evaluation.engine import check_ranges, match_classes, shared_classes
 from detect.evaluation.predict import COCO_SETTINGS, evaluation_mode, postprocess, run_classifier, run_network
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import Model
-from detect.models.sdpoint import PLAIN, Instance
+from detect.papers.sdpoint.transform import PLAIN, Instance, use_instance
 from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar
 from detect.structures import Detections
@@ -100,11 +100,11 @@ class DetectionSplit:
         with evaluation_mode(model):
             for batch in progress_bar(loader, label, unit="batch"):
                 for instance, mine in zip(instances, found, strict=True):
-                    model.use_instance(instance)
+                    use_instance(model, instance)
                     predictions = run_network(model, batch.images, device, conditions.precision)
                     detections = postprocess(predictions, batch.letterboxes, settings, checkpoint.names)
                     mine.update(zip(batch.rows.tolist(), detections, strict=True))
-        model.use_instance(PLAIN)
+        use_instance(model, PLAIN)
         bar = progress_bar(found, f"{label}: AP")
         return [coco_metrics(self.table, collect(mine, label_of), self.engine).values for mine in bar]
 
@@ -148,10 +148,10 @@ class ClassificationSplit:
         with evaluation_mode(model):
             for batch in progress_bar(loader, label, unit="batch"):
                 for instance, mine in zip(instances, logits, strict=True):
-                    model.use_instance(instance)
+                    use_instance(model, instance)
                     found = run_classifier(model, batch.images, device, conditions.precision)
                     mine[batch.rows] = found.cpu()
-        model.use_instance(PLAIN)
+        use_instance(model, PLAIN)
         scores = class_scores(logits, label_of, len(self.table.names))
         return [class_metrics(mine.numpy(), self.table.labels, self.table.names).values for mine in scores]
 

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from detect.errors import InputError
-from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
-from detect.evaluation.network_time import NetworkRun, network_ms
 from detect.models.checkpoint import Checkpoint
-from detect.models.instance_costs import InstanceCosts
-from detect.models.instances import InstanceRecord, Instances
-from detect.models.sdpoint import PLAIN
+from detect.papers.sdpoint.instances import InstanceRecord, Instances, instances_in
+from detect.papers.sdpoint.metrics import ClassificationSplit, Conditions, DetectionSplit
+from detect.papers.sdpoint.network_time import NetworkRun, network_ms
+from detect.papers.sdpoint.transform import PLAIN, InstanceCosts
 
 NO_INSTANCES = (
     "the checkpoint has no instances, because it was trained without SDPoint; "
@@ -154,9 +153,10 @@ def instances_of(checkpoint: Checkpoint, where: str) -> Instances:
     Raises:
         InputError: it was not.
     """
-    if checkpoint.instances is None:
+    instances = instances_in(checkpoint)
+    if instances is None:
         raise InputError(f"{where}: {NO_INSTANCES}")
-    return checkpoint.instances
+    return instances
 
 
 def compare_instances(

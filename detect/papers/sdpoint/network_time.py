@@ -18,7 +18,7 @@ from detect.evaluation.predict import evaluation_mode, run_classifier, run_netwo
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.model import Model
-from detect.models.sdpoint import Instance
+from detect.papers.sdpoint.transform import Instance, instance_of, use_instance
 from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar
 
@@ -52,7 +52,7 @@ def network_ms(runs: Sequence[NetworkRun], device: torch.device, precision: Prec
         device: where.
         precision: number format of the networks.
     """
-    before = {id(run.model): (run.model, run.model.instance) for run in runs}
+    before = {id(run.model): (run.model, instance_of(run.model)) for run in runs}
     seconds: list[list[float]] = [[] for _ in runs]
     with ExitStack() as modes:
         for model, _ in before.values():
@@ -66,12 +66,12 @@ def network_ms(runs: Sequence[NetworkRun], device: torch.device, precision: Prec
             for run, found in zip(runs, seconds, strict=True):
                 found.append(_seconds(run, device, precision))
     for model, instance in before.values():
-        model.use_instance(instance)
+        use_instance(model, instance)
     return [1000 * median(found) for found in seconds]
 
 
 def _seconds(run: NetworkRun, device: torch.device, precision: Precision) -> float:
-    run.model.use_instance(run.instance)
+    use_instance(run.model, run.instance)
     image = torch.full((1, *run.image_hw, 3), 128, dtype=torch.uint8)
     start = time.perf_counter()
     _forward(run.model, image, device, precision)

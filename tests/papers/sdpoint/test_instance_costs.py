@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from detect.models.build import build_graph
-from detect.models.instance_costs import InstanceCosts
-from detect.models.sdpoint import PLAIN, Instance, Way
+from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, Way, instance_of, set_way
 from tests.models.yamls import TINY, read_model, write_model
 
 HEAD_PLAIN = 8 * 7 * 16 * 16 + 16 * 7 * 8 * 8
@@ -26,9 +25,9 @@ STEM = 27 * 8 * 16 * 16
 )
 def test_by_hand(tmp_path: Path, way: Way, expected: int) -> None:
     graph = build_graph(read_model(write_model(tmp_path, TINY)), 2)
-    graph.way = way
+    set_way(graph, way)
     costs = InstanceCosts(graph, 2)
     assert costs.macs(Instance(1, 0.5), (32, 32)) == expected
     assert costs.macs(PLAIN, (32, 32)) == STEM + 72 * 16 * 8 * 8 + HEAD_PLAIN
     assert costs.macs(PLAIN, (64, 32)) == 2 * costs.macs(PLAIN, (32, 32))
-    assert graph.instance == PLAIN
+    assert instance_of(graph) == PLAIN

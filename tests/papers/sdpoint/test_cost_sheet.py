@@ -12,9 +12,9 @@ import pytest
 from detect import Classifier, Detector
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.evaluation import network_time
-from detect.inference.cost_sheet import CAPTION_PX, GAP_PX, MIN_PANEL_PX, side_by_side, write_cost_sheets
-from tests.evaluation.instance_samples import classifier, detector, record
+from detect.papers.sdpoint import network_time
+from detect.papers.sdpoint.cost_sheet import CAPTION_PX, GAP_PX, MIN_PANEL_PX, side_by_side, write_cost_sheets
+from tests.papers.sdpoint.samples import classifier, detector, record
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,13 @@ from typing import Any
 import cv2
 import pytest
 
-from detect.evaluation.instance_outputs import file_stamp, store_records, write_comparison
-from detect.evaluation.instance_picture import draw_comparison
-from detect.evaluation.instance_report import comparison_record, comparison_table
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
-from tests.evaluation.instance_samples import MEASURED, RECORDS, comparison, detector, record
+from detect.papers.sdpoint.instances import instances_in
+from detect.papers.sdpoint.outputs import file_stamp, store_records, write_comparison
+from detect.papers.sdpoint.picture import draw_comparison
+from detect.papers.sdpoint.report import comparison_record, comparison_table
+from tests.papers.sdpoint.samples import MEASURED, RECORDS, comparison, detector, record
 
 TABLE = """\
 5 instances, each with norms of its own; shapes val at 32 px in fp32 on cpu
@@ -126,11 +127,11 @@ def test_records_are_kept(stored: tuple[Path, Checkpoint]) -> None:
     path, checkpoint = stored
     line = store_records(path, checkpoint, comparison(), file_stamp(path))
     assert line == f"stored in {path}: tools/predict.py --cost, --gflops and --target-ms choose by them"
-    found = load_checkpoint(path).instances
+    found = instances_in(load_checkpoint(path))
     assert found is not None
     assert (found.records, found.measured) == (RECORDS, MEASURED)
-    assert found.members == checkpoint.instances.members
-    assert found.statistics.keys() == checkpoint.instances.statistics.keys()
+    assert found.members == instances_in(checkpoint).members
+    assert found.statistics.keys() == instances_in(checkpoint).statistics.keys()
 
 
 def test_a_link_stays_one(stored: tuple[Path, Checkpoint], tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_link_stays_one(stored: tuple[Path, Checkpoint], tmp_path: Path) -> No
     link.symlink_to(path)
     store_records(link, checkpoint, comparison(), file_stamp(link))
     assert link.is_symlink()
-    assert load_checkpoint(path).instances.records == RECORDS
+    assert instances_in(load_checkpoint(path)).records == RECORDS
 
 
 def write_protected(path: Path, checkpoint: Checkpoint) -> Checkpoint:

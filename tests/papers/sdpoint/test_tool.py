@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 import pytest
 
-from detect.evaluation import network_time
 from detect.models.checkpoint import load_checkpoint
-from detect.models.sdpoint import PLAIN
+from detect.papers.sdpoint import network_time
+from detect.papers.sdpoint.instances import instances_in
+from detect.papers.sdpoint.transform import PLAIN, instance_of
 from tests.tools.running import TRAIN, make_world, run_here
 
 SDPOINT = ("--set", "sdpoint.ratios=[0.5]", "sdpoint.way=shrink")
@@ -67,15 +68,17 @@ def test_measuring(world: Path, measured: Path) -> None:
     assert [one["source"] for one in metrics["baselines"]] == ["measured.pt", "plain/best.pt"]
     assert [[one["image_size"] for one in base["sizes"]] for base in metrics["baselines"]] == [[32, 64]] * 2
     found = load_checkpoint(measured)
-    assert [record.metrics for record in found.instances.records] == [one["metrics"] for one in metrics["instances"]]
-    assert found.instances.measured["command"].endswith(" --metrics-json m.json --out out")
-    assert found.model.instance == PLAIN
+    assert [record.metrics for record in instances_in(found).records] == [
+        one["metrics"] for one in metrics["instances"]
+    ]
+    assert instances_in(found).measured["command"].endswith(" --metrics-json m.json --out out")
+    assert instance_of(found.model) == PLAIN
 
 
 def test_the_plain_instance_is_what_the_tool_measures_without(world: Path, measured: Path, tmp_path: Path) -> None:
     assert run_here(world, *EVALUATE, "--weights", measured, "--metrics-json", tmp_path / "m.json").code == 0
     alone = json.loads((tmp_path / "m.json").read_text())
-    metrics = load_checkpoint(measured).instances.records[0].metrics
+    metrics = instances_in(load_checkpoint(measured)).records[0].metrics
     assert {name: alone[name] for name in metrics} == pytest.approx(metrics)
 
 
@@ -85,7 +88,7 @@ def test_measuring_one_of_them(world: Path, measured: Path, tmp_path: Path) -> N
     assert ended.output.startswith("instance 1@0.5: costs 0.665 of the full network; AP ")
     alone = json.loads((tmp_path / "m.json").read_text())
     assert alone["cost"] == SHARE
-    metrics = load_checkpoint(measured).instances.records[1].metrics
+    metrics = instances_in(load_checkpoint(measured)).records[1].metrics
     assert {name: alone[name] for name in metrics} == pytest.approx(metrics)
 
 

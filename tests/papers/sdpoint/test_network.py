@@ -14,11 +14,11 @@ import torch
 
 from detect import Classifier, Detector
 from detect.errors import InputError
-from detect.evaluation import network_time
 from detect.models.checkpoint import Checkpoint
-from detect.models.instance_costs import InstanceCosts
-from detect.models.sdpoint import PLAIN, Instance, Way
-from tests.evaluation.instance_samples import RECORDS, classifier, detector, record
+from detect.papers.sdpoint import network_time
+from detect.papers.sdpoint.instances import instances_in, with_instances
+from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, Way, instance_of
+from tests.papers.sdpoint.samples import RECORDS, classifier, detector, record
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def predictor(tmp_path: Path) -> Detector:
 )
 def test_a_share_of_the_cost(predictor: Detector, budget: float, expected: Instance, share: float) -> None:
     predictor.cost = budget
-    assert predictor._network.model.instance == expected
+    assert instance_of(predictor._network.model) == expected
     assert predictor.cost == share
 
 
@@ -70,7 +70,7 @@ def test_operations_are_those_of_the_size_in_use(tmp_path: Path) -> None:
     """At 64 px everything costs four times what it does at 32 px; the network has no fully connected layer."""
     checkpoint = detector(tmp_path, way="shrink")
     predictor, costs = Detector(checkpoint, device="cpu"), InstanceCosts(checkpoint.model.graph, 2)
-    gflops = {one: 2e-9 * costs.macs(one, (32, 32)) for one in checkpoint.instances.members}
+    gflops = {one: 2e-9 * costs.macs(one, (32, 32)) for one in instances_in(checkpoint).members}
     cheap, good = gflops[Instance(1, 0.75)], gflops[Instance(2, 0.75)]
     assert gflops[Instance(1, 0.5)] < cheap < gflops[Instance(2, 0.5)] < good
     found = predictor.choose(gflops=1.001 * cheap)
@@ -91,7 +91,7 @@ def test_milliseconds_are_measured_here(predictor: Detector, monkeypatch: pytest
     assert found.line().startswith("instance 2@0.75: takes ")
     with pytest.raises(InputError, match=r"^target ms 1e-06: no instance is within it; .* takes .* ms here at 32 px$"):
         predictor.choose(target_ms=1e-6)
-    assert predictor._network.model.instance == Instance(2, 0.75)
+    assert instance_of(predictor._network.model) == Instance(2, 0.75)
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,16 @@ def test_budgets_that_cannot_be(predictor: Detector, budget: dict[str, Any], mes
 
 
 def without_instances(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, instances=None)
+    return replace(checkpoint, extras={})
 
 
 def without_records(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, instances=replace(checkpoint.instances, records=()))
+    return with_instances(checkpoint, replace(instances_in(checkpoint), records=()))
 
 
 def without_metric(checkpoint: Checkpoint) -> Checkpoint:
     records = tuple(replace(one, metrics={}) for one in RECORDS)
-    return replace(checkpoint, instances=replace(checkpoint.instances, records=records))
+    return with_instances(checkpoint, replace(instances_in(checkpoint), records=records))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_switching_is_quick(predictor: Detector) -> None:
 def test_several_choices_are_timed(predictor: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_time, "MAX_ROUNDS", 1)
     predictor.cost = 0.25
-    (full, full_ms), (less, less_ms) = predictor.choices([1.0, 0.6], (64, 32))
+    (full, full_ms), (less, less_ms) = predictor.network.choices([1.0, 0.6], (64, 32))
     assert (full.instance, less.instance) == (PLAIN, Instance(1, 0.75))
     assert full_ms > 0 < less_ms
     assert predictor.cost == 0.25

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import torch
 
 from detect.errors import InputError
-from detect.evaluation.instances import NO_INSTANCES, pareto_front
-from detect.evaluation.network_time import NetworkRun, network_ms
-from detect.inference.network import Network, TorchNetwork
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.network import Budget, TorchNetwork
 from detect.models.checkpoint import Checkpoint
-from detect.models.instance_costs import InstanceCosts
-from detect.models.instances import InstanceRecord
-from detect.models.sdpoint import PLAIN, Instance
+from detect.papers.sdpoint.comparison import NO_INSTANCES, pareto_front
+from detect.papers.sdpoint.instances import InstanceRecord, instances_in
+from detect.papers.sdpoint.network_time import NetworkRun, network_ms
+from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, instance_of, use_instance
 from detect.runtime.precision import Precision
 
 
@@ -129,7 +127,7 @@ class InstanceMenu:
         return self._best(times, target_ms, f"target ms {target_ms:g}", f"takes {{:.3g}} ms here at {image_size} px")
 
     def _records(self) -> tuple[InstanceRecord, ...]:
-        instances = self._checkpoint.instances
+        instances = instances_in(self._checkpoint)
         if instances is None:
             raise InputError(f"the cost cannot be chosen: {NO_INSTANCES}")
         if not instances.records:
@@ -154,7 +152,7 @@ class InstanceMenu:
         return Choice(best.instance, self._words(best, words.format(amounts[best.instance])))
 
     def _words(self, record: InstanceRecord, amount: str) -> str:
-        instances = self._checkpoint.instances
+        instances = instances_in(self._checkpoint)
         assert instances is not None, "there are records"
         measured = instances.measured
         return (
@@ -163,110 +161,54 @@ class InstanceMenu:
         )
 
 
-class AdjustableCost:
-    """What ``Detector`` and ``Classifier`` share: a network whose cost can be chosen while it is in use (SDPoint).
+class AdjustableNetwork(TorchNetwork):
+    """A checkpoint's model whose cost can be chosen while it is in use; without instances, the full network.
 
     Args:
-        network: what runs; the cost of an exported file is settled.
+        checkpoint: of one with instances the model itself runs, moved to ``device``; otherwise a faster copy.
+        device: where.
+        precision: number format of the network.
     """
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._menu = InstanceMenu(network.checkpoint) if isinstance(network, TorchNetwork) else None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        return self._network.device
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The K class names."""
-        return self._network.names
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The ids that the K classes have in the annotation file of the training."""
-        return self._network.category_ids
-
-    @property
-    def image_size(self) -> int:
-        """Side of the network input in pixels that the network was trained with; of a detector, the long one."""
-        return self._network.image_size
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision) -> None:
+        # Without norms a network is faster, but instances have norms of their own, and switch in a moment.
+        super().__init__(checkpoint, device, precision, fuse=instances_in(checkpoint) is None)
+        self._menu = InstanceMenu(checkpoint)
 
     @property
     def cost(self) -> float:
-        """The share of the full network's multiply-adds that the network in use has, in (0, 1].
+        """See ``Network``."""
+        return self._menu.share(instance_of(self.model))
 
-        Setting it switches, in less than 10 ms, to the instance with the best measured metric (AP, top-1) of those that
-        cost no more. 1 is the full network, even where a cheaper instance measured better. Only checkpoints that were
-        trained with SDPoint and measured (``tools/evaluate.py --instances``) take anything but 1.
-
-        Raises:
-            InputError: it is out of range or below the cheapest instance, or nothing was measured.
-        """
-        if isinstance(self._network, OnnxNetwork):
-            return self._network.cost
-        menu, network = self._adjustable()
-        return menu.share(network.model.instance)
-
-    @cost.setter
-    def cost(self, share: float) -> None:
-        self.choose(cost=share)
-
-    def choose(
-        self,
-        *,
-        cost: float | None = None,
-        gflops: float | None = None,
-        target_ms: float | None = None,
-        image_size: int | None = None,
-    ) -> Choice:
-        """Use the instance with the best measured metric within a budget, of which one is to be given.
-
-        Args:
-            cost: a share of the full cost, as the property.
-            gflops: 2 * multiply-adds / 1e9 of a square image.
-            target_ms: milliseconds of the network for a square image, which are measured here and now.
-            image_size: side of that image in pixels; None is the one of the training.
-
-        Returns:
-            What was chosen.
-
-        Raises:
-            InputError: not one budget is given, it is out of range or below the cheapest instance, nothing was
-                measured, or the network is an exported file.
-        """
-        if sum(budget is not None for budget in (cost, gflops, target_ms)) != 1:
-            raise InputError("budget: name one of cost, gflops and target_ms")
-        menu, network = self._adjustable()
-        size = network.check_size(image_size)
-        if cost is not None:
-            choice = menu.within_share(cost)
-        elif gflops is not None:
-            choice = menu.within_gflops(gflops, size)
+    def choose(self, budget: Budget) -> Choice:
+        """See ``Network``. It takes less than 10 ms, but for milliseconds."""
+        size = self.check_size(budget.image_size)
+        if budget.cost is not None:
+            choice = self._menu.within_share(budget.cost)
+        elif budget.gflops is not None:
+            choice = self._menu.within_gflops(budget.gflops, size)
         else:
-            assert target_ms is not None, "one is given"
-            choice = menu.within_ms(target_ms, size, network.device, network.precision)
-        network.model.use_instance(choice.instance)
+            assert budget.target_ms is not None, "one is given"
+            choice = self._menu.within_ms(budget.target_ms, size, self.device, self.precision)
+        use_instance(self.model, choice.instance)
         return choice
 
     def choices(self, costs: Sequence[float], network_hw: tuple[int, int]) -> list[tuple[Choice, float]]:
-        """What ``cost`` would choose for each of several shares, and the network's milliseconds, timed in turn.
+        """What each of several shares of the cost would choose, and the network's milliseconds, timed in turn.
 
         Args:
             costs: shares of the full cost.
             network_hw: height and width of the network input.
 
         Raises:
-            InputError: as for ``cost``.
+            InputError: as for ``choose``.
         """
-        menu, network = self._adjustable()
-        chosen = [menu.within_share(cost) for cost in costs]
-        runs = [NetworkRun(network.model, choice.instance, network_hw) for choice in chosen]
-        return list(zip(chosen, network_ms(runs, network.device, network.precision), strict=True))
+        chosen = [self._menu.within_share(cost) for cost in costs]
+        runs = [NetworkRun(self.model, choice.instance, network_hw) for choice in chosen]
+        return list(zip(chosen, network_ms(runs, self.device, self.precision), strict=True))
 
-    def _adjustable(self) -> tuple[InstanceMenu, TorchNetwork]:
-        if self._menu is None or not isinstance(self._network, TorchNetwork):
-            raise InputError("the cost of an exported file is settled; tools/export.py --cost exports another one")
-        return self._menu, self._network
+
+def export_facts(checkpoint: Checkpoint) -> dict[str, str]:
+    """What an exported file says of the instance that runs."""
+    instance = instance_of(checkpoint.model)
+    return {"instance": instance.name, "cost": str(InstanceMenu(checkpoint).share(instance))}

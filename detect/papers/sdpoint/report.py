@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from detect.evaluation.coco import ABSENT
-from detect.evaluation.instances import Baseline, Comparison, SizeRecord
 from detect.evaluation.report import number
-from detect.models.instances import InstanceRecord
+from detect.papers.sdpoint.comparison import Baseline, Comparison, SizeRecord
+from detect.papers.sdpoint.instances import InstanceRecord
 
 
 def comparison_table(comparison: Comparison) -> str:

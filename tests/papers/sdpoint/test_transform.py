@@ -11,8 +11,17 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.models.build import build_graph, build_model
-from detect.models.graph import Graph
-from detect.models.sdpoint import PLAIN, Instance, PoolPoint, list_instances, pooled_hw, resize_cells
+from detect.models.graph import Flow, Graph
+from detect.models.resize import PoolPoint, pooled_hw, resize_cells
+from detect.papers.sdpoint.transform import (
+    PLAIN,
+    Instance,
+    find_points,
+    instance_of,
+    list_instances,
+    set_way,
+    use_instance,
+)
 
 RATIOS = (0.5, 0.75)
 
@@ -60,12 +69,12 @@ def test_cells_are_averaged_or_repeated() -> None:
     ],
 )
 def test_number_of_points(name: str, points: int) -> None:
-    assert len(on_meta(name).points) == points
+    assert len(find_points(on_meta(name))) == points
 
 
 def test_the_pool_of_the_stem_comes_first() -> None:
     graph = on_meta("resnet18")
-    assert [isinstance(point, PoolPoint) for point in graph.points] == [True] + [False] * 8
+    assert [isinstance(point, PoolPoint) for point in find_points(graph)] == [True] + [False] * 8
 
 
 @pytest.mark.parametrize("name", ["yolov5n-spd", "resnet20", "densenet-bc-100-12+depth=0.1", "resnet18+fpn+width=0.25"])
@@ -77,9 +86,9 @@ def test_points_leave_the_plain_network_alone(name: str) -> None:
     for training in (True, False):
         graph.train(training)
         before = graph(image(64, 64))
-        graph.use_instance(Instance(1, 0.5))
+        use_instance(graph, Instance(1, 0.5))
         other = graph(image(64, 64))
-        graph.use_instance(PLAIN)
+        use_instance(graph, PLAIN)
         after = graph(image(64, 64))
         for a, b, c in zip(*map(as_list, (before, after, other)), strict=True):
             assert torch.equal(a, b)
@@ -92,7 +101,7 @@ def test_a_copy_has_points_of_its_own() -> None:
     graph = build_graph("yolov5n+width=0.25", 2).eval()
     plain = graph(image(64, 64))
     copied = copy.deepcopy(graph)
-    copied.use_instance(Instance(2, 0.5))
+    use_instance(copied, Instance(2, 0.5))
     assert not torch.equal(copied(image(64, 64))[0], plain[0])
     assert torch.equal(graph(image(64, 64))[0], plain[0])
 
@@ -114,7 +123,7 @@ def run_backbone(graph: Graph, x: Tensor) -> Tensor:
     values = {"image": x}
     for row in graph.definition.rows:
         if row.section == "backbone":
-            values[row.name] = graph.run_row(row, values, {})
+            values[row.name] = graph.run_row(row, values, Flow())
     return list(values.values())[-1]
 
 
@@ -136,9 +145,9 @@ def run_backbone(graph: Graph, x: Tensor) -> Tensor:
 def test_an_instance_is_the_plain_network_with_a_pool(name: str, point: int, path: str, ratio: float) -> None:
     torch.manual_seed(0)
     graph = build_graph(name, 2).eval()
-    graph.use_instance(Instance(point, ratio))
+    use_instance(graph, Instance(point, ratio))
     found = run_backbone(graph, image(32, 64))
-    graph.use_instance(PLAIN)
+    use_instance(graph, PLAIN)
     graph.get_submodule(path).register_forward_pre_hook(pool_input(ratio))
     assert torch.equal(found, run_backbone(graph, image(32, 64)))
 
@@ -148,7 +157,7 @@ def test_a_dense_layer_is_followed_by_a_pool_of_all_maps_so_far() -> None:
     graph = build_graph("densenet40+depth=0.25", 2).eval()
     body = graph.layer("stage1").stage[0]
     x = torch.rand(1, graph.shapes["stem"].channels, 8, 8)
-    graph.use_instance(Instance(2, 0.75))
+    use_instance(graph, Instance(2, 0.75))
     with torch.no_grad():
         found = body(x)
         first = torch.cat([x, body.layers[0](x)], dim=1)
@@ -162,12 +171,12 @@ def test_a_dense_layer_is_followed_by_a_pool_of_all_maps_so_far() -> None:
 def test_the_pool_of_the_stem_pools_further() -> None:
     """56 x 56 behind the plain pool: at 0.75 an adaptive max-pool to 42 x 42."""
     graph = on_meta("resnet18")
-    graph.use_instance(Instance(1, 0.75))
+    use_instance(graph, Instance(1, 0.75))
     assert graph.layer("stem_pool")(torch.empty(1, 64, 112, 112, device="meta")).shape[2:] == (42, 42)
-    graph.use_instance(PLAIN)
+    use_instance(graph, PLAIN)
     assert graph.layer("stem_pool")(torch.empty(1, 64, 112, 112, device="meta")).shape[2:] == (56, 56)
     real = build_graph("resnet18+width=0.125", 2)
-    real.use_instance(Instance(1, 0.5))
+    use_instance(real, Instance(1, 0.5))
     x = torch.rand(1, 8, 16, 16)
     assert torch.equal(real.layer("stem_pool")(x), F.max_pool2d(x, 4))
 
@@ -185,12 +194,12 @@ def test_levels_are_restored_or_shrink() -> None:
     nominal = [(8, 12), (4, 6), (2, 3)]
 
     def sizes(instance: Instance) -> list[tuple[int, int]]:
-        graph.use_instance(instance)
+        use_instance(graph, instance)
         return [tuple(level.shape[2:4]) for level in graph(torch.empty(1, 3, 64, 96, device="meta"))]
 
-    graph.way = "restore"
+    set_way(graph, "restore")
     assert all(sizes(instance) == nominal for instance in list_instances(range(1, 5), RATIOS))
-    graph.way = "shrink"
+    set_way(graph, "shrink")
     assert sizes(PLAIN) == nominal
     assert sizes(Instance(2, 0.5)) == [(4, 6), (2, 3), (1, 2)]  # 3 halved by a stride is 2
     assert sizes(Instance(3, 0.5)) == [(8, 12), (2, 3), (1, 2)]  # behind P4's C3; P3 stays
@@ -217,9 +226,10 @@ NAMES = [
 def test_every_instance_runs(name: str) -> None:
     """Also where sides become odd (96 x 160 at 0.75), strided and with space-to-depth, merges included."""
     graph = on_meta(name)
-    for graph.way in ("restore", "shrink"):
-        for instance in list_instances(range(1, len(graph.points) + 1), RATIOS):
-            graph.use_instance(instance)
+    for way in ("restore", "shrink"):
+        set_way(graph, way)
+        for instance in list_instances(range(1, len(find_points(graph)) + 1), RATIOS):
+            use_instance(graph, instance)
             graph(torch.empty(1, 3, 96, 160, device="meta"))
 
 
@@ -227,9 +237,9 @@ def test_every_instance_runs(name: str) -> None:
 def test_every_parameter_learns_in_every_instance(way: str) -> None:
     torch.manual_seed(0)
     model = build_model("yolov5n-spd", 2).train()
-    model.graph.way = way
+    set_way(model.graph, way)
     for instance in list_instances((1, 4), (0.75,)):
-        model.use_instance(instance)
+        use_instance(model, instance)
         model.zero_grad()
         sum(level.square().mean() for level in model(image(64, 96))).backward()
         without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -245,8 +255,8 @@ def test_every_parameter_learns_in_every_instance(way: str) -> None:
 def test_points_that_are_not_there(name: str, message: str) -> None:
     graph = on_meta(name)
     with pytest.raises(InputError, match=message):
-        graph.use_instance(Instance(5, 0.5))
-    assert graph.instance == PLAIN
+        use_instance(graph, Instance(5, 0.5))
+    assert instance_of(graph) == PLAIN
 
 
 def test_names() -> None:

@@ -12,8 +12,15 @@ from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.detector import DetectionModel
-from detect.models.instances import InstanceRecord, Instances, named_norms, read_instances
-from detect.models.sdpoint import PLAIN, Instance
+from detect.papers.sdpoint.instances import (
+    InstanceRecord,
+    Instances,
+    install,
+    instances_in,
+    named_norms,
+    read_instances,
+)
+from detect.papers.sdpoint.transform import PLAIN, Instance, use_instance, way_of
 from tests.models.yamls import TWO_POINTS, TWO_POINTS_BOXES, read_model, write_model
 
 HALF = Instance(1, 0.5)
@@ -40,34 +47,34 @@ def instances(model: DetectionModel) -> Instances:
 
 def test_round_trip_through_a_checkpoint(tmp_path: Path, model: DetectionModel, instances: Instances) -> None:
     facts: dict[str, Any] = {"names": ("a", "b"), "category_ids": (0, 1), "image_size": 64, "metrics": {}}
-    save_checkpoint(tmp_path / "a.pt", model, **facts, provenance={}, instances=instances)
+    save_checkpoint(tmp_path / "a.pt", model, **facts, provenance={}, extras={"instances": instances})
     found = load_checkpoint(tmp_path / "a.pt")
-    assert found.instances is not None
-    assert found.instances.members == instances.members
-    assert found.instances.records == instances.records
-    assert found.instances.measured == {"split": "val"}
-    assert found.model.graph.way == "shrink"
-    assert list(found.instances.statistics) == [HALF]
-    assert list(found.instances.statistics[HALF]) == ["layers.down.conv.norm", "layers.c2.fuse.norm"]
+    assert instances_in(found) is not None
+    assert instances_in(found).members == instances.members
+    assert instances_in(found).records == instances.records
+    assert instances_in(found).measured == {"split": "val"}
+    assert way_of(found.model) == "shrink"
+    assert list(instances_in(found).statistics) == [HALF]
+    assert list(instances_in(found).statistics[HALF]) == ["layers.down.conv.norm", "layers.c2.fuse.norm"]
     x = torch.rand(1, 3, 32, 32)
-    model.install(instances)
+    install(model, instances)
     for instance in (PLAIN, HALF, PLAIN):
-        model.use_instance(instance)
-        found.model.use_instance(instance)
+        use_instance(model, instance)
+        use_instance(found.model, instance)
         assert all(torch.equal(a, b) for a, b in zip(model(x), found.model(x), strict=True))
 
 
 def test_statistics_change_places(model: DetectionModel, instances: Instances) -> None:
     norms = dict(named_norms(model.graph))
     own = {path: norm.running_mean for path, norm in norms.items()}
-    model.install(instances)
-    model.use_instance(HALF)
+    install(model, instances)
+    use_instance(model, HALF)
     changed = [path for path, norm in norms.items() if norm.running_mean is not own[path]]
     assert changed == ["layers.down.conv.norm", "layers.c2.fuse.norm"]
     assert all((norms[path].running_var == 2).all() for path in changed)
-    model.use_instance(HALF)  # no change
+    use_instance(model, HALF)  # no change
     assert all((norms[path].running_var == 2).all() for path in changed)
-    model.use_instance(PLAIN)
+    use_instance(model, PLAIN)
     assert all(norm.running_mean is own[path] for path, norm in norms.items())
 
 
@@ -75,13 +82,13 @@ def test_statistics_move_with_the_model_and_are_no_part_of_its_state(
     model: DetectionModel, instances: Instances
 ) -> None:
     keys = set(model.state_dict())
-    model.install(instances)
+    install(model, instances)
     assert set(model.state_dict()) == keys
     model.double()
-    model.use_instance(HALF)
+    use_instance(model, HALF)
     assert {norm.running_mean.dtype for _, norm in named_norms(model.graph)} == {torch.float64}
     model.half()
-    model.use_instance(PLAIN)
+    use_instance(model, PLAIN)
     assert {norm.running_mean.dtype for _, norm in named_norms(model.graph)} == {torch.float16}
 
 

@@ -11,10 +11,11 @@ import torch
 from detect.data.datasets import open_split
 from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.engine import evaluate
-from detect.evaluation.instance_metrics import ClassificationSplit, DetectionSplit
-from detect.models.sdpoint import PLAIN, Way
-from tests.evaluation.instance_samples import classifier, detector
-from tests.evaluation.test_instances import CPU, classes, conditions
+from detect.papers.sdpoint.instances import instances_in
+from detect.papers.sdpoint.metrics import ClassificationSplit, DetectionSplit
+from detect.papers.sdpoint.transform import PLAIN, Way, instance_of, use_instance
+from tests.papers.sdpoint.samples import classifier, detector
+from tests.papers.sdpoint.test_comparison import CPU, classes, conditions
 from tests.training.small import make_shapes
 
 ALONE = {"image_size": 32, "batch_size": 4, "workers": 0, "device": CPU, "progress": False}
@@ -29,22 +30,22 @@ def test_detectors(tmp_path: Path, way: Way) -> None:
     for conv in checkpoint.detector.head.predict:  # something is found in many cells, here rather than there
         conv.bias.data[4] = 3
         conv.weight.data *= 30
-    members = checkpoint.instances.members
+    members = instances_in(checkpoint).members
     found = DetectionSplit(table).measure(checkpoint, members, conditions(), "test")
-    assert checkpoint.model.instance == PLAIN
+    assert instance_of(checkpoint.model) == PLAIN
     for member, metrics in zip(members, found, strict=True):
-        checkpoint.model.use_instance(member)
+        use_instance(checkpoint.model, member)
         assert evaluate(checkpoint.detector, table, **ALONE).metrics.values == metrics
     assert len({str(metrics) for metrics in found}) > 1  # the instances are different networks
 
 
 def test_classifiers(tmp_path: Path) -> None:
     table, checkpoint = classes(tmp_path), classifier(tmp_path)
-    members = checkpoint.instances.members
+    members = instances_in(checkpoint).members
     found = ClassificationSplit(table).measure(checkpoint, members, conditions(), "test")
-    assert checkpoint.model.instance == PLAIN
+    assert instance_of(checkpoint.model) == PLAIN
     for member, metrics in zip(members, found, strict=True):
-        checkpoint.model.use_instance(member)
+        use_instance(checkpoint.model, member)
         alone = evaluate_classifier(checkpoint.classifier, table, center_crop=1.0, **ALONE).metrics.values
         assert alone == pytest.approx(metrics)
     assert len({metrics["loss"] for metrics in found}) == len(members)

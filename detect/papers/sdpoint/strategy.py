@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detect.config.schema import Recipe
+from detect.config.schema import ClassificationRecipe, Recipe
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
-from detect.models.instances import Instances, Statistics, named_norms
 from detect.models.model import Model, network_input
-from detect.models.sdpoint import PLAIN, Instance, list_instances
+from detect.papers.sdpoint.instances import EXTRA, Instances, Statistics, instances_in, named_norms, with_instances
+from detect.papers.sdpoint.transform import PLAIN, Instance, find_points, list_instances, set_way, use_instance
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision, autocast
 from detect.runtime.processes import is_first
@@ -25,6 +25,7 @@ from detect.runtime.progress import progress_bar
 from detect.runtime.seeding import generator
 from detect.structures import Batch
 from detect.training.batch_norms import prepare_norms
+from detect.training.preparation import Need
 from detect.training.strategy import AnyTargets, Part, Strategy
 from detect.training.task import Loader
 
@@ -66,11 +67,11 @@ class SDPoint(Strategy):
         self.instances = list_instances(self.points, recipe.sdpoint.ratios)
         self.learning = [path for path, norm in named_norms(model.graph) if norm.weight.requires_grad]
         self.epoch = recipe.epochs - 1
-        model.graph.way = recipe.sdpoint.way
+        set_way(model, recipe.sdpoint.way)
 
     def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
         """See ``Strategy``: the batch as it is, for the instance that is drawn."""
-        self.model.use_instance(self.draw(epoch, number))
+        use_instance(self.model, self.draw(epoch, number))
         return [(images, targets)]
 
     def draw(self, epoch: int, number: int) -> Instance:
@@ -87,11 +88,11 @@ class SDPoint(Strategy):
     @property
     def facts(self) -> dict[str, Any]:
         """See ``Strategy``: the instances, which share the statistics until the run is over."""
-        return {"instances": Instances(tuple(self.instances), self.recipe.sdpoint.way)}
+        return {"extras": {EXTRA: Instances(tuple(self.instances), self.recipe.sdpoint.way)}}
 
     def end_epoch(self) -> dict[str, float]:
         """See ``Strategy``: the plain network runs again."""
-        self.model.use_instance(PLAIN)
+        use_instance(self.model, PLAIN)
         return {}
 
     def judged(self, model: Model, epoch: int) -> Model:
@@ -105,7 +106,8 @@ class SDPoint(Strategy):
     def finish(self, best: Path) -> None:
         """See ``Strategy``: the statistics of all instances."""
         checkpoint = load_checkpoint(best)
-        if checkpoint.instances is not None and checkpoint.instances.statistics:
+        before = instances_in(checkpoint)
+        if before is not None and before.statistics:
             return  # of a finished run that was resumed; it may have been measured since
         model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
         prepare_norms(model)
@@ -115,7 +117,7 @@ class SDPoint(Strategy):
         _take_over(model, plain)
         instances = Instances(tuple(self.instances), self.recipe.sdpoint.way, statistics)
         if is_first():
-            rewrite_checkpoint(best, replace(checkpoint, instances=instances))
+            rewrite_checkpoint(best, with_instances(checkpoint, instances))
         LOGGER.info("%s: statistics of the norms of %d instances", best, len(self.instances))
 
     def _statistics(self, model: Model, instances: list[Instance]) -> dict[Instance, Statistics]:
@@ -123,7 +125,7 @@ class SDPoint(Strategy):
         batches = islice(self.loader.epoch(self.epoch), count)
         total = min(count, len(self.loader))
         bar = progress_bar(batches, "statistics of the norms", total)
-        model.graph.way = self.recipe.sdpoint.way
+        set_way(model, self.recipe.sdpoint.way)
         return norm_statistics(model, self.learning, instances, bar, self._forward)
 
     def _forward(self, model: Model, batch: Batch) -> None:
@@ -166,12 +168,12 @@ def norm_statistics(
         norm.num_batches_tracked = None
     for number, batch in enumerate(batches, start=1):
         for instance in instances:
-            model.graph.use_instance(instance)
+            use_instance(model.graph, instance)
             for path, norm in layers.items():
                 norm.running_mean, norm.running_var = found[instance][path]
                 norm.momentum = 1 / number
             forward(model, batch)
-    model.graph.use_instance(PLAIN)
+    use_instance(model.graph, PLAIN)
     for path, norm in layers.items():
         norm.running_mean, norm.running_var, norm.momentum = own[path]
         norm.num_batches_tracked = counts[path]
@@ -196,10 +198,19 @@ def _differing(norms: Statistics, plain: Statistics) -> Statistics:
 
 
 def _chosen_points(recipe: Recipe, model: Model) -> tuple[int, ...]:
-    count = len(model.graph.points)
+    count = len(find_points(model.graph))
     if not count:
         raise InputError(f"sdpoint: {model.definition.name} has no points; blocks of its backbone would be some")
     for point in recipe.sdpoint.points:
         if point > count:
             raise InputError(f"sdpoint.points: {model.definition.name} has the points 1 to {count}, found {point}")
     return tuple(dict.fromkeys(recipe.sdpoint.points)) or tuple(range(1, count + 1))
+
+
+def option_dependencies(recipe: Recipe) -> list[Need]:
+    """The keys of ``sdpoint`` that mean nothing while it is off, or to a classifier."""
+    if not recipe.sdpoint.ratios:
+        keys = [field.name for field in fields(recipe.sdpoint) if field.name != "ratios"]
+        return [Need("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
+    is_classifier = isinstance(recipe, ClassificationRecipe)
+    return [Need("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.evaluation import network_time
-from detect.evaluation.network_time import NetworkRun, network_ms
-from detect.models.sdpoint import PLAIN, Instance
-from tests.evaluation.instance_samples import classifier, detector
+from detect.papers.sdpoint import network_time
+from detect.papers.sdpoint.network_time import NetworkRun, network_ms
+from detect.papers.sdpoint.transform import PLAIN, Instance, instance_of, use_instance
+from tests.papers.sdpoint.samples import classifier, detector
 
 CPU = torch.device("cpu")
 
@@ -24,10 +24,10 @@ def test_larger_images_take_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(network_time, "MAX_ROUNDS", 5)
     half = Instance(1, 0.5)
     for model in (detector(tmp_path).model, classifier(tmp_path).model):
-        model.use_instance(half)
+        use_instance(model, half)
         small, large = network_ms([NetworkRun(model, PLAIN, (32, 32)), NetworkRun(model, half, (320, 320))], CPU)
         assert 0 < small < large
-        assert model.instance == half
+        assert instance_of(model) == half
 
 
 def test_slow_networks_are_timed_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

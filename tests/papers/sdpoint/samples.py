@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from detect.evaluation.instances import Baseline, Comparison, SizeRecord
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import Checkpoint
-from detect.models.instances import InstanceRecord, Instances, Statistics, named_norms
 from detect.models.model import Model
-from detect.models.sdpoint import Instance, Way, list_instances
+from detect.papers.sdpoint.comparison import Baseline, Comparison, SizeRecord
+from detect.papers.sdpoint.instances import InstanceRecord, Instances, Statistics, install, named_norms
+from detect.papers.sdpoint.transform import Instance, Way, list_instances
 from tests.models.yamls import TWO_POINTS, TWO_POINTS_BOXES, TWO_POINTS_CLASSES, read_model, write_model
 
 MEASURED = {"data": "shapes", "split": "val", "image_size": 32, "precision": "fp32", "device": "cpu"}
@@ -71,9 +71,9 @@ def _checkpoint(model: Model, records: tuple[InstanceRecord, ...], way: Way) -> 
     members = tuple(list_instances((1, 2), (0.5, 0.75)))
     statistics = {member: _statistics(model) for member in members[1:]}
     instances = Instances(members, way, statistics, records, MEASURED)
-    model.install(instances)
+    install(model, instances)
     names = ("a", "b", "c")[: model.num_classes]
-    return Checkpoint(model, names, tuple(range(len(names))), 32, {}, {}, None, 1.0, instances)
+    return Checkpoint(model, names, tuple(range(len(names))), 32, {}, {}, None, 1.0, {"instances": instances})
 
 
 def _statistics(model: Model) -> Statistics:

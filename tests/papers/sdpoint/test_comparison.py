@@ -12,9 +12,10 @@ from detect.data.annotations import encode_paths
 from detect.data.class_table import ClassTable
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.evaluation import network_time
-from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
-from detect.evaluation.instances import (
+from detect.models.build import build_graph
+from detect.models.checkpoint import Checkpoint
+from detect.papers.sdpoint import network_time
+from detect.papers.sdpoint.comparison import (
     Baseline,
     baseline_sizes,
     compare_instances,
@@ -22,13 +23,11 @@ from detect.evaluation.instances import (
     pareto_front,
     run_name,
 )
-from detect.models.build import build_graph
-from detect.models.checkpoint import Checkpoint
-from detect.models.instance_costs import InstanceCosts
-from detect.models.sdpoint import PLAIN
-from tests.evaluation.instance_samples import RECORDS, classifier, comparison, detector, record, size
+from detect.papers.sdpoint.metrics import ClassificationSplit, Conditions, DetectionSplit
+from detect.papers.sdpoint.transform import PLAIN, InstanceCosts, instance_of
 from tests.evaluation.synthetic import make_table
 from tests.models.yamls import TINY, read_model, write_model
+from tests.papers.sdpoint.samples import RECORDS, classifier, comparison, detector, record, size
 
 CPU = torch.device("cpu")
 
@@ -130,7 +129,7 @@ def test_a_comparison_of_a_classifier(tmp_path: Path) -> None:
     # At the full size the baseline is the plain network itself, which is measured once.
     assert own.sizes[-1].image_size == 32
     assert (own.sizes[-1].macs, own.sizes[-1].metrics) == (found.full_macs, found.records[0].metrics)
-    assert checkpoint.model.instance == PLAIN
+    assert instance_of(checkpoint.model) == PLAIN
 
 
 def test_a_comparison_with_another_network(tmp_path: Path) -> None:

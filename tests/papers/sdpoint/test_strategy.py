@@ -17,12 +17,12 @@ from detect.config.schema import DataConfig
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import load_checkpoint
-from detect.models.instances import named_norms
 from detect.models.model import Model
-from detect.models.sdpoint import PLAIN, Instance, list_instances
+from detect.papers.sdpoint.instances import instances_in, named_norms
+from detect.papers.sdpoint.strategy import SDPoint, norm_statistics
+from detect.papers.sdpoint.transform import PLAIN, Instance, instance_of, list_instances, use_instance
 from detect.structures import Batch, ClassTargets
 from detect.training.loop import train
-from detect.training.sdpoint import SDPoint, norm_statistics
 from tests.training.small import make_recipe, make_settings, make_shapes
 
 CPU = torch.device("cpu")
@@ -79,9 +79,9 @@ def test_a_batch_goes_through_its_instance(classifier: Model) -> None:
     images, targets = torch.rand(2, 3, 16, 16), ClassTargets(torch.zeros(2, 2))
     for number in range(1, 6):
         assert strategy.split(images, targets, 0, number) == [(images, targets)]
-        assert classifier.instance == strategy.draw(0, number)
+        assert instance_of(classifier) == strategy.draw(0, number)
     strategy.end_epoch()
-    assert classifier.instance == PLAIN
+    assert instance_of(classifier) == PLAIN
 
 
 def test_points_that_a_model_has_not(classifier: Model) -> None:
@@ -142,7 +142,7 @@ def test_the_model_is_left_as_it_was(classifier: Model) -> None:
     assert frozen not in found[Instance(2, 0.5)]
     assert all(torch.equal(value, state[key]) for key, value in classifier.state_dict().items())
     assert {norm.momentum for _, norm in named_norms(classifier.graph)} == momenta
-    assert classifier.instance == PLAIN
+    assert instance_of(classifier) == PLAIN
 
 
 class Loader:
@@ -171,7 +171,7 @@ def test_a_run(tmp_path: Path, way: str) -> None:
     data: DataConfig = make_shapes(tmp_path / "data")
     settings = make_settings(tmp_path, data, epochs=2, sdpoint={"ratios": [0.5], "way": way, "norm_batches": 1})
     train(settings)
-    last, best = (load_checkpoint(settings.out / name).instances for name in ("last.pt", "best.pt"))
+    last, best = (instances_in(load_checkpoint(settings.out / name)) for name in ("last.pt", "best.pt"))
     assert last is not None
     assert best is not None
     members = (PLAIN, Instance(1, 0.5), Instance(2, 0.5))
@@ -220,8 +220,8 @@ def test_all_papers_together(tmp_path: Path, model: str) -> None:
     content = torch.load(settings.out / "best.pt", weights_only=True)
     assert any(key.endswith(".spatial.bits") for key in content["state_dict"])
     found = load_checkpoint(settings.out / "best.pt")
-    assert found.instances is not None
-    assert any(path.endswith(".conv.norm") for path in found.instances.statistics[Instance(1, 0.75)])
-    for member in found.instances.members:
-        found.model.use_instance(member)
+    assert instances_in(found) is not None
+    assert any(path.endswith(".conv.norm") for path in instances_in(found).statistics[Instance(1, 0.75)])
+    for member in instances_in(found).members:
+        use_instance(found.model, member)
         assert all(level.isfinite().all() for level in found.model(torch.rand(1, 3, 64, 64)))

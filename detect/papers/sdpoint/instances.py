@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from detect.errors import InputError
+from detect.models.checkpoint import Checkpoint
 from detect.models.graph import Graph
-from detect.models.sdpoint import PLAIN, Instance, Way
+from detect.models.model import Model
+from detect.papers.sdpoint.transform import PLAIN, Instance, Way, find_points, set_way, use_instance
 
+EXTRA = "instances"
+"""Name of the checkpoint's entry."""
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Running mean and variance, (C,) each, of norms by their path in the graph."""
 
@@ -68,6 +72,31 @@ class Instances:
             ],
             "measured": dict(self.measured),
         }
+
+
+def read_extra(content: Mapping[str, Any], model: Model) -> Instances:
+    """The instances of a checkpoint, which the model gets; see ``read_instances``."""
+    instances = read_instances(content, model.graph)
+    install(model, instances)
+    return instances
+
+
+def install(model: Model, instances: Instances) -> None:
+    """Give a model the way and the norms' statistics of instances; the plain network runs."""
+    use_instance(model, PLAIN)
+    set_way(model, instances.way)
+    model.extras[EXTRA] = InstanceNorms(instances.statistics)
+
+
+def instances_in(checkpoint: Checkpoint) -> Instances | None:
+    """The instances of a checkpoint, of a network that was trained with SDPoint; else None."""
+    found = checkpoint.extras.get(EXTRA)
+    return found if isinstance(found, Instances) else None
+
+
+def with_instances(checkpoint: Checkpoint, instances: Instances) -> Checkpoint:
+    """The checkpoint with other instances."""
+    return replace(checkpoint, extras={**checkpoint.extras, EXTRA: instances})
 
 
 def read_instances(content: Mapping[str, Any], graph: Graph) -> Instances:
@@ -135,8 +164,9 @@ def _to_pair(instance: Instance) -> list[Any]:
 
 def _from_pair(pair: Any, graph: Graph) -> Instance:
     point, ratio = int(pair[0]), float(pair[1])
-    if not 0 <= point <= len(graph.points) or not 0 < ratio <= 1:
-        raise InputError(f"instances: {graph.definition.name} has {len(graph.points)} points, found {point}@{ratio:g}")
+    count = len(find_points(graph))
+    if not 0 <= point <= count or not 0 < ratio <= 1:
+        raise InputError(f"instances: {graph.definition.name} has {count} points, found {point}@{ratio:g}")
     return Instance(point, ratio)
 
 
