@@ -10,10 +10,16 @@ from torch import Tensor, nn
 from detect.errors import InputError
 from detect.models import blocks, heads  # noqa: F401 (importing registers them)
 from detect.models.allocation import AllocationLimit
-from detect.models.blocks.conv import replace_convolutions
 from detect.models.definition import Convolutions, ModelDefinition, Row, Section
 from detect.models.registry import Block
-from detect.models.rows import ORDINARY, build_row, plan_pieces, refuse_idle_rows, refuse_idle_words, set_norms
+from detect.models.rows import (
+    build_row,
+    choose_convolutions,
+    plan_pieces,
+    refuse_idle_rows,
+    refuse_idle_words,
+    set_norms,
+)
 from detect.structures import FeatureShape
 
 IMAGE = FeatureShape(channels=3, reduction=1)
@@ -89,8 +95,7 @@ class Graph(nn.Module):
         refuse_idle_rows(definition)
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
         self._as_pieces = plan_pieces(definition, {row.name: self.layer(row.name) for row in definition.rows})
-        self.behind = nn.ModuleDict()
-        """A transform's ``ResizePoint`` behind a row, by the row's name."""
+        self.behind = nn.ModuleDict()  # a transform's ResizePoint behind a row, by the row's name
         self.transform = NO_TRANSFORM
 
     def forward(self, image: Tensor) -> Any:
@@ -156,22 +161,10 @@ class Graph(nn.Module):
             shape = layer.out_shape(*inputs)
             if row.reduction is not None and row.reduction != shape.reduction:
                 raise InputError(f"reduction: stated {row.reduction}, built {shape.reduction}")
-            conv = self._replace_convolutions(layer, row, section)
+            is_first = not any(isinstance(module, nn.Conv2d) for module in self.layers.modules())
+            conv = choose_convolutions(layer, row, section, is_first)
         except InputError as error:
             raise InputError(f"{self.definition.where(section)}: {row.label}: {error}") from None
         set_norms(layer, section.norm)
         used |= {*words, conv}
-        self.layers[row.name] = layer
-        self.shapes[row.name] = shape
-
-    def _replace_convolutions(self, layer: Block, row: Row, section: Section) -> Convolutions:
-        """Make the layer's convolutions what its row or section says; what they are now."""
-        wanted = section.conv if row.conv is None else row.conv
-        if wanted.kind == "standard":
-            return wanted
-        is_first = not any(isinstance(module, nn.Conv2d) for module in self.layers.modules())
-        if not (is_first or row.section == "head") and replace_convolutions(layer, wanted):
-            return wanted
-        if row.conv is not None:
-            raise InputError(f"conv: {wanted.kind} has no effect; {ORDINARY}")
-        return Convolutions()
+        self.layers[row.name], self.shapes[row.name] = layer, shape

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from detect.errors import InputError, did_you_mean
+from detect.models.blocks.conv import replace_convolutions
 from detect.models.definition import Convolutions, ModelDefinition, Row, Scale, Section
 from detect.models.registry import Block, find_block
 from detect.structures import FeatureShape
@@ -108,6 +109,31 @@ def set_norms(module: nn.Module, norm: dict[str, float]) -> None:
         if isinstance(layer, nn.BatchNorm2d):
             layer.eps = norm.get("eps", layer.eps)
             layer.momentum = norm.get("momentum", layer.momentum)
+
+
+def choose_convolutions(layer: Block, row: Row, section: Section, is_first: bool) -> Convolutions:
+    """Make a layer's convolutions what its row or section says.
+
+    Args:
+        layer: is changed.
+        row: whose layer it is.
+        section: of the row.
+        is_first: no row before has a convolution.
+
+    Returns:
+        What they are now.
+
+    Raises:
+        InputError: the row's choice has no effect, or this installation does not have it.
+    """
+    wanted = section.conv if row.conv is None else row.conv
+    if wanted.kind == "standard":
+        return wanted
+    if not (is_first or row.section == "head") and replace_convolutions(layer, wanted):
+        return wanted
+    if row.conv is not None:
+        raise InputError(f"conv: {wanted.kind} has no effect; {ORDINARY}")
+    return Convolutions()
 
 
 def refuse_idle_words(definition: ModelDefinition, used: set[str | Convolutions]) -> None:
