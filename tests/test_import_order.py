@@ -26,6 +26,7 @@ ORDER = (
     "training",
     "export",
     "sweep",
+    "papers",
 )
 
 # `from detect import Detector` is the front door; it opens on demand: `import detect` is cheap.

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from detect.errors import InputError
 from detect.inference.classifier import Classifier
-from detect.inference.cost_sheet import write_cost_sheets
 from detect.inference.predictor import open_predictor
 from detect.inference.sources import expand_sources, image_paths
+from detect.papers.sdpoint.cost_sheet import write_cost_sheets
 from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, run_tool
 from detect.runtime.folders import held_folder
 from detect.runtime.threads import use_threads

@@ -29,18 +29,19 @@ from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.coco import warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.engine import Evaluation, evaluate, evaluate_network, tell_classes
-from detect.evaluation.instance_metrics import ClassificationSplit, Conditions, DetectionSplit
-from detect.evaluation.instance_outputs import file_stamp, store_records, write_comparison
-from detect.evaluation.instance_report import comparison_table
-from detect.evaluation.instances import compare_instances, instances_of
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.report import coco_table, metrics_record, speed_line
 from detect.evaluation.tile_report import tiles_table
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
-from detect.inference.budget import InstanceMenu
 from detect.inference.network import is_exported, open_network
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
+from detect.papers.sdpoint.comparison import compare_instances, instances_of
+from detect.papers.sdpoint.metrics import ClassificationSplit, Conditions, DetectionSplit
+from detect.papers.sdpoint.network import InstanceMenu
+from detect.papers.sdpoint.outputs import file_stamp, store_records, write_comparison
+from detect.papers.sdpoint.report import comparison_table
+from detect.papers.sdpoint.transform import use_instance
 from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, run_tool
 from detect.runtime.device import select_device
 from detect.runtime.processes import is_first, joined, num_processes
@@ -134,7 +135,7 @@ def _measure_checkpoint(args: argparse.Namespace, data: DataConfig, outputs: Eva
     settings = _settings(args, checkpoint.image_size, device, checkpoint.names)
     if args.cost is not None:
         choice = InstanceMenu(checkpoint).within_share(args.cost)
-        checkpoint.model.use_instance(choice.instance)
+        use_instance(checkpoint.model, choice.instance)
         yield choice.line()
     if args.instances:
         yield from _compare_instances(args, checkpoint, data, settings, outputs)

@@ -19,14 +19,14 @@ from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.engine import tell_classes
 from detect.evaluation.predict import PredictSettings
-from detect.export.masks import masks_note
 from detect.export.onnx import export_onnx
 from detect.export.options import DEFAULT_OPSET, ExportOptions, Masks
 from detect.export.parity import ExportError
 from detect.export.ship import ship_runner
-from detect.inference.budget import InstanceMenu
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.sdpoint import PLAIN
+from detect.papers.bdsc.onnx_masks import masks_note
+from detect.papers.sdpoint.network import InstanceMenu
+from detect.papers.sdpoint.transform import use_instance
 from detect.runtime.cli import THREADS_HELP, ToolParser, non_negative_int, positive_int, run_tool
 from detect.runtime.threads import use_threads
 
@@ -101,9 +101,9 @@ def main() -> None:
     checkpoint = load_checkpoint(args.weights)
     if args.cost is not None:
         choice = InstanceMenu(checkpoint).within_share(args.cost)
-        checkpoint.model.use_instance(choice.instance)
+        use_instance(checkpoint.model, choice.instance)
         print(choice.line())
-    dynamic = checkpoint.model.instance == PLAIN if args.dynamic is None else args.dynamic
+    dynamic = not checkpoint.model.graph.transform.fixed_sizes if args.dynamic is None else args.dynamic
     options = ExportOptions(args.image_size, args.opset, args.masks, suppression, dynamic, args.half, args.raw)
     try:
         parity = export_onnx(checkpoint, out, options, _table(args, checkpoint))

@@ -19,8 +19,8 @@ import json
 import sys
 from pathlib import Path
 
-from detect.models.table_text import comparison_plain, comparison_text
-from detect.models.tables import compare, load_results, load_table, shipped_tables
+from detect.papers.tables.tables import compare, load_results, load_table, shipped_tables
+from detect.papers.tables.text import comparison_plain, comparison_text
 from detect.runtime.cli import ToolParser, run_tool
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -259,7 +259,7 @@ class EmaConfig:
 @dataclass(frozen=True)
 class SdpointConfig:
     """Stochastic downsampling: each batch goes through another instance of the network, so that one network can run at
-    many costs (``detect.models.sdpoint``). The norms' statistics of each instance are computed at the end.
+    many costs (``detect.papers.sdpoint.transform``). The norms' statistics of each instance are computed at the end.
 
     Args:
         ratios: heights and widths behind a point become so much smaller; the paper has 0.5 and 0.75. None turns it off.

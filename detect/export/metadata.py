@@ -11,13 +11,13 @@ from detect.data.center_crop import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
 from detect.export.options import ExportOptions, Masks
 from detect.export.wrappers import raw_names
-from detect.inference.budget import InstanceMenu
 from detect.inference.onnx_network import FORMAT
 from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.models.heads import AnchorDetect
 from detect.models.model import Model
-from detect.models.packing import binary_weights
+from detect.models.packing import packed_layers
+from detect.runtime.plugins import find_plugin, plugin_names
 
 _INTERPOLATION = {"interpolation_smaller": "INTER_AREA", "interpolation_larger": "INTER_LINEAR"}
 _PREDICTIONS = {
@@ -70,7 +70,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
     """The metadata of an exported model: strings, structured ones as JSON.
 
     Args:
-        checkpoint: the model, with the instance running that is exported.
+        checkpoint: the model, as it runs.
         options: with the image size resolved.
     """
     model, size = checkpoint.model, options.image_size
@@ -92,8 +92,11 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
         },
         "output": _PROBABILITIES if classifies else _detections(checkpoint.detector.head, options),
     }
-    if binary_weights(model):
+    if packed_layers(model):
         structured["masks"] = _MASKS[options.masks]
+    papers: dict[str, str] = {}
+    for name in plugin_names("export_facts"):
+        papers |= find_plugin("export_facts", name)(checkpoint)
     return {
         "format": FORMAT,
         "producer": f"detect {__version__}",
@@ -102,8 +105,9 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
         "image_size": str(size),
         "stride": str(model.max_reduction),
         "precision": "fp16" if options.half else "fp32",
-        "instance": model.instance.name,
-        "cost": str(InstanceMenu(checkpoint).share(model.instance)),
+        "instance": model.graph.transform.name,
+        "cost": "1.0",
+        **papers,
         **{key: json.dumps(value, ensure_ascii=False) for key, value in structured.items()},
     }
 

@@ -18,10 +18,9 @@ from detect import __version__
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
 from detect.export.gate import Parity, compare_onnx
-from detect.export.masks import check_masks, pack_masks
 from detect.export.metadata import describe
 from detect.export.nms import append_suppression
-from detect.export.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions
+from detect.export.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions, Masks
 from detect.export.parity import ExportError
 from detect.export.tidy import fold_constants, remove_traces
 from detect.export.wrappers import Wrapper, halved, wrapped
@@ -30,8 +29,9 @@ from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.models.melting import melted
 from detect.models.model import Model
-from detect.models.sdpoint import PLAIN
+from detect.models.packing import packed_layers
 from detect.runtime.files import atomic_path
+from detect.runtime.plugins import find_plugin
 
 
 def export_onnx(
@@ -40,7 +40,7 @@ def export_onnx(
     """Write a checkpoint's model as ONNX, and compare the file with PyTorch.
 
     Args:
-        checkpoint: the model; of one with instances (SDPoint) the one that runs is exported.
+        checkpoint: the model; what runs is exported, with the graph's transform.
         path: the file. It appears only if its outputs are those of PyTorch.
         options: what kind of file.
         table: a labelled split on which a detector's AP is compared as well.
@@ -82,8 +82,20 @@ def _check(model: Model, options: ExportOptions) -> None:
         raise InputError(f"raw: {model.definition.name} is a classifier; raw maps are for detectors")
     if options.raw and options.suppression is not None:
         raise InputError("raw: non-maximum suppression needs boxes, which a raw file does not have; leave one out")
-    if options.dynamic and model.instance != PLAIN:
-        raise InputError("dynamic: an instance of SDPoint has its maps' sizes built in; leave --dynamic out")
+    if options.dynamic and (reason := model.graph.transform.fixed_sizes):
+        raise InputError(f"dynamic: {reason}; leave --dynamic out")
+
+
+def check_masks(model: Model, masks: Masks) -> None:
+    """Refuse a form that the model cannot have.
+
+    Raises:
+        InputError: ``packed``, and no weights are binary.
+    """
+    if masks == "packed" and not packed_layers(model):
+        raise InputError(
+            f"masks: packed needs binary weights (conv: bdsc), {model.definition.name} has none; take folded"
+        )
 
 
 def _write(wrapper: Wrapper, path: Path, options: ExportOptions) -> None:
@@ -136,7 +148,7 @@ def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
                 for dim, name in zip(value.type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
                     dim.dim_param = f"{name}/{reduction}"
     if options.masks == "packed":
-        pack_masks(model, checkpoint.model)  # last: folding would undo it
+        find_plugin("onnx_masks", options.masks)(model, checkpoint.model)  # last: folding would undo it
     if options.suppression is not None:
         model = append_suppression(model, options.suppression)
     model.producer_name, model.producer_version = "detect", __version__

@@ -13,7 +13,6 @@ from detect.models.detector import DetectionModel
 from detect.models.heads import AnchorDetect
 from detect.models.model import Model
 from detect.models.registry import Block
-from detect.models.sdpoint import PLAIN
 
 PREFIX = "model."
 """In front of the names that the model's weights have in its state dict."""
@@ -38,8 +37,9 @@ class DecodedDetector(nn.Module):
         # Of half precision is the network only: 640 px would be known to half a pixel.
         raw = self.model(images.to(_precision(self.model)))
         height, width = images.shape[2:]
-        plain = self.model.instance == PLAIN  # then cells have their nominal size, whatever the input's
-        return self.model.decode([level.float() for level in raw], None if plain else (height, width))
+        # Without a reason for fixed sizes cells have their nominal one, whatever the input's.
+        image_hw = (height, width) if self.model.graph.transform.fixed_sizes else None
+        return self.model.decode([level.float() for level in raw], image_hw)
 
 
 class RawDetector(nn.Module):

@@ -13,15 +13,14 @@ from PIL.Image import Image
 from detect.data.center_crop import center_crop
 from detect.data.pixel_values import ReadSettings
 from detect.errors import InputError
-from detect.inference.budget import AdjustableCost
 from detect.inference.inputs import as_image, in_batches, is_list
-from detect.inference.network import Network, open_network
+from detect.inference.network import Network, Predictor, open_network
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.precision import Precision
 from detect.structures import Classification
 
 
-class Classifier(AdjustableCost):
+class Classifier(Predictor):
     """A trained classifier, ready to look at images.
 
     Example:

@@ -15,17 +15,16 @@ from detect.data.pixel_values import MAX_PIXELS, MAX_TILED_PIXELS, ReadSettings
 from detect.errors import InputError
 from detect.evaluation.predict import PredictSettings, postprocess
 from detect.evaluation.tiling import TiledPredictor, Tiling
-from detect.inference.budget import AdjustableCost
 from detect.inference.frames import FoundFrame
 from detect.inference.inputs import as_image, in_batches, is_list
-from detect.inference.network import Network, open_network
+from detect.inference.network import Network, Predictor, open_network
 from detect.inference.stream import detect_frames
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.precision import Precision
 from detect.structures import Detections, Letterbox, class_indices
 
 
-class Detector(AdjustableCost):
+class Detector(Predictor):
     """A trained model, ready to look at images.
 
     Example:

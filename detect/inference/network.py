@@ -5,6 +5,7 @@ Letters: B images, H W network input pixels, P predictions of an image, K classe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,9 +22,41 @@ from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.melting import melted
 from detect.runtime.device import select_device
+from detect.runtime.plugins import find_plugin
 from detect.runtime.precision import Precision
 
 ONNX_SUFFIX = ".onnx"
+
+
+class CostChoice(Protocol):
+    """What a network has chosen within a budget."""
+
+    def line(self) -> str:
+        """What runs now and what it costs, in one line."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a network may cost: one of the first three.
+
+    Args:
+        cost: share of the full network's multiply-adds, in (0, 1].
+        gflops: 2 * multiply-adds / 1e9 of a square image.
+        target_ms: milliseconds of the network for a square image, which are measured here and now.
+        image_size: side of that image in pixels; None is the one of the training.
+
+    Raises:
+        InputError: not one of the three is given.
+    """
+
+    cost: float | None = None
+    gflops: float | None = None
+    target_ms: float | None = None
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.cost, self.gflops, self.target_ms)) != 1:
+            raise InputError("budget: name one of cost, gflops and target_ms")
 
 
 @runtime_checkable
@@ -50,6 +83,17 @@ class Network(Protocol):
     value_range: tuple[float, float] | None
     """Of images with more than 8 bits a channel: the values that become 0 and 255. None: the high byte."""
 
+    @property
+    def cost(self) -> float:
+        """The share of the full network's multiply-adds that the network in use has, in (0, 1]."""
+
+    def choose(self, budget: Budget) -> CostChoice:
+        """Use the network with the best measured metric within a budget.
+
+        Raises:
+            InputError: the budget is out of range, or there is nothing to choose from.
+        """
+
     def check_size(self, image_size: int | None) -> int:
         """The side of the network input in pixels; None is ``image_size``.
 
@@ -71,15 +115,15 @@ class TorchNetwork:
     """A checkpoint's model in PyTorch; see ``Network``.
 
     Args:
-        checkpoint: of one with instances the model itself runs, moved to ``device``; otherwise a faster copy.
+        checkpoint: its content.
         device: where.
         precision: number format of the network.
+        fuse: run a copy without norms, which is faster; otherwise the model itself, moved to ``device``.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision, fuse: bool = True) -> None:
         self.checkpoint, self.device, self.precision = checkpoint, device, precision
-        # Without norms a network is faster, but instances (SDPoint) have norms of their own, and switch in a moment.
-        model = melted(checkpoint.model) if checkpoint.instances is None else checkpoint.model
+        model = melted(checkpoint.model) if fuse else checkpoint.model
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.name = self.model.definition.name
         self.is_classifier = self.model.definition.is_classifier
@@ -88,6 +132,13 @@ class TorchNetwork:
         self.value_range = checkpoint.value_range
         self.multiple = self.model.max_reduction
         self.max_detections: int | None = None
+
+    @property
+    def cost(self) -> float:
+        return 1.0
+
+    def choose(self, budget: Budget) -> CostChoice:
+        raise InputError("the cost cannot be chosen: this installation does not have detect.papers")
 
     def check_size(self, image_size: int | None) -> int:
         return checked_size(self.image_size if image_size is None else image_size, self.multiple)
@@ -125,4 +176,83 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
         return OnnxNetwork(Path(weights), chosen)
-    return TorchNetwork(opened(weights), chosen, precision)
+    torch_network = find_plugin("networks", "torch") or TorchNetwork
+    return torch_network(opened(weights), chosen, precision)
+
+
+class Predictor:
+    """What ``Detector`` and ``Classifier`` share: a network, whose cost can be chosen while it is in use.
+
+    Args:
+        network: what runs; the cost of an exported file is settled.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._network.device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The K class names."""
+        return self._network.names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids that the K classes have in the annotation file of the training."""
+        return self._network.category_ids
+
+    @property
+    def image_size(self) -> int:
+        """Side of the network input in pixels that the network was trained with; of a detector, the long one."""
+        return self._network.image_size
+
+    @property
+    def network(self) -> Network:
+        """What runs."""
+        return self._network
+
+    @property
+    def cost(self) -> float:
+        """The share of the full network's multiply-adds that the network in use has, in (0, 1].
+
+        Setting it switches, in less than 10 ms, to the instance with the best measured metric (AP, top-1) of those that
+        cost no more. 1 is the full network, even where a cheaper instance measured better. Only checkpoints that were
+        trained with SDPoint and measured (``tools/evaluate.py --instances``) take anything but 1.
+
+        Raises:
+            InputError: it is out of range or below the cheapest instance, or nothing was measured.
+        """
+        return self._network.cost
+
+    @cost.setter
+    def cost(self, share: float) -> None:
+        self.choose(cost=share)
+
+    def choose(
+        self,
+        *,
+        cost: float | None = None,
+        gflops: float | None = None,
+        target_ms: float | None = None,
+        image_size: int | None = None,
+    ) -> CostChoice:
+        """Use the instance with the best measured metric within a budget, of which one is to be given.
+
+        Args:
+            cost: a share of the full cost, as the property.
+            gflops: 2 * multiply-adds / 1e9 of a square image.
+            target_ms: milliseconds of the network for a square image, which are measured here and now.
+            image_size: side of that image in pixels; None is the one of the training.
+
+        Returns:
+            What was chosen.
+
+        Raises:
+            InputError: not one budget is given, it is out of range or below the cheapest instance, nothing was
+                measured, or the network is an exported file.
+        """
+        return self._network.choose(Budget(cost, gflops, target_ms, image_size))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,9 @@ class OnnxNetwork:
         self._is_fixed = isinstance(sides[0], int)
         if self._is_fixed and sides != [self.image_size, self.image_size]:
             raise InputError(f"{self._path}: takes images of {sides}, but says {self.image_size}; export it again")
+
+    def choose(self, budget: Any) -> NoReturn:
+        raise InputError("the cost of an exported file is settled; tools/export.py --cost exports another one")
 
     def check_size(self, image_size: int | None) -> int:
         if image_size is None or image_size == self.image_size:

@@ -6,7 +6,6 @@ import math
 
 from torch import nn
 
-from detect.models.blocks.bdsc import MaskConv
 from detect.models.catalog import find_definition
 from detect.models.classifier import ClassificationModel
 from detect.models.definition import ModelDefinition
@@ -55,11 +54,11 @@ def build_graph(model: str | ModelDefinition, num_classes: int) -> Graph:
 
 
 def initialise(graph: Graph) -> None:
-    """Start values: PyTorch's own for convolutions, those of ``MaskConv``, priors for a detection head's biases."""
+    """Start values: PyTorch's for convolutions, a derived convolution's own, priors for a detection head's biases."""
     for layer in graph.modules():
-        if isinstance(layer, MaskConv):
-            layer.reset_parameters()
-        elif isinstance(layer, nn.Conv2d):
+        if type(layer) is nn.Conv2d:
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+        elif isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
     if isinstance(graph.last, AnchorDetect):
         graph.last.reset_biases()

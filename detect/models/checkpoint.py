@@ -18,8 +18,8 @@ A ``.pt`` file holds one dictionary:
                    in the place of ``X.weight`` (``detect.models.packing``); of files that are made to be given
                    away the other weights are float16 (``detect.models.shipping``)
 ``training``       what resuming needs (optimiser, average, epoch), or None
-``instances``      of a network with points (SDPoint): its instances, their norms' statistics where they differ from
-                   those in ``state_dict``, and what was measured of them (``detect.models.instances``), or None
+extras             an entry for each paper's extra (``detect.papers``), by its name, or None: ``instances`` has those
+                   of a network that was trained with SDPoint, their norms' statistics and what was measured
 =================  ====================================================================================
 
 A file with ``training`` (``last.pt``) keeps Q, which binary weights are made of and which learns. A packed one
@@ -32,9 +32,10 @@ import io
 import pickle
 import zipfile
 import zlib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -45,13 +46,12 @@ from detect.models.classifier import ClassificationModel
 from detect.models.definition import definition_to_plain, parse_definition
 from detect.models.detector import DetectionModel
 from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
-from detect.models.instances import Instances, read_instances
 from detect.models.model import Model
 from detect.models.packing import halve_state, pack_state, unpack_state
-from detect.models.sdpoint import PLAIN
 from detect.models.shipped import find_weights
 from detect.models.untrusted import check_tensors, read_facts, values_of
 from detect.runtime.files import atomic_path
+from detect.runtime.plugins import find_plugin, plugin_names
 
 FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1
@@ -62,6 +62,16 @@ _NOT_OURS = (
     "is not a checkpoint of this toolkit; tools/train.py writes them, "
     "and tools/import_weights.py makes them of YOLOv5's, Darknet's and torchvision's weights"
 )
+
+
+class Extra(Protocol):
+    """What a paper keeps in a checkpoint; its plug-in on the hook ``extras`` reads it and puts it into the model."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+
+
+_NO_EXTRAS: Mapping[str, Extra] = {}
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class Checkpoint:
         provenance: how they came about.
         training: what resuming needs, or None.
         center_crop: of a classifier: its evaluation looks at so much of an image's short side.
-        instances: of a network that was trained with SDPoint, or None; the model has their statistics.
+        extras: what papers keep, by the name of the entry; the model has it already.
         value_range: of images with more than 8 bits a channel: the values that become 0 and 255. None: the high byte.
     """
 
@@ -89,7 +99,7 @@ class Checkpoint:
     provenance: dict[str, Any]
     training: dict[str, Any] | None
     center_crop: float = 1.0
-    instances: Instances | None = None
+    extras: Mapping[str, Extra] = field(default_factory=dict)
     value_range: tuple[float, float] | None = None
 
     @property
@@ -137,7 +147,7 @@ def checkpoint_archive(
     provenance: dict[str, Any],
     training: dict[str, Any] | None = None,
     center_crop: float = 1.0,
-    instances: Instances | None = None,
+    extras: Mapping[str, Extra] = _NO_EXTRAS,
     value_range: tuple[float, float] | None = None,
     half: bool = False,
 ) -> io.BytesIO:
@@ -146,7 +156,7 @@ def checkpoint_archive(
     The arguments are those of ``Checkpoint``; with ``half`` the file keeps the weights in half precision
     (``detect.models.packing.halve_state``). It is read as any other.
     """
-    assert model.instance == PLAIN, "the state is the plain network's"
+    assert not model.graph.transform.fixed_sizes, "the state is the plain network's"
     state = model.state_dict()
     if training is None:
         state = pack_state(model, state)
@@ -165,7 +175,7 @@ def checkpoint_archive(
         "provenance": provenance,
         "state_dict": {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()},
         "training": training,
-        "instances": instances.to_plain() if instances else None,
+        **{name: extras[name].to_plain() if name in extras else None for name in plugin_names("extras")},
     }
     archive = io.BytesIO()  # on a full disk torch.save would raise a RuntimeError that hides the reason
     torch.save(content, archive)
@@ -197,14 +207,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with AllocationLimit(_SPARE * values_of(state)):
             model = empty_model(parse_definition(content["definition"], str(path)), len(facts.names))
         load_weights(model, unpack_state(model, state, str(path)), path)
-        instances = read_instances(content["instances"], model.graph) if content.get("instances") else None
-        if instances is not None:
-            model.install(instances)
+        extras = {
+            name: find_plugin("extras", name)(content[name], model)
+            for name in plugin_names("extras")
+            if content.get(name)
+        }
         return Checkpoint(
             model=model.eval(),
             provenance=dict(content["provenance"]),
             training=content["training"],
-            instances=instances,
+            extras=extras,
             **facts._asdict(),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:

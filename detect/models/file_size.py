@@ -9,7 +9,7 @@ from detect.models.build import empty_model
 from detect.models.checkpoint import checkpoint_archive
 from detect.models.definition import ModelDefinition
 from detect.models.heads import AnchorDetect, Classify
-from detect.models.packing import binary_weights, packed_bytes
+from detect.models.packing import packed_layers
 from detect.models.registry import find_block
 
 
@@ -19,10 +19,10 @@ def count_bytes(module: nn.Module) -> int:
 
     Source: BDSC (AAAI 2018), whose model sizes follow, in units of 2 ** 20 bytes.
     """
-    masks = binary_weights(module).values()
-    floats = sum(p.numel() for p in module.parameters()) - sum(shape.numel() for shape in masks)
+    packed = packed_layers(module).values()
+    floats = sum(p.numel() for p in module.parameters()) - sum(layer.weight.numel() for layer in packed)
     floats += sum(2 * layer.num_features for layer in module.modules() if isinstance(layer, nn.BatchNorm2d))
-    return 4 * floats + sum(map(packed_bytes, masks))
+    return 4 * floats + sum(layer.packed_bytes for layer in packed)
 
 
 def measure_file(definition: ModelDefinition, num_classes: int, image_size: int) -> int | None:

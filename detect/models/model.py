@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
-from detect.models.instances import InstanceNorms, Instances
-from detect.models.sdpoint import PLAIN, Instance
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:
@@ -37,7 +35,8 @@ class Model(nn.Module):
         self.graph = Graph(definition, num_classes)
         self.num_classes = num_classes
         """K."""
-        self.instance_norms = InstanceNorms({})
+        self.extras = nn.ModuleDict()
+        """Modules of papers, by the name of their checkpoint entry; no part of the state."""
 
     @property
     def definition(self) -> ModelDefinition:
@@ -48,33 +47,6 @@ class Model(nn.Module):
     def max_reduction(self) -> int:
         """Input height and width must be multiples of it."""
         return self.graph.max_reduction
-
-    @property
-    def instance(self) -> Instance:
-        """Which of the networks that share these weights runs (SDPoint)."""
-        return self.graph.instance
-
-    def use_instance(self, instance: Instance) -> None:
-        """Run another instance from now on, with its norms' statistics. It takes less than a millisecond.
-
-        The state of a model is that of the plain network only while that runs.
-
-        Args:
-            instance: point and ratio.
-
-        Raises:
-            InputError: there is no such point.
-        """
-        previous = self.instance
-        self.graph.use_instance(instance)
-        self.instance_norms.exchange(self.graph, previous)
-        self.instance_norms.exchange(self.graph, instance)
-
-    def install(self, instances: Instances) -> None:
-        """Take over the way and the norms' statistics of instances; the plain network runs."""
-        self.use_instance(PLAIN)
-        self.graph.way = instances.way
-        self.instance_norms = InstanceNorms(instances.statistics)
 
     def forward(self, images: Tensor) -> Any:
         """(B, 3, H, W) RGB in [0, 1], H and W multiples of ``max_reduction``, to what the head gives."""

@@ -16,7 +16,7 @@ from detect.models.activation_memory import kept_bytes
 from detect.models.build import build_graph
 from detect.models.catalog import find_definition
 from detect.models.file_size import count_bytes, measure_file
-from detect.models.graph import Graph
+from detect.models.graph import Graph, GraphTransform
 from detect.models.layers import LayerProfile, record_layers
 
 
@@ -223,13 +223,35 @@ def profile_graph(graph: Graph, image_size: int, num_classes: int) -> ModelProfi
 
 
 def graph_macs(graph: Graph, image_hw: tuple[int, int]) -> int:
-    """Multiply-adds of one image of any size, in the instance (SDPoint) that runs.
+    """Multiply-adds of one image of any size, with the transform that the graph has.
 
     Args:
         graph: on the meta device; is left in evaluation mode.
         image_hw: height and width of the input.
     """
     return sum(layer.macs for layers in _layers(graph, image_hw).values() for layer in layers)
+
+
+class MacCounter:
+    """Counts multiply-adds with any transform; each transform and size once.
+
+    Args:
+        graph: the network; a copy without values is kept.
+        num_classes: K of it.
+    """
+
+    def __init__(self, graph: Graph, num_classes: int) -> None:
+        with torch.device("meta"):
+            self._graph = Graph(graph.definition, num_classes)
+        self._known: dict[tuple[GraphTransform, tuple[int, int]], int] = {}
+
+    def macs(self, transform: GraphTransform, image_hw: tuple[int, int]) -> int:
+        """Multiply-adds of one image of that height and width."""
+        key = (transform, image_hw)
+        if key not in self._known:
+            self._graph.use_transform(transform)
+            self._known[key] = graph_macs(self._graph, image_hw)
+        return self._known[key]
 
 
 def _profile_rows(graph: Graph, image_hw: tuple[int, int]) -> tuple[RowProfile, ...]:
@@ -263,10 +285,10 @@ def _layers(graph: Graph, image_hw: tuple[int, int]) -> dict[str, tuple[LayerPro
     graph.eval()
     image = torch.empty(1, 3, *image_hw, device="meta")
     values: dict[str, Any] = {"image": image}
-    sizes = graph.level_sizes(image)
+    flow = graph.transform.start(graph, image)
     found = {}
     for row in graph.definition.rows:
         with record_layers(graph.layer(row.name), row.name) as layers, torch.no_grad():
-            values[row.name] = graph.run_row(row, values, sizes)
+            values[row.name] = graph.run_row(row, values, flow)
         found[row.name] = tuple(layers)
     return found

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import nn
 
 from detect.errors import InputError, did_you_mean
-from detect.models.sdpoint import DownsamplePoint
+from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
 
 
@@ -35,13 +35,13 @@ class Block(nn.Module):
         return False
 
     @property
-    def points(self) -> list[DownsamplePoint]:
-        """The points inside where the map may be made smaller, in execution order (SDPoint)."""
+    def points(self) -> list[ResizePoint]:
+        """The points inside where the map may be made smaller, in execution order."""
         return []
 
     @property
     def point_behind(self) -> bool:
-        """Whether the block as a whole is a basic building block, so that there is a point behind it (SDPoint)."""
+        """Whether the block as a whole is a basic building block, so that its output may be made smaller."""
         return False
 
     def pieces(self, *inputs: Any) -> Any:

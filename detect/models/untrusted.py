@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from detect.errors import InputError, is_writable
-from detect.models.packing import BITS
 
 MAX_SIDE = 16384
 """Pixels of the long side of a network input; a batch of one such image has 3 GB."""
@@ -17,6 +16,8 @@ MAX_SIDE = 16384
 _WEIGHTS = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
 _OTHERS = frozenset((torch.int64, torch.uint8))
 """Of counters, and of packed bits."""
+_BITS = 8
+"""Values that a byte may hold."""
 
 
 class Facts(NamedTuple):
@@ -93,7 +94,7 @@ def check_tensors(state: Any, where: str) -> None:
 def values_of(state: dict[str, Tensor]) -> int:
     """How many values a model may have whose weights are these. A tensor may claim any shape; what is stored counts."""
     return sum(
-        min(tensor.numel(), tensor.untyped_storage().nbytes()) * (BITS if tensor.dtype == torch.uint8 else 1)
+        min(tensor.numel(), tensor.untyped_storage().nbytes()) * (_BITS if tensor.dtype == torch.uint8 else 1)
         for tensor in state.values()
     )
 

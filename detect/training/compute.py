@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from detect.models.graph import Graph
-from detect.models.instance_costs import InstanceCosts
-from detect.models.sdpoint import PLAIN, Instance
+from detect.models.graph import NO_TRANSFORM, Graph, GraphTransform
+from detect.models.profile import MacCounter
 
 
 class ComputeMeter:
@@ -19,7 +18,7 @@ class ComputeMeter:
     """
 
     def __init__(self, graph: Graph, num_classes: int) -> None:
-        self._costs = InstanceCosts(graph, num_classes)
+        self._costs = MacCounter(graph, num_classes)
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -35,18 +34,18 @@ class ComputeMeter:
         """Go on counting from a ``state``."""
         self._images, self._spent, self._full = state
 
-    def add(self, images: int, image_hw: tuple[int, int], instance: Instance, full_hw: tuple[int, int]) -> None:
+    def add(self, images: int, image_hw: tuple[int, int], transform: GraphTransform, full_hw: tuple[int, int]) -> None:
         """Count a forward pass.
 
         Args:
             images: how many.
             image_hw: their height and width.
-            instance: what ran.
+            transform: with which they ran.
             full_hw: height and width that they had before any strategy.
         """
         self._images += images
-        self._spent += images * self._costs.macs(instance, image_hw)
-        self._full += images * self._costs.macs(PLAIN, full_hw)
+        self._spent += images * self._costs.macs(transform, image_hw)
+        self._full += images * self._costs.macs(NO_TRANSFORM, full_hw)
 
     def values(self) -> dict[str, float]:
         """By TensorBoard tag: billions of multiply-adds of an image, as trained and at full size in the plain network.

@@ -168,7 +168,7 @@ def _step(trainee: Trainee, whole: Part, progress: Progress, update: int, is_who
     count = 0
     for number, part in enumerate(parts, start=1):
         terms, images = _backward(trainee, part, update, is_last=is_whole and number == len(parts))
-        trainee.meter.add(images, size_of(part[0]), trainee.model.instance, size_of(whole[0]))
+        trainee.meter.add(images, size_of(part[0]), trainee.model.graph.transform, size_of(whole[0]))
         count += images
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value * images

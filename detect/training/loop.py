@@ -20,12 +20,13 @@ from detect.config.schema import ClassificationRecipe, DataConfig, DetectionReci
 from detect.errors import InputError
 from detect.evaluation.predict import evaluation_mode
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.graph import set_norms
 from detect.models.model import Model, network_input
+from detect.models.rows import set_norms
 from detect.runtime.folders import held_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import keep_freed_memory
+from detect.runtime.plugins import need_plugin
 from detect.runtime.precision import Precision, autocast, choose_precision
 from detect.runtime.processes import as_first_says, is_first, meet, num_processes
 from detect.runtime.seeding import seed_everything
@@ -42,15 +43,15 @@ from detect.training.multi_scale import MultiScale
 from detect.training.optimizer import REFERENCE_BATCH, Schedule, build_optimizer
 from detect.training.preparation import freeze
 from detect.training.recorder import Recorder, write_settings
-from detect.training.sdpoint import SDPoint
 from detect.training.state import provenance, restore_state
 from detect.training.strategy import Strategy
 from detect.training.task import Loader, Task, Validation
-from detect.training.trd import Trd
 
 CPU = torch.device("cpu")
 _TRIAL_IMAGES = 8
 """Most images of a forward pass that numbers of threads are tried on."""
+PAPER_SECTIONS = ("trd", "sdpoint")
+"""Recipe sections whose strategy is a paper's (``detect.papers``), in the order in which they change a batch."""
 _DDP_KEYS = inspect.signature(DistributedDataParallel).parameters
 
 
@@ -269,10 +270,11 @@ def open_strategies(
     strategies: list[Strategy] = []
     if recipe.multi_scale > 0:
         strategies.append(MultiScale(recipe, model.max_reduction))
-    if recipe.trd.resolution > 0:
-        strategies.append(Trd(recipe, model))
-    if recipe.sdpoint.ratios:
-        strategies.append(SDPoint(recipe, model, loader, device, precision))
+    for name in PAPER_SECTIONS:
+        section = getattr(recipe, name)
+        if section != type(section)():
+            strategy = need_plugin("strategies", name, where=name)(recipe, model, loader, device, precision)
+            strategies += [strategy] if strategy else []
     return tuple(strategies)
 
 

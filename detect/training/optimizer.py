@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from detect.config.schema import OptimizerConfig
-from detect.models.blocks.bdsc import DepthwiseConv, MaskConv
 
 REFERENCE_BATCH = 64
 """Images per update at which ``OptimizerConfig.weight_decay`` is stated for SGD."""
@@ -22,16 +21,14 @@ REFERENCE_BATCH = 64
 def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update: int) -> torch.optim.Optimizer:
     """The optimiser with three groups of parameters: ``weights`` (decayed), ``norms``, ``biases``.
 
-    What BDSC leaves without decay (the filters of depthwise convolutions; the Q of binary weights, if ``mask_decay`` is
-    off) goes with the norms, whose rate is that of the weights.
+    What a layer states in ``no_decay`` (filters of depthwise convolutions) and, if ``mask_decay`` is off, in
+    ``mask_weights`` (Q of binary weights) goes with the norms, whose rate is that of the weights.
 
     Args:
         model: its parameters that need gradients are optimised.
         config: the recipe's section.
         images_per_update: scales SGD's weight decay (the loss is a sum over images, so its weight relative to the
             decay grows).
-
-    Source: BDSC (AAAI 2018), section 4, for depthwise convolutions.
     """
     decay = config.weight_decay
     if config.name == "sgd":
@@ -54,12 +51,12 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update
 
 
 def _undecayed(model: nn.Module, mask_decay: bool) -> Iterator[Tensor]:
-    """Weights of convolutions that have no decay."""
+    """Parameters that layers state to have no decay."""
     for layer in model.modules():
-        if isinstance(layer, DepthwiseConv):
-            yield layer.depthwise.weight
-        elif isinstance(layer, MaskConv) and layer.binary and not mask_decay:
-            yield layer.weight
+        stated: tuple[str, ...] = getattr(layer, "no_decay", ())
+        if not mask_decay:
+            stated += getattr(layer, "mask_weights", ())
+        yield from (layer.get_parameter(name) for name in stated)
 
 
 @dataclass(frozen=True)

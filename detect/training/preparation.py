@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import NamedTuple
 
 from torch import nn
 
 from detect.config.loader import to_plain
-from detect.config.schema import ClassificationRecipe, DataConfig, Recipe
+from detect.config.schema import DataConfig, Recipe
 from detect.errors import InputError, did_you_mean
 from detect.models.model import Model
 from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
+from detect.runtime.plugins import find_plugin, plugin_names
 from detect.structures import ClassMatch, are_numbers, match_names, some_names
-from detect.training.trd_schedule import change_points
 
 
 class Need(NamedTuple):
@@ -133,7 +132,7 @@ def warn_of_ignored(recipe: Recipe, needs: Sequence[Need] = ()) -> None:
 
     Args:
         recipe: the recipe.
-        needs: of the task, beside those of the schedule, of ``trd`` and of ``sdpoint``.
+        needs: of the task, beside those of the schedule and of the papers' sections.
     """
     asked, plain = to_plain(recipe), to_plain(type(recipe)())
     schedule = recipe.optimizer.schedule
@@ -142,38 +141,18 @@ def warn_of_ignored(recipe: Recipe, needs: Sequence[Need] = ()) -> None:
         Need("optimizer", "milestones", "schedule", schedule, "step"),
         Need("optimizer", "step_factor", "schedule", schedule, "step"),
     ]
+    of_papers = [
+        need
+        for name in plugin_names("option_dependencies")
+        for need in find_plugin("option_dependencies", name)(recipe)
+    ]
     ignored = [
         f"{need.section}.{need.key} ({need.word} is {need.found}, not {need.wanted})"
-        for need in (*needs, *of_schedule, *_trd_needs(recipe), *_sdpoint_needs(recipe))
+        for need in (*needs, *of_schedule, *of_papers)
         if need.found != need.wanted and asked[need.section][need.key] != plain[need.section][need.key]
     ]
     if ignored:
         LOGGER.warning("no effect: %s", ", ".join(ignored))
-
-
-def _sdpoint_needs(recipe: Recipe) -> list[Need]:
-    """The keys of ``sdpoint`` that mean nothing while it is off, or to a classifier."""
-    if not recipe.sdpoint.ratios:
-        keys = [field.name for field in fields(recipe.sdpoint) if field.name != "ratios"]
-        return [Need("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
-    is_classifier = isinstance(recipe, ClassificationRecipe)
-    return [Need("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")]
-
-
-def _trd_needs(recipe: Recipe) -> list[Need]:
-    """The keys of ``trd`` that mean nothing while it is off, or to the variant, or without anything to guard."""
-    variant = recipe.trd.variant
-    if recipe.trd.resolution == 0:
-        keys = [field.name for field in fields(recipe.trd) if field.name != "resolution"]
-        return [Need("trd", key, "trd.resolution", "0", "a size") for key in keys]
-    needs = []
-    if variant == "regular":
-        needs += [Need("trd", key, "trd.variant", variant, "random") for key in ("probability", "exact")]
-    if variant == "batch":
-        needs += [Need("trd", key, "trd.variant", variant, "random") for key in ("exact", "guard")]
-    elif not change_points(recipe):
-        needs.append(Need("trd", "guard", "schedule", recipe.optimizer.schedule, "step"))
-    return needs
 
 
 def freeze(model: Model, names: tuple[str, ...]) -> None:

@@ -20,9 +20,9 @@ from detect.export.options import ExportOptions
 from detect.inference.onnx_network import OnnxNetwork
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from detect.models.sdpoint import Instance
-from tests.evaluation.instance_samples import detector
+from detect.papers.sdpoint.transform import Instance, use_instance
 from tests.models.yamls import TINY, write_model
+from tests.papers.sdpoint.samples import detector
 
 OPTIONS = ExportOptions(image_size=96, raw=True)
 YOLOV3 = TINY.replace("{anchors_px:", "{coding: yolov3, xy_scale: [1.2, 1.05], anchors_px:")
@@ -160,7 +160,7 @@ def test_each_coding_and_precision(tmp_path, yaml, half):
 def test_an_instance_of_sdpoint(tmp_path):
     """Behind a shrunken map a cell has more input pixels than its level's name says."""
     checkpoint = detector(tmp_path, way="shrink")
-    checkpoint.model.use_instance(Instance(1, 0.5))
+    use_instance(checkpoint.model, Instance(1, 0.5))
     path = tmp_path / "model.onnx"
     assert export_onnx(checkpoint, path, ExportOptions(raw=True, dynamic=False)).good
     maps = run(path, np.zeros((1, 3, 32, 32), np.float32))

@@ -7,14 +7,13 @@ import torch
 from torch import nn
 
 from detect.errors import InputError
-from detect.models.blocks.bdsc import replace_convolutions
+from detect.models.blocks.conv import replace_convolutions
 from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
 from detect.models.definition import Convolutions
 from detect.models.file_size import count_bytes, measure_file
-from detect.models.packing import binary_weights
-from detect.models.tables import FILE_MIB
+from detect.models.packing import packed_layers
 from tests.models.yamls import TINY, write_model, write_rows
 
 
@@ -49,34 +48,6 @@ def test_bits_that_fill_no_byte() -> None:
     assert count_bytes(model) == 4 * 3 * 3 + 4 + 4
 
 
-@pytest.mark.parametrize(
-    ("name", "num_classes", "megabytes"),
-    [
-        ("resnet32", 100, 1.83),
-        ("resnet32+bdsc", 100, 0.36),
-        ("resnet32+bdsc+p=2", 100, 0.63),
-        ("resnet32+bdsc+p=3+width=3", 100, 7.24),
-        ("resnet32+conv=bdsc-float+width=2", 100, 8.35),
-        ("densenet40+bdsc+p=6", 10, 2.95),
-        ("resnet18+bdsc", 1000, 9.00),
-        ("resnet34+bdsc", 1000, 14.6),
-    ],
-)
-def test_published_sizes(name: str, num_classes: int, megabytes: float) -> None:
-    """BDSC, Tables 1, 2, 3 and 5, in MiB; ``configs/tables`` has all of their rows."""
-    with torch.device("meta"):
-        model = build_classifier(name, num_classes)
-    found = count_bytes(model) / 2**20 + FILE_MIB
-    assert found == pytest.approx(megabytes, abs=0.02 + 0.005 * megabytes)
-
-
-def test_channels_of_the_text_give_other_sizes() -> None:
-    """S from the input's channels, as the paper's text has it: 8.45, where its Table 3 says 9.00."""
-    with torch.device("meta"):
-        model = build_classifier("resnet18+bdsc+p_of=input", 1000)
-    assert count_bytes(model) / 2**20 + FILE_MIB == pytest.approx(8.446, abs=5e-4)
-
-
 @pytest.mark.parametrize("conv", ["standard", "bdsc"])
 def test_the_file_is_as_large_as_said(tmp_path: Path, conv: str) -> None:
     path = str(write_model(tmp_path, f"{TINY}conv: {conv}\n"))
@@ -90,7 +61,7 @@ def test_the_file_of_a_classifier_holds_bits() -> None:
     name = "resnet20+bdsc"
     with torch.device("meta"):
         model = build_classifier(name, 10)
-    entries = sum(shape.numel() for shape in binary_weights(model).values())
+    entries = sum(layer.weight.numel() for layer in packed_layers(model).values())
     assert entries == 6 * 9 * (16**2 + 32**2 + 64**2)  # six layers of each width
     counted, found = count_bytes(model), measure_file(find_definition(name), 10, 32)
     assert found is not None

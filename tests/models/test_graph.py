@@ -15,8 +15,9 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.definition import ModelDefinition, Scale, with_words
-from detect.models.graph import Graph, scale_depth, scale_width
+from detect.models.graph import Graph
 from detect.models.profile import profile_model
+from detect.models.rows import scale_depth, scale_width
 from detect.structures import FeatureShape
 from tests.models.yamls import TINY, read_model, write_model, write_rows
 

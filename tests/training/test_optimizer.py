@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from detect.config.schema import OptimizerConfig
-from detect.models.blocks.bdsc import replace_convolutions
+from detect.models.blocks.conv import replace_convolutions
 from detect.models.build import build_model
 from detect.models.definition import Convolutions
 from detect.training.optimizer import Schedule, build_optimizer

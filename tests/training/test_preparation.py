@@ -12,7 +12,7 @@ from detect.config.loader import build
 from detect.config.schema import ClassificationRecipe, DetectionRecipe
 from detect.errors import InputError
 from detect.models.build import build_model
-from detect.models.graph import set_norms
+from detect.models.rows import set_norms
 from detect.training.preparation import freeze, set_training_mode, warn_of_ignored
 from tests.training.small import write_model
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from detect.errors import InputError, did_you_mean
+from detect.models.definition import Convolutions
 from detect.models.registry import Block, register
+from detect.runtime.plugins import need_plugin
 from detect.structures import FeatureShape
 
 LEAKY_SLOPE = 0.1
@@ -61,7 +65,7 @@ def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
 
     Args:
         conv: convolution of stride 1, dilation 1, one group and padding k // 2; or a module in the place of one
-            (``detect.models.blocks.bdsc``), which takes pieces itself.
+            (``SteppedConv``), which takes pieces itself.
         x: (B, C, H, W), or pieces with C channels in all after their space-to-depth.
 
     Returns:
@@ -82,6 +86,54 @@ def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
         bias = None
     assert total is not None, "a convolution needs an input"
     return total
+
+
+class SteppedConv(nn.Module):
+    """Several steps in the place of one k x k convolution (``detect.papers.bdsc``); takes a map or pieces.
+
+    It has ``out_channels``, ``stride`` and ``groups`` as the convolution had, and a ``norm`` between its steps.
+    """
+
+    last: ClassVar[str]
+    """Name of its last convolution, into which a norm behind the module can be fused."""
+
+    def fuse(self) -> None:
+        """Become ordinary convolutions without a norm between them, in place; in evaluation mode."""
+        raise NotImplementedError
+
+
+def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
+    """Put a paper's modules in the place of the k x k convolutions, under the same names.
+
+    Those of 1x1 and those of several groups stay.
+
+    Args:
+        module: is changed.
+        wanted: what they become; not ``standard``.
+
+    Returns:
+        How many were replaced.
+
+    Raises:
+        InputError: this installation does not have the kind.
+    """
+    make = need_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")
+    found = [
+        (parent, name, conv)
+        for parent in module.modules()
+        for name, conv in parent.named_children()
+        if isinstance(conv, nn.Conv2d) and conv.groups == 1 and max(conv.kernel_size) > 1
+    ]
+    for parent, name, conv in found:
+        setattr(parent, name, make(conv, wanted))
+    return len(found)
+
+
+def fuse_norm(layer: nn.Module, parent: nn.Module, name: str) -> None:
+    """Fuse ``layer.norm``, if it has one, into the convolution ``parent.name``; in evaluation mode."""
+    if isinstance(layer.norm, nn.BatchNorm2d):
+        setattr(parent, name, fuse_conv_bn_eval(getattr(parent, name), layer.norm))
+        layer.add_module("norm", nn.Identity())  # in its place
 
 
 def unfold_kernel(weight: Tensor, block_size: int) -> Tensor:

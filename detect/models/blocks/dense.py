@@ -25,7 +25,7 @@ from detect.models.blocks.dense_layers import (
 from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool
 from detect.models.blocks.residual import block_points
 from detect.models.registry import Block, register
-from detect.models.sdpoint import DownsamplePoint
+from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
 
 CompressedBy = Literal["first", "second"]
@@ -116,7 +116,7 @@ class DenseStage(Block):
         )
 
     @property
-    def points(self) -> list[DownsamplePoint]:
+    def points(self) -> list[ResizePoint]:
         """Of a plain stage, one behind each layer."""
         return block_points(self.stage)
 

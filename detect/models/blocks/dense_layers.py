@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from detect.models.blocks.conv import Conv, Piece
 from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool, is_odd
 from detect.models.blocks.preactivation import PreConv
-from detect.models.sdpoint import DownsamplePoint, resize_cells
+from detect.models.resize import ResizePoint, resize_cells
 
 
 class FoldedConv(nn.Module):
@@ -154,7 +154,7 @@ class DenseBody(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.sources = sources
-        self.points = nn.ModuleList(DownsamplePoint() for _ in layers)
+        self.points = nn.ModuleList(ResizePoint() for _ in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C + n g, H, W) for n layers: the input, then the outputs in order."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detect.models.blocks.conv import Conv, Piece, Pieces, check_choice, space_to_depth
 from detect.models.registry import Block, register
-from detect.models.sdpoint import DownsamplePoint, PoolPoint, pooled_hw
+from detect.models.resize import PoolPoint, ResizePoint, pooled_hw
 from detect.structures import FeatureShape
 
 Kind = Literal["stride", "spd"]
@@ -222,7 +222,7 @@ class Pool(Block):
         return self.pool(x, self.kernel_size, BLOCK_SIZE, padding, ceil_mode=padding == 0 and is_odd(x))
 
     @property
-    def points(self) -> list[DownsamplePoint]:
+    def points(self) -> list[ResizePoint]:
         """Of a max-pool, the pool itself."""
         return [] if self.point is None else [self.point]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detect.models.blocks.conv import Conv, Pieces
 from detect.models.registry import Block, register
-from detect.models.sdpoint import DownsamplePoint
+from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
 
 
@@ -38,7 +38,7 @@ class ConvStage(Block):
         self.convs = nn.ModuleList(
             Conv(channels, out_channels, 3, activation=activation, bias=bias) for channels in inputs
         )
-        self.behind = nn.ModuleList(DownsamplePoint() for _ in inputs)
+        self.behind = nn.ModuleList(ResizePoint() for _ in inputs)
 
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W) or pieces to (B, O, H, W)."""
@@ -48,9 +48,9 @@ class ConvStage(Block):
         return y
 
     @property
-    def points(self) -> list[DownsamplePoint]:
+    def points(self) -> list[ResizePoint]:
         """One behind each convolution."""
-        return [m for m in self.behind if isinstance(m, DownsamplePoint)]
+        return [m for m in self.behind if isinstance(m, ResizePoint)]
 
     @property
     def accepts_pieces(self) -> bool:

@@ -16,7 +16,7 @@ from detect.models.blocks.downsample import BLOCK_SIZE, HalvingPool, Kind
 from detect.models.blocks.preactivation import PreConv
 from detect.models.blocks.residual import block_points, divide_channels
 from detect.models.registry import Block, register
-from detect.models.sdpoint import DownsamplePoint
+from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
 
 PreBlockKind = Literal["basic", "bottleneck"]
@@ -42,7 +42,7 @@ class PreResidualBlock(nn.Module):
         self.activation = make_activation(activation)
         self.layers = layers
         self.shortcut = shortcut
-        self.point = DownsamplePoint()
+        self.point = ResizePoint()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H / s, W / s), s the stride of the convolutions."""
@@ -177,7 +177,7 @@ class PreResidualStage(Block):
         )
 
     @property
-    def points(self) -> list[DownsamplePoint]:
+    def points(self) -> list[ResizePoint]:
         """Of a plain stage, one behind each block."""
         return block_points(self.stage)
 

@@ -18,7 +18,7 @@ from detect.models.blocks.csp import ConvDivide, CrossStage, Fusion
 from detect.models.blocks.downsample import BLOCK_SIZE, HalvingPool, Kind, SpaceToDepth
 from detect.models.blocks.preactivation import BareConv, NormActivation
 from detect.models.registry import Block, register
-from detect.models.sdpoint import DownsamplePoint
+from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
 
 BlockKind = Literal["basic", "bottleneck", "darknet"]
@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
         self.layers = layers
         self.shortcut = shortcut
         self.stride = stride
-        self.point = DownsamplePoint()
+        self.point = ResizePoint()
         self.activation = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -243,7 +243,7 @@ class ResidualStage(Block):
         return isinstance(self.stage, CrossStage) and not self.folds_first
 
     @property
-    def points(self) -> list[DownsamplePoint]:
+    def points(self) -> list[ResizePoint]:
         """Of a plain stage, one in each block."""
         return block_points(self.stage)
 
@@ -264,9 +264,9 @@ class ResidualStage(Block):
         return FeatureShape(self.out_channels, inputs[0].reduction * self.reduction)
 
 
-def block_points(stage: nn.Module) -> list[DownsamplePoint]:
+def block_points(stage: nn.Module) -> list[ResizePoint]:
     """The points of a stack of blocks; none where the blocks are only a part of a cross-stage-partial stage."""
-    return [] if isinstance(stage, CrossStage) else [m for m in stage.modules() if isinstance(m, DownsamplePoint)]
+    return [] if isinstance(stage, CrossStage) else [m for m in stage.modules() if isinstance(m, ResizePoint)]
 
 
 def _check_spd_words(block: BlockKind, downsample: Kind, spd_form: SpdForm, spd_kernel_size: int | None) -> None:

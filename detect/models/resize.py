@@ -1,0 +1,52 @@
+"""Points inside blocks where a map may be made smaller, and how maps are resized.
+
+Letters: B batch, C channels, H W cells, r ratio.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResizePoint(nn.Module):
+    """Adaptive average pooling to r times the height and width, or nothing.
+
+    It has no weights, and so leaves a model's parameters and their names alone. A graph transform sets the ratio.
+
+    Source: SDPoint (Kuen et al., 2018), section 3.1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ratio: float | None = None
+        """r, or None where the map stays as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, round(r*H), round(r*W)), or the map itself."""
+        return x if self.ratio is None else resize_cells(x, pooled_hw((x.shape[2], x.shape[3]), self.ratio))
+
+
+class PoolPoint(ResizePoint):
+    """The point of the stem's max-pool, which then pools to r times the size that it would have.
+
+    The pool reads the ratio (``detect.models.blocks.downsample.Pool``). Behind the first block a pool is no point.
+
+    Source: the published code of SDPoint.
+    """
+
+
+def pooled_hw(size_hw: tuple[int, int], ratio: float) -> tuple[int, int]:
+    """``ratio`` times a height and width, half to even (14 at 0.75 is 10, 7 at 0.5 is 4), at least 1."""
+    return max(round(size_hw[0] * ratio), 1), max(round(size_hw[1] * ratio), 1)
+
+
+def resize_cells(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Adaptive average pooling: cell i of m covers rows floor(i*n/m) to ceil((i+1)*n/m) - 1 of n; to more cells, it
+    repeats them.
+
+    Args:
+        x: (B, C, H, W).
+        size_hw: height and width of the result; a map that has them is returned itself.
+    """
+    return x if x.shape[2:] == size_hw else F.adaptive_avg_pool2d(x, size_hw)

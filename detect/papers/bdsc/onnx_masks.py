@@ -1,0 +1,118 @@
+"""Binary weights (BDSC) in an exported file, in two forms that compute the same.
+
+``folded``: ordinary weights, 32 bits each. Every runtime takes them.
+
+``packed``: one bit for each weight and one scale for each output, and nodes that unpack them. What is smaller is the
+file, on the disk and when it is sent. Nothing is faster: a runtime unpacks when it loads the file (ONNX Runtime does)
+or at each run, and then has the same weights in memory and computes the same ordinary convolution. A runtime that
+demands stored weights does not take it.
+
+Letters: O output channels, S input channels of the mask, k kernel size, N bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+
+from detect.export.options import Masks
+from detect.export.parity import ExportError
+from detect.export.tidy import replace_items
+from detect.export.wrappers import PREFIX
+from detect.models.model import Model
+from detect.models.packing import packed_layers
+from detect.papers.bdsc.bits import BITS, pack_signs, unpack_signs
+
+BYTE_SIGNS = "byte_signs"
+"""Initialiser (256, 8) of all packed files: the signs that each byte stands for."""
+
+
+def masks_note(model: Model, masks: Masks) -> str | None:
+    """What the form means for whoever uses the file, in one line; None if no weights are binary."""
+    if not packed_layers(model):
+        return None
+    if masks == "packed":
+        return (
+            "binary weights packed, 1 bit each: a smaller file, not a faster one; the runtime unpacks them when it "
+            "loads the file or at each run, and computes the same ordinary convolutions"
+        )
+    return (
+        "binary weights written out as ordinary ones, 32 bits each; --masks packed makes the file smaller, not faster"
+    )
+
+
+def pack_masks(exported: onnx.ModelProto, model: Model) -> None:
+    """Replace, in place, each binary weight X by ``X_bits``, ``X_scale`` and nodes that compute X of them.
+
+    ``X_bits`` is uint8 (N,) as ``detect.papers.bdsc.bits`` packs the signs of Q; ``X_scale`` is float32 (O, 1, 1, 1),
+    below 0 where a norm with a negative factor has been melted in. X is bit for bit what it was.
+
+    Args:
+        exported: with the melted weights of ``model`` as initialisers.
+        model: the model as it was trained.
+
+    Raises:
+        ExportError: a weight is not stored as it should be.
+    """
+    graph = exported.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    unpacking: dict[str, list[onnx.NodeProto]] = {}
+    constants = {BYTE_SIGNS: _byte_signs()}
+    for number, key in enumerate(packed_layers(model)):
+        name = PREFIX + key
+        bits, scale = _bits_and_scale(stored.get(name), model.get_parameter(key).detach(), name)
+        constants |= {f"{name}_bits": bits, f"{name}_scale": scale}
+        unpacking[name] = list(_unpack(name, tuple(stored[name].dims), f"mask{number}", constants))
+    kept = [tensor for name, tensor in stored.items() if name not in unpacking]
+    replace_items(graph.initializer, kept + [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    # Each right before its use, so that a runtime that unpacks at each run need not hold all at once.
+    nodes = [
+        part for node in graph.node for part in (*(u for name in node.input for u in unpacking.pop(name, ())), node)
+    ]
+    replace_items(graph.node, nodes)
+
+
+def _bits_and_scale(tensor: onnx.TensorProto | None, q: torch.Tensor, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Bits (N,) and scale (O, 1, 1, 1) of a stored weight, whose signs, but for the scale's, must be those of Q."""
+    if tensor is not None:
+        bits = pack_signs(q)
+        signs, weight = unpack_signs(bits, q.shape).numpy(), numpy_helper.to_array(tensor)
+        scale = weight[:, :1, :1, :1] * signs[:, :1, :1, :1]
+        if weight.shape == signs.shape and (scale * signs == weight).all():
+            return bits.numpy(), scale
+    raise ExportError(f"this PyTorch's exporter does not store {name} as it is; take the folded form")
+
+
+def _unpack(
+    name: str, shape: tuple[int, ...], short: str, constants: dict[str, np.ndarray]
+) -> Iterator[onnx.NodeProto]:
+    """The nodes that compute weight ``name`` of its bits and scale, by operators of every supported set.
+
+    Args:
+        name: of the weight.
+        shape: (O, S, k, k).
+        short: names of intermediate values start with it.
+        constants: what the nodes need besides is added.
+    """
+    count, shape_name = int(np.prod(shape)), "shape_" + "x".join(map(str, shape))
+    constants[shape_name] = np.array(shape)
+    yield helper.make_node("Cast", [f"{name}_bits"], [f"{short}_bytes"], to=onnx.TensorProto.INT32)
+    yield helper.make_node("Gather", [BYTE_SIGNS, f"{short}_bytes"], [f"{short}_rows"])  # (N, 8)
+    signs = f"{short}_rows"
+    if count % BITS:
+        ends = f"first_{count}"
+        constants |= {"flat": np.array([-1]), "start": np.array([0]), ends: np.array([count])}
+        yield helper.make_node("Reshape", [signs, "flat"], [f"{short}_padded"])
+        yield helper.make_node("Slice", [f"{short}_padded", "start", ends], [f"{short}_flat"])
+        signs = f"{short}_flat"
+    yield helper.make_node("Reshape", [signs, shape_name], [f"{short}_signs"])
+    yield helper.make_node("Mul", [f"{short}_signs", f"{name}_scale"], [name])
+
+
+def _byte_signs() -> np.ndarray:
+    """(256, 8) float32: byte to signs, the highest bit first."""
+    return unpack_signs(torch.arange(256, dtype=torch.uint8), (256, BITS)).numpy()

@@ -1,0 +1,182 @@
+"""What a trained network with points (SDPoint) knows of its instances: their norms' statistics, what they reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from detect.errors import InputError
+from detect.models.checkpoint import Checkpoint
+from detect.models.graph import Graph
+from detect.models.model import Model
+from detect.papers.sdpoint.transform import PLAIN, Instance, Way, find_points, set_way, use_instance
+
+EXTRA = "instances"
+"""Name of the checkpoint's entry."""
+Statistics = dict[str, tuple[Tensor, Tensor]]
+"""Running mean and variance, (C,) each, of norms by their path in the graph."""
+
+
+@dataclass(frozen=True)
+class InstanceRecord:
+    """What an instance costs and reaches.
+
+    Args:
+        instance: which.
+        macs: multiply-adds of one image.
+        ms: milliseconds of the network for one image, on the machine that measured.
+        metrics: by name, as an evaluation gives them.
+    """
+
+    instance: Instance
+    macs: int
+    ms: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The instances of a trained network.
+
+    Args:
+        members: those that it was trained for, the plain network first.
+        way: what becomes of a detector's levels behind a point.
+        statistics: of the norms that differ from the plain network's, for each instance; of none where all share those
+            of the training.
+        records: what was measured on a split; empty if nothing was.
+        measured: how: data, split, image size, and where.
+    """
+
+    members: tuple[Instance, ...]
+    way: Way
+    statistics: dict[Instance, Statistics] = field(default_factory=dict)
+    records: tuple[InstanceRecord, ...] = ()
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint."""
+        return {
+            "members": [_to_pair(member) for member in self.members],
+            "way": self.way,
+            "statistics": [
+                [_to_pair(member), {path: [mean.cpu(), variance.cpu()] for path, (mean, variance) in norms.items()}]
+                for member, norms in self.statistics.items()
+            ],
+            "records": [
+                {"instance": _to_pair(r.instance), "macs": r.macs, "ms": r.ms, "metrics": dict(r.metrics)}
+                for r in self.records
+            ],
+            "measured": dict(self.measured),
+        }
+
+
+def read_extra(content: Mapping[str, Any], model: Model) -> Instances:
+    """The instances of a checkpoint, which the model gets; see ``read_instances``."""
+    instances = read_instances(content, model.graph)
+    install(model, instances)
+    return instances
+
+
+def install(model: Model, instances: Instances) -> None:
+    """Give a model the way and the norms' statistics of instances; the plain network runs."""
+    use_instance(model, PLAIN)
+    set_way(model, instances.way)
+    model.extras[EXTRA] = InstanceNorms(instances.statistics)
+
+
+def instances_in(checkpoint: Checkpoint) -> Instances | None:
+    """The instances of a checkpoint, of a network that was trained with SDPoint; else None."""
+    found = checkpoint.extras.get(EXTRA)
+    return found if isinstance(found, Instances) else None
+
+
+def with_instances(checkpoint: Checkpoint, instances: Instances) -> Checkpoint:
+    """The checkpoint with other instances."""
+    return replace(checkpoint, extras={**checkpoint.extras, EXTRA: instances})
+
+
+def read_instances(content: Mapping[str, Any], graph: Graph) -> Instances:
+    """What ``Instances.to_plain`` gave.
+
+    Args:
+        content: of a checkpoint.
+        graph: the network, against which points and statistics are checked.
+
+    Raises:
+        InputError: it names a point or a norm that the network has not, or holds values that none can have.
+    """
+    members = tuple(_from_pair(pair, graph) for pair in content["members"])
+    if content["way"] not in get_args(Way) or members[:1] != (PLAIN,):
+        raise InputError(
+            f"instances: way must be one of {', '.join(get_args(Way))}, the first member the plain network"
+        )
+    norms = dict(named_norms(graph))
+    statistics = {
+        _from_pair(pair, graph): {path: _checked(path, values, norms) for path, values in found.items()}
+        for pair, found in content["statistics"]
+    }
+    records = tuple(
+        InstanceRecord(_from_pair(r["instance"], graph), int(r["macs"]), float(r["ms"]), dict(r["metrics"]))
+        for r in content["records"]
+    )
+    return Instances(members, content["way"], statistics, records, dict(content["measured"]))
+
+
+def named_norms(graph: Graph) -> Iterator[tuple[str, nn.BatchNorm2d]]:
+    """All batch norms of a graph with their paths."""
+    return ((path, m) for path, m in graph.named_modules() if isinstance(m, nn.BatchNorm2d))
+
+
+class InstanceNorms(nn.Module):
+    """The norms' statistics of each instance, which change places with the plain network's while it runs.
+
+    They are buffers, so that they move with the model, but no part of its state: a checkpoint has a place for them.
+
+    Args:
+        statistics: of the norms that differ from the plain network's.
+    """
+
+    def __init__(self, statistics: dict[Instance, Statistics]) -> None:
+        super().__init__()
+        self._slots: dict[Instance, dict[str, int]] = {}
+        for instance, norms in statistics.items():
+            slots = self._slots[instance] = {}
+            for path, (mean, variance) in norms.items():
+                slots[path] = number = len(self._buffers) // 2
+                self.register_buffer(f"mean{number}", mean.clone(), persistent=False)
+                self.register_buffer(f"variance{number}", variance.clone(), persistent=False)
+
+    def exchange(self, graph: Graph, instance: Instance) -> None:
+        """Put an instance's statistics in the place of the graph's, and these into theirs; a second time undoes it."""
+        for path, number in self._slots.get(instance, {}).items():
+            norm = graph.get_submodule(path)
+            for own, other in (("running_mean", f"mean{number}"), ("running_var", f"variance{number}")):
+                norm._buffers[own], self._buffers[other] = self._buffers[other], norm._buffers[own]
+
+
+def _to_pair(instance: Instance) -> list[Any]:
+    return [instance.point, instance.ratio]
+
+
+def _from_pair(pair: Any, graph: Graph) -> Instance:
+    point, ratio = int(pair[0]), float(pair[1])
+    count = len(find_points(graph))
+    if not 0 <= point <= count or not 0 < ratio <= 1:
+        raise InputError(f"instances: {graph.definition.name} has {count} points, found {point}@{ratio:g}")
+    return Instance(point, ratio)
+
+
+def _checked(path: str, values: Any, norms: dict[str, nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    mean, variance = values
+    if path not in norms:
+        raise InputError(f"instances: there is no norm {path}")
+    shape = (norms[path].num_features,)
+    if mean.shape != shape or variance.shape != shape:
+        raise InputError(f"instances: {path}: must hold two tensors {shape}")
+    if not (torch.isfinite(mean).all() and torch.isfinite(variance).all() and (variance >= 0).all()):
+        raise InputError(f"instances: {path}: holds a value that no mean or variance can have")
+    return mean.float(), variance.float()

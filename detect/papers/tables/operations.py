@@ -1,0 +1,149 @@
+"""Operations of a forward pass beyond multiply-adds, as two papers count them: SDPoint and TRD.
+
+Norms, activations, additions and pools have no entry in ``detect.models.layers``; here every one is counted where
+PyTorch calls its operator, whichever module it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from detect.errors import InputError
+from detect.models.graph import Graph
+from detect.papers.sdpoint.transform import PLAIN, Instance, use_instance
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What one forward pass of one image does.
+
+    Args:
+        macs: multiply-adds of convolutions and linear layers.
+        biases: values of theirs that a bias is added to.
+        normed: values that batch norms read.
+        activated: values that activations read.
+        added: values that residual additions give, and the sums of a convolution's pieces.
+        pooled: values that windows of fixed size look at, max or average.
+        pooled_globally: values that pools over the whole map look at, in windows that are one row and column too large.
+    """
+
+    macs: int = 0
+    biases: int = 0
+    normed: int = 0
+    activated: int = 0
+    added: int = 0
+    pooled: int = 0
+    pooled_globally: int = 0
+
+    @property
+    def sdpoint_flops(self) -> int:
+        """Operations as SDPoint's published counter sees them: multiplications and additions apart.
+
+        2 for each multiply-add and each value of a norm, 1 for all else. An adaptive pool to one cell counts (H + 1) *
+        (W + 1) values of an H x W map. What makes a map smaller at a point counts nothing. The published counter has
+        the addition of a block with an active point at the size behind the point; here it has its own.
+
+        Source: SDPoint (Kuen et al., 2018), section 6, and its published code.
+        """
+        ones = self.biases + self.activated + self.added + self.pooled + self.pooled_globally
+        return 2 * (self.macs + self.normed) + ones
+
+    @property
+    def trd_macs(self) -> int:
+        """Multiply-adds with biases, and 2 for each value of a norm: 0 to 0.8 % below the paper's "FLOPs".
+
+        Source: Temporally Resolution Decrement, Tables 1, 3 and 4, which give sums without a rule.
+        """
+        return self.macs + self.biases + 2 * self.normed
+
+
+def count_operations(graph: Graph, image_size: int, instance: Instance = PLAIN) -> Operations:
+    """Count the operations of a network, without computing anything.
+
+    Args:
+        graph: on the meta device (``detect.models.profile.build_on_meta``); is left in evaluation mode, as the plain
+            network.
+        image_size: side of the square input in pixels.
+        instance: which of the networks with points inside it (SDPoint).
+
+    Raises:
+        InputError: the network has no such point, or no map of its has that size.
+    """
+    use_instance(graph.eval(), instance)
+    recorder = _Recorder()
+    try:
+        with recorder, torch.no_grad():
+            graph(torch.empty(1, 3, image_size, image_size, device="meta"))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"image size {image_size}: does not suit {graph.definition.name}: {reason}") from None
+    finally:
+        use_instance(graph, PLAIN)
+    return Operations(**recorder.counts)
+
+
+class _Recorder(TorchDispatchMode):
+    """Adds up what every operator does, by the names of ``Operations``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        read = _READERS.get(func.overloadpacket)
+        if read is not None:
+            self.counts.update(read(args, output))
+        return output
+
+
+def _convolution(args: Any, output: Tensor) -> dict[str, int]:
+    weight, bias = args[1], args[2]
+    macs = weight.numel() * output.shape[2] * output.shape[3]
+    return {"macs": macs, "biases": 0 if bias is None else output.numel()}
+
+
+def _addition(args: Any, output: Tensor) -> dict[str, int]:
+    """Of two maps; or of a bias to a linear layer's map, where it is an operator of its own."""
+    dims = [x.ndim for x in args[:2] if isinstance(x, Tensor)]
+    return {"added" if dims == [4, 4] else "biases": output.numel()} if dims in ([4, 4], [4, 1]) else {}
+
+
+def _pool(args: Any, output: Tensor) -> dict[str, int]:
+    """Kernels are given as [height, width] or as one number for both."""
+    return {"pooled": args[1][0] * args[1][-1] * output.numel()}
+
+
+def _global_pool(args: Any, output: Tensor) -> dict[str, int]:
+    """A mean or a maximum over height and width."""
+    x, dims = args[0], args[1]
+    if x.ndim != 4 or sorted(dim % 4 for dim in dims) != [2, 3]:
+        return {}
+    return {"pooled_globally": x.shape[1] * (x.shape[2] + 1) * (x.shape[3] + 1)}
+
+
+_ATEN = torch.ops.aten
+_ACTIVATIONS = ("relu", "leaky_relu", "silu", "mish", "sigmoid")
+_READERS: dict[Any, Callable[[Any, Any], dict[str, int]]] = {
+    _ATEN.convolution: _convolution,
+    _ATEN.addmm: lambda args, output: {"macs": args[1].shape[0] * args[2].numel(), "biases": output.numel()},
+    _ATEN.mm: lambda args, output: {"macs": args[0].shape[0] * args[1].numel()},
+    _ATEN.native_batch_norm: lambda args, output: {"normed": args[0].numel()},
+    _ATEN.add: _addition,
+    _ATEN.max_pool2d_with_indices: lambda args, output: _pool(args, output[0]),
+    _ATEN.avg_pool2d: _pool,
+    _ATEN.mean: _global_pool,
+    _ATEN.amax: _global_pool,
+    **{
+        getattr(_ATEN, name + ending): lambda args, output: {"activated": output.numel()}
+        for name in _ACTIVATIONS
+        for ending in ("", "_")
+    },
+}

@@ -1,0 +1,300 @@
+"""The papers' tables as data, beside what our models measure.
+
+A table is a YAML of ``configs/tables``: a paper's columns and rows as printed, and for each row the model here that it
+names. Structure (parameters, operations) is measured from the model; accuracy comes from a file of results, where there
+is one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from detect.config.loader import CONFIGS, build, load_yaml
+from detect.errors import InputError, did_you_mean
+from detect.models.catalog import find_definition
+from detect.models.file_size import count_bytes
+from detect.models.profile import ModelProfile, build_on_meta, profile_graph
+from detect.papers.sdpoint.transform import PLAIN, Instance
+from detect.papers.tables.operations import Operations, count_operations
+from detect.papers.trd.mean_flops import area_rule, mean_flops
+
+Measure = Literal[
+    "parameters",
+    "weights",
+    "stored_values",
+    "size",
+    "bflops",
+    "bottleneck",
+    "cio",
+    "sdpoint_flops",
+    "mflops",
+    "mflops_true",
+    "depth",
+    "width",
+]
+"""What a column holds: millions of ``ModelProfile``'s counts, MiB, billions of operations, or factors of the scale; of
+TRD's mean operations millions, by the area rule or by what the network does at the reduced resolution."""
+
+FILE_MIB = 0.02
+"""What a model file of the BDSC paper has of its own, its ``size`` being that of a file. Fitted: what its tables print
+to 0.01 MB needs 0.00 to 0.03 more than is counted, ResNet-74 0.06."""
+
+_MEASURES: dict[str, Callable[[ModelProfile], float]] = {
+    "parameters": lambda profile: profile.parameters / 1e6,
+    "weights": lambda profile: profile.weights / 1e6,
+    "stored_values": lambda profile: profile.stored_values / 1e6,
+    "bflops": lambda profile: profile.bflops,
+    "bottleneck": lambda profile: profile.bottleneck.darknet_flops / 1e9 if profile.bottleneck else 0.0,
+    "cio": lambda profile: profile.cio / 1e6,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a paper's table.
+
+    Args:
+        name: its heading.
+        measure: what it holds, if that follows from a model's structure; accuracy and speed do not.
+    """
+
+    name: str
+    measure: Measure | None = None
+
+
+@dataclass(frozen=True)
+class ReducedEpochs:
+    """A training some of whose epochs have a lower resolution (TRD).
+
+    Args:
+        resolution: lambda, side of their images in pixels.
+        probability: P, of an epoch to be one of them.
+    """
+
+    resolution: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of a paper's table.
+
+    Args:
+        label: as in the paper, unique in the table.
+        paper: values by the names of the columns; percentages in percent. A column without one has none in the paper.
+        model: the model here that it is; None where the paper quotes a network that is not built here.
+        image_size: side of the square input in pixels; required with a model.
+        num_classes: K of its model, where it is not the table's.
+        instance: of its model, whose operations count (SDPoint); default, the plain network.
+        trd: its training; default, one at ``image_size`` alone.
+        tolerance_percent: how far from the paper a value of ours may be.
+        reproduced: false where the paper's value is known to be out of reach of the model here: the table says so, and
+            no deviation counts.
+        note: why it is further away than 1 %, or what else there is to know; required where it is not reproduced.
+    """
+
+    label: str
+    paper: dict[str, float]
+    model: str | None = None
+    image_size: int | None = None
+    num_classes: int | None = None
+    instance: Instance = PLAIN
+    trd: ReducedEpochs | None = None
+    tolerance_percent: float = 1.0
+    reproduced: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of a paper.
+
+    Args:
+        name: of its file.
+        title: paper, number and subject.
+        num_classes: K of its models, unless a row says otherwise.
+        columns: in the paper's order, after the label.
+        rows: in the paper's order.
+        notes: what holds for the whole table.
+    """
+
+    name: str
+    title: str
+    num_classes: int
+    columns: tuple[Column, ...]
+    rows: tuple[PaperRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of a paper's table beside our model.
+
+    Args:
+        row: the paper's.
+        ours: measured structure by the names of the columns; empty without a model.
+        results: measured accuracy by the names of the columns, as far as it was measured.
+    """
+
+    row: PaperRow
+    ours: dict[str, float]
+    results: dict[str, float]
+
+    @property
+    def deviations_percent(self) -> dict[str, float]:
+        """How far ours are from the paper's, where both have a value."""
+        paper = self.row.paper
+        return {name: 100 * (value / paper[name] - 1) for name, value in self.ours.items() if name in paper}
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether no deviation is larger than the row allows; a row that is not reproduced allows any."""
+        return not self.row.reproduced or all(
+            abs(value) <= self.row.tolerance_percent for value in self.deviations_percent.values()
+        )
+
+
+def shipped_tables() -> dict[str, Path]:
+    """Every table with its file."""
+    return {path.stem: path for path in sorted((CONFIGS / "tables").glob("*.yaml"))}
+
+
+def load_table(name: str) -> PaperTable:
+    """A shipped table, or a YAML file with one.
+
+    Raises:
+        InputError: there is none, or its YAML is wrong.
+    """
+    tables = shipped_tables()
+    if name not in tables and not name.endswith((".yaml", ".yml")):
+        raise InputError(f"unknown table {name!r}{did_you_mean(name, tables)}")
+    path = tables.get(name, Path(name))
+    table = build(PaperTable, load_yaml(path), str(path))
+    columns = [column.name for column in table.columns]
+    labels: set[str] = set()
+    for row in table.rows:
+        where = f"{path}: row {row.label!r}"
+        if row.label in labels:
+            raise InputError(f"{where}: the label stands twice")
+        labels.add(row.label)
+        _check_names(row.paper, columns, f"{where}: paper")
+        if row.model is not None and row.image_size is None:
+            raise InputError(f"{where}: image_size: is missing; a model is measured at one")
+        _check_networks(row, where)
+        if not row.reproduced and not row.note:
+            raise InputError(f"{where}: note: is missing; a row that is not reproduced says why")
+    return table
+
+
+def load_results(path: Path, table: PaperTable) -> dict[str, dict[str, float]]:
+    """Measured accuracy, from JSON: ``{label of a row: {name of a column: value}}``, percentages in percent.
+
+    Args:
+        path: the file; none is no result.
+        table: whose results they are.
+
+    Raises:
+        InputError: it is not of that form, or names what the table has not.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON in UTF-8: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise InputError(f"{path}: must be {{label: {{column: number}}}}")
+    _check_names(content, [row.label for row in table.rows], str(path))
+    for label, values in content.items():
+        where = f"{path}: {label!r}"
+        _check_names(values, [column.name for column in table.columns if column.measure is None], where)
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise InputError(f"{where}: {name}: must be a number, found {value!r}")
+    return content
+
+
+def compare(table: PaperTable, results: dict[str, dict[str, float]]) -> list[Comparison]:
+    """Measure the models of a table.
+
+    Args:
+        table: the paper's.
+        results: what ``load_results`` gave.
+
+    Raises:
+        InputError: a model does not exist or cannot be built.
+    """
+    graph = functools.cache(build_on_meta)
+
+    @functools.cache
+    def profile(model: str, image_size: int, num_classes: int) -> ModelProfile:
+        return profile_graph(graph(model, num_classes), image_size, num_classes)
+
+    @functools.cache
+    def count(model: str, image_size: int, num_classes: int, instance: Instance = PLAIN) -> Operations:
+        return count_operations(graph(model, num_classes), image_size, instance)
+
+    @functools.cache
+    def size(model: str, num_classes: int) -> float:
+        return count_bytes(graph(model, num_classes)) / 2**20 + FILE_MIB
+
+    measure = functools.partial(_measure, table=table, profile=profile, count=count, size=size)
+    return [Comparison(row, measure(row), results.get(row.label, {})) for row in table.rows]
+
+
+def _measure(
+    row: PaperRow,
+    table: PaperTable,
+    profile: Callable[[str, int, int], ModelProfile],
+    count: Callable[..., Operations],
+    size: Callable[[str, int], float],
+) -> dict[str, float]:
+    """The columns that follow from the structure of the row's model."""
+    if row.model is None or row.image_size is None:
+        return {}
+    model, image_size, num_classes = row.model, row.image_size, row.num_classes or table.num_classes
+    wanted = {column.measure for column in table.columns}
+    scale = find_definition(model).sections[0].scale
+    values: dict[str, float] = {"depth": scale.depth, "width": scale.width}
+    if wanted & _MEASURES.keys():
+        found = profile(model, image_size, num_classes)
+        values |= {measure: read(found) for measure, read in _MEASURES.items()}
+    if "size" in wanted:
+        values["size"] = size(model, num_classes)
+    if "sdpoint_flops" in wanted:
+        values["sdpoint_flops"] = count(model, image_size, num_classes, row.instance).sdpoint_flops / 1e9
+    if wanted & {"mflops", "mflops_true"}:
+        values |= _mean_flops(row.trd, image_size, lambda size: count(model, size, num_classes).trd_macs / 1e6)
+    return {column.name: values[column.measure] for column in table.columns if column.measure is not None}
+
+
+def _mean_flops(trd: ReducedEpochs | None, image_size: int, cost: Callable[[int], float]) -> dict[str, float]:
+    """TRD's measures; ``cost`` is that of an image by its side in pixels."""
+    full = cost(image_size)
+    if trd is None:
+        return {"mflops": full, "mflops_true": full}
+    return {
+        "mflops": mean_flops(full, area_rule(full, trd.resolution, image_size), trd.probability),
+        "mflops_true": mean_flops(full, cost(trd.resolution), trd.probability),
+    }
+
+
+def _check_networks(row: PaperRow, where: str) -> None:
+    """Refuse an instance or a training that cannot be."""
+    if row.model is None and (row.instance != PLAIN or row.trd is not None):
+        raise InputError(f"{where}: model: is missing; instance and trd belong to one")
+    if row.instance != PLAIN and not 0 < row.instance.ratio < 1:
+        raise InputError(f"{where}: instance.ratio: must be between 0 and 1, found {row.instance.ratio:g}")
+    if row.trd is not None and not 0 <= row.trd.probability <= 1:
+        raise InputError(f"{where}: trd.probability: must be from 0 to 1, found {row.trd.probability:g}")
+
+
+def _check_names(found: dict[str, Any], allowed: list[str], where: str) -> None:
+    for name in found:
+        if name not in allowed:
+            raise InputError(f"{where}: unknown {name!r}{did_you_mean(name, allowed)}")

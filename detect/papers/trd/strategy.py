@@ -1,0 +1,196 @@
+"""Training with reduced resolution in some epochs (TRD)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detect.config.schema import DetectionTrd, Recipe
+from detect.models.model import Model
+from detect.models.resize import pooled_hw
+from detect.papers.trd.mean_flops import area_rule, mean_flops
+from detect.papers.trd.schedule import (
+    TRD_STREAM,
+    change_points,
+    guarded_epochs,
+    reduced_epochs,
+    reduced_sizes,
+)
+from detect.runtime.logs import LOGGER
+from detect.runtime.precision import Precision
+from detect.runtime.processes import add_up, num_processes
+from detect.runtime.seeding import generator
+from detect.structures import Targets
+from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
+from detect.training.task import Loader
+
+
+def open_trd(recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision) -> Trd | None:
+    """The strategy where the recipe asks for it."""
+    return Trd(recipe, model) if recipe.trd.resolution > 0 else None
+
+
+class Trd(Strategy):
+    """Makes the batches of reduced epochs smaller, after all augmentation; evaluation stays as it is.
+
+    Detectors get multiples of what they can take, classifiers any size. The anchors and the gain of the objectness stay
+    those of the full size.
+
+    Args:
+        recipe: with ``trd.resolution``.
+        model: what learns.
+
+    Raises:
+        InputError: the model cannot take the resolution, or it is none of a smaller image.
+
+    Source: Temporally Resolution Decrement, section 3 and Algorithm 1.
+    """
+
+    def __init__(self, recipe: Recipe, model: Model) -> None:
+        self.recipe = recipe
+        self.max_reduction = model.max_reduction
+        self.multiple = 1 if model.definition.is_classifier else model.max_reduction
+        self.sizes = reduced_sizes(recipe, self.multiple)
+        self.reduced = reduced_epochs(recipe)
+        self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
+        self.least_ratio = min(recipe.sdpoint.ratios, default=1.0)
+        self.start_epoch()
+        LOGGER.info("%s", _plan(recipe, self.sizes, self.reduced))
+
+    def start_epoch(self) -> None:
+        """See ``Strategy``."""
+        self._epoch, self._images, self._left_alone, self._area = 0, 0, 0, 0.0
+
+    def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
+        """See ``Strategy``: the reduced images and, if any are left, the others."""
+        self._epoch = epoch
+        whole_hw, new_hw = size_of(images), self._new_hw(images, epoch, number)
+        wanted = self._wanted(len(images), epoch, number) if new_hw != whole_hw else []
+        reduced = self._large_enough(wanted, targets, whole_hw, new_hw)
+        # All processes make the same parts of their shares of the batch, because they wait for one another in each.
+        num_images, num_wanted, num_reduced, with_reduced, with_others = (
+            int(total)
+            for total in add_up([len(images), len(wanted), len(reduced), bool(reduced), len(reduced) < len(images)])
+        )
+        parts = ((num_reduced, new_hw), (num_images - num_reduced, whole_hw))
+        if not ({with_reduced, with_others} <= {0, num_processes()} and all(self._can_learn(*part) for part in parts)):
+            reduced, num_reduced = [], 0
+        self._images += num_images
+        self._area += num_images - num_reduced * (1 - _pixels(new_hw) / _pixels(whole_hw))
+        self._left_alone += num_wanted - num_reduced
+        mode = self.recipe.trd.interpolation
+        if len(reduced) in (0, len(images)):
+            return [resized(images, targets, new_hw, mode) if reduced else (images, targets)]
+        chosen = torch.zeros(len(images), dtype=torch.bool)
+        chosen[reduced] = True
+        small, others = (
+            (images[index], targets.of(index))
+            for index in (mask.nonzero()[:, 0].to(images.device) for mask in (chosen, ~chosen))
+        )
+        return [resized(*small, new_hw, mode), others]
+
+    @property
+    def state(self) -> dict[str, float]:
+        """See ``Strategy``: what was counted in this epoch."""
+        return {"epoch": self._epoch, "images": self._images, "left_alone": self._left_alone, "area": self._area}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """See ``Strategy``."""
+        self._epoch, self._images = int(state["epoch"]), int(state["images"])
+        self._left_alone, self._area = int(state["left_alone"]), state["area"]
+
+    def end_epoch(self) -> dict[str, float]:
+        """See ``Strategy``: whether the epoch was reduced, and to which share of its pixels."""
+        images = max(self._images, 1)
+        values = {"trd/reduced": float(self.reduced[self._epoch]), "trd/area": self._area / images}
+        if self.min_object_px > 0:
+            values["trd/left_alone"] = self._left_alone / images
+        return values
+
+    def report(self, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """See ``Strategy``: what an image cost on average, by the paper's rule and as counted."""
+        if not rows:
+            return []
+        tags = ("trd/reduced", "trd/area", "compute/gmacs", "compute/full_gmacs")
+        reduced, area, counted, full = (sum(float(row[tag]) for row in rows) / len(rows) for tag in tags)
+        trd, image_size = self.recipe.trd, self.recipe.image_size
+        probability = 0.5 if trd.variant == "regular" else trd.probability
+        at_sizes = [area_rule(full, size, image_size) for size in self.sizes]
+        nominal = mean_flops(full, sum(at_sizes) / len(at_sizes), probability)
+        return [
+            "trd: mFLOPs in G multiply-adds an image: "
+            f"nominal {_beside(nominal, full)} (area rule, P {probability:g}); "
+            f"realised {_beside(area * full, full)} (area rule, {reduced * len(rows):.0f} of {len(rows)} epochs); "
+            f"as counted {_beside(counted, full)}; full size {full:.4g}"
+        ]
+
+    def _new_hw(self, images: Tensor, epoch: int, number: int) -> tuple[int, int]:
+        """The size of a batch where it is reduced; rectangles keep their shape."""
+        if not self.reduced[epoch]:
+            return size_of(images)
+        key = (epoch, number) if self.recipe.trd.variant == "mixed" else (epoch,)
+        rng = generator(TRD_STREAM, self.recipe.seed, *key)
+        size = self.sizes[rng.integers(len(self.sizes))]
+        height, width = (
+            max(round(side * size / self.recipe.image_size / self.multiple), 1) * self.multiple
+            for side in size_of(images)
+        )
+        return height, width
+
+    def _wanted(self, count: int, epoch: int, number: int) -> list[int]:
+        """The images of a batch that are to be reduced."""
+        if self.recipe.trd.variant != "batch":
+            return list(range(count))
+        order = generator(TRD_STREAM, self.recipe.seed, epoch, number).permutation(count)
+        return order[: round(self.recipe.trd.probability * count)].tolist()
+
+    def _large_enough(
+        self, wanted: list[int], targets: AnyTargets, whole_hw: tuple[int, int], new_hw: tuple[int, int]
+    ) -> list[int]:
+        """Those whose objects are large enough when reduced."""
+        if self.min_object_px > 0 and isinstance(targets, Targets):
+            factor = (_pixels(new_hw) / _pixels(whole_hw)) ** 0.5
+            widths, heights = (targets.boxes_xyxy_px[:, 2:] - targets.boxes_xyxy_px[:, :2]).unbind(dim=1)
+            sides, index = (factor * (widths * heights).sqrt()).cpu(), targets.image_index.cpu()
+            medians = {i: sides[index == i].quantile(0.5).item() for i in set(index.tolist())}
+            wanted = [i for i in wanted if medians.get(i, self.min_object_px) >= self.min_object_px]
+        return wanted
+
+    def _can_learn(self, count: int, size_hw: tuple[int, int]) -> bool:
+        """Whether norms find two values of each channel in images of a size; a lone one may come down to one cell."""
+        height, width = (-(-side // self.max_reduction) for side in size_hw)
+        return count == 0 or count * _pixels(pooled_hw((height, width), self.least_ratio)) > 1
+
+
+def _plan(recipe: Recipe, sizes: tuple[int, ...], reduced: tuple[bool, ...]) -> str:
+    """What will be reduced, in words; epochs are counted from 1."""
+    trd = recipe.trd
+    shown = f"{sizes[0]} to {sizes[-1]}" if trd.variant == "mixed" else " or ".join(str(size) for size in sizes)
+    to = f"at {shown} px for {recipe.image_size} px"
+    if trd.variant == "batch":
+        return f"trd: {trd.probability:.0%} of the images of every batch {to}"
+    how = trd.variant if trd.variant == "regular" else f"{trd.variant}, P {trd.probability:g}"
+    guarded = guarded_epochs(change_points(recipe), trd.guard, recipe.epochs)
+    never = f"; guarded: {_ranges(guarded)}" if guarded else ""
+    epochs = {epoch for epoch, is_reduced in enumerate(reduced) if is_reduced}
+    return f"trd: {len(epochs)} of {recipe.epochs} epochs {to} ({how}): {_ranges(epochs) or 'none'}{never}"
+
+
+def _ranges(epochs: set[int]) -> str:
+    """Epochs counted from 0 as ``1-3, 7``, counted from 1."""
+    runs = [
+        [epoch for _, epoch in run] for _, run in groupby(enumerate(sorted(epochs)), lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(f"{run[0] + 1}" if len(run) == 1 else f"{run[0] + 1}-{run[-1] + 1}" for run in runs)
+
+
+def _beside(cost: float, full: float) -> str:
+    return f"{cost:.4g}, {cost / full:.1%}"
+
+
+def _pixels(size_hw: tuple[int, int]) -> int:
+    return size_hw[0] * size_hw[1]

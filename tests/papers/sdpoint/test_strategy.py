@@ -1,0 +1,227 @@
+"""Which instances are drawn, and the statistics that each gets in the end."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from detect.config.schema import DataConfig
+from detect.errors import InputError
+from detect.models.build import build_classifier, build_model
+from detect.models.checkpoint import load_checkpoint
+from detect.models.model import Model
+from detect.papers.sdpoint.instances import instances_in, named_norms
+from detect.papers.sdpoint.strategy import SDPoint, norm_statistics
+from detect.papers.sdpoint.transform import PLAIN, Instance, instance_of, list_instances, use_instance
+from detect.structures import Batch, ClassTargets
+from detect.training.loop import train
+from tests.training.small import make_recipe, make_settings, make_shapes
+
+CPU = torch.device("cpu")
+
+
+def strategy_of(model: Model, loader: Any = (), **changes: Any) -> SDPoint:
+    recipe = make_recipe(sdpoint={"ratios": [0.5, 0.75], **changes})
+    return SDPoint(recipe, model, loader, CPU, "fp32")
+
+
+@pytest.fixture
+def classifier() -> Model:
+    torch.manual_seed(0)
+    return build_classifier("resnet20+width=0.25", 2)
+
+
+def batches(count: int) -> Iterator[Batch]:
+    for number in range(count):
+        rng = torch.Generator().manual_seed(number)
+        images = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8, generator=rng)
+        yield Batch(images, ClassTargets(torch.zeros(4, 2)), torch.arange(4))
+
+
+def forward(model: Model, batch: Batch) -> None:
+    model(batch.images.permute(0, 3, 1, 2).float() / 255)
+
+
+def test_all_instances_are_equally_likely(classifier: Model) -> None:
+    """Nine points and the plain network, each with probability 1/10; of two ratios each half of the rest."""
+    strategy = strategy_of(classifier)
+    drawn = Counter(strategy.draw(epoch, number) for epoch in range(20) for number in range(1, 501))
+    assert set(drawn) == set(list_instances(range(1, 10), (0.5, 0.75)))
+    # 10,000 draws: 1000 +- 3 * 30 of the plain network, 500 +- 4 * 22 of each of the 18 others.
+    assert abs(drawn.pop(PLAIN) - 1000) < 90
+    assert all(abs(count - 500) < 88 for count in drawn.values())
+
+
+def test_draws_depend_on_seed_and_batch_only(classifier: Model) -> None:
+    first, second = strategy_of(classifier), strategy_of(classifier)
+    places = [(epoch, number) for epoch in range(3) for number in range(1, 30)]
+    backwards = {place: second.draw(*place) for place in reversed(places)}
+    assert [first.draw(*place) for place in places] == [backwards[place] for place in places]
+    second.recipe = dataclasses.replace(second.recipe, seed=1)
+    assert [first.draw(*place) for place in places] != [second.draw(*place) for place in places]
+
+
+def test_chosen_points(classifier: Model) -> None:
+    strategy = strategy_of(classifier, points=[7, 2, 7])
+    assert {strategy.draw(0, number).point for number in range(1, 100)} == {0, 2, 7}
+
+
+def test_a_batch_goes_through_its_instance(classifier: Model) -> None:
+    strategy = strategy_of(classifier)
+    images, targets = torch.rand(2, 3, 16, 16), ClassTargets(torch.zeros(2, 2))
+    for number in range(1, 6):
+        assert strategy.split(images, targets, 0, number) == [(images, targets)]
+        assert instance_of(classifier) == strategy.draw(0, number)
+    strategy.end_epoch()
+    assert instance_of(classifier) == PLAIN
+
+
+def test_points_that_a_model_has_not(classifier: Model) -> None:
+    with pytest.raises(InputError, match=r"sdpoint\.points: .* has the points 1 to 9, found 10"):
+        strategy_of(classifier, points=[10])
+
+
+def test_a_model_without_points(tmp_path: Path) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text(
+        "name: bare\nbackbone:\n  - {name: stem, module: Stem, args: {out_channels: 8}}\n"
+        "head:\n  - {name: detect, module: AnchorDetect, args: {anchors_px: [[[4, 4]]]}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(InputError, match="sdpoint: bare has no points"):
+        strategy_of(build_model(str(path), 2))
+
+
+# ------------------------------------------------------------------------------------------- statistics
+
+
+def all_norms(model: Model) -> list[str]:
+    return [path for path, _ in named_norms(model.graph)]
+
+
+def test_statistics_are_cumulative_means(classifier: Model) -> None:
+    """As PyTorch's own, with momentum None and from zero, in a copy whose weights do not learn."""
+    found = norm_statistics(classifier, all_norms(classifier), [PLAIN], batches(3), forward)[PLAIN]
+    reference = copy.deepcopy(classifier).train()
+    for _, norm in named_norms(reference.graph):
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        for batch in batches(3):
+            forward(reference, batch)
+    for path, norm in named_norms(reference.graph):
+        torch.testing.assert_close(found[path], (norm.running_mean, norm.running_var))
+
+
+def test_in_front_of_the_point_they_are_those_of_the_plain_network(classifier: Model) -> None:
+    """Point 4 is behind the first block of stage 2: what stands there or before is the same, bit for bit."""
+    instance = Instance(4, 0.5)
+    found = norm_statistics(classifier, all_norms(classifier), [PLAIN, instance], batches(2), forward)
+    differing = [
+        path
+        for path in all_norms(classifier)
+        if not all(torch.equal(a, b) for a, b in zip(found[PLAIN][path], found[instance][path], strict=True))
+    ]
+    behind = [p for p in all_norms(classifier) if p.startswith(("layers.stage2.stage.1", "layers.stage2.stage.2"))]
+    assert differing == behind + [p for p in all_norms(classifier) if p.startswith("layers.c5")]
+
+
+def test_the_model_is_left_as_it_was(classifier: Model) -> None:
+    state = copy.deepcopy(classifier.state_dict())
+    momenta = {norm.momentum for _, norm in named_norms(classifier.graph)}
+    frozen = all_norms(classifier)[0]
+    found = norm_statistics(classifier, all_norms(classifier)[1:], [Instance(2, 0.5)], batches(1), forward)
+    assert frozen not in found[Instance(2, 0.5)]
+    assert all(torch.equal(value, state[key]) for key, value in classifier.state_dict().items())
+    assert {norm.momentum for _, norm in named_norms(classifier.graph)} == momenta
+    assert instance_of(classifier) == PLAIN
+
+
+class Loader:
+    """Two batches, whatever the epoch."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        return batches(2)
+
+
+def test_what_is_judged_is_a_copy(classifier: Model) -> None:
+    state = copy.deepcopy(classifier.state_dict())
+    judged = strategy_of(classifier, Loader(), norm_batches=1).judged(classifier, 0)
+    assert all(torch.equal(value, state[key]) for key, value in classifier.state_dict().items())
+    changed = {key for key, value in judged.state_dict().items() if not torch.equal(value, state[key])}
+    assert changed == {
+        f"graph.{path}.{name}" for path in all_norms(classifier) for name in ("running_mean", "running_var")
+    }
+
+
+@pytest.mark.parametrize("way", ["restore", "shrink"])
+def test_a_run(tmp_path: Path, way: str) -> None:
+    """The best checkpoint has all statistics, the last one the training's."""
+    data: DataConfig = make_shapes(tmp_path / "data")
+    settings = make_settings(tmp_path, data, epochs=2, sdpoint={"ratios": [0.5], "way": way, "norm_batches": 1})
+    train(settings)
+    last, best = (instances_in(load_checkpoint(settings.out / name)) for name in ("last.pt", "best.pt"))
+    assert last is not None
+    assert best is not None
+    members = (PLAIN, Instance(1, 0.5), Instance(2, 0.5))
+    assert best.members == last.members == members
+    assert best.way == last.way == way
+    assert last.statistics == {}
+    # Behind the second C3 there are 10 norms: 2 Downsample, and 2 C3 of 4 norms each with their one bottleneck; 5 more
+    # behind the first one.
+    assert {instance: len(norms) for instance, norms in best.statistics.items()} == {members[1]: 15, members[2]: 10}
+    before = (settings.out / "best.pt").read_bytes()
+    train(dataclasses.replace(settings, resume=True))
+    assert (settings.out / "best.pt").read_bytes() == before
+    costs = [row.split(",") for row in (settings.out / "results.csv").read_text(encoding="utf-8").splitlines()]
+    spent, full = costs[0].index("compute/gmacs"), costs[0].index("compute/full_gmacs")
+    assert all(float(row[spent]) <= float(row[full]) for row in costs[1:])
+
+
+def test_off_it_changes_nothing(tmp_path: Path) -> None:
+    """Points alone, for which nothing is drawn, leave a run as it is."""
+    data = make_shapes(tmp_path / "data")
+    weights: list[dict[str, Tensor]] = []
+    for name, changes in (("plain", {}), ("off", {"sdpoint": {"ratios": [], "points": [1]}})):
+        settings = dataclasses.replace(make_settings(tmp_path, data, epochs=1, **changes), out=tmp_path / name)
+        train(settings)
+        weights.append(load_checkpoint(settings.out / "last.pt").model.state_dict())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "yolov5n-spd+bdsc+width=0.125",
+        pytest.param("csppeleenet-efm+spd+bdsc+width=0.125+depth=0.1", marks=pytest.mark.slow),
+    ],
+)
+def test_all_papers_together(tmp_path: Path, model: str) -> None:
+    """Space-to-depth, cross-stage-partial stages, binary convolutions, instances and reduced epochs in one run.
+
+    Its best checkpoint holds bits, and statistics for the norms inside of binary convolutions too.
+    """
+    data = make_shapes(tmp_path / "data")
+    trd = {"resolution": 32, "probability": 1.0, "guard": 0}
+    changes: dict[str, Any] = {"sdpoint": {"ratios": [0.75], "norm_batches": 1}, "trd": trd}
+    settings = dataclasses.replace(make_settings(tmp_path, data, epochs=1, **changes), model=model)
+    train(settings)
+    content = torch.load(settings.out / "best.pt", weights_only=True)
+    assert any(key.endswith(".spatial.bits") for key in content["state_dict"])
+    found = load_checkpoint(settings.out / "best.pt")
+    assert instances_in(found) is not None
+    assert any(path.endswith(".conv.norm") for path in instances_in(found).statistics[Instance(1, 0.75)])
+    for member in instances_in(found).members:
+        use_instance(found.model, member)
+        assert all(level.isfinite().all() for level in found.model(torch.rand(1, 3, 64, 64)))
