@@ -16,6 +16,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -48,10 +49,10 @@ def golden(folder: Path) -> dict[str, Any]:
         source = DATA / (images or "deeppcb/images")
         paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in (".jpg", ".png"))[:IMAGES]
         found |= _predictions(weights, [str(path) for path in paths], folder / weights)
-    for line in _run("describe.py", "--list").splitlines():
-        words = line.split()
-        if line.startswith("  ") and words and len(line) - len(line.lstrip()) == 2:
-            found[f"describe {words[0]}"] = _describe(words[0])
+    listing = _run("describe.py", "--list").partition("\nnecks:")[0]
+    models = dict.fromkeys(line.split()[0] for line in listing.splitlines() if re.match(r"  \S", line))
+    for model in json.loads(_run("describe.py", "--model", *models, "--image-size", "64", "--json")):
+        found[f"describe {model['name']}"] = hashlib.sha256(json.dumps(model).encode()).hexdigest()
     for name, data in _formats(folder).items():
         report = folder / f"check-{name}.json"
         _run("data.py", "check", "--data", str(data), "--json", str(report), codes=(0, 1, 2))
@@ -120,15 +121,6 @@ def _predictions(weights: str, images: list[str], out: Path) -> Iterator[tuple[s
         _run("predict.py", "--weights", model, "--source", *images, "--save-json", "--out", str(out / kind))
         content = (out / kind / "predictions.json").read_text(encoding="utf-8")
         yield f"{kind} {weights}", json.loads(content)
-
-
-def _describe(model: str) -> str:
-    """A digest of all that is said of a model."""
-    try:
-        text = _run("describe.py", "--model", model, "--json")
-    except RuntimeError as error:
-        text = str(error).partition("exit code")[2]
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _formats(folder: Path) -> dict[str, Path]:
