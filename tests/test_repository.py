@@ -122,7 +122,7 @@ def test_import_detect_is_cheap() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-RUNNER = ROOT / "detect" / "export" / "onnx_runner.py"
+RUNNER = ROOT / "detect" / "exporting" / "onnx_runner.py"
 """A program of its own, which users take with them; the package imports it when it exports."""
 
 
@@ -137,7 +137,7 @@ def test_imports_reach_for_nothing() -> None:
         "sys.addaudithook(refuse)\n"
         "import detect\n"
         "for module in pkgutil.walk_packages(detect.__path__, 'detect.'):\n"
-        f"    if module.name != 'detect.export.{RUNNER.stem}':\n"
+        f"    if module.name != 'detect.exporting.{RUNNER.stem}':\n"
         "        importlib.import_module(module.name)\n"
         "optional = {'albumentations', 'matplotlib.pyplot', 'onnxruntime', 'onnxscript', 'hotcoco', 'optuna'}\n"
         "optional |= {'trackers', 'supervision', 'pandas'}\n"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.export.onnx import export_onnx
+from detect.exporting.onnx import export_onnx
 from detect.models.blocks.conv import Pieces, space_to_depth
 from detect.models.build import build_model
 from detect.models.catalog import find_definition

@@ -10,8 +10,8 @@ from detect.models.blocks.bdsc import DecoupledConv, MaskConv
 from detect.models.blocks.conv import Conv
 from detect.models.build import build_classifier
 from detect.models.melting import melted
-from tests.export.conftest import CLASSIFIER, checkpoint, classifier
-from tests.export.lively import enliven
+from tests.exporting.conftest import CLASSIFIER, checkpoint, classifier
+from tests.exporting.lively import enliven
 from tests.models.yamls import write_model
 
 __all__ = ["checkpoint", "classifier"]  # fixtures

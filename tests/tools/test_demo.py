@@ -36,10 +36,11 @@ def test_the_tools_understand_their_commands(demo, monkeypatch):
         raise Parsed(parse(self, *arguments))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    monkeypatch.setattr("detect.runtime.cli.run_tool", lambda command: command())
     for tool, *arguments in demo["commands"]("runs/demo"):
         monkeypatch.setattr(sys, "argv", [tool, *arguments])
         with pytest.raises(Parsed):
-            runpy.run_path(str(ROOT / tool))["main"]()
+            runpy.run_path(str(ROOT / tool), run_name="__main__")
 
 
 def test_the_commands_fit_together(demo):

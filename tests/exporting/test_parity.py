@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from detect.export.parity import TOLERANCES, Difference, ExportError, compare_outputs, comparison_shapes, worst
+from detect.exporting.parity import TOLERANCES, Difference, ExportError, compare_outputs, comparison_shapes, worst
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 

@@ -17,14 +17,14 @@ from torch.export import Dim
 from detect import __version__
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
-from detect.export.gate import Parity, compare_onnx
-from detect.export.masks import check_masks, pack_masks
-from detect.export.metadata import describe
-from detect.export.nms import append_suppression
-from detect.export.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions
-from detect.export.parity import ExportError
-from detect.export.tidy import fold_constants, remove_traces
-from detect.export.wrappers import Wrapper, halved, wrapped
+from detect.exporting.gate import Parity, compare_onnx
+from detect.exporting.masks import check_masks, pack_masks
+from detect.exporting.metadata import describe
+from detect.exporting.nms import append_suppression
+from detect.exporting.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions
+from detect.exporting.parity import ExportError
+from detect.exporting.tidy import fold_constants, remove_traces
+from detect.exporting.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel

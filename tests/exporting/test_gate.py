@@ -10,10 +10,10 @@ import onnx
 import pytest
 
 from detect.errors import InputError
-from detect.export.gate import IMAGE_SHAPES, Parity, compare_onnx, count_unmatched, gate_images
-from detect.export.onnx_runner import OnnxModel
-from detect.export.options import ExportOptions
-from detect.export.parity import TOLERANCES, Difference, ExportError
+from detect.exporting.gate import IMAGE_SHAPES, Parity, compare_onnx, count_unmatched, gate_images
+from detect.exporting.onnx_runner import OnnxModel
+from detect.exporting.options import ExportOptions
+from detect.exporting.parity import TOLERANCES, Difference, ExportError
 
 OPTIONS = ExportOptions(image_size=96)
 
@@ -101,7 +101,7 @@ def test_a_graph_that_cannot_run_is_seen(checkpoint, exported, tmp_path):
 
 def test_a_missing_runtime_is_named(checkpoint, exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
-    monkeypatch.delitem(sys.modules, "detect.export.onnx_runner")
+    monkeypatch.delitem(sys.modules, "detect.exporting.onnx_runner")
     with pytest.raises(InputError, match=r"onnxruntime is not installed.* pip install onnxruntime"):
         compare_onnx(checkpoint, exported[0], OPTIONS)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from detect.evaluation.predict import PredictSettings
-from detect.export.onnx import export_onnx
-from detect.export.options import ExportOptions
+from detect.exporting.onnx import export_onnx
+from detect.exporting.options import ExportOptions
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from tests.export.lively import enliven
+from tests.exporting.lively import enliven
 from tests.models.yamls import write_model
 
 CLASSIFIER = """\

@@ -11,8 +11,8 @@ from onnx import helper
 
 from detect.boxes.nms import non_max_suppression
 from detect.evaluation.predict import PredictSettings
-from detect.export.nms import append_suppression, with_predictions
-from detect.export.options import OPSETS
+from detect.exporting.nms import append_suppression, with_predictions
+from detect.exporting.options import OPSETS
 
 
 def passing_on(opset, columns):

@@ -12,12 +12,12 @@ from torch import nn
 
 from detect.boxes.nms import non_max_suppression
 from detect.evaluation.predict import PredictSettings
-from detect.export.gate import gate_images
-from detect.export.onnx import export_onnx
-from detect.export.options import ExportOptions
+from detect.exporting.gate import gate_images
+from detect.exporting.onnx import export_onnx
+from detect.exporting.options import ExportOptions
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from tests.export.lively import enliven
+from tests.exporting.lively import enliven
 
 FAMILIES = (
     "yolov5n",

@@ -9,8 +9,8 @@ from detect import __version__
 from detect.boxes.coding import MAX_LOG_RATIO
 from detect.data.center_crop import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
-from detect.export.options import ExportOptions, Masks
-from detect.export.wrappers import raw_names
+from detect.exporting.options import ExportOptions, Masks
+from detect.exporting.wrappers import raw_names
 from detect.inference.budget import InstanceMenu
 from detect.inference.onnx_network import FORMAT
 from detect.models.checkpoint import Checkpoint

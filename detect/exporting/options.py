@@ -8,7 +8,7 @@ from typing import Literal
 from detect.evaluation.predict import PredictSettings
 
 Masks = Literal["folded", "packed"]
-"""How binary weights are stored, see ``detect.export.masks``."""
+"""How binary weights are stored, see ``detect.exporting.masks``."""
 
 OPSETS = range(16, 24)
 """Operator sets that the exporter can write."""

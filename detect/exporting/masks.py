@@ -20,10 +20,10 @@ import torch
 from onnx import helper, numpy_helper
 
 from detect.errors import InputError
-from detect.export.options import Masks
-from detect.export.parity import ExportError
-from detect.export.tidy import replace_items
-from detect.export.wrappers import PREFIX
+from detect.exporting.options import Masks
+from detect.exporting.parity import ExportError
+from detect.exporting.tidy import replace_items
+from detect.exporting.wrappers import PREFIX
 from detect.models.model import Model
 from detect.models.packing import BITS, binary_weights, pack_signs, unpack_signs
 

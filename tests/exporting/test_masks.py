@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from detect.errors import InputError
-from detect.export.masks import check_masks, masks_note, pack_masks
-from detect.export.onnx import OPSETS, export_onnx
-from detect.export.options import ExportOptions
-from detect.export.parity import ExportError
+from detect.exporting.masks import check_masks, masks_note, pack_masks
+from detect.exporting.onnx import OPSETS, export_onnx
+from detect.exporting.options import ExportOptions
+from detect.exporting.parity import ExportError
 from detect.models.blocks.bdsc import MaskConv
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from detect.export.wrappers import wrapped
+from detect.exporting.wrappers import wrapped
 from detect.inference.onnx_network import runtime_errors
 from detect.models.classifier import ClassificationModel
 from detect.models.model import Model
 
 if TYPE_CHECKING:
-    from detect.export.onnx_runner import OnnxModel  # it needs ONNX Runtime
+    from detect.exporting.onnx_runner import OnnxModel  # it needs ONNX Runtime
 
 Shape = tuple[int, int, int]
 """B, H, W."""

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from detect.data.images import read_image, write_image
-from detect.export.gate import gate_images
-from detect.export.metadata import describe
-from detect.export.onnx_runner import OnnxModel, suppress
-from detect.export.options import ExportOptions
-from detect.export.ship import RUNNER, ship_runner
+from detect.exporting.gate import gate_images
+from detect.exporting.metadata import describe
+from detect.exporting.onnx_runner import OnnxModel, suppress
+from detect.exporting.options import ExportOptions
+from detect.exporting.ship import RUNNER, ship_runner
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 

@@ -1,9 +1,9 @@
 """The gate that every export passes, or leaves no file: what the file computes, and what is said of its use.
 
-The first comparison gives PyTorch and ONNX Runtime the same tensors (``detect.export.parity``). The second starts with
-images of odd shapes: PyTorch does what ``detect.Detector`` does, and the file is run by ``onnx_runner.py``, which knows
-of it what it reads in it. So a wrong word in the metadata, or a wrong step in the program that users get, ends the
-export as a wrong graph does.
+The first comparison gives PyTorch and ONNX Runtime the same tensors (``detect.exporting.parity``). The second starts
+with images of odd shapes: PyTorch does what ``detect.Detector`` does, and the file is run by ``onnx_runner.py``, which
+knows of it what it reads in it. So a wrong word in the metadata, or a wrong step in the program that users get, ends
+the export as a wrong graph does.
 
 Letters: B images, P predictions of an image, K classes, N detections.
 """
@@ -26,9 +26,9 @@ from detect.data.shapes import draw_scene
 from detect.errors import InputError
 from detect.evaluation.engine import evaluate_network
 from detect.evaluation.predict import COCO_SETTINGS, PredictSettings, postprocess, run_classifier, run_network
-from detect.export.nms import with_predictions
-from detect.export.options import ExportOptions
-from detect.export.parity import (
+from detect.exporting.nms import with_predictions
+from detect.exporting.options import ExportOptions
+from detect.exporting.parity import (
     TOLERANCES,
     Difference,
     ExportError,
@@ -45,7 +45,7 @@ from detect.models.checkpoint import Checkpoint
 from detect.structures import Letterbox
 
 if TYPE_CHECKING:
-    from detect.export.onnx_runner import OnnxModel  # it needs ONNX Runtime
+    from detect.exporting.onnx_runner import OnnxModel  # it needs ONNX Runtime
 
 IMAGE_SHAPES = ((97, 33), (33, 97), (61, 61), (120, 161), (213, 320), (480, 101), (375, 500), (719, 403))
 """(H, W) of the images: odd, smaller and larger than the network input, wide and tall."""
@@ -171,7 +171,7 @@ def _compare_ap(
 
 def _open(content: bytes) -> OnnxModel:
     try:
-        from detect.export.onnx_runner import OnnxModel
+        from detect.exporting.onnx_runner import OnnxModel
     except ImportError:
         hint = "pip install onnxruntime"
         raise InputError(f"onnxruntime is not installed, which checks the exported file: {hint}") from None

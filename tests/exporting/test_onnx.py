@@ -15,10 +15,10 @@ import torch
 from detect import __version__
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.export import onnx as export_module
-from detect.export.onnx import export_onnx
-from detect.export.options import ExportOptions
-from detect.export.parity import ExportError
+from detect.exporting import onnx as export_module
+from detect.exporting.onnx import export_onnx
+from detect.exporting.options import ExportOptions
+from detect.exporting.parity import ExportError
 from detect.inference.detector import Detector
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
