@@ -207,7 +207,13 @@ def load_data_config(name: str, data_root: str | None = None) -> DataConfig:
     root = os.path.expanduser(data_root or config.root)  # noqa: PTH111 (leaves the home of nobody as it is)
     if not is_path(root):
         raise InputError(f"{path}: root: {root!r:.100} cannot be a path")
-    return dataclasses.replace(config, root=os.path.realpath(root if data_root else path.parent / root))
+    return dataclasses.replace(config, root=os.path.realpath(root if data_root else _root_folder(path) / root))
+
+
+def _root_folder(path: Path) -> Path:
+    """Folder that a relative ``root`` starts from; for an installed config the current one stands for a checkout."""
+    is_installed = path.is_relative_to(_PACKAGED)
+    return Path("configs", "data").absolute() if is_installed else path.parent
 
 
 def is_path(text: str) -> bool:
