@@ -17,7 +17,7 @@ import torch
 from timing import alternate
 from torch import Tensor, nn
 
-from detect.config.schema import DetectionRecipe
+from detect.config.recipe import DetectionRecipe
 from detect.data.letterbox import STRIDE
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss

@@ -19,7 +19,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from detect.config.schema import DataConfig, DetectionRecipe
+from detect.config.data import DataConfig
+from detect.config.recipe import DetectionRecipe
 from detect.curation.advice import advise
 from detect.curation.check import check_data, require_detection
 from detect.curation.check_report import check_json, check_text

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.config.schema import ClassAugmentConfig
+from detect.config.recipe import ClassAugmentConfig
 from detect.data.class_mixing import cutmix, cutmix_rectangle, mix, mixup
 
 SHARES = np.eye(2, dtype=np.float32)

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.loader import load_data_config
-from detect.config.schema import DataConfig, RangeConfig, SplitConfig
+from detect.config.data import DataConfig, RangeConfig, SplitConfig, load_data_config
 from detect.curation.new_config import write_data_config
 from detect.data.cache import ImageFiles, build_cache
 from detect.data.class_datasets import open_class_split

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from detect.config.loader import CONFIGS
+from detect.config.base import CONFIGS
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.catalog import SHORT_WORDS, find_definition, shipped_models, shipped_parts

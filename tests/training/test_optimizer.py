@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.schema import OptimizerConfig
+from detect.config.recipe import OptimizerConfig
 from detect.models.blocks.bdsc import replace_convolutions
 from detect.models.build import build_model
 from detect.models.definition import Convolutions
