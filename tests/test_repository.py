@@ -147,7 +147,14 @@ def test_imports_reach_for_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "google": "protobuf", "PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "annotated_types": "annotated-types",
+    "cv2": "opencv-python-headless",
+    "google": "protobuf",
+    "PIL": "pillow",
+    "pydantic_core": "pydantic",
+    "yaml": "pyyaml",
+}
 
 
 def requirements(section: str) -> set[str]:

@@ -17,7 +17,7 @@ import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from annotated_types import Interval
@@ -253,7 +253,9 @@ def build(schema: type[Schema], content: dict[str, Any], where: str) -> Schema:
         InputError: unknown or missing keys, wrong types, values outside their limits, contradictions; all in one line.
     """
     try:
-        config: Schema = _validator(schema).validate_python(content)
+        config: Schema = _validator(cast("Any", schema)).validate_python(
+            content
+        )  # a class is hashable, whatever mypy says
     except ValidationError as error:
         mistakes = [_Mistake.of(details, content) for details in error.errors(include_url=False)]
         told = [message for mistake in sorted(mistakes, key=lambda m: m.order) for message in mistake.messages(schema)]

@@ -88,7 +88,7 @@ def test_three_ways_to_write_it(tmp_path: Path, text: str, expected: Any) -> Non
     [
         ("full", "range: 'full' is not allowed"),
         ("[a, b]", r"range\[0\]: must be a finite number"),
-        ("{percentiles: [-1, 99]}", r"percentiles\[0\]: -1.0 is below 0"),
+        ("{percentiles: [-1, 99]}", r"percentiles\[0\]: -1 is below 0"),
         ("{percentile: [1, 99]}", "range.percentile: unknown key"),
     ],
 )
