@@ -23,6 +23,7 @@ import yaml
 from annotated_types import Interval
 from pydantic import BeforeValidator, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic import Strict as Strictness
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from detect.errors import InputError, did_you_mean, is_writable
@@ -241,13 +242,14 @@ def _refuse_contradictions(section: Section) -> Section:
     return section
 
 
-def build(schema: type[Schema], content: dict[str, Any], where: str) -> Schema:
+def build(schema: type[Schema], content: dict[str, Any], where: str, section: str = "") -> Schema:
     """A mapping as a checked dataclass.
 
     Args:
         schema: a dataclass that derives from ``Strict``.
         content: the mapping.
         where: what the messages call its origin, usually the file.
+        section: the key that holds the mapping; by default it is the whole file.
 
     Raises:
         InputError: unknown or missing keys, wrong types, values outside their limits, contradictions; all in one line.
@@ -258,7 +260,8 @@ def build(schema: type[Schema], content: dict[str, Any], where: str) -> Schema:
         )  # a class is hashable, whatever mypy says
     except ValidationError as error:
         mistakes = [_Mistake.of(details, content) for details in error.errors(include_url=False)]
-        told = [message for mistake in sorted(mistakes, key=lambda m: m.order) for message in mistake.messages(schema)]
+        ordered = sorted(mistakes, key=lambda mistake: mistake.order)
+        told = [message for mistake in ordered for message in mistake.messages(schema, section)]
         raise InputError(f"{where}: {'; '.join(told)}") from None
     return config
 
@@ -301,12 +304,13 @@ class _Mistake:
                 content = content[key]
         return cls(tuple(order), tuple(path), details)
 
-    def messages(self, schema: Any) -> list[str]:
-        """The messages: one, or one for each contradiction."""
+    def messages(self, schema: Any, section: str) -> list[str]:
+        """The messages: one, or one for each contradiction; ``section`` is the key that holds the content."""
+        path = (section, *self.path) if section else self.path
         if self.details["type"] != "contradictions":
-            return [f"{_label(self.path) or 'the file'}: {self._message(schema)}"]
+            return [f"{_label(path) or 'the file'}: {self._message(schema)}"]
         found = self.details["ctx"]["found"]
-        return [f"{_label((*self.path, *([key] if key else [])))}: {text}".removeprefix(": ") for key, text in found]
+        return [f"{_label((*path, *([key] if key else [])))}: {text}".removeprefix(": ") for key, text in found]
 
     def _message(self, schema: Any) -> str:
         kind, found, context = self.details["type"], self.details["input"], self.details.get("ctx", {})
@@ -351,9 +355,19 @@ def _label(path: Sequence[str | int]) -> str:
 def _keys_at(schema: Any, path: Sequence[str | int]) -> list[str]:
     """The keys of the section at a path."""
     while path:
-        schema, depth = section_of(get_type_hints(schema, include_extras=True)[str(path[0])])
+        schema, depth = section_of(keys_of(schema)[str(path[0])])
         path = path[1 + depth :]
-    return [f.name for f in dataclasses.fields(schema)]
+    return list(keys_of(schema))
+
+
+def keys_of(section: Any) -> dict[str, Any]:
+    """The keys of a section with their annotated types; a word of Python has another name in the class."""
+    hints = get_type_hints(section, include_extras=True)
+    return {_alias(hints[f.name]) or f.name: hints[f.name] for f in dataclasses.fields(section)}
+
+
+def _alias(hint: Any) -> str | None:
+    return next((one.alias for one in getattr(hint, "__metadata__", ()) if isinstance(one, FieldInfo)), None)
 
 
 def section_of(hint: Any) -> tuple[Any, int]:

@@ -11,12 +11,13 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
-from detect.config.base import Unit, section_of, to_plain
+from detect.config.base import Unit, keys_of, section_of, to_plain
 from detect.config.data import DataConfig
+from detect.config.model import Convolutions, Norm, RowConfig, Scale
 from detect.config.recipe import ClassificationRecipe, DetectionRecipe
 from detect.config.run import RunConfig
 from detect.config.sweep import SweepConfig
@@ -26,10 +27,14 @@ KINDS: dict[str, type] = {
     "recipe/detection": DetectionRecipe,
     "recipe/classification": ClassificationRecipe,
     "data": DataConfig,
+    "model/row": RowConfig,
+    "model/scale": Scale,
+    "model/norm": Norm,
+    "model/conv": Convolutions,
     "run": RunConfig,
     "sweep": SweepConfig,
 }
-"""The root class of each kind of YAML."""
+"""The root class of each kind of YAML, or of a part of it that has keys of its own."""
 
 _WORDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "anything"}
 _SOURCE = re.compile(r"Source: (.+?)(?:\n\n|$)", re.DOTALL)
@@ -93,24 +98,23 @@ def _suggestion(key: str, known: list[str], last_words: list[str]) -> str:
 
 
 def _describe(section: Any, kind: str, prefix: str) -> Iterator[KeyDescription]:
-    hints = get_type_hints(section, include_extras=True)
-    for f in dataclasses.fields(section):
-        inner, _ = section_of(hints[f.name])
-        key, metadata = f"{prefix}{f.name}", _metadata(hints[f.name])
+    for f, (name, hint) in zip(dataclasses.fields(section), keys_of(section).items(), strict=True):
+        inner, _ = section_of(hint)
+        key, metadata = f"{prefix}{name}", _metadata(hint)
         default, required = _default_of(f)
         yield KeyDescription(
             key=key,
             kind=kind,
-            type=_type_text(hints[f.name]),
+            type=_type_text(hint),
             unit=next((one.name for one in metadata if isinstance(one, Unit)), ""),
             default="" if required or dataclasses.is_dataclass(default) else _yaml_text(default),
             required=required,
-            limits="; ".join(filter(None, (_limits_text(metadata), _choices_text(hints[f.name])))),
+            limits="; ".join(filter(None, (_limits_text(metadata), _choices_text(hint)))),
             meaning=_meaning(section, f.name) or (_summary(inner) if inner else ""),
             source=_source(section),
         )
         if inner is not None:
-            yield from _describe(inner, kind, f"{key}{_steps(hints[f.name])}.")
+            yield from _describe(inner, kind, f"{key}{_steps(hint)}.")
 
 
 def _default_of(f: dataclasses.Field[Any]) -> tuple[Any, bool]:

@@ -25,7 +25,19 @@ from detect.training.run import settings_from_args
 
 NOT_GIVEN = dict.fromkeys(
     (
-        *("run", "model", "data", "recipe", "weights", "epochs", "batch_size", "image_size", "workers", "threads", "seed"),
+        *(
+            "run",
+            "model",
+            "data",
+            "recipe",
+            "weights",
+            "epochs",
+            "batch_size",
+            "image_size",
+            "workers",
+            "threads",
+            "seed",
+        ),
         *("data_root", "out"),
     )
 )
