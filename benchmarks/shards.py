@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 
 from detect.cli.parser import positive_int
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.curation.shards import write_shards
 from detect.data.annotations import AnnotationTable, encode_paths
 from detect.data.images import IMAGE_SUFFIXES, read_header

@@ -34,7 +34,7 @@ import psutil
 import torch
 
 from detect.cli.parser import positive_int
-from detect.config.loader import load_detection_recipe
+from detect.config.recipe import load_detection_recipe
 from detect.data.datasets import open_split
 from detect.data.recognition import open_data
 from detect.evaluation.engine import evaluate

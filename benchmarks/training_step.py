@@ -18,7 +18,7 @@ from timing import alternate
 from torch import Tensor, nn
 
 from detect.cli.parser import positive_int
-from detect.config.schema import DetectionRecipe
+from detect.config.recipe import DetectionRecipe
 from detect.data.letterbox import STRIDE
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss

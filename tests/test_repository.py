@@ -21,7 +21,8 @@ from typing import Literal
 import pytest
 
 from detect.cli.main import COMMANDS, run_command
-from detect.config.loader import CONFIGS, find_config, load_data_config
+from detect.config.base import CONFIGS, find_config
+from detect.config.data import load_data_config
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("detect", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
@@ -148,7 +149,14 @@ def test_imports_reach_for_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "google": "protobuf", "PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "annotated_types": "annotated-types",
+    "cv2": "opencv-python-headless",
+    "google": "protobuf",
+    "PIL": "pillow",
+    "pydantic_core": "pydantic",
+    "yaml": "pyyaml",
+}
 
 
 def requirements(section: str) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.class_datasets import open_class_split
 from detect.data.datasets import open_split
 from detect.data.pixel_values import MAX_TILED_PIXELS

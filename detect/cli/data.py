@@ -75,7 +75,7 @@ def _add_stats(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _stats(args: argparse.Namespace) -> None:
     with heavy_imports():
-        from detect.config.schema import DetectionRecipe
+        from detect.config.recipe import DetectionRecipe
         from detect.curation.advice import advise
         from detect.curation.check import require_detection
         from detect.curation.statistics import figures, measure

@@ -38,6 +38,7 @@ COMMANDS = {
     "sweep": Command("sweep", "search a recipe's settings"),
     "compare": Command("compare", "draw images at several costs side by side (SDPoint)"),
     "reproduce": Command("reproduce", "print a paper's table beside what is measured here"),
+    "config": Command("config", "explain the keys of recipes and data configs"),
     "checks": Command("checks", "print versions and hardware, for a bug report"),
     "version": Command("version", "print the version"),
 }

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     if args.list == bool(args.table):
         raise InputError("give the name of a table, or --list; --help lists what there is")
     with heavy_imports():
-        from detect.config.loader import CONFIGS
+        from detect.config.base import CONFIGS
         from detect.models.table_text import comparison_plain, comparison_text
         from detect.models.tables import compare, load_results, load_table, shipped_tables
     if args.list:

@@ -6,7 +6,7 @@ detect train model=yolov5n-spd data=my-folder epochs=50 optimizer.lr=0.01
 detect train --model resnet18-spd --data cifar10 --image-size 32
 torchrun --nproc-per-node 4 -m detect train --model yolov5s-spd --data coco --data-root FOLDER --batch-size 64
 
-Any key of the recipe is KEY=VALUE; configs/train/default.yaml has them all.
+Any key of the recipe is KEY=VALUE; detect config explains the keys.
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detect.config.model import Convolutions, Scale
 from detect.errors import InputError, did_you_mean
 from detect.models import blocks, heads  # noqa: F401 (importing registers them)
 from detect.models.allocation import AllocationLimit
 from detect.models.blocks.bdsc import replace_convolutions
-from detect.models.definition import Convolutions, ModelDefinition, Row, Scale, Section
+from detect.models.definition import ModelDefinition, Row, Section
 from detect.models.registry import Block, find_block
 from detect.models.sdpoint import PLAIN, DownsamplePoint, Instance, PoolPoint, Way, resize_cells
 from detect.structures import FeatureShape

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import load_yaml
+from detect.config.base import load_yaml
 from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
 from detect.models.definition import SECTIONS, mapping
 

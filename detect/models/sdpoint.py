@@ -14,6 +14,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detect.config.base import Strict
+
 Way = Literal["restore", "shrink"]
 """What becomes of a detector's levels behind a point. ``restore``: every map that the neck or the head reads is brought
 back to its nominal size, so that these cost what they do. ``shrink``: each level of the neck and the head has the size
@@ -21,7 +23,7 @@ of the backbone's map, so that they get cheaper too; a cell is more pixels. A cl
 
 
 @dataclass(frozen=True)
-class Instance:
+class Instance(Strict):
     """One of the networks in a network with points.
 
     Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from detect.config.schema import SweepConfig
+from detect.config.sweep import SweepConfig
 from detect.errors import InputError
 from detect.models.profile_text import align
 from detect.runtime.files import write_text

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detect.config.schema import OptimizerConfig
+from detect.config.recipe import OptimizerConfig
 from detect.models.blocks.bdsc import DepthwiseConv, MaskConv
 
 REFERENCE_BATCH = 64

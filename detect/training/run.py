@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import (
-    build,
-    find_config,
+from detect.config.base import build, find_config, load_yaml, parse_overrides
+from detect.config.data import DataConfig
+from detect.config.recipe import (
+    ClassificationRecipe,
+    DetectionRecipe,
     load_classification_recipe,
     load_detection_recipe,
-    load_run_config,
-    load_yaml,
-    parse_overrides,
 )
-from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, RunConfig
+from detect.config.run import RunConfig, load_run_config
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition

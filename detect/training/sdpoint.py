@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detect.config.schema import Recipe
+from detect.config.recipe import Recipe
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
 from detect.models.instances import Instances, Statistics, named_norms

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detect.config.schema import DetectionTrd, Recipe
+from detect.config.recipe import DetectionTrd, Recipe
 from detect.models.mean_flops import area_rule, mean_flops
 from detect.models.model import Model
 from detect.models.sdpoint import pooled_hw

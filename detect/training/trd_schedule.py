@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detect.config.schema import DetectionRecipe, Recipe
+from detect.config.recipe import DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.runtime.seeding import generator
 

@@ -159,6 +159,17 @@ def test_models(here):
     assert [name for group in found.values() for name in group if f"\n  {name} " not in text] == []
 
 
+def test_config(here):
+    text = here("config", "optimizer.lr")[0]
+    assert "key       optimizer.lr\n" in text
+    assert "default   " in text
+    keys = json.loads(here("config", "--json")[0])
+    assert {"optimizer.lr", "splits", "image_size"} <= {key["key"] for key in keys}
+    assert len(here("config")[0].splitlines()) == len(keys)
+    with pytest.raises(InputError, match="did you mean"):
+        here("config", "optimizer.lrr")
+
+
 def test_results_as_json(here, world, monkeypatch):
     """Training, measuring, predicting and exporting one after the other; standard output is JSON and nothing else."""
     monkeypatch.chdir(world)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models.blocks.bdsc import MaskConv, binarise, replace_convolutions
-from detect.models.definition import Convolutions
 from detect.models.packing import (
     binary_weights,
     halve_state,

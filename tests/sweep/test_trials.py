@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from detect.config.loader import parse_overrides
+from detect.config.base import parse_overrides
 from detect.errors import InputError
 from detect.sweep.ledger import LOG
 from detect.sweep.outcome import MAX_LINE, outcome_of, read_score

@@ -13,7 +13,9 @@ import cv2
 import onnx
 import pytest
 
-from detect.config.loader import load_data_config, load_detection_recipe, load_run_config
+from detect.config.data import load_data_config
+from detect.config.recipe import load_detection_recipe
+from detect.config.run import load_run_config
 from detect.inference.sources import IMAGE_SUFFIXES
 
 ROOT = Path(__file__).parents[2]

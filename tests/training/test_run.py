@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.config.loader import CONFIGS, load_classification_recipe, load_detection_recipe, to_plain
-from detect.config.schema import ClassificationRecipe, DetectionRecipe
+from detect.config.base import CONFIGS, to_plain
+from detect.config.recipe import (
+    ClassificationRecipe,
+    DetectionRecipe,
+    load_classification_recipe,
+    load_detection_recipe,
+)
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import save_checkpoint
@@ -20,8 +25,20 @@ from detect.training.run import open_run, request_from_args
 
 NOT_GIVEN = dict.fromkeys(
     (
-        *("run", "model", "data", "recipe", "weights", "epochs", "batch_size", "image_size", "workers", "seed"),
-        *("data_root", "out", "threads"),
+        *(
+            "run",
+            "model",
+            "data",
+            "recipe",
+            "weights",
+            "epochs",
+            "batch_size",
+            "image_size",
+            "workers",
+            "threads",
+            "seed",
+        ),
+        *("data_root", "out"),
     )
 )
 

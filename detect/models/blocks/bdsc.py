@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detect.config.model import ChannelsOf, Convolutions
 from detect.models.blocks.conv import Pieces, convolve, space_to_depth
-from detect.models.definition import ChannelsOf, Convolutions
 
 
 def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detect.config.model import Convolutions
 from detect.models.blocks.bdsc import DecoupledConv, MaskConv, binarise, replace_convolutions
 from detect.models.blocks.conv import Conv, Piece, space_to_depth
 from detect.models.build import build_classifier
-from detect.models.definition import Convolutions
 
 BDSC, FLOAT, DEPTHWISE = Convolutions("bdsc"), Convolutions("bdsc-float"), Convolutions("depthwise")
 
