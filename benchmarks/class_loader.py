@@ -22,7 +22,7 @@ from timing import alternate
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from detect.config.schema import ClassAugmentConfig, ClassificationRecipe
+from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
 from detect.data.annotations import encode_paths
 from detect.data.center_crop import center_crop
 from detect.data.class_loading import ClassTrainingLoader

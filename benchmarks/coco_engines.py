@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from timing import alternate
 
+from detect.cli.parser import positive_int
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.evaluation.coco import METRICS, CocoMetrics, Engine, FoundBoxes, coco_metrics
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import run_tool
 
 OBJECTS_PER_IMAGE = 7
 """As many as COCO has on average."""

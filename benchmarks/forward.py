@@ -13,9 +13,10 @@ from functools import partial
 import torch
 from timing import alternate
 
+from detect.cli.parser import positive_int
 from detect.models.build import build_graph
 from detect.models.graph import Graph
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import run_tool
 
 
 def forward(graph: Graph, image: torch.Tensor) -> None:

@@ -21,16 +21,17 @@ import numpy as np
 import onnxruntime
 import torch
 
+from detect.cli.parser import positive_int
 from detect.data.images import read_image
 from detect.data.letterbox import letterbox, pad_batch
 from detect.evaluation.predict import PredictSettings, postprocess, run_network
-from detect.export.onnx import export_onnx
+from detect.exporting.onnx import export_onnx
 from detect.inference.network import Network, TorchNetwork
 from detect.inference.onnx_network import OnnxNetwork
 from detect.inference.sources import expand_sources
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import network_input
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import run_tool
 
 CPU = torch.device("cpu")
 STAGES = ("decode", "letterbox", "network", "suppression")

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 
-from detect.config.schema import DetectionRecipe
+from detect.config.recipe import DetectionRecipe
 from detect.data import annotations, cache, loading
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import IMAGE_SUFFIXES, read_header

@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
 from detect.boxes.nms import non_max_suppression
-from detect.runtime.cli import positive_int, run_tool
+from detect.cli.parser import positive_int
+from detect.runtime.cli import run_tool
 
 PREDICTIONS, SCORE, IOU, MAX_DETECTIONS = 25_200, 0.25, 0.6, 300
 

@@ -18,8 +18,9 @@ import torch
 from timing import alternate
 from torch import Tensor, nn
 
+from detect.cli.parser import positive_int
 from detect.models.blocks.conv import Piece, convolve, space_to_depth
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import run_tool
 from detect.runtime.precision import Precision, autocast
 
 SHAPES = ((16, 32, 160), (32, 64, 80))

@@ -33,15 +33,16 @@ import numpy as np
 import psutil
 import torch
 
-from detect.config.loader import load_detection_recipe
+from detect.cli.parser import positive_int
+from detect.config.recipe import load_detection_recipe
 from detect.data.datasets import open_split
 from detect.data.recognition import open_data
 from detect.evaluation.engine import evaluate
-from detect.export.onnx import export_onnx
+from detect.exporting.onnx import export_onnx
 from detect.inference import onnx_network
 from detect.inference.detector import Detector
 from detect.models.checkpoint import load_checkpoint
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import run_tool
 from detect.runtime.threads import use_threads
 from detect.training.detection import DetectionTask, open_material
 from detect.training.loop import RunSettings, train

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from detect.cli.parser import positive_int
 from detect.data.annotations import AnnotationTable
 from detect.data.cache import read_original
 from detect.data.datasets import open_split
@@ -21,7 +22,7 @@ from detect.data.images import write_image
 from detect.data.letterbox import PAD_VALUE
 from detect.data.recognition import open_data
 from detect.errors import InputError
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import run_tool
 from detect.runtime.files import write_json, write_text
 
 CONFIG = "name: boards\nroot: .\nsplits:\n  val: {images: images, annotations: val.json}\n"

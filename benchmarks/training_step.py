@@ -17,13 +17,14 @@ import torch
 from timing import alternate
 from torch import Tensor, nn
 
-from detect.config.schema import DetectionRecipe
+from detect.cli.parser import positive_int
+from detect.config.recipe import DetectionRecipe
 from detect.data.letterbox import STRIDE
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model
 from detect.models.detector import DetectionModel
-from detect.runtime.cli import positive_int, run_tool
+from detect.runtime.cli import run_tool
 from detect.runtime.precision import Precision, autocast
 from detect.structures import Targets
 from detect.training.epoch import quiet_denormals

@@ -7,6 +7,7 @@ import configparser
 import contextlib
 import functools
 import io
+import itertools
 import os
 import re
 import runpy
@@ -19,7 +20,9 @@ from typing import Literal
 
 import pytest
 
-from detect.config.loader import CONFIGS, find_config, load_data_config
+from detect.cli.main import COMMANDS, run_command
+from detect.config.base import CONFIGS, find_config
+from detect.config.data import load_data_config
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("detect", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
@@ -122,7 +125,7 @@ def test_import_detect_is_cheap() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-RUNNER = ROOT / "detect" / "export" / "onnx_runner.py"
+RUNNER = ROOT / "detect" / "exporting" / "onnx_runner.py"
 """A program of its own, which users take with them; the package imports it when it exports."""
 
 
@@ -137,7 +140,7 @@ def test_imports_reach_for_nothing() -> None:
         "sys.addaudithook(refuse)\n"
         "import detect\n"
         "for module in pkgutil.walk_packages(detect.__path__, 'detect.'):\n"
-        f"    if module.name != 'detect.export.{RUNNER.stem}':\n"
+        f"    if module.name != 'detect.exporting.{RUNNER.stem}':\n"
         "        importlib.import_module(module.name)\n"
         "optional = {'albumentations', 'matplotlib.pyplot', 'onnxruntime', 'onnxscript', 'hotcoco', 'optuna'}\n"
         "optional |= {'trackers', 'supervision', 'pandas'}\n"
@@ -146,7 +149,14 @@ def test_imports_reach_for_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "google": "protobuf", "PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "annotated_types": "annotated-types",
+    "cv2": "opencv-python-headless",
+    "google": "protobuf",
+    "PIL": "pillow",
+    "pydantic_core": "pydantic",
+    "yaml": "pyyaml",
+}
 
 
 def requirements(section: str) -> set[str]:
@@ -216,21 +226,28 @@ def commands(text: str) -> Iterator[list[str]]:
     for line in lines:
         for found in re.finditer(r"(?:python3?|\.venv/bin/python) ((?:tools|benchmarks)/\w+\.py[^`#|;&]*)", line):
             yield shlex.split(found[1].replace("'", "").replace("[", " ").replace("]", " "))
+        for found in re.finditer(rf"(?:^|[`$(] ?)(detect (?:{'|'.join(COMMANDS)})\b[^`#|;&]*)", line):
+            yield shlex.split(found[1].replace("'", "").replace("[", " ").replace("]", " "))
         if found := re.search(r"`make ([a-z][a-z-]*)|^[#$\s]*make ([a-z][a-z-]*)(?:\s+[A-Z_]+=\S+)*\s*(?:#.*)?$", line):
             yield ["make", found[1] or found[2]]
 
 
 @functools.cache
 def help_of(tool: str, *command: str) -> str:
-    """What a tool, or a command of it, says about itself, run in this process, which need not import PyTorch again."""
+    """The help of a tool, or of a command of it, made in this process; of a benchmark its source."""
+    if tool.startswith("benchmarks/"):
+        return (ROOT / tool).read_text(encoding="utf-8")
     before, output = (sys.argv, sys.path[:]), io.StringIO()
     sys.argv, sys.path[:0] = [tool, *command, "--help"], [str((ROOT / tool).parent)]
     try:
-        with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / tool), run_name="__main__")
+        with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+            if tool == "detect":
+                run_command()
+            else:
+                runpy.run_path(str(ROOT / tool), run_name="__main__")
     finally:
         sys.argv, sys.path[:] = before
-    assert not ended.value.code, output.getvalue()
+    assert output.getvalue().startswith("usage: "), output.getvalue()
     return output.getvalue()
 
 
@@ -241,8 +258,8 @@ def test_documented_commands_exist(path: Path) -> None:
         if tool == "make":
             assert arguments[0] in targets, f"make {arguments[0]}"
             continue
-        assert (ROOT / tool).is_file(), tool
-        command = arguments[:1] if arguments and re.fullmatch(r"[a-z]+", arguments[0]) else []
+        assert tool == "detect" or (ROOT / tool).is_file(), tool
+        command = list(itertools.takewhile(re.compile(r"[a-z]+").fullmatch, arguments[: 2 if tool == "detect" else 1]))
         for flag in [word.split("=")[0] for word in arguments if word.startswith("--")]:
             assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(tool, *command)), f"{tool} {flag}"
 
@@ -252,12 +269,16 @@ def test_commands_are_found() -> None:
         "Run `make test`.\n"
         "    .venv/bin/python tools/train.py --run x.yaml \\\n  --seed 1  # comment\n"
         "$ make demo PYTHON=p  # why\n"
-        "make sure of it"
+        "make sure of it\n"
+        "detect train model=yolov5n --seed 1  # comment\n"
+        "as `detect data check --quick` says, detect what is\n"
     )
     assert list(commands(text)) == [
         ["make", "test"],
         ["tools/train.py", "--run", "x.yaml", "--seed", "1"],
         ["make", "demo"],
+        ["detect", "train", "model=yolov5n", "--seed", "1"],
+        ["detect", "data", "check", "--quick"],
     ]
 
 

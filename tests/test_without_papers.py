@@ -30,8 +30,8 @@ import torch
 from pathlib import Path
 from detect import Detector
 from detect.errors import InputError
-from detect.export.onnx import export_onnx
-from detect.export.options import ExportOptions
+from detect.exporting.onnx import export_onnx
+from detect.exporting.options import ExportOptions
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint
 from detect.models.profile import build_on_meta

@@ -18,7 +18,8 @@ import sys
 import time
 from pathlib import Path
 
-from detect.runtime.cli import ToolParser, run_tool
+from detect.cli.parser import ToolParser
+from detect.runtime.cli import run_tool
 from detect.runtime.folders import held_folder
 
 ROOT = Path(__file__).resolve().parents[1]

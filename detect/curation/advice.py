@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detect.boxes.anchors import best_possible_recall, fittable_sizes
-from detect.config.schema import AnchorsConfig, LossConfig
+from detect.config.recipe import AnchorsConfig, LossConfig
 from detect.curation.statistics import DataStatistics
 from detect.data.box_sizes import MANY_SMALL, SMALL_PX
 from detect.data.letterbox import STRIDE

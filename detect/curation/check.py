@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.curation.check_content import check_content
 from detect.curation.check_pixels import check_pixels
 from detect.curation.check_splits import check_classes, check_copies, check_unlisted, image_folder, images_in

@@ -9,7 +9,7 @@ import unicodedata
 
 import numpy as np
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.curation.severity import (
     BACKGROUND,
     BACKGROUND_DROPPED,

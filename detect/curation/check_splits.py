@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.curation.severity import DUPLICATE, LEAK, NEVER_TRAINED, OTHER_NAMES, UNLISTED
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.box_sizes import is_trained_on

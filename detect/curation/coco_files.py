@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from detect.config.schema import SplitConfig
+from detect.config.data import SplitConfig
 from detect.curation.target import Target
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_file

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.curation.coco_files import write_coco
 from detect.curation.image_transfer import transfer_images
 from detect.curation.names import check_safe, relative_names, safe_classes, safe_names, split_folder

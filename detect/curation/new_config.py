@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import dump_yaml, to_plain
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.base import dump_yaml, to_plain
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.recognition import Format
 from detect.runtime.files import write_text
 

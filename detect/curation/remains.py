@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems
 from detect.data.checks import find_file
 from detect.data.coco import load_coco

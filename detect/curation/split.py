@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.curation.coco_files import coco_contents, write_coco_file
 from detect.curation.division import count_boxes, divide, group_images
 from detect.curation.names import relative_names

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.curation.names import relative_names, safe_names
 from detect.curation.regions import of_every_class
 from detect.data.annotations import AnnotationTable, Problems

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from detect.config.schema import SplitConfig
+from detect.config.data import SplitConfig
 from detect.curation.regions import of_every_class
 from detect.curation.target import Target, annotation_file, write_lines
 from detect.curation.voc_files import plain_number

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from detect.config.schema import SplitConfig
+from detect.config.data import SplitConfig
 from detect.curation.target import Target, annotation_file, write_lines
 from detect.data.annotations import MARKS
 

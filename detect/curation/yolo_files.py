@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.config.loader import dump_yaml
-from detect.config.schema import SplitConfig
+from detect.config.base import dump_yaml
+from detect.config.data import SplitConfig
 from detect.curation.target import Target, annotation_file, write_lines
 from detect.runtime.files import write_text
 

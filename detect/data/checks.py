@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.config.loader import is_path
-from detect.config.schema import DataConfig
+from detect.config.base import is_path
+from detect.config.data import DataConfig
 from detect.data.annotations import Problems, Understood
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.data.pixel_values import MAX_PIXELS

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.archives import MAX_UNPACKED, read_members
 from detect.data.checks import find_file
 from detect.data.class_table import ClassTable

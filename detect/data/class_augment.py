@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from detect.config.schema import ClassAugmentConfig
+from detect.config.recipe import ClassAugmentConfig
 from detect.data.center_crop import middle_of_square
 from detect.data.class_geometry import Window, area_window, cut, flip, pad_crop, resize_crop, starts, turn
 from detect.data.class_images import ImageSource

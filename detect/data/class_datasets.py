@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.checks import check_split, tell_problems
 from detect.data.cifar import read_cifar
 from detect.data.class_table import ClassTable

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from detect.config.schema import ClassAugmentConfig, ClassificationRecipe
+from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
 from detect.data.center_crop import center_crop as crop_center
 from detect.data.class_augment import Augmentation, draw
 from detect.data.class_images import ImageSource, image_source, in_threads

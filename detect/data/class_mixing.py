@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from detect.config.schema import ClassAugmentConfig
+from detect.config.recipe import ClassAugmentConfig
 
 
 def mix(

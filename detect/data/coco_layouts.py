@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from detect.config.schema import SplitConfig
+from detect.config.data import SplitConfig
 from detect.data.split_names import split_of
 from detect.data.walking import is_image_name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from detect.config.schema import AugmentConfig
+from detect.config.recipe import AugmentConfig
 
 
 def random_hsv(rng: np.random.Generator, augment: AugmentConfig, image_rgb: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import check_split, tell_problems
 from detect.data.coco import read_coco

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
-from detect.config.loader import is_path
+from detect.config.base import is_path
 from detect.data.annotations import Problems, Understood
 from detect.data.checks import inside
 

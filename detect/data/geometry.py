@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from detect.config.schema import AugmentConfig
+from detect.config.recipe import AugmentConfig
 from detect.data.letterbox import PAD_VALUE
 
 MIN_SIDE_PX = 1.5

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import Problems
 from detect.data.checks import absent_classes, check_distinct, find_folder, inspect_images
 from detect.data.class_table import ClassTable

@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.coco_layouts import CocoSplits, find_coco, find_unnamed_coco
 from detect.data.shards import DATASET_FILE
 from detect.data.split_names import split_of

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from detect.config.schema import AugmentConfig, DetectionRecipe
+from detect.config.recipe import AugmentConfig, DetectionRecipe
 from detect.data.albumentations_stage import AlbumentationsStage
 from detect.data.annotations import AnnotationTable
 from detect.data.cache import ImageFiles, ImageStore, RecentImages, build_cache

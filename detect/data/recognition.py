@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from detect.config.loader import CONFIGS, find_config, load_data_config, load_yaml
-from detect.config.schema import DataConfig
+from detect.config.base import CONFIGS, find_config, load_yaml
+from detect.config.data import DataConfig, load_data_config
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder
 from detect.data.label_files import read_lines

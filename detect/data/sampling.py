@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from detect.config.schema import AugmentConfig
+from detect.config.recipe import AugmentConfig
 from detect.runtime.processes import own_share
 from detect.runtime.seeding import generator
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import compare_sizes
 from detect.data.coco import ListedImages, coco_table, is_whole, read_categories

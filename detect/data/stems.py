@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import Problems
 from detect.data.checks import find_annotations, find_file, find_folder, path_inside
 from detect.data.images import IMAGE_SUFFIXES

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import Problems
 from detect.data.checks import find_file, find_folder, path_inside
 from detect.data.class_table import ClassTable

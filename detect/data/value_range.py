@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from detect.config.schema import DataConfig, RangeConfig
+from detect.config.data import DataConfig, RangeConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.class_table import ClassTable
 from detect.data.images import ImageError, open_by_pillow, open_image_file, pillow_errors, read_deep_values

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
 from detect.data.checks import check_distinct, find_folder, inspect_images
 from detect.data.label_files import ALL_CLASSES, BoxLines, read_lines, table_of_lines

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import is_path, load_yaml_as_text
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.base import is_path, load_yaml_as_text
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import Problems
 from detect.data.listed_paths import path_forms
 from detect.data.stems import read_list

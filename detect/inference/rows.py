@@ -50,6 +50,13 @@ def to_entries(found: FoundFrame) -> list[dict[str, Any]]:
     return entries
 
 
+def to_record(found: FoundFrame) -> dict[str, Any]:
+    """One JSON entry per image or frame: file, number and time of a frame, ``detections`` as in ``to_entries``."""
+    place = _place(found)
+    entries = to_entries(found)
+    return {**place, "detections": [{key: entry[key] for key in entry if key not in place} for entry in entries]}
+
+
 def to_txt(detections: Detections) -> str:
     """A line ``class cx cy w h score`` per detection; centre and size as shares of the image's width and height."""
     height, width = detections.image_hw

@@ -7,16 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from detect.errors import InputError
+from detect.evaluation.classification import top_entries
+from detect.inference.class_outputs import ClassWriter
 from detect.inference.classifier import Classifier
+from detect.inference.detector import Detector
 from detect.inference.frames import FoundFrame, counted, read_frames
-from detect.inference.outputs import PredictionWriter
-from detect.inference.sources import Source
+from detect.inference.outputs import OutputOptions, PredictionWriter
+from detect.inference.rows import to_record
+from detect.inference.sources import Source, image_paths
 from detect.inference.window import Window
+from detect.runtime.interruption import stop_requests
 from detect.runtime.logs import LOGGER
+from detect.runtime.processes import dealt, is_first
 from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 
@@ -39,6 +46,84 @@ class FileClassification:
         """The file and its five most probable classes, in one line."""
         found = ", ".join(f"{name} {score:.2f}" for name, score in self.classification.top(5))
         return " ".join(f"{self.path}: {found}".split())
+
+
+Tell = Callable[[dict[str, Any]], None]
+"""Takes the record of an image or a frame."""
+
+
+def detect_sources(
+    detector: Detector,
+    sources: Sequence[Source],
+    folder: Path,
+    outputs: OutputOptions,
+    window: Window | None = None,
+    tell: Tell | None = None,
+    **options: Any,
+) -> Iterator[str]:
+    """Detect in sources and write what is found; Ctrl-C and SIGTERM end the work between two frames.
+
+    Args:
+        detector: the model.
+        sources: images and videos; processes of torchrun share them out.
+        folder: of everything that is written.
+        outputs: what is written beside the drawn images and videos.
+        window: shows each frame.
+        tell: takes ``to_record`` of each frame.
+        options: of ``Detector.stream``.
+
+    Yields:
+        A line for each image and each video, and at the end one for each kind of output.
+    """
+    own = dealt(sources)
+    frames: Iterable[FoundFrame] = detector.stream(own, **options) if own else []
+    if tell is not None:
+        frames = _told(frames, tell)
+    with stop_requests() as stop:
+        with PredictionWriter(folder, sources, outputs) as writer:
+            yield from write_found(frames, writer, window, is_over=lambda: bool(stop))
+        if is_first():
+            yield from writer.summary()
+
+
+def _told(frames: Iterable[FoundFrame], tell: Tell) -> Iterator[FoundFrame]:
+    for found in frames:
+        tell(to_record(found))
+        yield found
+
+
+def classify_sources(
+    classifier: Classifier,
+    sources: Sequence[Source],
+    folder: Path,
+    json: bool = False,
+    tell: Tell | None = None,
+    **sizes: Any,
+) -> Iterator[str]:
+    """Classify image files and draw what they show.
+
+    Args:
+        classifier: the model.
+        sources: images; processes of torchrun share them out.
+        folder: of everything that is written.
+        json: write ``predictions.json`` as well.
+        tell: takes the file's name and its most probable classes.
+        sizes: of ``classify_files``.
+
+    Yields:
+        A line for each image, and at the end one for each kind of output.
+    """
+    paths = image_paths(sources)
+    writer = ClassWriter(folder, paths, json=json)
+    own = dealt(paths)
+    for prediction in classify_files(classifier, own, **sizes) if own else ():
+        writer.add(prediction.path, prediction.image_rgb, prediction.classification)
+        if tell is not None:
+            tell({"file_name": str(prediction.path), "top5": top_entries(prediction.classification)})
+        yield prediction.line()
+    places = writer.finish()
+    if is_first():
+        yield from places
 
 
 def write_found(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detect.boxes.coding import CellSize, as_xy
 from detect.boxes.iou import paired_iou
-from detect.config.schema import LossConfig
+from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches, covered, match_best, match_by_ratio
 from detect.models.heads import AnchorDetect

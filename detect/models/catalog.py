@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import CONFIGS, load_yaml, parse_overrides
+from detect.config.base import CONFIGS, load_yaml, parse_overrides
+from detect.config.model import Scale
 from detect.errors import InputError, did_you_mean
 from detect.models.definition import (
     ROW_KEYS,
     SECTIONS,
     WORD_KEYS,
     ModelDefinition,
-    Scale,
     mapping,
     parse_definition,
     read_conv,

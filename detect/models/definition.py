@@ -10,48 +10,24 @@ import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
+from detect.config.base import build, keys_of
+from detect.config.model import Convolutions, Norm, RowConfig, Scale
 from detect.errors import InputError, did_you_mean
 
 SECTIONS = ("backbone", "neck", "head")
-ROW_KEYS = ("name", "module", "from", "args", "repeats", "reduction", "conv")
+ROW_KEYS = tuple(keys_of(RowConfig))
 WORD_KEYS = ("scale", "defaults", "norm", "conv")
 """What a section says about all of its rows."""
 _LEVEL = re.compile(r"[cp]\d")
 """Names of rows by which parts fit together."""
 
 
-MAX_SCALE = 1000
-"""Beyond it a factor is a mistake, and the model would not fit any memory."""
-
-
-ConvKind = Literal["standard", "bdsc", "bdsc-float", "depthwise"]
-ChannelsOf = Literal["output", "input"]
 BDSC_KINDS = ("bdsc", "bdsc-float")
 """The kinds that have the keys of ``BDSC_KEYS``."""
 BDSC_KEYS = ("p", "p_of", "norm")
 _OF_BDSC = f"belongs to the kinds {' and '.join(BDSC_KINDS)}"
-
-
-@dataclass(frozen=True)
-class Convolutions:
-    """What k x k convolutions (k > 1) are.
-
-    Those of the first row that has any, of the head, and of several groups are ordinary in any case.
-
-    Args:
-        kind: ``standard``; ``bdsc``, decoupled into a 1x1 and a binary k x k convolution; ``bdsc-float``, the same with
-            weights that are not binary; ``depthwise``, one k x k convolution for each channel and a 1x1 behind.
-        p: of the BDSC kinds: channels between the two, as a multiple of the output's or the input's.
-        p_of: of the BDSC kinds: whose multiple that is.
-        norm: of the BDSC kinds: whether there is a batch norm between the two.
-    """
-
-    kind: ConvKind = "standard"
-    p: float = 1.0
-    p_of: ChannelsOf = "output"
-    norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,21 +58,6 @@ class Row:
     def label(self) -> str:
         """``section.name``, as messages call the row."""
         return f"{self.section}.{self.name}"
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Compound scaling.
-
-    Args:
-        depth: repeats above 1 become max(round(repeats * depth), 1).
-        width: channels become channels * width, rounded up to a multiple of ``channel_multiple``.
-        channel_multiple: see ``width``.
-    """
-
-    depth: float = 1.0
-    width: float = 1.0
-    channel_multiple: int = 8
 
 
 @dataclass(frozen=True)
@@ -305,14 +266,11 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
     if not isinstance(entry, dict):
         raise InputError(f"{where}: must be a mapping with {', '.join(ROW_KEYS)}")
     name = entry.get("name")
-    if not isinstance(name, str) or not name.isidentifier():
-        raise InputError(f"{where}: name: must be a word of letters, digits and _, found {name!r}")
-    where = f"{where} ({section}.{name})"
-    refuse_unknown(entry, ROW_KEYS, where)
-    if name in known:
+    if isinstance(name, str) and name.isidentifier():
+        where = f"{where} ({section}.{name})"
+    row = build(RowConfig, entry, where)
+    if row.name in known:
         raise InputError(f"{where}: name: {name!r} is taken by a row above")
-    if not isinstance(entry.get("module"), str):
-        raise InputError(f"{where}: module: must be a class name, found {entry.get('module')!r}")
     inputs = entry.get("from", known[-1])
     inputs = inputs if isinstance(inputs, list) else [inputs]
     if not inputs:
@@ -325,13 +283,13 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
             raise InputError(f"{where}: from: unknown layer {reference!r}{did_you_mean(reference, levels or known)}")
     return Row(
         section=section,
-        name=name,
-        module=entry["module"],
+        name=row.name,
+        module=row.module,
         inputs=tuple(inputs),
-        args=mapping(entry, "args", where),
-        repeats=_whole_number(entry, "repeats", where, 1) or 1,
-        reduction=_whole_number(entry, "reduction", where, None),
-        conv=None if entry.get("conv") is None else read_conv(entry["conv"], where),
+        args=row.args or {},
+        repeats=row.repeats or 1,
+        reduction=row.reduction,
+        conv=None if row.conv is None else read_conv(row.conv, where),
     )
 
 
@@ -341,19 +299,7 @@ def read_scale(scale: Any, where: str) -> Scale:
         return Scale()
     if not isinstance(scale, dict):
         raise InputError(f"{where}: scale: must be a mapping with depth, width, channel_multiple, or a key of scales")
-    refuse_unknown(scale, tuple(Scale.__dataclass_fields__), f"{where}: scale")
-    for key, value in scale.items():
-        whole = key == "channel_multiple"
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int if whole else (int, float))
-            or not 0 < value < MAX_SCALE
-        ):
-            raise InputError(
-                f"{where}: scale.{key}: must be a {'whole ' if whole else ''}number above 0 and below {MAX_SCALE}, "
-                f"found {value!r}"
-            )
-    return Scale(**scale)
+    return build(Scale, scale, where, "scale")
 
 
 def read_conv(conv: Any, where: str) -> Convolutions:
@@ -361,30 +307,16 @@ def read_conv(conv: Any, where: str) -> Convolutions:
     if conv is None:
         return Convolutions()
     words = conv if isinstance(conv, dict) else {"kind": conv}
-    refuse_unknown(words, ("kind", *BDSC_KEYS), f"{where}: conv")
-    kind: Any = words.get("kind")
-    if kind not in get_args(ConvKind):
-        raise InputError(f"{where}: conv: unknown kind {kind!r}{did_you_mean(str(kind), get_args(ConvKind))}")
+    read = build(Convolutions, {"kind": None, **words}, where, "conv")
     for key in words:
-        if key in BDSC_KEYS and kind not in BDSC_KINDS:
-            raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, found {kind}")
-    read = Convolutions(**words)
-    if isinstance(read.p, bool) or not isinstance(read.p, (int, float)) or not 0 < read.p < MAX_SCALE:
-        raise InputError(f"{where}: conv.p: must be a number above 0 and below {MAX_SCALE}, found {read.p!r}")
-    if read.p_of not in get_args(ChannelsOf):
-        raise InputError(f"{where}: conv.p_of: must be output or input, found {read.p_of!r}")
-    if not isinstance(read.norm, bool):
-        raise InputError(f"{where}: conv.norm: must be true or false, found {read.norm!r}")
+        if key in BDSC_KEYS and read.kind not in BDSC_KINDS:
+            raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, found {read.kind}")
     return read
 
 
 def _read_norm(content: dict[str, Any], source: str) -> dict[str, float]:
-    norm = mapping(content, "norm", source)
-    refuse_unknown(norm, ("eps", "momentum"), f"{source}: norm")
-    for key, value in norm.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-            raise InputError(f"{source}: norm.{key}: must be a number in (0, 1), found {value!r}")
-    return norm
+    norm = vars(build(Norm, mapping(content, "norm", source), source, "norm"))
+    return {key: value for key, value in norm.items() if value is not None}
 
 
 def mapping(content: dict[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -394,13 +326,6 @@ def mapping(content: dict[str, Any], key: str, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise InputError(f"{where}: {key}: must be a mapping, found {value!r}")
-    return value
-
-
-def _whole_number(content: dict[str, Any], key: str, where: str, default: int | None) -> int | None:
-    value = content.get(key, default)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"{where}: {key}: must be a whole number above 0, found {value!r}")
     return value
 
 

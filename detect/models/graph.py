@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models import blocks, heads  # noqa: F401 (importing registers them)
 from detect.models.allocation import AllocationLimit
-from detect.models.definition import Convolutions, ModelDefinition, Row, Section
+from detect.models.definition import ModelDefinition, Row, Section
 from detect.models.registry import Block
 from detect.models.rows import (
     build_row,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import load_yaml
+from detect.config.base import load_yaml
 from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
 from detect.models.definition import SECTIONS, mapping
 
@@ -14,16 +14,22 @@ MAX_LENGTH = 110
 """Characters of a line behind the name; where the rows of a variant need more, they are only named."""
 
 
+def listed() -> dict[str, dict[str, str]]:
+    """Shipped models, backbones, necks and heads by name, each with a line about it, in the order of their files."""
+    groups = {"models": shipped_models(), **{folder: shipped_parts(section) for section, folder in FOLDERS.items()}}
+    return {group: {name: describe(path, name) for name, path in files.items()} for group, files in groups.items()}
+
+
 def listing() -> str:
-    """Shipped models, backbones, necks and heads, a line each, in the order of their files.
+    """The shipped names as text, a line each.
 
     The first one of a file has the file's headline, a variant of it what it changes.
     """
-    groups = {"models": shipped_models(), **{folder: shipped_parts(section) for section, folder in FOLDERS.items()}}
+    groups = listed()
     width = max(len(name) for group in groups.values() for name in group)
     lines = []
-    for group, files in groups.items():
-        lines += ["", f"{group}:"] + [f"  {name:<{width}}  {describe(path, name)}" for name, path in files.items()]
+    for group, names in groups.items():
+        lines += ["", f"{group}:"] + [f"  {name:<{width}}  {about}" for name, about in names.items()]
     return "\n".join(lines[1:])
 
 

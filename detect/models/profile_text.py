@@ -110,6 +110,15 @@ def comparison_table(profiles: Sequence[ModelProfile]) -> str:
     return align([head, *lines], left=1)
 
 
+def profiles_text(profiles: Sequence[ModelProfile], by_layer: bool) -> str:
+    """Each model's table, by row or by layer, and summary; several models are compared at the end."""
+    table = layer_table if by_layer else row_table
+    blocks = [f"{table(profile)}\n\n{summary(profile)}" for profile in profiles]
+    if len(profiles) > 1:
+        blocks.append(comparison_table(profiles))
+    return "\n\n".join(blocks)
+
+
 def align(lines: Sequence[tuple[str, ...]], left: int) -> str:
     """Cells in columns, with a rule below the first line.
 

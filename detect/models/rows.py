@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from detect.config.model import Convolutions, Scale
 from detect.errors import InputError, did_you_mean
 from detect.models.blocks.conv import replace_convolutions
-from detect.models.definition import Convolutions, ModelDefinition, Row, Scale, Section
+from detect.models.definition import ModelDefinition, Row, Section
 from detect.models.registry import Block, find_block
 from detect.structures import FeatureShape
 

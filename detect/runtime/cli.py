@@ -1,4 +1,4 @@
-"""The shared frame of the command-line tools: streams, signals, and how a tool ends.
+"""The shared frame of the commands: streams, signals, and how a command ends.
 
 A standard output that goes away (``| head -2``, a pager that is closed, ``>&-``) silences the printing from then on;
 the work goes on to its end, with all its files, and the exit code is that of the work. Text that is lost in any other
@@ -8,7 +8,6 @@ error changes nothing.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import io
 import multiprocessing
@@ -16,7 +15,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
 
 from detect.errors import InputError, visible
 from detect.runtime.contact import LostContactError, lost_worker
@@ -31,7 +29,6 @@ _SYSTEM_ERRORS = {
     errno.EROFS: "the file system is read-only",
     errno.EDQUOT: "the disk quota is used up",
 }
-THREADS_HELP = "computing threads on a CPU; 0 takes what is fastest beside other programs (default: 0)"
 _END_S = 5.0
 """Seconds that a process which was killed is waited for."""
 
@@ -106,41 +103,6 @@ def _end_children() -> None:
 
 def _reason(error: OSError) -> str:
     return _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
-
-
-class ToolParser(argparse.ArgumentParser):
-    """``ArgumentParser`` whose complaints are one line, like all others; flags must be written out.
-
-    Args:
-        description: the tool's docstring, or what a command of it does.
-        prog: how the help calls it; default, the file's name.
-    """
-
-    def __init__(self, description: str | None = None, prog: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what is wrong with the command line."""
-        raise InputError(f"{message}; --help lists what there is")
-
-
-def positive_int(text: str) -> int:
-    """An ``argparse`` type: a whole number above 0."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, found {text!r}")
-    return int(text)
-
-
-def non_negative_int(text: str) -> int:
-    """An ``argparse`` type: a whole number from 0."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, found {text!r}")
-    return int(text)
 
 
 def _leave_to_the_main_thread(raised: threading.ExceptHookArgs) -> None:

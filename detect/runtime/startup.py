@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _SPIN_COUNT = "30000"
@@ -31,6 +32,23 @@ def start_tool() -> None:
     for signal_number in _LINES:
         if signal.getsignal(signal_number) != signal.SIG_IGN:
             signal.signal(signal_number, _end_at_once)
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process in the block as ``start_tool`` does: a command imports what it needs.
+
+    Importing is seconds of work with nothing to be cleaned up, in code of others that may swallow an exception.
+    """
+    before = {number: signal.getsignal(number) for number in _LINES}
+    heard = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, _end_at_once)
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from detect.config.loader import load_sweep_config, to_plain
-from detect.config.schema import SweepConfig
+from detect.config.base import to_plain
+from detect.config.sweep import SweepConfig, load_sweep_config
 from detect.data.datasets import open_split
 from detect.errors import InputError
 from detect.runtime.files import write_new_text, write_text

@@ -6,15 +6,19 @@ import csv
 import io
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from detect.config.schema import SweepConfig
+from detect.config.sweep import SweepConfig
+from detect.errors import InputError
 from detect.models.profile_text import align
 from detect.runtime.files import write_text
-from detect.sweep.ledger import Trial
+from detect.runtime.logs import LOGGER
+from detect.sweep.ledger import LOG, Ledger, Trial, best_trial
+from detect.sweep.picture import draw_parallel_coordinates
+from detect.sweep.plan import Plan
 from detect.sweep.space import Parameter, shown, training_words
 
 
@@ -62,3 +66,30 @@ def write_hparams(folder: Path, trials: Sequence[Trial], metric: str) -> None:
 def training_command(config: SweepConfig, trial: Trial) -> str:
     """The line that trains with a trial's values again."""
     return shlex.join(["python", "tools/train.py", *training_words(config, trial.values)])
+
+
+def conclude(plan: Plan, ledger: Ledger) -> Iterator[str]:
+    """Write what the search has found.
+
+    Yields:
+        The table, and where everything is.
+
+    Raises:
+        InputError: no trial was trained to its end.
+    """
+    trials, metric, folder = ledger.trials(), plan.config.metric, plan.folder
+    write_csv(folder / "trials.csv", trials, plan.space, metric)
+    yield trials_text(trials, plan.space, metric)
+    unfinished = sum(trial.state == "unfinished" for trial in trials)
+    if unfinished:
+        LOGGER.warning("%d unfinished: another process trains them; when it has ended, --resume goes on", unfinished)
+    best = best_trial(trials)
+    if best is None and unfinished:
+        return
+    if best is None:
+        raise InputError(f"{folder}: no trial was trained to its end; {ledger.trial_folder(0) / LOG} says why")
+    draw_parallel_coordinates(folder / "parallel_coordinates.png", plan.space, trials, metric, plan.config.name)
+    write_hparams(folder / "hparams", trials, metric)
+    yield f"\nbest: trial {best.number}, {metric} {best.score:.4f}; to train it again:"
+    yield training_command(plan.config, best)
+    yield f"{folder}: trials.csv, parallel_coordinates.png, hparams (tensorboard --logdir {folder / 'hparams'}), trials"

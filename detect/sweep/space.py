@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from detect.config.loader import (
-    load_run_config,
-    to_plain,
-)
-from detect.config.schema import DataConfig, ParameterConfig, Recipe, RunConfig, SweepConfig
+from detect.config.base import to_plain
+from detect.config.data import DataConfig
+from detect.config.recipe import Recipe
+from detect.config.run import RunConfig, load_run_config
+from detect.config.sweep import ParameterConfig, SweepConfig
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition

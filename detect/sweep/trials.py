@@ -1,4 +1,4 @@
-"""Trials as processes of ``tools/train.py``, one at a time on each device."""
+"""Trials as processes of ``detect train``, one at a time on each device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -22,6 +21,8 @@ from detect.sweep.outcome import outcome_of
 from detect.sweep.plan import Plan
 from detect.sweep.space import shown, training_words
 
+TRAIN = (sys.executable, "-m", "detect", "train")
+"""The command that trains."""
 GRACE_S = 30.0
 """So long an interrupted training may take to end by itself."""
 
@@ -32,14 +33,14 @@ class Search:
     Args:
         plan: the search.
         ledger: its trials.
-        train_tool: ``tools/train.py``.
+        train: the command that trains.
         on_finished: is called, by one thread at a time, after each trial.
     """
 
-    def __init__(self, plan: Plan, ledger: Ledger, train_tool: Path, on_finished: Callable[[], None]) -> None:
+    def __init__(self, plan: Plan, ledger: Ledger, train: Sequence[str], on_finished: Callable[[], None]) -> None:
         self.plan = plan
         self.ledger = ledger
-        self.train_tool = train_tool
+        self.train = tuple(train)
         self.on_finished = on_finished
         self._stopping = threading.Event()
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -49,7 +50,7 @@ class Search:
         """Train on each device, one trial after the other.
 
         Args:
-            devices: as for ``tools/train.py``; one that is listed twice gets two trials at a time.
+            devices: as for ``detect train``; one that is listed twice gets two trials at a time.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, or the signal to end; the running trials have been interrupted and can go on.
@@ -89,7 +90,7 @@ class Search:
         words = ["--resume"] if started else training_words(config, claim.values)
         if started and config.data_root:
             words += ["--data-root", config.data_root]
-        command = [sys.executable, str(self.train_tool), *words, "--out", str(claim.folder), "--device", device]
+        command = [*self.train, *words, "--out", str(claim.folder), "--device", device]
         with self._lock:
             if self._stopping.is_set():
                 return -signal.SIGINT

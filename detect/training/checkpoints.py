@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from detect.config.schema import Recipe
+from detect.config.recipe import Recipe
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detect.models.model import Model

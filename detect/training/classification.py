@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from detect.config.schema import ClassificationRecipe, DataConfig
+from detect.config.data import DataConfig
+from detect.config.recipe import ClassificationRecipe
 from detect.data.class_datasets import open_class_split
 from detect.data.class_loading import ClassTrainingLoader, channel_statistics
 from detect.data.class_table import ClassTable

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from detect.boxes.anchors import MIN_ANCHOR_PX, best_possible_recall, close_recall, fit_anchors, fittable_sizes
-from detect.config.schema import DataConfig, DetectionRecipe
+from detect.config.data import DataConfig
+from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
 from detect.data.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
 from detect.data.datasets import open_split

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from detect.config.schema import EmaConfig
+from detect.config.recipe import EmaConfig
 from detect.models.model import Model
 
 Tensors = tuple[Tensor, ...] | list[Tensor]

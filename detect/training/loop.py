@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detect.config.loader import to_plain
-from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, Recipe
+from detect.config.base import to_plain
+from detect.config.data import DataConfig
+from detect.config.recipe import ClassificationRecipe, DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.evaluation.predict import evaluation_mode
 from detect.models.checkpoint import Checkpoint, load_checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detect.config.schema import Recipe
+from detect.config.recipe import Recipe
 from detect.runtime.seeding import generator
 from detect.training.strategy import AnyTargets, Part, Strategy, resized
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from detect.config.schema import OptimizerConfig
+from detect.config.recipe import OptimizerConfig
 
 REFERENCE_BATCH = 64
 """Images per update at which ``OptimizerConfig.weight_decay`` is stated for SGD."""

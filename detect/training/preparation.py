@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from detect.config.loader import to_plain
-from detect.config.schema import DataConfig, Recipe
+from detect.config.base import to_plain
+from detect.config.data import DataConfig
+from detect.config.recipe import Recipe
 from detect.errors import InputError, did_you_mean
 from detect.models.model import Model
 from detect.models.transfer import transfer_weights

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from detect.config.loader import dump_yaml
+from detect.config.base import dump_yaml
 from detect.errors import InputError
 from detect.runtime.files import write_text
 from detect.runtime.processes import is_first

@@ -1,23 +1,23 @@
-"""From command-line words to the settings of a run."""
+"""From the wishes of a user to the settings of a run."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import (
-    build,
-    find_config,
+from detect.config.base import build, find_config, load_yaml, parse_overrides
+from detect.config.data import DataConfig
+from detect.config.recipe import (
+    ClassificationRecipe,
+    DetectionRecipe,
     load_classification_recipe,
     load_detection_recipe,
-    load_run_config,
-    load_yaml,
-    parse_overrides,
 )
-from detect.config.schema import ClassificationRecipe, DataConfig, DetectionRecipe, RunConfig
+from detect.config.run import RunConfig, load_run_config
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition
@@ -38,55 +38,94 @@ ANYWAY = "anyway"
 RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "threads", "seed")
 
 
-def settings_from_args(args: argparse.Namespace) -> RunSettings:
-    """The run that a command line asks for.
+@dataclass(frozen=True)
+class RunRequest:
+    """A run as a user asks for it, by the names of things.
 
     Args:
-        args: of ``tools/train.py``.
+        run: experiment's name or file; what is said beside it wins.
+        model: model's name or file; None takes that of ``weights``.
+        data: data set's name, YAML or folder.
+        recipe: recipe's name or file.
+        weights: checkpoint to start from, a file or a shipped name.
+        out: folder of the run; None: a new one in ``runs/``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        data_root: the data set's folder, instead of what its YAML says.
+        resume: continue the run in ``out``; ``"anyway"``: although its data has changed.
+        strict: refuse damaged images and boxes.
+        keys: of the recipe, those of ``RECIPE_FLAGS``.
+        overrides: of the recipe, dotted; ``keys`` win.
+    """
+
+    run: str | None = None
+    model: str | None = None
+    data: str | None = None
+    recipe: str | None = None
+    weights: str | None = None
+    out: str | None = None
+    device: str = "auto"
+    data_root: str | None = None
+    resume: bool | str = False
+    strict: bool = False
+    keys: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+def request_from_args(args: argparse.Namespace) -> RunRequest:
+    """The request of a command line of ``detect train``."""
+    names = [one.name for one in dataclasses.fields(RunRequest) if one.name not in ("keys", "overrides")]
+    keys = {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
+    given = {name: getattr(args, name) for name in names}
+    return RunRequest(**given, keys=keys, overrides=parse_overrides(args.set))
+
+
+def open_run(request: RunRequest) -> RunSettings:
+    """Find everything that a run needs, and make its folder.
 
     Raises:
-        InputError: words that contradict each other, or name what is not there.
+        InputError: wishes that contradict each other, or name what is not there.
     """
-    if args.resume:
-        if not args.out:
+    if request.resume:
+        if not request.out:
             raise InputError("--resume needs --out: the folder of the run to continue")
-        return _resumed(args, Path(args.out))
-    run = _run_config(args)
-    overrides: dict[str, Any] = {**run.set, **parse_overrides(args.set)}
-    overrides |= {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
+        return _resumed(request, Path(request.out))
+    run = _run_config(request)
+    overrides = {**run.set, **request.overrides, **request.keys}
     # A mistake in the name is told before the data is read.
-    definition = find_definition(run.model) if run.model else load_checkpoint(Path(args.weights)).model.definition
-    wanted = Path(args.out or Path("runs") / _run_name(args, run))
-    begun = wanted if args.out else _begun_before(wanted)
+    definition = (
+        find_definition(run.model) if run.model else load_checkpoint(Path(request.weights or "")).model.definition
+    )
+    wanted = Path(request.out or Path("runs") / _run_name(request, run))
+    begun = wanted if request.out else _begun_before(wanted)
     if begun is not None and has_checkpoint(begun):
         if num_restarts():
             LOGGER.info("started again by torchrun (%d): the run in %s goes on", num_restarts(), begun)
-            return _resumed(args, begun)
+            return _resumed(request, begun)
         raise InputError(f"--out {begun}: holds a run already; --resume continues it, another --out starts anew")
     return RunSettings(
         model=run.model or None,
-        data=open_data(run.data, args.data_root),
+        data=open_data(run.data, request.data_root),
         recipe=load_recipe(definition, run.recipe, overrides),
-        weights=Path(args.weights) if args.weights else None,
-        device=select_device(args.device),
-        strict=args.strict,
+        weights=Path(request.weights) if request.weights else None,
+        device=select_device(request.device),
+        strict=request.strict,
         out=begun or _new_folder(wanted),  # last: a mistake leaves no empty folder
     )
 
 
-def _run_config(args: argparse.Namespace) -> RunConfig:
+def _run_config(request: RunRequest) -> RunConfig:
     """The experiment of ``--run``, or of ``--model``, ``--data`` and ``--recipe``; the latter win."""
-    if args.run:
-        run = load_run_config(args.run)
-        given = {key: value for key in ("model", "data", "recipe") if (value := getattr(args, key))}
+    if request.run:
+        run = load_run_config(request.run)
+        given = {key: value for key in ("model", "data", "recipe") if (value := getattr(request, key))}
         return dataclasses.replace(run, **given)
-    if not args.data:
+    if not request.data:
         raise InputError("--data is missing: name a data set or its YAML (or an experiment with --run)")
-    if not args.model and not args.weights:
+    if not request.model and not request.weights:
         raise InputError(
             "--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)"
         )
-    return RunConfig(model=args.model or "", data=args.data, recipe=args.recipe)
+    return RunConfig(model=request.model or "", data=request.data, recipe=request.recipe)
 
 
 def load_recipe(
@@ -98,7 +137,7 @@ def load_recipe(
     return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
 
 
-def _resumed(args: argparse.Namespace, out: Path) -> RunSettings:
+def _resumed(request: RunRequest, out: Path) -> RunSettings:
     """The settings that the run in a folder was started with."""
     if not has_checkpoint(out):
         raise InputError(f"--resume: {out} holds no last.pt; without --resume the run starts from the beginning")
@@ -108,16 +147,14 @@ def _resumed(args: argparse.Namespace, out: Path) -> RunSettings:
     schema: type[DetectionRecipe | ClassificationRecipe]
     schema = ClassificationRecipe if content.get("task") == "classification" else DetectionRecipe
     recipe = build(schema, content.get("recipe", {}), f"{path}: recipe")
-    ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict") if getattr(args, key)]
-    if args.resume and ignored:
+    ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict") if getattr(request, key)]
+    if request.resume and ignored:
         LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))
-    if args.data_root:
-        data = dataclasses.replace(data, root=str(Path(args.data_root).resolve()))
-    changed = [
-        f"--{key.replace('_', '-')}" for key in RECIPE_FLAGS if _differs(getattr(args, key), getattr(recipe, key))
-    ]
-    if args.resume and (changed or args.set):
-        words = ", ".join([*changed, *(["--set"] if args.set else [])])
+    if request.data_root:
+        data = dataclasses.replace(data, root=str(Path(request.data_root).resolve()))
+    changed = [f"--{key.replace('_', '-')}" for key, value in request.keys.items() if value != getattr(recipe, key)]
+    if request.resume and (changed or request.overrides):
+        words = ", ".join([*changed, *(["--set"] if request.overrides else [])])
         raise InputError(
             f"--resume continues a run as it was started, so it cannot change {words}; start a new run with --weights"
         )
@@ -128,23 +165,20 @@ def _resumed(args: argparse.Namespace, out: Path) -> RunSettings:
         out=out,
         weights=Path(content["weights"]) if content.get("weights") else None,
         resume=True,
-        accept_other_data=args.resume == ANYWAY,
-        device=select_device(args.device),
+        accept_other_data=request.resume == ANYWAY,
+        device=select_device(request.device),
         strict=bool(content.get("strict")),
     )
 
 
-def _differs(given: Any, stored: Any) -> bool:
-    return given is not None and given != stored
-
-
-def _run_name(args: argparse.Namespace, run: RunConfig) -> str:
+def _run_name(request: RunRequest, run: RunConfig) -> str:
     """The experiment's name, with the model's when another one was asked for; else those of model and data."""
-    if args.run:
-        name = find_config("runs", args.run).stem
-        return f"{name}-{_stem(args.model)}" if args.model else name
+    if request.run:
+        name = find_config("runs", request.run).stem
+        return f"{name}-{_stem(request.model)}" if request.model else name
     data = Path(run.data).resolve().name if Path(run.data).is_dir() else _stem(run.data)
-    return f"{_stem(run.model) if run.model else Path(args.weights).stem}-{data}"
+    model = _stem(run.model) if run.model else Path(request.weights or "").stem
+    return f"{model}-{data}"
 
 
 def _stem(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from detect.config.schema import Recipe
+from detect.config.recipe import Recipe
 from detect.models.model import Model
 from detect.runtime.precision import Precision
 from detect.structures import Batch

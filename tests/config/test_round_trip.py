@@ -5,47 +5,61 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from annotated_types import Ge, Interval
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detect.config.loader import build, load_yaml, to_plain
-from detect.config.schema import DataConfig, DetectionRecipe, RunConfig
+from detect.config.base import build, load_yaml, to_plain
+from detect.config.data import DataConfig
+from detect.config.recipe import DetectionRecipe
+from detect.config.run import RunConfig
 
 # YAML 1.1 reads some control characters, such as U+0085, as ends of lines, and PyYAML writes them as they are.
 WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=8)
-SCALARS = {bool: st.booleans(), str: WORDS, Any: st.none() | st.integers() | WORDS}
+NUMBERS: dict[type, Any] = {int: st.integers, float: partial(st.floats, allow_nan=False, allow_infinity=False)}
+SCALARS = {
+    bool: st.booleans(),
+    str: WORDS,
+    int: NUMBERS[int](),
+    float: NUMBERS[float](),
+    Any: st.none() | st.integers() | WORDS,
+}
 
 
-def values(hint: Any, limits: tuple[float | None, float | None] = (None, None)) -> st.SearchStrategy:
-    """What a field of this type and these limits may hold."""
+def values(hint: Any) -> st.SearchStrategy:
+    """What a field of this type may hold."""
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        limits = next((one for one in args[1:] if isinstance(one, (Interval, Ge))), None)
+        return values(args[0]) if limits is None else NUMBERS[args[0]](limits.ge, getattr(limits, "le", None))
     if origin in (Union, types.UnionType):
-        return st.none() | values(args[0])
+        return st.one_of(*map(values, args))
+    if hint is type(None):
+        return st.none()
     if dataclasses.is_dataclass(hint):
         return configs(hint)
     if origin is Literal:
         return st.sampled_from(args)
     if origin is tuple:
-        return st.lists(values(args[0], limits), max_size=3).map(tuple)
+        return st.lists(values(args[0]), max_size=3).map(tuple)
     if origin is dict:
         return st.dictionaries(WORDS, values(args[1]), max_size=3)
-    if hint is int:
-        return st.integers(*limits)
-    if hint is float:
-        return st.floats(*limits, allow_nan=False, allow_infinity=False)
     return SCALARS[hint]
 
 
 def configs(schema: Any) -> st.SearchStrategy:
-    """Any instance of a schema that keeps its limits."""
-    hints = get_type_hints(schema)
-    fields = dataclasses.fields(schema)
-    return st.builds(schema, **{f.name: values(hints[f.name], f.metadata.get("limits", (None, None))) for f in fields})
+    """Any instance of a schema that keeps its limits and does not contradict itself."""
+    hints = get_type_hints(schema, include_extras=True)
+    drawn = {f.name: values(hints[f.name]) for f in dataclasses.fields(schema)}
+    if schema is DetectionRecipe:
+        drawn["image_size"] = st.integers(1, 100).map(lambda cells: 32 * cells)
+    return st.builds(schema, **drawn).filter(lambda config: not list(config.contradictions()))
 
 
 @pytest.mark.parametrize("schema", [DataConfig, RunConfig, DetectionRecipe])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.data.recognition import open_data

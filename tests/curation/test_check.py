@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.loader import load_data_config
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.curation import severity as kinds
 from detect.curation.check import CheckReport, check_data
 from detect.data import checks, coco, coco_annotations, coco_areas, file_names, listed_paths, stems, voc

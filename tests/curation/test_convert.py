@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.loader import load_yaml
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.base import load_yaml
+from detect.config.data import DataConfig, SplitConfig
 from detect.curation.convert import FORMATS, Conversion, convert
 from detect.curation.names import RENAMED_CLASS, RENAMED_IMAGE
 from detect.data.recognition import open_data

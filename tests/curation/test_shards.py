@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.curation.shards import write_shards
 from detect.data.datasets import open_split
 from detect.data.images import ImageError

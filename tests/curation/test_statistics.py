@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.config.loader import CONFIGS, load_data_config
+from detect.config.base import CONFIGS
+from detect.config.data import load_data_config
 from detect.curation.advice import FINE_MODEL, MODEL, Advice, advise
 from detect.curation.statistics import DataStatistics, figures, measure
 from detect.curation.statistics_picture import draw_statistics

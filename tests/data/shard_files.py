@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.data.images import write_image

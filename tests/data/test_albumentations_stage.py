@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from detect.config.schema import AlbumentationConfig
+from detect.config.recipe import AlbumentationConfig
 from detect.data.albumentations_stage import AlbumentationsStage
 from detect.data.geometry import Sample
 from detect.errors import InputError
@@ -123,7 +123,7 @@ def test_import_opens_no_connection() -> None:
         "    if event in ('socket.connect', 'socket.getaddrinfo'):\n"
         "        sys.exit(f'{event} {arguments}')\n"
         "sys.addaudithook(refuse)\n"
-        "from detect.config.schema import AlbumentationConfig\n"
+        "from detect.config.recipe import AlbumentationConfig\n"
         "from detect.data.albumentations_stage import AlbumentationsStage\n"
         "AlbumentationsStage([AlbumentationConfig('Blur')], 64)\n"
         "print('albumentations' in sys.modules)\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import Problems
 from detect.data.checks import (
     BAD_IMAGE,

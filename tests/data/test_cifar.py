@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.cifar import read_cifar
 from detect.data.class_table import ClassTable
 from detect.errors import InputError

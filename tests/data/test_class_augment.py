@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.schema import ClassAugmentConfig
+from detect.config.recipe import ClassAugmentConfig
 from detect.data.class_augment import Augmentation, change_colour, cutout, draw, turn_hue
 from detect.data.class_images import ImagesInMemory
 from detect.data.color import shift_hsv

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.loader import load_data_config
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.data.class_datasets import open_class_split
 from detect.data.class_table import ClassTable
 from detect.errors import InputError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.schema import ClassAugmentConfig, ClassificationRecipe
+from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
 from detect.data import class_images
 from detect.data.annotations import encode_paths
 from detect.data.center_crop import center_crop

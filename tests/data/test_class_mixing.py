@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.config.schema import ClassAugmentConfig
+from detect.config.recipe import ClassAugmentConfig
 from detect.data.class_mixing import cutmix, cutmix_rectangle, mix, mixup
 
 SHARES = np.eye(2, dtype=np.float32)
@@ -97,3 +97,15 @@ def test_small_alpha_mixes_little() -> None:
 
     assert np.mean(np.abs(weights(0.1) - 0.5) > 0.4) > 0.6
     assert np.abs(weights(100) - 0.5).max() < 0.15
+
+
+def test_small_alpha_often_cuts_nothing() -> None:
+    """Half the draws of Beta(0.1, 0.1) are near 1, which cuts nothing; Beta(100, 100) always cuts much."""
+
+    def own_shares(alpha: float) -> np.ndarray:
+        augment = ClassAugmentConfig(cutmix=1, cutmix_alpha=alpha)
+        rngs = (np.random.default_rng(seed) for seed in range(100))
+        return np.array([mix(rng, augment, black_and_white(32), SHARES)[1][0, 0] for rng in rngs])
+
+    assert 0.2 < np.mean(own_shares(0.1) == 1) < 0.8
+    assert own_shares(100).max() < 1

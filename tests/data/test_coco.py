@@ -14,7 +14,7 @@ from pycocotools import mask as masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data import coco, coco_annotations, coco_areas
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import (

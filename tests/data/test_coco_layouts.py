@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from detect.config.schema import SplitConfig
+from detect.config.data import SplitConfig
 from detect.data.coco_layouts import find_coco, find_unnamed_coco
 from detect.data.datasets import open_split
 from detect.data.layouts import recognise_layout

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.config.schema import AugmentConfig
+from detect.config.recipe import AugmentConfig
 from detect.data.color import random_hsv, shift_hsv
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

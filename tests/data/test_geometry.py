@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.config.schema import AugmentConfig
+from detect.config.recipe import AugmentConfig
 from detect.data.geometry import (
     MIN_DEPTH,
     Sample,

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.loader import load_data_config
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.data import image_folders
 from detect.data.checks import BAD_IMAGE
 from detect.data.class_table import ClassTable

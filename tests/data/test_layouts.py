@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.config.schema import SplitConfig
+from detect.config.data import SplitConfig
 from detect.data.layouts import recognise_layout
 from detect.errors import InputError
 from tests.data.layouts import YOLO_LINE, images, write

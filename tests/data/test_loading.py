@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.schema import AlbumentationConfig, AugmentConfig, DetectionRecipe
+from detect.config.recipe import AlbumentationConfig, AugmentConfig, DetectionRecipe
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import read_header, write_image
 from detect.data.letterbox import PAD_VALUE, unletterbox

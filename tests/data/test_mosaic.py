@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.config.schema import AugmentConfig
+from detect.config.recipe import AugmentConfig
 from detect.data.geometry import random_matrix, warp
 from detect.data.letterbox import PAD_VALUE
 from detect.data.mosaic import Tile, mosaic4, mosaic9, single

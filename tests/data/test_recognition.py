@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.listed_paths import NOT_AS_WRITTEN
 from detect.data.recognition import open_data, with_format
 from detect.data.yolo import read_yolo

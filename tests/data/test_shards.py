@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.schema import AugmentConfig, DetectionRecipe
+from detect.config.recipe import AugmentConfig, DetectionRecipe
 from detect.curation.shards import write_shards
 from detect.data import shard_images, shard_index
 from detect.data.annotations import AnnotationTable

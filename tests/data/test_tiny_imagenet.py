@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detect.config.loader import load_data_config
+from detect.config.data import load_data_config
 from detect.data.checks import BAD_IMAGE
 from detect.data.class_table import ClassTable
 from detect.data.image_folders import NO_IMAGES

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.loader import load_data_config
-from detect.config.schema import DataConfig, RangeConfig, SplitConfig
+from detect.config.data import DataConfig, RangeConfig, SplitConfig, load_data_config
 from detect.curation.new_config import write_data_config
 from detect.data.cache import ImageFiles, build_cache
 from detect.data.class_datasets import open_class_split
@@ -89,7 +88,7 @@ def test_three_ways_to_write_it(tmp_path: Path, text: str, expected: Any) -> Non
     [
         ("full", "range: 'full' is not allowed"),
         ("[a, b]", r"range\[0\]: must be a finite number"),
-        ("{percentiles: [-1, 99]}", r"percentiles\[0\]: -1.0 is below 0"),
+        ("{percentiles: [-1, 99]}", r"percentiles\[0\]: -1 is below 0"),
         ("{percentile: [1, 99]}", "range.percentile: unknown key"),
     ],
 )

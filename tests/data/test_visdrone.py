@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data import visdrone
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NO_AREA, OUTSIDE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data import yolo, yolo_rows
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NO_AREA, NOT_FINITE, OUTSIDE, REPEATED

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.config.schema import SplitConfig
+from detect.config.data import SplitConfig
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from tests.data.layouts import images, write

@@ -11,7 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.errors import InputError
 from detect.evaluation.coco import ABSENT, CLASS_METRICS, METRICS, coco_metrics, collect, to_results
 from detect.structures import Detections

@@ -23,8 +23,16 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detect.config import loader
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.base import build, to_plain
+from detect.config.data import DataConfig, SplitConfig, load_data_config
+from detect.config.recipe import (
+    ClassificationRecipe,
+    DetectionRecipe,
+    load_classification_recipe,
+    load_detection_recipe,
+)
+from detect.config.run import load_run_config
+from detect.config.sweep import load_sweep_config
 from detect.data.coco import read_coco
 from detect.data.images import MAX_PIXELS, decode_image, read_header
 from detect.data.shards import DATASET_FILE, read_shards
@@ -76,8 +84,8 @@ DATA = {
         "val": {"images": "images", "annotations": "xml", "list": "list.txt"},
     },
 }
-RECIPE = loader.to_plain(loader.build(loader.DetectionRecipe, {}, "here"))
-CLASS_RECIPE = loader.to_plain(loader.build(loader.ClassificationRecipe, {}, "here"))
+RECIPE = to_plain(build(DetectionRecipe, {}, "here"))
+CLASS_RECIPE = to_plain(build(ClassificationRecipe, {}, "here"))
 RUN = {"model": "yolov5n", "data": "bccd", "recipe": "default", "set": {"epochs": 3}}
 SWEEP = {
     "name": "x",
@@ -138,7 +146,7 @@ def read_config(world: Path, load: Callable[[str], Any]) -> Callable[[bytes], No
     def run(content: bytes) -> None:
         path = world / "config.yaml"
         path.write_bytes(content)
-        json.dumps(loader.to_plain(load(str(path))))
+        json.dumps(to_plain(load(str(path))))
 
     return run
 
@@ -221,13 +229,13 @@ def readers(world: Path, tar: bytes = b"") -> dict[str, Reader]:
         "YOLO, txt": Reader(damaged_bytes(YOLO), yolo, 20_000),
         "VisDrone, txt": Reader(damaged_bytes(VISDRONE), visdrone, 20_000),
         "shards, tar": Reader(damaged_bytes(tar), shards, 10_000),
-        "data": Reader(yaml_damage(DATA), read_config(world, loader.load_data_config), 8_000),
-        "recipe": Reader(yaml_damage(RECIPE), read_config(world, lambda p: loader.load_detection_recipe(p, {})), 1_500),
+        "data": Reader(yaml_damage(DATA), read_config(world, load_data_config), 8_000),
+        "recipe": Reader(yaml_damage(RECIPE), read_config(world, lambda p: load_detection_recipe(p, {})), 1_500),
         "class recipe": Reader(
-            yaml_damage(CLASS_RECIPE), read_config(world, lambda p: loader.load_classification_recipe(p, {})), 1_500
+            yaml_damage(CLASS_RECIPE), read_config(world, lambda p: load_classification_recipe(p, {})), 1_500
         ),
-        "run": Reader(yaml_damage(RUN), read_config(world, loader.load_run_config), 5_000),
-        "sweep": Reader(yaml_damage(SWEEP), read_config(world, loader.load_sweep_config), 8_000),
+        "run": Reader(yaml_damage(RUN), read_config(world, load_run_config), 5_000),
+        "sweep": Reader(yaml_damage(SWEEP), read_config(world, load_sweep_config), 8_000),
         "model": Reader(yaml_damage(yaml.safe_load(TINY)), read_model(world), 6_000),
         "image, header": Reader(any_image, read_size(world), 10_000),
         "image, pixels": Reader(any_image, read_pixels, 8_000),

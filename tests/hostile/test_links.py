@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.config.loader import load_data_config
-from detect.config.schema import DataConfig, SplitConfig
+from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.data.checks import BAD_IMAGE
 from detect.data.coco import read_coco
 from detect.data.file_names import OUTSIDE_NAME

@@ -10,8 +10,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from detect.export.onnx import export_onnx
-from detect.export.options import ExportOptions
+from detect.exporting.onnx import export_onnx
+from detect.exporting.options import ExportOptions
 from detect.inference.detector import Detector
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint

@@ -11,9 +11,9 @@ import torch
 
 from detect.errors import InputError
 from detect.evaluation.predict import PredictSettings
-from detect.export.gate import count_unmatched, gate_images
-from detect.export.onnx import export_onnx
-from detect.export.options import ExportOptions
+from detect.exporting.gate import count_unmatched, gate_images
+from detect.exporting.onnx import export_onnx
+from detect.exporting.options import ExportOptions
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.predictor import open_predictor

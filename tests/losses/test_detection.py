@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detect.boxes.iou import IouKind
-from detect.config.schema import LossConfig
+from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches
 from detect.losses.detection import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.schema import LossConfig
+from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model

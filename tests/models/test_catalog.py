@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from detect.config.loader import CONFIGS
+from detect.config.base import CONFIGS
+from detect.config.model import Convolutions, Scale
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.catalog import SHORT_WORDS, find_definition, shipped_models, shipped_parts
-from detect.models.definition import Convolutions, ModelDefinition, Row, Scale, definition_to_plain
+from detect.models.definition import ModelDefinition, Row, definition_to_plain
 from tests.models.yamls import TINY, write_model
 
 YOLOV5 = CONFIGS / "models" / "yolov5.yaml"

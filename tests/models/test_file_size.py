@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models.blocks.conv import replace_convolutions
 from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
-from detect.models.definition import Convolutions
 from detect.models.file_size import count_bytes, measure_file
 from detect.models.packing import packed_layers
 from tests.models.yamls import TINY, write_model, write_rows

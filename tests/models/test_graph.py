@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detect.config.model import Scale
 from detect.errors import InputError
-from detect.export.onnx import export_onnx
+from detect.exporting.onnx import export_onnx
 from detect.models.blocks.conv import Pieces, space_to_depth
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from detect.models.definition import ModelDefinition, Scale, with_words
+from detect.models.definition import ModelDefinition, with_words
 from detect.models.graph import Graph
 from detect.models.profile import profile_model
 from detect.models.rows import scale_depth, scale_width

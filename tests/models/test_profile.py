@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.config.loader import CONFIGS
+from detect.config.base import CONFIGS
 from detect.errors import InputError
 from detect.models.profile import ModelProfile, profile_model, profile_with_file
 from detect.models.profile_text import comparison_table, layer_table, row_table, summary

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.config.loader import (
-    CONFIGS,
-    find_config,
+from detect.config.base import CONFIGS, find_config, load_yaml
+from detect.config.data import load_data_config
+from detect.config.recipe import (
+    ClassificationRecipe,
+    DetectionRecipe,
     load_classification_recipe,
-    load_data_config,
     load_detection_recipe,
-    load_run_config,
-    load_yaml,
 )
-from detect.config.schema import ClassificationRecipe, DetectionRecipe
+from detect.config.run import load_run_config
 from detect.data.albumentations_stage import AlbumentationsStage
 from detect.data.sampling import TrainingOrder
 from detect.losses.detection import choose_assignment

@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import box_iou
 
 from detect import Detector
-from detect.config.loader import load_data_config
+from detect.config.data import load_data_config
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.evaluation.engine import evaluate

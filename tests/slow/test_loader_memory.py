@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.config.loader import build
-from detect.config.schema import DataConfig, DetectionRecipe, SplitConfig
+from detect.config.base import build
+from detect.config.data import DataConfig, SplitConfig
+from detect.config.recipe import DetectionRecipe
 from detect.data.coco import read_coco
 from detect.data.loading import TrainingLoader
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.config.loader import to_plain
+from detect.config.base import to_plain
 from detect.models.checkpoint import load_checkpoint
 from tests.tools.running import Ended
 from tests.training.small import make_recipe, make_shapes, write_model

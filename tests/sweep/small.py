@@ -6,8 +6,7 @@ import functools
 import tempfile
 from pathlib import Path
 
-from detect.config.loader import load_sweep_config
-from detect.config.schema import SweepConfig
+from detect.config.sweep import SweepConfig, load_sweep_config
 from detect.sweep.ledger import Ledger
 from detect.sweep.plan import Plan
 from detect.sweep.space import Parameter, open_space

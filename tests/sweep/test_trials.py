@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 
 import pytest
 
-from detect.config.loader import parse_overrides
+from detect.config.base import parse_overrides
 from detect.errors import InputError
 from detect.sweep.ledger import LOG
 from detect.sweep.outcome import MAX_LINE, outcome_of, read_score
@@ -29,14 +30,14 @@ def search(plan, tmp_path):
     trainer.write_text(TRAINER)
     ledger = open_ledger(plan)
     calls: list[int] = []
-    found = Search(plan, ledger, trainer, lambda: calls.append(len(ledger.trials())))
+    found = Search(plan, ledger, (sys.executable, str(trainer)), lambda: calls.append(len(ledger.trials())))
     found.calls = calls
     return found
 
 
 def again(search: Search) -> Search:
     """The same search in a new process."""
-    return Search(search.plan, open_ledger(search.plan), search.train_tool, lambda: None)
+    return Search(search.plan, open_ledger(search.plan), search.train, lambda: None)
 
 
 def starts(search: Search, number: int) -> list[str]:

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detect.config.loader import load_data_config
+from detect.config.data import load_data_config
 from detect.data.datasets import open_split
 from detect.evaluation.coco import coco_metrics
 from detect.models.build import build_model

@@ -13,7 +13,9 @@ import cv2
 import onnx
 import pytest
 
-from detect.config.loader import load_data_config, load_detection_recipe, load_run_config
+from detect.config.data import load_data_config
+from detect.config.recipe import load_detection_recipe
+from detect.config.run import load_run_config
 from detect.inference.sources import IMAGE_SUFFIXES
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +38,11 @@ def test_the_tools_understand_their_commands(demo, monkeypatch):
         raise Parsed(parse(self, *arguments))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    monkeypatch.setattr("detect.runtime.cli.run_tool", lambda command: command())
     for tool, *arguments in demo["commands"]("runs/demo"):
         monkeypatch.setattr(sys, "argv", [tool, *arguments])
         with pytest.raises(Parsed):
-            runpy.run_path(str(ROOT / tool))["main"]()
+            runpy.run_path(str(ROOT / tool), run_name="__main__")
 
 
 def test_the_commands_fit_together(demo):

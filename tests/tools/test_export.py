@@ -10,9 +10,9 @@ import onnx
 import pytest
 import torch
 
-import detect.export.onnx
-from detect.export.gate import Parity
-from detect.export.parity import TOLERANCES, Difference, ExportError
+import detect.api.exporting
+from detect.exporting.gate import Parity
+from detect.exporting.parity import TOLERANCES, Difference, ExportError
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.runtime.logs import LOGGER
@@ -100,7 +100,7 @@ def test_what_is_not_the_model_ends_with_3(export, weights, monkeypatch):
     def fail(*arguments):
         raise ExportError("model.onnx: not written")
 
-    monkeypatch.setattr(detect.export.onnx, "export_onnx", fail)
+    monkeypatch.setattr(detect.api.exporting, "export_onnx", fail)
     assert export("--weights", weights) == (3, "", "error: model.onnx: not written\n")
 
 
@@ -109,7 +109,7 @@ def test_out(export, weights, monkeypatch, tmp_path):
         path.write_bytes(bytes(3 * 2**20))
         return Parity(Difference(0.0, 0.0, good=True), TOLERANCES["fp32"], [(1, 32, 32)], 15)
 
-    monkeypatch.setattr(detect.export.onnx, "export_onnx", pretend)
+    monkeypatch.setattr(detect.api.exporting, "export_onnx", pretend)
     code, out, _ = export("--weights", weights, "--out", tmp_path / "other.onnx")
     assert code is None
     assert out.startswith(f"{tmp_path / 'other.onnx'}: 3.0 MiB, opset 18")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.config.loader import to_plain
+from detect.config.base import to_plain
 from tests.tools.running import TOOLS, run_here
 from tests.training.small import make_shapes
 from tests.training.test_processes import torchrun

@@ -13,7 +13,21 @@ import pytest
 from tests.tools.running import TOOLS
 
 ROOT = TOOLS.parent
-FILES = sorted(path.name for path in TOOLS.glob("*.py"))
+WORDS = {
+    "compare_costs.py": ("--weights", "w.pt", "--source", "a.jpg"),
+    "data.py": ("check", "--data", "data.yaml"),
+    "demo.py": (),
+    "describe.py": ("--list",),
+    "evaluate.py": ("--weights", "w.pt", "--data", "data.yaml"),
+    "export.py": ("--weights", "w.pt"),
+    "import_weights.py": ("--weights", "w.pt", "--out", "x.pt"),
+    "predict.py": ("--weights", "w.pt", "--source", "a.jpg"),
+    "reproduce.py": ("--list",),
+    "ship.py": ("--weights", "w.pt", "--out", "x.pt"),
+    "sweep.py": (),
+    "train.py": (),
+}
+"""Command lines after which a tool imports what it works with."""
 
 TORCH = """
 import os, signal
@@ -33,14 +47,18 @@ def start(tool: str, folder: Path, number: str) -> tuple[int, str, str]:
     for name in ("torch", "numpy", "cv2", "yaml"):
         (folder / f"{name}.py").write_text(TORCH.format(number))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
-    command = [sys.executable, str(TOOLS / tool)]
+    command = [sys.executable, str(TOOLS / tool), *WORDS[tool]]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, cwd=folder, preexec_fn=_hear
     )
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("tool", FILES)
+def test_every_tool_is_started() -> None:
+    assert sorted(WORDS) == sorted(path.name for path in TOOLS.glob("*.py"))
+
+
+@pytest.mark.parametrize("tool", WORDS)
 def test_ctrl_c(tool, tmp_path):
     assert start(tool, tmp_path, "SIGINT") == (130, "", "interrupted\n")
 

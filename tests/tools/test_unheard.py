@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from detect.config.loader import to_plain
+from detect.config.base import to_plain
 from tests.tools.running import run_unheard
 from tests.training.small import make_shapes
 

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from detect.config.loader import build
-from detect.config.schema import DataConfig, DetectionRecipe, SplitConfig
+from detect.config.base import build
+from detect.config.data import DataConfig, SplitConfig
+from detect.config.recipe import DetectionRecipe
 from detect.data.shapes import generate_shapes
 from detect.runtime.interruption import StopRequest
 from detect.training.loop import RunSettings, train

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.loader import build
-from detect.config.schema import ClassificationRecipe, DataConfig, SplitConfig
+from detect.config.base import build
+from detect.config.data import DataConfig, SplitConfig
+from detect.config.recipe import ClassificationRecipe
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint
 from detect.training import loop

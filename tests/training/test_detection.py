@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.schema import DataConfig, DetectionRecipe, SplitConfig
+from detect.config.data import DataConfig, SplitConfig
+from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import write_image
 from detect.errors import InputError

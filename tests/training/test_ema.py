@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.schema import EmaConfig
+from detect.config.recipe import EmaConfig
 from detect.training.ema import build_ema
 
 

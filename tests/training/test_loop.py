@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from detect.config.loader import to_plain
+from detect.config.base import to_plain
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint
 from detect.training import checkpoints, loop

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.schema import OptimizerConfig
+from detect.config.model import Convolutions
+from detect.config.recipe import OptimizerConfig
 from detect.models.blocks.conv import replace_convolutions
 from detect.models.build import build_model
-from detect.models.definition import Convolutions
 from detect.training.optimizer import Schedule, build_optimizer
 from tests.training.small import write_model
 

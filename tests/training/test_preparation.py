@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.loader import build
-from detect.config.schema import ClassificationRecipe, DetectionRecipe
+from detect.config.base import build
+from detect.config.recipe import ClassificationRecipe, DetectionRecipe
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.rows import set_norms

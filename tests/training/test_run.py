@@ -10,17 +10,34 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detect.config.loader import CONFIGS, load_classification_recipe, load_detection_recipe, to_plain
-from detect.config.schema import ClassificationRecipe, DetectionRecipe
+from detect.config.base import CONFIGS, to_plain
+from detect.config.recipe import (
+    ClassificationRecipe,
+    DetectionRecipe,
+    load_classification_recipe,
+    load_detection_recipe,
+)
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.training.recorder import write_settings
-from detect.training.run import settings_from_args
+from detect.training.run import open_run, request_from_args
 
 NOT_GIVEN = dict.fromkeys(
     (
-        *("run", "model", "data", "recipe", "weights", "epochs", "batch_size", "image_size", "workers", "seed"),
+        *(
+            "run",
+            "model",
+            "data",
+            "recipe",
+            "weights",
+            "epochs",
+            "batch_size",
+            "image_size",
+            "workers",
+            "threads",
+            "seed",
+        ),
         *("data_root", "out"),
     )
 )
@@ -28,9 +45,11 @@ NOT_GIVEN = dict.fromkeys(
 
 def settings(**given):
     """The settings of a command line; what is not given is as ``tools/train.py`` leaves it."""
-    return settings_from_args(
-        argparse.Namespace(
-            **{**NOT_GIVEN, "device": "cpu", "resume": False, "strict": False, "set": [], **given},
+    return open_run(
+        request_from_args(
+            argparse.Namespace(
+                **{**NOT_GIVEN, "device": "cpu", "resume": False, "strict": False, "set": [], **given},
+            )
         )
     )
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from detect.config.model import Convolutions
 from detect.errors import InputError, did_you_mean
-from detect.models.definition import Convolutions
 from detect.models.registry import Block, register
 from detect.runtime.plugins import need_plugin
 from detect.structures import FeatureShape

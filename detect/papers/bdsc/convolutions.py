@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detect.config.model import ChannelsOf, Convolutions
 from detect.errors import InputError
 from detect.models.blocks.conv import Pieces, SteppedConv, convolve, fuse_norm, space_to_depth
-from detect.models.definition import ChannelsOf, Convolutions
 from detect.models.packing import PackedLayer
 from detect.papers.bdsc.bits import BITS, pack_signs, unpack_signs
 

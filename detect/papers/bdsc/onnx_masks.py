@@ -19,30 +19,15 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from detect.export.options import Masks
-from detect.export.parity import ExportError
-from detect.export.tidy import replace_items
-from detect.export.wrappers import PREFIX
+from detect.exporting.parity import ExportError
+from detect.exporting.tidy import replace_items
+from detect.exporting.wrappers import PREFIX
 from detect.models.model import Model
 from detect.models.packing import packed_layers
 from detect.papers.bdsc.bits import BITS, pack_signs, unpack_signs
 
 BYTE_SIGNS = "byte_signs"
 """Initialiser (256, 8) of all packed files: the signs that each byte stands for."""
-
-
-def masks_note(model: Model, masks: Masks) -> str | None:
-    """What the form means for whoever uses the file, in one line; None if no weights are binary."""
-    if not packed_layers(model):
-        return None
-    if masks == "packed":
-        return (
-            "binary weights packed, 1 bit each: a smaller file, not a faster one; the runtime unpacks them when it "
-            "loads the file or at each run, and computes the same ordinary convolutions"
-        )
-    return (
-        "binary weights written out as ordinary ones, 32 bits each; --masks packed makes the file smaller, not faster"
-    )
 
 
 def pack_masks(exported: onnx.ModelProto, model: Model) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detect.config.schema import ClassificationRecipe, Recipe
+from detect.config.recipe import ClassificationRecipe, Recipe
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
 from detect.models.model import Model, network_input

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from detect.config.base import Strict
 from detect.errors import InputError
 from detect.models.definition import Row
 from detect.models.graph import Flow, Graph, GraphTransform
@@ -28,7 +29,7 @@ of the backbone's map, so that they get cheaper too; a cell is more pixels. A cl
 
 
 @dataclass(frozen=True)
-class Instance:
+class Instance(Strict):
     """One of the networks in a network with points.
 
     Args:

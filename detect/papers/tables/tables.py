@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from detect.config.loader import CONFIGS, build, load_yaml
+from detect.config.base import CONFIGS, Listed, Named, Strict, build, load_yaml
 from detect.errors import InputError, did_you_mean
 from detect.models.catalog import find_definition
 from detect.models.file_size import count_bytes
@@ -55,7 +55,7 @@ _MEASURES: dict[str, Callable[[ModelProfile], float]] = {
 
 
 @dataclass(frozen=True)
-class Column:
+class Column(Strict):
     """A column of a paper's table.
 
     Args:
@@ -68,7 +68,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class ReducedEpochs:
+class ReducedEpochs(Strict):
     """A training some of whose epochs have a lower resolution (TRD).
 
     Args:
@@ -81,7 +81,7 @@ class ReducedEpochs:
 
 
 @dataclass(frozen=True)
-class PaperRow:
+class PaperRow(Strict):
     """A row of a paper's table.
 
     Args:
@@ -99,7 +99,7 @@ class PaperRow:
     """
 
     label: str
-    paper: dict[str, float]
+    paper: Named[float]
     model: str | None = None
     image_size: int | None = None
     num_classes: int | None = None
@@ -109,9 +109,23 @@ class PaperRow:
     reproduced: bool = True
     note: str = ""
 
+    def mistakes(self, columns: list[str]) -> Iterator[str]:
+        """Yield what the row may not say in a table with these columns."""
+        yield from (f"paper: {mistake}" for mistake in _unknown_names(self.paper, columns))
+        if self.model is not None and self.image_size is None:
+            yield "image_size: is missing; a model is measured at one"
+        if self.model is None and (self.instance != PLAIN or self.trd is not None):
+            yield "model: is missing; instance and trd belong to one"
+        if self.instance != PLAIN and not 0 < self.instance.ratio < 1:
+            yield f"instance.ratio: must be between 0 and 1, found {self.instance.ratio:g}"
+        if self.trd is not None and not 0 <= self.trd.probability <= 1:
+            yield f"trd.probability: must be from 0 to 1, found {self.trd.probability:g}"
+        if not self.reproduced and not self.note:
+            yield "note: is missing; a row that is not reproduced says why"
+
 
 @dataclass(frozen=True)
-class PaperTable:
+class PaperTable(Strict):
     """A table of a paper.
 
     Args:
@@ -126,9 +140,19 @@ class PaperTable:
     name: str
     title: str
     num_classes: int
-    columns: tuple[Column, ...]
-    rows: tuple[PaperRow, ...]
-    notes: tuple[str, ...] = ()
+    columns: Listed[Column]
+    rows: Listed[PaperRow]
+    notes: Listed[str] = ()
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        columns = [column.name for column in self.columns]
+        labels: set[str] = set()
+        for row in self.rows:
+            if row.label in labels:
+                yield "", f"row {row.label!r}: the label stands twice"
+            labels.add(row.label)
+            for mistake in row.mistakes(columns):
+                yield "", f"row {row.label!r}: {mistake}"
 
 
 @dataclass(frozen=True)
@@ -174,21 +198,7 @@ def load_table(name: str) -> PaperTable:
     if name not in tables and not name.endswith((".yaml", ".yml")):
         raise InputError(f"unknown table {name!r}{did_you_mean(name, tables)}")
     path = tables.get(name, Path(name))
-    table = build(PaperTable, load_yaml(path), str(path))
-    columns = [column.name for column in table.columns]
-    labels: set[str] = set()
-    for row in table.rows:
-        where = f"{path}: row {row.label!r}"
-        if row.label in labels:
-            raise InputError(f"{where}: the label stands twice")
-        labels.add(row.label)
-        _check_names(row.paper, columns, f"{where}: paper")
-        if row.model is not None and row.image_size is None:
-            raise InputError(f"{where}: image_size: is missing; a model is measured at one")
-        _check_networks(row, where)
-        if not row.reproduced and not row.note:
-            raise InputError(f"{where}: note: is missing; a row that is not reproduced says why")
-    return table
+    return build(PaperTable, load_yaml(path), str(path))
 
 
 def load_results(path: Path, table: PaperTable) -> dict[str, dict[str, float]]:
@@ -284,17 +294,10 @@ def _mean_flops(trd: ReducedEpochs | None, image_size: int, cost: Callable[[int]
     }
 
 
-def _check_networks(row: PaperRow, where: str) -> None:
-    """Refuse an instance or a training that cannot be."""
-    if row.model is None and (row.instance != PLAIN or row.trd is not None):
-        raise InputError(f"{where}: model: is missing; instance and trd belong to one")
-    if row.instance != PLAIN and not 0 < row.instance.ratio < 1:
-        raise InputError(f"{where}: instance.ratio: must be between 0 and 1, found {row.instance.ratio:g}")
-    if row.trd is not None and not 0 <= row.trd.probability <= 1:
-        raise InputError(f"{where}: trd.probability: must be from 0 to 1, found {row.trd.probability:g}")
-
-
 def _check_names(found: dict[str, Any], allowed: list[str], where: str) -> None:
-    for name in found:
-        if name not in allowed:
-            raise InputError(f"{where}: unknown {name!r}{did_you_mean(name, allowed)}")
+    for mistake in _unknown_names(found, allowed):
+        raise InputError(f"{where}: {mistake}")
+
+
+def _unknown_names(found: dict[str, Any], allowed: list[str]) -> list[str]:
+    return [f"unknown {name!r}{did_you_mean(name, allowed)}" for name in found if name not in allowed]

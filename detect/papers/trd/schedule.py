@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from detect.config.schema import DetectionRecipe, Recipe
+from detect.config.recipe import DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.runtime.seeding import generator
 from detect.training.preparation import Need

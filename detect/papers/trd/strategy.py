@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detect.config.schema import DetectionTrd, Recipe
+from detect.config.recipe import DetectionTrd, Recipe
 from detect.models.model import Model
 from detect.models.resize import pooled_hw
 from detect.papers.trd.mean_flops import area_rule, mean_flops

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models.blocks.conv import replace_convolutions
-from detect.models.definition import Convolutions
 from detect.models.packing import pack_state, packed_layers, unpack_state
 from detect.papers.bdsc.bits import pack_signs, unpack_signs
 from detect.papers.bdsc.convolutions import MaskConv, binarise

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detect.config.model import Convolutions
 from detect.models.blocks.conv import Conv, Piece, replace_convolutions, space_to_depth
 from detect.models.build import build_classifier
-from detect.models.definition import Convolutions
 from detect.papers.bdsc.convolutions import DecoupledConv, MaskConv, binarise
 
 BDSC, FLOAT, DEPTHWISE = Convolutions("bdsc"), Convolutions("bdsc-float"), Convolutions("depthwise")

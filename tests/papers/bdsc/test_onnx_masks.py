@@ -8,18 +8,18 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from tests.export.conftest import classifier, folded, packed
 from torch import nn
 
 from detect.errors import InputError
-from detect.export.onnx import OPSETS, check_masks, export_onnx
-from detect.export.options import ExportOptions
-from detect.export.parity import ExportError
+from detect.exporting.onnx import OPSETS, check_masks, export_onnx
+from detect.exporting.options import ExportOptions, masks_note
+from detect.exporting.parity import ExportError
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.packing import packed_layers
 from detect.papers.bdsc.convolutions import MaskConv
-from detect.papers.bdsc.onnx_masks import masks_note, pack_masks
-from tests.export.conftest import classifier, folded, packed
+from detect.papers.bdsc.onnx_masks import pack_masks
 from tests.models.yamls import TINY, write_model
 
 __all__ = ["classifier", "folded", "packed"]  # fixtures

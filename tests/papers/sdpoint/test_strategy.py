@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detect.config.schema import DataConfig
+from detect.config.data import DataConfig
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import load_checkpoint

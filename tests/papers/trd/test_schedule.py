@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from detect.config.loader import build
-from detect.config.schema import ClassificationRecipe, Recipe
+from detect.config.base import build
+from detect.config.recipe import ClassificationRecipe, Recipe
 from detect.errors import InputError
 from detect.papers.trd.schedule import change_points, guarded_epochs, reduced_epochs, reduced_sizes
 from detect.training.optimizer import Schedule

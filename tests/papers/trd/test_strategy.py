@@ -8,8 +8,8 @@ import logging
 import pytest
 import torch
 
-from detect.config.loader import build
-from detect.config.schema import ClassificationRecipe, SdpointConfig
+from detect.config.base import build
+from detect.config.recipe import ClassificationRecipe, SdpointConfig
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_graph, build_model
 from detect.models.classifier import ClassificationModel

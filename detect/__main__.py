@@ -1,0 +1,8 @@
+"""``python -m detect`` is ``detect``."""
+
+from __future__ import annotations
+
+from detect.cli import start
+
+if __name__ == "__main__":
+    start()

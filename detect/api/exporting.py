@@ -1,0 +1,156 @@
+"""The export of a trained model as a function."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from detect.api.evaluation import choose_instance
+from detect.data.annotations import AnnotationTable
+from detect.data.datasets import open_split
+from detect.data.recognition import open_data
+from detect.data.value_range import as_trained
+from detect.errors import InputError
+from detect.evaluation.engine import tell_classes
+from detect.evaluation.predict import PredictSettings
+from detect.exporting.gate import Parity
+from detect.exporting.onnx import export_onnx
+from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
+from detect.exporting.ship import ship_runner
+from detect.models.checkpoint import Checkpoint, load_checkpoint
+from detect.runtime.threads import use_threads
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """An export as a user asks for it; the names are those of the flags of ``detect export``, which explain them."""
+
+    weights: Path
+    out: Path | None = None
+    image_size: int | None = None
+    dynamic: bool | None = None
+    half: bool = False
+    opset: int = DEFAULT_OPSET
+    masks: Masks = "folded"
+    cost: float | None = None
+    data: str | None = None
+    data_root: str | None = None
+    split: str = "val"
+    nms: bool = False
+    raw: bool = False
+    conf: float | None = None
+    iou: float | None = None
+    max_det: int | None = None
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file.
+
+    Args:
+        path: of the file.
+        parity: how far it is from its model.
+        lines: about it, for people.
+        record: about it, for programs.
+    """
+
+    path: Path
+    parity: Parity
+    lines: tuple[str, ...]
+    record: dict[str, Any]
+
+
+def export(
+    weights: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    image_size: int | None = None,
+    dynamic: bool = True,
+    half: bool = False,
+    nms: bool = False,
+) -> Path:
+    """Write a trained model as ONNX and check it in ONNX Runtime. As ``detect export``.
+
+    ``onnx_runner.py``, which runs the file without PyTorch, is put beside it.
+
+    Args:
+        weights: a checkpoint, or a shipped name.
+        out: the file; default, ``model.onnx`` beside the weights.
+        image_size: side of the network input in pixels; default, as trained.
+        dynamic: any batch size, height and width; otherwise one square image.
+        half: the network computes in half precision.
+        nms: non-maximum suppression inside the file, which then gives detections.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: an argument or the checkpoint is wrong.
+        ExportError: the file does not compute what the model does (``detect.exporting.parity``).
+    """
+    path = None if out is None else Path(out)
+    request = ExportRequest(Path(weights), path, image_size=image_size, dynamic=dynamic, half=half, nms=nms)
+    return run_export(request).path
+
+
+def run_export(request: ExportRequest) -> Exported:
+    """Export and compare as a request says.
+
+    Raises:
+        InputError: the request or the checkpoint is wrong.
+        ExportError: the file does not compute what the model does.
+    """
+    use_threads(request.threads)
+    out = request.out or request.weights.with_name("model.onnx")
+    if out.resolve() == request.weights.resolve():
+        raise InputError(f"--out {out}: is the checkpoint itself")
+    suppression = _suppression(request)
+    checkpoint = load_checkpoint(request.weights)
+    lines = []
+    if request.cost is not None:
+        lines.append(choose_instance(checkpoint, request.cost))
+    dynamic = not checkpoint.model.graph.transform.fixed_sizes if request.dynamic is None else request.dynamic
+    size = request.image_size or checkpoint.image_size
+    options = ExportOptions(
+        request.image_size, request.opset, request.masks, suppression, dynamic, request.half, request.raw
+    )
+    parity = export_onnx(checkpoint, out, options, _table(request, checkpoint))
+    inputs = "any batch size, height and width" if dynamic else f"one image of {size} x {size} pixels"
+    lines.append(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, opset {request.opset}, {inputs}")
+    if note := masks_note(checkpoint.model, request.masks):
+        lines.append(note)
+    lines += [parity.line(), ship_runner(out)]
+    record = {
+        "out": str(out),
+        "bytes": out.stat().st_size,
+        "opset": request.opset,
+        "dynamic": dynamic,
+        "image_size": size,
+        "parity": asdict(parity),
+    }
+    return Exported(out, parity, tuple(lines), record)
+
+
+def _table(request: ExportRequest, checkpoint: Checkpoint) -> AnnotationTable | None:
+    """The split on which AP is compared."""
+    if request.data is None:
+        return None
+    checkpoint.detector  # noqa: B018  # a classifier is refused before its images are looked for as boxes
+    data = as_trained(open_data(request.data, request.data_root), checkpoint.value_range)
+    table = open_split(data, request.split)
+    tell_classes(checkpoint.names, table.names)
+    if not table.is_labelled:
+        raise InputError(f"--split {request.split}: has no annotations, so that there is no AP to compare")
+    return table
+
+
+def _suppression(request: ExportRequest) -> PredictSettings | None:
+    names = {"conf": "score_threshold", "iou": "iou_threshold", "max_det": "max_detections"}
+    given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    if given and not request.nms:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{options}: belongs to --nms; without it the file gives all predictions")
+    return PredictSettings(**{names[name]: value for name, value in given.items()}) if request.nms else None

@@ -1,0 +1,104 @@
+"""A training as a function."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from detect.runtime.interruption import StopRequest, stop_requests
+from detect.training.loop import train as train_settings
+from detect.training.run import RECIPE_FLAGS, RunRequest, open_run
+
+Name = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Args:
+        out: its folder, with ``best.pt``, ``last.pt``, ``results.csv`` and pictures.
+        metrics: of ``best.pt`` on the validation split.
+    """
+
+    out: Path
+    metrics: dict[str, float]
+
+    @property
+    def weights(self) -> Path:
+        """The best checkpoint, for ``Detector``, ``Classifier``, ``evaluate`` and ``export``."""
+        return self.out / "best.pt"
+
+
+def train(
+    model: Name | None = None,
+    data: Name | None = None,
+    *,
+    run: Name | None = None,
+    recipe: Name | None = None,
+    weights: Name | None = None,
+    out: Name | None = None,
+    device: str = "auto",
+    **recipe_keys: Any,
+) -> TrainResult:
+    """Train a detector or a classifier: the model's head decides. As ``detect train``.
+
+    ``train("yolov5n-spd", "my-data", epochs=50, image_size=320, optimizer={"lr": 0.01})``
+
+    Args:
+        model: a shipped model's name, a YAML, or parts (``cspdarknet53+efm+spd``); default, that of ``weights``.
+        data: a data config's file or name, or a data set's folder.
+        run: an experiment, of which the other arguments replace parts.
+        recipe: a recipe's name or file; default, that of the task.
+        weights: a checkpoint to start from; what fits is copied, classes by name.
+        out: folder of the run; default, a new one in ``runs/``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``.
+
+    Returns:
+        The run's folder and the metrics of its best checkpoint.
+
+    Raises:
+        InputError: an argument, a file or the data is wrong; nothing is overwritten.
+        KeyboardInterrupt: Ctrl-C; the run has been kept and ``resume`` goes on with it.
+    """
+    keys = {key: value for key, value in recipe_keys.items() if key in RECIPE_FLAGS}
+    others = _dotted({key: value for key, value in recipe_keys.items() if key not in RECIPE_FLAGS})
+    names = {"run": run, "model": model, "data": data, "recipe": recipe, "weights": weights, "out": out}
+    given: dict[str, Any] = {key: None if name is None else fspath(name) for key, name in names.items()}
+    return run_training(RunRequest(**given, device=device, keys=keys, overrides=others))
+
+
+def resume(out: Name, device: str = "auto") -> TrainResult:
+    """Go on with a training that was interrupted, with the settings that it was started with.
+
+    Args:
+        out: the run's folder.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        InputError: the folder holds no run, or the data has changed since.
+    """
+    return run_training(RunRequest(out=fspath(out), device=device, resume=True))
+
+
+def run_training(request: RunRequest) -> TrainResult:
+    """Train as a request says; in the main thread Ctrl-C and SIGTERM end the run between two updates."""
+    settings = open_run(request)
+    is_main = threading.current_thread() is threading.main_thread()
+    with stop_requests() if is_main else nullcontext(StopRequest()) as stop:
+        metrics = train_settings(settings, stop)
+    return TrainResult(settings.out, metrics)
+
+
+def _dotted(keys: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Sections as dotted keys: ``{"optimizer": {"lr": 0.1}}`` is ``{"optimizer.lr": 0.1}``."""
+    found: dict[str, Any] = {}
+    for key, value in keys.items():
+        found |= _dotted(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found

@@ -1,0 +1,50 @@
+"""Explain the keys of recipes, data configs, experiments and searches: type, unit, default, limits, meaning.
+
+detect config
+detect config optimizer.lr
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from detect.cli.output import print_json
+from detect.runtime.startup import heavy_imports
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``detect config``."""
+    parser.add_argument("key", nargs="?", metavar="KEY", help="dotted, or its last word; default: list all keys")
+    parser.add_argument("--json", action="store_true", help="print JSON: a list of keys")
+
+
+def run(args: argparse.Namespace) -> None:
+    """List the keys, or explain one in every kind of file that has it."""
+    with heavy_imports():
+        from detect.config.describe import describe_keys, explain_key
+    keys = explain_key(args.key) if args.key else describe_keys()
+    records = [dataclasses.asdict(key) for key in keys]
+    if args.json:
+        print_json(records)
+    elif args.key:
+        print("\n\n".join(_explained(record) for record in records))
+    else:
+        print("\n".join(_line(record) for record in records))
+
+
+def _explained(record: dict[str, str]) -> str:
+    """A line for each thing that is said of a key."""
+    facts = {name: _fact(name, value) for name, value in record.items() if value not in ("", False)}
+    return "\n".join(f"{name:<9} {value}" for name, value in facts.items())
+
+
+def _fact(name: str, value: object) -> str:
+    return "yes" if name == "required" else str(value)
+
+
+def _line(record: dict[str, str]) -> str:
+    unit = f" {record['unit']}" if record["unit"] else ""
+    default = "required" if record["required"] else f"= {record['default']}{unit}" if record["default"] else ""
+    limits = f" ({record['limits']})" if record["limits"] else ""
+    return f"{record['kind']:<22} {record['key']:<34} {default}{limits}  {record['meaning']}"

@@ -1,0 +1,82 @@
+"""From the first word of a command line to its command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NamedTuple, NoReturn
+
+from detect.cli.parser import EXIT_CODES, ToolParser
+from detect.errors import InputError, did_you_mean
+
+PROGRAM = "detect"
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Args:
+        module: in ``detect.cli``, with ``add_arguments(parser)`` and ``run(args)``; its docstring is the help.
+        about: one line.
+    """
+
+    module: str
+    about: str
+
+
+COMMANDS = {
+    "train": Command("train", "train a detector or a classifier"),
+    "val": Command("val", "measure a trained model on a split; also called evaluate"),
+    "evaluate": Command("val", ""),
+    "predict": Command("predict", "draw and write what a model sees in images, videos and streams"),
+    "export": Command("export", "write a model as ONNX and check it"),
+    "data": Command("data", "look after a data set: check, stats, convert, split, view"),
+    "describe": Command("describe", "print a model's graph and what it costs"),
+    "models": Command("models", "list the shipped models, backbones, necks and heads"),
+    "import": Command("import_weights", "make a checkpoint of weights that others trained"),
+    "ship": Command("ship", "make a checkpoint fit to be given away"),
+    "sweep": Command("sweep", "search a recipe's settings"),
+    "compare": Command("compare", "draw images at several costs side by side (SDPoint)"),
+    "reproduce": Command("reproduce", "print a paper's table beside what is measured here"),
+    "config": Command("config", "explain the keys of recipes and data configs"),
+    "checks": Command("checks", "print versions and hardware, for a bug report"),
+    "version": Command("version", "print the version"),
+}
+"""By name, in the order of the help; without ``about`` it is another name of the one before."""
+
+
+def run_command(name: str | None = None) -> None:
+    """Parse ``sys.argv`` and run the command.
+
+    Args:
+        name: the command; None: the first word says it.
+
+    Raises:
+        InputError: the command line, or what it names, is wrong.
+    """
+    if name is not None:
+        _run(name, sys.argv[1:], prog=None)
+        return
+    sys.argv[0] = PROGRAM  # checkpoints say by which command they were made
+    words = sys.argv[1:] or ["--help"]
+    if words[0] in ("-h", "--help"):
+        _print_help()
+    name = "version" if words[0] == "--version" else words[0]
+    if name not in COMMANDS:
+        raise InputError(f"{name}: is not a command{did_you_mean(name, COMMANDS)}; {PROGRAM} --help lists them")
+    _run(name, words[1:], f"{PROGRAM} {name}")
+
+
+def _run(name: str, words: list[str], prog: str | None) -> None:
+    module = importlib.import_module(f"{__package__}.{COMMANDS[name].module}")
+    parser = ToolParser(module.__doc__, prog)
+    module.add_arguments(parser)
+    module.run(parser.parse_args(words))
+
+
+def _print_help() -> NoReturn:
+    lines = [f"  {name:<10} {command.about}" for name, command in COMMANDS.items() if command.about]
+    print(f"usage: {PROGRAM} COMMAND ...\n\nDetection of small objects, and classification.\n\ncommands:")
+    print("\n".join(lines))
+    print(f"\n{PROGRAM} COMMAND --help explains a command; KEY=VALUE is --KEY VALUE\n\n{EXIT_CODES}", end="")
+    sys.exit(0)

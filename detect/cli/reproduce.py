@@ -1,0 +1,52 @@
+"""Print a paper's table beside what the models here measure, with the deviations and why.
+
+detect reproduce csp-table-3
+detect reproduce --list
+
+The exit code is 3 where a value of ours is further from the paper's than the table allows; rows that the table itself
+calls not reproduced do not count. Measured accuracy is read from docs/results/TABLE.json: {label of a row: {name of a
+column: value}}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from detect.cli.output import print_json
+from detect.errors import InputError
+from detect.runtime.startup import heavy_imports
+
+BEYOND_TOLERANCE = 3
+"""Exit code."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``detect reproduce``."""
+    parser.add_argument("table", nargs="?", metavar="TABLE", help="a name of --list, or a YAML file")
+    parser.add_argument("--list", action="store_true", help="print the names and titles of the shipped tables")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print."""
+    if args.list == bool(args.table):
+        raise InputError("give the name of a table, or --list; --help lists what there is")
+    with heavy_imports():
+        from detect.config.base import CONFIGS
+        from detect.papers.tables.tables import compare, load_results, load_table, shipped_tables
+        from detect.papers.tables.text import comparison_plain, comparison_text
+    if args.list:
+        tables = [load_table(name) for name in shipped_tables()]
+        width = max(len(table.name) for table in tables)
+        print("\n".join(f"{table.name:<{width}}  {table.title}" for table in tables))
+        return
+    table = load_table(args.table)
+    results = CONFIGS.parent / "docs" / "results" / f"{table.name}.json"
+    comparisons = compare(table, load_results(results, table))
+    if args.json:
+        print_json(comparison_plain(table, comparisons))
+    else:
+        print(comparison_text(table, comparisons))
+    if not all(comparison.within_tolerance for comparison in comparisons):
+        sys.exit(BEYOND_TOLERANCE)

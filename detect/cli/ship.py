@@ -1,0 +1,30 @@
+"""Make a checkpoint fit to be given away: half precision, no state of the training, no paths of the machine.
+
+detect ship --weights runs/mine/best.pt --out weights/mine.pt
+
+It prints what the file knows for its model card; weights/README.md says what else belongs there. Measure the file that
+was written: detect val --weights weights/mine.pt.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detect.runtime.startup import heavy_imports
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``detect ship``."""
+    add = parser.add_argument
+    add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint that detect train wrote")
+    add("--out", required=True, type=Path, metavar="NAME.pt", help="the file to be written")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the file and print the rows of its card."""
+    with heavy_imports():
+        from detect.models.shipping import ship
+    rows = ship(args.weights, args.out)
+    print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB\n")
+    print("\n".join(rows))

@@ -1,0 +1,72 @@
+"""Train a detector or a classifier: the model's head decides.
+
+detect train --run bccd-yolov5n-spd --data-root data/bccd
+detect train --model yolov5n-spd --data my-data.yaml --image-size 320
+detect train model=yolov5n-spd data=my-folder epochs=50 optimizer.lr=0.01
+detect train --model resnet18-spd --data cifar10 --image-size 32
+torchrun --nproc-per-node 4 -m detect train --model yolov5s-spd --data coco --data-root FOLDER --batch-size 64
+
+Any key of the recipe is KEY=VALUE; detect config explains the keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from detect.cli.output import print_json, print_lines
+from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
+from detect.runtime.startup import heavy_imports
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``detect train``."""
+    add = parser.add_argument
+    add("--run", metavar="FILE", help="experiment: a file, or the name of one in configs/runs")
+    add(
+        "--model",
+        metavar="NAME|FILE",
+        help="a model, a YAML, or parts: cspdarknet53+efm+spd (detect models lists them)",
+    )
+    add("--data", metavar="NAME|FILE", help="data set's name or YAML, or its folder")
+    add("--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default; for classifiers: classify)")
+    add("--weights", metavar="FILE|NAME", help="checkpoint to start from; what fits is copied, classes by name")
+    add("--epochs", type=positive_int, metavar="N")
+    add("--batch-size", type=positive_int, metavar="B", help="images, over all processes")
+    add("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")
+    add("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
+    add("--workers", type=non_negative_int, metavar="N", help="processes that load data, for each one that trains")
+    add("--threads", type=non_negative_int, metavar="N", help=THREADS_HELP)
+    add("--seed", type=non_negative_int, metavar="N")
+    add("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
+    add("--out", metavar="DIR", help="folder of the run (default: a new one in runs/)")
+    add(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=("anyway",),
+        help="continue the run in --out; anyway: although its images or boxes have changed",
+    )
+    add("--strict", action="store_true", help="refuse damaged images and boxes instead of skipping them")
+    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys, dotted")
+    add_json(parser, "the folder and the metrics of best.pt")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, say where the result is."""
+    with heavy_imports():
+        from detect.api.training import run_training
+        from detect.runtime.processes import is_first, joined
+        from detect.training.run import request_from_args
+    with joined():
+        result = run_training(request_from_args(args))
+        if not is_first():
+            return
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in list(result.metrics.items())[:6])
+    lines = (
+        f"best.pt on the validation split: {scores}",
+        f"{result.out}: best.pt, last.pt, results.csv, config.yaml, pictures, TensorBoard events",
+    )
+    print_lines(lines, is_json=args.json)
+    if args.json:
+        print_json({"out": str(result.out), "metrics": result.metrics})

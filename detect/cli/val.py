@@ -1,0 +1,80 @@
+"""Measure a trained model: a detector by the COCO metrics, a classifier by top-1 and top-5 accuracy.
+
+detect val --weights runs/mine/best.pt --data my-data.yaml
+detect val weights=yolov5n-spd-bccd data=bccd split=test
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detect.cli.output import print_all, print_json
+from detect.cli.parser import add_computing, add_data, add_json
+from detect.runtime.startup import heavy_imports
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``detect val``."""
+    add = parser.add_argument
+    add(
+        "--weights",
+        required=True,
+        type=Path,
+        metavar="FILE|NAME",
+        help="a checkpoint, an exported detector, or a name in weights/",
+    )
+    add_data(parser)
+    add("--split", default="val", help="split of the data config (default: val)")
+    add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")
+    add("--batch-size", type=int, default=16, metavar="B", help="images per batch (default: 16)")
+    add("--workers", type=int, default=2, metavar="N", help="processes that load images (default: 2)")
+    add_computing(parser)
+    add("--metrics-json", type=Path, metavar="F", help="write the metrics")
+    add("--results-json", type=Path, metavar="F", help="write the detections (COCO results), or each image's top 5")
+    add("--out", type=Path, metavar="DIR", help="draw what was found there: curves, the confusion matrix, examples")
+    add("--coco-engine", choices=("pycocotools", "hotcoco"), help="what computes AP (default: pycocotools)")
+    add(
+        "--areas",
+        choices=("file", "boxes"),
+        help="what AP_S, AP_M and AP_L go by: COCO's area as in the file (default, as pycocotools), or width x height",
+    )
+    add(
+        "--max-det",
+        type=int,
+        metavar="N",
+        help="a second table, with up to N detections of a class and image; COCO's metrics count 100",
+    )
+    add("--strict", action="store_true", help="refuse data with damaged images or boxes instead of skipping them")
+    add("--tile", type=int, metavar="SIZE", help="measure without and with tiles of SIZE pixels of the image")
+    add("--overlap", type=float, metavar="F", help="share of a tile in common with the next (default: 0.2)")
+    add_json(parser, "the metrics")
+    _add_instances(parser)
+
+
+def _add_instances(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("of models that were trained with SDPoint")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--instances",
+        action="store_true",
+        help="measure all instances and the plain network at lower image sizes, and keep the table in the checkpoint",
+    )
+    which.add_argument(
+        "--cost", type=float, metavar="SHARE", help="measure the best instance that has at most this share of the cost"
+    )
+    group.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="with --instances: compare with this checkpoint, trained without"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, print the table of metrics and write what was asked for; of several processes the first prints."""
+    with heavy_imports():
+        from detect.api.evaluation import EvaluationRequest, measure
+        from detect.runtime.processes import is_first, joined
+    given = {name: value for name, value in vars(args).items() if name != "json"}
+    with joined():
+        record = print_all(measure(EvaluationRequest(**given)), is_json=args.json, is_silent=not is_first())
+        if args.json and is_first():
+            print_json(record)

@@ -1,0 +1,122 @@
+"""A data set: what a YAML of ``configs/data`` may hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+from pydantic import Discriminator, Tag
+
+from detect.config.base import (
+    INSTALLED_CONFIGS,
+    Listed,
+    Named,
+    Strict,
+    Unit,
+    build,
+    find_config,
+    is_path,
+    load_yaml,
+    written_as,
+)
+from detect.errors import InputError
+
+
+@dataclass(frozen=True)
+class SplitConfig(Strict):
+    """One split of a data set; paths are relative to the data set's root."""
+
+    images: str
+    """Folder of the images. ``folders``: the folder that holds one folder for each class. ``cifar``: the archive
+    (``cifar-10-python.tar.gz``, ``cifar-100-binary.tar.gz``) or the folder that it unpacks to; of what matches a
+    pattern (``cifar-10-*``) the first is taken. ``shards``: the tar files, ``train-*.tar`` or
+    ``train-{000000..000119}.tar``."""
+    annotations: str | None = None
+    """COCO: the JSON file. VOC, VisDrone: the folder of the XML or txt files. YOLO: the folder of the txt files;
+    default, ``labels`` in the place of ``images``. ``cifar``: the part of the archive, ``train`` or ``test``;
+    default, the split's own name. ``tiny-imagenet``: the file that says what validation images show
+    (``val/val_annotations.txt``); training images lie in the folders of their classes. Not used by ``folders``."""
+    list: str | None = None
+    """VOC, VisDrone: text file with one image stem per line (``ImageSets/Main/train.txt``). YOLO: text file with
+    one image path per line, relative to that file, to the root or to ``images``."""
+    parts: Listed[str] = ()
+    """YOLO: several folders of images, and text files as in ``list``, that are the split together; ``images`` is
+    then the folder above them."""
+
+
+@dataclass(frozen=True)
+class RangeConfig(Strict):
+    """A range of values that is measured on the training split."""
+
+    percentiles: Listed[Annotated[float, Interval(ge=0, le=100), Unit("%")]] = (0.01, 99.99)
+    """Of all values in a sample of the images: the first becomes black, the second white."""
+
+
+@dataclass(frozen=True)
+class DataConfig(Strict):
+    """A data set."""
+
+    name: str
+    """How reports call it."""
+    root: str
+    """Folder, relative to the YAML's own folder; ``--data-root`` replaces it."""
+    splits: Named[SplitConfig]
+    """Split name (train, val, test, ...) to its files."""
+    format: Literal["coco", "voc", "yolo", "visdrone", "shards", "folders", "cifar", "tiny-imagenet"] | None = None
+    """How the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone`` and ``shards``,
+    which are recognised when this is left out (``detect.data.recognition``); for classification ``folders`` (a
+    folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``."""
+    names: Listed[str] | None = None
+    """Class names in index order. COCO, VisDrone, shards: categories to use (others are dropped); default, all.
+    VOC: default, all names found in the training split, sorted. YOLO: the names of the classes 0, 1, ...; default,
+    the lines of ``classes.txt``, else the numbers. ``folders``: folders to use; default, all of the training split,
+    sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all."""
+    background: Literal["keep", "drop"] = "keep"
+    """Whether images without boxes are trained on."""
+    generate: Literal["shapes"] | None = None
+    """``shapes`` makes the embedded data set in ``root`` when it is not there."""
+    range: (
+        Annotated[
+            Annotated[Listed[float], Tag("list")]
+            | Annotated[RangeConfig, Tag("mapping")]
+            | Annotated[Literal["measured"], Tag("word")],
+            Discriminator(written_as),
+        ]
+        | None
+    ) = None
+    """Of images with more than 8 bits a channel, the values that become black and white: ``[low, high]``, or
+    ``measured``, or the percentiles to measure. Default: measured where the values need it, because they use less
+    than half of the 256 levels that the high byte has, or have a sign or a fraction. Others keep the high byte.
+    Images of 8 bits are never changed."""
+    max_pixels: Annotated[int, Interval(ge=1, le=2**30), Unit("px")] = 178_956_970
+    """Larger images are skipped. Decoding takes 7 bytes a pixel for a while."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        if not self.splits:
+            yield "splits", "is empty; name at least train and val"
+
+
+def load_data_config(name: str, data_root: str | None = None) -> DataConfig:
+    """A data set's configuration with ``root`` as an absolute path.
+
+    Args:
+        name: a shipped data config's name or a file.
+        data_root: replaces the file's ``root``; relative to the current folder.
+    """
+    path = find_config("data", name)
+    config = build(DataConfig, load_yaml(path), str(path))
+    root = os.path.expanduser(data_root or config.root)  # noqa: PTH111 (leaves the home of nobody as it is)
+    if not is_path(root):
+        raise InputError(f"{path}: root: {root!r:.100} cannot be a path")
+    return dataclasses.replace(config, root=os.path.realpath(root if data_root else _root_folder(path) / root))
+
+
+def _root_folder(path: Path) -> Path:
+    """Folder that a relative ``root`` starts from; for an installed config the current one stands for a checkout."""
+    is_installed = path.is_relative_to(INSTALLED_CONFIGS)
+    return Path("configs", "data").absolute() if is_installed else path.parent

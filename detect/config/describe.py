@@ -1,0 +1,219 @@
+"""Every key of every YAML: type, unit, limits, default, meaning and source, read from the classes that check it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
+
+from detect.config.base import Unit, keys_of, section_of, to_plain
+from detect.config.data import DataConfig
+from detect.config.model import Convolutions, Norm, RowConfig, Scale
+from detect.config.recipe import ClassificationRecipe, DetectionRecipe
+from detect.config.run import RunConfig
+from detect.config.sweep import SweepConfig
+from detect.errors import InputError, did_you_mean
+
+KINDS: dict[str, type] = {
+    "recipe/detection": DetectionRecipe,
+    "recipe/classification": ClassificationRecipe,
+    "data": DataConfig,
+    "model/row": RowConfig,
+    "model/scale": Scale,
+    "model/norm": Norm,
+    "model/conv": Convolutions,
+    "run": RunConfig,
+    "sweep": SweepConfig,
+}
+"""The root class of each kind of YAML, or of a part of it that has keys of its own."""
+
+_WORDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "anything"}
+_SOURCE = re.compile(r"Source: (.+?)(?:\n\n|$)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class KeyDescription:
+    """A key of a YAML.
+
+    Args:
+        key: dotted; ``NAME`` stands for a free key, ``[]`` for the entries of a list.
+        kind: of the file, one of ``KINDS``.
+        type: in words.
+        unit: ``px``, ``epochs``, ...; empty for none.
+        default: as in a YAML; empty where the key is required, or is a section.
+        required: whether the file must have it.
+        limits: range or choices in words; empty for none.
+        meaning: one or more sentences.
+        source: paper that the section is from; empty for none.
+    """
+
+    key: str
+    kind: str
+    type: str
+    unit: str
+    default: str
+    required: bool
+    limits: str
+    meaning: str
+    source: str
+
+
+@functools.cache
+def describe_keys() -> list[KeyDescription]:
+    """Every key of every kind of YAML, each section before its keys."""
+    return [key for kind, root in KINDS.items() for key in _describe(root, kind, "")]
+
+
+def explain_key(key: str) -> list[KeyDescription]:
+    """The key in every kind of YAML that has it.
+
+    Args:
+        key: dotted (``optimizer.lr``), or the last words alone (``lr``).
+
+    Raises:
+        InputError: no kind of YAML has it.
+    """
+    keys = describe_keys()
+    found = [one for one in keys if one.key == key] or [one for one in keys if one.key.endswith(f".{key}")]
+    if not found:
+        known = dict.fromkeys(one.key for one in keys)
+        last_words = dict.fromkeys(name.rpartition(".")[2] for name in known)
+        raise InputError(f"{key}: unknown key{_suggestion(key, list(known), list(last_words))}")
+    return found
+
+
+def _suggestion(key: str, known: list[str], last_words: list[str]) -> str:
+    """The nearest dotted key, or the nearest last word; all of them would be too many."""
+    hints = [did_you_mean(key, words) for words in ((known, last_words) if "." in key else (last_words, known))]
+    return next((hint for hint in hints if "did you mean" in hint), "; without a key all are listed")
+
+
+def _describe(section: Any, kind: str, prefix: str) -> Iterator[KeyDescription]:
+    for f, (name, hint) in zip(dataclasses.fields(section), keys_of(section).items(), strict=True):
+        inner, _ = section_of(hint)
+        key, metadata = f"{prefix}{name}", _metadata(hint)
+        default, required = _default_of(f)
+        yield KeyDescription(
+            key=key,
+            kind=kind,
+            type=_type_text(hint),
+            unit=next((one.name for one in metadata if isinstance(one, Unit)), ""),
+            default="" if required or dataclasses.is_dataclass(default) else _yaml_text(default),
+            required=required,
+            limits="; ".join(filter(None, (_limits_text(metadata), _choices_text(hint)))),
+            meaning=_meaning(section, f.name) or (_summary(inner) if inner else ""),
+            source=_source(section),
+        )
+        if inner is not None:
+            yield from _describe(inner, kind, f"{key}{_steps(hint)}.")
+
+
+def _default_of(f: dataclasses.Field[Any]) -> tuple[Any, bool]:
+    """The default, and whether there is none."""
+    if f.default is not dataclasses.MISSING:
+        return f.default, False
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory(), False
+    return None, True
+
+
+def _yaml_text(value: Any) -> str:
+    value = to_plain(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml_text, value))}]"
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _metadata(hint: Any) -> list[Any]:
+    """What stands beside the type, also within lists, mappings and alternatives."""
+    own = list(get_args(hint)[1:]) if get_origin(hint) is Annotated else []
+    if get_origin(hint) is Literal:
+        return []
+    inner = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
+    return own + [one for arg in inner for one in _metadata(arg)]
+
+
+def _limits_text(metadata: list[Any]) -> str:
+    found: dict[str, Any] = {}
+    for one in metadata:
+        if isinstance(one, (Interval, Ge, Gt, Le, Lt)):
+            found |= {
+                name: value for name in ("ge", "gt", "le", "lt") if (value := getattr(one, name, None)) is not None
+            }
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join(f"{words[name]} {value}" for name, value in found.items())
+
+
+def _choices_text(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return ", ".join(map(str, get_args(hint)))
+    return "; ".join(filter(None, map(_choices_text, get_args(hint))))
+
+
+def _type_text(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _type_text(args[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join("nothing" if arg is type(None) else _type_text(arg) for arg in args)
+    if origin is Literal:
+        return "word"
+    if origin is tuple:
+        return f"list of {_type_text(args[0])}"
+    if origin is dict:
+        return f"mapping of {_type_text(args[1])}"
+    return "section" if dataclasses.is_dataclass(hint) else _WORDS[hint]
+
+
+def _steps(hint: Any) -> str:
+    """What stands between a field and the keys of the section in it: ``[]`` or ``.NAME``."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple and section_of(hint)[0]:
+        return "[]" + _steps(args[0])
+    if origin is dict:
+        return ".NAME" + _steps(args[1])
+    return "".join(map(_steps, args)) if origin is not Literal else ""
+
+
+def _meaning(section: type, name: str) -> str:
+    """The text below a field, of the class itself or the nearest base that has one."""
+    for one in section.__mro__:
+        if text := _texts_of(one.__module__).get(f"{one.__name__}.{name}"):
+            return text
+    return ""
+
+
+@functools.cache
+def _texts_of(module: str) -> dict[str, str]:
+    """``Class.field`` and the text below it, on one line, of every class of a module of ours."""
+    if not module.startswith("detect."):
+        return {}
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {
+        f"{node.name}.{field.target.id}": " ".join(text.value.value.split())
+        for node in classes
+        for field, text in zip(node.body, node.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
+
+
+def _summary(section: type) -> str:
+    """The first paragraph of a class's docstring."""
+    return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())
+
+
+def _source(section: type) -> str:
+    found = _SOURCE.search(inspect.cleandoc(section.__doc__ or ""))
+    return " ".join(found[1].split()) if found else ""

@@ -1,0 +1,434 @@
+"""A training recipe: what a YAML of ``configs/train`` may hold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge, Interval
+
+from detect.config.base import Listed, Named, Share, Strict, Unit, build, find_config, load_yaml
+from detect.errors import InputError
+
+
+@dataclass(frozen=True)
+class AlbumentationConfig(Strict):
+    """One transform of the albumentations library."""
+
+    name: str
+    """Its class name (``Blur``, ``GaussNoise``, ``CLAHE``, ...)."""
+    p: Share = 0.5
+    """Probability."""
+    args: Named[Any] = field(default_factory=dict)
+    """Its other keyword arguments."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Strict):
+    """Augmentation of training images. Probabilities are per sample."""
+
+    mosaic: Share = 1.0
+    """Probability of a mosaic instead of the single image."""
+    mosaic9: Share = 0.0
+    """Share of the mosaics that are made of nine images instead of four."""
+    close_mosaic: Annotated[int, Ge(0), Unit("epochs")] = 10
+    """The last so many epochs have no mosaic, mixup or cutmix."""
+    mixup: Share = 0.0
+    """Probability of blending with a second sample (weights from Beta(32, 32)). A sample is mixed one way at most,
+    so mixup and cutmix together are at most 1."""
+    cutmix: Share = 0.0
+    """Probability of pasting a rectangle of a second sample (area share from Beta(1, 1))."""
+    degrees: Annotated[float, Interval(ge=0, le=180), Unit("degrees")] = 0.0
+    """Rotation, uniform in +-degrees."""
+    translate: Share = 0.1
+    """Shift, uniform in +-translate, as a share of the image size."""
+    scale: Annotated[float, Interval(ge=0, le=0.99)] = 0.5
+    """Zoom, uniform in [1 - scale, 1 + scale]."""
+    shear: Annotated[float, Interval(ge=0, le=45), Unit("degrees")] = 0.0
+    """Shear, uniform in +-degrees, x and y."""
+    perspective: Annotated[float, Interval(ge=0, le=0.001)] = 0.0
+    """Perspective coefficients, uniform in +-perspective, per pixel."""
+    flip_left_right: Share = 0.5
+    """Probability."""
+    flip_up_down: Share = 0.0
+    """Probability."""
+    rotate90: Share = 0.0
+    """Probability of a turn by 90, 180 or 270 degrees (images seen from above have no upright)."""
+    hsv_hue: Annotated[float, Interval(ge=0, le=0.5)] = 0.015
+    """Hue gain, uniform in +-hsv_hue, as a share of the circle."""
+    hsv_saturation: Share = 0.7
+    """Saturation factor, uniform in 1 +- hsv_saturation."""
+    hsv_value: Share = 0.4
+    """Value factor, uniform in 1 +- hsv_value."""
+    albumentations: Listed[AlbumentationConfig] = ()
+    """Further transforms, applied in order to each finished sample."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Strict):
+    """Optimiser and learning-rate schedule."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """``sgd`` is SGD with Nesterov momentum, ``adamw`` AdamW (``momentum`` is its beta1)."""
+    lr: Annotated[float, Interval(ge=0, le=10)] = 0.01
+    """Peak learning rate."""
+    final_lr_factor: Share = 0.1
+    """The rate ends at ``lr * final_lr_factor`` (``cosine``, ``linear`` and ``poly``)."""
+    schedule: Literal["cosine", "linear", "poly", "step", "constant"] = "cosine"
+    """Decay from the peak to the end."""
+    power: Annotated[float, Interval(ge=0, le=100)] = 4.0
+    """Of ``poly``: the rate falls with (1 - progress) ** power."""
+    milestones: Listed[Share] = (0.8, 0.9)
+    """Of ``step``: shares of the training after which the rate is multiplied by ``step_factor``."""
+    step_factor: Share = 0.1
+    """Of ``step``: the factor at each milestone."""
+    momentum: Annotated[float, Interval(ge=0, le=0.9999)] = 0.937
+    """Momentum, or beta1."""
+    weight_decay: Share = 0.0005
+    """On weights of convolutions and linear layers only, never on biases and norms, nor on the k x k filters of
+    ``conv: depthwise``. In detection, whose loss is a sum over images, SGD's is scaled by images per update / 64."""
+    mask_decay: bool = True
+    """Whether Q, of which the binary weights of ``conv: bdsc`` are made, decays too; only such models have any."""
+    warmup_epochs: Annotated[float, Ge(0), Unit("epochs")] = 3.0
+    """Length of the linear warm-up, in epochs."""
+    warmup_min_steps: Annotated[int, Ge(0), Unit("updates")] = 100
+    """The warm-up is at least so many updates (small data sets have short epochs)."""
+    warmup_momentum: Annotated[float, Interval(ge=0, le=0.9999)] = 0.8
+    """Momentum at the start of the warm-up."""
+    warmup_bias_lr: Annotated[float, Interval(ge=0, le=10)] = 0.1
+    """Learning rate of biases at the start of the warm-up (other rates start at 0)."""
+    clip_norm: Annotated[float, Ge(0)] = 10.0
+    """Gradients are clipped to this L2 norm; 0 does not clip."""
+
+
+@dataclass(frozen=True)
+class LossConfig(Strict):
+    """Gains and options of the detection loss (YOLOv5 v6.0). The gains are stated for YOLOv5's assignment;
+    ``detect.losses.detection`` brings them to YOLOv3's, provisionally.
+    """
+
+    box: Annotated[float, Ge(0)] = 0.05
+    """Gain of the box loss, 1 - IoU."""
+    box_iou: Literal["iou", "giou", "diou", "ciou"] = "ciou"
+    """Which IoU that is (``detect.boxes.iou``)."""
+    objectness: Annotated[float, Ge(0)] = 1.0
+    """Gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2)."""
+    classes: Annotated[float, Ge(0)] = 0.5
+    """Gain of the class loss at 80 classes (scaled by classes / 80)."""
+    assignment: Literal["auto", "yolov5", "yolov3"] = "auto"
+    """Who learns an object. ``yolov5``: every anchor whose sides are within ``anchor_ratio``, in up to three cells.
+    ``yolov3``: the one anchor most like it, in one cell. ``auto``: as the head codes its boxes."""
+    anchor_ratio: Annotated[float, Ge(1)] = 4.0
+    """``yolov5``: a box matches an anchor when no side differs by more than this factor."""
+    ignore_iou: Share = 0.7
+    """``yolov3``: an unmatched prediction whose box overlaps an object by more than this IoU has no objectness
+    loss."""
+    label_smoothing: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
+    """Class targets are 1 - s/2 and s/2."""
+    focal_gamma: Annotated[float, Interval(ge=0, le=5)] = 0.0
+    """Gamma of the focal loss on objectness and classes; 0 is plain cross-entropy."""
+    balance: Listed[Annotated[float, Ge(0)]] = ()
+    """Objectness weights of the levels, finest first; empty is 4, 1, 0.4 on three levels, and on others
+    ``detect.losses.detection.default_balance``."""
+
+
+@dataclass(frozen=True)
+class AnchorsConfig(Strict):
+    """Fitting of the anchors to the training boxes.
+
+    How well anchors suit is the share of training boxes that some anchor serves. With YOLOv5's assignment that is the
+    best possible recall: it matches by ``loss.anchor_ratio``. With YOLOv3's it is the close recall: its IoU with the
+    box, about the same centre, is 0.25 or more.
+    """
+
+    fit: Literal["auto", "always", "never"] = "auto"
+    """``auto`` fits when the share is below ``min_recall``."""
+    min_recall: Share = 0.98
+    """The share that is enough."""
+
+
+@dataclass(frozen=True)
+class EmaConfig(Strict):
+    """Moving average of the weights, which is what is evaluated and saved."""
+
+    decay: Annotated[float, Interval(ge=0, le=0.99999)] = 0.9999
+    """Final decay; 0 turns the average off."""
+    ramp_steps: Annotated[int, Ge(1), Unit("updates")] = 2000
+    """The decay at update t is ``decay * (1 - exp(-t / ramp_steps))``."""
+
+
+@dataclass(frozen=True)
+class SdpointConfig(Strict):
+    """Stochastic downsampling: each batch goes through another instance of the network, so that one network can run at
+    many costs (``detect.papers.sdpoint``). The norms' statistics of each instance are computed at the end.
+
+    Source: SDPoint (Kuen et al., 2018), section 3.
+    """
+
+    ratios: Listed[Annotated[float, Interval(ge=0.05, le=0.99)]] = ()
+    """Heights and widths behind a point become so much smaller; the paper has 0.5 and 0.75. None turns it off."""
+    points: Listed[Annotated[int, Ge(1)]] = ()
+    """Numbers of the points that take part, from 1; empty is all."""
+    way: Literal["restore", "shrink"] = "restore"
+    """What becomes of a detector's levels behind a point: ``restore`` brings them back to their size before the
+    neck, ``shrink`` makes neck and head cheaper too. For classifiers it means nothing."""
+    norm_batches: Annotated[int, Ge(0), Unit("batches")] = 100
+    """Training batches from which the statistics are computed; 0 is all."""
+
+
+@dataclass(frozen=True)
+class TrdConfig(Strict):
+    """Training with reduced resolution: in some epochs, all batches are made smaller before the forward pass.
+
+    Source: Temporally Resolution Decrement, Algorithm 1, appendix A for the guard, and Table 6 for the variants. That
+    ``three`` draws its size by the epoch is our reading; ``exact`` and the guard around the last mosaic are ours.
+    """
+
+    resolution: Annotated[float, Ge(0)] = 0.0
+    """Long side of the smaller images in pixels; up to 1, a share of ``image_size``. 0 turns it off."""
+    probability: Share = 0.5
+    """P, of an epoch to be reduced; of ``batch``, the share of images that are."""
+    variant: Literal["random", "regular", "mixed", "three", "batch"] = "random"
+    """``random``: epochs are drawn. ``regular``: every second epoch. ``mixed``: in drawn epochs each batch has a
+    size between ``resolution`` and ``image_size``, all equally likely. ``three``: drawn epochs have ``resolution``
+    or the size midway to ``image_size``. ``batch``: in every batch some images are reduced."""
+    exact: bool = False
+    """Of all epochs exactly the share ``probability`` is drawn, as far as guards allow."""
+    guard: Annotated[int, Ge(0), Unit("epochs")] = 2
+    """So many epochs on each side of a step of the learning rate, and of the last mosaic, are not reduced."""
+    interpolation: Literal["nearest", "area", "bilinear"] = "nearest"
+    """How images are made smaller. ``nearest`` takes every second pixel for half the size."""
+
+
+@dataclass(frozen=True)
+class DetectionTrd(TrdConfig):
+    """Reduced resolution for a detector; see ``TrdConfig``. The paper has it for classifiers only."""
+
+    min_object_px: Annotated[float, Ge(0), Unit("px")] = 0.0
+    """Images whose median object, the root of its area, would be under so many pixels are not reduced; 0 reduces
+    all."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Strict):
+    """Validation while training."""
+
+    every: Annotated[int, Ge(1), Unit("epochs")] = 1
+    """Epochs between validations; the last epoch is always validated."""
+    save_best: Listed[str] = ()
+    """Metrics that each keep their own best checkpoint; the first one is ``best.pt`` and rules early stopping."""
+    patience: Annotated[int, Ge(0), Unit("epochs")] = 0
+    """Stop after so many epochs without a better ``save_best[0]``; 0 never stops."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        if not self.save_best:
+            yield "save_best", f"is empty; name at least one metric, such as {type(self)().save_best[0]}"
+
+
+@dataclass(frozen=True)
+class DetectionEvaluation(EvaluationConfig):
+    """Validation of a detector; see ``EvaluationConfig``."""
+
+    save_best: Listed[Literal["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR_100"]] = ("AP",)
+
+
+@dataclass(frozen=True)
+class ClassificationEvaluation(EvaluationConfig):
+    """Validation of a classifier; see ``EvaluationConfig``."""
+
+    save_best: Listed[Literal["top1", "top5"]] = ("top1",)
+
+
+@dataclass(frozen=True)
+class ClassAugmentConfig(Strict):
+    """Augmentation of a classifier's training images. Probabilities are per image, those of mixing per batch.
+
+    Source: ResNet (He et al., 2016), section 4.2, for ``pad``; BDSC (2018), section 4.1, for ``resize``; GoogLeNet
+    (Szegedy et al., 2015), section 6, for ``area``; Cutout (DeVries and Taylor, 2017); mixup (Zhang et al., 2018);
+    CutMix (Yun et al., 2019).
+    """
+
+    crop: Literal["none", "pad", "resize", "area"] = "none"
+    """How a training image is cut out, S being the image size. ``none``: the middle, as in evaluation. ``pad``: S x
+    S pixels anywhere in the image with ``padding`` black pixels around it. ``resize``: the image is resized to a
+    side uniform in ``resize_px``, then S x S pixels anywhere in it. ``area``: a rectangle with a share of the image
+    uniform in ``area`` and an aspect ratio up to ``aspect``, anywhere, resized to S x S."""
+    padding: Annotated[int, Ge(0), Unit("px")] = 4
+    """Of ``pad``."""
+    resize_px: Listed[Annotated[int, Ge(1), Unit("px")]] = ()
+    """Of ``resize``: smallest and largest side in pixels."""
+    area: Listed[Annotated[float, Interval(ge=0.001, le=1)]] = (0.08, 1.0)
+    """Of ``area``: smallest and largest share."""
+    aspect: Annotated[float, Interval(ge=1, le=10)] = 4 / 3
+    """Of ``area``: the ratio of the sides is log-uniform in [1 / aspect, aspect]."""
+    degrees: Annotated[float, Interval(ge=0, le=180), Unit("degrees")] = 0.0
+    """Rotation, uniform in +-degrees."""
+    flip_left_right: Share = 0.5
+    """Probability."""
+    flip_up_down: Share = 0.0
+    """Probability."""
+    brightness: Share = 0.0
+    """Factor uniform in 1 +- brightness."""
+    contrast: Share = 0.0
+    """Factor on the distance from the image's mean grey, uniform in 1 +- contrast."""
+    saturation: Share = 0.0
+    """Factor on the distance from each pixel's grey, uniform in 1 +- saturation."""
+    hue: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
+    """Turn of the hue, uniform in +-hue, as a share of the circle."""
+    cutout: Annotated[int, Ge(0), Unit("px")] = 0
+    """Side in pixels of a square that is set to grey, anywhere with its centre in the image; 0 for none."""
+    mixup: Share = 0.0
+    """Probability that a batch is blended with itself in another order."""
+    mixup_alpha: Annotated[float, Interval(ge=0.001, le=1000)] = 1.0
+    """The weight is drawn from Beta(alpha, alpha)."""
+    cutmix: Share = 0.0
+    """Probability that a rectangle of a batch is replaced by that of the batch in another order. A batch is mixed
+    one way at most, so mixup and cutmix together are at most 1."""
+    cutmix_alpha: Annotated[float, Interval(ge=0.001, le=1000)] = 1.0
+    """The area is drawn from Beta(alpha, alpha)."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        if self.mixup + self.cutmix > 1:
+            yield "", "mixup and cutmix exclude each other, so together they must be at most 1"
+        for crop, key, ends in (("resize", "resize_px", self.resize_px), ("area", "area", self.area)):
+            if crop == self.crop and (len(ends) != 2 or ends[0] > ends[1]):
+                yield key, f"must be the smallest and the largest, found {list(ends)}"
+
+
+@dataclass(frozen=True)
+class Recipe(Strict):
+    """A training recipe: what detection and classification have in common."""
+
+    epochs: Annotated[int, Ge(1), Unit("epochs")] = 300
+    """Passes over the training set."""
+    batch_size: Annotated[int, Ge(1), Unit("images")] = 16
+    """Images per forward pass, over all processes."""
+    nominal_batch_size: Annotated[int, Ge(0), Unit("images")] = 64
+    """Images per update; gradients accumulate up to it. 0 is ``batch_size``."""
+    image_size: Annotated[int, Ge(1), Unit("px")] = 640
+    """Long side of the network input in pixels."""
+    multi_scale: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
+    """Batches are resized by a factor uniform in 1 +- multi_scale, to what the model can take."""
+    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
+    """Seed of everything random."""
+    workers: Annotated[int, Ge(0), Unit("processes")] = 2
+    """Processes that load data; 0 loads in the training process."""
+    threads: Annotated[int, Ge(0), Unit("threads")] = 0
+    """Processor threads that compute on a CPU; 0 is one for each core. Several are faster on an idle machine and
+    need more processor time; beside other work they wait for one another, and 1 is faster (benchmarks/README.md)."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Decoded training images are kept in memory, or (in detection) in a memory-mapped file in the output folder."""
+    checkpoint_minutes: Annotated[float, Ge(0), Unit("minutes")] = 10.0
+    """The run is kept after each epoch, and within one so many minutes after it was last; 0 is after each epoch
+    only."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """``auto`` measures bf16 against fp32 on this machine for a CPU, and takes bf16 on a GPU that has it."""
+    norm_momentum: Share = 0.0
+    """Share of a batch in the running statistics of the norms; 0 is the model's own. In a training of few updates
+    the statistics must follow the weights quickly."""
+    freeze: Listed[str] = ()
+    """Sections (``backbone``) or rows (``stem``) that do not learn; their norms keep their statistics too."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: EmaConfig = EmaConfig()
+    sdpoint: SdpointConfig = SdpointConfig()
+    trd: TrdConfig = TrdConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+@dataclass(frozen=True)
+class DetectionRecipe(Recipe):
+    """A recipe for detectors; see ``Recipe``.
+
+    ``image_size`` is a multiple of 32. Mosaics fill a square; epochs without them go through the smallest rectangle
+    that holds every image.
+    """
+
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    anchors: AnchorsConfig = AnchorsConfig()
+    trd: DetectionTrd = DetectionTrd()
+    evaluation: DetectionEvaluation = DetectionEvaluation()
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        size, below = self.image_size, self.image_size // 32 * 32
+        if size % 32:
+            nearest = f"the nearest are {below} and {below + 32}" if size > 32 else "the least is 32"
+            yield "image_size", f"{size} is not a multiple of 32; {nearest}"
+
+
+@dataclass(frozen=True)
+class ClassificationRecipe(Recipe):
+    """A recipe for classifiers; see ``Recipe``."""
+
+    center_crop: Annotated[float, Interval(ge=0.1, le=1)] = 1.0
+    """Evaluation resizes an image's short side to ``image_size / center_crop`` pixels and takes the middle. 1 is
+    for small images, 0.875 usual for large ones."""
+    label_smoothing: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
+    """So much of each target is spread over all classes."""
+    augment: ClassAugmentConfig = ClassAugmentConfig()
+    evaluation: ClassificationEvaluation = ClassificationEvaluation()
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        if self.augment.crop == "resize" and self.augment.resize_px[0] < self.image_size:
+            found = self.augment.resize_px[0]
+            yield "augment.resize_px", f"must not be below image_size {self.image_size}, found {found}"
+        if self.cache == "disk":
+            yield "cache", "disk is for detection; allowed here: none, ram"
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def load_detection_recipe(name: str, overrides: dict[str, Any]) -> DetectionRecipe:
+    """A detector's recipe with dotted ``overrides`` (``{"optimizer.lr": 0.02}``) on top."""
+    return _load_recipe(DetectionRecipe, name, overrides)
+
+
+def load_classification_recipe(name: str, overrides: dict[str, Any]) -> ClassificationRecipe:
+    """A classifier's recipe with dotted ``overrides`` on top."""
+    return _load_recipe(ClassificationRecipe, name, overrides)
+
+
+def _load_recipe(schema: type[AnyRecipe], name: str, overrides: dict[str, Any]) -> AnyRecipe:
+    path = find_config("train", name)
+    content = load_yaml(path)
+    where = f"{path} (with what was set on top)" if overrides else str(path)
+    changed = copy.deepcopy(content)
+    for key, value in overrides.items():
+        _put(changed, key, value)
+    try:
+        return build(schema, changed, where)
+    except InputError:
+        _refuse_other_task(schema, content, path)
+        raise
+
+
+def _refuse_other_task(schema: type[Recipe], content: dict[str, Any], path: Path) -> None:
+    """Refuse a recipe that is right as it is, for the other task, by one clear line instead of one for each key."""
+    other, task, model = {
+        DetectionRecipe: (ClassificationRecipe, "classifiers", "a detector"),
+        ClassificationRecipe: (DetectionRecipe, "detectors", "a classifier"),
+    }[schema]
+    if not _fits(schema, content) and _fits(other, content):
+        raise InputError(f"{path}: is a recipe for {task}, but the model is {model}")
+
+
+def _fits(schema: type[Recipe], content: dict[str, Any]) -> bool:
+    try:
+        build(schema, content, "")
+    except InputError:
+        return False
+    return True
+
+
+def _put(content: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        below = content.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise InputError(f"{dotted}: {parent} is a value, not a section")
+        content = below
+    content[last] = value

@@ -1,0 +1,35 @@
+"""An experiment: what a YAML of ``configs/runs`` may hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from detect.config.base import YAML_FILE, Named, Strict, build, find_config, load_yaml
+
+
+@dataclass(frozen=True)
+class RunConfig(Strict):
+    """One experiment: a model, a data set and a recipe."""
+
+    model: str
+    """Model name or file."""
+    data: str
+    """Data-set name or file."""
+    recipe: str | None = None
+    """Recipe name or file; by default ``default`` for a detector and ``classify`` for a classifier."""
+    set: Named[Any] = field(default_factory=dict)
+    """Recipe keys that differ, dotted (``optimizer.lr: 0.02``)."""
+
+
+def load_run_config(name: str) -> RunConfig:
+    """An experiment; a relative ``.yaml`` path in it is looked up beside the file first."""
+    path = find_config("runs", name)
+    run = build(RunConfig, load_yaml(path), str(path))
+    beside: dict[str, Any] = {
+        key: str(path.parent / value)
+        for key, value in (("model", run.model), ("data", run.data), ("recipe", run.recipe or ""))
+        if (file := YAML_FILE.match(value)) and (path.parent / file.group()).is_file()
+    }
+    return dataclasses.replace(run, **beside)

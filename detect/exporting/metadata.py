@@ -1,0 +1,168 @@
+"""What a program needs to know to use an exported model, written into the file itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from detect import __version__
+from detect.boxes.coding import MAX_LOG_RATIO
+from detect.data.center_crop import MAX_ASPECT, resized_side
+from detect.data.letterbox import PAD_VALUE
+from detect.exporting.options import ExportOptions, Masks
+from detect.exporting.wrappers import raw_names
+from detect.inference.onnx_network import FORMAT
+from detect.models.checkpoint import Checkpoint
+from detect.models.classifier import ClassificationModel
+from detect.models.heads import AnchorDetect
+from detect.models.model import Model
+from detect.models.packing import packed_layers
+from detect.runtime.plugins import find_plugin, plugin_names
+
+_INTERPOLATION = {"interpolation_smaller": "INTER_AREA", "interpolation_larger": "INTER_LINEAR"}
+_PREDICTIONS = {
+    "layout": "batch, predictions, columns",
+    "columns": ["centre_x", "centre_y", "width", "height", "objectness", "one probability per class"],
+    "box_unit": "pixels of the network input",
+    "score": "objectness * class probability",
+    "non_maximum_suppression": "not applied",
+}
+_DETECTIONS = {
+    "layout": "detections: batch, rows, columns, best first, zeros behind the last; counts: rows of each image",
+    "columns": ["left", "top", "right", "bottom", "score", "class index"],
+    "box_unit": "pixels of the network input",
+    "non_maximum_suppression": "applied",
+}
+_RAW = {
+    "layout": "an output for each of levels, finest first: batch, anchors * (5 + classes), rows, columns; "
+    "the values of an anchor lie together",
+    "columns": ["x", "y", "width", "height", "objectness", "one value per class"],
+    "decoding": "not applied: probability = sigmoid(value); "
+    "centre = (xy_scale * sigmoid(value) - (xy_scale - 1) / 2 + column or row) * cell_px",
+    "cell_px": "network input's width / columns for x, its height / rows for y: the stride, but of SDPoint's instances",
+    "sizes": {
+        "square": "(2 * sigmoid(value)) ** 2 * anchor",
+        "exp": "exp(min(value, max_log_ratio)) * anchor",
+    },
+    "max_log_ratio": MAX_LOG_RATIO,
+    "box_unit": "pixels of the network input",
+    "score": "objectness * class probability",
+    "non_maximum_suppression": "not applied",
+}
+_PROBABILITIES = {
+    "layout": "batch, classes",
+    "columns": ["one probability per class"],
+    "softmax": "applied; the logarithm of the output is the logits but for a constant of each image",
+}
+_MASKS: dict[Masks, dict[str, str]] = {
+    "folded": {"form": "folded", "weights": "float32, each of two values for each output"},
+    "packed": {
+        "form": "packed",
+        "NAME_bits": "uint8, a bit for each entry: 1 is +1, 0 is -1; first entry in the highest bit, zeros at the end",
+        "order": "output, input, row, column",
+        "NAME_scale": "float32, one for each output, may be negative",
+        "weights": "NAME = NAME_scale * signs of NAME_bits, computed by the graph",
+    },
+}
+
+
+def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
+    """The metadata of an exported model: strings, structured ones as JSON.
+
+    Args:
+        checkpoint: the model, as it runs.
+        options: with the image size resolved.
+    """
+    model, size = checkpoint.model, options.image_size
+    assert size is not None, "it is resolved"
+    classifies = isinstance(model, ClassificationModel)
+    structured: dict[str, Any] = {
+        "names": list(checkpoint.names),
+        "category_ids": list(checkpoint.category_ids),
+        "input": {
+            "layout": "NCHW",
+            "type": "float32",
+            "colour_order": "RGB",
+            "scale": "1/255",
+            "multiple_of": model.max_reduction,
+        },
+        "preprocessing": {
+            **_values(checkpoint.value_range),
+            **(_middle(checkpoint.center_crop, size) if classifies else _letterbox(options, model)),
+        },
+        "output": _PROBABILITIES if classifies else _detections(checkpoint.detector.head, options),
+    }
+    if packed_layers(model):
+        structured["masks"] = _MASKS[options.masks]
+    papers: dict[str, str] = {}
+    for name in plugin_names("export_facts"):
+        papers |= find_plugin("export_facts", name)(checkpoint)
+    return {
+        "format": FORMAT,
+        "producer": f"detect {__version__}",
+        "model": model.definition.name,
+        "task": "classification" if classifies else "detection",
+        "image_size": str(size),
+        "stride": str(model.max_reduction),
+        "precision": "fp16" if options.half else "fp32",
+        "instance": model.graph.transform.name,
+        "cost": "1.0",
+        **papers,
+        **{key: json.dumps(value, ensure_ascii=False) for key, value in structured.items()},
+    }
+
+
+def _detections(head: AnchorDetect, options: ExportOptions) -> dict[str, Any]:
+    """What a detector's outputs are."""
+    if options.raw:
+        levels = zip(raw_names(head), head.reductions, head.codings, head.anchors_px.tolist(), strict=True)
+        words = ("name", "stride", "xy_scale", "sizes", "anchors_px")
+        return {
+            **_RAW,
+            "levels": [
+                dict(zip(words, (name, stride, coding.xy_scale, coding.sizes, anchors), strict=True))
+                for name, stride, coding, anchors in levels
+            ],
+        }
+    if options.suppression is None:
+        return _PREDICTIONS
+    names = ("score_threshold", "iou_threshold", "max_detections")
+    return {**_DETECTIONS, **{name: getattr(options.suppression, name) for name in names}}
+
+
+def _values(value_range: tuple[float, float] | None) -> dict[str, Any]:
+    """How values of more than 8 bits become bytes, as ``detect.data.pixel_values`` has it."""
+    if value_range is None:
+        return {"over_8_bits": "of 16 bits without a sign, value // 256"}
+    return {
+        "over_8_bits": "floor((value - low) * 256 / (high - low)), at least 0 and at most 255; NaN is 0",
+        "value_range": list(value_range),
+    }
+
+
+def _letterbox(options: ExportOptions, model: Model) -> dict[str, Any]:
+    """How a detector sees an image, as ``detect.data.letterbox`` prepares it."""
+    pad_to = (
+        {"pad_to_multiple_of": model.max_reduction} if options.dynamic else {"pad_to_square_of": options.image_size}
+    )
+    return {
+        "resize": "long side to image_size, short side in proportion, both rounded to whole pixels",
+        **_INTERPOLATION,
+        "position": "top left",
+        "pad_value": PAD_VALUE,
+        **pad_to,
+    }
+
+
+def _middle(center_crop: float, image_size: int) -> dict[str, Any]:
+    """How a classifier sees an image, as ``detect.data.center_crop`` prepares it."""
+    return {
+        "cut_first": "of a long side above max_aspect times the short side, that much of the middle",
+        "max_aspect": MAX_ASPECT,
+        "resize": "short side to resize_short_side, long side in proportion, rounded to whole pixels",
+        "resize_short_side": resized_side(image_size, center_crop),
+        **_INTERPOLATION,
+        "crop": "image_size x image_size from row (height - image_size) // 2, column (width - image_size) // 2",
+        "center_crop": center_crop,
+        "normalisation": "none; mean and deviation are in the graph",
+    }

@@ -1,0 +1,192 @@
+"""Export to ONNX: one file that computes boxes or class probabilities, and says how to use it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import torch
+from torch.export import Dim
+
+from detect import __version__
+from detect.data.annotations import AnnotationTable
+from detect.errors import InputError
+from detect.exporting.gate import Parity, compare_onnx
+from detect.exporting.metadata import describe
+from detect.exporting.nms import append_suppression
+from detect.exporting.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions, Masks
+from detect.exporting.parity import ExportError
+from detect.exporting.tidy import fold_constants, remove_traces
+from detect.exporting.wrappers import Wrapper, halved, wrapped
+from detect.inference.inputs import checked_size
+from detect.models.checkpoint import Checkpoint
+from detect.models.classifier import ClassificationModel
+from detect.models.melting import melted
+from detect.models.model import Model
+from detect.models.packing import packed_layers
+from detect.runtime.files import atomic_path
+from detect.runtime.plugins import find_plugin
+
+
+def export_onnx(
+    checkpoint: Checkpoint, path: Path, options: ExportOptions = DEFAULT_OPTIONS, table: AnnotationTable | None = None
+) -> Parity:
+    """Write a checkpoint's model as ONNX, and compare the file with PyTorch.
+
+    Args:
+        checkpoint: the model; what runs is exported, with the graph's transform.
+        path: the file. It appears only if its outputs are those of PyTorch.
+        options: what kind of file.
+        table: a labelled split on which a detector's AP is compared as well.
+
+    Returns:
+        How far the file's outputs are from PyTorch's.
+
+    Raises:
+        InputError: a package is missing, ``path`` is a folder, or an option is not possible for this model.
+        ExportError: the exported graph is not the model.
+    """
+    _require_packages()
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    model = checkpoint.model
+    wanted = checkpoint.image_size if options.image_size is None else options.image_size
+    options = replace(options, image_size=checked_size(wanted, model.max_reduction))
+    _check(model, options)
+    with atomic_path(path) as temporary:
+        ordinary = melted(model)
+        _write(wrapped(halved(ordinary) if options.half else ordinary, options.raw), temporary, options)
+        _finish(temporary, checkpoint, options)
+        parity = compare_onnx(checkpoint, temporary, options, table)
+        if not parity.good:
+            raise ExportError(f"{path}: not written, because its outputs differ: {parity.line()}")
+    return parity
+
+
+def _check(model: Model, options: ExportOptions) -> None:
+    """Refuse what this model cannot be exported as."""
+    if options.opset not in OPSETS:
+        raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {options.opset}")
+    check_masks(model, options.masks)
+    if options.half and options.masks == "packed":
+        raise InputError("masks: packed weights are unpacked to float32; take folded ones for half precision")
+    if options.suppression is not None and isinstance(model, ClassificationModel):
+        raise InputError(f"nms: {model.definition.name} is a classifier; non-maximum suppression is for detectors")
+    if options.raw and isinstance(model, ClassificationModel):
+        raise InputError(f"raw: {model.definition.name} is a classifier; raw maps are for detectors")
+    if options.raw and options.suppression is not None:
+        raise InputError("raw: non-maximum suppression needs boxes, which a raw file does not have; leave one out")
+    if options.dynamic and (reason := model.graph.transform.fixed_sizes):
+        raise InputError(f"dynamic: {reason}; leave --dynamic out")
+
+
+def check_masks(model: Model, masks: Masks) -> None:
+    """Refuse a form that the model cannot have.
+
+    Raises:
+        InputError: ``packed``, and no weights are binary.
+    """
+    if masks == "packed" and not packed_layers(model):
+        raise InputError(
+            f"masks: packed needs binary weights (conv: bdsc), {model.definition.name} has none; take folded"
+        )
+
+
+def _write(wrapper: Wrapper, path: Path, options: ExportOptions) -> None:
+    """Write what the exporter makes of the network, without non-maximum suppression."""
+    if options.dynamic:
+        side = wrapper.model.max_reduction
+        # Two images, not square: no dimension can be mistaken for another or for 1.
+        example = torch.zeros(2, 3, 2 * side, 3 * side)
+        # As multiples: else the exporter cannot see that two ways to halve a map give the same size (PeleeNet's stem).
+        batch, rows, columns = (Dim(name) for name in ("batch", "rows", "columns"))
+        shapes = {"images": {0: batch, 2: side * rows, 3: side * columns}}
+    else:
+        assert options.image_size is not None, "it is resolved"
+        example, shapes = torch.zeros(1, 3, options.image_size, options.image_size), None
+    with _quiet_exporter():
+        try:
+            program = torch.onnx.export(
+                wrapper,
+                (example,),
+                dynamo=True,
+                opset_version=options.opset,
+                input_names=["images"],
+                output_names=list(wrapper.output_names),
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ExportError(f"this PyTorch's exporter cannot write the model: {reason}") from None
+    assert program is not None, "the exporter returns a program when it is given no file"
+    program.save(path, external_data=False)
+
+
+def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
+    """Check and tidy the exporter's file, add what is ours to its graph, and write the metadata into it."""
+    model = onnx.load(path)
+    written = {entry.domain: entry.version for entry in model.opset_import}
+    if written != {"": options.opset}:
+        raise ExportError(
+            f"the exporter wrote operator sets {written} instead of {options.opset}; take {DEFAULT_OPSET}"
+        )
+    fold_constants(model)
+    remove_traces(model)
+    if options.dynamic:
+        sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
+        for dim, name in zip(sides, ("height", "width"), strict=True):
+            dim.dim_param = name  # in place of 32*rows; the metadata tells of what it must be a multiple
+        if options.raw:
+            for value, reduction in zip(model.graph.output, checkpoint.detector.head.reductions, strict=True):
+                for dim, name in zip(value.type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
+                    dim.dim_param = f"{name}/{reduction}"
+    if options.masks == "packed":
+        find_plugin("onnx_masks", options.masks)(model, checkpoint.model)  # last: folding would undo it
+    if options.suppression is not None:
+        model = append_suppression(model, options.suppression)
+    model.producer_name, model.producer_version = "detect", __version__
+    onnx.helper.set_model_props(model, describe(checkpoint, options))
+    _check_model(model, options.opset)
+    onnx.save(model, path)
+
+
+def _check_model(model: onnx.ModelProto, opset: int) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        # Older exporters leave newer attributes when they convert to an old set.
+        reason = str(error).splitlines()[0]
+        raise ExportError(
+            f"opset {opset}: this PyTorch's exporter cannot write it ({reason}); take {DEFAULT_OPSET}"
+        ) from None
+
+
+def _require_packages() -> None:
+    """Say at once what is missing, not after the work."""
+    missing = [name for name in ("onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"export to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's remarks on its own passes; what matters of them is checked afterwards."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # PyTorch 2.11 warns about itself.
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,62 @@
+"""What kind of file an export writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from detect.evaluation.predict import PredictSettings
+from detect.models.model import Model
+from detect.models.packing import packed_layers
+
+Masks = Literal["folded", "packed"]
+"""How binary weights are stored, see ``detect.papers.bdsc.onnx_masks``."""
+
+OPSETS = range(16, 24)
+"""Operator sets that the exporter can write."""
+
+DEFAULT_OPSET = 18
+"""The exporter's own; an older one goes through a converter."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What kind of file is written.
+
+    Args:
+        image_size: side of the network input in pixels (a detector's long side); None is the one of the training.
+        opset: version of the ONNX operator set.
+        masks: how binary weights are stored.
+        suppression: a detector's file gives detections, after non-maximum suppression with these settings, one class
+            for each place and all classes apart; None: it gives all predictions.
+        dynamic: any batch size, height and width; otherwise one square image of ``image_size``, for runtimes that want
+            to know, and for instances of SDPoint.
+        half: the network computes in half precision, and the file is half as large; input and output stay float32.
+        raw: a detector's file gives what its head says, a map for each level, not decoded to boxes: for hardware whose
+            tools know convolutions and little else. Not together with ``suppression``.
+    """
+
+    image_size: int | None = None
+    opset: int = DEFAULT_OPSET
+    masks: Masks = "folded"
+    suppression: PredictSettings | None = None
+    dynamic: bool = True
+    half: bool = False
+    raw: bool = False
+
+
+DEFAULT_OPTIONS = ExportOptions()
+
+
+def masks_note(model: Model, masks: Masks) -> str | None:
+    """The meaning of the form for whoever uses the file, in one line; None if no weights are binary."""
+    if not packed_layers(model):
+        return None
+    if masks == "packed":
+        return (
+            "binary weights packed, 1 bit each: a smaller file, not a faster one; the runtime unpacks them when it "
+            "loads the file or at each run, and computes the same ordinary convolutions"
+        )
+    return (
+        "binary weights written out as ordinary ones, 32 bits each; --masks packed makes the file smaller, not faster"
+    )

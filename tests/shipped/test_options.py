@@ -1,0 +1,110 @@
+"""Every key of a YAML is in use: a shipped config names it, or a test shows its effect."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detect.config.base import CONFIGS, load_yaml
+from detect.config.describe import describe_keys
+
+TESTS = Path(__file__).parents[1]
+
+EFFECTS = {
+    "anchors.min_recall": "training/test_detection.py::test_the_recall_that_is_enough",
+    "augment.albumentations": "data/test_loading.py::test_geometric_transforms_of_the_library_get_squares",
+    "augment.albumentations.args": "data/test_albumentations_stage.py::test_boxes_and_labels_move_along",
+    "augment.albumentations.name": "data/test_albumentations_stage.py::test_boxes_and_labels_move_along",
+    "augment.albumentations.p": "data/test_albumentations_stage.py::test_probability_zero",
+    "augment.contrast": "data/test_class_augment.py::test_colour_by_hand",
+    "augment.cutmix": "data/test_sampling.py::test_probabilities",
+    "augment.cutmix_alpha": "data/test_class_mixing.py::test_small_alpha_often_cuts_nothing",
+    "augment.cutout": "data/test_class_augment.py::test_cutout_by_hand",
+    "augment.mixup": "data/test_sampling.py::test_probabilities",
+    "augment.mixup_alpha": "data/test_class_mixing.py::test_small_alpha_mixes_little",
+    "augment.mosaic9": "data/test_sampling.py::test_probabilities",
+    "augment.perspective": "data/test_geometry.py::test_moves",
+    "augment.rotate90": "data/test_loading.py::test_boxes_are_where_the_paint_is",
+    "augment.shear": "data/test_geometry.py::test_moves",
+    "background": "training/test_detection.py::test_background",
+    "checkpoint_minutes": "training/test_loop.py::test_checkpoints_within_an_epoch",
+    "data": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
+    "data_root": "sweep/test_space.py::test_data_that_is_not_there",
+    "evaluation.patience": "training/test_loop.py::test_early_stopping",
+    "evaluation.save_best": "training/test_loop.py::test_best_checkpoints_and_when_to_look",
+    "freeze": "training/test_preparation.py::test_what_is_frozen_does_not_move",
+    "loss.anchor_ratio": "training/test_detection.py::test_the_anchor_ratio_counts",
+    "loss.assignment": "losses/test_detection.py::test_assignment",
+    "loss.balance": "losses/test_detection.py::test_balance_weighs_the_levels",
+    "loss.focal_gamma": "losses/test_detection.py::test_focal_loss",
+    "loss.label_smoothing": "losses/test_detection.py::test_label_smoothing",
+    "loss.objectness": "losses/test_detection.py::test_the_goal_of_the_objectness_is_constant",
+    "max_pixels": "data/test_value_range.py::test_large_images_are_used_where_the_data_config_allows",
+    "model": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
+    "optimizer.mask_decay": "training/test_optimizer.py::test_convolutions_without_decay",
+    "range": "data/test_value_range.py::test_the_data_config_states_it",
+    "range.percentiles": "data/test_value_range.py::test_three_ways_to_write_it",
+    "recipe": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
+    "sdpoint.norm_batches": "training/test_sdpoint.py::test_a_run",
+    "sdpoint.points": "training/test_sdpoint.py::test_chosen_points",
+    "sdpoint.way": "training/test_sdpoint.py::test_a_run",
+    "seed": "training/test_loop.py::test_the_same_seed_is_the_same_run",
+    "splits.NAME.parts": "data/test_yolo.py::test_several_folders_and_lists",
+    "trd.exact": "training/test_trd_schedule.py::test_an_exact_share",
+    "trd.guard": "training/test_trd_schedule.py::test_guards",
+    "trd.interpolation": "training/test_trd.py::test_areas_are_means",
+    "trd.min_object_px": "training/test_trd.py::test_images_with_small_objects_stay",
+    "trd.probability": "training/test_trd_schedule.py::test_the_share_is_the_probability",
+    "trd.resolution": "training/test_trd_schedule.py::test_sizes",
+    "trd.variant": "training/test_trd_schedule.py::test_every_second_epoch",
+}
+"""The keys that no shipped config names, and the test that shows what each does."""
+
+KINDS = {
+    "data": {"data": ("",)},
+    "recipe/detection": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space.")},
+    "recipe/classification": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space.")},
+    "run": {"runs": ("",)},
+    "sweep": {"sweeps": ("",)},
+}
+"""Folders of the configs that may name the keys of a kind, and what stands before them there."""
+
+
+def keys_in(content: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        yield f"{prefix}{key}"
+        yield from keys_in(value, f"{prefix}{key}.")
+        if prefix in ("splits.", "space."):
+            yield from keys_in(value, f"{prefix}NAME.")
+    for item in content if isinstance(content, list) else ():
+        yield from keys_in(item, prefix)
+
+
+def test_every_key_is_in_use() -> None:
+    named = {
+        folder: {key for path in (CONFIGS / folder).glob("*.yaml") for key in keys_in(load_yaml(path))}
+        for folder in ("data", "train", "runs", "sweeps")
+    }
+    keys = [(one.kind, one.key.replace("[]", "")) for one in describe_keys() if one.type != "section"]
+    unnamed = {
+        key
+        for kind, key in keys
+        if kind in KINDS
+        if not any(f"{start}{key}" in named[folder] for folder, starts in KINDS[kind].items() for start in starts)
+    }
+    assert unnamed == set(EFFECTS)
+
+
+@pytest.mark.parametrize("key", EFFECTS)
+def test_its_effect_is_tested(key: str) -> None:
+    path, name = EFFECTS[key].split("::")
+    text = (TESTS / path).read_text(encoding="utf-8")
+    assert name in [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    word = "AlbumentationConfig" if key.startswith("augment.albumentations.") else key.rpartition(".")[2]
+    assert re.search(rf"\b{word}\b", text)
