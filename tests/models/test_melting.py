@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tests.export.conftest import checkpoint
 from torch import nn
 
 from detect.models.melting import melted
+from tests.exporting.conftest import checkpoint
 
 __all__ = ["checkpoint"]  # a fixture
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.export.conftest import CLASSIFIER, classifier
-from tests.export.lively import enliven
 from torch import nn
 
 from detect.models.blocks.conv import Conv
 from detect.models.build import build_classifier
 from detect.models.melting import melted
 from detect.papers.bdsc.convolutions import DecoupledConv, MaskConv
+from tests.exporting.conftest import CLASSIFIER, classifier
+from tests.exporting.lively import enliven
 from tests.models.yamls import write_model
 
 __all__ = ["classifier"]  # a fixture

@@ -8,7 +8,6 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from tests.export.conftest import classifier, folded, packed
 from torch import nn
 
 from detect.errors import InputError
@@ -20,6 +19,7 @@ from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.packing import packed_layers
 from detect.papers.bdsc.convolutions import MaskConv
 from detect.papers.bdsc.onnx_masks import pack_masks
+from tests.exporting.conftest import classifier, folded, packed
 from tests.models.yamls import TINY, write_model
 
 __all__ = ["classifier", "folded", "packed"]  # fixtures
