@@ -126,7 +126,7 @@ def _predictions(weights: str, images: list[str], out: Path) -> Iterator[tuple[s
 def _formats(folder: Path) -> dict[str, Path]:
     """A data set in each format."""
     found = {"coco": DATA / "tiny_coco", "voc": DATA / "bccd"}
-    for kind in ("yolo", "visdrone", "shards"):
+    for kind in ("yolo", "shards"):
         _run(
             "data.py",
             "convert",

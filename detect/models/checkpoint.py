@@ -10,8 +10,8 @@ A ``.pt`` file holds one dictionary:
 ``category_ids``   K ids of the annotation file that the model was trained on
 ``image_size``     side of the training images in pixels
 ``center_crop``    of a classifier: its evaluation looks at so much of an image's short side
-``value_range``    of images with more than 8 bits a channel: the values that become 0 and 255
-                   (``detect.data.pixel_values``), or None
+``value_range``    only of images with more than 8 bits a channel: the values that become 0 and 255
+                   (``detect.data.pixel_values``)
 ``metrics``        validation metrics of these weights
 ``provenance``     how they came about: command, versions, date, recipe, data
 ``state_dict``     weights and buffers; without ``training``, binary weights are packed as ``X.bits`` and ``X.alpha``
@@ -170,7 +170,7 @@ def checkpoint_archive(
         "category_ids": [int(i) for i in category_ids],
         "image_size": int(image_size),
         "center_crop": float(center_crop),
-        "value_range": None if value_range is None else list(value_range),
+        **({} if value_range is None else {"value_range": list(value_range)}),
         "metrics": {key: float(value) for key, value in metrics.items()},
         "provenance": provenance,
         "state_dict": {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()},

@@ -48,7 +48,7 @@ def assert_same(first, second, atol=0.0):
 
 
 def test_import_is_light():
-    code = "import sys, detect; sys.exit('torch' in sys.modules or detect.__version__ != '0.1.0')"
+    code = "import sys, detect; sys.exit('torch' in sys.modules or detect.__version__ != '0.2.0')"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     with pytest.raises(AttributeError, match="no attribute 'Detectr'"):
         detect.Detectr  # noqa: B018

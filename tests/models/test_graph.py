@@ -379,7 +379,7 @@ def test_a_row_may_be_read_long_after(tmp_path: Path) -> None:
             r"args: Conv has no keyword 'in_channels'",
         ),
         (["name: a, module: C3, args: {out_channels: 8, repeats: 3}"], r"args: C3 has no keyword 'repeats'"),
-        (["name: a, module: Conv, args: {out_channels: 8, 3: 3}"], r"args: Conv has no keyword 3; allowed: "),
+        (["name: a, module: Conv, args: {out_channels: 8, 3: 3}"], r"args: Conv has no keyword '3'; allowed: "),
         (["name: a, module: Concat, args: {dim: 1}"], r"args: Concat has no keyword 'dim'; nothing is allowed here$"),
         (["name: a, module: Conv"], r"args: Conv needs out_channels$"),
         (["name: a, module: AnchorDetect"], r"args: AnchorDetect needs anchors_px$"),

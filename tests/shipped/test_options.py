@@ -50,18 +50,18 @@ EFFECTS = {
     "range": "data/test_value_range.py::test_the_data_config_states_it",
     "range.percentiles": "data/test_value_range.py::test_three_ways_to_write_it",
     "recipe": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
-    "sdpoint.norm_batches": "training/test_sdpoint.py::test_a_run",
-    "sdpoint.points": "training/test_sdpoint.py::test_chosen_points",
-    "sdpoint.way": "training/test_sdpoint.py::test_a_run",
+    "sdpoint.norm_batches": "papers/sdpoint/test_strategy.py::test_a_run",
+    "sdpoint.points": "papers/sdpoint/test_strategy.py::test_chosen_points",
+    "sdpoint.way": "papers/sdpoint/test_strategy.py::test_a_run",
     "seed": "training/test_loop.py::test_the_same_seed_is_the_same_run",
     "splits.NAME.parts": "data/test_yolo.py::test_several_folders_and_lists",
-    "trd.exact": "training/test_trd_schedule.py::test_an_exact_share",
-    "trd.guard": "training/test_trd_schedule.py::test_guards",
-    "trd.interpolation": "training/test_trd.py::test_areas_are_means",
-    "trd.min_object_px": "training/test_trd.py::test_images_with_small_objects_stay",
-    "trd.probability": "training/test_trd_schedule.py::test_the_share_is_the_probability",
-    "trd.resolution": "training/test_trd_schedule.py::test_sizes",
-    "trd.variant": "training/test_trd_schedule.py::test_every_second_epoch",
+    "trd.exact": "papers/trd/test_schedule.py::test_an_exact_share",
+    "trd.guard": "papers/trd/test_schedule.py::test_guards",
+    "trd.interpolation": "papers/trd/test_strategy.py::test_areas_are_means",
+    "trd.min_object_px": "papers/trd/test_strategy.py::test_images_with_small_objects_stay",
+    "trd.probability": "papers/trd/test_schedule.py::test_the_share_is_the_probability",
+    "trd.resolution": "papers/trd/test_schedule.py::test_sizes",
+    "trd.variant": "papers/trd/test_schedule.py::test_every_second_epoch",
 }
 """The keys that no shipped config names, and the test that shows what each does."""
 
@@ -107,4 +107,4 @@ def test_its_effect_is_tested(key: str) -> None:
     text = (TESTS / path).read_text(encoding="utf-8")
     assert name in [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     word = "AlbumentationConfig" if key.startswith("augment.albumentations.") else key.rpartition(".")[2]
-    assert re.search(rf"\b{word}\b", text)
+    assert re.search(rf"(\b|\\n){word}\b", text)  # in YAML within a string, behind a line break

@@ -23,6 +23,11 @@ from detect.models.checkpoint import save_checkpoint
 from tests.inference.clips import camera, frames_of, gray, number_of, rate_of, write_clip
 from tests.tools.running import TOOLS, run_here, run_process
 
+AT_THE_LIMIT = (
+    "reached the limit of 3 detections and may have more objects; raise --max-det (of export for a file with "
+    "suppression inside)"
+)
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -113,7 +118,10 @@ def test_a_list_of_images_videos_and_streams(model, tmp_path):
     assert [line.split(", ")[0].split(": ", 1)[1] for line in ended.output.splitlines()[:2]] == ["3 frames", "4 frames"]
     stream = re.sub(r"[:/]", "_", address.removeprefix("http://"))
     assert written(tmp_path / "out") == [f"{stream}.mp4", "a.mp4", "b.jpg", "predictions.json"]
-    assert said(ended) == [f"warning: {address}: ended after 4 frames"]
+    assert said(ended) == [
+        f"warning: {address}: ended after 4 frames",
+        f"warning: 8 of 8 images {AT_THE_LIMIT}",
+    ]
 
 
 @pytest.mark.slow
@@ -188,6 +196,7 @@ def test_what_a_damaged_video_says(model, tmp_path):
         "warning: no.mp4: cannot be opened: is no video, or is cut off or damaged (skipped)",
         "warning: cut.mp4: cannot be opened: is no video, or is cut off or damaged (skipped)",
         "warning: 2 of 3 sources could not be read and were skipped",
+        f"warning: 12 of 12 images {AT_THE_LIMIT}",
     ]
     assert written(tmp_path / "out") == ["a.mp4"]
 
@@ -217,7 +226,11 @@ def test_each_hostile_file_is_drawn_or_told_in_one_line(model, tmp_path, real_da
     files = [path for path in (real_data / "hostile").iterdir() if path.suffix]
     ended = run_here(tmp_path, *command(model, real_data / "hostile", "last.mp4"), "--batch-size", 4)
     assert ended.code == 0, ended
-    *skipped, last = said(ended)
+    left_out, *lines, last, limit = said(ended)
+    assert "left out, no images or videos by their suffix: 1 without a suffix" in left_out
+    assert limit.endswith(AT_THE_LIMIT)
+    skipped = [line for line in lines if line.endswith("(skipped)")]
+    assert all(re.match(r"warning: \S+: has more than 8 bits a channel, ", line) for line in set(lines) - set(skipped))
     assert all(re.fullmatch(r"warning: \S+: .* \(skipped\)", line) for line in skipped), ended.error
     told = [line.split(": ")[1] for line in skipped]
     drawn = [line.split(": ")[0] for line in ended.output.splitlines()[:-2]]
