@@ -24,9 +24,9 @@ from torchvision import transforms
 
 from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
 from detect.data.annotations import encode_paths
-from detect.data.center_crop import center_crop
-from detect.data.class_loading import ClassTrainingLoader
-from detect.data.class_table import ClassTable
+from detect.data.classification.center_crop import center_crop
+from detect.data.classification.loading import ClassTrainingLoader
+from detect.data.classification.table import ClassTable
 from detect.data.images import IMAGE_SUFFIXES, read_image
 from detect.errors import InputError
 from detect.runtime.cli import run_tool

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from detect.config.recipe import DetectionRecipe
-from detect.data import annotations, cache, loading
+from detect.data import annotations, cache
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
+from detect.data.detection import loading
 from detect.data.images import IMAGE_SUFFIXES, read_header
 from detect.errors import InputError
 from detect.runtime.cli import run_tool

@@ -22,8 +22,8 @@ from detect.cli.parser import positive_int
 from detect.config.data import DataConfig, SplitConfig
 from detect.curation.shards import write_shards
 from detect.data.annotations import AnnotationTable, encode_paths
+from detect.data.formats.shards import read_shards
 from detect.data.images import IMAGE_SUFFIXES, read_header
-from detect.data.shards import read_shards
 from detect.errors import InputError
 from detect.runtime.cli import run_tool
 

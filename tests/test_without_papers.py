@@ -34,7 +34,7 @@ from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint
-from detect.models.profile import build_on_meta
+from detect.analysis.profile import build_on_meta
 from detect.training.loop import train
 from tests.training.small import make_recipe, make_settings, make_shapes
 

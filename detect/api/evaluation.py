@@ -13,8 +13,8 @@ import torch
 
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable
-from detect.data.class_datasets import open_class_split
-from detect.data.class_table import ClassTable
+from detect.data.classification.datasets import open_class_split
+from detect.data.classification.table import ClassTable
 from detect.data.datasets import open_split
 from detect.data.pixel_values import MAX_TILED_PIXELS
 from detect.data.recognition import open_data
@@ -35,8 +35,8 @@ from detect.inference.network import is_exported, open_network
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.runtime.device import select_device
+from detect.runtime.distributed import is_main_process, num_processes
 from detect.runtime.precision import Precision
-from detect.runtime.processes import is_first, num_processes
 from detect.runtime.provenance import made_with
 from detect.runtime.threads import use_threads
 
@@ -159,7 +159,7 @@ def measure(request: EvaluationRequest) -> Lines:
     Processes of torchrun share out the images; the first one writes.
     """
     use_threads(request.threads)
-    wanted = (request.metrics_json, request.results_json, request.out) if is_first() else (None, None, None)
+    wanted = (request.metrics_json, request.results_json, request.out) if is_main_process() else (None, None, None)
     outputs = EvaluationOutputs(*wanted)
     lines = _measure_exported if is_exported(request.weights) else _measure_checkpoint
     return (yield from lines(request, open_data(request.data, request.data_root), outputs))

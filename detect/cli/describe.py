@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> None:
         models.run(args)
         return
     with heavy_imports():
-        from detect.models.cost_picture import draw_costs
-        from detect.models.profile import profile_with_file
-        from detect.models.profile_text import profiles_text
+        from detect.analysis.cost_picture import draw_costs
+        from detect.analysis.profile import profile_with_file
+        from detect.analysis.profile_text import profiles_text
     profiles = [profile_with_file(name, args.image_size, args.num_classes) for name in args.model]
     if args.picture:
         draw_costs(args.picture, profiles)

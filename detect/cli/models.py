@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """List."""
     with heavy_imports():
-        from detect.models.listing import listed, listing
+        from detect.analysis.listing import listed, listing
     if args.json:
         print_json(listed())
     else:

@@ -91,12 +91,12 @@ def run(args: argparse.Namespace) -> None:
         from detect.inference.run import classify_sources, detect_sources
         from detect.inference.sources import expand_sources
         from detect.inference.window import Window
+        from detect.runtime.distributed import init_distributed
         from detect.runtime.folders import held_folder
-        from detect.runtime.processes import joined
         from detect.runtime.threads import use_threads
     tell = _print_record if args.json else None
     sizes = {"batch_size": args.batch_size, "image_size": args.image_size}
-    with joined():
+    with init_distributed():
         use_threads(args.threads)
         sources = expand_sources(args.source)
         predictor = open_predictor(args.weights, args.device, args.precision)

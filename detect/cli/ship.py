@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the file and print the rows of its card."""
     with heavy_imports():
-        from detect.models.shipping import ship
+        from detect.exporting.publish import ship
     rows = ship(args.weights, args.out)
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB\n")
     print("\n".join(rows))

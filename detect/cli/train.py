@@ -56,11 +56,11 @@ def run(args: argparse.Namespace) -> None:
     """Train, say where the result is."""
     with heavy_imports():
         from detect.api.training import run_training
-        from detect.runtime.processes import is_first, joined
+        from detect.runtime.distributed import init_distributed, is_main_process
         from detect.training.run import request_from_args
-    with joined():
+    with init_distributed():
         result = run_training(request_from_args(args))
-        if not is_first():
+        if not is_main_process():
             return
     scores = ", ".join(f"{name} {value:.3f}" for name, value in list(result.metrics.items())[:6])
     lines = (

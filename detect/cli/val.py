@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, print the table of metrics and write what was asked for; of several processes the first prints."""
     with heavy_imports():
         from detect.api.evaluation import EvaluationRequest, measure
-        from detect.runtime.processes import is_first, joined
+        from detect.runtime.distributed import init_distributed, is_main_process
     given = {name: value for name, value in vars(args).items() if name != "json"}
-    with joined():
-        record = print_all(measure(EvaluationRequest(**given)), is_json=args.json, is_silent=not is_first())
-        if args.json and is_first():
+    with init_distributed():
+        record = print_all(measure(EvaluationRequest(**given)), is_json=args.json, is_silent=not is_main_process())
+        if args.json and is_main_process():
             print_json(record)

@@ -14,9 +14,9 @@ from detect.config.data import SplitConfig
 from detect.curation.target import Target
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_file
-from detect.data.coco import load_coco
-from detect.data.coco_annotations import is_box
-from detect.data.coco_ids import id_key
+from detect.data.formats.coco import load_coco
+from detect.data.formats.coco_annotations import is_box
+from detect.data.formats.coco_ids import id_key
 from detect.errors import InputError
 from detect.runtime.files import write_text
 

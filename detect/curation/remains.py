@@ -16,10 +16,10 @@ import numpy as np
 from detect.config.data import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems
 from detect.data.checks import find_file
-from detect.data.coco import load_coco
-from detect.data.coco_ids import id_key
-from detect.data.stems import list_files
-from detect.data.voc import read_xml
+from detect.data.formats.coco import load_coco
+from detect.data.formats.coco_ids import id_key
+from detect.data.formats.stems import list_files
+from detect.data.formats.voc import read_xml
 from detect.errors import InputError
 
 OWN_AREA = "areas of their own (of outlines; they become width * height)"

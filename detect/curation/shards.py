@@ -1,4 +1,4 @@
-"""A data set as tar files (shards) in WebDataset's layout, which ``detect.data.shards`` reads.
+"""A data set as tar files (shards) in WebDataset's layout, which ``detect.data.formats.shards`` reads.
 
 Letters: N images, m boxes of one image.
 """
@@ -17,8 +17,8 @@ import numpy as np
 
 from detect.curation.names import RENAMED_IMAGE
 from detect.data.annotations import AnnotationTable, Problems
+from detect.data.formats.shards import DATASET_FILE
 from detect.data.images import IMAGE_SUFFIXES
-from detect.data.shards import DATASET_FILE
 from detect.errors import InputError
 from detect.runtime.files import atomic_path, write_json
 

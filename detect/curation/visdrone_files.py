@@ -11,7 +11,7 @@ from detect.curation.regions import of_every_class
 from detect.curation.target import Target, annotation_file, write_lines
 from detect.curation.voc_files import plain_number
 from detect.data.annotations import MARKS, AnnotationTable
-from detect.data.visdrone import NAMES, OTHERS
+from detect.data.formats.visdrone import NAMES, OTHERS
 from detect.errors import InputError
 
 OTHER_CLASS = "boxes of classes that VisDrone does not have (written as category 11, others)"

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from detect.data.formats.shard_images import ShardImages, StoredImage
 from detect.data.images import decode_image
 from detect.data.pixel_values import PLAIN, ReadSettings
-from detect.data.shard_images import ShardImages, StoredImage
 from detect.drawing.text import shorten
 from detect.runtime.decoder_messages import named_messages
 
@@ -112,8 +112,8 @@ class AnnotationTable:
         image_ids_json: (N,) bytes, each image's id as the file has it, in JSON, if they are no such numbers (text,
             beyond 64 bits); ``image_ids`` then stand for them.
         category_ids_json: (K,) bytes, likewise of the classes.
-        shards: where in shards the images lie (``detect.data.shards``), whose paths then are the shard's with the
-            image's name behind it; None: each image is a file of its own.
+        shards: where in shards the images lie (``detect.data.formats.shards``), whose paths then are the shard's
+            with the image's name behind it; None: each image is a file of its own.
         read_settings: how the files become pixels.
     """
 

@@ -22,8 +22,8 @@ from detect.data.annotations import AnnotationTable
 from detect.data.images import ImageError
 from detect.data.letterbox import letterbox, letterboxed_hw
 from detect.errors import InputError
+from detect.runtime.distributed import main_process_first
 from detect.runtime.files import atomic_path
-from detect.runtime.processes import first_goes_first
 from detect.runtime.progress import progress_bar
 
 MAX_SHARE = 0.8
@@ -210,7 +210,7 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
     if cache_folder is None:
         raise InputError("cache: disk needs an output folder for its file; give one, or use cache: ram")
     path = cache_folder / f"images-{_key(files)}.cache"
-    with first_goes_first():
+    with main_process_first():
         if not (path.is_file() and path.stat().st_size == needed):
             _fill_file(files, sizes_hw, path)
     return CachedImages(files, sizes_hw, MappedFile(path, needed))

@@ -1,6 +1,6 @@
 """A data config's split as an ``AnnotationTable``, whatever its format.
 
-Data sets for classification are opened by ``detect.data.class_datasets``.
+Data sets for classification are opened by ``detect.data.classification.datasets``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from pathlib import Path
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import check_split, tell_problems
-from detect.data.coco import read_coco
+from detect.data.formats.coco import read_coco
+from detect.data.formats.shards import read_shards
+from detect.data.formats.visdrone import read_visdrone
+from detect.data.formats.voc import read_voc
+from detect.data.formats.yolo import read_yolo
 from detect.data.pixel_values import ReadSettings
 from detect.data.recognition import with_format
 from detect.data.shapes import generate_shapes
-from detect.data.shards import read_shards
 from detect.data.value_range import with_value_range
-from detect.data.visdrone import read_visdrone
-from detect.data.voc import read_voc
-from detect.data.yolo import read_yolo
 from detect.errors import InputError
+from detect.runtime.distributed import main_process_first
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import first_goes_first
 
 READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
     "coco": read_coco,
@@ -76,7 +76,7 @@ def read_split(config: DataConfig, split: str) -> AnnotationTable:
         )
     root = Path(config.root)
     if config.generate is not None:
-        with first_goes_first():
+        with main_process_first():
             if not root.exists():
                 LOGGER.info("%s: generating the data set in %s", config.name, root)
                 GENERATORS[config.generate](root)

@@ -15,12 +15,12 @@ from detect.config.base import CONFIGS, find_config, load_yaml
 from detect.config.data import DataConfig, load_data_config
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder
-from detect.data.label_files import read_lines
-from detect.data.layouts import has_layout, recognise_layout
+from detect.data.formats.label_files import read_lines
+from detect.data.formats.layouts import has_layout, recognise_layout
+from detect.data.formats.yolo import CLASSES_FILES, find_files
+from detect.data.formats.yolo_rows import split_row
+from detect.data.formats.yolo_yaml import DARKNET_SUFFIX, config_of_darknet_data, config_of_yolo_yaml, is_yolo_yaml
 from detect.data.walking import walk_files
-from detect.data.yolo import CLASSES_FILES, find_files
-from detect.data.yolo_rows import split_row
-from detect.data.yolo_yaml import DARKNET_SUFFIX, config_of_darknet_data, config_of_yolo_yaml, is_yolo_yaml
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from detect.config.data import DataConfig, RangeConfig
 from detect.data.annotations import AnnotationTable
-from detect.data.class_table import ClassTable
+from detect.data.classification.table import ClassTable
 from detect.data.images import ImageError, open_by_pillow, open_image_file, pillow_errors, read_deep_values
 from detect.data.pixel_values import MAX_PIXELS, is_deep, is_unsigned_16
 from detect.errors import InputError

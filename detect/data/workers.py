@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detect.errors import InputError
 from detect.runtime.contact import LostContactError, lost_worker
+from detect.runtime.distributed import num_processes
 from detect.runtime.interruption import requested_stop
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import return_freed_memory
-from detect.runtime.processes import num_processes
 from detect.runtime.waiting import ticking
 from detect.structures import Batch
 

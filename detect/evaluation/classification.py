@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from detect.data.class_loading import ClassEvaluationLoader
-from detect.data.class_table import ClassTable
+from detect.data.classification.loading import ClassEvaluationLoader
+from detect.data.classification.table import ClassTable
 from detect.evaluation.coco import ABSENT
 from detect.evaluation.engine import Clock, check_ranges, match_classes
 from detect.evaluation.predict import evaluation_mode, run_classifier
 from detect.models.classifier import ClassificationModel
+from detect.runtime.distributed import all_gather, all_reduce_sum
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
-from detect.runtime.processes import add_up, gather
 from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 
@@ -167,7 +167,7 @@ def evaluate_classifier(
     evaluation = ClassEvaluation(
         metrics, probabilities, table, label_of, image_size, center_crop, clock.per_image_ms(len(own_rows))
     )
-    _warn_of_silence(evaluation, int(add_up([len(loader.unreadable)])[0]))
+    _warn_of_silence(evaluation, int(all_reduce_sum([len(loader.unreadable)])[0]))
     return evaluation
 
 
@@ -180,7 +180,7 @@ def _gather_logits(rows: np.ndarray, outputs: np.ndarray, num_images: int) -> np
         num_images: N.
     """
     logits = np.full((num_images, outputs.shape[1]), np.nan, np.float32)
-    for own_rows, found in zip(gather(rows), gather(outputs), strict=True):
+    for own_rows, found in zip(all_gather(rows), all_gather(outputs), strict=True):
         logits[own_rows] = found
     return logits
 

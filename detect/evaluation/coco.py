@@ -16,8 +16,8 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
+from detect.runtime.distributed import all_gather
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import gather
 from detect.structures import Detections
 
 Engine = Literal["pycocotools", "hotcoco"]
@@ -80,7 +80,7 @@ class FoundBoxes:
 
     def gathered(self) -> FoundBoxes:
         """Those of all processes, whose images are not the same."""
-        columns = [gather(column) for column in (self.rows, self.labels, self.boxes_xywh_px, self.scores)]
+        columns = [all_gather(column) for column in (self.rows, self.labels, self.boxes_xywh_px, self.scores)]
         rows, *others = (np.concatenate(parts) for parts in columns)
         order = np.argsort(rows, kind="stable")
         return FoundBoxes(rows[order], *(column[order] for column in others))

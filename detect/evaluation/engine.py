@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from detect.data.annotations import AnnotationTable
-from detect.data.loading import EvaluationLoader
-from detect.data.original_images import OriginalLoader
+from detect.data.detection.loading import EvaluationLoader
+from detect.data.detection.original_images import OriginalLoader
 from detect.errors import InputError
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
 from detect.evaluation.predict import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from detect import __version__
 from detect.boxes.coding import MAX_LOG_RATIO
-from detect.data.center_crop import MAX_ASPECT, resized_side
+from detect.data.classification.center_crop import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
 from detect.exporting.options import ExportOptions, Masks
 from detect.exporting.wrappers import raw_names
@@ -155,7 +155,7 @@ def _letterbox(options: ExportOptions, model: Model) -> dict[str, Any]:
 
 
 def _middle(center_crop: float, image_size: int) -> dict[str, Any]:
-    """How a classifier sees an image, as ``detect.data.center_crop`` prepares it."""
+    """How a classifier sees an image, as ``detect.data.classification.center_crop`` prepares it."""
     return {
         "cut_first": "of a long side above max_aspect times the short side, that much of the middle",
         "max_aspect": MAX_ASPECT,

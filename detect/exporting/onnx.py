@@ -27,7 +27,7 @@ from detect.exporting.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
-from detect.models.melting import melted
+from detect.models.fuse import fuse_conv_bn
 from detect.models.model import Model
 from detect.models.packing import packed_layers
 from detect.runtime.files import atomic_path
@@ -60,7 +60,7 @@ def export_onnx(
     options = replace(options, image_size=checked_size(wanted, model.max_reduction))
     _check(model, options)
     with atomic_path(path) as temporary:
-        ordinary = melted(model)
+        ordinary = fuse_conv_bn(model)
         _write(wrapped(halved(ordinary) if options.half else ordinary, options.raw), temporary, options)
         _finish(temporary, checkpoint, options)
         parity = compare_onnx(checkpoint, temporary, options, table)

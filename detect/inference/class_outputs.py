@@ -13,9 +13,9 @@ from detect.data.images import write_image
 from detect.evaluation.classification import top_entries
 from detect.inference.class_drawing import draw_classification
 from detect.inference.outputs import output_names
-from detect.inference.ownership import OutputFolder
+from detect.runtime.distributed import all_gather_texts, barrier, is_main_process
 from detect.runtime.files import write_json
-from detect.runtime.processes import gather_texts, is_first, meet
+from detect.safety.ownership import OutputFolder
 from detect.structures import Classification
 
 
@@ -42,7 +42,7 @@ class ClassWriter:
         self._folder.check([*places, "predictions.json"] if json else places, paths)
         self._entries: list[dict[str, Any]] = []
         self._places = {str(path): number for number, path in enumerate(paths)}
-        meet("the start of the predictions")  # where all have seen the folder as it was
+        barrier("the start of the predictions")  # where all have seen the folder as it was
 
     def add(self, path: Path, image_rgb: np.ndarray, found: Classification) -> Path:
         """Write what belongs to one image.
@@ -65,8 +65,8 @@ class ClassWriter:
         """Write what belongs to all images, and say in one line each where things are."""
         places = [f"drawn images: {self._folder.path}"]
         if self._json:
-            parts = gather_texts(json.dumps(self._entries))
-            if is_first():
+            parts = all_gather_texts(json.dumps(self._entries))
+            if is_main_process():
                 entries = [entry for part in parts for entry in json.loads(part)]
                 entries.sort(key=lambda entry: self._places[entry["file_name"]])
                 write_json(self._folder.claim("predictions.json"), entries)

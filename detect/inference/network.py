@@ -20,7 +20,7 @@ from detect.inference.onnx_network import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
-from detect.models.melting import melted
+from detect.models.fuse import fuse_conv_bn
 from detect.runtime.device import select_device
 from detect.runtime.plugins import find_plugin
 from detect.runtime.precision import Precision
@@ -123,7 +123,7 @@ class TorchNetwork:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision, fuse: bool = True) -> None:
         self.checkpoint, self.device, self.precision = checkpoint, device, precision
-        model = melted(checkpoint.model) if fuse else checkpoint.model
+        model = fuse_conv_bn(checkpoint.model) if fuse else checkpoint.model
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.name = self.model.definition.name
         self.is_classifier = self.model.definition.is_classifier

@@ -21,7 +21,7 @@ from detect.errors import InputError
 from detect.inference.inputs import checked_size
 from detect.inference.onnx_file import check_graph
 from detect.models.model import network_input
-from detect.models.untrusted import MAX_SIDE, read_facts
+from detect.safety.untrusted import MAX_SIDE, read_facts
 
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
 """Threads sleep while they wait, and share out work in small blocks: as fast on an idle machine, and a fifth to a third

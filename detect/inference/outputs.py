@@ -16,12 +16,12 @@ import numpy as np
 
 from detect.data.images import write_image
 from detect.inference.frames import FoundFrame
-from detect.inference.ownership import OutputFolder
 from detect.inference.rows import Add, csv_table, json_array, to_entries, to_txt
 from detect.inference.sources import Source
 from detect.inference.video_file import SUFFIXES, video_suffix, writing_video
+from detect.runtime.distributed import all_gather_texts, barrier, is_main_process, num_processes
 from detect.runtime.files import write_text
-from detect.runtime.processes import gather_texts, is_first, meet, num_processes
+from detect.safety.ownership import OutputFolder
 
 _MAX_NAME = 200
 """Bytes of a folder's name; file systems allow 255."""
@@ -73,7 +73,7 @@ class PredictionWriter:
         self._tables: list[Add] | None = None
         self._kept: list[dict[str, Any]] = []
         self._in_work: str | None = None
-        meet("the start of the predictions")  # where all have seen the folder as it was
+        barrier("the start of the predictions")  # where all have seen the folder as it was
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -148,8 +148,8 @@ class PredictionWriter:
         """Let the first process write what all processes have for the tables, in the order of the sources."""
         if num_processes() == 1 or not (self._options.json or self._options.csv):
             return
-        parts = gather_texts(json.dumps(self._kept))
-        if is_first():
+        parts = all_gather_texts(json.dumps(self._kept))
+        if is_main_process():
             entries = [entry for part in parts for entry in json.loads(part)]
             place = {name: number for number, name in enumerate(self._sources)}
             self._write_entries(sorted(entries, key=lambda entry: place[entry["file_name"]]))

@@ -21,9 +21,9 @@ from detect.inference.outputs import OutputOptions, PredictionWriter
 from detect.inference.rows import to_record
 from detect.inference.sources import Source, image_paths
 from detect.inference.window import Window
+from detect.runtime.distributed import is_main_process, shard
 from detect.runtime.interruption import stop_requests
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import dealt, is_first
 from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 
@@ -75,14 +75,14 @@ def detect_sources(
     Yields:
         A line for each image and each video, and at the end one for each kind of output.
     """
-    own = dealt(sources)
+    own = shard(sources)
     frames: Iterable[FoundFrame] = detector.stream(own, **options) if own else []
     if tell is not None:
         frames = _told(frames, tell)
     with stop_requests() as stop:
         with PredictionWriter(folder, sources, outputs) as writer:
             yield from write_found(frames, writer, window, is_over=lambda: bool(stop))
-        if is_first():
+        if is_main_process():
             yield from writer.summary()
 
 
@@ -115,14 +115,14 @@ def classify_sources(
     """
     paths = image_paths(sources)
     writer = ClassWriter(folder, paths, json=json)
-    own = dealt(paths)
+    own = shard(paths)
     for prediction in classify_files(classifier, own, **sizes) if own else ():
         writer.add(prediction.path, prediction.image_rgb, prediction.classification)
         if tell is not None:
             tell({"file_name": str(prediction.path), "top5": top_entries(prediction.classification)})
         yield prediction.line()
     places = writer.finish()
-    if is_first():
+    if is_main_process():
         yield from places
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from detect.runtime.processes import add_up
+from detect.runtime.distributed import all_reduce_sum
 from detect.structures import ClassTargets
 
 
@@ -55,6 +55,6 @@ class ClassificationLoss:
             logits: (B, K).
             targets: shares (B, K).
         """
-        num_images = int(add_up([len(logits)])[0])
+        num_images = int(all_reduce_sum([len(logits)])[0])
         mean = F.cross_entropy(logits.float(), targets.shares, label_smoothing=self.label_smoothing)
         return ClassLossTerms(mean * (len(logits) / num_images), num_images)

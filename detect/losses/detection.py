@@ -18,7 +18,7 @@ from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches, covered, match_best, match_by_ratio
 from detect.models.heads import AnchorDetect
-from detect.runtime.processes import add_up
+from detect.runtime.distributed import all_reduce_sum
 from detect.structures import Targets
 
 GAIN_IMAGE_SIZE = 640
@@ -124,7 +124,7 @@ class DetectionLoss:
         ignored = self._ignored(raw, targets, cells)
         found = self._match(raw, targets, cells)
         # Means are over what all processes have, so that the loss does not depend on how a batch is shared out.
-        num_images, *num_matches = (int(count) for count in add_up([len(raw[0]), *map(len, found)]))
+        num_images, *num_matches = (int(count) for count in all_reduce_sum([len(raw[0]), *map(len, found)]))
         share = len(raw[0]) / num_images
         for level, (y, matches) in enumerate(zip(raw, found, strict=True)):
             # One gather for all columns; only these rows and the objectness plane are ever read.

@@ -16,7 +16,7 @@ A ``.pt`` file holds one dictionary:
 ``provenance``     how they came about: command, versions, date, recipe, data
 ``state_dict``     weights and buffers; without ``training``, binary weights are packed as ``X.bits`` and ``X.alpha``
                    in the place of ``X.weight`` (``detect.models.packing``); of files that are made to be given
-                   away the other weights are float16 (``detect.models.shipping``)
+                   away the other weights are float16 (``detect.exporting.publish``)
 ``training``       what resuming needs (optimiser, average, epoch), or None
 extras             an entry for each paper's extra (``detect.papers``), by its name, or None: ``instances`` has those
                    of a network that was trained with SDPoint, their norms' statistics and what was measured
@@ -40,7 +40,6 @@ from typing import Any, Protocol
 import torch
 
 from detect.errors import InputError
-from detect.models.allocation import AllocationLimit
 from detect.models.build import empty_model
 from detect.models.classifier import ClassificationModel
 from detect.models.definition import definition_to_plain, parse_definition
@@ -49,9 +48,10 @@ from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
 from detect.models.model import Model
 from detect.models.packing import halve_state, pack_state, unpack_state
 from detect.models.shipped import find_weights
-from detect.models.untrusted import check_tensors, read_facts, values_of
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin, plugin_names
+from detect.safety.allocation import AllocationLimit
+from detect.safety.untrusted import check_tensors, read_facts, values_of
 
 FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1

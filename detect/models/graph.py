@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models import blocks, heads  # noqa: F401 (importing registers them)
-from detect.models.allocation import AllocationLimit
 from detect.models.definition import ModelDefinition, Row, Section
 from detect.models.registry import Block
 from detect.models.rows import (
@@ -21,6 +20,7 @@ from detect.models.rows import (
     refuse_idle_words,
     set_norms,
 )
+from detect.safety.allocation import AllocationLimit
 from detect.structures import FeatureShape
 
 IMAGE = FeatureShape(channels=3, reduction=1)

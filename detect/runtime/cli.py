@@ -21,7 +21,7 @@ from detect.runtime.contact import LostContactError, lost_worker
 from detect.runtime.decoder_messages import listen_to_decoders
 from detect.runtime.interruption import Terminated, signals_as_exceptions
 from detect.runtime.logs import configure_logging
-from detect.runtime.terminal import flush_output, shield_terminal
+from detect.safety.terminal import flush_output, shield_terminal
 
 _SYSTEM_ERRORS = {
     errno.ENOSPC: "the disk is full; nothing that was there before has changed",

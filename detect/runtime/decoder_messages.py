@@ -88,4 +88,4 @@ def named_messages(path: Path) -> Iterator[None]:
         os.close(before)
         _CAPTURE.taken()
     if text and _CAPTURE.is_new(str(path)):
-        LOGGER.warning("%s: %s (said by the decoder; the image is used as it is)", path, text)
+        LOGGER.warning("%s: %s (the decoder's message; the image is used as it is)", path, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from detect.errors import InputError
-from detect.runtime.processes import local_rank
+from detect.runtime.distributed import local_rank
 
 
 def select_device(name: str) -> torch.device:

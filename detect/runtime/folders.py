@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from detect.errors import InputError
+from detect.runtime.distributed import broadcast_text, is_main_process
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import as_first_says, is_first
 
 LOCK_NAME = ".in-use"
 """The file, in a folder that is held, that has the lock."""
@@ -49,12 +49,12 @@ def held_folder(folder: Path) -> Iterator[None]:
         InputError: another process holds it.
     """
     complaint, lock = "", None
-    if is_first():
+    if is_main_process():
         try:
             lock = _lock(folder)
         except InputError as error:
             complaint = str(error)
-    if complaint := as_first_says(complaint):
+    if complaint := broadcast_text(complaint):
         raise InputError(complaint)
     try:
         yield
@@ -62,7 +62,7 @@ def held_folder(folder: Path) -> Iterator[None]:
         if lock is not None:
             (folder / LOCK_NAME).unlink(missing_ok=True)
             lock.close()
-        if is_first():
+        if is_main_process():
             with suppress(OSError):
                 folder.rmdir()
 

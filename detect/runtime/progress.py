@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from detect.errors import visible
+from detect.runtime.distributed import is_main_process
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import is_first
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def progress_bar(
         is_shown: False for what is done at once.
         options: others of ``tqdm``, such as ``unit``.
     """
-    is_silent = not (is_shown and is_first())
+    is_silent = not (is_shown and is_main_process())
     if sys.stderr is not None and sys.stderr.isatty():
         options = {"leave": False, "dynamic_ncols": True, **options}
         return tqdm(things, visible(title), total, disable=is_silent, **options)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from detect.analysis.profile_text import align
 from detect.config.sweep import SweepConfig
 from detect.errors import InputError
-from detect.models.profile_text import align
 from detect.runtime.files import write_text
 from detect.runtime.logs import LOGGER
 from detect.sweep.ledger import LOG, Ledger, Trial, best_trial

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from detect.runtime.distributed import num_processes
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import num_processes
 
 
 class TrainingBatchNorm2d(nn.BatchNorm2d):

@@ -12,10 +12,10 @@ from detect.config.recipe import Recipe
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detect.models.model import Model
+from detect.runtime.distributed import all_reduce_sum, is_main_process, num_processes
 from detect.runtime.files import atomic_path, remove_leftovers
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import add_up, is_first, num_processes
 from detect.training.epoch import Progress, Trainee
 from detect.training.state import training_state
 from detect.training.task import Task
@@ -48,7 +48,7 @@ class CheckpointKeeper:
         self.trainee, self.task, self.progress = trainee, task, progress
         self.origin, self.stop = origin, stop
         self._saved_at = time.monotonic()
-        if is_first():
+        if is_main_process():
             remove_leftovers(folder)
 
     def after_update(self) -> None:
@@ -60,7 +60,7 @@ class CheckpointKeeper:
         minutes = self.recipe.checkpoint_minutes
         is_due = minutes > 0 and time.monotonic() - self._saved_at > 60 * minutes
         # All processes do the same, as soon as one is asked to.
-        wants_end, wants_save = (total > 0 for total in add_up([bool(self.stop), is_due]))
+        wants_end, wants_save = (total > 0 for total in all_reduce_sum([bool(self.stop), is_due]))
         if wants_end or wants_save:
             self.save(self.state())
         if wants_end:
@@ -88,7 +88,7 @@ class CheckpointKeeper:
     def save(self, state: dict[str, Any]) -> None:
         """Write ``last.pt``; the one before becomes ``previous.pt``."""
         self._saved_at = time.monotonic()
-        if is_first():
+        if is_main_process():
             _keep_previous(self.folder)
             save_checkpoint(self.folder / LAST, self.trainee.averaged, **state)
 
@@ -103,7 +103,7 @@ class CheckpointKeeper:
         for name, metric in best_names(self.recipe).items():
             if metrics and metrics[metric] > best.get(metric, {"value": -2.0})["value"]:
                 best[metric] = {"value": metrics[metric], "epoch": epoch}
-                if is_first():
+                if is_main_process():
                     save_checkpoint(self.folder / name, judged, **self._facts(metrics))
         self.save(self.state(metrics))
 

@@ -12,9 +12,9 @@ import torch
 
 from detect.config.data import DataConfig
 from detect.config.recipe import ClassificationRecipe
-from detect.data.class_datasets import open_class_split
-from detect.data.class_loading import ClassTrainingLoader, channel_statistics
-from detect.data.class_table import ClassTable
+from detect.data.classification.datasets import open_class_split
+from detect.data.classification.loading import ClassTrainingLoader, channel_statistics
+from detect.data.classification.table import ClassTable
 from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.classification import evaluate_classifier

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from detect.analysis.profile import MacCounter
 from detect.models.graph import NO_TRANSFORM, Graph, GraphTransform
-from detect.models.profile import MacCounter
 
 
 class ComputeMeter:

@@ -15,9 +15,9 @@ from detect.boxes.anchors import MIN_ANCHOR_PX, best_possible_recall, close_reca
 from detect.config.data import DataConfig
 from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
-from detect.data.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
 from detect.data.datasets import open_split
-from detect.data.loading import TrainingLoader
+from detect.data.detection.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
+from detect.data.detection.loading import TrainingLoader
 from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.coco import warn_of_nothing_to_measure

@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from detect.errors import InputError
 from detect.models.model import Model, network_input
 from detect.runtime.contact import LostContactError
+from detect.runtime.distributed import all_reduce_sum, num_processes
 from detect.runtime.precision import Precision, autocast
-from detect.runtime.processes import add_up, num_processes
 from detect.runtime.progress import progress_bar
 from detect.runtime.threads import tuned_threads
 from detect.structures import Batch
@@ -204,7 +204,7 @@ def _backward(trainee: Trainee, part: Part, update: int, is_last: bool) -> tuple
             raw = network(images)
         terms = trainee.loss(raw, targets)
         shares = terms.values()
-        values = dict(zip(shares, add_up(list(shares.values())), strict=True))
+        values = dict(zip(shares, all_reduce_sum(list(shares.values())), strict=True))
         if not all(math.isfinite(value) for value in values.values()):
             raise _not_finite(values, update, trainee)
         # A sum over images, so that parts and accumulated batches add up to one large batch. Of the gradients of

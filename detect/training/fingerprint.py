@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from detect.data.annotations import AnnotationTable
-from detect.data.class_table import ClassTable
+from detect.data.classification.table import ClassTable
 from detect.structures import match_names, some_names
 
 Fingerprint = dict[str, dict[str, Any]]

@@ -23,13 +23,13 @@ from detect.evaluation.predict import evaluation_mode
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import Model, network_input
 from detect.models.rows import set_norms
+from detect.runtime.distributed import barrier, broadcast_text, is_main_process, num_processes
 from detect.runtime.folders import held_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
 from detect.runtime.memory import keep_freed_memory
 from detect.runtime.plugins import need_plugin
 from detect.runtime.precision import Precision, autocast, choose_precision
-from detect.runtime.processes import as_first_says, is_first, meet, num_processes
 from detect.runtime.seeding import seed_everything
 from detect.runtime.threads import settle_threads, use_threads
 from detect.training.batch_norms import prepare_norms
@@ -86,7 +86,7 @@ class RunSettings:
 def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, float]:
     """Train, validate, keep ``best.pt`` and ``last.pt``.
 
-    Several processes (``detect.runtime.processes``) share out the images; all return the same.
+    Several processes (``detect.runtime.distributed``) share out the images; all return the same.
 
     Args:
         settings: the run.
@@ -131,7 +131,7 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     )
     with closing(recorder), quiet_denormals():
         _train_epochs(settings, trainee, task, loader, keeper, recorder)
-        meet("the end of the run")  # where all find the best checkpoint that the first process wrote
+        barrier("the end of the run")  # where all find the best checkpoint that the first process wrote
         _finish(settings, trainee, recorder)
     return load_checkpoint(out / "best.pt").metrics
 
@@ -146,7 +146,7 @@ def _train_epochs(
 ) -> None:
     """Train, validate, record and keep, epoch by epoch, from where the run is to its end."""
     recipe, out, progress = settings.recipe, settings.out, keeper.progress
-    show = partial(task.record_batch, recorder, out, epoch=progress.epoch) if is_first() else None
+    show = partial(task.record_batch, recorder, out, epoch=progress.epoch) if is_main_process() else None
     while progress.epoch < recipe.epochs and not _is_stalled(recipe, progress):
         start = time.monotonic() - progress.seconds
         values = train_epoch(trainee, loader, progress, show, keeper.after_update, keeper.keep_between_updates)
@@ -157,7 +157,7 @@ def _train_epochs(
         if _is_validated(recipe, progress.epoch):
             judged, found = _validate(trainee, task, keeper)
             metrics = found.metrics
-            if is_first():
+            if is_main_process():
                 found.record(recorder, out, progress.epoch)
         values |= {f"val/{name}": value for name, value in metrics.items()}
         progress.end_epoch()
@@ -178,7 +178,7 @@ def _open_task(settings: RunSettings) -> Task:
 
 def _prepare_trainee(task: Task, model: Model, loader: Loader, device: torch.device) -> Trainee:
     recipe, batches = task.recipe, len(loader)
-    precision: Any = as_first_says(choose_precision(recipe.precision, device))
+    precision: Any = broadcast_text(choose_precision(recipe.precision, device))
     model = model.to(device).to(memory_format=torch.channels_last)
     prepare_norms(model)
     if recipe.norm_momentum:

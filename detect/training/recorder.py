@@ -12,8 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from detect.config.base import dump_yaml
 from detect.errors import InputError
+from detect.runtime.distributed import is_main_process
 from detect.runtime.files import write_text
-from detect.runtime.processes import is_first
 
 
 class Recorder:
@@ -33,7 +33,7 @@ class Recorder:
         if resumed_after is not None and self.path.is_file():
             self.rows = _read_rows(self.path, resumed_after)
         purge = None if resumed_after is None else resumed_after + 1
-        self.writer = SummaryWriter(str(folder), purge_step=purge) if is_first() else None
+        self.writer = SummaryWriter(str(folder), purge_step=purge) if is_main_process() else None
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         """Record an epoch.
@@ -76,5 +76,5 @@ def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Keep the resolved settings of a run as ``config.yaml``, which resuming reads."""
-    if is_first():
+    if is_main_process():
         write_text(folder / "config.yaml", dump_yaml(settings))

@@ -24,9 +24,9 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
+from detect.runtime.distributed import broadcast_text, is_main_process, num_restarts
 from detect.runtime.folders import claim_new_folder
 from detect.runtime.logs import LOGGER
-from detect.runtime.processes import as_first_says, is_first, num_restarts
 from detect.training.checkpoints import has_checkpoint
 from detect.training.loop import RunSettings
 
@@ -194,9 +194,9 @@ def _begun_before(wanted: Path) -> Path | None:
     folder, number = wanted, 1
     while (following := wanted.with_name(f"{wanted.name}-{number + 1}")).exists():
         folder, number = following, number + 1
-    return Path(as_first_says(str(folder)))
+    return Path(broadcast_text(str(folder)))
 
 
 def _new_folder(wanted: Path) -> Path:
     """A folder that the first process makes, for all."""
-    return Path(as_first_says(str(claim_new_folder(wanted)) if is_first() else ""))
+    return Path(broadcast_text(str(claim_new_folder(wanted)) if is_main_process() else ""))

@@ -10,7 +10,7 @@ import torch
 
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
-from detect.runtime.processes import gather, rank
+from detect.runtime.distributed import all_gather, rank
 from detect.runtime.provenance import made_with
 from detect.training.epoch import Progress, Trainee
 
@@ -31,7 +31,7 @@ def training_state(trainee: Trainee, progress: Progress) -> dict[str, Any]:
         "scaler": trainee.scaler.state_dict(),
         "meter": trainee.meter.state,
         "strategies": [strategy.state for strategy in trainee.strategies],
-        "rng": [[torch.from_numpy(part) for part in gather(own)] for own in _random_states(trainee.device)],
+        "rng": [[torch.from_numpy(part) for part in all_gather(own)] for own in _random_states(trainee.device)],
     }
 
 

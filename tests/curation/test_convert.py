@@ -13,9 +13,9 @@ from detect.config.base import load_yaml
 from detect.config.data import DataConfig, SplitConfig
 from detect.curation.convert import FORMATS, Conversion, convert
 from detect.curation.names import RENAMED_CLASS, RENAMED_IMAGE
+from detect.data.formats.visdrone import IN_NO_CLASS
+from detect.data.formats.yolo_rows import OUTLINE
 from detect.data.recognition import open_data
-from detect.data.visdrone import IN_NO_CLASS
-from detect.data.yolo_rows import OUTLINE
 from detect.errors import InputError
 from tests.curation.tables import annotation, boxes_by_image, largest_difference, make_coco, opened, read, rich_content
 from tests.data.layouts import images, write

@@ -14,8 +14,8 @@ import numpy as np
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
+from detect.data.formats.shards import read_shards
 from detect.data.images import write_image
-from detect.data.shards import read_shards
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 90, "name": "brush"}]
 

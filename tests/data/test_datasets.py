@@ -11,7 +11,7 @@ from PIL import Image
 from detect.config.base import CONFIGS
 from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.data import datasets
-from detect.data.class_datasets import CLASS_READERS
+from detect.data.classification.datasets import CLASS_READERS
 from detect.data.datasets import GENERATORS, READERS, open_split
 from detect.data.shapes import generate_shapes
 from detect.errors import InputError

@@ -15,7 +15,7 @@ from PIL import Image
 from detect.config.data import DataConfig, RangeConfig, SplitConfig, load_data_config
 from detect.curation.new_config import write_data_config
 from detect.data.cache import ImageFiles, build_cache
-from detect.data.class_datasets import open_class_split
+from detect.data.classification.datasets import open_class_split
 from detect.data.datasets import open_split
 from detect.data.value_range import as_trained
 from detect.errors import InputError

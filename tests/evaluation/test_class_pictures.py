@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from detect.data.annotations import encode_paths
-from detect.data.class_table import ClassTable
+from detect.data.classification.table import ClassTable
 from detect.data.images import write_image
 from detect.evaluation.class_activation import class_maps, draw_class_activation, overlay
 from detect.evaluation.class_outputs import write_class_outputs

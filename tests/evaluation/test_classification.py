@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from detect.data.annotations import encode_paths
-from detect.data.class_table import ClassTable
+from detect.data.classification.table import ClassTable
 from detect.data.images import write_image
 from detect.drawing.text import columns
 from detect.errors import InputError

@@ -33,15 +33,15 @@ from detect.config.recipe import (
 )
 from detect.config.run import load_run_config
 from detect.config.sweep import load_sweep_config
-from detect.data.coco import read_coco
+from detect.data.formats.coco import read_coco
+from detect.data.formats.shards import DATASET_FILE, read_shards
+from detect.data.formats.visdrone import read_visdrone
+from detect.data.formats.voc import read_voc
+from detect.data.formats.yolo import read_yolo
 from detect.data.images import MAX_PIXELS, decode_image, read_header
-from detect.data.shards import DATASET_FILE, read_shards
-from detect.data.visdrone import read_visdrone
-from detect.data.voc import read_voc
-from detect.data.yolo import read_yolo
-from detect.models.allocation import AllocationLimit
 from detect.models.build import build_graph
 from detect.models.catalog import find_definition
+from detect.safety.allocation import AllocationLimit
 from tests.data.shard_files import CATEGORIES, document, png, write_tar
 from tests.hostile.fuzzed import Reader, check_message, check_table, damaged_bytes, damaged_values, message_of, within
 from tests.training.small import TINY

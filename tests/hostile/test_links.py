@@ -14,10 +14,10 @@ import pytest
 
 from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.data.checks import BAD_IMAGE
-from detect.data.coco import read_coco
-from detect.data.file_names import OUTSIDE_NAME
-from detect.data.image_folders import read_image_folders
-from detect.data.voc import read_voc
+from detect.data.classification.image_folders import read_image_folders
+from detect.data.formats.coco import read_coco
+from detect.data.formats.file_names import OUTSIDE_NAME
+from detect.data.formats.voc import read_voc
 from detect.errors import InputError
 from detect.inference.sources import expand_sources
 from tests.hostile.fuzzed import message_of

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detect.analysis.profile import profile_model
 from detect.config.model import Scale
 from detect.errors import InputError
 from detect.exporting.onnx import export_onnx
@@ -17,7 +18,6 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.definition import ModelDefinition, with_words
 from detect.models.graph import Graph
-from detect.models.profile import profile_model
 from detect.models.rows import scale_depth, scale_width
 from detect.structures import FeatureShape
 from tests.models.yamls import TINY, read_model, write_model, write_rows

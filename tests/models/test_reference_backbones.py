@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from detect.analysis.profile import ModelProfile, profile_model
 from detect.errors import InputError
 from detect.models.blocks.pool import StrideOnePool
 from detect.models.build import build_graph, build_model
 from detect.models.graph import Graph
-from detect.models.profile import ModelProfile, profile_model
 
 BACKBONES = ("darknet-tiny", "csppeleenet-reference", "cspdensenet-reference", "cspdensenet-reference-b")
 DETECTORS = (

@@ -18,8 +18,8 @@ from detect.config.recipe import (
     load_detection_recipe,
 )
 from detect.config.run import load_run_config
-from detect.data.albumentations_stage import AlbumentationsStage
-from detect.data.sampling import TrainingOrder
+from detect.data.detection.albumentations_stage import AlbumentationsStage
+from detect.data.detection.sampling import TrainingOrder
 from detect.losses.detection import choose_assignment
 from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition

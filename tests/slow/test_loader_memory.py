@@ -21,8 +21,8 @@ import pytest
 from detect.config.base import build
 from detect.config.data import DataConfig, SplitConfig
 from detect.config.recipe import DetectionRecipe
-from detect.data.coco import read_coco
-from detect.data.loading import TrainingLoader
+from detect.data.detection.loading import TrainingLoader
+from detect.data.formats.coco import read_coco
 
 NUM_IMAGES = 100_000
 BOXES_PER_IMAGE = 7

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from detect.exporting.publish import sha256
 from detect.models.shipped import shipped_weights
-from detect.models.shipping import sha256
 from tests.tools.running import run_here
 
 NAME = "yolov5n-spd-shapes"

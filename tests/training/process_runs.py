@@ -16,17 +16,17 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from detect.runtime.processes import (
-    add_up,
-    as_first_says,
-    dealt,
-    first_goes_first,
-    gather,
-    joined,
-    meet,
+from detect.runtime.distributed import (
+    all_gather,
+    all_reduce_sum,
+    barrier,
+    broadcast_text,
+    init_distributed,
+    main_process_first,
     num_processes,
-    own_share,
     rank,
+    rank_slice,
+    shard,
 )
 from detect.training.batch_norms import SyncedBatchNorm2d, prepare_norms
 from detect.training.loop import RunSettings, train
@@ -71,20 +71,20 @@ def runs(folder: Path, data: Path) -> dict[str, RunSettings]:
 
 
 def check_exchange() -> None:
-    """What ``detect.runtime.processes`` says in two processes."""
+    """What ``detect.runtime.distributed`` says in two processes."""
     own = rank()
     assert num_processes() == 2
-    assert [own_share(7), own_share(1)] == [[slice(0, 3), slice(0, 0)], [slice(3, 7), slice(0, 1)]][own]
-    assert dealt(range(5)) == [range(0, 5, 2), range(1, 5, 2)][own]
-    assert add_up([own + 1, 0.1]) == [3.0, 0.2]
-    parts = gather(np.full((own, 2), own + 0.5))
+    assert [rank_slice(7), rank_slice(1)] == [[slice(0, 3), slice(0, 0)], [slice(3, 7), slice(0, 1)]][own]
+    assert shard(range(5)) == [range(0, 5, 2), range(1, 5, 2)][own]
+    assert all_reduce_sum([own + 1, 0.1]) == [3.0, 0.2]
+    parts = all_gather(np.full((own, 2), own + 0.5))
     assert [part.tolist() for part in parts] == [[], [[1.5, 1.5]]]
-    assert [part.tolist() for part in gather(np.zeros(0, bool))] == [[], []]
-    assert as_first_says(f"dossier-\udcff é {own}") == "dossier-\udcff é 0"
+    assert [part.tolist() for part in all_gather(np.zeros(0, bool))] == [[], []]
+    assert broadcast_text(f"dossier-\udcff é {own}") == "dossier-\udcff é 0"
     before = [] if own else [1]
-    with first_goes_first():
+    with main_process_first():
         before.append(2)
-    meet("the end of the test")
+    barrier("the end of the test")
     assert before == [[1, 2], [2]][own]
 
 
@@ -97,13 +97,13 @@ def check_norms() -> None:
     shared = copy.deepcopy(alone)
     prepare_norms(shared)
     assert type(shared) is SyncedBatchNorm2d
-    share = x.detach()[own_share(5)].requires_grad_()
+    share = x.detach()[rank_slice(5)].requires_grad_()
     for _ in range(2):
         whole, part = alone(x), shared(share)
         (whole * whole.detach().sin()).sum().backward()
         (part * part.detach().sin()).sum().backward()
-    torch.testing.assert_close(part, whole[own_share(5)])
-    torch.testing.assert_close(share.grad, x.grad[own_share(5)])
+    torch.testing.assert_close(part, whole[rank_slice(5)])
+    torch.testing.assert_close(share.grad, x.grad[rank_slice(5)])
     for mine, expected in zip(shared.parameters(), alone.parameters(), strict=True):
         dist.all_reduce(mine.grad)
         torch.testing.assert_close(mine.grad, expected.grad)
@@ -123,11 +123,11 @@ def check_norms() -> None:
 
 
 if __name__ == "__main__":
-    with joined():
+    with init_distributed():
         check_exchange()
         check_norms()
-        with first_goes_first():
+        with main_process_first():
             each = runs(Path(sys.argv[1]), Path(sys.argv[2]))
-        meet("the models' files")  # which the second process has written once more
+        barrier("the models' files")  # which the second process has written once more
         for settings in each.values():
             train(settings)

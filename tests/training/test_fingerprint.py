@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from detect.data.annotations import encode_paths
-from detect.data.class_table import ClassTable
+from detect.data.classification.table import ClassTable
 from detect.training.fingerprint import differences, fingerprint_of
 from tests.evaluation.synthetic import make_table
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detect.errors import InputError
 from detect.models.foreign.kinds import ARCHIVE, LEGACY, SAFETENSORS, kind_of
-from detect.runtime.inert_pickle import MAX_BYTES, Inert, PickleError, read_next_pickle, read_pickle
+from detect.safety.inert_pickle import MAX_BYTES, Inert, PickleError, read_next_pickle, read_pickle
 
 STORAGES = {
     "DoubleStorage": torch.float64,

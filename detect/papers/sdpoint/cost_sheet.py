@@ -20,8 +20,8 @@ from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.inputs import as_image
 from detect.inference.outputs import output_names
-from detect.inference.ownership import OutputFolder
 from detect.papers.sdpoint.network import AdjustableNetwork
+from detect.safety.ownership import OutputFolder
 
 MIN_PANEL_PX, MAX_PANEL_PX = 320, 720
 """The long side of a drawn image is brought between these."""

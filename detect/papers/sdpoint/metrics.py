@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 
 from detect.data.annotations import AnnotationTable
-from detect.data.class_loading import ClassEvaluationLoader
-from detect.data.class_table import ClassTable
-from detect.data.loading import EvaluationLoader
+from detect.data.classification.loading import ClassEvaluationLoader
+from detect.data.classification.table import ClassTable
+from detect.data.detection.loading import EvaluationLoader
 from detect.evaluation.classification import class_metrics, class_scores
 from detect.evaluation.coco import Engine, coco_metrics, collect
 from detect.evaluation.engine import check_ranges, match_classes, shared_classes

@@ -18,9 +18,9 @@ from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
 from detect.models.model import Model, network_input
 from detect.papers.sdpoint.instances import EXTRA, Instances, Statistics, instances_in, named_norms, with_instances
 from detect.papers.sdpoint.transform import PLAIN, Instance, find_points, list_instances, set_way, use_instance
+from detect.runtime.distributed import is_main_process
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision, autocast
-from detect.runtime.processes import is_first
 from detect.runtime.progress import progress_bar
 from detect.runtime.seeding import generator
 from detect.structures import Batch
@@ -116,7 +116,7 @@ class SDPoint(Strategy):
         statistics = {instance: _differing(norms, plain) for instance, norms in found.items()}
         _take_over(model, plain)
         instances = Instances(tuple(self.instances), self.recipe.sdpoint.way, statistics)
-        if is_first():
+        if is_main_process():
             rewrite_checkpoint(best, with_instances(checkpoint, instances))
         LOGGER.info("%s: statistics of the norms of %d instances", best, len(self.instances))
 

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from detect.analysis.profile import MacCounter
 from detect.config.base import Strict
 from detect.errors import InputError
 from detect.models.definition import Row
 from detect.models.graph import Flow, Graph, GraphTransform
 from detect.models.model import Model
-from detect.models.profile import MacCounter
 from detect.models.registry import Block
 from detect.models.resize import PoolPoint, ResizePoint, resize_cells
 

@@ -1,6 +1,6 @@
 """Operations of a forward pass beyond multiply-adds, as two papers count them: SDPoint and TRD.
 
-Norms, activations, additions and pools have no entry in ``detect.models.layers``; here every one is counted where
+Norms, activations, additions and pools have no entry in ``detect.analysis.layers``; here every one is counted where
 PyTorch calls its operator, whichever module it belongs to.
 """
 
@@ -68,7 +68,7 @@ def count_operations(graph: Graph, image_size: int, instance: Instance = PLAIN) 
     """Count the operations of a network, without computing anything.
 
     Args:
-        graph: on the meta device (``detect.models.profile.build_on_meta``); is left in evaluation mode, as the plain
+        graph: on the meta device (``detect.analysis.profile.build_on_meta``); is left in evaluation mode, as the plain
             network.
         image_size: side of the square input in pixels.
         instance: which of the networks with points inside it (SDPoint).

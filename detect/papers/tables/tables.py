@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from detect.analysis.file_size import count_bytes
+from detect.analysis.profile import ModelProfile, build_on_meta, profile_graph
 from detect.config.base import CONFIGS, Listed, Named, Strict, build, load_yaml
 from detect.errors import InputError, did_you_mean
 from detect.models.catalog import find_definition
-from detect.models.file_size import count_bytes
-from detect.models.profile import ModelProfile, build_on_meta, profile_graph
 from detect.papers.sdpoint.transform import PLAIN, Instance
 from detect.papers.tables.operations import Operations, count_operations
 from detect.papers.trd.mean_flops import area_rule, mean_flops

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from detect.models.profile_text import align
+from detect.analysis.profile_text import align
 from detect.papers.sdpoint.transform import PLAIN
 from detect.papers.tables.tables import Column, Comparison, PaperRow, PaperTable
 

@@ -20,9 +20,9 @@ from detect.papers.trd.schedule import (
     reduced_epochs,
     reduced_sizes,
 )
+from detect.runtime.distributed import all_reduce_sum, num_processes
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
-from detect.runtime.processes import add_up, num_processes
 from detect.runtime.seeding import generator
 from detect.structures import Targets
 from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
@@ -74,7 +74,9 @@ class Trd(Strategy):
         # All processes make the same parts of their shares of the batch, because they wait for one another in each.
         num_images, num_wanted, num_reduced, with_reduced, with_others = (
             int(total)
-            for total in add_up([len(images), len(wanted), len(reduced), bool(reduced), len(reduced) < len(images)])
+            for total in all_reduce_sum(
+                [len(images), len(wanted), len(reduced), bool(reduced), len(reduced) < len(images)]
+            )
         )
         parts = ((num_reduced, new_hw), (num_images - num_reduced, whole_hw))
         if not ({with_reduced, with_others} <= {0, num_processes()} and all(self._can_learn(*part) for part in parts)):

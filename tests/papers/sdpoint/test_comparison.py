@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detect.data.annotations import encode_paths
-from detect.data.class_table import ClassTable
+from detect.data.classification.table import ClassTable
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.models.build import build_graph

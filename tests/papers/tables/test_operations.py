@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from detect.analysis.profile import build_on_meta
 from detect.errors import InputError
 from detect.models.blocks.conv import ACTIVATIONS
 from detect.models.graph import Graph
-from detect.models.profile import build_on_meta
 from detect.papers.sdpoint.transform import PLAIN, Instance, find_points, instance_of
 from detect.papers.tables.operations import Operations, count_operations
 from tests.models.yamls import write_model, write_rows

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from detect.analysis.file_size import count_bytes
 from detect.models.build import build_classifier
-from detect.models.file_size import count_bytes
 from detect.papers.tables.tables import FILE_MIB
 
 

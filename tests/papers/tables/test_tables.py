@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from detect.analysis.file_size import count_bytes
+from detect.analysis.profile import build_on_meta
 from detect.errors import InputError
-from detect.models.file_size import count_bytes
 from detect.models.graph import Graph
-from detect.models.profile import build_on_meta
 from detect.papers.sdpoint.transform import Instance
 from detect.papers.tables.operations import count_operations
 from detect.papers.tables.tables import (

@@ -1,0 +1,294 @@
+"""What a model costs: parameters, multiply-adds, activation memory, memory traffic; in sum, row by row, layer by layer.
+
+Papers count differently, so each count has one name here and says whose it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from detect.analysis.activation_memory import kept_bytes
+from detect.analysis.file_size import count_bytes, measure_file
+from detect.analysis.layers import LayerProfile, record_layers
+from detect.errors import InputError
+from detect.models.build import build_graph
+from detect.models.catalog import find_definition
+from detect.models.graph import Graph, GraphTransform
+
+
+@dataclass(frozen=True)
+class RowProfile:
+    """The cost of one row, for one image.
+
+    Args:
+        name: of the row.
+        module: its class.
+        inputs: names of the rows it reads.
+        channels: of its output.
+        reduction: input pixels per cell of its output.
+        parameters: learnt values.
+        weights: those of convolutions and linear layers without biases; the CSPNet paper's count for classifiers.
+        stored_values: the learnt values and the norms' running statistics, as Darknet stores them; the CSPNet paper's
+            count for detectors, which is the size of the weights file.
+        size_bytes: 4 bytes for each of ``stored_values``; but of a binary mask 1 bit for each entry, and 4 bytes for
+            the magnitude of each output. The BDSC paper's model size.
+        activation_bytes: what is made in it and training keeps for the backward pass, whichever row needs it: float32
+            maps, and the indices of max-pools.
+        layers: its convolutions, linear layers and pools, in execution order.
+    """
+
+    name: str
+    module: str
+    inputs: tuple[str, ...]
+    channels: int
+    reduction: int
+    parameters: int
+    weights: int
+    stored_values: int
+    size_bytes: int
+    activation_bytes: int
+    layers: tuple[LayerProfile, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions and linear layers; norms and activations do not count, norms are not fused."""
+        return sum(layer.macs for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """The cost of a model, for one image.
+
+    Args:
+        name: of the model.
+        image_hw: input height and width.
+        num_classes: K.
+        rows: in execution order.
+        file_bytes: size of a checkpoint file (``detect.analysis.file_size``); None where it was not measured, or the
+            graph is no model yet.
+    """
+
+    name: str
+    image_hw: tuple[int, int]
+    num_classes: int
+    rows: tuple[RowProfile, ...]
+    file_bytes: int | None = None
+
+    @property
+    def layers(self) -> tuple[LayerProfile, ...]:
+        """Convolutions, linear layers and pools of all rows, in execution order."""
+        return tuple(layer for row in self.rows for layer in row.layers)
+
+    @property
+    def parameters(self) -> int:
+        """Learnt values."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def weights(self) -> int:
+        """Learnt values of convolutions and linear layers, without biases."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def stored_values(self) -> int:
+        """Learnt values and the norms' running statistics: what a Darknet weights file holds."""
+        return sum(row.stored_values for row in self.rows)
+
+    @property
+    def size_bytes(self) -> int:
+        """The BDSC paper's model size, a bit for each entry of a binary mask; its MB are 2 ** 20 bytes."""
+        return sum(row.size_bytes for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def gflops(self) -> float:
+        """2 * multiply-adds / 1e9."""
+        return 2 * self.macs / 1e9
+
+    @property
+    def bflops(self) -> float:
+        """Darknet's billions of operations: those of ``gflops``, and the values that max-pools look at.
+
+        ``LayerProfile.darknet_flops`` says where pools run otherwise than in Darknet.
+        """
+        return sum(layer.darknet_flops for layer in self.layers) / 1e9
+
+    @property
+    def activation_bytes(self) -> int:
+        """What training keeps for the backward pass, for each image of a batch; the image and the loss come on top."""
+        return sum(row.activation_bytes for row in self.rows)
+
+    @property
+    def cio(self) -> int:
+        """Convolutional input/output: values that convolutions, linear layers and pools read and write, weights apart.
+
+        It stands for the traffic between memory and processor.
+
+        Source: HarDNet (Chao et al., 2019) for convolutions; that pools count is what the totals of CSPNet (Wang et
+        al., 2020), section 4.5, ask for.
+        """
+        return sum(layer.input_elements + layer.output_elements for layer in self.layers)
+
+    @property
+    def bottleneck(self) -> LayerProfile | None:
+        """The computational bottleneck: the layer with most multiply-adds, the first of equals; None without layers.
+
+        Source: CSPNet, section 4.5 and Figure 7.
+        """
+        return max(self.layers, key=lambda layer: layer.macs, default=None)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The profile for JSON."""
+        rows = [{**asdict(row), "macs": row.macs} for row in self.rows]
+        for row in rows:
+            del row["layers"]
+        measures = (
+            "parameters",
+            "weights",
+            "stored_values",
+            "size_bytes",
+            "file_bytes",
+            "macs",
+            "gflops",
+            "bflops",
+            "activation_bytes",
+            "cio",
+        )
+        bottleneck = self.bottleneck
+        return {
+            "name": self.name,
+            "image_size": list(self.image_hw),
+            "num_classes": self.num_classes,
+            **{measure: getattr(self, measure) for measure in measures},
+            "bottleneck": bottleneck.path if bottleneck else None,
+            "bottleneck_macs": bottleneck.macs if bottleneck else 0,
+            "rows": rows,
+            "layers": [
+                {"row": row.name, **asdict(layer), "darknet_flops": layer.darknet_flops}
+                for row in self.rows
+                for layer in row.layers
+            ],
+        }
+
+
+def profile_model(name: str, image_size: int, num_classes: int) -> ModelProfile:
+    """Profile a model by name or file, without computing anything (on PyTorch's meta device).
+
+    Args:
+        name: what ``detect.models.catalog.find_definition`` takes; detectors and classifiers alike.
+        image_size: side of the square input in pixels.
+        num_classes: K.
+
+    Raises:
+        InputError: no such model, or the size does not suit it.
+    """
+    return profile_graph(build_on_meta(name, num_classes), image_size, num_classes)
+
+
+def profile_with_file(name: str, image_size: int, num_classes: int) -> ModelProfile:
+    """``profile_model``, and the size of a checkpoint file, for which the model is built and saved in memory."""
+    profile = profile_model(name, image_size, num_classes)
+    return replace(profile, file_bytes=measure_file(find_definition(name), num_classes, image_size))
+
+
+def build_on_meta(name: str, num_classes: int) -> Graph:
+    """The graph that ``profile_graph`` takes: shapes without values (PyTorch's meta device); see ``profile_model``."""
+    with torch.device("meta"):
+        return build_graph(name, num_classes)
+
+
+def profile_graph(graph: Graph, image_size: int, num_classes: int) -> ModelProfile:
+    """Profile a graph.
+
+    Args:
+        graph: on the meta device; is left in training mode.
+        image_size: side of the square input in pixels.
+        num_classes: K of the graph.
+
+    Raises:
+        InputError: the size does not suit it.
+    """
+    name, image_hw = graph.definition.name, (image_size, image_size)
+    if image_size % graph.max_reduction:
+        raise InputError(f"image size {image_size}: must be a multiple of {graph.max_reduction} for {name}")
+    return ModelProfile(name, image_hw, num_classes, _profile_rows(graph, image_hw))
+
+
+def graph_macs(graph: Graph, image_hw: tuple[int, int]) -> int:
+    """Multiply-adds of one image of any size, with the transform that the graph has.
+
+    Args:
+        graph: on the meta device; is left in evaluation mode.
+        image_hw: height and width of the input.
+    """
+    return sum(layer.macs for layers in _layers(graph, image_hw).values() for layer in layers)
+
+
+class MacCounter:
+    """Counts multiply-adds with any transform; each transform and size once.
+
+    Args:
+        graph: the network; a copy without values is kept.
+        num_classes: K of it.
+    """
+
+    def __init__(self, graph: Graph, num_classes: int) -> None:
+        with torch.device("meta"):
+            self._graph = Graph(graph.definition, num_classes)
+        self._known: dict[tuple[GraphTransform, tuple[int, int]], int] = {}
+
+    def macs(self, transform: GraphTransform, image_hw: tuple[int, int]) -> int:
+        """Multiply-adds of one image of that height and width."""
+        key = (transform, image_hw)
+        if key not in self._known:
+            self._graph.use_transform(transform)
+            self._known[key] = graph_macs(self._graph, image_hw)
+        return self._known[key]
+
+
+def _profile_rows(graph: Graph, image_hw: tuple[int, int]) -> tuple[RowProfile, ...]:
+    layers = _layers(graph, image_hw)
+    activation_bytes = kept_bytes(graph, image_hw)
+    rows = []
+    for row in graph.definition.rows:
+        module, shape = graph.layer(row.name), graph.shapes[row.name]
+        parameters = sum(p.numel() for p in module.parameters())
+        norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+        rows.append(
+            RowProfile(
+                name=row.name,
+                module=row.module,
+                inputs=row.inputs,
+                channels=shape.channels,
+                reduction=shape.reduction,
+                parameters=parameters,
+                weights=sum(m.weight.numel() for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
+                stored_values=parameters + sum(2 * norm.num_features for norm in norms),
+                size_bytes=count_bytes(module),
+                activation_bytes=activation_bytes[row.name],
+                layers=layers[row.name],
+            )
+        )
+    return tuple(rows)
+
+
+def _layers(graph: Graph, image_hw: tuple[int, int]) -> dict[str, tuple[LayerProfile, ...]]:
+    """The layers of each row, for one image."""
+    graph.eval()
+    image = torch.empty(1, 3, *image_hw, device="meta")
+    values: dict[str, Any] = {"image": image}
+    flow = graph.transform.start(graph, image)
+    found = {}
+    for row in graph.definition.rows:
+        with record_layers(graph.layer(row.name), row.name) as layers, torch.no_grad():
+            values[row.name] = graph.run_row(row, values, flow)
+        found[row.name] = tuple(layers)
+    return found

@@ -1,0 +1,249 @@
+"""What follows from a data set's figures: each rule with its threshold, its reason, and a command or key to use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from detect.boxes.anchors import best_possible_recall, fittable_sizes
+from detect.config.recipe import AnchorsConfig, LossConfig
+from detect.curation.stats.statistics import DataStatistics
+from detect.data.detection.box_sizes import MANY_SMALL, SMALL_PX
+from detect.data.letterbox import STRIDE
+from detect.drawing.text import shorten
+from detect.models.catalog import find_definition
+
+MODEL = "yolov5n-spd"
+"""The model that commands name: the shipped one for small objects."""
+
+FINE_MODEL = "csppeleenet-efm-sam"
+"""The shipped model whose neck reads the map of 4 px cells."""
+
+MOST = 0.5
+"""With so many boxes under 16 px, two cells of the finest level, space-to-depth has been worth its cost: at 320 px,
+DeepPCB has 56 % of them, and AP 0.492 with it against 0.430 without (README.md)."""
+
+GOAL = 0.25
+"""A larger image size shall leave so many under 16 px: half of ``MOST``, so that the step can be seen."""
+
+LEVEL_SHARE = 0.25
+"""So many boxes under 8 px are worth a level of 4 px cells, whose map has four times the cells of the finest: several
+such boxes share a cell of 8 px, and each needs one."""
+
+TILE_RATIO = 1.5
+"""Images so many times as long as the network input lose more than half of their pixels on the way in. The smallest
+ratio with a measured gain is 1.56: aerial images of 1,000 px at 640 px had AP 0.031 in one piece and 0.189 in tiles (a
+trial on a public data set). At 12.5, boards of 4,000 px at 320 px, it is 0.000 and 0.454 (docs/results/tiles.md)."""
+
+TILE_GAIN = 0.1
+"""Tiles shall lift so many of the boxes over 8 px, or over 16 px: as ``MANY_SMALL``, so much of the recall is at
+stake."""
+
+ENLARGED = 1.5
+"""Images that are enlarged by so much cost more than twice the arithmetic that their pixels are worth."""
+
+IMBALANCE = 20.0
+"""So many boxes of the commonest class for one of the rarest, and the rarest is 5 % of what the two learn."""
+
+BACKGROUND_SHARE = 0.5
+"""With more images without boxes than with, most of an epoch teaches only what is nothing."""
+
+LONG_IMAGES = 1.5
+"""A square around an image so many times as long as high is a third padding."""
+
+USUAL_DETECTIONS = 300
+"""Detections that ``tools/predict.py`` keeps of an image unless told otherwise."""
+
+
+class Advice(NamedTuple):
+    """One piece of advice.
+
+    Args:
+        why: the figures that it follows from, in a sentence.
+        what: a command, or a key of a YAML.
+    """
+
+    why: str
+    what: str
+
+
+def advise(statistics: DataStatistics, data: str) -> list[Advice]:
+    """What the figures say, the most telling first.
+
+    Args:
+        statistics: of the training split.
+        data: the data set as words of a command, such as ``--data mine.yaml``.
+    """
+    return [found for rule in _RULES if (found := rule(statistics, data)) is not None]
+
+
+def _space_to_depth(statistics: DataStatistics, data: str) -> Advice | None:
+    if not _is_small(statistics, statistics.image_size):
+        return None
+    return Advice(
+        f"at {statistics.image_size} px, {_small_shares(statistics, statistics.image_size)}: strides and pools skip "
+        "pixels that such boxes cannot spare, space-to-depth skips none",
+        _train(statistics, data),
+    )
+
+
+def _larger_size(statistics: DataStatistics, data: str) -> Advice | None:
+    """The smallest size that leaves few boxes small; at most the images' own, because beyond it no detail is added."""
+    now = statistics.image_size
+    sizes = range((now // STRIDE + 1) * STRIDE, statistics.long_side_px + 1, STRIDE)
+    if not sizes or not _is_small(statistics, now):
+        return None
+    size = next((size for size in sizes if not _is_small(statistics, size, GOAL)), sizes[-1])
+    return Advice(
+        f"at --image-size {size}, {_small_shares(statistics, size)}, for {(size / now) ** 2:.1f} times the arithmetic; "
+        f"the images have {statistics.long_side_px} px",
+        _train(statistics, data, size=size),
+    )
+
+
+def _fine_level(statistics: DataStatistics, data: str) -> Advice | None:
+    small = statistics.share_under(SMALL_PX)
+    if small <= LEVEL_SHARE:
+        return None
+    return Advice(
+        f"{_percent(small)} of the boxes are smaller than the finest cells of most models, which have {SMALL_PX} px: "
+        "the neck efm reads the map of 4 px cells, too. A level that predicts on it is a few rows: CONTRIBUTING.md, "
+        "'a level of 4 px cells'",
+        _train(statistics, data, model=FINE_MODEL),
+    )
+
+
+def _tiles(statistics: DataStatistics, data: str) -> Advice | None:
+    size, ratio = statistics.image_size, statistics.long_side_px / statistics.image_size
+    if ratio < TILE_RATIO or not _is_small(statistics, size) or _lifted(statistics) < TILE_GAIN:
+        return None
+    return Advice(
+        f"the images are {ratio:.1f} times as long as the network input, where {_small_shares(statistics, size)}; in "
+        f"tiles of {size} px, {_small_shares(statistics, statistics.long_side_px)}. A model that was trained at that "
+        "scale gains most",
+        f"python tools/evaluate.py --weights FILE {data} --tile {size}",
+    )
+
+
+def _lifted(statistics: DataStatistics) -> float:
+    """Share of the boxes that are over 8 px, or over 16 px, at the images' own size only."""
+    own = statistics.long_side_px
+    limits = (SMALL_PX, 2 * SMALL_PX)
+    return max(statistics.share_under(limit) - statistics.share_under(limit, own) for limit in limits)
+
+
+def _smaller_size(statistics: DataStatistics, data: str) -> Advice | None:
+    size = -(-statistics.long_side_px // STRIDE) * STRIDE
+    if statistics.image_size < ENLARGED * size or _is_small(statistics, size):
+        return None
+    return Advice(
+        f"the images have {statistics.long_side_px} px and are enlarged to {statistics.image_size}; at --image-size "
+        f"{size}, {_small_shares(statistics, size)}, for {(size / statistics.image_size) ** 2:.2f} of the arithmetic",
+        _train(statistics, data, size=size),
+    )
+
+
+def _anchors(statistics: DataStatistics, data: str) -> Advice | None:
+    anchors = np.array(find_definition(MODEL).rows[-1].args["anchors_px"], float).reshape(-1, 2)
+    recall = best_possible_recall(fittable_sizes(statistics.sizes_px), anchors, LossConfig().anchor_ratio)
+    if recall >= AnchorsConfig().min_recall:
+        return None
+    return Advice(
+        f"the anchors of {MODEL} serve {_percent(recall)} of the boxes at {statistics.image_size} px, and "
+        f"{_percent(AnchorsConfig().min_recall)} are wanted: let training fit others, as it does unless told not to",
+        "anchors.fit: auto",
+    )
+
+
+def _imbalance(statistics: DataStatistics, data: str) -> Advice | None:
+    counts = statistics.boxes_per_class
+    present = np.flatnonzero(counts)
+    common, rare = int(counts.argmax()), int(present[counts[present].argmin()])
+    if counts[common] <= IMBALANCE * counts[rare]:
+        return None
+    common_name, rare_name = (shorten(statistics.names[label], 40) for label in (common, rare))
+    return Advice(
+        f"the class {common_name} has {counts[common]:,} boxes and {rare_name} {counts[rare]:,}, "
+        f"{counts[common] / counts[rare]:.0f} times fewer: more images of it help most; with a focal loss the easy "
+        "ones weigh less",
+        f"{_train(statistics, data)} --set loss.focal_gamma=1.5",
+    )
+
+
+def _background(statistics: DataStatistics, data: str) -> Advice | None:
+    share = float((statistics.boxes_per_image == 0).mean())
+    if share <= BACKGROUND_SHARE:
+        return None
+    return Advice(
+        f"{_percent(share)} of the images have no boxes: without them an epoch has {_percent(1 - share)} of the "
+        "batches (a line of the data config)",
+        "background: drop",
+    )
+
+
+def _long_images(statistics: DataStatistics, data: str) -> Advice | None:
+    ratio = float(np.median(statistics.sizes_hw.max(axis=1) / statistics.sizes_hw.min(axis=1)))
+    if ratio < LONG_IMAGES:
+        return None
+    return Advice(
+        f"one side of the images is {ratio:.1f} times the other: mosaics fill a square, and without them a batch is a "
+        f"rectangle of {_percent(1 / ratio)} of its pixels",
+        f"{_train(statistics, data)} --set augment.mosaic=0",
+    )
+
+
+def _beyond_limit(statistics: DataStatistics, data: str) -> Advice | None:
+    crowding = statistics.crowding
+    if crowding.is_within:
+        return None
+    return Advice(
+        f"{crowding.line()}: perfect detections do not reach an AP of 1; with a higher limit, evaluation gives a "
+        "second table",
+        f"python tools/evaluate.py --weights FILE {data} --max-det {crowding.sufficient_limit}",
+    )
+
+
+def _crowded(statistics: DataStatistics, data: str) -> Advice | None:
+    most = int(statistics.boxes_per_image.max())
+    if most <= USUAL_DETECTIONS:
+        return None
+    return Advice(
+        f"an image has {most:,} boxes, and {USUAL_DETECTIONS} detections of an image are kept unless more are wanted",
+        f"python tools/predict.py --weights FILE --source FOLDER --max-det {2 * most}",
+    )
+
+
+def _is_small(statistics: DataStatistics, image_size: int, most: float = MOST) -> bool:
+    """Whether the boxes as a whole are small for the network: many under 8 px, or more than ``most`` under 16 px."""
+    tiny, small = (statistics.share_under(limit, image_size) for limit in (SMALL_PX, 2 * SMALL_PX))
+    return tiny > MANY_SMALL or small > most
+
+
+def _small_shares(statistics: DataStatistics, image_size: int) -> str:
+    tiny, small = (statistics.share_under(limit, image_size) for limit in (SMALL_PX, 2 * SMALL_PX))
+    return f"{_percent(tiny)} of the boxes are under {SMALL_PX} px and {_percent(small)} under {2 * SMALL_PX} px"
+
+
+def _train(statistics: DataStatistics, data: str, model: str = MODEL, size: int | None = None) -> str:
+    return f"python tools/train.py {data} --model {model} --image-size {size or statistics.image_size}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+_RULES: tuple[Callable[[DataStatistics, str], Advice | None], ...] = (
+    _space_to_depth,
+    _larger_size,
+    _fine_level,
+    _tiles,
+    _smaller_size,
+    _anchors,
+    _imbalance,
+    _background,
+    _long_images,
+    _beyond_limit,
+    _crowded,
+)

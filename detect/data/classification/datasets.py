@@ -1,0 +1,56 @@
+"""A data config's split as a ``ClassTable``, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from detect.config.data import DataConfig
+from detect.data.checks import check_split, tell_problems
+from detect.data.classification.cifar import read_cifar
+from detect.data.classification.image_folders import read_image_folders
+from detect.data.classification.table import ClassTable
+from detect.data.classification.tiny_imagenet import read_tiny_imagenet
+from detect.data.pixel_values import ReadSettings
+from detect.data.recognition import with_format
+from detect.data.value_range import with_value_range
+from detect.errors import InputError
+
+CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
+    "folders": read_image_folders,
+    "cifar": read_cifar,
+    "tiny-imagenet": read_tiny_imagenet,
+}
+"""Reader of each format of ``DataConfig.format`` that is for classification."""
+
+
+def open_class_split(config: DataConfig, split: str, strict: bool = False) -> ClassTable:
+    """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
+
+    Args:
+        config: the data set, with ``root`` as an absolute path. With ``names``, only these classes are used, in this
+            order.
+        split: a key of ``config.splits``.
+        strict: refuse a split with any problem instead.
+
+    Raises:
+        InputError: the data set is one for detection, the split is unknown, unusable, or, with ``strict``, not free of
+            problems.
+    """
+    table = _read_class_split(config, split)
+    tell_problems(config, split, table.problems, strict)
+    return with_value_range(config, split, table, _read_class_split)
+
+
+def _read_class_split(config: DataConfig, split: str) -> ClassTable:
+    check_split(config, split)
+    config = with_format(config)
+    if config.format not in CLASS_READERS:
+        raise InputError(
+            f"{config.name}: format {config.format} is for detection, but the model is a classifier; formats for "
+            f"classification: {', '.join(CLASS_READERS)}"
+        )
+    table = CLASS_READERS[config.format](config, split)
+    if config.names is not None:
+        table = table.of_classes(config.names)
+    return replace(table, read_settings=ReadSettings(max_pixels=config.max_pixels))

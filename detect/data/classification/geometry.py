@@ -1,0 +1,179 @@
+"""Where a classifier's training images are cut out, and how they are turned.
+
+Letters: B images of a batch, H W pixels of an image, R side of the squares, S side of the network input.
+Coordinates are continuous: pixel i covers [i, i + 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from detect.data.classification.center_crop import resize_short_side
+
+
+class Window(NamedTuple):
+    """A rectangle of an image, in whole pixels; it may reach over the edges, where all is black."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def pad_crop(squares: np.ndarray, image_size: int, padding: int, position_xy: np.ndarray) -> np.ndarray:
+    """S x S pixels anywhere in images with black around them.
+
+    Args:
+        squares: (B, R, R, 3) uint8, R >= S.
+        image_size: S.
+        padding: width of the black, in pixels.
+        position_xy: (2, B) in [0, 1): 0 is at the left (top) edge of the black, 1 would be at the right (bottom) one.
+
+    Returns:
+        (B, S, S, 3) uint8.
+
+    Source: ResNet (He et al., arXiv:1512.03385), section 4.2.
+    """
+    num_images, side = squares.shape[:2]
+    padded = np.zeros((num_images, side + 2 * padding, side + 2 * padding, 3), dtype=np.uint8)
+    padded[:, padding : padding + side, padding : padding + side] = squares
+    left, top = starts(position_xy, padded.shape[1] - image_size)
+    # Every S x S window as a view, its rows in one piece: the gather then copies rows instead of pixels.
+    num_starts = padded.shape[1] - image_size + 1
+    per_image, per_row, per_pixel, _ = padded.strides
+    windows = np.lib.stride_tricks.as_strided(
+        padded,
+        shape=(num_images, num_starts, num_starts, image_size, image_size * 3),
+        strides=(per_image, per_row, per_pixel, per_row, 1),
+    )
+    return windows[np.arange(num_images), top, left].reshape(num_images, image_size, image_size, 3)
+
+
+def starts(position: np.ndarray, room: int) -> np.ndarray:
+    """Positions in [0, 1) to whole pixels in [0, room], each equally likely; int64."""
+    return (position * (room + 1)).astype(np.int64)
+
+
+def resize_crop(
+    image_rgb: np.ndarray, image_size: int, side: int, position_xy: Sequence[float]
+) -> tuple[np.ndarray, Window]:
+    """Resize an image, and choose S x S pixels of it.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        image_size: S.
+        side: pixels of the short side afterwards, at least S.
+        position_xy: in [0, 1), as of ``pad_crop``.
+
+    Returns:
+        The resized image and the window in it.
+
+    Source: BDSC (2018), section 4.1.
+    """
+    resized = resize_short_side(image_rgb, side)
+    height, width = resized.shape[:2]
+    x, y = int(position_xy[0] * (width - image_size + 1)), int(position_xy[1] * (height - image_size + 1))
+    return resized, Window(x, y, image_size, image_size)
+
+
+def area_window(
+    image_hw: tuple[int, int], areas: Sequence[float], ratios: Sequence[float], position_xy: Sequence[float]
+) -> Window:
+    """The first rectangle that fits into the image; if none does, the largest one in its middle of a ratio in between.
+
+    Args:
+        image_hw: H and W.
+        areas: shares of the image's area to try, in (0, 1].
+        ratios: width / height, one for each of the areas.
+        position_xy: in [0, 1), as of ``pad_crop``.
+
+    Source: GoogLeNet (Szegedy et al., arXiv:1409.4842), section 6, which draws share and ratio; what is done with a
+    rectangle that does not fit is this project's.
+    """
+    height, width = image_hw
+    for area, ratio in zip(areas, ratios, strict=True):
+        pixels = area * height * width
+        new_width, new_height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < new_width <= width and 0 < new_height <= height:
+            x, y = int(position_xy[0] * (width - new_width + 1)), int(position_xy[1] * (height - new_height + 1))
+            return Window(x, y, new_width, new_height)
+    new_width = min(width, max(1, round(height * max(ratios))))
+    new_height = min(height, max(1, round(width / min(ratios))))
+    return Window((width - new_width) // 2, (height - new_height) // 2, new_width, new_height)
+
+
+def cut(image_rgb: np.ndarray, window: Window, image_size: int) -> np.ndarray:
+    """A window, which lies inside the image, resized to S x S: by areas if it gets smaller, else linearly.
+
+    Returns:
+        (S, S, 3) uint8; a view if nothing has to be resized.
+    """
+    x, y, width, height = window
+    part = image_rgb[y : y + height, x : x + width]
+    if (height, width) == (image_size, image_size):
+        return part
+    interpolation = cv2.INTER_AREA if height * width > image_size**2 else cv2.INTER_LINEAR
+    return cv2.resize(part, (image_size, image_size), interpolation=interpolation)
+
+
+def turn(image_rgb: np.ndarray, window: Window, image_size: int, degrees: float) -> np.ndarray:
+    """A window, resized to S x S and turned about its middle; what turns in is the image around it, or black.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        window: may reach over the edges.
+        image_size: S.
+        degrees: counter-clockwise.
+
+    Returns:
+        (S, S, 3) uint8.
+    """
+    part, (x, y, width, height) = _surroundings(image_rgb, window)
+    if part.size == 0:
+        return np.zeros((image_size, image_size, 3), dtype=np.uint8)
+    # The warp samples linearly, so what gets smaller is averaged first.
+    new_width = max(1, round(part.shape[1] * min(1, image_size / width)))
+    new_height = max(1, round(part.shape[0] * min(1, image_size / height)))
+    scale_x, scale_y = new_width / part.shape[1], new_height / part.shape[0]
+    if (new_height, new_width) != part.shape[:2]:
+        part = cv2.resize(part, (new_width, new_height), interpolation=cv2.INTER_AREA)
+    # From a pixel of the result to where it comes from: turned about the middle, then scaled. Pixel centres are at .5.
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    per_pixel = np.array([[width * scale_x], [height * scale_y]]) / image_size
+    linear = per_pixel * np.array([[cos, -sin], [sin, cos]])
+    middle = np.array([(x + width / 2) * scale_x, (y + height / 2) * scale_y])
+    offset = middle - 0.5 - linear @ np.full(2, (image_size - 1) / 2)
+    matrix = np.column_stack([linear, offset])
+    return cv2.warpAffine(part, matrix, (image_size, image_size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def flip(images: np.ndarray, left_right: np.ndarray, up_down: np.ndarray) -> None:
+    """Mirror some images in place.
+
+    Args:
+        images: (B, S, S, 3) uint8, contiguous.
+        left_right: (B,) bool.
+        up_down: (B,) bool.
+    """
+    size = images.shape[2]
+    if left_right.any():
+        # One on top of the other they are one image to OpenCV, which mirrors pixels faster than NumPy does.
+        chosen = images[left_right]
+        images[left_right] = cv2.flip(chosen.reshape(-1, size, 3), 1).reshape(chosen.shape)
+    if up_down.any():
+        images[up_down] = images[up_down][:, ::-1]
+
+
+def _surroundings(image_rgb: np.ndarray, window: Window) -> tuple[np.ndarray, Window]:
+    """The part of the image that a turned window may reach, and the window in it."""
+    x, y, width, height = window
+    # A turn brings the corners to sqrt(2) times half the side from the middle: 0.21 sides more; the rest is sampling's.
+    reach_x, reach_y = math.ceil(0.25 * width) + 2, math.ceil(0.25 * height) + 2
+    left, top = max(0, x - reach_x), max(0, y - reach_y)
+    right, bottom = max(0, x + width + reach_x), max(0, y + height + reach_y)
+    return image_rgb[top:bottom, left:right], Window(x - left, y - top, width, height)

@@ -1,0 +1,172 @@
+"""Images in one folder for each class: ``train/cat/a.jpg``, ``train/dog/old/b.png``.
+
+Letters: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detect.config.data import DataConfig
+from detect.data.annotations import Problems
+from detect.data.checks import absent_classes, check_distinct, find_folder, inspect_images
+from detect.data.classification.table import ClassTable
+from detect.data.pixel_values import MAX_PIXELS
+from detect.data.walking import count_suffixes, is_image_name, walk_files
+from detect.errors import InputError
+from detect.runtime.logs import LOGGER
+
+MAX_INSPECTED = 200_000
+"""Images whose headers are read when a split is opened: 8,000 a second on two cores, measured on small files that the
+system had in memory. The 1.28 million of ImageNet would hold up each start by minutes, and by more from a slow disk."""
+
+BESIDE = "images beside the class folders (skipped)"
+UNKNOWN_FOLDER = "class folders that the training split does not have (skipped)"
+NO_IMAGES = "classes without images that can be used (kept as classes)"
+OTHER_FILE = "files in class folders that are no images by their suffix (skipped)"
+UNREADABLE_FOLDER = "folders that cannot be read (skipped)"
+BAD_NAME = "class folders whose name is not UTF-8 (skipped)"
+
+
+def read_image_folders(config: DataConfig, split: str) -> ClassTable:
+    """Read one split, ordered by class and path.
+
+    A class has the images in its folder and in all folders in it; links are followed, but not back to the split's
+    folder or above it. Hidden files and folders are left out. Damaged images are skipped and counted, of more than
+    ``MAX_INSPECTED`` images when they are loaded.
+
+    Args:
+        config: the data set. Without ``names`` the classes are all class folders of the split ``train`` (of this split
+            if there is none), sorted, so that a class has the same index in all splits.
+        split: a key of ``config.splits``.
+
+    Raises:
+        InputError: a folder is missing, or no image can be used.
+    """
+    problems = Problems()
+    folder = find_folder(config, config.splits[split].images).resolve()
+    found = _class_folders(folder, problems)
+    if config.names is not None:
+        names = config.names
+        _check_names(names, found, folder)
+        if left_out := sorted(set(found) - set(names)):
+            LOGGER.info("%s %s: %d class folders are not among the names: not used", config.name, split, len(left_out))
+    else:
+        names = _training_names(config, split, found)
+        for name in sorted(set(found) - set(names)):
+            problems.add(UNKNOWN_FOLDER, repr(name))
+    paths, labels = list_images(folder, [folder / name for name in names], problems)
+    return table_of_files(paths, labels, names, problems, f"{config.name} {split}", config.max_pixels)
+
+
+def _class_folders(folder: Path, problems: Problems) -> list[str]:
+    """Names of the class folders, sorted."""
+    names = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            if is_image_name(entry.name):
+                problems.add(BESIDE, entry.name)
+        elif _is_utf8(entry.name):
+            names.append(entry.name)
+        else:
+            problems.add(BAD_NAME, ascii(entry.name))
+    if not names:
+        beside = f" (it has {problems.count(BESIDE)} images itself)" if problems.count(BESIDE) else ""
+        raise InputError(f"{folder}: has no class folders{beside}; images must lie in one folder for each class")
+    return names
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_names(names: tuple[str, ...], found: list[str], folder: Path) -> None:
+    check_distinct(names)
+    if odd := [name for name in names if name not in found and Path(name).name != name]:
+        raise InputError(f"names: {folder} has no folder {odd[0]!r}; a class's name is its folder's")
+    absent_classes(names, found, lambda name: f"{folder} has no folder {name}")
+
+
+def _training_names(config: DataConfig, split: str, found: list[str]) -> tuple[str, ...]:
+    if split != "train" and "train" in config.splits:
+        found = _class_folders(find_folder(config, config.splits["train"].images).resolve(), Problems())
+    return tuple(found)
+
+
+def list_images(folder: Path, class_folders: Sequence[Path], problems: Problems) -> tuple[list[str], list[int]]:
+    """All image files of all classes.
+
+    Args:
+        folder: what holds the class folders; links back to it or above it are not followed.
+        class_folders: K folders, in the order of the classes; one that does not exist has no images.
+        problems: gets what is wrong.
+
+    Returns:
+        N absolute paths, ordered by class and path, and N class indices.
+    """
+    paths: list[str] = []
+    labels: list[int] = []
+    others: list[str] = []
+    for label, class_folder in enumerate(class_folders):
+        if class_folder.is_dir():
+            for path in _files_in(class_folder, folder, problems):
+                (paths if is_image_name(path) else others).append(path)
+            labels += [label] * (len(paths) - len(labels))
+    if others:
+        problems.merge([(OTHER_FILE, len(others), count_suffixes(others))])
+    return paths, labels
+
+
+def _files_in(class_folder: Path, folder: Path, problems: Problems) -> Iterator[str]:
+    """The files of a class."""
+
+    def report(error: OSError) -> None:
+        problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
+
+    return walk_files(class_folder, folder, report)
+
+
+def table_of_files(
+    paths: Sequence[str],
+    labels: Sequence[int],
+    names: tuple[str, ...],
+    problems: Problems,
+    title: str,
+    max_pixels: int = MAX_PIXELS,
+) -> ClassTable:
+    """A table of image files, without those that are missing or damaged.
+
+    Args:
+        paths: N absolute paths.
+        labels: N class indices in [0, K).
+        names: K class names.
+        problems: gets what is wrong; what it has is told when there is no image.
+        title: how messages call the split.
+        max_pixels: larger images cannot be used.
+
+    Raises:
+        InputError: there is no image that can be used.
+    """
+    if not paths:
+        raise InputError(f"{title}: has no images; {'; '.join(problems.summary()) or 'its folders are empty'}")
+    image_paths = np.array([path.encode("utf-8", "surrogateescape") for path in paths], np.bytes_)
+    class_of_image = np.array(labels, np.int64)
+    if len(paths) > MAX_INSPECTED:
+        LOGGER.info("%s: %d images are too many to look at; damaged ones are reported when loaded", title, len(paths))
+    else:
+        undeclared = np.zeros((len(paths), 2), np.int64)
+        _, is_good = inspect_images([Path(path) for path in paths], undeclared, problems, title, max_pixels=max_pixels)
+        image_paths, class_of_image = image_paths[is_good], class_of_image[is_good]
+    for label in np.flatnonzero(np.bincount(class_of_image, minlength=len(names)) == 0).tolist():
+        problems.add(NO_IMAGES, repr(names[label]))
+    return ClassTable(image_paths, class_of_image, names, problems=problems)

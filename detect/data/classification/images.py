@@ -1,0 +1,143 @@
+"""Where a classifier's training images come from: decoded from their files, or kept decoded for the whole run.
+
+Letters: N images, B images of a batch, H W pixels of an image, R side of the squares, S side of the network input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from detect.data.cache import available_memory, check_space
+from detect.data.classification.center_crop import center_square, resized_side
+from detect.data.classification.table import ClassTable
+from detect.data.images import ImageError
+from detect.data.letterbox import PAD_VALUE
+from detect.data.workers import Failure
+from detect.runtime.progress import progress_bar
+
+Result = TypeVar("Result")
+
+_MANY = 1000
+"""So many images take long enough for a progress bar."""
+
+
+class ImageSource(Protocol):
+    """Gives images by their rows. In place of one that cannot be read there is a grey one, and a failure is noted."""
+
+    def squares(self, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
+        """(B, R, R, 3) uint8, a copy: each image as ``center_square`` gives it."""
+
+    def wholes(self, rows: np.ndarray, failures: list[Failure]) -> list[np.ndarray]:
+        """B images, (H, W, 3) uint8 each, as much of them as there is; not to be written to."""
+
+
+class ImagesInFiles:
+    """Decodes images each time.
+
+    Args:
+        table: the images.
+        image_size: S.
+        share: R = round(S / share).
+    """
+
+    def __init__(self, table: ClassTable, image_size: int, share: float) -> None:
+        self.table = table
+        self.image_size = image_size
+        self.share = share
+
+    def squares(self, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
+        """See ``ImageSource``."""
+        return np.stack([center_square(image, self.image_size, self.share) for image in self.wholes(rows, failures)])
+
+    def wholes(self, rows: np.ndarray, failures: list[Failure]) -> list[np.ndarray]:
+        """See ``ImageSource``."""
+        images = []
+        for row in rows.tolist():
+            try:
+                images.append(self.table.read(row))
+            except ImageError as error:
+                failures.append((row, str(error)))
+                side = resized_side(self.image_size, self.share)
+                images.append(np.full((side, side, 3), PAD_VALUE, dtype=np.uint8))
+        return images
+
+
+class ImagesInMemory:
+    """Has all images as squares, in memory that worker processes share.
+
+    Args:
+        pixels: (N, R, R, 3) uint8.
+        unreadable: row to reason, of the images that could not be read; they are grey.
+    """
+
+    def __init__(self, pixels: torch.Tensor, unreadable: dict[int, str]) -> None:
+        self.pixels = pixels
+        self.unreadable = unreadable
+
+    def squares(self, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
+        """See ``ImageSource``."""
+        if self.unreadable:
+            failures.extend((row, self.unreadable[row]) for row in rows.tolist() if row in self.unreadable)
+        squares: np.ndarray = self.pixels.numpy()[rows]
+        return squares
+
+    def wholes(self, rows: np.ndarray, failures: list[Failure]) -> list[np.ndarray]:
+        """See ``ImageSource``."""
+        return list(self.squares(rows, failures))
+
+
+def image_source(table: ClassTable, image_size: int, share: float, *, in_memory: bool) -> ImageSource:
+    """Where training images come from.
+
+    Args:
+        table: if it has pixels of R x R already, they are used as they are, without a copy.
+        image_size: S.
+        share: R = round(S / share).
+        in_memory: decode all images once: the short side resized to R, the middle taken. What crops cut from are then
+            these squares, not the original images.
+
+    Raises:
+        InputError: there is too little memory.
+    """
+    side = resized_side(image_size, share)
+    if table.pixels is not None and table.pixels.shape[1:3] == (side, side):
+        # PyTorch shares memory with arrays that may be written to only.
+        return ImagesInMemory(torch.from_numpy(np.require(table.pixels, requirements=["C", "W"])), {})
+    return _decode_all(table, image_size, share) if in_memory else ImagesInFiles(table, image_size, share)
+
+
+def in_threads(work: Callable[[int], Result], rows: Sequence[int], description: str) -> Iterable[Result]:
+    """What ``work`` makes of each row, in their order, on all cores; with a progress bar if there are many.
+
+    Args:
+        work: mostly OpenCV, which works outside of Python's lock, so that threads are enough.
+        rows: of a table.
+        description: what the progress bar says.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        done = pool.map(work, rows)
+        yield from progress_bar(done, description, len(rows), unit="image", is_shown=len(rows) >= _MANY, leave=True)
+
+
+def _decode_all(table: ClassTable, image_size: int, share: float) -> ImagesInMemory:
+    side = resized_side(image_size, share)
+    check_space(len(table) * side * side * 3, available_memory(), "memory", "use cache: none")
+    pixels = torch.empty((len(table), side, side, 3), dtype=torch.uint8).share_memory_()
+    squares = pixels.numpy()
+
+    def decode(row: int) -> str | None:
+        try:
+            squares[row] = center_square(table.read(row), image_size, share)
+        except ImageError as error:
+            squares[row] = PAD_VALUE
+            return str(error)
+        return None
+
+    reasons = enumerate(in_threads(decode, range(len(table)), "caching images"))
+    return ImagesInMemory(pixels, {row: reason for row, reason in reasons if reason is not None})

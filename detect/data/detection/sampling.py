@@ -1,0 +1,142 @@
+"""Which images make which training sample. Decided in the main process, so that workers only compute.
+
+Everything is a pure function of (seed, epoch). Letters: N images, B images per batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from detect.config.recipe import AugmentConfig
+from detect.runtime.distributed import rank_slice
+from detect.runtime.seeding import generator
+
+WINDOW = 64
+"""A sample's partners come from so many images before it: enough variety, and few enough to still be in memory, so that
+a mosaic costs one decoded image instead of four."""
+LANES = 4
+"""Batch b belongs to lane b % LANES, and partners come from the same lane. PyTorch deals batch b to worker b % workers:
+with 1, 2 or 4 workers, a worker therefore has decoded all partners of its samples itself."""
+
+ORDER_STREAM, REQUEST_STREAM, SAMPLE_STREAM = 1, 2, 3
+"""First word of the random keys, so that the order, the requests and the samples draw from unrelated streams."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One training sample to be made. With the seed, it determines every pixel.
+
+    Args:
+        epoch: from 0.
+        position: of the sample in the epoch, from 0.
+        tiles: rows of the annotation table: 1 (a single image), 4 or 9 (a mosaic); the first is the sample's own.
+        mix: what is done with the second sample.
+        second: rows of the second sample, as ``tiles``; empty without one.
+        mosaic_epoch: whether there may be mosaics in the epoch. They fill a square; single images need only the
+            rectangle that holds them.
+    """
+
+    epoch: int
+    position: int
+    tiles: tuple[int, ...]
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    second: tuple[int, ...] = ()
+    mosaic_epoch: bool = True
+
+
+class TrainingOrder:
+    """The batches of an epoch, as a ``sampler`` of PyTorch's ``DataLoader`` whose elements are whole batches.
+
+    A last batch with fewer images is dropped, because batch normalisation suffers from tiny batches; every epoch drops
+    others. If there are fewer images than a batch holds, they are the one batch. Several processes share out each
+    batch, in the order in which one alone goes through it.
+
+    Args:
+        num_images: N, at least 1.
+        batch_size: B.
+        epochs: length of the training, for ``augment.close_mosaic``.
+        augment: the probabilities of mosaic, mixup and cutmix.
+        seed: the run's.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, epochs: int, augment: AugmentConfig, seed: int) -> None:
+        self.num_images = num_images
+        self.batch_size = min(batch_size, num_images)
+        self.augment = augment
+        self.seed = seed
+        self.first_plain_epoch = epochs - augment.close_mosaic
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        return self.num_images // self.batch_size
+
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
+        order = generator(ORDER_STREAM, self.seed, self.epoch).permutation(self.num_images)
+        for batch in range(self.start, len(self)):
+            requests = self._batch(order, batch)
+            yield requests[rank_slice(len(requests))]
+
+    def _batch(self, order: np.ndarray, batch: int) -> list[SampleRequest]:
+        rng = generator(REQUEST_STREAM, self.seed, self.epoch, batch)
+        num_partners = 17  # a mosaic of nine needs 8, its second sample 9
+        partners = order[partner_positions(rng, batch, len(self), self.batch_size, num_partners)]
+        own = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        draws = rng.random((self.batch_size, 5))
+        return [
+            self._request(batch * self.batch_size + i, [int(own[i]), *partners[i].tolist()], draws[i])
+            for i in range(self.batch_size)
+        ]
+
+    def _request(self, position: int, rows: list[int], draw: np.ndarray) -> SampleRequest:
+        if self.epoch >= self.first_plain_epoch:
+            return SampleRequest(self.epoch, position, (rows[0],), mosaic_epoch=False)
+        size = self._num_tiles(draw[0], draw[1])
+        mix = self._mix(draw[2])
+        second_size = 0 if mix == "none" else self._num_tiles(draw[3], draw[4])
+        second = tuple(rows[size : size + second_size])
+        return SampleRequest(self.epoch, position, tuple(rows[:size]), mix, second, self.augment.mosaic > 0)
+
+    def _num_tiles(self, draw: float, draw9: float) -> int:
+        if draw >= self.augment.mosaic:
+            return 1
+        return 9 if draw9 < self.augment.mosaic9 else 4
+
+    def _mix(self, draw: float) -> Literal["none", "mixup", "cutmix"]:
+        if draw < self.augment.mixup:
+            return "mixup"
+        return "cutmix" if draw < self.augment.mixup + self.augment.cutmix else "none"
+
+
+def partner_positions(
+    rng: np.random.Generator, batch: int, num_batches: int, batch_size: int, num_partners: int
+) -> np.ndarray:
+    """Partners for each sample of a batch, from the images that came before it in its lane, around the end if need be.
+
+    Args:
+        rng: drawn from.
+        batch: which batch of the epoch.
+        num_batches: of the epoch.
+        batch_size: B.
+        num_partners: for each sample; distinct as far as there are enough others.
+
+    Returns:
+        (B, num_partners) int64, positions in the epoch's order; the sample itself only if it is alone in its lane.
+    """
+    # Small sets have fewer lanes, so that each still holds a whole window.
+    num_lanes = LANES
+    while num_lanes > 1 and num_batches * batch_size < num_lanes * WINDOW:
+        num_lanes //= 2
+    lane = batch % num_lanes
+    length = batch_size * len(range(lane, num_batches, num_lanes))
+    reach = min(WINDOW, length - 1)
+    if reach >= num_partners:
+        steps = 1 + rng.random((batch_size, reach)).argsort(axis=1)[:, :num_partners]
+    else:
+        steps = rng.integers(min(1, reach), reach, size=(batch_size, num_partners), endpoint=True)
+    own = (batch // num_lanes) * batch_size + np.arange(batch_size)
+    in_lane = (own[:, None] - steps) % length
+    return (in_lane // batch_size * num_lanes + lane) * batch_size + in_lane % batch_size

@@ -1,0 +1,292 @@
+"""Pascal VOC's annotation format: one XML file for each image, and lists of image names.
+
+A box is ``xmin, ymin, xmax, ymax``. VOC's own files count pixels from 1 and include the last one; most other files in
+this format do not. The numbers are taken as they are, without a shift: left = xmin, top = ymin, width = xmax - xmin,
+height = ymax - ymin. The difference is at most a pixel.
+
+Letters: N images, M boxes, K classes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import re
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from detect.config.data import DataConfig
+from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
+from detect.data.checks import (
+    check_boxes,
+    check_distinct,
+    find_folder,
+    inspect_images,
+    report_repeated,
+)
+from detect.data.formats.listed_paths import is_file, path_forms
+from detect.data.formats.stems import find_image, is_named, read_annotation_bytes, read_annotation_files
+from detect.errors import InputError
+
+MAX_XML_BYTES = 16 * 2**20
+BAD_XML = "annotation files that are missing or damaged (their images are skipped)"
+OTHER_NAME = (
+    "annotation files whose <filename> is not their own name, as after renaming (the image of their own is taken)"
+)
+BORROWED = "annotation files without an image, whose <filename> is the image of another one (skipped)"
+BAD_OBJECT = "objects without a name or four numbers as bndbox (skipped)"
+UNREADABLE_TEXT = "annotation files with bytes that are not of their encoding, outside of class names (read)"
+UNKNOWN_NAME = "objects of a class that is not among the names (skipped)"
+
+
+_DECLARATION = re.compile(rb"""(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
+_MAX_DECLARATION = 200  # bytes
+_UNREADABLE = "\ufffd"
+_BEFORE_XML = "\ufeff \t\r\n"
+_STARTS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    b"<\0": "utf-16-le",
+    b"\0<": "utf-16-be",
+}
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "big5": "cp950"}
+"""Encodings that have all of another one: what tools write under its name."""
+_NO_CHARACTER_SETS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7")
+
+
+class _Object(NamedTuple):
+    name: str
+    box_xyxy_px: tuple[float, float, float, float]
+    is_difficult: bool
+    marks: tuple[int, ...]
+
+
+class _File(NamedTuple):
+    """One XML file: names and paths of its image, the size it declares (0 where it does not) and its objects."""
+
+    stem: str
+    image_names: tuple[str, ...]
+    declared_hw: tuple[int, int]
+    objects: tuple[_Object, ...]
+
+
+def read_voc(config: DataConfig, split: str) -> AnnotationTable:
+    """Read one split.
+
+    Images are numbered 1..N in the order of the list file, or, without one, of the sorted XML files. Objects marked
+    ``difficult`` become crowd regions: not trained on, and ignored in evaluation, as VOC's own evaluation does. Damaged
+    files, images and boxes are skipped and counted in the table's ``problems``.
+
+    Args:
+        config: the data set. Without ``names`` the classes are all names in the XML files of the split ``train`` (of
+            this split if there is none), sorted.
+        split: a key of ``config.splits``.
+
+    Raises:
+        InputError: the list or a folder is missing, a name leads out of its folder, or no image can be used.
+    """
+    problems = Problems()
+    files, unread_stems = _read_files(config, split, problems)
+    names = _names(config, split, files)
+    folder = find_folder(config, config.splits[split].images).resolve()
+    unread = [find_image(folder, stem) for stem in unread_stems]
+    files, paths = _with_images(files, folder, problems)
+    declared_hw = np.array([file.declared_hw for file in files], np.int64).reshape(-1, 2)
+    ends_xy_px = np.array([_end(file) for file in files], np.float64).reshape(-1, 2)
+    sizes_hw, is_good = inspect_images(
+        paths,
+        declared_hw,
+        problems,
+        f"{config.name} {split}",
+        max_pixels=config.max_pixels,
+        ends_xy_px=ends_xy_px,
+    )
+
+    objects = [(row, item) for row, file in enumerate(files) if is_good[row] for item in file.objects]
+    for row, item in objects:
+        if item.name not in names:
+            problems.add(UNKNOWN_NAME, f"{item.name!r} in {files[row].stem}")
+    objects = [(row, item) for row, item in objects if item.name in names]
+
+    def describe(index: int) -> str:
+        return f"{objects[index][1].name} in {files[objects[index][0]].stem}"
+
+    rows = np.array([row for row, _ in objects], np.int64)
+    labels = np.array([names.index(item.name) for _, item in objects], np.int64)
+    xyxy = np.array([item.box_xyxy_px for _, item in objects], np.float64).reshape(-1, 4)
+    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
+    keep = check_boxes(xywh, sizes_hw[rows], describe, problems)
+    kept = np.flatnonzero(keep)
+    report_repeated(xywh[keep], rows[keep], labels[keep], lambda index: describe(kept[index]), problems)
+    return AnnotationTable(
+        image_paths=encode_paths([path for path, good in zip(paths, is_good, strict=True) if good]),
+        image_ids=np.arange(1, is_good.sum() + 1, dtype=np.int64),
+        has_own_ids=False,
+        sizes_hw=sizes_hw[is_good],
+        box_offsets=offsets_of(np.bincount(rows[keep], minlength=len(files))[is_good]),
+        boxes_xyxy_px=xyxy[keep],
+        labels=labels[keep],
+        is_crowd=np.array([item.is_difficult for _, item in objects], bool)[keep],
+        areas=xywh[keep, 2] * xywh[keep, 3],
+        names=names,
+        category_ids=np.arange(1, len(names) + 1, dtype=np.int64),
+        problems=problems,
+        marks=kept_marks(np.array([item.marks for _, item in objects], np.int8).reshape(-1, len(MARKS))[keep]),
+        skipped_paths=encode_paths([*unread, *(path for path, good in zip(paths, is_good, strict=True) if not good)]),
+    )
+
+
+def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[_File], list[str]]:
+    """All XML files of a split that can be read, in the order of its list, and the stems of the others."""
+    files, unread = read_annotation_files(config, split, ".xml", partial(_parse, problems=problems), BAD_XML, problems)
+    return list(files.values()), unread
+
+
+def _with_images(files: list[_File], folder: Path, problems: Problems) -> tuple[list[_File], list[Path]]:
+    """The files with their images, without those whose image belongs to another file.
+
+    Raises:
+        InputError: no file is left.
+    """
+    kept, paths = [], []
+    stems = {file.stem for file in files}
+    for file in files:
+        path = find_image(folder, file.stem, file.image_names)
+        if file.image_names and not is_named(file.stem, path_forms(file.image_names[0])[-1]):
+            said = f"{file.stem}.xml says {file.image_names[0][:100]!r}"
+            if not is_named(file.stem, path.name) and path.stem in stems:
+                problems.add(BORROWED, said)
+                continue
+            if is_named(file.stem, path.name) and is_file(path):
+                problems.add(OTHER_NAME, f"{said}, {path.name} is taken")
+        kept.append(file)
+        paths.append(path)
+    if not kept:
+        raise InputError(f"{folder}: has no image of an annotation file's own name: {'; '.join(problems.summary())}")
+    return kept, paths
+
+
+def _end(file: _File) -> tuple[float, float]:
+    """The largest right and bottom of a file's boxes, 0 where there are none."""
+    rights, bottoms = ([item.box_xyxy_px[side] for item in file.objects] for side in (2, 3))
+    return max(rights, default=0.0), max(bottoms, default=0.0)
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an annotation file, its tags without namespaces.
+
+    Raises:
+        InputError: it is too large, cannot be read, is not XML, or has what annotations do not need.
+    """
+    text = _decode(read_annotation_bytes(path, MAX_XML_BYTES), path.name)
+    # Entities can grow without limit or name other files. They are looked for in the text that the parser gets.
+    if any(word in text for word in ("<!DOCTYPE", "<!ENTITY", "\0")):
+        raise InputError(f"{path.name}: has a document type, entities or zero bytes; annotations need none")
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{path.name}: is not XML: {error}") from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def _decode(content: bytes, where: str) -> str:
+    """The text of an XML file in the encoding that it declares; what is not of it becomes U+FFFD.
+
+    The text goes to the parser as such, which then does not look at the declaration.
+
+    Raises:
+        InputError: Python has no such encoding.
+    """
+    declaration = _DECLARATION.match(content.replace(b"\0", b"")[:_MAX_DECLARATION])
+    declared = declaration[1].decode("ascii").lower() if declaration else "utf-8"
+    encoding = _encoding_of(content, declared)
+    if encoding is None:
+        raise InputError(f"{where}: is not XML: declares the unknown encoding {declared[:40]!r}")
+    for one in dict.fromkeys((encoding, "utf_8")):  # files that were saved anew keep their old declaration
+        try:
+            return content.decode(one).lstrip(_BEFORE_XML)
+        except UnicodeError:
+            continue
+    return content.decode(encoding, "replace").lstrip(_BEFORE_XML)
+
+
+def _encoding_of(content: bytes, declared: str) -> str | None:
+    """Python's name of the encoding, None if it has none.
+
+    Its byte order mark, or zeros around the first character, say more than the declaration.
+    """
+    for start, encoding in _STARTS.items():
+        if content.startswith(start):
+            return encoding
+    try:
+        name = codecs.lookup(_WIDER.get(declared, declared)).name.replace("-", "_")
+        if name in _NO_CHARACTER_SETS:
+            return None
+        b" ".decode(name)  # has a LookupError for what is not of text, such as base64
+    except LookupError:
+        return None
+    except UnicodeError:  # UTF-16 and UTF-32, whose files begin as in _STARTS
+        return "utf-8"
+    return name
+
+
+def _parse(path: Path, stem: str, problems: Problems) -> _File:
+    root = read_xml(path)
+    if root.tag.lower() != "annotation":
+        hint = "; CVAT's own XML: export it as Pascal VOC or COCO" if root.find("image") is not None else ""
+        raise InputError(f"{path.name}: is not Pascal VOC: its root is <{root.tag[:40]}>, not <annotation>{hint}")
+    objects = []
+    for element in root.iterfind("object"):
+        item = _parse_object(element)
+        if item is None:
+            problems.add(BAD_OBJECT, f"{element.findtext('name')!r} in {path.name}")
+        else:
+            objects.append(item)
+    if any(_UNREADABLE in item.name for item in objects):
+        raise InputError(
+            f"{path.name}: a class name is not in the encoding of the file; declare the right one, or UTF-8"
+        )
+    if any(_UNREADABLE in text for text in root.itertext()):
+        problems.add(UNREADABLE_TEXT, path.name)
+    folder, filename, place = ((root.findtext(tag) or "").strip() for tag in ("folder", "filename", "path"))
+    image_names = tuple(filter(None, (filename, f"{folder}/{filename}" if folder and filename else "", place)))
+    declared = [_number(root.findtext(f"size/{side}")) for side in ("height", "width")]
+    height, width = (int(side) if 0 < side < 2**31 else 0 for side in declared)
+    return _File(stem, image_names, (height, width), tuple(objects))
+
+
+def _parse_object(element: ElementTree.Element) -> _Object | None:
+    name = (element.findtext("name") or "").strip()
+    sides = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+    left, top, right, bottom = (_number(side) for side in sides)
+    if not name or any(math.isnan(side) for side in (left, top, right, bottom)):
+        return None
+    marks = tuple(int(_number(element.findtext(mark)) == 1) for mark in MARKS)
+    return _Object(name, (left, top, right, bottom), _number(element.findtext("difficult")) == 1, marks)
+
+
+def _number(text: str | None) -> float:
+    """The number in an XML element, NaN when there is none."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...]:
+    if config.names is not None:
+        check_distinct(config.names)
+        return config.names
+    if split != "train" and "train" in config.splits:
+        files, _ = _read_files(config, "train", Problems())
+    names = tuple(sorted({item.name for file in files for item in file.objects}))
+    if not names:
+        raise InputError(f"{config.name}: no object in the XML files has a name, so there are no classes; give names")
+    return names

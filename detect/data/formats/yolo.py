@@ -1,0 +1,276 @@
+"""The YOLO format: beside each image a text file with a line for each object.
+
+``class cx cy w h``: the number of the class, the box's centre, width and height as shares of the image as it is shown
+(EXIF orientation applied). ``class x1 y1 x2 y2 x3 y3 ...`` is an outline, whose box is taken.
+``images/train/a.jpg`` has its lines in ``labels/train/a.txt``; an image without such a file shows nothing but
+background.
+
+Letters: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from detect.config.data import DataConfig
+from detect.data.annotations import AnnotationTable, Problems, encode_paths
+from detect.data.checks import check_distinct, find_file, find_folder, inspect_images
+from detect.data.formats.label_files import BoxLines, read_lines, table_of_lines
+from detect.data.formats.listed_paths import ImageList, is_file
+from detect.data.formats.stems import REPEATED_STEM, read_list
+from detect.data.formats.yolo_rows import COMMAS, LongRow, meaning_of_long_rows, parse_row, split_row
+from detect.data.walking import is_image_name, report_left_out, walk_files
+from detect.errors import InputError
+from detect.runtime.logs import LOGGER
+
+MAX_CLASSES = 10_000
+"""Larger class numbers are damage where nothing says how many classes there are."""
+
+BAD_FILE = "label files that cannot be read (their images are skipped)"
+BAD_LINE = "lines that are not a class number and cx cy w h, or an outline (skipped)"
+UNKNOWN_CLASS = "objects whose class number is beyond the names (skipped)"
+SHARED_LABELS = "label files that several images share (kept: each image has these objects)"
+NO_IMAGE = "label files without an image (skipped)"
+UNREADABLE_FOLDER = "folders that cannot be read (skipped)"
+
+CLASSES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+"""Lists of class names, one per line, as labelling tools write them beside the labels."""
+
+LIST_SUFFIX = ".txt"
+"""Of a file that lists images."""
+
+_LABELS = {"images": "labels", "Images": "Labels", "JPEGImages": "labels"}
+"""Folder of images to the one of their labels."""
+
+
+def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
+    """Read one split.
+
+    Images are numbered 1..N in the order of the list, or, without one, of their sorted paths below ``images``. If none
+    of them has a label file, the split counts as published without annotations. Damaged files, lines and images are
+    skipped and counted in the table's ``problems``.
+
+    Args:
+        config: the data set. ``names`` are those of the classes 0, 1, ...; default, the lines of ``classes.txt`` in the
+            labels' folder, above it or in the root; else the numbers up to the largest of the split ``train`` (of this
+            split if there is none).
+        split: a key of ``config.splits``.
+
+    Raises:
+        InputError: the list or a folder is missing, or no image can be used.
+    """
+    problems = Problems()
+    paths, labels = find_files(config, split, problems)
+    section = config.splits[split]
+    if section.list is None and not any(part.lower().endswith(LIST_SUFFIX) for part in section.parts):
+        _report_labels_without_image(labels, problems)
+    _report_shared_labels(labels, problems)
+    files = [_read(path, problems) for path in labels]
+    names = _names(config, split, labels, files)
+    declared_hw = np.zeros((len(paths), 2), np.int64)
+    sizes_hw, is_good = inspect_images(
+        paths, declared_hw, problems, f"{config.name} {split}", max_pixels=config.max_pixels
+    )
+    is_good &= np.array([lines is not None for lines in files])
+    if not is_good.any():
+        raise InputError(f"{config.name} {split}: no image can be used: {'; '.join(problems.summary())}")
+    rows = np.flatnonzero(is_good).tolist()
+    boxes, long_row = BoxLines(), meaning_of_long_rows(files)
+    for row, source in enumerate(rows):
+        for number, line in enumerate(files[source] or (), start=1):
+            place = f"{labels[source].name}:{number}"
+            _add_object(line, long_row, row, place, len(names), boxes, problems)
+    is_labelled = any(path.is_file() for path in labels)
+    if not is_labelled:
+        LOGGER.warning("%s %s: no image has a label file; the first would be %s", config.name, split, labels[0])
+    good, numbers = [paths[row] for row in rows], np.arange(len(names))
+    table = table_of_lines(good, sizes_hw[is_good], boxes, True, names, numbers, problems)
+    skipped = [path for path, good in zip(paths, is_good, strict=True) if not good]
+    return dataclasses.replace(table, is_labelled=is_labelled, skipped_paths=encode_paths(skipped))
+
+
+def label_file(image: Path, images: Path, labels: Path | None, root: Path) -> Path:
+    """Where the lines of an image are.
+
+    Args:
+        image: its path.
+        images: the folder of the split's images.
+        labels: the folder of the label files, whose folders are those of ``images``. Without it, the last folder
+            ``images`` or ``JPEGImages`` of the path, below ``root``, is ``labels`` instead; where there is none, they
+            lie together.
+        root: of the data set.
+    """
+    if labels is not None:
+        inside = image.relative_to(images) if image.is_relative_to(images) else Path(image.name)
+        return (labels / inside).with_suffix(".txt")
+    parts, start = list(image.parts), len(root.parts) if image.is_relative_to(root) else 0
+    for index in reversed(range(start, len(parts) - 1)):
+        if parts[index] in _LABELS:
+            parts[index] = _LABELS[parts[index]]
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def find_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[Path], list[Path]]:
+    """The images of a split, sorted or as listed, and their label files, there or not.
+
+    Args:
+        config: the data set.
+        split: a key of ``config.splits``.
+        problems: gets folders that cannot be read, lines that stand twice, are not there as written or lead out.
+
+    Raises:
+        InputError: a folder or a list is missing, or has no images of the data set.
+    """
+    section = config.splits[split]
+    root, images = Path(config.root), Path(os.path.normpath(find_folder(config, section.images)))
+    labels = None if section.annotations is None else Path(os.path.normpath(find_folder(config, section.annotations)))
+    parts = section.parts or (section.list or section.images,)
+    found = []
+    for part in parts:
+        is_list = part == section.list or part.lower().endswith(LIST_SUFFIX)
+        found += _listed(config, part, images, problems) if is_list else _images_below(config, part, problems)
+    paths = _distinct(found, problems)
+    if not paths:
+        why = f": {'; '.join(problems.summary())}" if problems else ""
+        raise InputError(f"{images}: has no images for split {split!r}{why}")
+    return paths, _label_files(paths, images, labels, root)
+
+
+def _listed(config: DataConfig, file: str, images: Path, problems: Problems) -> list[Path]:
+    """The images of a list, whose lines are relative to its own folder, to the root or to the images' folder."""
+    path, root = find_file(config, file), Path(config.root)
+    finder = ImageList((path.parent, root, images), (root, images), problems)
+    return [image for line in read_list(path, problems, "image") if (image := finder.find(line)) is not None]
+
+
+def _images_below(config: DataConfig, part: str, problems: Problems) -> list[Path]:
+    """The images of a folder and of those below it, sorted."""
+    folder = Path(os.path.normpath(find_folder(config, part)))
+
+    def report(error: OSError) -> None:
+        problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
+
+    found = list(walk_files(folder, folder, report))
+    report_left_out(found, problems)
+    return [Path(path) for path in found if is_image_name(path)]
+
+
+def _distinct(paths: list[Path], problems: Problems) -> list[Path]:
+    """Each path once: lines that are written differently, or two parts of a split, may name one image."""
+    distinct: dict[Path, None] = {}
+    for path in paths:
+        if path in distinct:
+            problems.add(REPEATED_STEM, path.name)
+        distinct[path] = None
+    return list(distinct)
+
+
+def _label_files(paths: list[Path], images: Path, labels: Path | None, root: Path) -> list[Path]:
+    """The label file of each image; beside it, where there is no folder for labels and one lies there."""
+    files = [label_file(path, images, labels, root) for path in paths]
+    is_there = {folder: folder.is_dir() for folder in {file.parent for file in files}}
+    return [
+        _in_its_case(file if labels is not None or is_there[file.parent] else _beside(path, file))
+        for path, file in zip(paths, files, strict=True)
+    ]
+
+
+def _beside(image: Path, otherwise: Path) -> Path:
+    file = image.with_suffix(".txt")
+    return file if is_file(_in_its_case(file)) else otherwise
+
+
+def _in_its_case(file: Path) -> Path:
+    capital = file.with_suffix(".TXT")
+    return capital if not is_file(file) and is_file(capital) else file
+
+
+def _report_labels_without_image(labels: list[Path], problems: Problems) -> None:
+    """Count the label files that belong to no image, in the folders where there are others."""
+    known = set(labels)
+    for folder in sorted({path.parent for path in labels}):
+        for path in sorted(folder.glob("*.txt")):
+            if path not in known and path.name not in CLASSES_FILES and not path.name.startswith(("README", ".")):
+                problems.add(NO_IMAGE, repr(path.name))
+
+
+def _report_shared_labels(labels: list[Path], problems: Problems) -> None:
+    """Count the images that have one label file together, such as a.jpg and a.png."""
+    for path, count in Counter(labels).items():
+        if count > 1 and path.is_file():
+            problems.add(SHARED_LABELS, f"{path.name}, of {count} images")
+
+
+def _read(path: Path, problems: Problems) -> list[str] | None:
+    """The lines of a label file, none where there is no such file; None, counted, where it cannot be read."""
+    try:
+        return read_lines(path) if path.exists() else []
+    except InputError as error:
+        problems.add(BAD_FILE, str(error))
+        return None
+
+
+# ------------------------------------------------------------------------------------------------ classes
+
+
+def _names(config: DataConfig, split: str, labels: list[Path], files: list[list[str] | None]) -> tuple[str, ...]:
+    if config.names is not None:
+        check_distinct(config.names)
+        return config.names
+    if split != "train" and "train" in config.splits:
+        labels = find_files(config, "train", Problems())[1]
+        files = [_read(path, Problems()) for path in labels]
+    for folder in (labels[0].parent, *labels[0].parent.parents):
+        if not folder.is_relative_to(config.root):
+            break
+        path = next((folder / name for name in CLASSES_FILES if (folder / name).is_file()), None)
+        if path is not None:
+            return read_names(path)
+    first_words = (words[0] for lines in files for line in lines or () if (words := split_row(line)))
+    numbers = [int(word) for word in set(first_words) if word.isascii() and word.isdigit() and len(word) < 6]
+    largest = max((number for number in numbers if number < MAX_CLASSES), default=None)
+    if largest is None:
+        raise InputError(f"{config.name}: no label file names a class, so there are no classes; give names")
+    LOGGER.info("%s: nothing names the classes; they are called 0 to %d. Give names", config.name, largest)
+    return tuple(str(number) for number in range(largest + 1))
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """The class names of a text file, one per line.
+
+    Raises:
+        InputError: it cannot be read, has none, or has one twice.
+    """
+    names = read_list(path, repeated := Problems(), "class")
+    if repeated:
+        raise InputError(f"{path}: a class stands twice: {'; '.join(repeated.summary())}")
+    return tuple(names)
+
+
+# ------------------------------------------------------------------------------------------------- objects
+
+
+def _add_object(
+    line: str, long_row: LongRow, row: int, place: str, num_classes: int, boxes: BoxLines, problems: Problems
+) -> None:
+    """Put the object of a line to the others, or count why not."""
+    words = split_row(line)
+    if not words:
+        return
+    found = parse_row(words, long_row)
+    if found is None or not found.class_number.is_integer() or found.class_number < 0:
+        problems.add(BAD_LINE, f"{place}: {line[:80]!r}")
+    elif found.class_number >= num_classes:
+        problems.add(UNKNOWN_CLASS, f"{place}: {words[0][:20]} of {num_classes}")
+    else:
+        if found.kind is not None:
+            problems.add(found.kind, place)
+        if "," in line:
+            problems.add(COMMAS, place)
+        boxes.add(row, int(found.class_number), found.box_xywh, place)

@@ -1,0 +1,92 @@
+"""From a training's checkpoint to a file for others: small, without what only its training needs, without a machine."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+
+from detect.analysis.profile import profile_graph
+from detect.errors import InputError
+from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
+from detect.models.graph import Graph
+
+
+def ship(source: Path, out: Path) -> list[str]:
+    """Write a checkpoint in half precision, without the state of its training and without the paths of its machine.
+
+    Args:
+        source: a checkpoint.
+        out: the file, ``NAME.pt``.
+
+    Returns:
+        The rows of its model card (``weights/README.md``) that the file itself knows, as Markdown.
+
+    Raises:
+        InputError: the checkpoint is not usable, or ``out`` is not another ``.pt`` file.
+    """
+    if out.suffix != ".pt":
+        raise InputError(f"--out {out}: must end in .pt")
+    if out.resolve() == source.resolve():
+        raise InputError(f"--out {out}: is the checkpoint itself")
+    checkpoint = load_checkpoint(source)
+    shipped = replace(checkpoint, training=None, provenance=without_machine(checkpoint.provenance))
+    rewrite_checkpoint(out, shipped, half=True)
+    return [_row("sha256", f"`{sha256(out)}`"), _row("model", _model(shipped)), _row("command", _training(shipped))]
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, as ``sha256sum`` prints it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def without_machine(value: Any) -> Any:
+    """Plain values in which an absolute path is its last part only: data sets and runs keep their names.
+
+    Args:
+        value: text, numbers, lists and dictionaries; what is called ``command`` is a command line.
+    """
+    if isinstance(value, dict):
+        return {key: _command(item) if key == "command" else without_machine(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_machine(item) for item in value]
+    return _last_part(value) if isinstance(value, str) else value
+
+
+def _command(line: str) -> str:
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quote without its partner: it was not written by a shell's rules
+        words = line.split()
+    return shlex.join(_last_part(word) for word in words)
+
+
+def _last_part(text: str) -> str:
+    """``/a/b`` and ``~/a/b`` as ``b``, ``KEY=/a/b`` as ``KEY=b``; other texts as they are."""
+    key, equals, path = text.rpartition("=")
+    kind = PurePosixPath if "/" in path else PureWindowsPath
+    is_here_only = kind(path).is_absolute() or PureWindowsPath(path).is_absolute() or path.startswith("~")
+    return f"{key}{equals}{PureWindowsPath(path).name}" if is_here_only else text
+
+
+def _row(name: str, text: str) -> str:
+    return f"| {name} | {text} |"
+
+
+def _model(checkpoint: Checkpoint) -> str:
+    definition, size, num_classes = checkpoint.model.definition, checkpoint.image_size, len(checkpoint.names)
+    with torch.device("meta"):
+        profile = profile_graph(Graph(definition, num_classes), size, num_classes)
+    names = f"{num_classes} classes ({', '.join(checkpoint.names)})"
+    cost = f"{profile.parameters:,} parameters, {profile.macs / 1e9:.3f} G multiply-adds at {size} px"
+    return f"`{definition.name}`, {names}: {cost}"
+
+
+def _training(checkpoint: Checkpoint) -> str:
+    origin = checkpoint.provenance
+    about = [f"{key} {origin[key]}" for key in ("detect", "torch", "epoch", "train_images", "date") if key in origin]
+    return f"`python {origin.get('command', '?')}` ({', '.join(about)})"
