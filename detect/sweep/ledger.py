@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO, Literal
 
 from detect.errors import InputError
 from detect.runtime.seeding import generator
-from detect.sweep.space import Parameter, Values
+from detect.sweep.plan import Parameter, Values, import_optuna
 
 JOURNAL, LOCK, LOG = "journal.log", "lock", "log.txt"
 VALUES_STREAM = 7
@@ -206,18 +205,3 @@ class Ledger:
         with (self.folder / LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def import_optuna() -> ModuleType:
-    """The optional library, silent about its studies.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import optuna
-        import optuna.storages.journal
-    except ImportError:
-        raise InputError("Optuna is not installed, which draws and records trials: pip install -e '.[sweep]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna

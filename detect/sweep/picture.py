@@ -18,7 +18,7 @@ import numpy as np
 
 from detect.runtime.files import atomic_path
 from detect.sweep.ledger import Trial, best_trial
-from detect.sweep.space import Parameter, shown
+from detect.sweep.plan import Parameter, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,8 +18,7 @@ from detect.runtime.files import write_text
 from detect.runtime.logs import LOGGER
 from detect.sweep.ledger import LOG, Ledger, Trial, best_trial
 from detect.sweep.picture import draw_parallel_coordinates
-from detect.sweep.plan import Plan
-from detect.sweep.space import Parameter, shown, training_words
+from detect.sweep.plan import Parameter, Plan, shown, training_words
 
 
 def write_csv(path: Path, trials: Sequence[Trial], space: Sequence[Parameter], metric: str) -> None:
@@ -65,7 +64,7 @@ def write_hparams(folder: Path, trials: Sequence[Trial], metric: str) -> None:
 
 def training_command(config: SweepConfig, trial: Trial) -> str:
     """The line that trains with a trial's values again."""
-    return shlex.join(["python", "tools/train.py", *training_words(config, trial.values)])
+    return shlex.join(["detect", "train", *training_words(config, trial.values)])
 
 
 def conclude(plan: Plan, ledger: Ledger) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from detect.errors import InputError
 from detect.sweep.ledger import JOURNAL, Ledger, Trial, best_trial, import_optuna
-from detect.sweep.space import Parameter
+from detect.sweep.plan import Parameter
 from tests.sweep.small import SWEEP, make_plan_in, open_ledger
 
 

@@ -10,7 +10,7 @@ import pytest
 from detect.config.base import CONFIGS, parse_overrides
 from detect.config.sweep import load_sweep_config
 from detect.errors import InputError
-from detect.sweep.space import Parameter, experiment, find_data, open_space, shown, training_words
+from detect.sweep.plan import Parameter, experiment, find_data, open_space, shown, training_words
 from tests.sweep.small import SWEEP, make_plan_in
 
 

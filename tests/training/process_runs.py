@@ -29,7 +29,8 @@ from detect.runtime.distributed import (
     shard,
 )
 from detect.training.batch_norms import SyncedBatchNorm2d, prepare_norms
-from detect.training.loop import RunSettings, train
+from detect.training.loop import train
+from detect.training.settings import RunSettings
 from tests.training import test_classification as classes
 from tests.training.small import STILL, make_settings, shapes_at
 

@@ -9,24 +9,164 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from detect.errors import InputError
+from detect.data.annotations import AnnotationTable
+from detect.data.classification.loading import ClassEvaluationLoader
+from detect.data.classification.table import ClassTable
+from detect.data.detection.loading import EvaluationLoader
+from detect.evaluation.classification import class_metrics, class_scores
+from detect.evaluation.coco import Engine, coco_metrics, collect
+from detect.evaluation.engine import check_ranges, match_classes, shared_classes
+from detect.evaluation.predict import COCO_SETTINGS, evaluation_mode, postprocess, run_classifier, run_network
 from detect.models.checkpoint import Checkpoint
-from detect.papers.sdpoint.instances import InstanceRecord, Instances, instances_in
-from detect.papers.sdpoint.metrics import ClassificationSplit, Conditions, DetectionSplit
-from detect.papers.sdpoint.network_time import NetworkRun, network_ms
-from detect.papers.sdpoint.transform import PLAIN, InstanceCosts
+from detect.models.model import Model
+from detect.papers.sdpoint.instances import InstanceRecord, instances_of, pareto_front
+from detect.papers.sdpoint.network import NetworkRun, network_ms
+from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, use_instance
+from detect.runtime.precision import Precision
+from detect.runtime.progress import progress_bar
+from detect.structures import Detections
 
-NO_INSTANCES = (
-    "the checkpoint has no instances, because it was trained without SDPoint; "
-    "tools/train.py --set 'sdpoint.ratios=[0.5, 0.75]' trains with it"
-)
 MAX_SIZES = 8
 """Image sizes of a baseline, at most."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a split is looked at.
+
+    Args:
+        image_size: side of the network input in pixels; of a detector the long one.
+        batch_size: images per batch.
+        workers: processes that load images; 0 loads in this one.
+        device: where to compute.
+        precision: number format of the network.
+        strict: refuse an image that cannot be read. Otherwise it counts as one in which nothing was found.
+    """
+
+    image_size: int
+    batch_size: int
+    workers: int
+    device: torch.device
+    precision: Precision = "fp32"
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class DetectionSplit:
+    """Images with boxes.
+
+    Args:
+        table: a labelled split.
+        engine: what computes AP.
+    """
+
+    table: AnnotationTable
+    engine: Engine = "pycocotools"
+    metric: ClassVar[str] = "AP"
+    """What instances are compared by."""
+    shown: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
+    """Metrics that a table has room for."""
+
+    def check(self, checkpoint: Checkpoint, conditions: Conditions) -> None:
+        """Whether a checkpoint can be measured; to be asked before the work.
+
+        Raises:
+            InputError: it is of another task or has no class of the table, or the conditions do not suit it.
+        """
+        _check(checkpoint.detector, checkpoint.names, self.table.names, conditions)
+
+    @torch.inference_mode()
+    def measure(
+        self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
+    ) -> list[dict[str, float]]:
+        """The COCO metrics of each instance, as ``detect.evaluation.engine.evaluate`` gives them.
+
+        Args:
+            checkpoint: one that ``check`` does not refuse, on the conditions' device; runs the plain network
+                afterwards.
+            instances: of it.
+            conditions: how the split is looked at.
+            label: of the progress bar.
+        """
+        model, device = checkpoint.detector, conditions.device
+        label_of = match_classes(checkpoint.names, self.table.names)
+        settings = replace(COCO_SETTINGS, classes=shared_classes(label_of))
+        loader = EvaluationLoader(
+            self.table,
+            conditions.image_size,
+            conditions.batch_size,
+            conditions.workers,
+            multiple=model.max_reduction,
+            strict=conditions.strict,
+        )
+        found: list[dict[int, Detections]] = [{} for _ in instances]
+        with evaluation_mode(model):
+            for batch in progress_bar(loader, label, unit="batch"):
+                for instance, mine in zip(instances, found, strict=True):
+                    use_instance(model, instance)
+                    predictions = run_network(model, batch.images, device, conditions.precision)
+                    detections = postprocess(predictions, batch.letterboxes, settings, checkpoint.names)
+                    mine.update(zip(batch.rows.tolist(), detections, strict=True))
+        use_instance(model, PLAIN)
+        bar = progress_bar(found, f"{label}: AP")
+        return [coco_metrics(self.table, collect(mine, label_of), self.engine).values for mine in bar]
+
+
+@dataclass(frozen=True)
+class ClassificationSplit:
+    """Images of one class each.
+
+    Args:
+        table: the split.
+        center_crop: the network looks at so much of an image's short side, in (0, 1].
+    """
+
+    table: ClassTable
+    center_crop: float = 1.0
+    metric: ClassVar[str] = "top1"
+    """What instances are compared by."""
+    shown: ClassVar[tuple[str, ...]] = ("top1", "top5", "loss")
+    """Metrics that a table has room for."""
+
+    def check(self, checkpoint: Checkpoint, conditions: Conditions) -> None:
+        """See ``DetectionSplit``."""
+        _check(checkpoint.classifier, checkpoint.names, self.table.names, conditions)
+
+    @torch.inference_mode()
+    def measure(
+        self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
+    ) -> list[dict[str, float]]:
+        """The metrics of each instance, as ``evaluate_classifier`` gives them; arguments as for ``DetectionSplit``."""
+        model, device = checkpoint.classifier, conditions.device
+        label_of = match_classes(checkpoint.names, self.table.names)
+        loader = ClassEvaluationLoader(
+            self.table,
+            conditions.image_size,
+            self.center_crop,
+            conditions.batch_size,
+            conditions.workers,
+            strict=conditions.strict,
+        )
+        logits = torch.full((len(instances), len(self.table), len(label_of)), torch.nan)
+        with evaluation_mode(model):
+            for batch in progress_bar(loader, label, unit="batch"):
+                for instance, mine in zip(instances, logits, strict=True):
+                    use_instance(model, instance)
+                    found = run_classifier(model, batch.images, device, conditions.precision)
+                    mine[batch.rows] = found.cpu()
+        use_instance(model, PLAIN)
+        scores = class_scores(logits, label_of, len(self.table.names))
+        return [class_metrics(mine.numpy(), self.table.labels, self.table.names).values for mine in scores]
+
+
+def _check(model: Model, names: tuple[str, ...], data_names: tuple[str, ...], conditions: Conditions) -> None:
+    check_ranges(conditions.image_size, model.max_reduction, conditions.batch_size, conditions.workers)
+    match_classes(names, data_names)
 
 
 @dataclass(frozen=True)
@@ -110,18 +250,6 @@ def run_name(weights: Path) -> str:
     return weights.resolve().parent.name if is_of_run else weights.stem
 
 
-def pareto_front(records: Sequence[InstanceRecord], metric: str) -> list[InstanceRecord]:
-    """The records to which no other is at least as good and cheaper, or as cheap and better; cheapest first.
-
-    Of several that are equal in both, the first counts.
-    """
-    front: list[InstanceRecord] = []
-    for record in sorted(records, key=lambda record: (record.macs, -record.metrics[metric])):
-        if not front or record.metrics[metric] > front[-1].metrics[metric]:
-            front.append(record)
-    return front
-
-
 def baseline_sizes(costs: InstanceCosts, multiple: int, image_size: int, cheapest: int) -> list[int]:
     """Image sizes whose costs span those of the instances.
 
@@ -141,22 +269,6 @@ def baseline_sizes(costs: InstanceCosts, multiple: int, image_size: int, cheapes
         return sizes
     wanted = np.linspace(macs[smallest], macs[image_size], MAX_SIZES).tolist()
     return sorted({min(sizes, key=lambda size: abs(macs[size] - target)) for target in wanted})
-
-
-def instances_of(checkpoint: Checkpoint, where: str) -> Instances:
-    """The instances of a checkpoint.
-
-    Args:
-        checkpoint: perhaps of a network that was trained with SDPoint.
-        where: its file, for the error.
-
-    Raises:
-        InputError: it was not.
-    """
-    instances = instances_in(checkpoint)
-    if instances is None:
-        raise InputError(f"{where}: {NO_INSTANCES}")
-    return instances
 
 
 def compare_instances(

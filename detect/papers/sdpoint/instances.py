@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -15,6 +15,10 @@ from detect.models.graph import Graph
 from detect.models.model import Model
 from detect.papers.sdpoint.transform import PLAIN, Instance, Way, find_points, set_way, use_instance
 
+NO_INSTANCES = (
+    "the checkpoint has no instances, because it was trained without SDPoint; "
+    "detect train --set 'sdpoint.ratios=[0.5, 0.75]' trains with it"
+)
 EXTRA = "instances"
 """Name of the checkpoint's entry."""
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -92,6 +96,34 @@ def instances_in(checkpoint: Checkpoint) -> Instances | None:
     """The instances of a checkpoint, of a network that was trained with SDPoint; else None."""
     found = checkpoint.extras.get(EXTRA)
     return found if isinstance(found, Instances) else None
+
+
+def instances_of(checkpoint: Checkpoint, where: str) -> Instances:
+    """The instances of a checkpoint.
+
+    Args:
+        checkpoint: of any network.
+        where: its file, for the error.
+
+    Raises:
+        InputError: it was trained without SDPoint.
+    """
+    instances = instances_in(checkpoint)
+    if instances is None:
+        raise InputError(f"{where}: {NO_INSTANCES}")
+    return instances
+
+
+def pareto_front(records: Sequence[InstanceRecord], metric: str) -> list[InstanceRecord]:
+    """Records that no other beats in one of cost and metric and equals in the other; cheapest first.
+
+    Of records equal in both, the first is kept.
+    """
+    front: list[InstanceRecord] = []
+    for record in sorted(records, key=lambda record: (record.macs, -record.metrics[metric])):
+        if not front or record.metrics[metric] > front[-1].metrics[metric]:
+            front.append(record)
+    return front
 
 
 def with_instances(checkpoint: Checkpoint, instances: Instances) -> Checkpoint:

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from detect.drawing.text import shorten
 from detect.evaluation.coco import ABSENT
+from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.report import number
+from detect.models.checkpoint import Checkpoint, rewrite_checkpoint
 from detect.papers.sdpoint.comparison import Baseline, Comparison, SizeRecord
-from detect.papers.sdpoint.instances import InstanceRecord
+from detect.papers.sdpoint.instances import InstanceRecord, instances_of, with_instances
+from detect.runtime.files import atomic_path, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INSTANCE, FRONT, BASELINES = "#9ecae1", "#1f4e79", ("#e45756", "#f2a541")
+MAX_NAME = 40
+"""Characters of a baseline's model and run."""
+MAX_LABELS = 8
+"""Instances of the front that get their name; of more, some from all over it."""
+FileStamp = tuple[int, int, int]
+"""Of a file: when it was changed, its size and its identity."""
 
 
 def comparison_table(comparison: Comparison) -> str:
@@ -110,3 +130,134 @@ def _plain(comparison: Comparison, record: InstanceRecord | SizeRecord) -> dict[
         "ms": round(record.ms, 3),
         "metrics": dict(record.metrics),
     }
+
+
+def write_comparison(wanted: EvaluationOutputs, comparison: Comparison, title: str) -> list[str]:
+    """Write the wanted files.
+
+    Args:
+        wanted: the metrics, as of ``comparison_record``; a folder for ``instances.png``.
+        comparison: what was measured.
+        title: of the picture.
+
+    Returns:
+        One line for each file.
+    """
+    lines = []
+    if wanted.metrics_json is not None:
+        write_json(wanted.metrics_json, comparison_record(comparison))
+        lines.append(f"metrics: {wanted.metrics_json}")
+    if wanted.pictures is not None:
+        draw_comparison(wanted.pictures / "instances.png", comparison, title)
+        lines.append(f"picture: {wanted.pictures / 'instances.png'}")
+    return lines
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """By which it can be seen that a file is still the same."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def store_records(path: Path, checkpoint: Checkpoint, comparison: Comparison, stamp: FileStamp) -> str:
+    """Keep the records of the instances in their checkpoint, where prediction looks for them.
+
+    Args:
+        path: the checkpoint's file.
+        checkpoint: its content; the plain network must be running.
+        comparison: what was measured.
+        stamp: of the file as it was read.
+
+    Returns:
+        One line: where they are, or why they could not be stored. A training that goes on writes its files again.
+    """
+    path = path.resolve()
+    if checkpoint.training is not None:
+        return f"not stored: {path} is what a training resumes from; best.pt keeps records"
+    if not path.exists() or file_stamp(path) != stamp:
+        return f"not stored: {path} has changed since it was read"
+    if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
+        return f"not stored: {path} is write-protected"
+    instances = replace(instances_of(checkpoint, str(path)), records=comparison.records, measured=comparison.measured)
+    try:
+        rewrite_checkpoint(path, with_instances(checkpoint, instances))
+    except OSError as error:
+        return f"not stored: {path}: {error.strerror or error}"
+    return f"stored in {path}: tools/predict.py --cost, --gflops and --target-ms choose by them"
+
+
+def draw_comparison(path: Path, comparison: Comparison, title: str) -> None:
+    """Draw the metric over the multiply-adds: all instances, their Pareto front, and the baselines.
+
+    Args:
+        path: the PNG file.
+        comparison: what was measured.
+        title: of the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _draw_instances(axes, comparison)
+    own, *others = comparison.baselines
+    _draw_baseline(axes, own, comparison.metric, BASELINES[0], "the same plain network at lower image sizes")
+    for baseline in others:
+        name = f"{shorten(baseline.title, MAX_NAME)} at lower image sizes"
+        _draw_baseline(axes, baseline, comparison.metric, BASELINES[1], name)
+    axes.set_xlabel("billions of multiply-adds of an image")
+    axes.set_ylabel(comparison.metric)
+    axes.set_title(title.encode("latin-1", "replace").decode("latin-1"), fontsize=10, parse_math=False)
+    axes.margins(0.07)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower right", fontsize=8)
+    full = comparison.full_macs / 1e9
+    axes.secondary_xaxis(
+        "top", functions=(lambda gmacs: np.divide(gmacs, full), lambda share: np.multiply(share, full))
+    ).set_xlabel("share of the full cost")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _draw_instances(axes: Axes, comparison: Comparison) -> None:
+    metric, front = comparison.metric, comparison.front
+    others = [record for record in comparison.records if record not in front]
+    axes.plot(
+        [record.macs / 1e9 for record in others],
+        [record.metrics[metric] for record in others],
+        linestyle="",
+        marker="o",
+        markersize=5,
+        color=INSTANCE,
+        label="instances",
+    )
+    axes.plot(
+        [record.macs / 1e9 for record in front],
+        [record.metrics[metric] for record in front],
+        marker="o",
+        markersize=6,
+        linewidth=1.8,
+        color=FRONT,
+        label="instances on the Pareto front",
+        zorder=4,
+    )
+    for index in sorted(set(np.linspace(0, len(front) - 1, MAX_LABELS).round().astype(int).tolist())):
+        place = (front[index].macs / 1e9, front[index].metrics[metric])
+        style: dict[str, Any] = {"xytext": (-5, 5), "textcoords": "offset points", "ha": "right", "fontsize": 8}
+        axes.annotate(front[index].instance.name, place, color=FRONT, zorder=5, **style)
+
+
+def _draw_baseline(axes: Axes, baseline: Baseline, metric: str, color: str, name: str) -> None:
+    """Draw a baseline; the sizes of the first stand right of its points, those of the other left."""
+    right = color == BASELINES[0]
+    places = [(size.macs / 1e9, size.metrics[metric]) for size in baseline.sizes]
+    xs, ys = zip(*places, strict=True)
+    line, *_ = axes.plot(xs, ys, linestyle="--", marker="s", markersize=4, color=color, label="_", zorder=3)
+    line.set_label(name.encode("latin-1", "replace").decode("latin-1").replace("$", r"\$"))
+    for size, place in zip(baseline.sizes, places, strict=True):
+        style: dict[str, Any] = {"xytext": (4, -11) if right else (-4, 5), "ha": "left" if right else "right"}
+        axes.annotate(
+            f"{size.image_size} px", place, fontsize=7, color=color, zorder=3, textcoords="offset points", **style
+        )

@@ -25,7 +25,7 @@ from detect.runtime.progress import progress_bar
 from detect.runtime.seeding import generator
 from detect.structures import Batch
 from detect.training.batch_norms import prepare_norms
-from detect.training.preparation import Need
+from detect.training.checks import OptionDependency
 from detect.training.strategy import AnyTargets, Part, Strategy
 from detect.training.task import Loader
 
@@ -69,7 +69,7 @@ class SDPoint(Strategy):
         self.epoch = recipe.epochs - 1
         set_way(model, recipe.sdpoint.way)
 
-    def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
+    def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
         """See ``Strategy``: the batch as it is, for the instance that is drawn."""
         use_instance(self.model, self.draw(epoch, number))
         return [(images, targets)]
@@ -86,16 +86,16 @@ class SDPoint(Strategy):
         return Instance(self.points[point - 1], float(ratio)) if point else PLAIN
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def checkpoint_extras(self) -> dict[str, Any]:
         """See ``Strategy``: the instances, which share the statistics until the run is over."""
         return {"extras": {EXTRA: Instances(tuple(self.instances), self.recipe.sdpoint.way)}}
 
-    def end_epoch(self) -> dict[str, float]:
+    def on_epoch_end(self) -> dict[str, float]:
         """See ``Strategy``: the plain network runs again."""
         use_instance(self.model, PLAIN)
         return {}
 
-    def judged(self, model: Model, epoch: int) -> Model:
+    def eval_model(self, model: Model, epoch: int) -> Model:
         """See ``Strategy``: a copy whose norms have the statistics of the plain network."""
         self.epoch = epoch
         copied = copy.deepcopy(model)
@@ -103,7 +103,7 @@ class SDPoint(Strategy):
         _take_over(copied, found)
         return copied
 
-    def finish(self, best: Path) -> None:
+    def on_train_end(self, best: Path) -> None:
         """See ``Strategy``: the statistics of all instances."""
         checkpoint = load_checkpoint(best)
         before = instances_in(checkpoint)
@@ -207,10 +207,12 @@ def _chosen_points(recipe: Recipe, model: Model) -> tuple[int, ...]:
     return tuple(dict.fromkeys(recipe.sdpoint.points)) or tuple(range(1, count + 1))
 
 
-def option_dependencies(recipe: Recipe) -> list[Need]:
+def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
     """The keys of ``sdpoint`` that mean nothing while it is off, or to a classifier."""
     if not recipe.sdpoint.ratios:
         keys = [field.name for field in fields(recipe.sdpoint) if field.name != "ratios"]
-        return [Need("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
+        return [OptionDependency("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
     is_classifier = isinstance(recipe, ClassificationRecipe)
-    return [Need("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")]
+    return [
+        OptionDependency("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")
+    ]

@@ -12,11 +12,12 @@ from torch import Tensor
 from detect.config.recipe import DetectionTrd, Recipe
 from detect.models.model import Model
 from detect.models.resize import pooled_hw
-from detect.papers.trd.mean_flops import area_rule, mean_flops
 from detect.papers.trd.schedule import (
     TRD_STREAM,
+    area_rule,
     change_points,
     guarded_epochs,
+    mean_flops,
     reduced_epochs,
     reduced_sizes,
 )
@@ -58,14 +59,13 @@ class Trd(Strategy):
         self.reduced = reduced_epochs(recipe)
         self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
         self.least_ratio = min(recipe.sdpoint.ratios, default=1.0)
-        self.start_epoch()
+        self.on_epoch_start()
         LOGGER.info("%s", _plan(recipe, self.sizes, self.reduced))
 
-    def start_epoch(self) -> None:
-        """See ``Strategy``."""
+    def on_epoch_start(self) -> None:
         self._epoch, self._images, self._left_alone, self._area = 0, 0, 0, 0.0
 
-    def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
+    def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
         """See ``Strategy``: the reduced images and, if any are left, the others."""
         self._epoch = epoch
         whole_hw, new_hw = size_of(images), self._new_hw(images, epoch, number)
@@ -95,17 +95,14 @@ class Trd(Strategy):
         )
         return [resized(*small, new_hw, mode), others]
 
-    @property
-    def state(self) -> dict[str, float]:
-        """See ``Strategy``: what was counted in this epoch."""
+    def state_dict(self) -> dict[str, float]:
         return {"epoch": self._epoch, "images": self._images, "left_alone": self._left_alone, "area": self._area}
 
-    def restore(self, state: dict[str, float]) -> None:
-        """See ``Strategy``."""
+    def load_state_dict(self, state: dict[str, float]) -> None:
         self._epoch, self._images = int(state["epoch"]), int(state["images"])
         self._left_alone, self._area = int(state["left_alone"]), state["area"]
 
-    def end_epoch(self) -> dict[str, float]:
+    def on_epoch_end(self) -> dict[str, float]:
         """See ``Strategy``: whether the epoch was reduced, and to which share of its pixels."""
         images = max(self._images, 1)
         values = {"trd/reduced": float(self.reduced[self._epoch]), "trd/area": self._area / images}
