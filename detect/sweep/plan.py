@@ -1,4 +1,4 @@
-"""What a search draws, checked against the recipe that it changes."""
+"""A search: its parameters, checked against the recipe that they change, and its folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A key of the recipe with what it may be: ``choices``, or everything from ``low`` to ``high``.
+    """A key of the recipe and its values: ``choices``, or the range from ``low`` to ``high``.
 
     Args:
         key: dotted.
@@ -49,13 +49,9 @@ class Parameter:
 
 
 def open_space(config: SweepConfig) -> tuple[Parameter, ...]:
-    """The parameters of a search, after checking that its recipe takes them.
+    """Check the parameters of a search against its recipe.
 
-    Each end of a range and each choice is tried on the recipe, the others being as the recipe has them. What only some
-    combinations make wrong ends the trials that draw them.
-
-    Args:
-        config: the search.
+    Each end of a range and each choice is tried alone. A combination that is not allowed fails its trial.
 
     Raises:
         InputError: the experiment, the metric or a key is unknown, or a value is not allowed.
@@ -69,17 +65,17 @@ def open_space(config: SweepConfig) -> tuple[Parameter, ...]:
 
 
 def experiment(config: SweepConfig) -> RunConfig:
-    """What each trial trains: the experiment with what the search names instead, and with its ``set`` on top."""
+    """The experiment of each trial, with the parts that the search replaces and with its ``set``."""
     named = {key: value for key in ("model", "data", "recipe") if (value := getattr(config, key)) is not None}
     run = replace(load_run_config(config.run), **named) if config.run else RunConfig(**named)
     return replace(run, set={**run.set, **config.set})
 
 
 def find_data(config: SweepConfig) -> DataConfig:
-    """The data set of a search.
+    """Open the data set of a search.
 
     Raises:
-        InputError: it is unknown, or its folder is not there.
+        InputError: it is unknown, or its folder does not exist.
     """
     data = open_data(experiment(config).data, config.data_root)
     if data.generate is None and not Path(data.root).is_dir():
@@ -87,27 +83,22 @@ def find_data(config: SweepConfig) -> DataConfig:
     return data
 
 
-def training_words(config: SweepConfig, values: Values) -> list[str]:
-    """Arguments of ``detect train`` for the values of a trial.
-
-    Args:
-        config: the search.
-        values: of one trial.
-    """
+def training_arguments(config: SweepConfig, values: Values) -> list[str]:
+    """Arguments of ``detect train`` for the values of a trial."""
     words = []
     for key in ("run", "model", "data", "recipe", "data_root"):
         if (value := getattr(config, key)) is not None:
             words += [f"--{key.replace('_', '-')}", value]
-    return [*words, "--set", *(f"{key}={_yaml_word(value)}" for key, value in {**config.set, **values}.items())]
+    return [*words, "--set", *(f"{key}={_yaml_text(value)}" for key, value in {**config.set, **values}.items())]
 
 
 def shown(value: object) -> str:
-    """A value as people read it: numbers with four digits."""
+    """Format a value for people, numbers with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _parameter(key: str, parameter: ParameterConfig, load: Callable[[Values], Recipe]) -> Parameter:
-    """A checked parameter, whose ends are whole numbers where the recipe's key is one."""
+    """Check a parameter; its ends become whole numbers where the recipe's key is one."""
     ends: Sequence[Any] = parameter.choices or [_tidy(end) for end in (parameter.low, parameter.high)]
     for end in ends:
         content = to_plain(load({key: end}))
@@ -120,30 +111,29 @@ def _parameter(key: str, parameter: ParameterConfig, load: Callable[[Values], Re
 
 
 def _tidy(end: float | None) -> float:
-    """A number of the YAML as it was written there: the loader has made whole numbers ``float``."""
+    """Undo the loader's conversion of whole numbers to ``float``."""
     assert end is not None, "the loader has refused a range with an open end"
     return int(end) if end.is_integer() else end
 
 
 def _recipe_loader(run: RunConfig) -> Callable[[Values], Recipe]:
-    """Gives an experiment's recipe with values on top; the model's head decides of which task it is."""
     definition = find_definition(run.model)
     return lambda values: load_recipe(definition, run.recipe, {**run.set, **values})
 
 
-def _yaml_word(value: Any) -> str:
-    """A value as ``--set`` reads it."""
+def _yaml_text(value: Any) -> str:
+    """Format a value for ``--set``."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A search that can begin.
+    """A checked search.
 
     Args:
-        config: what is searched.
-        space: its parameters, checked.
+        config: its configuration.
+        space: its parameters.
         folder: of everything that it writes.
     """
 
@@ -160,12 +150,12 @@ def make_plan(
     Args:
         space: a shipped sweep's name or a file; a continued search needs none.
         out: the folder; by default ``runs/NAME`` with the name in the YAML.
-        trials: how many trainings, if not as the YAML says.
-        data_root: where the data set is, if not as the YAML says.
+        trials: number of trainings, instead of the YAML's.
+        data_root: folder of the data set, instead of the YAML's.
         resume: continue the search in the folder.
 
     Raises:
-        InputError: the search cannot be done, or not in this folder.
+        InputError: the search is not possible, or not in this folder.
     """
     import_optuna()
     given = load_sweep_config(space) if space else None
@@ -184,11 +174,11 @@ def make_plan(
     plan = Plan(config, open_space(config), folder)
     data = find_data(config)
     if data.generate:
-        open_split(data, "train")  # two trials that make the data set at once would be in each other's way
+        open_split(data, "train")  # two trials must not generate it at once
     text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=120)
     try:
         (write_text if resume else write_new_text)(stored, text)
-    except FileExistsError:  # of two sweeps that began at the same time the other was first
+    except FileExistsError:  # another sweep began at the same time
         raise _holds_a_sweep(folder) from None
     return plan
 
@@ -198,7 +188,7 @@ def _holds_a_sweep(folder: Path) -> InputError:
 
 
 def _continued(stored: Path, given: SweepConfig | None, space: str | None) -> SweepConfig:
-    """The search that a folder holds, which must not be another one than the one that is given."""
+    """The search in a folder, which must be the given one."""
     if not stored.is_file():
         raise InputError(f"--resume: {stored.parent} holds no sweep; without --resume one starts there")
     config = load_sweep_config(str(stored))
@@ -211,7 +201,7 @@ def _continued(stored: Path, given: SweepConfig | None, space: str | None) -> Sw
 
 
 def import_optuna() -> ModuleType:
-    """The optional library, silent about its studies.
+    """Import the optional library, without its log of studies.
 
     Raises:
         InputError: it is not installed.
@@ -220,6 +210,7 @@ def import_optuna() -> ModuleType:
         import optuna
         import optuna.storages.journal
     except ImportError:
-        raise InputError("Optuna is not installed, which draws and records trials: pip install -e '.[sweep]'") from None
+        hint = "pip install 'detect-small[sweep]'"
+        raise InputError(f"Optuna is not installed, which draws and records trials: {hint}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -21,22 +21,22 @@ from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 from detect.sweep.ledger import LOG, Claim, Ledger, Trial, best_trial
-from detect.sweep.plan import Plan, shown, training_words
+from detect.sweep.plan import Plan, shown, training_arguments
 
 TRAIN = (sys.executable, "-m", "detect", "train")
 """The command that trains."""
 GRACE_S = 30.0
-"""So long an interrupted training may take to end by itself."""
+"""Seconds after SIGINT until a training is killed."""
 
 
 class Search:
-    """Works on the trials of a search until all are done.
+    """Runs the trials of a search.
 
     Args:
         plan: the search.
         ledger: its trials.
         train: the command that trains.
-        on_finished: is called, by one thread at a time, after each trial.
+        on_finished: called after each trial, by one thread at a time.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, train: Sequence[str], on_finished: Callable[[], None]) -> None:
@@ -52,15 +52,15 @@ class Search:
         """Train on each device, one trial after the other.
 
         Args:
-            devices: as for ``detect train``; one that is listed twice gets two trials at a time.
+            devices: as of ``detect train``; a device listed twice gets two trials at a time.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C, or the signal to end; the running trials have been interrupted and can go on.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; the running trials are interrupted and can be resumed.
         """
         finished = [trial for trial in self.ledger.trials() if trial.state != "unfinished"]
         total = max(self.plan.config.trials, len(finished))
         with (
-            _ended_like_ctrl_c(),
+            _sigterm_as_ctrl_c(),
             progress_bar(None, self.plan.config.name, total, initial=len(finished), unit="trial") as bar,
             ThreadPoolExecutor(len(devices)) as pool,
         ):
@@ -71,7 +71,6 @@ class Search:
                 self._stop()
 
     def _work(self, device: str, bar: tqdm) -> None:
-        """Take trials until there is none left, or the search is stopped."""
         while not self._stopping.is_set() and (claim := self.ledger.claim(self.plan.config.trials)):
             start = time.monotonic()
             code = self._train(claim, device)
@@ -86,13 +85,13 @@ class Search:
                 self.on_finished()
 
     def _train(self, claim: Claim, device: str) -> int:
-        """Run the training process of a trial; gives its exit code."""
+        """Run the training process of a trial and return its exit code."""
         started = (claim.folder / "last.pt").is_file()
         config = self.plan.config
-        words = ["--resume"] if started else training_words(config, claim.values)
+        arguments = ["--resume"] if started else training_arguments(config, claim.values)
         if started and config.data_root:
-            words += ["--data-root", config.data_root]
-        command = [*self.train, *words, "--out", str(claim.folder), "--device", device]
+            arguments += ["--data-root", config.data_root]
+        command = [*self.train, *arguments, "--out", str(claim.folder), "--device", device]
         with self._lock:
             if self._stopping.is_set():
                 return -signal.SIGINT
@@ -134,14 +133,13 @@ class Search:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a process and its own children, if it has not ended."""
     if process.poll() is None:
         os.killpg(process.pid, number)
 
 
 @contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """Treat the signal to end, which a job scheduler sends, as Ctrl-C: trainings would outlive this process."""
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Treat SIGTERM, which job schedulers send, as Ctrl-C: otherwise trainings would outlive this process."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -150,15 +148,15 @@ def _ended_like_ctrl_c() -> Iterator[None]:
 
 
 MAX_LINE = 300
-"""Characters of the last line of a failed trial that are kept."""
+"""Maximum characters kept of the last line of a failed trial."""
 
 
 def outcome_of(folder: Path, code: int, metric: str) -> float | str:
-    """The score of a trial whose process has ended, or why it has none.
+    """Return the score of a trial whose process has ended, or its problem.
 
     Args:
         folder: of the trial.
-        code: the exit code; of a process that a signal ended, minus the signal.
+        code: exit code of the process, negative for a signal.
         metric: of the score.
     """
     if code:
@@ -171,11 +169,7 @@ def outcome_of(folder: Path, code: int, metric: str) -> float | str:
 
 
 def read_score(path: Path, metric: str) -> float:
-    """The best value of a metric over the epochs of a run.
-
-    Args:
-        path: the ``results.csv`` of ``detect.training.recorder``.
-        metric: whose column is ``val/METRIC``.
+    """Return the best value of the column ``val/METRIC`` in a ``results.csv``.
 
     Raises:
         InputError: there is no such file or column, or no finite number in it.
@@ -196,7 +190,7 @@ def read_score(path: Path, metric: str) -> float:
 
 
 def _last_line(path: Path) -> str:
-    """The last line of a log with something on it: printable characters, cut to ``MAX_LINE``, without ``error: ``."""
+    """The last line of a log that is not blank: its printable characters, cut to ``MAX_LINE``, without ``error: ``."""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - 2**16, 0))
         text = file.read().decode("utf-8", "replace")

@@ -67,11 +67,7 @@ class Checkpointer:
             self.log_resume_command()
 
     def content(self, metrics: dict[str, float] | None = None) -> dict[str, Any]:
-        """Return the fields of ``last.pt``, tensors not copied. All processes must call it.
-
-        Args:
-            metrics: of the current weights, where they are measured.
-        """
+        """Return the fields of ``last.pt``, tensors not copied. All processes must call it."""
         training = {**self.state.state_dict(), "data": self.task.fingerprint}
         return {**self._fields(metrics or {}), "training": training}
 
@@ -83,12 +79,7 @@ class Checkpointer:
             save_checkpoint(self.folder / LAST, self.state.averaged, **content)
 
     def end_epoch(self, eval_model: Model, metrics: dict[str, float]) -> None:
-        """Write a best checkpoint for each watched metric that has improved, and ``last.pt``.
-
-        Args:
-            eval_model: the model that was measured.
-            metrics: of it; empty without a validation.
-        """
+        """Write ``last.pt``, and ``eval_model`` as the best for each of its watched metrics that has improved."""
         for name, metric in best_names(self.task.recipe).items():
             if metrics and self.state.update_best(metric, metrics[metric]) and is_main_process():
                 save_checkpoint(self.folder / name, eval_model, **self._fields(metrics))

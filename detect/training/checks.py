@@ -46,11 +46,7 @@ class OptionDependency(NamedTuple):
 
 
 def check_splits(data: DataConfig) -> None:
-    """Refuse a data set without the splits of a training.
-
-    Raises:
-        InputError: there is no split ``train`` or ``val``.
-    """
+    """Raise an ``InputError`` for a data set without the splits ``train`` and ``val``."""
     for split in ("train", "val"):
         if split not in data.splits:
             raise InputError(f"data {data.name}: has no split {split!r}; training needs train and val")
@@ -96,12 +92,7 @@ def fingerprint_of(table: AnnotationTable | ClassTable) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], now: Fingerprint) -> str:
-    """Describe changes of the data; empty without any.
-
-    Args:
-        before: as read from a checkpoint, not checked.
-        now: of the data as it is.
-    """
+    """Describe changes of the data; empty without any. ``before`` comes from a checkpoint and is not trusted."""
     pairs = [(split, before.get(split), now[split]) for split in now]
     return "; ".join(f"{split} has {_difference(old, new)}" for split, old, new in pairs if old not in (None, new))
 

@@ -117,14 +117,7 @@ class ComputeMeter:
         self._images, self._spent, self._full = state
 
     def add(self, images: int, image_hw: tuple[int, int], transform: GraphTransform, full_hw: tuple[int, int]) -> None:
-        """Count a forward pass.
-
-        Args:
-            images: their number.
-            image_hw: their height and width.
-            transform: of the graph in this pass.
-            full_hw: height and width before any strategy.
-        """
+        """Count a forward pass of ``images`` images of ``image_hw``, which had ``full_hw`` before any strategy."""
         self._images += images
         self._spent += images * self._costs.macs(transform, image_hw)
         self._full += images * self._costs.macs(NO_TRANSFORM, full_hw)

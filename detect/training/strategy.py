@@ -138,14 +138,7 @@ def size_of(images: Tensor) -> tuple[int, int]:
 
 
 def resized(images: Tensor, targets: AnyTargets, new_hw: tuple[int, int], mode: str) -> Part:
-    """Resize a batch and its targets; the batch itself if it has that size.
-
-    Args:
-        images: (B, 3, H, W).
-        targets: boxes in their pixels.
-        new_hw: height and width.
-        mode: as of ``torch.nn.functional.interpolate``.
-    """
+    """Resize a batch (B, 3, H, W) and its targets; ``mode`` as of ``torch.nn.functional.interpolate``."""
     height, width = size_of(images)
     if new_hw == (height, width):
         return images, targets

@@ -23,21 +23,18 @@ from detect.training.checks import Fingerprint, fingerprint_of
 
 
 class BatchLoss(Protocol):
-    """Loss of a batch as means over its images.
+    """Terms of the loss of a batch, as means over its ``num_images`` images of all processes; ``total`` is their sum.
 
     Each of several processes has its share of every term; the shares add up to the terms of the whole batch.
     """
 
     @property
-    def num_images(self) -> int:
-        """Images of the batch, over all processes."""
+    def num_images(self) -> int: ...
 
     @property
-    def total(self) -> Tensor:
-        """Sum of the terms, a scalar."""
+    def total(self) -> Tensor: ...
 
-    def values(self) -> dict[str, float]:
-        """The terms by name, for logs."""
+    def values(self) -> dict[str, float]: ...
 
 
 class Criterion(Protocol):
@@ -47,13 +44,14 @@ class Criterion(Protocol):
 
 
 class Loader(Protocol):
-    """Training batches."""
+    """Training batches; ``len`` is their number in an epoch.
 
-    def __len__(self) -> int:
-        """Batches of an epoch."""
+    ``epoch`` yields this process's shares of the batches of an epoch, counted from 0, without the first ``start``.
+    """
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """This process's share of the batches of an epoch, counted from 0, without the first ``start`` of them."""
+    def __len__(self) -> int: ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def test_a_damaged_journal(plan, content):
 
 def test_without_optuna(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(InputError, match=r"Optuna is not installed.*: pip install -e '.\[sweep\]'"):
+    with pytest.raises(InputError, match=r"Optuna is not installed.*: pip install 'detect-small\[sweep\]'"):
         import_optuna()
 
 

@@ -1,7 +1,6 @@
-"""The instances of a network (SDPoint) against each other, and against what anybody can do without them: the plain
-network at lower image sizes.
+"""Comparison of the instances of a network (SDPoint), and of the plain network at lower image sizes as their baseline.
 
-Letters: S side of the network input in pixels.
+Letters: N images of the split, K classes, S side of the network input in pixels.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from detect.runtime.progress import progress_bar
 from detect.structures import Detections
 
 MAX_SIZES = 8
-"""Image sizes of a baseline, at most."""
+"""Maximum image sizes of a baseline."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a split is looked at.
+    """Conditions of a measurement.
 
     Args:
         image_size: side of the network input in pixels; of a detector the long one.
@@ -45,7 +44,7 @@ class Conditions:
         workers: processes that load images; 0 loads in this one.
         device: where to compute.
         precision: number format of the network.
-        strict: refuse an image that cannot be read. Otherwise it counts as one in which nothing was found.
+        strict: refuse an image that cannot be read; otherwise it counts as one without detections.
     """
 
     image_size: int
@@ -62,18 +61,18 @@ class DetectionSplit:
 
     Args:
         table: a labelled split.
-        engine: what computes AP.
+        engine: implementation of AP.
     """
 
     table: AnnotationTable
     engine: Engine = "pycocotools"
     metric: ClassVar[str] = "AP"
-    """What instances are compared by."""
+    """Metric of the comparison."""
     shown: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
-    """Metrics that a table has room for."""
+    """Metrics of the table."""
 
     def check(self, checkpoint: Checkpoint, conditions: Conditions) -> None:
-        """Whether a checkpoint can be measured; to be asked before the work.
+        """Check that a checkpoint can be measured, before the work.
 
         Raises:
             InputError: it is of another task or has no class of the table, or the conditions do not suit it.
@@ -84,13 +83,12 @@ class DetectionSplit:
     def measure(
         self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
     ) -> list[dict[str, float]]:
-        """The COCO metrics of each instance, as ``detect.evaluation.engine.evaluate`` gives them.
+        """The COCO metrics of each instance, as of ``detect.evaluation.engine.evaluate``.
 
         Args:
-            checkpoint: one that ``check`` does not refuse, on the conditions' device; runs the plain network
-                afterwards.
+            checkpoint: accepted by ``check``, on the conditions' device; afterwards its plain network is active.
             instances: of it.
-            conditions: how the split is looked at.
+            conditions: of the measurement.
             label: of the progress bar.
         """
         model, device = checkpoint.detector, conditions.device
@@ -123,25 +121,24 @@ class ClassificationSplit:
 
     Args:
         table: the split.
-        center_crop: the network looks at so much of an image's short side, in (0, 1].
+        center_crop: share of an image's short side that the network sees, in (0, 1].
     """
 
     table: ClassTable
     center_crop: float = 1.0
     metric: ClassVar[str] = "top1"
-    """What instances are compared by."""
+    """Metric of the comparison."""
     shown: ClassVar[tuple[str, ...]] = ("top1", "top5", "loss")
-    """Metrics that a table has room for."""
+    """Metrics of the table."""
 
     def check(self, checkpoint: Checkpoint, conditions: Conditions) -> None:
-        """See ``DetectionSplit``."""
         _check(checkpoint.classifier, checkpoint.names, self.table.names, conditions)
 
     @torch.inference_mode()
     def measure(
         self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
     ) -> list[dict[str, float]]:
-        """The metrics of each instance, as ``evaluate_classifier`` gives them; arguments as for ``DetectionSplit``."""
+        """The metrics of each instance, as of ``evaluate_classifier``; arguments as of ``DetectionSplit``."""
         model, device = checkpoint.classifier, conditions.device
         label_of = match_classes(checkpoint.names, self.table.names)
         loader = ClassEvaluationLoader(
@@ -177,7 +174,7 @@ class SizeRecord:
         image_size: S.
         macs: multiply-adds of one image.
         ms: milliseconds of the network for one image.
-        metrics: by name, as an evaluation gives them.
+        metrics: by name, as of an evaluation.
     """
 
     image_size: int
@@ -202,11 +199,11 @@ class Baseline:
 
     @property
     def title(self) -> str:
-        """Model and run, for pictures: never a path of the machine."""
+        """Model and run, for pictures, without a path of the machine."""
         return f"{self.model} ({run_name(Path(self.source))})"
 
     def at(self, macs: int, metric: str) -> float | None:
-        """The metric at so many multiply-adds, linear between two sizes; None beyond the cheapest or costliest."""
+        """Interpolate the metric linearly at a number of multiply-adds; None outside the range of the sizes."""
         costs = [size.macs for size in self.sizes]
         if not costs[0] <= macs <= costs[-1]:
             return None
@@ -215,15 +212,15 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """Result of a comparison.
 
     Args:
-        metric: what instances are compared by.
-        shown: metrics that a table has room for.
+        metric: of the comparison.
+        shown: metrics of the table.
         records: of all instances, the plain network first.
-        baselines: the checkpoint's own plain network, and perhaps one that was trained without SDPoint.
-        has_own_norms: whether each instance has norms' statistics of its own.
-        measured: how: data, split, image size, and where.
+        baselines: the checkpoint's own plain network, and the given one that was trained without SDPoint.
+        has_own_norms: each instance has norm statistics of its own.
+        measured: data, split, image size, device and versions.
     """
 
     metric: str
@@ -240,7 +237,6 @@ class Comparison:
 
     @property
     def front(self) -> list[InstanceRecord]:
-        """See ``pareto_front``."""
         return pareto_front(self.records, self.metric)
 
 
@@ -257,7 +253,7 @@ def baseline_sizes(costs: InstanceCosts, multiple: int, image_size: int, cheapes
         costs: of the plain network.
         multiple: what image sizes must be multiples of.
         image_size: S, one of them; the largest.
-        cheapest: multiply-adds that the smallest one must not exceed, where there is one that small.
+        cheapest: upper limit of the multiply-adds of the smallest one, if any size is that small.
 
     Returns:
         Ascending; at most ``MAX_SIZES``, evenly spread over the costs.
@@ -281,11 +277,11 @@ def compare_instances(
     """Measure all instances of a checkpoint, and its plain network at lower image sizes.
 
     Args:
-        weights: file and content of a network that was trained with SDPoint.
-        split: what is looked at.
-        conditions: how.
-        baseline: file and content of a network that was trained without it and is compared too.
-        about: where the numbers come from, for ``Comparison.measured``.
+        weights: file and content of a checkpoint that was trained with SDPoint.
+        split: the images.
+        conditions: of the measurement.
+        baseline: file and content of a checkpoint that was trained without SDPoint.
+        about: origin of the numbers, for ``Comparison.measured``.
 
     Raises:
         InputError: there are no instances, or the task, the classes or the image size do not fit.
@@ -329,7 +325,6 @@ class _Plan:
 
     @property
     def runs(self) -> list[NetworkRun]:
-        """What is timed."""
         return [NetworkRun(self.checkpoint.model, PLAIN, (size, size)) for size in self.macs]
 
     def measure(
@@ -339,7 +334,6 @@ class _Plan:
         times_ms: Sequence[float],
         known: dict[int, dict[str, float]],
     ) -> Baseline:
-        """Measure those image sizes whose metrics are not known."""
         records = []
         for (size, macs), ms in zip(self.macs.items(), times_ms, strict=True):
             metrics = known.get(size)

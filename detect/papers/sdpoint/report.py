@@ -1,4 +1,7 @@
-"""The comparison of a network's instances (SDPoint) as text for people and as JSON for programs."""
+"""Outputs of the comparison of instances (SDPoint): table, JSON, picture and records in the checkpoint.
+
+matplotlib is imported on use, without ``pyplot``, which holds figures in global state and chooses a window system.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,13 @@ INSTANCE, FRONT, BASELINES = "#9ecae1", "#1f4e79", ("#e45756", "#f2a541")
 MAX_NAME = 40
 """Characters of a baseline's model and run."""
 MAX_LABELS = 8
-"""Instances of the front that get their name; of more, some from all over it."""
+"""Maximum labelled instances of the Pareto front, spread over it."""
 FileStamp = tuple[int, int, int]
-"""Of a file: when it was changed, its size and its identity."""
+"""Modification time in ns, size and inode of a file."""
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """All instances, cheapest first, with the baselines at equal multiply-adds; then the baselines.
-
-    Returns:
-        Lines without a newline at the end.
-    """
+    """Format all instances, cheapest first, with the baselines at equal multiply-adds; then the baselines."""
     own, *others = comparison.baselines
     labels = [("own", f"{comparison.metric} of this plain network at the image size that has as many multiply-adds")]
     labels += [("other", f"the same of {baseline.source}") for baseline in others]
@@ -61,7 +60,7 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """What ``--metrics-json`` holds.
+    """Content of ``--metrics-json``.
 
     Returns:
         ``metric``, ``own_norms``, ``instances`` (name, point, ratio, share of the full cost, macs, ms, pareto,
@@ -133,16 +132,7 @@ def _plain(comparison: Comparison, record: InstanceRecord | SizeRecord) -> dict[
 
 
 def write_comparison(wanted: EvaluationOutputs, comparison: Comparison, title: str) -> list[str]:
-    """Write the wanted files.
-
-    Args:
-        wanted: the metrics, as of ``comparison_record``; a folder for ``instances.png``.
-        comparison: what was measured.
-        title: of the picture.
-
-    Returns:
-        One line for each file.
-    """
+    """Write metrics and picture to their requested places; returns a line for each file."""
     lines = []
     if wanted.metrics_json is not None:
         write_json(wanted.metrics_json, comparison_record(comparison))
@@ -154,22 +144,21 @@ def write_comparison(wanted: EvaluationOutputs, comparison: Comparison, title: s
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """By which it can be seen that a file is still the same."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def store_records(path: Path, checkpoint: Checkpoint, comparison: Comparison, stamp: FileStamp) -> str:
-    """Keep the records of the instances in their checkpoint, where prediction looks for them.
+    """Store the records of the instances in their checkpoint, which prediction reads.
 
     Args:
         path: the checkpoint's file.
-        checkpoint: its content; the plain network must be running.
-        comparison: what was measured.
+        checkpoint: its content, with the plain network active.
+        comparison: the records.
         stamp: of the file as it was read.
 
     Returns:
-        One line: where they are, or why they could not be stored. A training that goes on writes its files again.
+        A line with the place, or with the reason why nothing was stored.
     """
     path = path.resolve()
     if checkpoint.training is not None:
@@ -183,17 +172,11 @@ def store_records(path: Path, checkpoint: Checkpoint, comparison: Comparison, st
         rewrite_checkpoint(path, with_instances(checkpoint, instances))
     except OSError as error:
         return f"not stored: {path}: {error.strerror or error}"
-    return f"stored in {path}: tools/predict.py --cost, --gflops and --target-ms choose by them"
+    return f"stored in {path}: detect predict --cost, --gflops and --target-ms choose by them"
 
 
 def draw_comparison(path: Path, comparison: Comparison, title: str) -> None:
-    """Draw the metric over the multiply-adds: all instances, their Pareto front, and the baselines.
-
-    Args:
-        path: the PNG file.
-        comparison: what was measured.
-        title: of the picture.
-    """
+    """Draw the metric over the multiply-adds, as a PNG: all instances, their Pareto front, and the baselines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -250,7 +233,7 @@ def _draw_instances(axes: Axes, comparison: Comparison) -> None:
 
 
 def _draw_baseline(axes: Axes, baseline: Baseline, metric: str, color: str, name: str) -> None:
-    """Draw a baseline; the sizes of the first stand right of its points, those of the other left."""
+    """Draw a baseline, sizes to the right of the points of the first one, to the left of the other's."""
     right = color == BASELINES[0]
     places = [(size.macs / 1e9, size.metrics[metric]) for size in baseline.sizes]
     xs, ys = zip(*places, strict=True)

@@ -60,7 +60,7 @@ def test_measuring(world: Path, measured: Path) -> None:
         "plain",
     ]
     assert "Baseline: plain/best.pt at lower image sizes" in lines
-    assert lines[-3].startswith(f"stored in {measured}: tools/predict.py --cost")
+    assert lines[-3].startswith(f"stored in {measured}: detect predict --cost")
     assert lines[-2:] == ["metrics: m.json", "picture: out/instances.png"]
     assert cv2.imread(str(world / "out/instances.png")) is not None
     metrics = json.loads((world / "m.json").read_text())
@@ -141,9 +141,9 @@ NO_INSTANCES = "the checkpoint has no instances, because it was trained without 
         ((*EVALUATE, *BEST, "--instances", "--results-json", "r.json"), "--results-json: is of one network, not of"),
         ((*EVALUATE, *BEST, "--instances", "--image-size", 60), "image size: must be a multiple of 32, found 60"),
         ((*EVALUATE, *BEST, "--baseline", "plain/best.pt"), "--baseline: belongs to --instances"),
-        ((*EVALUATE, *BEST, "--cost", 0.5), "are measured: tools/evaluate.py --weights FILE --data DATA --instances"),
+        ((*EVALUATE, *BEST, "--cost", 0.5), "are measured: detect val --weights FILE --data DATA --instances"),
         ((*EVALUATE, *BEST, "--cost", "much"), "argument --cost: invalid float value: 'much'"),
-        ((*PREDICT, *BEST, "--cost", 0.5), "are measured: tools/evaluate.py --weights FILE --data DATA --instances"),
+        ((*PREDICT, *BEST, "--cost", 0.5), "are measured: detect val --weights FILE --data DATA --instances"),
         ((*PREDICT, "--weights", "plain/best.pt", "--gflops", 1), NO_INSTANCES),
         ((*PREDICT, *BEST, "--cost", 2), "cost: must be above 0 and at most 1, the full network; found 2"),
         ((*PREDICT, *BEST, "--cost", 1, "--target-ms", 3), "argument --target-ms: not allowed with argument --cost"),
