@@ -132,7 +132,7 @@ def without_metric(checkpoint: Checkpoint) -> Checkpoint:
     ("change", "message"),
     [
         (without_instances, "the cost cannot be chosen: the checkpoint has no instances, because it was trained with"),
-        (without_records, r"are measured: tools/evaluate\.py --weights FILE --data DATA --instances$"),
+        (without_records, r"are measured: detect val --weights FILE --data DATA --instances$"),
         (without_metric, "the records of the instances are damaged; measure them again"),
     ],
 )

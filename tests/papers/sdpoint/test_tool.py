@@ -148,7 +148,7 @@ NO_INSTANCES = "the checkpoint has no instances, because it was trained without 
         ((*PREDICT, *BEST, "--cost", 2), "cost: must be above 0 and at most 1, the full network; found 2"),
         ((*PREDICT, *BEST, "--cost", 1, "--target-ms", 3), "argument --target-ms: not allowed with argument --cost"),
         ((*PREDICT, *BEST, "--gflops", 1, "--cost", 1), "argument --cost: not allowed with argument --gflops"),
-        (("compare_costs.py", *PREDICT[1:], *BEST), "are measured: tools/evaluate.py"),
+        (("compare_costs.py", *PREDICT[1:], *BEST), "are measured: detect val"),
     ],
 )
 def test_bad_input(world: Path, tmp_path: Path, words: tuple, message: str) -> None:
