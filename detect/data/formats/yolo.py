@@ -62,9 +62,9 @@ _LABELS = {"images": "labels", "Images": "Labels", "JPEGImages": "labels"}  # fo
 def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
     """Read one split.
 
-    Images are numbered 1..N in the order of the list, or, without one, of their sorted paths below ``images``. If no image
-    has a label file, the split counts as published without annotations. Damaged files, lines and images are skipped and
-    counted in the table's ``problems``.
+    Images are numbered 1..N in the order of the list, or, without one, of their sorted paths below ``images``. If no
+    image has a label file, the split counts as published without annotations. Damaged files, lines and images are
+    skipped and counted in the table's ``problems``.
 
     Args:
         config: the data set. ``names`` are those of the classes 0, 1, ...; default, the lines of ``classes.txt`` in the
@@ -113,8 +113,8 @@ def label_file(image: Path, images: Path, labels: Path | None, root: Path) -> Pa
         image: its path.
         images: the folder of the split's images.
         labels: the folder of the label files, with the subfolders of ``images``. None: the last folder ``images`` or
-            ``JPEGImages`` of the path, below ``root``, is replaced by ``labels``; without such a folder, the label file is
-            beside the image.
+            ``JPEGImages`` of the path, below ``root``, is replaced by ``labels``; without such a folder, the label file
+            is beside the image.
         root: of the data set.
     """
     if labels is not None:
