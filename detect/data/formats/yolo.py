@@ -260,7 +260,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     """
     names = read_list(path, repeated := Problems(), "class")
     if repeated:
-        raise InputError(f"{path}: a class stands twice: {'; '.join(repeated.summary())}")
+        raise InputError(f"{path}: duplicate class: {'; '.join(repeated.summary())}")
     return tuple(names)
 
 

@@ -103,11 +103,11 @@ def advice_of(statistics: DataStatistics) -> dict[str, str]:
 
 
 def train(more: str, model: str = MODEL) -> str:
-    return f"python tools/train.py --data d.yaml --model {model} --image-size {more}"
+    return f"detect train --data d.yaml --model {model} --image-size {more}"
 
 
 def tiles(side: str) -> str:
-    return f"python tools/evaluate.py --weights FILE --data d.yaml --tile {side}"
+    return f"detect val --weights FILE --data d.yaml --tile {side}"
 
 
 def test_large_boxes_need_nothing() -> None:
@@ -172,7 +172,7 @@ def test_anchors() -> None:
     anchors = np.array(find_definition(MODEL).rows[-1].args["anchors_px"]).reshape(-1, 2)
     assert (np.maximum(anchors / (600, 20), (600, 20) / anchors).max(axis=1) >= 4).all()
     long = measure(table_of([(640, 640)], [(0, 0, 0, 0, 600, 20)] * 2), "pets", "train", 640)
-    assert "serve 0.0 % of the boxes" in advice_of(long)["anchors.fit: auto"]
+    assert "match 0.0 % of the boxes" in advice_of(long)["anchors.fit: auto"]
 
 
 def test_imbalance() -> None:

@@ -465,11 +465,11 @@ def test_windows_names_in_a_linked_folder(tmp_path: Path) -> None:
             '{"images": ["\xc4\xe3"]}'.encode("latin-1"),
             "a.json: is not JSON: it is no text in UTF-8 or UTF-16; save it",
         ),
-        (_content(categories=[{"id": 1, "name": "\ud800"}]), r"categories: the name '\\ud800' has half a character"),
-        (_content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "categories: id 1 stands twice"),
+        (_content(categories=[{"id": 1, "name": "\ud800"}]), r"categories: the name '\\ud800' has a lone surrogate"),
+        (_content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "categories: duplicate id 1"),
         (
             _content(images=[{"id": 4, "file_name": "a.jpg"}, {"id": 4, "file_name": "sub/b.jpg"}]),
-            "1 image ids stand twice, such as 4, for different files; number the images of merged files anew",
+            "1 duplicate image ids, such as 4, of different files; renumber the images of merged files",
         ),
         (
             _content(images=[{"id": 4, "file_name": "../../x.jpg"}]),
@@ -487,7 +487,7 @@ def test_files_that_are_refused(tmp_path: Path, content: Any, message: str) -> N
 def test_names_that_the_file_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"names: 'dogs' is no category of .*a.json; did you mean 'dog'\?"):
         _read(tmp_path, _content(), names=("person", "dogs"))
-    with pytest.raises(InputError, match="names: a class stands twice in dog, dog"):
+    with pytest.raises(InputError, match="names: duplicate class in dog, dog"):
         _read(tmp_path, _content(), names=("dog", "dog"))
 
 

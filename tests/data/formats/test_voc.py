@@ -87,7 +87,7 @@ def test_given_names_rule_the_order(tmp_path: Path) -> None:
     table = _read(tmp_path, names=("dog", "cat", "yak"))
     assert table.names == ("dog", "cat", "yak")
     assert table.labels.tolist() == [0, 1]
-    with pytest.raises(InputError, match="names: a class stands twice in dog, dog"):
+    with pytest.raises(InputError, match="names: duplicate class in dog, dog"):
         _read(tmp_path, names=("dog", "dog"))
 
 
