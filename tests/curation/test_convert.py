@@ -219,7 +219,7 @@ def test_a_split_without_annotations_is_left_out_aloud(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["yolo", "voc"])
-@pytest.mark.parametrize("name", ["tiny_coco", "bccd"])
+@pytest.mark.parametrize("name", ["tiny_coco", pytest.param("bccd", marks=pytest.mark.slow)])
 def test_round_trip_of_published_data(real_data: Path, tmp_path: Path, name: str, to: Any) -> None:
     """COCO, the other format, COCO: the same boxes, and what does not come back was told."""
     config = open_data("bccd", str(real_data / "bccd")) if name == "bccd" else opened(real_data / name)

@@ -235,9 +235,8 @@ def test_many_classes_are_shortened() -> None:
     assert "... 30 more ..." in text
 
 
-@pytest.mark.parametrize("names", ["a", "$_\x1b人é" * 8])
-def test_picture(names: str, tmp_path: Path) -> None:
-    draw_statistics(tmp_path / "new" / "stats.png", squares(4, 20, 100, names=names))
+def test_picture(tmp_path: Path) -> None:
+    draw_statistics(tmp_path / "new" / "stats.png", squares(4, 20, 100, names="$_\x1b人é" * 8))
     image = cv2.imread(str(tmp_path / "new" / "stats.png"))
     assert image is not None
     assert image.shape == (960, 1680, 3)  # 14 x 8 inches of 120 px

@@ -535,7 +535,7 @@ def _scores(annotations: dict[str, Any], detections: list[dict[str, Any]]) -> np
     return evaluation.stats
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "val"])
 def test_pycocotools_scores_the_table_as_the_original_file(real_data: Path, split: str) -> None:
     root = real_data / "tiny_coco"
     splits = {split: SplitConfig(f"{split}2017", f"instances_{split}2017.json")}
@@ -560,7 +560,10 @@ def test_pycocotools_scores_the_table_as_the_original_file(real_data: Path, spli
     assert [a["bbox"] for a in table.to_coco()["annotations"]] == [a["bbox"] for a in ordered]
 
 
-@pytest.mark.parametrize(("split", "num_images", "num_boxes"), [("train", 850, 5827), ("val", 150, 1046)])
+@pytest.mark.parametrize(
+    ("split", "num_images", "num_boxes"),
+    [pytest.param("train", 850, 5827, marks=pytest.mark.slow), ("val", 150, 1046)],
+)
 def test_deeppcb(real_data: Path, split: str, num_images: int, num_boxes: int) -> None:
     config = DataConfig(
         "deeppcb", str(real_data / "deeppcb"), {split: SplitConfig("images", f"instances_{split}.json")}
