@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).parents[1] / "detect"
 
 ORDER = (
     "errors",
+    "boxes",
     "drawing",
     "structures",
     "safety",
     "runtime",
     "config",
-    "boxes",
     "models",
     "analysis",
     "data",

@@ -13,8 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from detect.boxes.convert import xyxy_to_xywh
 from detect.curation.names import RENAMED_IMAGE
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.formats.shards import DATASET_FILE
@@ -153,8 +152,7 @@ def _annotations(table: AnnotationTable, row: int) -> list[dict[str, Any]]:
     """COCO's entries of the m boxes of an image."""
     here = slice(table.box_offsets[row], table.box_offsets[row + 1])
     if table.boxes_xywh_px is None:
-        xyxy = table.boxes_xyxy_px[here]
-        xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).tolist()
+        xywh = xyxy_to_xywh(table.boxes_xyxy_px[here]).tolist()
     else:
         xywh = table.boxes_xywh_px[here].tolist()
     category_ids = table.category_ids_of_file

@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 from PIL.Image import Image
 
+from detect.boxes.convert import xyxy_to_xywh
 from detect.drawing.boxes import draw_boxes
 from detect.errors import InputError, did_you_mean
 
@@ -164,12 +165,11 @@ class Detections:
         """
         if len(category_ids) != len(self.names):
             raise InputError(f"category_ids: must be {len(self.names)}, as many as names, found {len(category_ids)}")
-        entries = []
-        for one in self:
-            left, top, right, bottom = one.box_xyxy_px
-            about = {"image_id": int(image_id), "category_id": int(category_ids[one.label]), "score": one.score}
-            entries.append({**about, "bbox": [left, top, right - left, bottom - top]})
-        return entries
+        boxes_xywh_px = xyxy_to_xywh(self.boxes_xyxy_px.astype(np.float64)).tolist()
+        return [
+            {"image_id": int(image_id), "category_id": int(category_ids[label]), "score": score, "bbox": box}
+            for label, score, box in zip(self.labels.tolist(), self.scores.tolist(), boxes_xywh_px, strict=True)
+        ]
 
     def to_dataframe(self) -> Any:
         """A ``pandas.DataFrame`` with a row for each detection.
