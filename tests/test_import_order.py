@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "detect"
 
 ORDER = (
     "errors",
+    "class_names",
     "boxes",
     "drawing",
     "structures",
