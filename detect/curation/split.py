@@ -24,7 +24,7 @@ from detect.data.datasets import open_split
 from detect.drawing.text import pad, shorten
 from detect.errors import InputError
 from detect.runtime.files import new_folder
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 PARTS = ("train", "val", "test")
 """What the parts are called."""

@@ -22,7 +22,7 @@ from detect.drawing.boxes import draw_boxes, draw_frames
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.sheets import TILE_PX, Tile, fitted, tile_sheet
 from detect.runtime.logs import LOGGER
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 SHEET = "sheet.jpg"
 """The picture of all pictures."""

@@ -25,8 +25,8 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.models.model import Model
+from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
 from detect.structures import Batch
 from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_class_batch, record_classes

@@ -31,8 +31,8 @@ from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition, with_args
 from detect.models.detector import DetectionModel
 from detect.models.model import Model
+from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
 from detect.structures import Batch
 from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_predictions, record_training_batch
