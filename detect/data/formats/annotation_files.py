@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from detect.boxes.convert import xywh_to_xyxy
 from detect.config.data import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import check_boxes, find_annotations, find_file, find_folder, path_inside, report_repeated
@@ -330,7 +331,7 @@ def table_of_lines(
         has_own_ids=False,
         sizes_hw=sizes_hw,
         box_offsets=offsets_of(np.bincount(rows[kept], minlength=len(paths))),
-        boxes_xyxy_px=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        boxes_xyxy_px=xywh_to_xyxy(xywh),
         labels=np.where(labels == ALL_CLASSES, number, labels),
         is_crowd=np.array(boxes.is_crowd, bool)[kept] | (labels == ALL_CLASSES),
         areas=xywh[:, 2] * xywh[:, 3],

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from detect.boxes.convert import xyxy_to_xywh
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
@@ -127,7 +128,7 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
     rows = np.array([row for row, _ in objects], np.int64)
     labels = np.array([names.index(item.name) for _, item in objects], np.int64)
     xyxy = np.array([item.box_xyxy_px for _, item in objects], np.float64).reshape(-1, 4)
-    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
+    xywh = xyxy_to_xywh(xyxy)
     keep = check_boxes(xywh, sizes_hw[rows], describe, problems)
     kept = np.flatnonzero(keep)
     report_repeated(xywh[keep], rows[keep], labels[keep], lambda index: describe(kept[index]), problems)
