@@ -30,7 +30,7 @@ from detect.data.formats.writing import CONFIG, Target, relative_names, write_da
 from detect.drawing.text import pad, shorten
 from detect.errors import InputError
 from detect.runtime.files import new_folder
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 PARTS = ("train", "val", "test")
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from detect.boxes.convert import box_areas, box_sizes
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.datasets import open_split
@@ -20,7 +21,7 @@ from detect.drawing.boxes import draw_boxes, draw_frames
 from detect.errors import InputError, did_you_mean
 from detect.evaluation.sheets import TILE_PX, Tile, fitted, tile_sheet
 from detect.runtime.logs import LOGGER
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 SHEET = "sheet.jpg"
 """Contact sheet of all pictures."""
@@ -140,9 +141,9 @@ def _scaled(image_rgb: np.ndarray, truth: Truth, side: int, least_px: float) -> 
     picture = image_rgb if max(image_rgb.shape[:2]) == side else fitted(image_rgb, side)
     size_wh = np.array(picture.shape[1::-1])
     boxes = truth.boxes_xyxy_px * np.tile(size_wh / np.array(image_rgb.shape[1::-1]), 2)
-    missing = np.maximum(least_px - (boxes[:, 2:] - boxes[:, :2]), 0) / 2
+    missing = np.maximum(least_px - box_sizes(boxes), 0) / 2
     boxes = np.concatenate([boxes[:, :2] - missing, boxes[:, 2:] + missing], axis=1)
-    order = np.argsort((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")
+    order = np.argsort(box_areas(boxes), kind="stable")
     clipped = np.clip(boxes[order], 0, np.tile(size_wh, 2))
     return picture, Truth(clipped, truth.labels[order], truth.is_crowd[order], truth.is_ignored[order])
 

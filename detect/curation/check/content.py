@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detect.boxes.convert import box_sizes
 from detect.config.data import DataConfig
 from detect.curation.check.severity import (
     BACKGROUND,
@@ -74,7 +75,7 @@ def _note_background(table: AnnotationTable, config: DataConfig, split: str, pro
 def _check_units(table: AnnotationTable, problems: Problems) -> None:
     """Report boxes in other units than pixels, or with corners instead of sizes."""
     boxes = table.boxes_xyxy_px
-    sides = boxes[:, 2:] - boxes[:, :2]
+    sides = box_sizes(boxes)
     is_tiny = (sides < 1).any(axis=1)
     kind = UNDER_A_PIXEL
     if len(boxes) and (np.abs(boxes[:, :2]) <= 1).all() and (sides <= 1).all():

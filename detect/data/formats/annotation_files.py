@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from detect.boxes.convert import xywh_to_xyxy, xyxy_to_xywh
 from detect.config.data import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import check_boxes, find_annotations, find_file, find_folder, path_inside, report_repeated
@@ -298,6 +299,6 @@ def _both_forms(boxes: np.ndarray, coordinates: Coordinates, sizes_hw: np.ndarra
     boxes = boxes.reshape(-1, 4)
     with np.errstate(over="ignore", invalid="ignore"):  # boxes that are not finite are skipped later
         if coordinates == "xyxy px":
-            return boxes, np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+            return boxes, xyxy_to_xywh(boxes)
         xywh = boxes * np.tile(sizes_hw[:, ::-1], 2) if coordinates == "xywh shares" else boxes
-        return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1), xywh
+        return xywh_to_xyxy(xywh), xywh

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
+from detect.boxes.convert import xywh_to_xyxy
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems, Understood, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
@@ -168,7 +169,7 @@ def coco_table(content: dict[str, Any], classes: Classes, images: ListedImages, 
         has_own_ids=True,
         sizes_hw=sizes_hw[is_good],
         box_offsets=offsets_of(np.bincount(rows, minlength=len(paths))[is_good]),
-        boxes_xyxy_px=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        boxes_xyxy_px=xywh_to_xyxy(xywh),
         labels=labels[order],
         is_crowd=columns.is_crowd[order],
         areas=areas[order],
