@@ -218,7 +218,7 @@ def _report(target: Target, section: SplitConfig, to: Format) -> list[str]:
         f"{num_crowds} crowd regions -> {section.annotations or section.images}"
     ]
     lines += [f"  skipped or changed while reading: {line}" for line in table.problems.summary()]
-    remains = count_remains(target.config, target.split, target.table, to)
+    remains = count_losses(target.config, target.split, target.table, to)
     if remains:
         lines.append(f"  not kept: {', '.join(f'{count} {words}' for words, count in remains.items())}")
     return lines + [f"  changed or left out: {line}" for line in target.losses.summary()]
@@ -276,7 +276,7 @@ def _link(source: Path, target: Path) -> None:
 # ------------------------------------------------------------------------------------------------- losses
 
 
-def count_remains(config: DataConfig, split: str, table: AnnotationTable, to: str) -> dict[str, int]:
+def count_losses(config: DataConfig, split: str, table: AnnotationTable, to: str) -> dict[str, int]:
     """Count the data of a split that the format ``to`` cannot hold, by its description.
 
     Neither losses that the writers report themselves are counted, nor damaged data, which is in the table's

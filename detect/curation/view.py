@@ -15,7 +15,7 @@ from detect.boxes.convert import box_areas, box_sizes
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.datasets import open_split
-from detect.data.formats.writing import of_every_class, relative_names, safe_names
+from detect.data.formats.writing import ignored_in_all_classes, relative_names, safe_names
 from detect.data.images import ImageError, write_image
 from detect.drawing.boxes import draw_boxes, draw_frames
 from detect.errors import InputError, did_you_mean
@@ -79,7 +79,7 @@ def view_data(
         InputError: the split cannot be read, or there is no such image.
     """
     table = open_split(config, split)
-    is_ignored = of_every_class(table)
+    is_ignored = ignored_in_all_classes(table)
     names = relative_names(table, Path(config.root, config.splits[split].images))
     if wanted:
         rows = list(dict.fromkeys(row for name in wanted for row in _find(name, names, split)))

@@ -98,7 +98,7 @@ def absent_classes(wanted: Sequence[str], listed: Collection[str], complaint: Ca
     return absent
 
 
-def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:
+def log_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:
     """Log each kind of problem of a split in one line with its count; with ``strict``, refuse the split."""
     lines = problems.lines()
     wrong = [line for kind, line in lines.items() if not isinstance(kind, Understood)]

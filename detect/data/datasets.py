@@ -11,7 +11,7 @@ from pathlib import Path
 
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable
-from detect.data.checks import check_split, tell_problems
+from detect.data.checks import check_split, log_problems
 from detect.data.formats.coco import read_coco
 from detect.data.formats.shards import read_shards
 from detect.data.formats.visdrone import read_visdrone
@@ -50,7 +50,7 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
         InputError: as ``read_split``; or, with ``strict``, the split has a problem.
     """
     table = read_split(config, split)
-    tell_problems(config, split, table.problems, strict)
+    log_problems(config, split, table.problems, strict)
     return with_value_range(config, split, table, read_split)
 
 

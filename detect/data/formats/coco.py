@@ -37,12 +37,11 @@ from detect.data.formats.coco_annotations import (
     floats,
     id_key,
     is_box,
-    is_far_below,
+    is_far_smaller,
     number_ids,
     outline_of,
     positions_of,
     read_annotations,
-    shown_id,
 )
 from detect.data.formats.image_names import ImageFolder
 from detect.errors import InputError, is_writable
@@ -248,7 +247,7 @@ def _with_short_outline(item: dict[str, Any]) -> dict[str, Any]:
     segmentation = item.pop("segmentation", None)
     if segmentation:
         box = item.get("bbox")
-        is_needed = not is_box(box) or is_far_below(item.get("area"), box[2], box[3])
+        is_needed = not is_box(box) or is_far_smaller(item.get("area"), box[2], box[3])
         item["segmentation"] = outline_of(segmentation) if is_needed else True
     return item
 

@@ -102,7 +102,7 @@ def positions_of(values: Iterable[Any], keys: Sequence[Key]) -> tuple[np.ndarray
     return np.array(positions, np.int64), np.array(is_other_type, bool)
 
 
-def shown_id(value: Any) -> str:
+def format_id(value: Any) -> str:
     """Return an id as the file has it, for a message; text in quotes."""
     if isinstance(value, str):
         return json.dumps(value[:60])
@@ -126,7 +126,7 @@ def _twin(key: Key) -> Key:
 # ----------------------------------------------------------------------------------------------------- areas
 
 
-def is_far_below(area: Any, width: float, height: float) -> bool:
+def is_far_smaller(area: Any, width: float, height: float) -> bool:
     """Tell whether an area can only be right if the outline is as small."""
     return type(area) in (int, float) and area < MIN_SHARE * width * height
 
@@ -142,7 +142,7 @@ def impossible_areas(
     Args:
         areas_px: (M,) of the file; NaN where it has none.
         boxes_xywh_px: (M, 4) left, top, width, height, finite and positive.
-        outline_areas_px: (M,) of the outlines where ``is_far_below``; else NaN.
+        outline_areas_px: (M,) of the outlines where ``is_far_smaller``; else NaN.
         has_outline: (M,) bool.
 
     Returns:

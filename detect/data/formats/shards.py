@@ -31,7 +31,7 @@ from detect.data.folders import (
     sorted_splits,
 )
 from detect.data.formats.coco import ListedImages, coco_table, is_whole, read_categories, read_json
-from detect.data.formats.coco_annotations import Key, id_key, shown_id
+from detect.data.formats.coco_annotations import Key, format_id, id_key
 from detect.data.formats.shard_images import ShardImages
 from detect.data.formats.shard_index import MAX_JSON_BYTES, Shard, ShardSample, open_index
 from detect.data.formats.writing import RENAMED_IMAGE
@@ -218,7 +218,7 @@ def _ids(samples: Sequence[ShardSample], problems: Problems) -> tuple[list[Key],
         return numbers, False
     repeated = [key for key, count in Counter(ids).items() if count > 1]
     for key in repeated:
-        problems.add(REPEATED_ID, shown_id(key))
+        problems.add(REPEATED_ID, format_id(key))
     return (numbers, False) if repeated else (ids, True)
 
 

@@ -28,7 +28,7 @@ from detect.data.folders import (
 )
 from detect.data.formats.annotation_files import ALL_CLASSES, BoxLine, read_annotation_files, read_lines, table_of_boxes
 from detect.data.formats.image_names import find_image
-from detect.data.formats.writing import Target, annotation_file, of_every_class, plain_number, write_lines
+from detect.data.formats.writing import Target, annotation_file, ignored_in_all_classes, plain_number, write_lines
 from detect.errors import InputError, did_you_mean
 
 NAMES = ("pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle", "bus", "motor")
@@ -163,7 +163,7 @@ def write_visdrone(target: Target, folder: Path) -> SplitConfig:
     """
     table = target.table
     annotations = f"{target.split}/annotations"
-    is_ignored = of_every_class(table)
+    is_ignored = ignored_in_all_classes(table)
     xywh_px = table.exact_xywh_px
     for row, name in enumerate(target.image_names):
         write_lines(annotation_file(folder / annotations, name, ".txt"), _lines(table, row, xywh_px, is_ignored))

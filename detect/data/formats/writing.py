@@ -190,7 +190,7 @@ def _numbered(stem: str, suffix: str) -> Iterable[str]:
         number += 1
 
 
-def of_every_class(table: AnnotationTable) -> np.ndarray:
+def ignored_in_all_classes(table: AnnotationTable) -> np.ndarray:
     """Return (M,) bool: crowd regions ignored for all classes, so that each class has one with the same box."""
     result = np.zeros(len(table.labels), bool)
     crowds = np.flatnonzero(table.is_crowd)
