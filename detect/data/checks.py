@@ -110,11 +110,6 @@ def log_problems(config: DataConfig, split: str, problems: Problems, strict: boo
 
 
 def find_annotations(config: DataConfig, split: str) -> str:
-    """Return the ``annotations`` of a split.
-
-    Raises:
-        InputError: the split has none.
-    """
     annotations = config.splits[split].annotations
     if annotations is None:
         raise InputError(f"{config.name}: splits.{split}.annotations: is missing, which format {config.format} needs")
@@ -150,17 +145,10 @@ def _root_content(root: Path) -> str:
 
 
 def path_inside(folder: Path, name: str, where: str) -> Path:
-    """Return ``folder / name``, refused if the name leads out of the folder.
+    """Return ``folder / name``, refused if the name leads out of the folder or cannot be a file name.
 
-    Symbolic links are followed: data sets are built of them, and the file is only read as an image.
-
-    Args:
-        folder: absolute.
-        name: from an annotation file, so not to be trusted.
-        where: origin of the name, for the message.
-
-    Raises:
-        InputError: the name is absolute or climbs with ``..`` to another folder, or cannot be a file name.
+    Symbolic links are followed: data sets are built of them, and the file is only read as an image. ``folder`` is
+    absolute; ``where`` is the origin of the name, for the message.
     """
     path = inside(folder, name)
     if path is None:

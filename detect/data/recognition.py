@@ -89,11 +89,7 @@ def open_data(name: str, data_root: str | None = None) -> DataConfig:
 
 
 def with_format(config: DataConfig) -> DataConfig:
-    """Return the config with its format, recognised from its splits' files where it has none.
-
-    Raises:
-        InputError: the splits are of several formats, or of an unknown one.
-    """
+    """Return the config with its format; a missing one is recognised from the files of the splits."""
     return config if config.format is not None else dataclasses.replace(config, format=_recognise_format(config)[0])
 
 

@@ -70,11 +70,7 @@ _SEVERITIES: dict[str, Severity] = {
 
 
 def severity_of(kind: str) -> Severity:
-    """Return the severity of a kind above, or of one of a reader in ``detect.data``.
-
-    The readers' kinds state their consequence: skipped data is lost, an error; kept or corrected data is a warning;
-    ``Understood`` is a note.
-    """
+    """Return the severity of a kind above, or by its consequence of one of a reader: skipped data is lost, an error."""
     if isinstance(kind, Understood):
         return "note"
     return _SEVERITIES.get(kind, "error" if kind.endswith("skipped)") else "warning")

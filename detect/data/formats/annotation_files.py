@@ -200,11 +200,7 @@ def read_annotation_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a label file in UTF-8 or UTF-16.
-
-    Raises:
-        InputError: it is too large, not text, or cannot be read.
-    """
+    """Read the lines of a label file in UTF-8 or UTF-16; refuse one that is too large."""
     return decode_text(read_annotation_bytes(path, MAX_LABEL_BYTES), path.name).splitlines()
 
 

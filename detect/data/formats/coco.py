@@ -271,11 +271,11 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
     for entry in content["categories"]:
         key, name = _category(entry, path)
         if name_of.get(key, name) != name:
-            raise InputError(f"{path}: categories: duplicate id {shown_id(key)} ({name_of[key]!r} and {name!r})")
+            raise InputError(f"{path}: categories: duplicate id {format_id(key)} ({name_of[key]!r} and {name!r})")
         name_of[key] = name
     if wanted is None:
         for key in _grouping(content):
-            problems.add(GROUPING, f"{name_of[key]!r} (id {shown_id(key)})")
+            problems.add(GROUPING, f"{name_of[key]!r} (id {format_id(key)})")
             del name_of[key]
     if not name_of:
         raise InputError(f"{path}: categories: is empty; it must name each category_id of the annotations")
@@ -338,7 +338,7 @@ def _images(entries: list[Any], where: Path, problems: Problems) -> tuple[list[K
         if key is None or not isinstance(name, str):
             problems.add(BAD_IMAGE_ENTRY, str(entry)[:80])
         elif name_of.get(key) == name:
-            problems.add(REPEATED_IMAGE, f"{shown_id(key)}: {name!r}")
+            problems.add(REPEATED_IMAGE, f"{format_id(key)}: {name!r}")
         elif key in name_of:
             repeated.append(key)
         else:
@@ -348,7 +348,7 @@ def _images(entries: list[Any], where: Path, problems: Problems) -> tuple[list[K
         raise InputError(f"{where}: no entry of 'images' has an id and a file_name: {str(entries[0])[:80]}")
     if repeated:
         raise InputError(
-            f"{where}: {len(repeated)} duplicate image ids, such as {shown_id(repeated[0])}, of different files; "
+            f"{where}: {len(repeated)} duplicate image ids, such as {format_id(repeated[0])}, of different files; "
             "renumber the images of merged files, and the image_id of their annotations with them"
         )
     return list(name_of), list(name_of.values()), np.array(sizes, np.int64)

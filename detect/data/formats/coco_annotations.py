@@ -81,15 +81,10 @@ def number_ids(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def positions_of(values: Iterable[Any], keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
-    """Find ids in a list of ids.
+    """Return (M,) int64 positions of JSON values in N distinct ids, -1 where absent, and (M,) bool matches of another
+    type.
 
-    Args:
-        values: M JSON values.
-        keys: N distinct ids.
-
-    Returns:
-        (M,) int64 position in ``keys``, -1 where it is not there; (M,) bool, ids of the same digits but of another
-        type: ``"7"`` where the list has 7, or the other way round.
+    Such a match has the same digits: ``"7"`` where the list has 7, or the other way round.
     """
     position_of = {key: position for position, key in enumerate(keys)}
     positions, is_other_type = [], []
@@ -316,7 +311,7 @@ class AnnotationColumns:
 
     def describe(self, index: int) -> str:
         entry = self.entry(index)
-        return f"annotation {shown_id(entry.get('id'))} of image {shown_id(entry.get('image_id'))}"
+        return f"annotation {format_id(entry.get('id'))} of image {format_id(entry.get('image_id'))}"
 
     def rows_and_labels(
         self, image_keys: Sequence[Key], wanted: Sequence[Key], ignored: Sequence[Key], problems: Problems
@@ -339,10 +334,10 @@ class AnnotationColumns:
         for index in np.flatnonzero(rows < 0).tolist():
             problems.add(UNKNOWN_IMAGE, self.describe(index))
         for index in np.flatnonzero(labels < 0).tolist():
-            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {shown_id(entries[index].get('category_id'))}")
+            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {format_id(entries[index].get('category_id'))}")
         for index in np.flatnonzero(is_other_image | is_other_class).tolist():
             problems.add(
-                OTHER_TYPE_ID, f"{self.describe(index)}: category {shown_id(entries[index].get('category_id'))}"
+                OTHER_TYPE_ID, f"{self.describe(index)}: category {format_id(entries[index].get('category_id'))}"
             )
         return rows, np.where(labels < len(wanted), labels, -1)
 

@@ -31,11 +31,7 @@ def write_coco(target: Target, folder: Path) -> SplitConfig:
 
 
 def write_coco_file(path: Path, content: dict[str, Any]) -> None:
-    """Write a COCO file in ASCII, because names may hold lone surrogates, which UTF-8 cannot encode.
-
-    Raises:
-        InputError: it has a NaN or an infinity.
-    """
+    """Write a COCO file in ASCII, because names may hold lone surrogates, which UTF-8 cannot encode; refuse NaN."""
     try:
         write_text(path, json.dumps(content, allow_nan=False) + "\n")
     except ValueError:

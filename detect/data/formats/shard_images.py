@@ -99,11 +99,7 @@ class StoredImage(NamedTuple):
         return self.read_from(partial(OpenFile, self.shard))
 
     def read_from(self, opened: Callable[[], OpenFile]) -> bytes:
-        """Read the content from the shard that ``opened`` returns.
-
-        Raises:
-            ImageError: the shard is missing, truncated or cannot be read.
-        """
+        """Read the content from the shard that ``opened`` returns, or raise an ``ImageError``."""
         try:
             data = opened().read(self.offset, self.size)
         except OSError as error:
@@ -132,11 +128,7 @@ class ShardImages:
         return self.files[self.file_of_image[row]]
 
     def read(self, image: StoredImage) -> bytes:
-        """Read the content of an image through a cached descriptor.
-
-        Raises:
-            ImageError: the tar file is missing, truncated or cannot be read.
-        """
+        """Read the content of an image through a cached descriptor, or raise an ``ImageError``."""
         assert image.shard is not None, "it is in a shard"
         return image.read_from(partial(self._opened, image.shard))
 

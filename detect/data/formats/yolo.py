@@ -253,11 +253,7 @@ def _names(config: DataConfig, split: str, labels: list[Path], files: list[list[
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Read class names from a text file, one per line.
-
-    Raises:
-        InputError: it cannot be read, is empty, or repeats a name.
-    """
+    """Read distinct class names from a text file, one per line."""
     names = read_list(path, repeated := Problems(), "class")
     if repeated:
         raise InputError(f"{path}: duplicate class: {'; '.join(repeated.summary())}")
