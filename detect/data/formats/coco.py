@@ -35,6 +35,7 @@ from detect.data.folders import is_image_name, split_of, subfolders
 from detect.data.formats.coco_annotations import (
     Key,
     floats,
+    format_id,
     id_key,
     is_box,
     is_far_smaller,

@@ -146,7 +146,7 @@ def safe_classes(names: Sequence[str], changes: Problems) -> tuple[str, ...]:
 
 
 def split_folder(name: str) -> str:
-    """Return the name of a split if it can be part of file names: letters, digits, ``.`` (not first), ``-`` and ``_``."""
+    """Return the name of a split if it can be part of file names: letters, digits, ``.``, ``-`` and ``_``."""
     if not name or name.startswith(".") or not all(c.isalnum() or c in ".-_" for c in name) or len(name) > 100:
         raise InputError(f"split {name[:100]!r}: cannot be a folder's name; use letters, digits, '.', '-' and '_'")
     return name
