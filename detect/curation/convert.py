@@ -30,7 +30,7 @@ from detect.data.checks import check_split
 from detect.data.datasets import open_split
 from detect.data.recognition import TITLES, Format
 from detect.errors import InputError
-from detect.runtime.files import new_folder
+from detect.runtime.files import atomic_folder
 
 FORMATS: tuple[Format, ...] = ("coco", "yolo", "voc", "visdrone", "shards")
 _AS_IN_COCO = ("coco", "shards")
@@ -78,7 +78,7 @@ def convert(config: DataConfig, wanted: Conversion) -> list[str]:
         split_folder(split)
     if wanted.to == "shards" and wanted.images != "copy":
         raise InputError(f"--images {wanted.images}: shards hold copies of the images; use --images copy")
-    with new_folder(wanted.out) as folder:
+    with atomic_folder(wanted.out) as folder:
         tables = {split: open_split(config, split, wanted.strict) for split in splits}
         report = [f"{config.name}: {TITLES[config.format]} to {TITLES[wanted.to]} in {wanted.out}"]  # type: ignore[index]
         for split in [one for one in splits if not tables[one].is_labelled and wanted.to not in _AS_IN_COCO]:

@@ -23,7 +23,7 @@ from detect.data.annotations import AnnotationTable, Problems
 from detect.data.datasets import open_split
 from detect.drawing.text import pad, shorten
 from detect.errors import InputError
-from detect.runtime.files import new_folder
+from detect.runtime.files import atomic_folder
 from detect.runtime.reproducibility import generator
 
 PARTS = ("train", "val", "test")
@@ -73,7 +73,7 @@ def split_data(config: DataConfig, wanted: Division) -> list[str]:
     _check_ratios(wanted.ratios)
     pattern = _pattern(wanted.group)
     parts = PARTS[: len(wanted.ratios)]
-    with new_folder(wanted.out) as folder:
+    with atomic_folder(wanted.out) as folder:
         table = open_split(config, wanted.split, wanted.strict)
         if not table.is_labelled:
             raise InputError(f"{config.name}: split {wanted.split!r} has no annotations to divide by")
