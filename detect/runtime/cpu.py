@@ -38,7 +38,7 @@ class LoadMeter:
         self._before = self._read()
 
     def free_cores(self) -> float:
-        """Return the mean number of cores since the last call that were idle or used by this process and its workers."""
+        """Return the mean number of cores since the last call that were idle or used by this process and workers."""
         (idle, own, now), before = self._read(), self._before
         self._before = (idle, own, now)
         return (idle - before[0] + own - before[1]) / max(now - before[2], 1e-9)
