@@ -29,7 +29,7 @@ from detect.data.formats.coco_writing import coco_contents, write_coco_file
 from detect.data.formats.writing import CONFIG, Target, relative_names, write_data_config
 from detect.drawing.text import pad, shorten
 from detect.errors import InputError
-from detect.runtime.files import new_folder
+from detect.runtime.files import atomic_folder
 from detect.runtime.reproducibility import generator
 
 PARTS = ("train", "val", "test")
@@ -75,7 +75,7 @@ def split_data(config: DataConfig, wanted: Division) -> list[str]:
     _check_ratios(wanted.ratios)
     pattern = _pattern(wanted.group)
     parts = PARTS[: len(wanted.ratios)]
-    with new_folder(wanted.out) as folder:
+    with atomic_folder(wanted.out) as folder:
         table = open_split(config, wanted.split, wanted.strict)
         if not table.is_labelled:
             raise InputError(f"{config.name}: split {wanted.split!r} has no annotations to divide by")
