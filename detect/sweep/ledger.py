@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from detect.errors import InputError
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.sweep.plan import Parameter, Values, import_optuna
 
 JOURNAL, LOCK, LOG = "journal.log", "lock", "log.txt"

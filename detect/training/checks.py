@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detect.class_names import ClassMatch, are_numbers, match_names, some_names
 from detect.config.base import to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import Recipe
@@ -19,7 +20,6 @@ from detect.models.model import Model
 from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import find_plugin, plugin_names
-from detect.structures import ClassMatch, are_numbers, match_names, some_names
 
 Fingerprint = dict[str, dict[str, Any]]
 """Of each split: numbers of ``images`` and, for detection, ``boxes``; names of ``classes`` in order; ``sha256`` of the

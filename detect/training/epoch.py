@@ -16,11 +16,11 @@ from detect.config.recipe import Recipe
 from detect.errors import InputError
 from detect.evaluation.predict import evaluation_mode
 from detect.models.model import network_input
-from detect.runtime.contact import LostContactError
+from detect.runtime.cpu import tune_threads, tuned_threads
+from detect.runtime.device import autocast
 from detect.runtime.distributed import all_reduce_sum, num_processes
-from detect.runtime.precision import autocast
+from detect.runtime.interruption import LostContactError
 from detect.runtime.progress import progress_bar
-from detect.runtime.threads import settle_threads, tuned_threads
 from detect.structures import Batch
 from detect.training.state import TrainState, set_training_mode
 from detect.training.strategy import Part, size_of, split_batch
@@ -132,7 +132,7 @@ def choose_threads(state: TrainState, recipe: Recipe) -> None:
     side, count = recipe.image_size, min(recipe.batch_size, _TRIAL_IMAGES)
     images = network_input(torch.zeros(count, side, side, 3, dtype=torch.uint8), state.device)
     with evaluation_mode(state.model), autocast(state.precision, state.device):
-        settle_threads(lambda: state.model(images), state.device)
+        tune_threads(lambda: state.model(images), state.device)
 
 
 @contextmanager

@@ -13,14 +13,12 @@ from detect.config.base import to_plain
 from detect.config.recipe import ClassificationRecipe, Recipe
 from detect.models.checkpoint import load_checkpoint
 from detect.models.model import Model
+from detect.runtime.cpu import keep_freed_memory, use_threads
 from detect.runtime.distributed import barrier, is_main_process, num_processes
-from detect.runtime.folders import held_folder
+from detect.runtime.files import locked_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
-from detect.runtime.memory import keep_freed_memory
-from detect.runtime.provenance import made_with
-from detect.runtime.seeding import seed_everything
-from detect.runtime.threads import use_threads
+from detect.runtime.reproducibility import collect_provenance, seed_everything
 from detect.structures import Batch
 from detect.training.checkpoints import Checkpointer, best_names, load_resumed
 from detect.training.classification import ClassificationTask, open_classification_data
@@ -49,7 +47,7 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
             is overwritten.
         KeyboardInterrupt: a stop was requested; ``last.pt`` is written and can be resumed.
     """
-    with held_folder(settings.out):
+    with locked_folder(settings.out):
         return _train(settings, StopRequest() if stop is None else stop)
 
 
@@ -70,7 +68,7 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
         batches = f" and batch {state.batches} of the next" if state.batches else ""
         LOGGER.info("resuming after epoch %d of %d%s", state.epoch, recipe.epochs, batches)
     resolved = _resolved(settings, state)
-    checkpointer = Checkpointer(out, state, task, {**made_with(), "settings": resolved, **task.counts}, stop)
+    checkpointer = Checkpointer(out, state, task, {**collect_provenance(), "settings": resolved, **task.counts}, stop)
     write_settings(out, resolved)
     recorder = Recorder(out, resumed_after=state.epoch if resumed else None)
     LOGGER.info(
@@ -139,7 +137,7 @@ def _validate(state: TrainState, task: Task, checkpointer: Checkpointer) -> tupl
     """
     before = checkpointer.content()
     try:
-        with checkpointer.stop.at_once():
+        with checkpointer.stop.immediate():
             model = state.averaged
             for strategy in state.strategies:
                 model = strategy.eval_model(model, state.epoch)

@@ -26,7 +26,7 @@ from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
 from detect.runtime.distributed import broadcast_text, is_main_process, num_restarts
-from detect.runtime.folders import claim_new_folder
+from detect.runtime.files import make_unique_folder
 from detect.runtime.logs import LOGGER
 from detect.training.checkpoints import has_checkpoint
 
@@ -220,4 +220,4 @@ def _restarted_folder(wanted: Path) -> Path | None:
 
 def _new_folder(wanted: Path) -> Path:
     """A new folder, which the main process makes for all."""
-    return Path(broadcast_text(str(claim_new_folder(wanted)) if is_main_process() else ""))
+    return Path(broadcast_text(str(make_unique_folder(wanted)) if is_main_process() else ""))

@@ -17,8 +17,8 @@ from detect.errors import InputError, did_you_mean
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import Model
 from detect.models.rows import set_norms
+from detect.runtime.device import Precision, choose_precision
 from detect.runtime.distributed import all_gather, broadcast_text, num_processes, rank
-from detect.runtime.precision import Precision, choose_precision
 from detect.training.batch_norms import prepare_norms
 from detect.training.optimizer import REFERENCE_BATCH, Schedule, WeightAverage, build_ema, build_optimizer
 from detect.training.recorder import ComputeMeter

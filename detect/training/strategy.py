@@ -15,9 +15,9 @@ from torch import Tensor
 
 from detect.config.recipe import Recipe
 from detect.models.model import Model
-from detect.runtime.plugins import need_plugin
-from detect.runtime.precision import Precision
-from detect.runtime.seeding import generator
+from detect.runtime.device import Precision
+from detect.runtime.plugins import require_plugin
+from detect.runtime.reproducibility import generator
 from detect.structures import ClassTargets, Targets
 from detect.training.task import Loader
 
@@ -119,7 +119,7 @@ def open_strategies(
     for name in PAPER_SECTIONS:
         section = getattr(recipe, name)
         if section != type(section)():
-            strategy = need_plugin("strategies", name, where=name)(recipe, model, loader, device, precision)
+            strategy = require_plugin("strategies", name, where=name)(recipe, model, loader, device, precision)
             strategies += [strategy] if strategy else []
     return tuple(strategies)
 

@@ -17,7 +17,7 @@ from detect.config.recipe import Recipe
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
 from detect.models.model import Model
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.structures import Batch
 from detect.training.checks import Fingerprint, fingerprint_of
 

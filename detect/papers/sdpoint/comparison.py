@@ -26,7 +26,7 @@ from detect.models.model import Model
 from detect.papers.sdpoint.instances import InstanceRecord, instances_of, pareto_front
 from detect.papers.sdpoint.network import NetworkRun, network_ms
 from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, use_instance
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.runtime.progress import progress_bar
 from detect.structures import Detections
 

@@ -25,7 +25,7 @@ from detect.models.detector import DetectionModel
 from detect.models.model import Model
 from detect.papers.sdpoint.instances import NO_INSTANCES, InstanceRecord, instances_in, pareto_front
 from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, instance_of, use_instance
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.runtime.progress import progress_bar
 
 
