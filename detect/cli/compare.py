@@ -1,4 +1,4 @@
-"""Draw images at several costs side by side, with the network's milliseconds: what a cheaper instance still sees.
+"""Draw images at several costs side by side, with the network's milliseconds and the detections of each instance.
 
 detect compare --weights best.pt --source photo.jpg --costs 1.0 0.6 0.3
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw, say where the pictures are."""
+    """Draw the pictures and print their places."""
     with heavy_imports():
         from detect.inference.classifier import Classifier
         from detect.inference.predictor import open_predictor
