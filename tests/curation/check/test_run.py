@@ -228,6 +228,7 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
     "area negative": (lambda w: _box(w, area=-4), [(*ONE_WARNING, coco_annotations.BAD_AREA, 1)]),
     "area a word": (lambda w: _box(w, area="large"), [(*ONE_WARNING, coco_annotations.BAD_AREA, 1)]),
     "crowd region": (lambda w: _extra_box(w, iscrowd=1), [("train", "note", kinds.CROWD, 1)]),
+    "ignored region": (lambda w: _extra_box(w, ignore=1), [("train", "note", coco_annotations.IGNORED, 1)]),
     # images
     "entry without file_name": (
         lambda w: w.files["train"]["images"].append({"id": 9, "width": 40, "height": 30}),
