@@ -43,7 +43,7 @@ from detect.data.formats.writing import (
 from detect.data.formats.yolo import write_yolo, write_yolo_yaml
 from detect.data.recognition import TITLES, Format
 from detect.errors import InputError
-from detect.runtime.files import new_folder
+from detect.runtime.files import atomic_folder
 from detect.runtime.progress import progress_bar
 
 FORMATS: tuple[Format, ...] = ("coco", "yolo", "voc", "visdrone", "shards")
@@ -98,7 +98,7 @@ def convert(config: DataConfig, options: Conversion) -> list[str]:
         split_folder(split)
     if options.to == "shards" and options.images != "copy":
         raise InputError(f"--images {options.images}: shards hold copies of the images; use --images copy")
-    with new_folder(options.out) as folder:
+    with atomic_folder(options.out) as folder:
         tables = {split: open_split(config, split, options.strict) for split in splits}
         report = [f"{config.name}: {TITLES[config.format]} to {TITLES[options.to]} in {options.out}"]  # type: ignore[index]
         for split in [one for one in splits if not tables[one].is_labelled and options.to not in _AS_IN_COCO]:

@@ -29,7 +29,7 @@ from detect.data.formats.coco_writing import coco_contents, write_coco_file
 from detect.data.formats.writing import CONFIG, Target, relative_names, write_data_config
 from detect.drawing.text import pad, shorten
 from detect.errors import InputError
-from detect.runtime.files import new_folder
+from detect.runtime.files import atomic_folder
 from detect.runtime.reproducibility import generator
 
 PARTS = ("train", "val", "test")
@@ -75,7 +75,7 @@ def split_data(config: DataConfig, options: Division) -> list[str]:
     _check_ratios(options.ratios)
     pattern = _pattern(options.group)
     parts = PARTS[: len(options.ratios)]
-    with new_folder(options.out) as folder:
+    with atomic_folder(options.out) as folder:
         table = open_split(config, options.split, options.strict)
         if not table.is_labelled:
             raise InputError(f"{config.name}: split {options.split!r} has no annotations to divide by")

@@ -22,7 +22,7 @@ from detect.data.annotations import Problems, Understood
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.data.pixel_values import MAX_PIXELS
 from detect.errors import InputError, did_you_mean
-from detect.runtime.logs import LOGGER, named_messages
+from detect.runtime.logs import LOGGER, decoder_warnings
 from detect.runtime.progress import progress_bar
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
@@ -247,7 +247,7 @@ def _read_headers(paths: Sequence[Path], title: str, max_pixels: int) -> list[Im
 
 def _header_or_error(path: Path, max_pixels: int) -> ImageHeader | ImageError:
     try:
-        with named_messages(path):
+        with decoder_warnings(path):
             return read_header(path, max_pixels)
     except ImageError as error:
         return error
