@@ -1,9 +1,9 @@
-"""Look after a data set for detection.
+"""Check, measure, convert, split and view a data set for detection.
 
-detect data check --data mine.yaml                                      what is wrong (exit code 0, 1 or 2)
-detect data stats --data mine.yaml --image-size 640                     how large its boxes are; what follows
-detect data convert --data mine.yaml --to yolo --out mine-yolo          another format; says what is lost
-detect data split --data mine.yaml --ratios 0.8 0.1 0.1 --out parts     train, val and test with equal shares
+detect data check --data mine.yaml                                      problems (exit code 0, 1 or 2)
+detect data stats --data mine.yaml --image-size 640                     box sizes, and advice
+detect data convert --data mine.yaml --to yolo --out mine-yolo          another format; lists what is lost
+detect data split --data mine.yaml --ratios 0.8 0.1 0.1 --out parts     train, val and test, stratified
 detect data view --data mine.yaml --split val --out runs/view           its ground truth, drawn
 """
 
@@ -23,7 +23,6 @@ FORMATS = ("coco", "yolo", "voc", "visdrone", "shards")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands of ``detect data``."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_check(commands)
     _add_stats(commands)
@@ -33,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the subcommand."""
     args.subcommand(args)
 
 
@@ -43,7 +41,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add = parser.add_argument
     add_data(parser)
     add("--split", nargs="+", metavar="S", help="splits of the data config (default: all)")
-    add("--quick", action="store_true", help="look at the first and last bytes of images instead of decoding them")
+    add("--quick", action="store_true", help="read the first and last bytes of images instead of decoding them")
     add("--workers", type=non_negative_int, default=2, metavar="N", help="processes that decode images (default: 2)")
     _add_json(parser, "the report")
     parser.set_defaults(subcommand=_check)
@@ -61,14 +59,19 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _add_stats(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "measure the boxes and images of a split, and say what follows for training"
+    about = "measure the boxes and images of a split, with advice for training"
     parser = commands.add_parser("stats", help=about, description=about)
     add = parser.add_argument
     add_data(parser)
     add("--split", metavar="S", help="split of the data config (default: train, if there is one)")
-    add("--image-size", type=positive_int, metavar="S", help="to be trained at, pixels (default: as recipes, 640)")
-    add("--out", type=Path, metavar="DIR", help="draw the figures: DIR/stats.png")
-    _add_json(parser, "figures and advice")
+    add(
+        "--image-size",
+        type=positive_int,
+        metavar="S",
+        help="network input of the training in pixels (default: as recipes, 640)",
+    )
+    add("--out", type=Path, metavar="DIR", help="draw the statistics: DIR/stats.png")
+    _add_json(parser, "statistics and advice")
     parser.set_defaults(subcommand=_stats)
 
 
@@ -95,7 +98,7 @@ def _stats(args: argparse.Namespace) -> None:
 
 
 def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "write a data set in another format, and say what that cannot hold"
+    about = "write a data set in another format, and list what it cannot store"
     parser = commands.add_parser("convert", help=about, description=about)
     add_data(parser)
     add = parser.add_argument
@@ -105,7 +108,7 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--images",
         choices=("copy", "link", "none"),
         default="copy",
-        help="copy them (default), make hard links, which use no space but share their content, or leave them there",
+        help="copy (default), link: hard links, which use no space but share the content, or none: use them in place",
     )
     add("--split", nargs="+", default=(), metavar="NAME", help="these splits (default: all)")
     _add_strict(parser)
@@ -121,13 +124,13 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _add_split(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "divide a split into train, val and test, every class in the same share"
+    about = "divide a split into train, val and test, with every class in the same share"
     parser = commands.add_parser(
         "split", help=about, description=f"{about}; written as COCO JSON, images stay where they are"
     )
     add_data(parser)
     add = parser.add_argument
-    add("--from-split", default="train", metavar="NAME", help="what is divided (default: train)")
+    add("--from-split", default="train", metavar="NAME", help="the split to divide (default: train)")
     add(
         "--ratios",
         nargs="+",
@@ -136,12 +139,12 @@ def _add_split(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="R",
         help="shares of train and val, or train, val, test",
     )
-    add("--seed", type=non_negative_int, default=0, metavar="N", help="decides among equals (default: 0)")
+    add("--seed", type=non_negative_int, default=0, metavar="N", help="random seed (default: 0)")
     add("--out", required=True, type=Path, metavar="DIR", help="a new folder, with data.yaml for --data")
     add(
         "--group",
         metavar="REGEX",
-        help="images in whose names it finds the same stay together, such as '^[^_]+' for frames of a video",
+        help="images with the same match in their names stay together, such as '^[^_]+' for frames of a video",
     )
     _add_strict(parser)
     parser.set_defaults(subcommand=_split)
@@ -163,7 +166,9 @@ def _add_view(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add("--split", default="train", metavar="NAME", help="split of the data config (default: train)")
     add("--out", required=True, type=Path, metavar="DIR", help="where the pictures go; sheet.jpg shows all")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--count", type=positive_int, default=24, metavar="N", help="so many at random (default: 24)")
+    which.add_argument(
+        "--count", type=positive_int, default=24, metavar="N", help="number of random images (default: 24)"
+    )
     which.add_argument("--images", nargs="+", default=(), metavar="NAME", help="these, with or without suffix")
     add("--seed", type=non_negative_int, default=0, metavar="N", help="chooses the images (default: 0)")
     parser.set_defaults(subcommand=_view)
@@ -195,7 +200,7 @@ def _add_json(parser: argparse.ArgumentParser, content: str) -> None:
 
 
 def _write(json: Path | None, text: str, record: dict[str, Any]) -> None:
-    """Print a text; a record in its place, or into a file beside."""
+    """Print the text, or the record as JSON; a JSON file is written beside the text."""
     if json == STANDARD_OUTPUT:
         print_json(record)
         return

@@ -88,10 +88,10 @@ def train_here(world, folder, *words):
         (
             "recipe.yaml",
             b"epohcs: 3\n",
-            "recipe.yaml (with what was set on top): epohcs: unknown key; did you mean 'ep",
+            "recipe.yaml (with overrides): epohcs: unknown key; did you mean 'ep",
         ),
         ("recipe.yaml", b"augment: {mosiac: 1}\n", "augment.mosiac: unknown key; did you mean 'mosaic'?"),
-        ("recipe.yaml", b"epochs: 3\nepochs: 4\n", "recipe.yaml:2: is not valid YAML: key 'epochs' stands twice"),
+        ("recipe.yaml", b"epochs: 3\nepochs: 4\n", "recipe.yaml:2: is not valid YAML: duplicate key 'epochs'"),
     ],
 )
 def test_yaml(world, tmp_path, name, content, message):
