@@ -114,8 +114,8 @@ def _convert(args: argparse.Namespace) -> None:
     with heavy_imports():
         from detect.curation.convert import Conversion, convert
         from detect.data.recognition import open_data
-    wanted = Conversion(args.to, args.out, args.images, tuple(args.split), args.strict)
-    print_lines(convert(open_data(args.data, args.data_root), wanted))
+    options = Conversion(args.to, args.out, args.images, tuple(args.split), args.strict)
+    print_lines(convert(open_data(args.data, args.data_root), options))
 
 
 def _add_split(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -149,8 +149,8 @@ def _split(args: argparse.Namespace) -> None:
     with heavy_imports():
         from detect.curation.split import Division, split_data
         from detect.data.recognition import open_data
-    wanted = Division(args.from_split, tuple(args.ratios), args.out, args.seed, args.group, args.strict)
-    print_lines(split_data(open_data(args.data, args.data_root), wanted))
+    options = Division(args.from_split, tuple(args.ratios), args.out, args.seed, args.group, args.strict)
+    print_lines(split_data(open_data(args.data, args.data_root), options))
 
 
 def _add_view(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

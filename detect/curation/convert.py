@@ -12,7 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -86,41 +86,41 @@ class Conversion:
     strict: bool = False
 
 
-def convert(config: DataConfig, wanted: Conversion) -> list[str]:
+def convert(config: DataConfig, options: Conversion) -> list[str]:
     """Write a data set in another format, with its data config, and return the lines of the report.
 
     Raises:
         InputError: the data cannot be read or written in the format, or the folder is not empty.
     """
-    splits = wanted.splits or tuple(config.splits)
+    splits = options.splits or tuple(config.splits)
     for split in splits:
         check_split(config, split)
         split_folder(split)
-    if wanted.to == "shards" and wanted.images != "copy":
-        raise InputError(f"--images {wanted.images}: shards hold copies of the images; use --images copy")
-    with atomic_folder(wanted.out) as folder:
-        tables = {split: open_split(config, split, wanted.strict) for split in splits}
-        report = [f"{config.name}: {TITLES[config.format]} to {TITLES[wanted.to]} in {wanted.out}"]  # type: ignore[index]
-        for split in [one for one in splits if not tables[one].is_labelled and wanted.to not in _AS_IN_COCO]:
-            number, title = len(tables.pop(split)), TITLES[wanted.to]
+    if options.to == "shards" and options.images != "copy":
+        raise InputError(f"--images {options.images}: shards hold copies of the images; use --images copy")
+    with atomic_folder(options.out) as folder:
+        tables = {split: open_split(config, split, options.strict) for split in splits}
+        report = [f"{config.name}: {TITLES[config.format]} to {TITLES[options.to]} in {options.out}"]  # type: ignore[index]
+        for split in [one for one in splits if not tables[one].is_labelled and options.to not in _AS_IN_COCO]:
+            number, title = len(tables.pop(split)), TITLES[options.to]
             report.append(f"{split}: left out: its {number} images have no annotations, which {title} cannot say")
         if not tables:
             raise InputError(f"{config.name}: no split has annotations, so there is nothing to convert")
         changes = Problems()
-        names = _names(tables, wanted.to, changes)
+        names = _names(tables, options.to, changes)
         report += [f"  changed: {line}" for line in changes.summary()]
-        targets = _targets(config, tables, wanted, names)
+        targets = _targets(config, tables, options, names)
         sections = {}
-        if wanted.to == "shards":
+        if options.to == "shards":
             sections = {split: SplitConfig(images) for split, images in write_shards(tables, folder).items()}
         for target in targets:
-            if wanted.to == "shards":
+            if options.to == "shards":
                 report_renamed(target.table, target.image_names, target.losses)
             else:
-                sections[target.split] = _write(target, folder, wanted, targets)
-            report += _report(target, sections[target.split], wanted.to)
-        _write_configs(folder, config, wanted, sections, names)
-    return [*report, f"data config: {wanted.out / CONFIG}"]
+                sections[target.split] = _write(target, folder, options, targets)
+            report += _report(target, sections[target.split], options.to)
+        _write_configs(folder, config, options, sections, names)
+    return [*report, f"data config: {options.out / CONFIG}"]
 
 
 # -------------------------------------------------------------------------------------------------- names
@@ -140,23 +140,23 @@ def _names(tables: dict[str, AnnotationTable], to: Format, changes: Problems) ->
 
 
 def _targets(
-    config: DataConfig, tables: dict[str, AnnotationTable], wanted: Conversion, names: tuple[str, ...]
+    config: DataConfig, tables: dict[str, AnnotationTable], options: Conversion, names: tuple[str, ...]
 ) -> list[Target]:
     targets = []
     for split, table in tables.items():
         source = Path(os.path.normpath(Path(config.root, config.splits[split].images)))
-        images, losses, stays = str(source), Problems(), wanted.images == "none"
+        images, losses, stays = str(source), Problems(), options.images == "none"
         image_names = relative_names(table, source)
         if stays:
             outside = [row for row, name in enumerate(image_names) if not (source / name).is_file()]
             if outside:
                 raise InputError(f"{table.path(outside[0])}: is not in {source}; use --images copy")
-            if wanted.to != "coco":
+            if options.to != "coco":
                 check_safe(image_names, "use --images copy, which can change them")
         else:
-            images = _images_folder(split, wanted.to)
-            if wanted.to not in _AS_IN_COCO:
-                image_names = safe_names(image_names, wanted.to == "visdrone", losses)
+            images = _images_folder(split, options.to)
+            if options.to not in _AS_IN_COCO:
+                image_names = safe_names(image_names, options.to == "visdrone", losses)
         targets.append(Target(config, split, table, images, image_names, names, stays, losses))
     return targets
 
@@ -171,17 +171,17 @@ def _images_folder(split: str, to: Format) -> str:
 # -------------------------------------------------------------------------------------------------- files
 
 
-def _write(target: Target, folder: Path, wanted: Conversion, targets: Sequence[Target]) -> SplitConfig:
-    own_folder = wanted.to == "voc" and _share_names(targets)
+def _write(target: Target, folder: Path, options: Conversion, targets: Sequence[Target]) -> SplitConfig:
+    own_folder = options.to == "voc" and _share_names(targets)
     if own_folder and not target.stays:
-        target = Target(**{**vars(target), "images": f"{target.images}/{target.split}"})
+        target = replace(target, images=f"{target.images}/{target.split}")
     if not target.stays:
-        transfer_images(target.table, target.image_names, folder / target.images, wanted.images == "link")
-    if wanted.to == "coco":
+        transfer_images(target.table, target.image_names, folder / target.images, options.images == "link")
+    if options.to == "coco":
         return write_coco(target, folder)
-    if wanted.to == "yolo":
+    if options.to == "yolo":
         return write_yolo(target, folder)
-    if wanted.to == "voc":
+    if options.to == "voc":
         return write_voc(target, folder, own_folder)
     return write_visdrone(target, folder)
 
@@ -193,15 +193,15 @@ def _share_names(targets: Sequence[Target]) -> bool:
 
 
 def _write_configs(
-    folder: Path, config: DataConfig, wanted: Conversion, sections: dict[str, SplitConfig], names: tuple[str, ...]
+    folder: Path, config: DataConfig, options: Conversion, sections: dict[str, SplitConfig], names: tuple[str, ...]
 ) -> None:
     written: tuple[str, ...] | None = names
-    if wanted.to == "visdrone":
+    if options.to == "visdrone":
         written = visdrone_names(names)
-    elif wanted.to in _AS_IN_COCO and config.names is None:
+    elif options.to in _AS_IN_COCO and config.names is None:
         written = None
-    write_data_config(folder, config, "convert", wanted.to, sections, written)
-    if wanted.to == "yolo" and wanted.images != "none":
+    write_data_config(folder, config, "convert", options.to, sections, written)
+    if options.to == "yolo" and options.images != "none":
         write_yolo_yaml(folder, sections, names)
 
 
@@ -218,9 +218,9 @@ def _report(target: Target, section: SplitConfig, to: Format) -> list[str]:
         f"{num_crowds} crowd regions -> {section.annotations or section.images}"
     ]
     lines += [f"  skipped or changed while reading: {line}" for line in table.problems.summary()]
-    remains = count_losses(target.config, target.split, target.table, to)
-    if remains:
-        lines.append(f"  not kept: {', '.join(f'{count} {words}' for words, count in remains.items())}")
+    losses = count_losses(target.config, target.split, target.table, to)
+    if losses:
+        lines.append(f"  not kept: {', '.join(f'{count} {kind}' for kind, count in losses.items())}")
     return lines + [f"  changed or left out: {line}" for line in target.losses.summary()]
 
 
@@ -291,7 +291,7 @@ def count_losses(config: DataConfig, split: str, table: AnnotationTable, to: str
         counts["annotation ids"] = len(table.labels) if config.format == "coco" else 0
     elif to != "coco":
         counts.update(_of_table(table, config.format in ("coco", "shards")))
-    return {words: count for words, count in counts.items() if count}
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def _of_table(table: AnnotationTable, is_coco: bool) -> dict[str, int]:

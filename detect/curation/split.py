@@ -63,7 +63,7 @@ class Division:
     strict: bool = False
 
 
-def split_data(config: DataConfig, wanted: Division) -> list[str]:
+def split_data(config: DataConfig, options: Division) -> list[str]:
     """Divide a split with every class in every part in the same share, as nearly as possible; return the report's
     lines.
 
@@ -72,35 +72,35 @@ def split_data(config: DataConfig, wanted: Division) -> list[str]:
     Raises:
         InputError: the ratios or the expression are invalid, there are too few images, or the folder is not empty.
     """
-    _check_ratios(wanted.ratios)
-    pattern = _pattern(wanted.group)
-    parts = PARTS[: len(wanted.ratios)]
-    with atomic_folder(wanted.out) as folder:
-        table = open_split(config, wanted.split, wanted.strict)
+    _check_ratios(options.ratios)
+    pattern = _pattern(options.group)
+    parts = PARTS[: len(options.ratios)]
+    with atomic_folder(options.out) as folder:
+        table = open_split(config, options.split, options.strict)
         if not table.is_labelled:
-            raise InputError(f"{config.name}: split {wanted.split!r} has no annotations to divide by")
+            raise InputError(f"{config.name}: split {options.split!r} has no annotations to divide by")
         if table.shards is not None:
             raise InputError(
                 f"{config.name}: images in shards cannot be divided where they lie; convert --to coco first"
             )
-        images = Path(os.path.normpath(Path(config.root, config.splits[wanted.split].images)))
+        images = Path(os.path.normpath(Path(config.root, config.splits[options.split].images)))
         names = relative_names(table, images)
         paths = [table.path(row) for row in range(len(table))]
         groups = group_images(paths, names, pattern)
         counts = count_boxes(table)
-        part_of_image = divide(counts, groups, wanted.ratios, generator(wanted.seed, _STREAM))
+        part_of_image = divide(counts, groups, options.ratios, generator(options.seed, _STREAM))
         _check_parts(part_of_image, parts, int(groups.max()) + 1)
-        target = Target(config, wanted.split, table, str(images), names, table.names, True, Problems())
+        target = Target(config, options.split, table, str(images), names, table.names, True, Problems())
         rows_of_parts = [np.flatnonzero(part_of_image == part) for part in range(len(parts))]
         for name, content in zip(parts, coco_contents(target, rows_of_parts), strict=True):
             write_coco_file(folder / f"{name}.json", content)
         splits = {name: SplitConfig(str(images), f"{name}.json") for name in parts}
         write_data_config(folder, config, "split", "coco", splits, config.names)
     return [
-        f"{config.name} {wanted.split}: {len(table)} images in {int(groups.max()) + 1} groups, seed {wanted.seed}",
+        f"{config.name} {options.split}: {len(table)} images in {int(groups.max()) + 1} groups, seed {options.seed}",
         *_table(table, counts, part_of_image, parts),
         *(f"changed: {line}" for line in target.losses.summary()),
-        f"data config: {wanted.out / CONFIG}",
+        f"data config: {options.out / CONFIG}",
     ]
 
 

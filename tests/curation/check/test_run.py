@@ -34,7 +34,7 @@ def check(config: DataConfig, **changes: Any) -> CheckReport:
 
 
 def found(report: CheckReport) -> list[Found]:
-    """What was found, by split and severity; what has both in common stays in the report's order."""
+    """Findings sorted by split and severity, else in the order of the report."""
     return sorted(((f.split, f.severity, f.kind, f.count) for f in report.findings), key=lambda found: found[:2])
 
 
@@ -228,6 +228,7 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
     "area negative": (lambda w: _box(w, area=-4), [(*ONE_WARNING, coco_annotations.BAD_AREA, 1)]),
     "area a word": (lambda w: _box(w, area="large"), [(*ONE_WARNING, coco_annotations.BAD_AREA, 1)]),
     "crowd region": (lambda w: _extra_box(w, iscrowd=1), [("train", "note", kinds.CROWD, 1)]),
+    "ignored region": (lambda w: _extra_box(w, ignore=1), [("train", "note", coco_annotations.IGNORED, 1)]),
     # images
     "entry without file_name": (
         lambda w: w.files["train"]["images"].append({"id": 9, "width": 40, "height": 30}),
