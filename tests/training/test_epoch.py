@@ -265,3 +265,14 @@ def test_nothing_is_left_behind(tmp_path):
     train_epoch(state, HandMade((0, 1, 2, 3)))
     assert all(parameter.grad is None for parameter in state.model.parameters())
     assert any(not torch.equal(before[name], value) for name, value in state.model.state_dict().items())
+
+
+def test_the_best_value_is_kept(tmp_path):
+    """Equal values do not replace it; -1, where nothing can be measured, is better than nothing."""
+    state = make_state(tmp_path, make_recipe(), 1)
+    assert state.update_best("AP", -1.0)
+    assert state.update_best("AP", 0.5)
+    state.end_epoch()
+    assert not state.update_best("AP", 0.3)
+    assert not state.update_best("AP", 0.5)
+    assert state.best == {"AP": {"value": 0.5, "epoch": 0}}
