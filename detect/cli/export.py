@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--dynamic",
         action=argparse.BooleanOptionalAction,
-        help="any batch size, height and width, which is the default, or with --no-dynamic one square image",
+        help="any batch size, height and width (default); --no-dynamic: one square image",
     )
     add("--threads", type=non_negative_int, default=0, metavar="N", help=THREADS_HELP)
     add("--half", action="store_true", help="the network in half precision: half the size, for GPUs and NPUs")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--masks",
         choices=("folded", "packed"),
         default="folded",
-        help="how the binary weights of a model with bdsc are stored: folded, as ordinary ones, or packed, 1 bit each: "
+        help="storage of the binary weights of a model with bdsc: folded, as ordinary ones, or packed, 1 bit each: "
         "a smaller file to keep and to send, not a faster one; the runtime unpacks them when it loads the file or at "
         "each run, and computes the same ordinary convolutions (default: %(default)s)",
     )
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="FILE", help="a data config, to compare AP in ONNX Runtime with that in PyTorch as well")
     add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
     add("--split", default="val", help="split of the data config (default: val)")
-    add_json(parser, "the file and how far it is from the model")
+    add_json(parser, "the file and its distance from the model")
     _add_outputs(parser)
 
 
@@ -67,15 +67,15 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument(
         "--raw",
         action="store_true",
-        help="what the head says, a map for each level, not decoded to boxes; the metadata say how to decode it",
+        help="the maps of the head, one for each level, not decoded to boxes; the metadata describe the decoding",
     )
-    add("--conf", type=float, metavar="T", help="with --nms: least score, from 0 to 1 (default: 0.25)")
-    add("--iou", type=float, metavar="T", help="with --nms: boxes of a class that overlap more are one (default: 0.6)")
-    add("--max-det", type=int, metavar="N", help="with --nms: most detections per image (default: 300)")
+    add("--conf", type=float, metavar="T", help="with --nms: minimum score, from 0 to 1 (default: 0.25)")
+    add("--iou", type=float, metavar="T", help="with --nms: IoU above which boxes of a class are one (default: 0.6)")
+    add("--max-det", type=int, metavar="N", help="with --nms: maximum detections per image (default: 300)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Export, compare, say where it is."""
+    """Export a model and print the comparison."""
     with heavy_imports():
         from detect.api.exporting import ExportRequest, run_export
         from detect.exporting.parity import ExportError

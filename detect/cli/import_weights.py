@@ -6,8 +6,8 @@ detect import --weights darknet53.conv.74 --partial --model yolov3 --names my.na
 detect import --weights resnet50.pth --names imagenet.names --out resnet50-imported.pt
 
 Reads Darknet's .weights, and state dicts or pickled models (.pt, .pth, .th, .safetensors) of the YOLOv5 family, of
-torchvision's ResNet, ResNeXt and DenseNet and of ResNets of CIFAR, which become classifiers. The content says
-what a file is, not its suffix. The weights keep the licence of those who trained them.
+torchvision's ResNet, ResNeXt and DenseNet and of ResNets of CIFAR, which become classifiers. A file's content decides
+what it is, not its suffix. The weights keep the licence of those who trained them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from detect.runtime.startup import heavy_imports
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``detect import``."""
     add = parser.add_argument
-    add("--weights", required=True, type=Path, metavar="FILE", help="the file to be read")
-    add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to be written")
-    add("--model", metavar="NAME|FILE", help="the model that it fits; YOLOv5's and torchvision's are found")
+    add("--weights", required=True, type=Path, metavar="FILE", help="the file to read")
+    add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
+    add(
+        "--model",
+        metavar="NAME|FILE",
+        help="the model (default, for YOLOv5 and torchvision: the member that fits)",
+    )
     names = "class names: COCO's, one on each line of a file, or 0 to K - 1 (default: those in the file, if any)"
     add("--names", metavar="coco|FILE|K", help=names)
     sizes = "side of the network input (default: that of --cfg, or 416; YOLOv5: 640; torchvision: 224)"
     add("--image-size", type=positive_int, metavar="S", help=sizes)
-    cfg = "a Darknet file's configuration: its anchors, scale_x_y and input size are taken, its layers are compared"
+    cfg = "a Darknet file's configuration, for anchors, scale_x_y and input size; its layers are compared"
     add("--cfg", type=Path, metavar="FILE", help=cfg)
     add(
         "--partial",
@@ -40,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, write, say what was done."""
+    """Import the file and print a summary."""
     with heavy_imports():
         from detect.models.foreign.importing import Import, import_weights
-    wanted = Import(args.weights, args.out, args.model, args.names, args.image_size, args.partial, args.cfg)
-    print_lines(import_weights(wanted))
+    options = Import(args.weights, args.out, args.model, args.names, args.image_size, args.partial, args.cfg)
+    print_lines(import_weights(options))

@@ -1,9 +1,9 @@
-"""Make a checkpoint fit to be given away: half precision, no state of the training, no paths of the machine.
+"""Make a checkpoint for distribution: half precision, no training state, no paths of the machine.
 
 detect ship --weights runs/mine/best.pt --out weights/mine.pt
 
-It prints what the file knows for its model card; weights/README.md says what else belongs there. Measure the file that
-was written: detect val --weights weights/mine.pt.
+It prints rows of the model card; weights/README.md lists the others. Measure the written file:
+detect val --weights weights/mine.pt.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the file and print the rows of its card."""
+    """Write the file and print the rows of its model card."""
     with heavy_imports():
-        from detect.exporting.publish import ship
-    rows = ship(args.weights, args.out)
+        from detect.exporting.ship import ship_checkpoint
+    rows = ship_checkpoint(args.weights, args.out)
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB\n")
     print("\n".join(rows))

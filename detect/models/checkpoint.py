@@ -16,7 +16,7 @@ A ``.pt`` file holds one dictionary:
 ``provenance``     how they came about: command, versions, date, recipe, data
 ``state_dict``     weights and buffers; without ``training``, binary weights are packed as ``X.bits`` and ``X.alpha``
                    in the place of ``X.weight`` (``detect.models.packing``); of files that are made to be given
-                   away the other weights are float16 (``detect.exporting.publish``)
+                   away the other weights are float16 (``detect.exporting.ship``)
 ``training``       what resuming needs (optimiser, average, epoch), or None
 extras             an entry for each paper's extra (``detect.papers``), by its name, or None: ``instances`` has those
                    of a network that was trained with SDPoint, their norms' statistics and what was measured

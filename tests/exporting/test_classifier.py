@@ -15,10 +15,9 @@ import torch
 from detect.data.images import read_image, write_image
 from detect.errors import InputError
 from detect.exporting import onnx as export_module
-from detect.exporting.gate import compare_onnx
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import ExportError
+from detect.exporting.parity import ExportError, compare_onnx
 from detect.inference.classifier import Classifier
 from detect.models.build import build_classifier
 from detect.models.checkpoint import load_checkpoint, save_checkpoint

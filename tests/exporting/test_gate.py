@@ -10,10 +10,18 @@ import onnx
 import pytest
 
 from detect.errors import InputError
-from detect.exporting.gate import IMAGE_SHAPES, Parity, compare_onnx, count_unmatched, gate_images
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import TOLERANCES, Difference, ExportError
+from detect.exporting.parity import (
+    IMAGE_SHAPES,
+    TOLERANCES,
+    Difference,
+    ExportError,
+    Parity,
+    compare_onnx,
+    comparison_images,
+    count_unmatched,
+)
 
 OPTIONS = ExportOptions(image_size=96)
 
@@ -38,11 +46,11 @@ def test_one_detection_in_a_hundred_may_be_decided_differently(unmatched, good):
 
 
 def test_images():
-    images = gate_images()
+    images = comparison_images()
     assert len(images) >= 8
     assert [image.shape for image in images] == [(*shape, 3) for shape in IMAGE_SHAPES]
     assert all(image.dtype == np.uint8 and image.std() > 10 for image in images)
-    assert all((first == second).all() for first, second in zip(images, gate_images(), strict=True))
+    assert all((first == second).all() for first, second in zip(images, comparison_images(), strict=True))
 
 
 def test_unmatched():

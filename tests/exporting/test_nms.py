@@ -11,7 +11,7 @@ from onnx import helper
 
 from detect.boxes.nms import non_max_suppression
 from detect.evaluation.predict import PredictSettings
-from detect.exporting.nms import append_suppression, with_predictions
+from detect.exporting.onnx_graph import append_suppression, with_predictions
 from detect.exporting.options import OPSETS
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.exporting.gate import compare_onnx
 from detect.exporting.onnx import export_onnx
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
+from detect.exporting.parity import compare_onnx
 from detect.inference.onnx_network import OnnxNetwork
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint

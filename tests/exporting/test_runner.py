@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from detect.api.exporting import RUNNER, copy_runner
 from detect.data.images import read_image, write_image
-from detect.exporting.gate import gate_images
 from detect.exporting.metadata import describe
 from detect.exporting.onnx_runner import OnnxModel, suppress
 from detect.exporting.options import ExportOptions
-from detect.exporting.ship import RUNNER, ship_runner
+from detect.exporting.parity import comparison_images
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 
@@ -41,7 +41,7 @@ def run_alone(folder, *arguments):
 def photo(tmp_path):
     """A picture of shapes of odd size."""
     path = tmp_path / "photo.png"
-    write_image(path, gate_images()[4])
+    write_image(path, comparison_images()[4])
     return path
 
 
@@ -64,7 +64,7 @@ def test_without_torch(request, checkpoint, tmp_path, photo, kind):
     path = request.getfixturevalue(kind)
     path = path if kind == "raw" else path[0]
     model = Detector(checkpoint, "cpu")
-    ship_runner(tmp_path / "model.onnx")
+    copy_runner(tmp_path / "model.onnx")
     done = run_alone(tmp_path, "onnx_runner.py", path, photo, "missing.jpg", "--conf", 0.2, "--out", "drawn")
     assert done.returncode == 0
     assert done.stderr.endswith("missing.jpg: cannot be read\n")  # OpenCV has its own word before
@@ -156,9 +156,9 @@ def test_suppress_nothing():
 
 def test_a_changed_program_stays(tmp_path):
     assert (
-        ship_runner(tmp_path / "a.onnx") == f"without PyTorch: python {tmp_path}/onnx_runner.py {tmp_path}/a.onnx IMAGE"
+        copy_runner(tmp_path / "a.onnx") == f"without PyTorch: python {tmp_path}/onnx_runner.py {tmp_path}/a.onnx IMAGE"
     )
     assert (tmp_path / "onnx_runner.py").read_bytes() == RUNNER.read_bytes()
     (tmp_path / "onnx_runner.py").write_text("# mine\n")
-    assert ship_runner(tmp_path / "b.onnx").endswith("differs from the one of this version, so it was left alone")
+    assert copy_runner(tmp_path / "b.onnx").endswith("differs from the one of this version, so it was left alone")
     assert (tmp_path / "onnx_runner.py").read_text() == "# mine\n"

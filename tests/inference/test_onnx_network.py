@@ -11,9 +11,9 @@ import torch
 
 from detect.errors import InputError
 from detect.evaluation.predict import PredictSettings
-from detect.exporting.gate import count_unmatched, gate_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
+from detect.exporting.parity import comparison_images, count_unmatched
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.predictor import open_predictor
@@ -64,7 +64,7 @@ def exported(request, checkpoint, tmp_path_factory):
     """
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     export_onnx(checkpoint, path, KINDS[request.param])
-    images = gate_images()
+    images = comparison_images()
     if not KINDS[request.param].dynamic:
         images = [image[:33, :33] for image in images]
     return path, [*images, images[0][:, ::-1]]  # the last two make a batch of one shape
@@ -112,7 +112,7 @@ def test_a_classifier(tmp_path):
     found = open_predictor(tmp_path / "model.onnx", "cpu", "fp32")
     assert isinstance(found, Classifier)
     assert (found.names, found.image_size, found.center_crop) == (("a", "b", "c"), 32, 0.8)
-    images = gate_images()
+    images = comparison_images()
     for expected, given in zip(
         Classifier(tmp_path / "best.pt", "cpu").predict(images), found.predict(images), strict=True
     ):

@@ -16,7 +16,7 @@ from detect.config.data import load_data_config
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.evaluation.engine import evaluate
-from detect.exporting.publish import sha256, without_machine
+from detect.exporting.ship import sha256, without_machine
 from detect.models.checkpoint import load_checkpoint
 from detect.models.shipped import shipped_weights
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 import detect.api.exporting
-from detect.exporting.gate import Parity
-from detect.exporting.parity import TOLERANCES, Difference, ExportError
+from detect.exporting.parity import TOLERANCES, Difference, ExportError, Parity
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.runtime.logs import LOGGER

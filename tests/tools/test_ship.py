@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.exporting.publish import sha256
+from detect.exporting.ship import sha256
 from detect.models.shipped import shipped_weights
 from tests.tools.running import run_here
 
