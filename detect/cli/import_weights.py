@@ -46,6 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Import the file and print a summary."""
     with heavy_imports():
-        from detect.models.foreign.importing import Import, import_weights
-    options = Import(args.weights, args.out, args.model, args.names, args.image_size, args.partial, args.cfg)
+        from detect.models.foreign.importing import ImportOptions, import_weights
+    options = ImportOptions(args.weights, args.out, args.model, args.names, args.image_size, args.partial, args.cfg)
     print_lines(import_weights(options))

@@ -50,8 +50,7 @@ from detect.models.packing import halve_state, pack_state, unpack_state
 from detect.models.shipped import find_weights
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin, plugin_names
-from detect.safety.allocation import AllocationLimit
-from detect.safety.untrusted import check_tensors, read_facts, values_of
+from detect.safety.untrusted import AllocationLimit, check_tensors, read_metadata, values_of
 
 FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1
@@ -201,7 +200,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: has format version {content.get('format_version')!r}; this program reads {FORMAT_VERSION}"
         )
     try:
-        facts = read_facts(content, str(path))
+        facts = read_metadata(content, str(path))
         state = content["state_dict"]
         check_tensors(state, str(path))
         with AllocationLimit(_SPARE * values_of(state)):

@@ -41,7 +41,7 @@ from detect.data.formats.yolo import read_yolo
 from detect.data.images import MAX_PIXELS, decode_image, read_header
 from detect.models.build import build_graph
 from detect.models.catalog import find_definition
-from detect.safety.allocation import AllocationLimit
+from detect.safety.untrusted import AllocationLimit
 from tests.data.shard_files import CATEGORIES, document, png, write_tar
 from tests.hostile.fuzzed import Reader, check_message, check_table, damaged_bytes, damaged_values, message_of, within
 from tests.training.small import TINY

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.safety.inert_arrays import byte_matrix, read_array_pickle
-from detect.safety.inert_pickle import Inert, PickleError
+from detect.safety.inert_pickle import Inert, PickleError, byte_matrix, read_array_pickle
 
 MATRIX = np.arange(256, dtype=np.uint8).reshape(2, 128)  # every byte: 0, control characters, and all above 127
 

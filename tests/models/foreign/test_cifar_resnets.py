@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint
-from detect.models.foreign.importing import Import, import_weights
+from detect.models.foreign.importing import ImportOptions, import_weights
 from tests.models.foreign.torchvision_files import assert_computes_the_same
 
 
@@ -74,7 +74,7 @@ def random_resnet(*args: object) -> ResNet:
 
 def imported(folder: Path, content: object, legacy: bool = False, name: str = "x.th") -> list[str]:
     torch.save(content, folder / name, _use_new_zipfile_serialization=not legacy)
-    return import_weights(Import(folder / name, folder / "out.pt", names="10"))
+    return import_weights(ImportOptions(folder / name, folder / "out.pt", names="10"))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import torch
 
 from detect.errors import InputError
 from detect.models.build import build_graph
-from detect.models.foreign.darknet_cfg import MAX_BYTES, read_cfg
-from detect.models.foreign.darknet_structure import anchors_text, check_structure, with_anchors_of
+from detect.models.foreign.darknet_cfg import MAX_BYTES, anchors_text, check_structure, read_cfg, with_anchors_of
 from tests.models.foreign import darknet_reference as reference
 from tests.models.yamls import read_model, write_model
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from detect.errors import InputError
 from detect.models.build import build_graph
 from detect.models.classifier import ClassificationModel
+from detect.models.foreign.classifiers import TORCHVISION, load_torchvision, torchvision_family
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
-from detect.models.foreign.torchvision_models import FAMILIES, load_torchvision, torchvision_family
 from tests.models.foreign.torchvision_files import (
     as_older_versions,
     assert_computes_the_same,
@@ -266,7 +266,7 @@ def test_other_densenets() -> None:
 
 
 def test_other_families() -> None:
-    marks = " or ".join(f"'{family.mark}'" for family in FAMILIES)
+    marks = " or ".join(f"'{family.mark}'" for family in TORCHVISION)
     vgg = {"features.0.weight": torch.zeros(1)}
     for tensors, found in [
         (their_state(random_model("yolov5n", 1)), "model.0.conv.weight"),
