@@ -1,4 +1,4 @@
-"""The exports that the tests of this folder share: the largest takes ten seconds."""
+"""Exports that the tests of this folder share."""
 
 from __future__ import annotations
 
@@ -13,6 +13,21 @@ from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.exporting.lively import enliven
 from tests.models.yamls import write_model
 
+DETECTOR = """\
+name: tiny-detector
+defaults: {downsample: spd}
+backbone:
+  - {name: stem, module: Stem, args: {out_channels: 8}, reduction: 2}
+  - {name: down2, module: Downsample, args: {out_channels: 8}, reduction: 4}
+  - {name: c2, module: C3, args: {out_channels: 16}}
+  - {name: down3, module: Downsample, args: {out_channels: 16}, reduction: 8}
+head:
+  - name: detect
+    module: AnchorDetect
+    from: [c2, down3]
+    args: {anchors_px: [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 60]]]}
+"""
+"""Two levels of three anchors, at 4 and 8 px, behind space-to-depth."""
 CLASSIFIER = """\
 name: tiny-classifier
 scale: {channel_multiple: 1}
@@ -31,15 +46,16 @@ signs of ``down`` do not fill their last byte."""
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """A yolov5n-spd that answers to its input, as a trained one does and a fresh one does not."""
+    """A detector whose outputs depend on its input, as a trained one's do and a fresh one's do not."""
+    folder = tmp_path_factory.mktemp("checkpoint")
     torch.manual_seed(0)
-    model = build_model("yolov5n-spd", num_classes=3).train()
+    model = build_model(str(write_model(folder, DETECTOR)), num_classes=3).train()
     enliven(model)
     with torch.no_grad():
         for conv in model.head.predict:
             conv.weight.mul_(0.2)
             conv.bias.view(3, -1)[:, 4:] = 0  # objects everywhere
-    path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
+    path = folder / "model.pt"
     names, ids = ("cat", "dög", 'a "b"'), (3, 9, 90)
     save_checkpoint(path, model, names=names, category_ids=ids, image_size=96, metrics={}, provenance={})
     return load_checkpoint(path)
@@ -47,7 +63,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(checkpoint, tmp_path_factory):
-    """The exported file, and what the export said about it."""
+    """The exported file and its parity."""
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     return path, export_onnx(checkpoint, path)
 
@@ -63,7 +79,7 @@ def suppressed(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def raw(checkpoint, tmp_path_factory):
-    """A file that gives what the head says."""
+    """A file with the maps of the head."""
     path = tmp_path_factory.mktemp("raw") / "model.onnx"
     export_onnx(checkpoint, path, ExportOptions(image_size=96, raw=True))
     return path
@@ -85,13 +101,13 @@ def classifier(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def folded(classifier, tmp_path_factory):
-    """The classifier's file, its binary weights written out, and what the export said about it."""
+    """The classifier's file with ordinary weights, and its parity."""
     path = tmp_path_factory.mktemp("folded") / "model.onnx"
     return path, export_onnx(classifier, path)
 
 
 @pytest.fixture(scope="session")
 def packed(classifier, tmp_path_factory):
-    """The classifier's file with a bit for each binary weight, and what the export said about it."""
+    """The classifier's file with a bit for each binary weight, and its parity."""
     path = tmp_path_factory.mktemp("packed") / "model.onnx"
     return path, export_onnx(classifier, path, ExportOptions(masks="packed"))

@@ -194,6 +194,6 @@ def test_what_the_exporter_cannot_write_is_told_in_one_line(classifier, tmp_path
 
 
 def test_masks_are_refused_before_the_work(checkpoint, tmp_path, exporter_gives):
-    with pytest.raises(InputError, match=r"^masks: packed needs binary weights \(conv: bdsc\), yolov5n-spd has none"):
+    with pytest.raises(InputError, match=r"^masks: packed needs binary weights \(conv: bdsc\), tiny-detector has none"):
         export_onnx(checkpoint, tmp_path / "model.onnx", ExportOptions(masks="packed"))
     assert list(tmp_path.iterdir()) == []

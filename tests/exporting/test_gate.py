@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from detect.errors import InputError
+from detect.exporting import parity as parity_module
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import (
@@ -24,6 +25,13 @@ from detect.exporting.parity import (
 )
 
 OPTIONS = ExportOptions(image_size=96)
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """The small ones, which show each fault."""
+    monkeypatch.setattr(parity_module, "IMAGE_SHAPES", IMAGE_SHAPES[:5])
+    monkeypatch.setattr(parity_module, "BATCHES", ((2, 0),))
 
 
 def test_line():
@@ -78,6 +86,7 @@ def edited(exported, folder, edit):
     return folder / "edited.onnx"
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_changed_weight_is_seen(checkpoint, exported, tmp_path):
     def edit(graph):
         tensor = next(tensor for tensor in graph.initializer if len(tensor.dims) == 4)
@@ -88,6 +97,7 @@ def test_a_changed_weight_is_seen(checkpoint, exported, tmp_path):
     assert not compare_onnx(checkpoint, edited(exported, tmp_path, edit), OPTIONS).good
 
 
+@pytest.mark.usefixtures("few_images")
 def test_nan_is_seen(checkpoint, exported, tmp_path):
     def edit(graph):
         tensor = next(tensor for tensor in graph.initializer if len(tensor.dims) == 4)
@@ -110,7 +120,7 @@ def test_a_graph_that_cannot_run_is_seen(checkpoint, exported, tmp_path):
 def test_a_missing_runtime_is_named(checkpoint, exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
     monkeypatch.delitem(sys.modules, "detect.exporting.onnx_runner")
-    with pytest.raises(InputError, match=r"onnxruntime is not installed.* pip install onnxruntime"):
+    with pytest.raises(InputError, match=r"onnxruntime is not installed.* pip install 'detect-small\[export\]'"):
         compare_onnx(checkpoint, exported[0], OPTIONS)
 
 
@@ -160,11 +170,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("few_images")
 def test_each_fault_of_the_use_is_seen(checkpoint, exported, monkeypatch, fault):
     monkeypatch.setattr(OnnxModel, *FAULTS[fault])
     assert not compare_onnx(checkpoint, exported[0], OPTIONS).good
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_stretched_image_is_seen(checkpoint, exported, monkeypatch):
     """It is another tensor."""
     monkeypatch.setattr(OnnxModel, "scaled", stretched)
@@ -172,6 +184,7 @@ def test_a_stretched_image_is_seen(checkpoint, exported, monkeypatch):
         compare_onnx(checkpoint, exported[0], OPTIONS)
 
 
+@pytest.mark.usefixtures("few_images")
 def test_names_in_another_order_are_seen(checkpoint, exported, tmp_path):
     model = onnx.load(exported[0])
     entry = next(entry for entry in model.metadata_props if entry.key == "names")
@@ -181,6 +194,7 @@ def test_names_in_another_order_are_seen(checkpoint, exported, tmp_path):
         compare_onnx(checkpoint, tmp_path / "edited.onnx", OPTIONS)
 
 
+@pytest.mark.usefixtures("few_images")
 def test_the_wrong_pad_value_in_the_metadata_is_seen(checkpoint, exported, tmp_path):
     model = onnx.load(exported[0])
     entry = next(entry for entry in model.metadata_props if entry.key == "preprocessing")
@@ -189,6 +203,7 @@ def test_the_wrong_pad_value_in_the_metadata_is_seen(checkpoint, exported, tmp_p
     assert not compare_onnx(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_wrong_suppression_is_seen(checkpoint, suppressed, tmp_path):
     """An IoU threshold in the graph that is not the one that was asked for."""
     path, options = suppressed

@@ -238,7 +238,7 @@ def test_class_names_of_torchvision(folder: Path) -> None:
         ((), "--names: is needed, because three.pth has none: a file, or how many classes"),
         (
             ("--names", "coco"),
-            "--names coco: is for detectors; a classifier takes a file, or how many classes there are",
+            "--names coco: is for detectors; a classifier takes a file, or how many classes",
         ),
     ]:
         assert import_here(folder, "--weights", "three.pth", *words).complaint == f"error: {message}"
@@ -281,7 +281,7 @@ def test_files_of_no_known_family(folder: Path) -> None:
         ),
         (("--names", "empty.names"), "empty.names: must have a class name on each line"),
         (("--names", "gap.names"), "gap.names: must have a class name on each line"),
-        (("--names", "twice.names"), "twice.names: the class 'a' stands twice"),
+        (("--names", "twice.names"), "twice.names: duplicate class 'a'"),
         (("--names", "latin.names"), "latin.names: is not UTF-8 text"),
         (("--names", "3"), "it would fit 2 classes"),
         (("--image-size", "415"), "image size: must be a multiple of 2, found 415"),
