@@ -67,6 +67,19 @@ def test_the_graph(exported):
     assert not operators & {"If", "Loop", "NonMaxSuppression"}
 
 
+def test_the_outputs_of_a_file_with_suppression(suppressed):
+    graph = onnx.load(suppressed[0]).graph
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    assert shapes == {
+        "images": ["batch", 3, "height", "width"],
+        "detections": ["batch", 40, 6],
+        "counts": ["batch"],
+    }
+
+
 def test_weights_are_stored_not_computed(exported):
     graph = onnx.load(exported[0]).graph
     stored = {tensor.name for tensor in graph.initializer}

@@ -4,36 +4,56 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from detect.evaluation.coco import METRICS
-from tests.tools.running import TRAIN, make_world, run_here
+from detect.models.build import build_model
+from detect.models.checkpoint import save_checkpoint
+from tests.exporting.exports import DETECTOR, exporter_once
+from tests.exporting.lively import enliven
+from tests.tools.running import make_world, run_here
 
-EXPORT = ("export.py", "--weights", "run/best.pt", "--data", "data.yaml")
+EXPORT = ("export.py", "--weights", "run/best.pt", "--data", "data.yaml", "--no-dynamic")
 EVALUATE = ("evaluate.py", "--data", "data.yaml", "--workers", 0, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model, data, a checkpoint ``run/best.pt`` and what it was exported to, ``run/model.onnx``."""
+    """Model, data, a checkpoint ``run/best.pt`` and its export, ``run/model.onnx``."""
     folder = make_world(tmp_path_factory.mktemp("exported"))
-    ended = run_here(folder, *TRAIN, "--epochs", 1, "--out", "run")
-    assert ended.code == 0, ended.error
-    ended = run_here(folder, *EXPORT)
+    (folder / "run").mkdir()
+    content = json.loads((folder / "shapes/annotations/val.json").read_text())
+    names, ids = zip(*((category["name"], category["id"]) for category in content["categories"]), strict=True)
+    torch.manual_seed(0)
+    (folder / "tiny.yaml").write_text(DETECTOR)
+    model = build_model(str(folder / "tiny.yaml"), len(names)).train()
+    enliven(model)
+    facts = {"names": names, "category_ids": ids, "image_size": 64, "metrics": {}, "provenance": {}}
+    save_checkpoint(folder / "run" / "best.pt", model, **facts)
+    with exporter_once():
+        ended = run_here(folder, *EXPORT)
     assert ended.code == 0, ended.error
     assert ", AP " in ended.output
     assert "(at most 0.001 apart)" in ended.output
     return folder
 
 
-def test_the_same_metrics(world: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def metrics(world: Path) -> dict[str, dict[str, Any]]:
+    """The metrics of the checkpoint and of the file."""
     found = {}
     for weights in ("run/best.pt", "run/model.onnx"):
-        ended = run_here(world, *EVALUATE, "--weights", weights, "--metrics-json", tmp_path / "m.json")
+        ended = run_here(world, *EVALUATE, "--weights", weights, "--metrics-json", "m.json")
         assert ended.code == 0, ended.error
-        found[weights] = json.loads((tmp_path / "m.json").read_text())
-    expected, exported = found.values()
+        found[weights] = json.loads((world / "m.json").read_text())
+    return found
+
+
+def test_the_same_metrics(metrics: dict[str, dict[str, Any]]) -> None:
+    expected, exported = metrics.values()
     assert exported["weights"] == "run/model.onnx"
     for name in METRICS:
         assert exported[name] == pytest.approx(expected[name], abs=1e-3)
@@ -73,13 +93,12 @@ def test_refused(world: Path, command: tuple, message: str) -> None:
     assert ended.error.count("\n") == 1
 
 
-def test_another_limit_of_detections(world: Path, tmp_path: Path) -> None:
-    """A second table stands behind COCO's, whose numbers are the same without it."""
-    for name, options in (("plain", ()), ("limited", ("--max-det", 5))):
-        command = (*EVALUATE, "--weights", "run/best.pt", "--metrics-json", tmp_path / name, *options)
-        ended = run_here(world, *command)
-        assert ended.code == 0, ended.error
-    plain, limited = (json.loads((tmp_path / name).read_text()) for name in ("plain", "limited"))
+def test_another_limit_of_detections(world: Path, tmp_path: Path, metrics: dict[str, dict[str, Any]]) -> None:
+    """A second table follows COCO's, whose numbers are the same without it."""
+    command = (*EVALUATE, "--weights", "run/best.pt", "--metrics-json", tmp_path / "limited", "--max-det", 5)
+    ended = run_here(world, *command)
+    assert ended.code == 0, ended.error
+    plain, limited = metrics["run/best.pt"], json.loads((tmp_path / "limited").read_text())
     assert {name: limited[name] for name in METRICS} == {name: plain[name] for name in METRICS}
     assert limited["other_limit"]["max_det"] == 5
     titles = [line for line in ended.output.splitlines() if line.startswith(("COCO metrics", "Metrics with"))]
@@ -98,7 +117,8 @@ def test_images_that_reach_the_limit_of_detections(world: Path, tmp_path: Path) 
 
 def test_limit_of_a_file_with_suppression_inside(world: Path, tmp_path: Path) -> None:
     file = tmp_path / "nms.onnx"
-    ended = run_here(world, *EXPORT, "--nms", "--max-det", 3, "--conf", 0.0001, "--out", file)
+    with exporter_once():
+        ended = run_here(world, *EXPORT, "--nms", "--max-det", 3, "--conf", 0.0001, "--out", file)
     assert ended.code == 0, ended.error
     options = ("--source", "shapes/images/val", "--conf", 0.001, "--device", "cpu", "--out", tmp_path / "out")
     ended = run_here(world, "predict.py", "--weights", file, *options)

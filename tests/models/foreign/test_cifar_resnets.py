@@ -83,7 +83,7 @@ def imported(folder: Path, content: object, legacy: bool = False, name: str = "x
         (3, "resnet20", "A", "", "linear"),
         (3, "resnet20", "B", "shortcut", "linear"),
         (5, "resnet32", "B", "downsample", "fc"),
-        (7, "resnet44", "A", "", "linear"),
+        pytest.param(7, "resnet44", "A", "", "linear", marks=pytest.mark.slow),
     ],
 )
 def test_the_outputs_are_theirs(

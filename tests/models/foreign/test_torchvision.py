@@ -37,16 +37,16 @@ def load(state: State, name: str | None = None) -> ClassificationModel:
     ("theirs", "ours"),
     [
         ("resnet18", "resnet18"),
-        ("resnet34", "resnet34"),
-        ("resnet50", "resnet50"),
-        ("resnet101", "resnet101"),
-        ("resnet152", "resnet152"),
+        pytest.param("resnet34", "resnet34", marks=pytest.mark.slow),
+        pytest.param("resnet50", "resnet50", marks=pytest.mark.slow),
+        pytest.param("resnet101", "resnet101", marks=pytest.mark.slow),
+        pytest.param("resnet152", "resnet152", marks=pytest.mark.slow),
         ("resnext50_32x4d", "resnext50"),
-        ("resnext101_32x4d", "resnext101"),
+        pytest.param("resnext101_32x4d", "resnext101", marks=pytest.mark.slow),
         ("densenet121", "densenet121"),
-        ("densenet161", "densenet161"),
-        ("densenet169", "densenet169"),
-        ("densenet201", "densenet201"),
+        pytest.param("densenet161", "densenet161", marks=pytest.mark.slow),
+        pytest.param("densenet169", "densenet169", marks=pytest.mark.slow),
+        pytest.param("densenet201", "densenet201", marks=pytest.mark.slow),
         # Not tried, but can be named: weights/README.md.
         ("wide_resnet50_2", "resnet50+ratio=0.5"),
         pytest.param("wide_resnet101_2", "resnet101+ratio=0.5", marks=pytest.mark.slow),
@@ -70,8 +70,8 @@ def test_names_and_shapes_are_theirs(theirs: str, ours: str) -> None:
     ("theirs", "ours", "file"),
     [
         # resnet18 and densenet121 go through tools/import_weights.py: tests/tools/test_import_weights.py.
-        ("resnet50", "resnet50", "x.safetensors"),
-        ("resnext50_32x4d", "resnext50", "x.pth"),
+        pytest.param("resnet50", "resnet50", "x.pth", marks=pytest.mark.slow),
+        ("resnext50_32x4d", "resnext50", "x.safetensors"),
         pytest.param("resnext101_32x4d", "resnext101", "x.pth", marks=pytest.mark.slow),
         pytest.param("densenet161", "densenet161", "x.pth", marks=pytest.mark.slow),
     ],
@@ -126,7 +126,7 @@ WRITERS: dict[str, Callable[[Path, State], None]] = {
 @pytest.mark.parametrize("file", WRITERS)
 def test_read_back_bit_equal(tmp_path: Path, state: State, expected: State, file: str) -> None:
     WRITERS[file](tmp_path / file, state)
-    found = load_torchvision(read_tensors(tmp_path / file), tmp_path / file).state_dict()
+    found = load_torchvision(read_tensors(tmp_path / file), tmp_path / file, "resnet18").state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     assert torch.equal(found["graph.layers.c5.stage.0.shortcut.conv.weight"], state["layer4.0.downsample.0.weight"])
 
@@ -146,7 +146,7 @@ def test_older_names_of_densenet() -> None:
 
 
 def test_order_does_not_matter(state: State, expected: State) -> None:
-    found = load(dict(reversed(state.items()))).state_dict()
+    found = load(dict(reversed(state.items())), "resnet18").state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
@@ -235,10 +235,11 @@ def test_values_of_no_use(state: State, name: str, value: float, message: str) -
             r"\(128, 128, 3, 3\)",
         ),
         # 33 blocks with 3 convolutions and 2 norms of another width, of 4 tensors each: 33 * (3 + 8).
-        (
+        pytest.param(
             "resnext101_32x8d",
             r"nearest is resnext101, misfits: 363, the first: layer1\.0\.conv1\.weight is \(128, 64, 1, 1\), in the "
             r"file \(256, 64, 1, 1\)",
+            marks=pytest.mark.slow,
         ),
     ],
 )
