@@ -19,8 +19,8 @@ from detect.exporting.onnx import export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
 from detect.exporting.parity import Parity
 from detect.models.checkpoint import Checkpoint, load_checkpoint
+from detect.runtime.cpu import use_threads
 from detect.runtime.files import write_text
-from detect.runtime.threads import use_threads
 
 RUNNER = Path(__file__).parents[1] / "exporting" / "onnx_runner.py"
 """Program that runs an exported file with numpy, onnxruntime and opencv alone."""

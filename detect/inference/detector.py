@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
+from detect.class_names import class_indices
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.data.pixel_values import MAX_PIXELS, MAX_TILED_PIXELS, ReadSettings
 from detect.errors import InputError
@@ -20,8 +21,8 @@ from detect.inference.inputs import as_image, in_batches, is_list
 from detect.inference.network import Network, Predictor, open_network
 from detect.inference.stream import detect_frames
 from detect.models.checkpoint import Checkpoint
-from detect.runtime.precision import Precision
-from detect.structures import Detections, Letterbox, class_indices
+from detect.runtime.device import Precision
+from detect.structures import Detections, Letterbox
 
 
 class Detector(Predictor):

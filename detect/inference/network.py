@@ -21,9 +21,8 @@ from detect.models.checkpoint import Checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.fuse import fuse_conv_bn
-from detect.runtime.device import select_device
+from detect.runtime.device import Precision, select_device
 from detect.runtime.plugins import find_plugin
-from detect.runtime.precision import Precision
 
 ONNX_SUFFIX = ".onnx"
 

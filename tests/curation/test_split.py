@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.curation.division import count_boxes
-from detect.curation.split import Division, split_data
+from detect.curation.split import Division, count_boxes, split_data
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from tests.curation.tables import annotation, make_coco, opened, read, rich_content
@@ -81,6 +80,7 @@ def test_groups_by_name(tmp_path: Path) -> None:
     assert len(numbers) == 5  # 3 and 13 go together
 
 
+@pytest.mark.slow
 def test_a_data_set_of_another_format(real_data: Path, tmp_path: Path) -> None:
     config = open_data("bccd", str(real_data / "bccd"))
     split_data(config, Division("train", (0.8, 0.1, 0.1), tmp_path / "out"))

@@ -1,23 +1,39 @@
-"""The ``annotations`` of a COCO file as columns.
+"""Entries of a COCO file's ``annotations``: their ids, outlines and areas, and all of them as columns.
 
-Letters: M annotations, K classes.
+Letters: M annotations, N ids, K classes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from detect.data.annotations import MARKS, Problems, Understood
-from detect.data.formats.coco_areas import IMPOSSIBLE_AREA, impossible_areas
-from detect.data.formats.coco_ids import Key, positions_of, shown_id
-from detect.data.formats.coco_outlines import Outline
 
+MAX_ID_LENGTH = 1000  # characters
+MAX_RUNS = 10**6  # of a mask
+
+MIN_SHARE = 0.01
+"""Smallest possible area as a share of the box, unless the outline is as small: a thin diagonal object. Without an
+outline, which may have been left out, only an area of at most a pixel is impossible."""
+
+MIN_FACTOR = 0.3
+"""Without outlines areas are usually width * height, or of outlines that are not in the file. These fill their boxes
+differently; a circle 0.79, a triangle 0.5. The same smaller share for all is a scale: 0.25 where images grew by 2."""
+
+MIN_SAME = 4  # equal areas, or equal shares of boxes, that are no coincidence
+
+IMPOSSIBLE_AREA = (
+    "annotations whose area cannot be that of their box or outline (AP_S, AP_M and AP_L follow it nevertheless; "
+    "detect val --areas boxes takes width * height)"
+)
 OTHER_TYPE_ID = (
     "annotations whose image_id or category_id is text where its list has a number, or a number for text (matched)"
 )
@@ -26,7 +42,7 @@ FROM_OUTLINE = Understood("annotations without a bbox (the box of their outline 
 UNKNOWN_IMAGE = "annotations of an image_id that is not listed (skipped)"
 UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
 ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
-REPEATED_ID = "annotations whose id stands before (renumbered)"
+REPEATED_ID = "annotations with a duplicate id (renumbered)"
 BAD_CROWD = "annotations whose iscrowd is neither 0 nor 1 (0 taken)"
 IGNORED = Understood(
     "annotations with ignore: 1 (taken as crowd regions: not trained on, neither right nor wrong in evaluation)"
@@ -35,6 +51,228 @@ BAD_AREA = "annotations whose area is not a number of at least 0 (width * height
 
 _LARGEST = 1e300  # whole numbers in JSON can be beyond the floats
 
+Key = int | str
+"""An id: a whole number, also one written as 7.0 or beyond 64 bits, or text."""
+
+
+# ------------------------------------------------------------------------------------------------------- ids
+
+
+def id_key(value: Any) -> Key | None:
+    """Return the id of a JSON value; None for anything else, true and false included."""
+    if type(value) is int:
+        return value
+    if type(value) is float:
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH else None
+
+
+def number_ids(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return (N,) int64 numbers of distinct ids, and (N,) bytes of the ids as JSON if any differs from its number.
+
+    The numbers are the ids themselves, ``"7"`` as 7, where all are distinct 64-bit numbers; else 1..N.
+    """
+    numbers = [_as_number(key) for key in keys]
+    fits = [number for number in numbers if isinstance(number, int) and abs(number) < 2**63]
+    if len(set(fits)) < len(keys):
+        numbers = list(range(1, len(keys) + 1))
+    as_json = None if numbers == list(keys) else np.array([json.dumps(key).encode() for key in keys], np.bytes_)
+    return np.array(numbers, np.int64), as_json
+
+
+def positions_of(values: Iterable[Any], keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (M,) int64 positions of JSON values in N distinct ids, -1 where absent, and (M,) bool matches of another
+    type.
+
+    Such a match has the same digits: ``"7"`` where the list has 7, or the other way round.
+    """
+    position_of = {key: position for position, key in enumerate(keys)}
+    positions, is_other_type = [], []
+    for value in values:
+        key = id_key(value)
+        position = -1 if key is None else position_of.get(key, -1)
+        twin = -1 if position >= 0 or key is None else position_of.get(_twin(key), -1)
+        positions.append(max(position, twin))
+        is_other_type.append(twin >= 0)
+    return np.array(positions, np.int64), np.array(is_other_type, bool)
+
+
+def format_id(value: Any) -> str:
+    """Return an id as the file has it, for a message; text in quotes."""
+    if isinstance(value, str):
+        return json.dumps(value[:60])
+    return (
+        str(value)[:60]
+        if isinstance(value, (int, float))
+        else {type(None): "null"}.get(type(value), "a list or mapping")
+    )
+
+
+def _as_number(key: Key) -> Key:
+    is_digits = isinstance(key, str) and len(key) < 20 and key.isascii() and key.isdigit() and str(int(key)) == key
+    return int(key) if is_digits else key
+
+
+def _twin(key: Key) -> Key:
+    """Return the same id as the other type: 7 as ``"7"`` and the other way round."""
+    return str(key) if isinstance(key, int) else _as_number(key)
+
+
+# ----------------------------------------------------------------------------------------------------- areas
+
+
+def is_far_smaller(area: Any, width: float, height: float) -> bool:
+    """Tell whether an area can only be right if the outline is as small."""
+    return type(area) in (int, float) and area < MIN_SHARE * width * height
+
+
+def impossible_areas(
+    areas_px: np.ndarray, boxes_xywh_px: np.ndarray, outline_areas_px: np.ndarray, has_outline: np.ndarray
+) -> np.ndarray:
+    """Find impossible areas: placeholders such as 0 or 1, shares of the image, areas of another scale.
+
+    pycocotools sorts objects into small, medium and large by the file's ``area``: such areas falsify AP_S, AP_M and
+    AP_L.
+
+    Args:
+        areas_px: (M,) of the file; NaN where it has none.
+        boxes_xywh_px: (M, 4) left, top, width, height, finite and positive.
+        outline_areas_px: (M,) of the outlines where ``is_far_smaller``; else NaN.
+        has_outline: (M,) bool.
+
+    Returns:
+        (M,) bool.
+    """
+    width, height = boxes_xywh_px[:, 2], boxes_xywh_px[:, 3]
+    is_known = np.isfinite(areas_px)
+    with np.errstate(invalid="ignore"):  # comparisons with NaN are False, as wanted
+        is_too_large = areas_px > (width + 2) * (height + 2)  # a mask has whole pixels on every side
+        is_no_outlines = np.where(has_outline, ~(areas_px >= outline_areas_px / 2), areas_px <= 1)
+        is_too_small = (areas_px < MIN_SHARE * width * height) & is_no_outlines
+    is_wrong = is_too_large | is_too_small
+    known, boxes = areas_px[is_known], (width * height)[is_known]
+    if len(known) >= MIN_SAME and (
+        _is_placeholder(known, boxes) or (not has_outline.any() and _is_scaled(known, boxes))
+    ):
+        is_wrong |= is_known
+    return is_wrong
+
+
+def _is_placeholder(areas_px: np.ndarray, boxes_px: np.ndarray) -> bool:
+    """Tell whether the area is the same for all boxes, which differ."""
+    return bool(np.ptp(areas_px) == 0 and boxes_px.max() > 1.5 * boxes_px.min())
+
+
+def _is_scaled(areas_px: np.ndarray, boxes_px: np.ndarray) -> bool:
+    """Tell whether the area is the same share of each box, and not one that a shape has."""
+    shares = areas_px / boxes_px
+    return bool(shares.max() <= 1.02 * shares.min() and not MIN_FACTOR <= shares.min() <= 1.02)
+
+
+# -------------------------------------------------------------------------------------------------- outlines
+
+
+class Outline(NamedTuple):
+    """An object's outline.
+
+    Args:
+        box_xywh_px: left, top, width, height.
+        area_px: sum of the polygons' areas, or number of pixels of the mask.
+    """
+
+    box_xywh_px: tuple[float, float, float, float]
+    area_px: float
+
+
+def outline_of(segmentation: Any) -> Outline | None:
+    """Return the outline of a ``segmentation``: polygons or a run-length mask; None if it is invalid or empty.
+
+    Run-length masks come from strangers: they are decoded here, not in C, and one whose runs do not fill its image is
+    invalid.
+    """
+    if isinstance(segmentation, dict):
+        return _of_mask(segmentation)
+    if not isinstance(segmentation, list) or not segmentation:
+        return None
+    if _is_numbers(segmentation):
+        segmentation = [segmentation]
+    elif all(_is_numbers(point) and len(point) == 2 for point in segmentation):
+        segmentation = [[side for point in segmentation for side in point]]
+    return _of_polygons([polygon for polygon in segmentation if _is_numbers(polygon) and len(polygon) >= 6])
+
+
+def _is_numbers(value: Any) -> bool:
+    return (
+        isinstance(value, list) and bool(value) and all(type(one) in (int, float) and abs(one) < 1e9 for one in value)
+    )
+
+
+def _of_polygons(polygons: list[list[float]]) -> Outline | None:
+    points = [list(zip(polygon[::2], polygon[1::2], strict=False)) for polygon in polygons]
+    xs, ys = [x for polygon in points for x, _ in polygon], [y for polygon in points for _, y in polygon]
+    if not xs:
+        return None
+    box = (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
+    return Outline(box, sum(_enclosed(polygon) for polygon in points))
+
+
+def _enclosed(points: list[tuple[float, float]]) -> float:
+    """Return the area of a polygon, by the shoelace formula."""
+    return abs(math.fsum(x * v - u * y for (x, y), (u, v) in pairwise([*points, points[0]]))) / 2
+
+
+def _of_mask(mask: dict[str, Any]) -> Outline | None:
+    size, counts = mask.get("size"), mask.get("counts")
+    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**20 for side in size)):
+        return None
+    if isinstance(counts, str):
+        counts = _decoded_counts(counts)
+    if not isinstance(counts, list) or not 1 < len(counts) <= MAX_RUNS:
+        return None
+    if not all(type(count) is int and 0 <= count < 2**40 for count in counts) or sum(counts) != size[0] * size[1]:
+        return None
+    ends = np.cumsum(np.array(counts, np.int64))
+    starts, ends = ends[: len(ends) // 2 * 2 : 2], ends[1::2]  # runs alternate: outside, inside, outside, ...
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    return _of_runs(starts, ends - 1, size[0]) if len(starts) else None
+
+
+def _of_runs(first: np.ndarray, last: np.ndarray, height: int) -> Outline:
+    """Return the outline of runs of pixels in column-major order; ``last`` is the last pixel of each run."""
+    left, right = first.min() // height, last.max() // height
+    spans_columns = (first // height < last // height).any()
+    top = 0 if spans_columns else (first % height).min()
+    bottom = height - 1 if spans_columns else (last % height).max()
+    box = (float(left), float(top), float(right - left + 1), float(bottom - top + 1))
+    return Outline(box, float((last - first + 1).sum()))
+
+
+def _decoded_counts(text: str) -> list[int] | None:
+    """Return the runs of a compressed mask; None if it is invalid.
+
+    Each number is in characters from 48 on, five bits each, the lowest first; 32 marks that more follow, and 16 of the
+    last one is the sign. From the fourth number on it is the difference from the last but one. Source: pycocotools,
+    ``maskApi.c``, ``rleToString`` (BSD).
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 40 or len(counts) >= MAX_RUNS:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts if shift == 0 else None
+
+
+# --------------------------------------------------------------------------------------------------- columns
+
 
 @dataclass(frozen=True)
 class AnnotationColumns:
@@ -42,10 +280,10 @@ class AnnotationColumns:
 
     Args:
         entries: the whole list.
-        positions: (M,) int64, each annotation's place in the list.
+        positions: (M,) int64, index of each annotation in the list.
         boxes_xywh_px: (M, 4) float64.
         areas: (M,) float64, pixels; NaN where the file has none.
-        outline_areas: (M,) float64, pixels; NaN where it is not needed, or there is none.
+        outline_areas: (M,) float64, pixels; NaN where there is none, or it is not needed.
         has_outline: (M,) bool.
         is_crowd: (M,) bool.
         marks: (M, number of ``MARKS``) int8.
@@ -61,20 +299,19 @@ class AnnotationColumns:
     marks: np.ndarray
 
     def select(self, keep: np.ndarray) -> AnnotationColumns:
-        """The annotations where ``keep`` (M,) bool is True."""
+        """Return the annotations where ``keep`` (M,) bool is True."""
         columns = {f.name: getattr(self, f.name)[keep] for f in dataclasses.fields(self) if f.name != "entries"}
         return AnnotationColumns(self.entries, **columns)
 
     def entry(self, index: int) -> dict[str, Any]:
-        """Annotation ``index`` as the file has it."""
+        """Return annotation ``index`` as the file has it."""
         found = self.entries[self.positions[index]]
         assert isinstance(found, dict), "others are skipped"
         return found
 
     def describe(self, index: int) -> str:
-        """Annotation ``index`` in words, for a message."""
         entry = self.entry(index)
-        return f"annotation {shown_id(entry.get('id'))} of image {shown_id(entry.get('image_id'))}"
+        return f"annotation {format_id(entry.get('id'))} of image {format_id(entry.get('image_id'))}"
 
     def rows_and_labels(
         self, image_keys: Sequence[Key], wanted: Sequence[Key], ignored: Sequence[Key], problems: Problems
@@ -84,7 +321,7 @@ class AnnotationColumns:
         Args:
             image_keys: ids of the images.
             wanted: K ids of the classes.
-            ignored: ids of the categories that are not wanted.
+            ignored: ids of unwanted categories.
             problems: gets the ids that are not listed.
 
         Returns:
@@ -97,15 +334,15 @@ class AnnotationColumns:
         for index in np.flatnonzero(rows < 0).tolist():
             problems.add(UNKNOWN_IMAGE, self.describe(index))
         for index in np.flatnonzero(labels < 0).tolist():
-            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {shown_id(entries[index].get('category_id'))}")
+            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {format_id(entries[index].get('category_id'))}")
         for index in np.flatnonzero(is_other_image | is_other_class).tolist():
             problems.add(
-                OTHER_TYPE_ID, f"{self.describe(index)}: category {shown_id(entries[index].get('category_id'))}"
+                OTHER_TYPE_ID, f"{self.describe(index)}: category {format_id(entries[index].get('category_id'))}"
             )
         return rows, np.where(labels < len(wanted), labels, -1)
 
     def report_areas(self, problems: Problems) -> None:
-        """Count the areas that cannot be; boxes are sound by now."""
+        """Count the impossible areas; the boxes must be valid."""
         is_wrong = impossible_areas(self.areas, self.boxes_xywh_px, self.outline_areas, self.has_outline)
         for index in np.flatnonzero(is_wrong).tolist():
             _, _, width, height = self.boxes_xywh_px[index].tolist()
@@ -115,7 +352,7 @@ class AnnotationColumns:
 
 
 def read_annotations(entries: list[Any], problems: Problems) -> AnnotationColumns:
-    """The columns of all entries that have a bbox of four numbers or an outline; the others are counted."""
+    """Return the columns of all entries with a bbox of four numbers or an outline; the others are counted."""
     good: list[dict[str, Any]] = []
     positions: list[int] = []
     boxes: list[Sequence[float]] = []
@@ -148,7 +385,6 @@ def read_annotations(entries: list[Any], problems: Problems) -> AnnotationColumn
 
 
 def _box_of(entry: dict[str, Any]) -> Sequence[float] | None:
-    """The bbox, or that of the outline."""
     box, outline = entry.get("bbox"), entry.get("segmentation")
     if is_box(box):
         return box
@@ -156,7 +392,7 @@ def _box_of(entry: dict[str, Any]) -> Sequence[float] | None:
 
 
 def _oddities(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Kinds of problems of an annotation with a box, each with the end of its example."""
+    """Yield the kinds of problems of an annotation with a box, each with the end of its example."""
     if not is_box(entry.get("bbox")):
         yield FROM_OUTLINE, ""
     if entry.get("area") is not None and math.isnan(_area(entry["area"])):
@@ -180,12 +416,11 @@ def _report_ids(table: AnnotationColumns, problems: Problems) -> None:
 
 
 def _area(value: Any) -> float:
-    """The area if it is a number of at least 0, else NaN."""
     return float(value) if type(value) in (int, float) and 0 <= value < _LARGEST else math.nan
 
 
 def _degree(value: Any) -> int:
-    """A mark that is a small whole number, true or false; else 0."""
+    """Return a mark that is a small whole number, true or false; else 0."""
     return int(value) if isinstance(value, int) and abs(value) < 128 else 0
 
 
@@ -196,7 +431,7 @@ def is_box(value: Any) -> TypeGuard[list[float]]:
 
 
 def floats(values: Sequence[float]) -> list[float]:
-    """The numbers as floats; whole numbers beyond the range of float become infinite."""
+    """Convert to floats; whole numbers beyond the range of float become infinite."""
     try:
         return [float(value) for value in values]
     except OverflowError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from detect.class_names import match_names
 from detect.errors import InputError, is_writable
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
@@ -24,8 +25,7 @@ from detect.models.foreign.kinds import ARCHIVE, DARKNET, LEGACY, SAFETENSORS, k
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.yolov5 import load_yolov5
 from detect.models.model import Model
-from detect.runtime.provenance import made_with
-from detect.structures import match_names
+from detect.runtime.reproducibility import collect_provenance
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
 """Suffixes of files with named tensors, where the content is of no known kind; all others are read as Darknet's."""
@@ -129,7 +129,7 @@ def import_weights(options: ImportOptions) -> list[str]:
         category_ids=COCO_IDS if is_coco else tuple(range(len(names))),
         image_size=size,
         metrics={},
-        provenance={**made_with(), "imported_from": {**_identify(options.weights), **imported.origin}},
+        provenance={**collect_provenance(), "imported_from": {**_identify(options.weights), **imported.origin}},
         center_crop=imported.center_crop,
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -26,8 +26,8 @@ from detect.data.checks import (
     SHARED_FILE,
     WRONG_SIZE,
 )
-from detect.data.formats import coco, coco_annotations, coco_areas
-from detect.data.formats.file_names import FOREIGN_NAME, OUTSIDE_NAME
+from detect.data.formats import coco, coco_annotations
+from detect.data.formats.image_names import FOREIGN_NAME, OUTSIDE_NAME
 from detect.data.recognition import with_format
 from detect.errors import InputError
 
@@ -129,7 +129,7 @@ def test_what_is_skipped_and_what_is_kept(tmp_path: Path) -> None:
     annotations = [
         _box(0, [1, 1, 2, 2]),
         _box(1, [1, 1, 2, 2]),  # repeats the one above
-        _box(1, [3, 3, 2, 2]),  # the id stands before
+        _box(1, [3, 3, 2, 2]),  # a duplicate id
         _box(2, [3, 3, 2, 2], image_id=77),
         _box(3, [3, 3, 2, 2], image_id="5"),
         _box(4, [3, 3, 2, 2], category_id=77),
@@ -157,7 +157,7 @@ def test_what_is_skipped_and_what_is_kept(tmp_path: Path) -> None:
         OUTSIDE: 1,
         NOT_FINITE: 2,
         REPEATED: 2,
-        coco_areas.IMPOSSIBLE_AREA: 4,  # 1 of every box that has one
+        coco_annotations.IMPOSSIBLE_AREA: 4,  # 1 of every box that has one
     }
     assert {kind: table.problems.count(kind) for kind in counts} == counts
     assert len(table.problems.summary()) == len(counts)
@@ -394,7 +394,7 @@ def test_areas_that_cannot_be(tmp_path: Path, areas: list[float | None], num_wro
     boxes = [(number, [0, 0, side, side]) for number, side in enumerate((10, 20, 30, 15), start=1)]
     annotations = [_box(*box, area=area) for box, area in zip(boxes, areas, strict=True)]
     table = _read(tmp_path, _content(annotations=annotations))
-    assert table.problems.count(coco_areas.IMPOSSIBLE_AREA) == num_wrong
+    assert table.problems.count(coco_annotations.IMPOSSIBLE_AREA) == num_wrong
     assert table.with_box_areas().areas.tolist() == [100, 400, 900, 225]
     if num_wrong == 4 and areas[0] == 1:
         assert table.problems.found()[0][2][0] == "annotation 1 of image 5: 1, box 10 x 10"
@@ -405,7 +405,7 @@ def test_a_thin_outline_explains_a_small_area(tmp_path: Path) -> None:
     annotation = _box(1, [0, 0, 30, 30], area=3, segmentation=[thin])
     assert not _read(tmp_path, _content(annotations=[annotation])).problems
     full = {**annotation, "segmentation": [[0, 0, 30, 0, 30, 30, 0, 30]]}
-    assert _read(tmp_path, _content(annotations=[full])).problems.count(coco_areas.IMPOSSIBLE_AREA) == 1
+    assert _read(tmp_path, _content(annotations=[full])).problems.count(coco_annotations.IMPOSSIBLE_AREA) == 1
 
 
 def test_images_and_categories_listed_twice(tmp_path: Path) -> None:
@@ -465,11 +465,11 @@ def test_windows_names_in_a_linked_folder(tmp_path: Path) -> None:
             '{"images": ["\xc4\xe3"]}'.encode("latin-1"),
             "a.json: is not JSON: it is no text in UTF-8 or UTF-16; save it",
         ),
-        (_content(categories=[{"id": 1, "name": "\ud800"}]), r"categories: the name '\\ud800' has half a character"),
-        (_content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "categories: id 1 stands twice"),
+        (_content(categories=[{"id": 1, "name": "\ud800"}]), r"categories: the name '\\ud800' has a lone surrogate"),
+        (_content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "categories: duplicate id 1"),
         (
             _content(images=[{"id": 4, "file_name": "a.jpg"}, {"id": 4, "file_name": "sub/b.jpg"}]),
-            "1 image ids stand twice, such as 4, for different files; number the images of merged files anew",
+            "1 duplicate image ids, such as 4, of different files; renumber the images of merged files",
         ),
         (
             _content(images=[{"id": 4, "file_name": "../../x.jpg"}]),
@@ -487,7 +487,7 @@ def test_files_that_are_refused(tmp_path: Path, content: Any, message: str) -> N
 def test_names_that_the_file_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"names: 'dogs' is no category of .*a.json; did you mean 'dog'\?"):
         _read(tmp_path, _content(), names=("person", "dogs"))
-    with pytest.raises(InputError, match="names: a class stands twice in dog, dog"):
+    with pytest.raises(InputError, match="names: duplicate class in dog, dog"):
         _read(tmp_path, _content(), names=("dog", "dog"))
 
 
@@ -535,7 +535,7 @@ def _scores(annotations: dict[str, Any], detections: list[dict[str, Any]]) -> np
     return evaluation.stats
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "val"])
 def test_pycocotools_scores_the_table_as_the_original_file(real_data: Path, split: str) -> None:
     root = real_data / "tiny_coco"
     splits = {split: SplitConfig(f"{split}2017", f"instances_{split}2017.json")}
@@ -560,7 +560,10 @@ def test_pycocotools_scores_the_table_as_the_original_file(real_data: Path, spli
     assert [a["bbox"] for a in table.to_coco()["annotations"]] == [a["bbox"] for a in ordered]
 
 
-@pytest.mark.parametrize(("split", "num_images", "num_boxes"), [("train", 850, 5827), ("val", 150, 1046)])
+@pytest.mark.parametrize(
+    ("split", "num_images", "num_boxes"),
+    [pytest.param("train", 850, 5827, marks=pytest.mark.slow), ("val", 150, 1046)],
+)
 def test_deeppcb(real_data: Path, split: str, num_images: int, num_boxes: int) -> None:
     config = DataConfig(
         "deeppcb", str(real_data / "deeppcb"), {split: SplitConfig("images", f"instances_{split}.json")}

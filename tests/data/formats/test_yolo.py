@@ -11,8 +11,8 @@ from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NO_AREA, NOT_FINITE, OUTSIDE, REPEATED
 from detect.data.formats import yolo, yolo_rows
-from detect.data.formats.listed_paths import LEADS_OUT, NOT_AS_WRITTEN
-from detect.data.formats.stems import REPEATED_STEM
+from detect.data.formats.annotation_files import REPEATED_STEM
+from detect.data.formats.image_names import LEADS_OUT, NOT_AS_WRITTEN
 from detect.errors import InputError
 
 
@@ -271,9 +271,9 @@ def test_names(tmp_path: Path) -> None:
     (tmp_path / "labels/classes.txt").write_text("ant\nbee\n\ncat\ndog\nemu\nfox\n")
     assert yolo.read_yolo(config, "val").names == ("ant", "bee", "cat", "dog", "emu", "fox")
     (tmp_path / "labels/classes.txt").write_text("ant\nant\n")
-    with pytest.raises(InputError, match=r"classes.txt: a class stands twice: 1 .*: ant"):
+    with pytest.raises(InputError, match=r"classes.txt: duplicate class: 1 .*: ant"):
         yolo.read_yolo(config, "val")
-    with pytest.raises(InputError, match="names: a class stands twice in dog, dog"):
+    with pytest.raises(InputError, match="names: duplicate class in dog, dog"):
         _read(tmp_path, names=("dog", "dog"))
 
 

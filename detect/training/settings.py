@@ -1,0 +1,223 @@
+"""The settings of a run, from its command line or function call."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detect.config.base import build, find_config, load_yaml
+from detect.config.data import DataConfig
+from detect.config.recipe import (
+    ClassificationRecipe,
+    DetectionRecipe,
+    load_classification_recipe,
+    load_detection_recipe,
+)
+from detect.config.run import RunConfig, load_run_config
+from detect.data.recognition import open_data
+from detect.errors import InputError
+from detect.models.catalog import find_definition
+from detect.models.checkpoint import load_checkpoint
+from detect.models.definition import ModelDefinition
+from detect.runtime.device import select_device
+from detect.runtime.distributed import broadcast_text, is_main_process, num_restarts
+from detect.runtime.files import make_unique_folder
+from detect.runtime.logs import LOGGER
+from detect.training.checkpoints import has_checkpoint
+
+CPU = torch.device("cpu")
+DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "default", "classify"
+"""Recipes where none is named."""
+ANYWAY = "anyway"
+"""Value of ``--resume``: although the data has changed."""
+RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "threads", "seed")
+"""Recipe keys with a flag of their own."""
+_YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<options>.*)")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that a training is given.
+
+    Args:
+        model: model name or file; None takes the model of ``weights``.
+        data: the data set.
+        recipe: its kind is that of the model's head.
+        out: folder of everything that the run writes.
+        weights: checkpoint to start from.
+        resume: go on after ``out/last.pt``.
+        accept_other_data: resume although images or boxes have changed.
+        device: of the training.
+        strict: refuse damaged images and boxes instead of skipping them.
+    """
+
+    model: str | None
+    data: DataConfig
+    recipe: DetectionRecipe | ClassificationRecipe
+    out: Path
+    weights: Path | None = None
+    resume: bool = False
+    accept_other_data: bool = False
+    device: torch.device = CPU
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run by the names of its parts, as a user asks for it.
+
+    Args:
+        run: name or file of an experiment; the other arguments replace its parts.
+        model: name or file; None takes the model of ``weights``.
+        data: name, YAML or folder.
+        recipe: name or file.
+        weights: checkpoint to start from, a file or a shipped name.
+        out: folder of the run; None for a new one in ``runs/``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        data_root: folder of the data set, instead of the one in its YAML.
+        resume: continue the run in ``out``; ``"anyway"`` although its data has changed.
+        strict: refuse damaged images and boxes.
+        keys: recipe keys of ``RECIPE_FLAGS``.
+        overrides: dotted recipe keys; ``keys`` take precedence.
+    """
+
+    run: str | None = None
+    model: str | None = None
+    data: str | None = None
+    recipe: str | None = None
+    weights: str | None = None
+    out: str | None = None
+    device: str = "auto"
+    data_root: str | None = None
+    resume: bool | str = False
+    strict: bool = False
+    keys: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+def open_run(request: RunRequest) -> RunSettings:
+    """Find everything that a run needs, and make its folder.
+
+    Raises:
+        InputError: parts of the request contradict each other or do not exist.
+    """
+    if request.resume:
+        if not request.out:
+            raise InputError("--resume needs --out: the folder of the run to continue")
+        return _resumed(request, Path(request.out))
+    run = _run_config(request)
+    overrides = {**run.set, **request.overrides, **request.keys}
+    # A wrong model name is reported before the data is read.
+    definition = (
+        find_definition(run.model) if run.model else load_checkpoint(Path(request.weights or "")).model.definition
+    )
+    wanted = Path(request.out or Path("runs") / _run_name(request, run))
+    existing = wanted if request.out else _restarted_folder(wanted)
+    if existing is not None and has_checkpoint(existing):
+        if num_restarts():
+            LOGGER.info("started again by torchrun (%d): the run in %s goes on", num_restarts(), existing)
+            return _resumed(request, existing)
+        raise InputError(f"--out {existing}: holds a run already; --resume continues it, another --out starts anew")
+    return RunSettings(
+        model=run.model or None,
+        data=open_data(run.data, request.data_root),
+        recipe=load_recipe(definition, run.recipe, overrides),
+        weights=Path(request.weights) if request.weights else None,
+        device=select_device(request.device),
+        strict=request.strict,
+        out=existing or _new_folder(wanted),  # last: a mistake leaves no empty folder
+    )
+
+
+def load_recipe(
+    definition: ModelDefinition, name: str | None, overrides: dict[str, Any]
+) -> DetectionRecipe | ClassificationRecipe:
+    """Load the recipe of the task that the model's head decides."""
+    if definition.is_classifier:
+        return load_classification_recipe(name or DEFAULT_CLASSIFICATION, overrides)
+    return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
+
+
+def _run_config(request: RunRequest) -> RunConfig:
+    """The experiment of ``--run`` with the parts that ``--model``, ``--data`` and ``--recipe`` replace."""
+    if request.run:
+        run = load_run_config(request.run)
+        given = {key: value for key in ("model", "data", "recipe") if (value := getattr(request, key))}
+        return dataclasses.replace(run, **given)
+    if not request.data:
+        raise InputError("--data is missing: name a data set or its YAML (or an experiment with --run)")
+    if not request.model and not request.weights:
+        raise InputError(
+            "--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)"
+        )
+    return RunConfig(model=request.model or "", data=request.data, recipe=request.recipe)
+
+
+def _resumed(request: RunRequest, out: Path) -> RunSettings:
+    """The settings of the run in a folder, from its ``config.yaml``."""
+    if not has_checkpoint(out):
+        raise InputError(f"--resume: {out} holds no last.pt; without --resume the run starts from the beginning")
+    path = out / "config.yaml"
+    content = load_yaml(path)
+    data = build(DataConfig, content.get("data", {}), f"{path}: data")
+    schema: type[DetectionRecipe | ClassificationRecipe]
+    schema = ClassificationRecipe if content.get("task") == "classification" else DetectionRecipe
+    recipe = build(schema, content.get("recipe", {}), f"{path}: recipe")
+    ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict") if getattr(request, key)]
+    if request.resume and ignored:
+        LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))
+    if request.data_root:
+        data = dataclasses.replace(data, root=str(Path(request.data_root).resolve()))
+    changed = [f"--{key.replace('_', '-')}" for key, value in request.keys.items() if value != getattr(recipe, key)]
+    if request.resume and (changed or request.overrides):
+        flags = ", ".join([*changed, *(["--set"] if request.overrides else [])])
+        raise InputError(
+            f"--resume continues a run as it was started, so it cannot change {flags}; start a new run with --weights"
+        )
+    return RunSettings(
+        model=content.get("model"),
+        data=data,
+        recipe=recipe,
+        out=out,
+        weights=Path(content["weights"]) if content.get("weights") else None,
+        resume=True,
+        accept_other_data=request.resume == ANYWAY,
+        device=select_device(request.device),
+        strict=bool(content.get("strict")),
+    )
+
+
+def _run_name(request: RunRequest, run: RunConfig) -> str:
+    """Name of the experiment, with the model's if ``--model`` replaces it; else names of model and data."""
+    if request.run:
+        name = find_config("runs", request.run).stem
+        return f"{name}-{_stem(request.model)}" if request.model else name
+    data = Path(run.data).resolve().name if Path(run.data).is_dir() else _stem(run.data)
+    model = _stem(run.model) if run.model else Path(request.weights or "").stem
+    return f"{model}-{data}"
+
+
+def _stem(name: str) -> str:
+    """``FILE`` of ``FOLDER/FILE.yaml``, ``VARIANT`` of ``FILE.yaml:VARIANT``; another name unchanged."""
+    file = _YAML_NAME.fullmatch(name)
+    return (file["variant"] or Path(file["file"]).stem) + file["options"] if file else name
+
+
+def _restarted_folder(wanted: Path) -> Path | None:
+    """The folder of the run that torchrun starts again: the last of ``wanted``, ``wanted-2``, ... that is there."""
+    if not num_restarts():
+        return None
+    folder, number = wanted, 1
+    while (following := wanted.with_name(f"{wanted.name}-{number + 1}")).exists():
+        folder, number = following, number + 1
+    return Path(broadcast_text(str(folder)))
+
+
+def _new_folder(wanted: Path) -> Path:
+    """A new folder, which the main process makes for all."""
+    return Path(broadcast_text(str(make_unique_folder(wanted)) if is_main_process() else ""))
