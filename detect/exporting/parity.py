@@ -213,12 +213,7 @@ def _compare_tensors(
 
 
 def comparison_shapes(multiple: int, image_size: int) -> list[Shape]:
-    """(B, H, W) of the compared inputs: a single cell, wide, tall, square, batches, and the size of the training.
-
-    Args:
-        multiple: all heights and widths are multiples of it.
-        image_size: long side of the training.
-    """
+    """(B, H, W) of the inputs, in multiples: a single cell, wide, tall, square, batches, the size of the training."""
     in_cells = ((1, 1, 1), (2, 3, 2), (1, 2, 7), (3, 5, 1), (1, 4, 5), (5, 2, 2), (2, 6, 3))
     small = [(batch, multiple * rows, multiple * columns) for batch, rows, columns in in_cells]
     side = -(-image_size // multiple) * multiple

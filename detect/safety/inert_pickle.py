@@ -245,8 +245,7 @@ _FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuff
 def read_array_pickle(data: bytes, max_bytes: int) -> Any:
     """Read a pickle of Python 2 or 3 with arrays in it, each as a value for ``byte_matrix``.
 
-    A ``str`` of Python 2, which may be text or bytes, becomes a ``str`` with a character for each byte. Errors as
-    ``read_pickle``.
+    A ``str`` of Python 2, text or bytes, becomes a ``str`` with a character for each byte. Errors as ``read_pickle``.
     """
     return read_pickle(data, _decode_bytes, lambda reference: Inert("persistent", (reference,)), max_bytes)
 

@@ -99,7 +99,7 @@ def test_the_graph(request, form):
     assert "BatchNormalization" not in {node.op_type for node in nodes}
     weights = {node.input[1] for node in nodes if node.op_type == "Conv"}
     computed = weights - {tensor.name for tensor in onnx.load(path).graph.initializer}
-    assert len(computed) == (3 if form == "packed" else 0)
+    assert len(computed) == (2 if form == "packed" else 0)
 
 
 def test_metadata(folded, packed):

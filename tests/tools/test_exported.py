@@ -13,7 +13,7 @@ from detect.evaluation.coco import METRICS
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 from tests.exporting.exports import DETECTOR, exporter_once
-from tests.exporting.lively import enliven
+from tests.exporting.lively import enliven, find_everywhere
 from tests.tools.running import make_world, run_here
 
 EXPORT = ("export.py", "--weights", "run/best.pt", "--data", "data.yaml", "--no-dynamic")
@@ -31,6 +31,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(DETECTOR)
     model = build_model(str(folder / "tiny.yaml"), len(names)).train()
     enliven(model)
+    find_everywhere(model)
     facts = {"names": names, "category_ids": ids, "image_size": 64, "metrics": {}, "provenance": {}}
     save_checkpoint(folder / "run" / "best.pt", model, **facts)
     with exporter_once():

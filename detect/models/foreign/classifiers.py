@@ -163,10 +163,7 @@ def torchvision_family(tensors: State) -> Family | None:
 def load_torchvision(file: TensorFile, path: Path, name: str | None = None) -> ClassificationModel:
     """Build a model with the weights of a torchvision classifier, in float32, with ImageNet's mean and deviation.
 
-    Args:
-        file: the content of the file.
-        path: the file, for messages.
-        name: the model; None tries the members of the family.
+    Without a name the members of the family are tried. ``path`` is for messages.
 
     Raises:
         InputError: the tensors are not named like those of torchvision's ResNet, ResNeXt or DenseNet, do not fit, are
@@ -192,10 +189,7 @@ def is_cifar_resnet(tensors: State) -> bool:
 def load_cifar_resnet(file: TensorFile, path: Path, name: str | None = None) -> tuple[ClassificationModel, str]:
     """Build a model with the weights of a file, in float32, and describe the assumptions for the user.
 
-    Args:
-        file: the content of the file.
-        path: the file, for messages.
-        name: the model; None tries the members of the family.
+    Arguments as ``load_torchvision``.
 
     Raises:
         InputError: the tensors fit none of our models, or shortcuts have no weights and their zeros no known place.

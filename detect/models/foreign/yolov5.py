@@ -53,10 +53,7 @@ _KEY = re.compile(r"(?:model\.)*(?P<number>\d+)\.(?P<rest>.+)")
 def load_yolov5(file: TensorFile, path: Path, name: str | None = None) -> DetectionModel:
     """Build a model with the weights of a YOLOv5-family state dict, in float32.
 
-    Args:
-        file: the content of the file.
-        path: the file, for messages.
-        name: the model; None tries those of ``FAMILY``.
+    Without a name those of ``FAMILY`` are tried. ``path`` is for messages.
 
     Raises:
         InputError: the tensors are not named like those of the family, do not fit, are not finite, or are negative
