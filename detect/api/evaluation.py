@@ -33,7 +33,7 @@ from detect.evaluation.tile_report import tiles_table
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.network import is_exported, open_network
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.classifier import ClassificationModel
+from detect.models.model import ClassificationModel
 from detect.runtime.device import select_device
 from detect.runtime.distributed import is_main_process, num_processes
 from detect.runtime.precision import Precision

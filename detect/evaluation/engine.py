@@ -25,7 +25,7 @@ from detect.evaluation.predict import (
     settings_for_limit,
 )
 from detect.evaluation.tiling import Network, TiledPredictor, Tiling
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar

@@ -17,9 +17,7 @@ from torch import Tensor
 from detect.boxes.nms import non_max_suppression
 from detect.data.letterbox import unletterbox
 from detect.errors import InputError
-from detect.models.classifier import ClassificationModel
-from detect.models.detector import DetectionModel
-from detect.models.model import Model, network_input
+from detect.models.model import ClassificationModel, DetectionModel, Model, network_input
 from detect.runtime.precision import Precision, autocast
 from detect.runtime.threads import tuned_threads
 from detect.structures import Detections, Letterbox

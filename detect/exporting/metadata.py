@@ -13,9 +13,8 @@ from detect.exporting.options import ExportOptions, Masks
 from detect.exporting.wrappers import raw_names
 from detect.inference.onnx_network import FORMAT
 from detect.models.checkpoint import Checkpoint
-from detect.models.classifier import ClassificationModel
 from detect.models.heads import AnchorDetect
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, Model
 from detect.models.packing import packed_layers
 from detect.runtime.plugins import find_plugin, plugin_names
 

@@ -18,9 +18,8 @@ from detect.evaluation.predict import run_classifier, run_network
 from detect.inference.inputs import checked_size, opened
 from detect.inference.onnx_network import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
-from detect.models.classifier import ClassificationModel
-from detect.models.detector import DetectionModel
 from detect.models.fuse import fuse_conv_bn
+from detect.models.model import ClassificationModel, DetectionModel
 from detect.runtime.device import select_device
 from detect.runtime.plugins import find_plugin
 from detect.runtime.precision import Precision

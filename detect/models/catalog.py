@@ -32,6 +32,9 @@ from detect.models.definition import (
     with_words,
 )
 
+_PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).parents[2] / "weights"
+"""Folder of the shipped checkpoints: inside an installed package, or beside it in a checkout."""
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Where the parts of a section are, in ``configs``."""
 MODEL_KEYS = ("name", "scales", "variants", *WORD_KEYS, *SECTIONS)
@@ -56,6 +59,31 @@ def shipped_models() -> dict[str, Path]:
 def shipped_parts(section: str) -> dict[str, Path]:
     """Every part of a section (``backbone``, ``neck`` or ``head``) with the file that defines it."""
     return _index(FOLDERS[section])
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The names of the shipped checkpoints with their files."""
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.pt"))}
+
+
+def find_weights(weights: Path) -> Path:
+    """The file of a checkpoint.
+
+    Args:
+        weights: a file, which need not be there, or the name of a shipped checkpoint (``yolov5n-spd-bccd``). A file
+            that is there goes before a name.
+
+    Raises:
+        InputError: a single word without suffix is neither a file nor a name.
+    """
+    is_word = len(weights.parts) == 1 and not weights.suffix
+    if not is_word or weights.is_file():
+        return weights
+    shipped = shipped_weights()
+    if weights.name not in shipped:
+        hint = did_you_mean(weights.name, shipped)
+        raise InputError(f"{weights.name!r} is neither a file nor one of weights/{hint}")
+    return shipped[weights.name]
 
 
 def find_definition(name: str) -> ModelDefinition:

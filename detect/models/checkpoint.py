@@ -41,13 +41,11 @@ import torch
 
 from detect.errors import InputError
 from detect.models.build import empty_model
-from detect.models.classifier import ClassificationModel
+from detect.models.catalog import find_weights
 from detect.models.definition import definition_to_plain, parse_definition
-from detect.models.detector import DetectionModel
 from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.models.packing import halve_state, pack_state, unpack_state
-from detect.models.shipped import find_weights
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin, plugin_names
 from detect.safety.allocation import AllocationLimit
@@ -186,7 +184,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        path: the file, or the name of a shipped one (``detect.models.shipped``).
+        path: the file, or the name of a shipped one (``detect.models.catalog``).
 
     Raises:
         InputError: there is no such name; the file is missing, damaged, not a checkpoint of this toolkit, would need to

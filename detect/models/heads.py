@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from detect.boxes.coding import BoxCoding, CellSize, decode_levels
 from detect.errors import InputError
-from detect.models.blocks.conv import check_choice
-from detect.models.registry import Block, register
+from detect.models.registry import Block, check_choice, register
 from detect.structures import FeatureShape
 
 PRIOR_OBJECTS_PER_IMAGE = 8

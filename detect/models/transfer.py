@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detect.models.detector import DetectionModel
-from detect.models.model import Model
+from detect.models.model import DetectionModel, Model
 from detect.structures import ClassMatch
 
 _BOX_ROWS = 5

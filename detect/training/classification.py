@@ -22,8 +22,7 @@ from detect.losses.classification import ClassificationLoss
 from detect.models.build import build_classifier
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.classifier import ClassificationModel
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.structures import Batch, match_names

@@ -28,8 +28,7 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition, with_args
-from detect.models.detector import DetectionModel
-from detect.models.model import Model
+from detect.models.model import DetectionModel, Model
 from detect.runtime.logs import LOGGER
 from detect.runtime.precision import Precision
 from detect.structures import Batch, match_names

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from detect.analysis.activation_memory import kept_bytes
+from detect.analysis.layers import kept_bytes
 from detect.models.build import build_graph
 from tests.models.yamls import write_rows
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.analysis.cost_picture import draw_costs
 from detect.analysis.profile import profile_model
+from detect.analysis.report import draw_costs
 from detect.errors import InputError
 from tests.models.yamls import TINY, write_model, write_rows
 

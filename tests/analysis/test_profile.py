@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detect.analysis.profile import ModelProfile, profile_model, profile_with_file
-from detect.analysis.profile_text import comparison_table, layer_table, row_table, summary
+from detect.analysis.report import comparison_table, layer_table, row_table, summary
 from detect.config.base import CONFIGS
 from detect.errors import InputError
 from tests.models.yamls import TINY, write_model, write_rows

@@ -27,8 +27,8 @@ from detect.evaluation.classification import ClassEvaluation, class_metrics, eva
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.sheets import GAP_PX, GREEN, RED, TILE_PX, Tile, draw_text, fitted, sheet_width, tile_sheet
 from detect.models.build import build_classifier
-from detect.models.classifier import ClassificationModel
 from detect.models.definition import parse_definition
+from detect.models.model import ClassificationModel
 
 CPU = torch.device("cpu")
 ODD_NAMES = ("$\\alpha_1$", "_hidden", "x" * 300, "猫", "a\nb", "", "بيت", "\U0010fffd")

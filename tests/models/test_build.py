@@ -14,7 +14,7 @@ from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model
 from detect.models.catalog import shipped_models
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from detect.structures import Targets
 from tests.models.yamls import TINY, read_model, write_model, write_rows
 

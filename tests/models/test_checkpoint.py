@@ -15,7 +15,7 @@ from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detect.models.definition import with_args
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from tests.models.yamls import TINY, write_model
 
 FACTS: dict[str, Any] = {

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detect.models.build import build_model
 from detect.models.catalog import find_definition, shipped_parts
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 
 TABLE = Path(__file__).parent / "golden" / "combinations.txt"
 NUM_CLASSES = 2

@@ -17,8 +17,8 @@ from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.evaluation.engine import evaluate
 from detect.exporting.publish import sha256, without_machine
+from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import load_checkpoint
-from detect.models.shipped import shipped_weights
 
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 6 * 2**20

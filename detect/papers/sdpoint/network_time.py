@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from detect.evaluation.predict import evaluation_mode, run_classifier, run_network
-from detect.models.classifier import ClassificationModel
-from detect.models.detector import DetectionModel
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.papers.sdpoint.transform import Instance, instance_of, use_instance
 from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detect.analysis.file_size import count_bytes
+from detect.analysis.profile import count_bytes
 from detect.models.build import build_classifier
 from detect.papers.tables.tables import FILE_MIB
 

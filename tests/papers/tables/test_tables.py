@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.analysis.file_size import count_bytes
-from detect.analysis.profile import build_on_meta
+from detect.analysis.profile import build_on_meta, count_bytes
 from detect.errors import InputError
 from detect.models.graph import Graph
 from detect.papers.sdpoint.transform import Instance
@@ -17,11 +16,12 @@ from detect.papers.tables.tables import (
     PaperRow,
     PaperTable,
     compare,
+    comparison_plain,
+    comparison_text,
     load_results,
     load_table,
     shipped_tables,
 )
-from detect.papers.tables.text import comparison_plain, comparison_text
 
 TABLE = """
 name: small
