@@ -21,7 +21,7 @@ from detect.data.formats.shard_images import ShardImages, StoredImage
 from detect.data.images import decode_image
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.drawing.text import shorten
-from detect.runtime.decoder_messages import named_messages
+from detect.runtime.logs import named_messages
 
 MARKS = ("truncated", "occluded")
 """Names of ``AnnotationTable.marks``."""

@@ -21,8 +21,7 @@ from detect.data.annotations import Problems, Understood
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.data.pixel_values import MAX_PIXELS
 from detect.errors import InputError, did_you_mean
-from detect.runtime.decoder_messages import named_messages
-from detect.runtime.logs import LOGGER
+from detect.runtime.logs import LOGGER, named_messages
 from detect.runtime.progress import progress_bar
 from detect.structures import some_names
 

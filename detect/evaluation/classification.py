@@ -18,9 +18,9 @@ from detect.evaluation.coco import ABSENT
 from detect.evaluation.engine import Clock, check_ranges, match_classes
 from detect.evaluation.predict import evaluation_mode, run_classifier
 from detect.models.model import ClassificationModel
+from detect.runtime.device import Precision
 from detect.runtime.distributed import all_gather, all_reduce_sum
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 

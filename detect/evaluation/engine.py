@@ -26,8 +26,8 @@ from detect.evaluation.predict import (
 )
 from detect.evaluation.tiling import Network, TiledPredictor, Tiling
 from detect.models.model import DetectionModel
+from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar
 from detect.structures import Batch, Detections, match_names, some_names
 

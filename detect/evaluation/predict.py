@@ -18,8 +18,8 @@ from detect.boxes.nms import non_max_suppression
 from detect.data.letterbox import unletterbox
 from detect.errors import InputError
 from detect.models.model import ClassificationModel, DetectionModel, Model, network_input
-from detect.runtime.precision import Precision, autocast
-from detect.runtime.threads import tuned_threads
+from detect.runtime.cpu import tuned_threads
+from detect.runtime.device import Precision, autocast
 from detect.structures import Detections, Letterbox
 
 

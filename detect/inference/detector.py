@@ -20,7 +20,7 @@ from detect.inference.inputs import as_image, in_batches, is_list
 from detect.inference.network import Network, Predictor, open_network
 from detect.inference.stream import detect_frames
 from detect.models.checkpoint import Checkpoint
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.structures import Detections, Letterbox, class_indices
 
 

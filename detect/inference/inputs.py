@@ -14,8 +14,7 @@ from detect.data.images import from_pil, read_image
 from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_bytes
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.runtime.decoder_messages import named_messages
-from detect.runtime.logs import LOGGER
+from detect.runtime.logs import LOGGER, named_messages
 from detect.safety.untrusted import MAX_SIDE
 
 

@@ -20,9 +20,8 @@ from detect.inference.onnx_network import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.fuse import fuse_conv_bn
 from detect.models.model import ClassificationModel, DetectionModel
-from detect.runtime.device import select_device
+from detect.runtime.device import Precision, select_device
 from detect.runtime.plugins import find_plugin
-from detect.runtime.precision import Precision
 
 ONNX_SUFFIX = ".onnx"
 

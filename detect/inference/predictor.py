@@ -7,7 +7,7 @@ from pathlib import Path
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.network import open_network
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 
 
 def open_predictor(weights: Path, device: str, precision: Precision) -> Detector | Classifier:

@@ -23,8 +23,8 @@ from detect.models.build import build_classifier
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import ClassificationModel, Model
+from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
 from detect.structures import Batch, match_names
 from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_class_batch, record_classes

@@ -29,8 +29,8 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition, with_args
 from detect.models.model import DetectionModel, Model
+from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
 from detect.structures import Batch, match_names
 from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_predictions, record_training_batch

@@ -26,7 +26,7 @@ from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.torchvision_models import load_torchvision, torchvision_family
 from detect.models.foreign.yolov5 import load_yolov5
 from detect.models.model import DetectionModel, Model
-from detect.runtime.provenance import made_with
+from detect.runtime.reproducibility import made_with
 from detect.structures import match_names
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")

@@ -22,7 +22,7 @@ from detect.evaluation.predict import COCO_SETTINGS, evaluation_mode, postproces
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import Model
 from detect.papers.sdpoint.transform import PLAIN, Instance, use_instance
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.runtime.progress import progress_bar
 from detect.structures import Detections
 

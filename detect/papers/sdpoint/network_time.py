@@ -17,7 +17,7 @@ from torch import Tensor
 from detect.evaluation.predict import evaluation_mode, run_classifier, run_network
 from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.papers.sdpoint.transform import Instance, instance_of, use_instance
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.runtime.progress import progress_bar
 
 MAX_ROUNDS, MIN_ROUNDS, ENOUGH_SECONDS = 51, 5, 20.0

@@ -20,10 +20,10 @@ from detect.papers.trd.schedule import (
     reduced_epochs,
     reduced_sizes,
 )
+from detect.runtime.device import Precision
 from detect.runtime.distributed import all_reduce_sum, num_processes
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.structures import Targets
 from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
 from detect.training.task import Loader
