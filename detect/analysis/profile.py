@@ -13,10 +13,10 @@ from torch import nn
 
 from detect.analysis.layers import LayerProfile, kept_bytes, record_layers
 from detect.errors import InputError
-from detect.models.build import build_graph, empty_model
+from detect.models.build import empty_model
 from detect.models.catalog import find_definition
-from detect.models.checkpoint import checkpoint_archive
-from detect.models.definition import ModelDefinition
+from detect.models.checkpoint import Checkpoint, checkpoint_archive
+from detect.models.definition import ModelDefinition, Row
 from detect.models.graph import Graph, GraphTransform
 from detect.models.heads import AnchorDetect, Classify
 from detect.models.packing import packed_layers
@@ -194,16 +194,17 @@ def profile_with_file(name: str, image_size: int, num_classes: int) -> ModelProf
 def build_on_meta(name: str, num_classes: int) -> Graph:
     """Build a graph on the meta device: shapes without values; see ``profile_model``."""
     with torch.device("meta"):
-        return build_graph(name, num_classes)
+        return Graph(find_definition(name), num_classes)
 
 
-def profile_graph(graph: Graph, image_size: int, num_classes: int) -> ModelProfile:
+def profile_graph(graph: Graph, image_size: int, num_classes: int, memory: bool = True) -> ModelProfile:
     """Profile a graph.
 
     Args:
-        graph: on the meta device; is left in training mode.
+        graph: on the meta device; its mode may change.
         image_size: side of the square input in pixels.
         num_classes: K of the graph.
+        memory: measure ``activation_bytes``, which takes most of the time; without, they are 0.
 
     Raises:
         InputError: the size does not suit it.
@@ -211,7 +212,12 @@ def profile_graph(graph: Graph, image_size: int, num_classes: int) -> ModelProfi
     name, image_hw = graph.definition.name, (image_size, image_size)
     if image_size % graph.max_reduction:
         raise InputError(f"image size {image_size}: must be a multiple of {graph.max_reduction} for {name}")
-    return ModelProfile(name, image_hw, num_classes, _profile_rows(graph, image_hw))
+    layers = _layers(graph, image_hw)
+    activation_bytes = kept_bytes(graph, image_hw) if memory else dict.fromkeys(layers, 0)
+    rows = tuple(
+        _profile_row(graph, row, layers[row.name], activation_bytes[row.name]) for row in graph.definition.rows
+    )
+    return ModelProfile(name, image_hw, num_classes, rows)
 
 
 def graph_macs(graph: Graph, image_hw: tuple[int, int]) -> int:
@@ -245,30 +251,23 @@ class MacCounter:
         return self._known[key]
 
 
-def _profile_rows(graph: Graph, image_hw: tuple[int, int]) -> tuple[RowProfile, ...]:
-    layers = _layers(graph, image_hw)
-    activation_bytes = kept_bytes(graph, image_hw)
-    rows = []
-    for row in graph.definition.rows:
-        module, shape = graph.layer(row.name), graph.shapes[row.name]
-        parameters = sum(p.numel() for p in module.parameters())
-        norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-        rows.append(
-            RowProfile(
-                name=row.name,
-                module=row.module,
-                inputs=row.inputs,
-                channels=shape.channels,
-                reduction=shape.reduction,
-                parameters=parameters,
-                weights=sum(m.weight.numel() for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
-                stored_values=parameters + sum(2 * norm.num_features for norm in norms),
-                size_bytes=count_bytes(module),
-                activation_bytes=activation_bytes[row.name],
-                layers=layers[row.name],
-            )
-        )
-    return tuple(rows)
+def _profile_row(graph: Graph, row: Row, layers: tuple[LayerProfile, ...], activation_bytes: int) -> RowProfile:
+    module, shape = graph.layer(row.name), graph.shapes[row.name]
+    parameters = sum(p.numel() for p in module.parameters())
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    return RowProfile(
+        name=row.name,
+        module=row.module,
+        inputs=row.inputs,
+        channels=shape.channels,
+        reduction=shape.reduction,
+        parameters=parameters,
+        weights=sum(m.weight.numel() for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
+        stored_values=parameters + sum(2 * norm.num_features for norm in norms),
+        size_bytes=count_bytes(module),
+        activation_bytes=activation_bytes,
+        layers=layers,
+    )
 
 
 def _layers(graph: Graph, image_hw: tuple[int, int]) -> dict[str, tuple[LayerProfile, ...]]:
@@ -311,10 +310,10 @@ def measure_file(definition: ModelDefinition, num_classes: int, image_size: int)
     """
     if not issubclass(find_block(definition.rows[-1].module), (AnchorDetect, Classify)):
         return None
-    with torch.device("meta"):  # nothing is initialised: the values do not matter
+    with torch.device("meta"):  # the values do not matter, so that nothing is initialised
         model = empty_model(definition, num_classes).to_empty(device="cpu")
     numbers = range(num_classes)
-    archive = checkpoint_archive(
+    checkpoint = Checkpoint(
         model,
         names=tuple(map(str, numbers)),
         category_ids=tuple(numbers),
@@ -322,4 +321,4 @@ def measure_file(definition: ModelDefinition, num_classes: int, image_size: int)
         metrics={},
         provenance={},
     )
-    return archive.getbuffer().nbytes
+    return checkpoint_archive(checkpoint).getbuffer().nbytes

@@ -1,9 +1,9 @@
-"""Models by name: shipped YAML files, their variants, and parts put together.
+"""Models and shipped weights by name: YAML files, their variants, and combinations of parts.
 
-A model YAML writes each section out, or names a part: ``backbone: csppeleenet``. A part is a YAML of
-``configs/backbones``, ``configs/necks`` or ``configs/heads``. What makes parts fit is the names of their rows: a
-backbone has ``c2``, ``c3``, ``c4`` and ``c5``, its maps at 4, 8, 16 and 32 input pixels per cell; a neck reads those
-that it needs and has ``p3``, ``p4`` and ``p5`` (or fewer) for the head.
+A model YAML contains each section, or names a part: ``backbone: csppeleenet``. A part is a YAML of
+``configs/backbones``, ``configs/necks`` or ``configs/heads``. Parts fit together by the names of their rows: a backbone
+has ``c2``, ``c3``, ``c4`` and ``c5``, its maps at 4, 8, 16 and 32 input pixels per cell; a neck reads some of them and
+has ``p3``, ``p4`` and ``p5`` (or fewer) for the head.
 """
 
 from __future__ import annotations
@@ -36,42 +36,41 @@ _PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).parents[2] / "weights"
 """Folder of the shipped checkpoints: inside an installed package, or beside it in a checkout."""
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
-"""Where the parts of a section are, in ``configs``."""
+"""Folder of a section's parts in ``configs``."""
 MODEL_KEYS = ("name", "scales", "variants", *WORD_KEYS, *SECTIONS)
 PART_KEYS = ("name", "rows", "head", "variants", "defaults", "norm", "conv")
 REFERENCE_KEYS = ("part", "override", *WORD_KEYS)
 CLASSIFIER_HEAD = "classify"
 """The head of a backbone without a neck, if its YAML names no other."""
 SHORT_WORDS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
-"""Words of a model's name that stand for ``KEY=VALUE``."""
+"""Short forms of ``KEY=VALUE`` in a model's name."""
 CONV_WORDS = {"conv": "kind", "p": "p", "p_of": "p_of", "conv_norm": "norm"}
-"""Words of a model's name, and which keys of a YAML's ``conv`` they are."""
+"""Keywords of a model's name, and the keys of a YAML's ``conv`` that they set."""
 
 _FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<variant>.*))?")
 _NAME = re.compile(r"(?P<base>.*?\.ya?ml(?::[^+]*)?|[^+]*)(?P<rest>(?:\+[^+]*)*)")
 
 
 def shipped_models() -> dict[str, Path]:
-    """Every model name of ``configs/models`` with the file that defines it."""
+    """Return the model names of ``configs/models`` with their files."""
     return _index("models")
 
 
 def shipped_parts(section: str) -> dict[str, Path]:
-    """Every part of a section (``backbone``, ``neck`` or ``head``) with the file that defines it."""
+    """Return the parts of a section (``backbone``, ``neck`` or ``head``) with their files."""
     return _index(FOLDERS[section])
 
 
 def shipped_weights() -> dict[str, Path]:
-    """The names of the shipped checkpoints with their files."""
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.pt"))}
 
 
 def find_weights(weights: Path) -> Path:
-    """The file of a checkpoint.
+    """Return the file of a checkpoint. Nothing is downloaded.
 
     Args:
-        weights: a file, which need not be there, or the name of a shipped checkpoint (``yolov5n-spd-bccd``). A file
-            that is there goes before a name.
+        weights: a file, which need not exist, or the name of a shipped checkpoint (``yolov5n-spd-bccd``). An existing
+            file takes precedence over a name.
 
     Raises:
         InputError: a single word without suffix is neither a file nor a name.
@@ -87,15 +86,14 @@ def find_weights(weights: Path) -> Path:
 
 
 def find_definition(name: str) -> ModelDefinition:
-    """The definition that a name stands for.
+    """Return the definition of a model's name.
 
     Args:
-        name: what the model starts from, then what to change, with ``+`` between. The start is a shipped model
-            (``yolov5n-spd``), a YAML file, ``FILE:VARIANT`` (a file alone is the model that its own top level
-            describes), or a backbone, which then has the head of a classifier. What follows: a neck (its head comes
-            with it), a head, ``width=X`` and ``depth=X`` as factors on the model's own, ``conv=KIND``, ``p=X``,
-            ``p_of=input`` and ``conv_norm=false`` for what k x k convolutions are
-            (``detect.models.definition.Convolutions``), any word that the parts have defaults for, ``KEY=VALUE``; or
+        name: a start and options, joined by ``+``. The start is a shipped model (``yolov5n-spd``), a YAML file,
+            ``FILE:VARIANT`` (a file alone is the model of its top level), or a backbone, which then has a classifier's
+            head. Options: a neck (with its head), a head, ``width=X`` and ``depth=X`` as factors on the model's own,
+            ``conv=KIND``, ``p=X``, ``p_of=input`` and ``conv_norm=false`` for the k x k convolutions
+            (``detect.config.model.Convolutions``), ``KEY=VALUE`` for any keyword that the parts have defaults for; or
             ``spd`` for ``downsample=spd``, ``csp`` for ``fusion=csp``, ``bdsc`` for ``conv=bdsc``.
             ``cspdarknet53+efm+spd`` is a detector, ``resnet18+bdsc+p=2`` a classifier.
 
@@ -112,13 +110,13 @@ def find_definition(name: str) -> ModelDefinition:
     for token in match["rest"].split("+")[1:]:
         if "=" in token or token in SHORT_WORDS:
             key, value = _word_of_name(token, name)
-            said = scale if key in Scale.__dataclass_fields__ else conv if key in CONV_WORDS else defaults
+            target = scale if key in Scale.__dataclass_fields__ else conv if key in CONV_WORDS else defaults
             found = {key: value}
         else:
-            said, found = parts, _part_of_name(token, name)
-        if said.keys() & found.keys():
-            raise InputError(f"model {name!r}: {token!r} says {', '.join(found)} a second time")
-        said |= found
+            target, found = parts, _part_of_name(token, name)
+        if target.keys() & found.keys():
+            raise InputError(f"model {name!r}: {token!r} sets {', '.join(found)} a second time")
+        target |= found
     if not match["rest"]:
         return parse_definition(_resolve(content, source), source)
     content |= {"name": name, **({"head": None} if "neck" in parts else {}), **parts}
@@ -128,7 +126,6 @@ def find_definition(name: str) -> ModelDefinition:
 
 
 def _start(base: str) -> tuple[dict[str, Any], str]:
-    """The content of the model that a name starts with, and its file."""
     if file := _FILE.fullmatch(base):
         return _read_model(Path(file["path"]), file["variant"]), file["path"]
     models, backbones = shipped_models(), shipped_parts("backbone")
@@ -143,7 +140,6 @@ def _start(base: str) -> tuple[dict[str, Any], str]:
 
 
 def _word_of_name(token: str, name: str) -> tuple[str, Any]:
-    """A keyword of a model's name and its value."""
     if token in SHORT_WORDS:
         return SHORT_WORDS[token]
     if token.startswith("="):
@@ -153,7 +149,6 @@ def _word_of_name(token: str, name: str) -> tuple[str, Any]:
 
 
 def _part_of_name(token: str, name: str) -> dict[str, Any]:
-    """The section that a word of a model's name replaces, and by what."""
     necks, heads = shipped_parts("neck"), shipped_parts("head")
     if token in necks:
         return {"neck": token}
@@ -164,14 +159,12 @@ def _part_of_name(token: str, name: str) -> dict[str, Any]:
 
 
 def _read_model(path: Path, variant: str | None = None) -> dict[str, Any]:
-    """A model YAML's content with one of its variants chosen."""
     content = load_yaml(path)
     refuse_unknown(content, MODEL_KEYS, str(path))
     return _choose(content, variant, (*WORD_KEYS, *SECTIONS), path)
 
 
 def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
-    """A part YAML's content with one of its variants chosen."""
     content = load_yaml(path)
     refuse_unknown(content, PART_KEYS, str(path))
     content = _choose(content, variant, ("override", "head", "defaults", "norm", "conv"), path)
@@ -179,7 +172,7 @@ def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
 
 
 def _choose(content: dict[str, Any], variant: str | None, keys: tuple[str, ...], path: Path) -> dict[str, Any]:
-    """The content with what its variant says, which adds to ``defaults`` and ``norm`` and replaces all else."""
+    """Apply a variant to the content: it adds to ``defaults`` and ``norm`` and replaces all other keys."""
     content = dict(content)
     variants = mapping(content, "variants", str(path))
     content.pop("variants", None)
@@ -202,7 +195,7 @@ def _choose(content: dict[str, Any], variant: str | None, keys: tuple[str, ...],
 
 
 def _resolve(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """A model's content with scales and parts looked up, as ``parse_definition`` takes it."""
+    """Look up scales and parts of a model's content, for ``parse_definition``."""
     content = dict(content)
     scales = mapping(content, "scales", source)
     content.pop("scales", None)
@@ -218,7 +211,7 @@ def _resolve(content: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _own_head(content: dict[str, Any], source: str) -> str | None:
-    """The head that the neck's YAML names; without a neck, the backbone's, which by default is a classifier's."""
+    """Return the head of the neck's YAML; without a neck the backbone's, by default a classifier's."""
     section, default = ("backbone", CLASSIFIER_HEAD) if content.get("neck") is None else ("neck", None)
     reference = _reference(content.get(section))
     if reference is None:
@@ -227,7 +220,6 @@ def _own_head(content: dict[str, Any], source: str) -> str | None:
 
 
 def _reference(entry: Any) -> dict[str, Any] | None:
-    """A section as a reference to a part, if it is one."""
     if isinstance(entry, str):
         return {"part": entry}
     return entry if isinstance(entry, dict) and "rows" not in entry else None
@@ -236,13 +228,13 @@ def _reference(entry: Any) -> dict[str, Any] | None:
 def _resolve_part(
     reference: dict[str, Any], section: str, content: dict[str, Any], scales: dict[str, Any], source: str
 ) -> dict[str, Any]:
-    """The section that a reference stands for. Its own words overrule the model's, and those overrule the part's."""
+    """Return the section of a reference. Its own options override the model's, and those override the part's."""
     where = f"{source}: {section}"
     refuse_unknown(reference, REFERENCE_KEYS, where)
     path, variant = _find_part(reference.get("part"), section, source)
     part = _read_part(path, variant)
     rows = _override({**part, "override": reference.get("override")}, where)
-    words = [part, content, reference]
+    words = [part, content, reference]  # later ones override earlier ones
     scale = _named_scale(reference.get("scale"), scales, where) or content["scale"]
     read_conv(reference.get("conv"), where)
     conv = next((w["conv"] for w in reversed(words) if w.get("conv") is not None), None)
@@ -251,7 +243,7 @@ def _resolve_part(
 
 
 def _find_part(name: Any, section: str, source: str) -> tuple[Path, str | None]:
-    """The file of a part and which variant of it: a shipped one, or ``FILE`` or ``FILE:VARIANT`` beside the model's."""
+    """Return a part's file and variant: a shipped one, or ``FILE`` or ``FILE:VARIANT`` beside the model's."""
     file = _FILE.fullmatch(name) if isinstance(name, str) else None
     if file:
         return Path(source).parent / file["path"], file["variant"]
@@ -262,7 +254,7 @@ def _find_part(name: Any, section: str, source: str) -> tuple[Path, str | None]:
 
 
 def _override(content: dict[str, Any], where: str) -> list[Any]:
-    """The rows with what ``override`` says of some of them: ``args`` are added, all else replaced."""
+    """Return the rows with ``override`` applied: ``args`` are added, all other keys replaced."""
     rows = copy.deepcopy(content.get("rows", []))
     if not isinstance(rows, list):
         raise InputError(f"{where}: rows: must be a list of rows")
@@ -279,7 +271,6 @@ def _override(content: dict[str, Any], where: str) -> list[Any]:
 
 
 def _named_scale(scale: Any, scales: dict[str, Any], where: str) -> Any:
-    """A scale, looked up when it is a name, and checked."""
     if isinstance(scale, str):
         if scale not in scales:
             raise InputError(f"{where}: scale: unknown {scale!r}{did_you_mean(scale, scales)}")

@@ -243,7 +243,7 @@ def compare(table: PaperTable, results: dict[str, dict[str, float]]) -> list[Com
 
     @functools.cache
     def profile(model: str, image_size: int, num_classes: int) -> ModelProfile:
-        return profile_graph(graph(model, num_classes), image_size, num_classes)
+        return profile_graph(graph(model, num_classes), image_size, num_classes, memory=False)
 
     @functools.cache
     def count(model: str, image_size: int, num_classes: int, instance: Instance = PLAIN) -> Operations:
