@@ -1,4 +1,4 @@
-"""What a forward pass runs and keeps, recorded at PyTorch's operators and at autograd.
+"""Layers that a forward pass runs and memory that it keeps, recorded at PyTorch's operators and at autograd.
 
 Modules do not tell: a convolution behind a space-to-depth runs as another one (``detect.models.blocks.conv.convolve``),
 a pool may be no module at all, and an activation in place may share the norm's output or need a copy of it.
@@ -64,12 +64,9 @@ class LayerProfile:
 
     @property
     def darknet_flops(self) -> int:
-        """Operations as Darknet counts them: two for each multiply-add, one for each value in a max-pool's windows.
-
-        The windows are those that run here. They differ from Darknet's in two blocks: ``SPP`` has three 5x5 windows in
-        a row (75 values) for Darknet's 5x5, 9x9 and 13x13 side by side (275), and ``StrideOnePool`` has one row and
-        column of windows more.
-        """
+        """Operations as Darknet counts them: two for each multiply-add, one for each value in a max-pool's windows."""
+        # The windows are those that run here. Darknet's differ in two blocks: for three 5x5 windows in a row (75
+        # values) SPP has 5x5, 9x9 and 13x13 side by side (275), StrideOnePool one row and column of windows less.
         if self.kind == "max-pool":
             return self.kernel_hw[0] * self.kernel_hw[1] * self.output_elements
         return 2 * self.macs
@@ -210,18 +207,11 @@ _READERS: dict[Any, _Reader] = {
 
 
 def kept_bytes(graph: Graph, image_hw: tuple[int, int]) -> dict[str, int]:
-    """Return the bytes that autograd keeps of the forward pass for each further image of a batch, by row.
-
-    Weights, kernels rearranged for a space-to-depth, and a norm's statistics are kept once for the whole batch; the
-    difference of two batches has none of them. The image itself and what the loss keeps are not counted.
-
-    Args:
-        graph: on the meta device; is left in training mode.
-        image_hw: input height and width.
-
-    Returns:
-        For each row the bytes of the maps and indices made in it, whichever layer needs them.
+    """Return the bytes of maps and indices that autograd keeps for each further image of a batch, by the row that made
+    them; without the image and the loss. ``graph`` is on the meta device and is left in training mode.
     """
+    # Weights, kernels rearranged for a space-to-depth, and a norm's statistics are kept once for the whole batch; the
+    # difference of two batches has none of them.
     two, three = (_kept_by_batch(graph, torch.empty(size, 3, *image_hw, device="meta")) for size in (2, 3))
     return {row.name: three[row.name] - two[row.name] for row in graph.definition.rows}
 

@@ -135,13 +135,9 @@ class ModelProfile:
 
     @property
     def cio(self) -> int:
-        """Convolutional input/output: values that convolutions, linear layers and pools read and write; no weights.
-
-        It is a proxy for the traffic between memory and processor.
-
-        Source: HarDNet (Chao et al., 2019) for convolutions; that pools count follows from the totals of CSPNet (Wang
-        et al., 2020), section 4.5.
-        """
+        """Convolutional input/output: values that convolutions, linear layers and pools read and write; no weights."""
+        # A proxy for the traffic between memory and processor: HarDNet (Chao et al., 2019) for convolutions; that pools
+        # count follows from the totals of CSPNet (Wang et al., 2020), section 4.5.
         return sum(layer.input_elements + layer.output_elements for layer in self.layers)
 
     @property
@@ -172,16 +168,7 @@ class ModelProfile:
 
 
 def profile_model(name: str, image_size: int, num_classes: int) -> ModelProfile:
-    """Profile a model by name or file, without computing anything (on PyTorch's meta device).
-
-    Args:
-        name: of a detector or classifier (``detect.models.catalog.find_definition``).
-        image_size: side of the square input in pixels.
-        num_classes: K.
-
-    Raises:
-        InputError: no such model, or the size does not suit it.
-    """
+    """Profile a detector or classifier by name or file, without computing anything (on PyTorch's meta device)."""
     return profile_graph(build_on_meta(name, num_classes), image_size, num_classes)
 
 
@@ -198,16 +185,10 @@ def build_on_meta(name: str, num_classes: int) -> Graph:
 
 
 def profile_graph(graph: Graph, image_size: int, num_classes: int, memory: bool = True) -> ModelProfile:
-    """Profile a graph.
+    """Profile a graph on the meta device, whose mode may change.
 
-    Args:
-        graph: on the meta device; its mode may change.
-        image_size: side of the square input in pixels.
-        num_classes: K of the graph.
-        memory: measure ``activation_bytes``, which takes most of the time; without, they are 0.
-
-    Raises:
-        InputError: the size does not suit it.
+    Without ``memory`` all ``activation_bytes`` are 0; they take most of the time. An ``InputError`` reports a size that
+    does not suit the graph.
     """
     name, image_hw = graph.definition.name, (image_size, image_size)
     if image_size % graph.max_reduction:
@@ -221,12 +202,7 @@ def profile_graph(graph: Graph, image_size: int, num_classes: int, memory: bool 
 
 
 def graph_macs(graph: Graph, image_hw: tuple[int, int]) -> int:
-    """Count the multiply-adds of one image of any size, with the graph's current transform.
-
-    Args:
-        graph: on the meta device; is left in evaluation mode.
-        image_hw: height and width of the input.
-    """
+    """Count the multiply-adds of one image of any size, with the current transform of a graph on the meta device."""
     return sum(layer.macs for layers in _layers(graph, image_hw).values() for layer in layers)
 
 
@@ -284,11 +260,9 @@ def _layers(graph: Graph, image_hw: tuple[int, int]) -> dict[str, tuple[LayerPro
 
 
 def count_bytes(module: nn.Module) -> int:
-    """Count 4 bytes for each weight, each bias and each of the four values of a norm's channel; for binary weights a
-    bit for each entry and 4 bytes for the magnitude of each output.
-
-    Source: BDSC (AAAI 2018), whose model sizes follow, in units of 2 ** 20 bytes.
-    """
+    """Return the model size of the BDSC paper (AAAI 2018) in bytes; its MB are 2 ** 20 of them."""
+    # 4 bytes for each weight, each bias and each of the four values of a norm's channel; for binary weights a bit for
+    # each entry and 4 bytes for the magnitude of each output.
     packed = packed_layers(module).values()
     floats = sum(p.numel() for p in module.parameters()) - sum(layer.weight.numel() for layer in packed)
     floats += sum(2 * layer.num_features for layer in module.modules() if isinstance(layer, nn.BatchNorm2d))

@@ -43,11 +43,7 @@ def build_graph(model: str | ModelDefinition, num_classes: int) -> Graph:
 
 
 def empty_model(definition: ModelDefinition, num_classes: int) -> Model:
-    """Build the model of the head's task, to be filled with weights.
-
-    Raises:
-        InputError: the definition cannot be built, or ends with neither kind of head.
-    """
+    """Build the model of the head's task, to be filled with weights."""
     return (ClassificationModel if definition.is_classifier else DetectionModel)(definition, num_classes)
 
 

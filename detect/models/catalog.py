@@ -66,14 +66,10 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def find_weights(weights: Path) -> Path:
-    """Return the file of a checkpoint. Nothing is downloaded.
+    """Return the file of a checkpoint: the path itself, or the file of a shipped name (``yolov5n-spd-bccd``).
 
-    Args:
-        weights: a file, which need not exist, or the name of a shipped checkpoint (``yolov5n-spd-bccd``). An existing
-            file takes precedence over a name.
-
-    Raises:
-        InputError: a single word without suffix is neither a file nor a name.
+    An existing file takes precedence over a name; a missing one is no error here, an unknown name an ``InputError``.
+    Nothing is downloaded.
     """
     is_word = len(weights.parts) == 1 and not weights.suffix
     if not is_word or weights.is_file():
@@ -117,8 +113,9 @@ def find_definition(name: str) -> ModelDefinition:
         if target.keys() & found.keys():
             raise InputError(f"model {name!r}: {token!r} sets {', '.join(found)} a second time")
         target |= found
-    if not match["rest"]:
+    if not match["rest"]:  # a plain name keeps the file's own name and source
         return parse_definition(_resolve(content, source), source)
+    # A named neck comes with its head, unless the name has a head too.
     content |= {"name": name, **({"head": None} if "neck" in parts else {}), **parts}
     definition = replace(parse_definition(_resolve(content, source), source), source=f"model {name!r}")
     definition = with_words(definition, defaults, scale, f"model {name!r}")

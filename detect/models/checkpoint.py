@@ -63,10 +63,9 @@ _NOT_OURS = (
 
 
 class Extra(Protocol):
-    """A paper's entry in a checkpoint; its plug-in on the hook ``extras`` reads it into the model."""
+    """A paper's entry in a checkpoint: plain values and tensors, which a plug-in (``extras``) reads into the model."""
 
-    def to_plain(self) -> dict[str, Any]:
-        """Return plain values and tensors."""
+    def to_plain(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -176,6 +175,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         facts = read_facts(content, str(path))
         state = content["state_dict"]
         check_tensors(state, str(path))
+        # The definition may be a stranger's: the model is no larger than its weights justify.
         with AllocationLimit(_SPARE * values_of(state)):
             model = empty_model(parse_definition(content["definition"], str(path)), len(facts.names))
         load_weights(model, unpack_state(model, state, str(path)), path)

@@ -109,16 +109,10 @@ class ModelDefinition:
 
 
 def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
-    """Read a model's mapping.
+    """Read a model's mapping: its ``name``, its sections, and ``WORD_KEYS`` for sections that do not override them.
 
-    Args:
-        content: ``name``; the sections, each a list of rows, or a mapping with ``rows``, ``scale``, ``defaults``,
-            ``norm``, ``conv`` and ``source``; and ``scale``, ``defaults``, ``norm`` and ``conv`` for sections that do
-            not override them.
-        source: the file, for messages.
-
-    Raises:
-        InputError: with file, row, what was found and what is allowed.
+    A section is a list of rows, or a mapping with ``rows``, ``source`` and ``WORD_KEYS``. ``source`` is the file, for
+    messages; an ``InputError`` names file, row, the value found and those allowed.
     """
     refuse_unknown(content, ("name", *WORD_KEYS, *SECTIONS), source)
     if not isinstance(content.get("name"), str):

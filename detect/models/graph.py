@@ -118,13 +118,7 @@ class Graph(nn.Module):
         return values[self.definition.rows[-1].name]
 
     def run_row(self, row: Row, values: dict[str, Any], flow: Flow) -> Any:
-        """Run a row.
-
-        Args:
-            row: one of the definition.
-            values: outputs of the rows that it reads.
-            flow: of this forward pass.
-        """
+        """Run a row; ``values`` holds the outputs of the rows that it reads."""
         output = self.layer(row.name)(*flow.inputs(row, [values[name] for name in row.inputs]))
         if row.name in self.behind:
             output = self.behind[row.name](output)

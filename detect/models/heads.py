@@ -69,7 +69,7 @@ class AnchorDetect(Block):
         """(B, C, H, W) of each level to raw predictions (B, A, H, W, 5 + K), before any sigmoid."""
         raw = []
         for conv, x in zip(self.predict, maps, strict=True):
-            y = conv(x)
+            y = conv(x)  # (B, A * (5 + K), H, W)
             batch, _, height, width = y.shape
             split = y.view(batch, self.anchors_px.shape[1], 5 + self.num_classes, height, width)
             raw.append(split.permute(0, 1, 3, 4, 2))  # (B, A, H, W, 5 + K)
@@ -78,10 +78,7 @@ class AnchorDetect(Block):
     def cells_px(self, raw: list[Tensor], image_hw: tuple[int, int] | None) -> list[CellSize]:
         """Return the size of each level's cells in network-input pixels.
 
-        Args:
-            raw: output of ``forward``.
-            image_hw: height and width of the network input; None where the levels have their nominal size, as in all
-                networks but those of SDPoint.
+        ``image_hw`` is the network input's; None where levels have their nominal size, as everywhere but in SDPoint.
         """
         cells: list[CellSize] = []
         for y, reduction in zip(raw, self.reductions, strict=True):
@@ -90,15 +87,8 @@ class AnchorDetect(Block):
         return cells
 
     def decode(self, raw: list[Tensor], image_hw: tuple[int, int] | None = None) -> Tensor:
-        """Convert raw predictions to boxes and probabilities.
-
-        Args:
-            raw: output of ``forward``.
-            image_hw: see ``cells_px``.
-
-        Returns:
-            (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, objectness, K class probabilities.
-        """
+        """Convert the output of ``forward`` to (B, P, 5 + K): cx, cy, width, height in input pixels, probabilities."""
+        # objectness, then K classes; P runs over the levels, anchors, rows and columns
         return decode_levels(raw, self.codings, list(self.anchors_px), self.cells_px(raw, image_hw))
 
     @torch.no_grad()
@@ -108,6 +98,7 @@ class AnchorDetect(Block):
             assert isinstance(conv, nn.Conv2d)
             assert conv.bias is not None, "the head's convolutions have biases"
             bias = conv.bias.view(self.anchors_px.shape[1], -1)  # (A, 5 + K)
+            # exp(b), nearly sigmoid(b) where it is small: expected objects over the cells of a 640 px image.
             bias[:, 4] += math.log(PRIOR_OBJECTS_PER_IMAGE / (640 / reduction) ** 2)
             # 0.99 keeps one class finite; for it the logit is log(60), as in the source.
             bias[:, 5:] += math.log(PRIOR_CLASS_MASS / (self.num_classes - 0.99))

@@ -17,11 +17,8 @@ from detect.models.heads import AnchorDetect, Classify
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:
-    """Convert images (B, H, W, 3) uint8 RGB to (B, 3, H, W) float in [0, 1] on ``device``, channels last in memory.
-
-    They travel to the device as bytes, a quarter of their size as floats.
-    """
-    # (B, 3, H, W): permute changes the strides only, so that the channels stay last in memory
+    """Convert images (B, H, W, 3) uint8 RGB to (B, 3, H, W) float in [0, 1] on ``device``, channels last in memory."""
+    # The images travel as bytes, a quarter of their size as floats; permute changes the strides only: (B, 3, H, W).
     return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
 
@@ -54,11 +51,7 @@ class Model(nn.Module):
         return self.graph.max_reduction
 
     def forward(self, images: Tensor) -> Any:
-        """Run the graph and its head.
-
-        Args:
-            images: (B, 3, H, W) RGB in [0, 1], H and W multiples of ``max_reduction``.
-        """
+        """Run the graph and its head on (B, 3, H, W) RGB in [0, 1], H and W multiples of ``max_reduction``."""
         raise NotImplementedError
 
 

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 
 class PackedLayer(ABC):
-    """Layer whose ``weight`` can be stored in a shorter form that evaluates to the same outputs."""
+    """Layer whose ``weight`` can be stored in a shorter form that evaluates to the same outputs.
+
+    ``is_packed`` states whether the weight has this form, ``packed_bytes`` its size. ``pack`` returns its tensors in
+    the order of ``packed_names``; ``unpack`` makes a weight of them again and raises an ``InputError`` if they do not
+    fit, where ``where`` is the file and the layer, with a dot behind.
+    """
 
     packed_names: ClassVar[tuple[str, ...]]
     """Names of the tensors of the shorter form."""
@@ -22,29 +27,17 @@ class PackedLayer(ABC):
 
     @property
     @abstractmethod
-    def is_packed(self) -> bool:
-        """True where this layer's weight has the shorter form."""
+    def is_packed(self) -> bool: ...
 
     @property
     @abstractmethod
-    def packed_bytes(self) -> int:
-        """Bytes of the shorter form."""
+    def packed_bytes(self) -> int: ...
 
     @abstractmethod
-    def pack(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Return the shorter form of a weight, in the order of ``packed_names``."""
+    def pack(self, weight: Tensor) -> tuple[Tensor, ...]: ...
 
     @abstractmethod
-    def unpack(self, packed: tuple[Tensor, ...], where: str) -> Tensor:
-        """Return a weight whose shorter form is ``packed``.
-
-        Args:
-            packed: in the order of ``packed_names``.
-            where: file and layer with a dot behind, for messages.
-
-        Raises:
-            InputError: the tensors are not what the layer needs.
-        """
+    def unpack(self, packed: tuple[Tensor, ...], where: str) -> Tensor: ...
 
 
 def packed_layers(model: nn.Module) -> dict[str, PackedLayer]:
@@ -72,7 +65,7 @@ def unpack_state(model: nn.Module, state: dict[str, Tensor], where: str) -> dict
     Raises:
         InputError: a shorter form does not fit the model; ``where`` is the file, for messages.
     """
-    unpacked = dict(state)
+    unpacked = dict(state)  # the tensors are shared, not copied
     for key, layer in packed_layers(model).items():
         prefix = key.removesuffix("weight")
         names = [prefix + name for name in layer.packed_names]
@@ -83,11 +76,9 @@ def unpack_state(model: nn.Module, state: dict[str, Tensor], where: str) -> dict
 
 
 def halve_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the weights to half precision, in a copy of the model's state dict, packed or not.
-
-    One-dimensional tensors (norms, biases) and buffers (the norms' statistics, anchors) stay: few values, of any
-    magnitude, each of which moves a whole channel. So does a weight that half precision would make infinite.
-    """
+    """Convert the weights to half precision, in a copy of the model's state dict, packed or not."""
+    # Norms, biases and buffers (statistics, anchors) stay: few values, of any magnitude, each of which moves a whole
+    # channel. So does a weight that half precision would make infinite.
     weights = {name for name, parameter in model.named_parameters() if parameter.dim() > 1}
     halves = {name: tensor.half() for name, tensor in state.items() if name in weights}
     return {**state, **{name: tensor for name, tensor in halves.items() if torch.isfinite(tensor).all()}}

@@ -43,8 +43,6 @@ def pooled_hw(size_hw: tuple[int, int], ratio: float) -> tuple[int, int]:
 
 
 def resize_cells(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Resize a map (B, C, H, W) by adaptive average pooling; a map of that size is returned itself.
-
-    Cell i of m covers rows floor(i*n/m) to ceil((i+1)*n/m) - 1 of n; with more cells than before, they repeat.
-    """
+    """Resize a map (B, C, H, W) by adaptive average pooling; a map of that size is returned itself."""
+    # Cell i of m covers rows floor(i*n/m) to ceil((i+1)*n/m) - 1 of n; with more cells than before, they repeat.
     return x if x.shape[2:] == size_hw else F.adaptive_avg_pool2d(x, size_hw)

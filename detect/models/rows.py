@@ -47,7 +47,7 @@ def build_row(row: Row, inputs: list[FeatureShape], section: Section, num_classe
     values = {**defaults, **row.args}  # the row's own overrule the section's
     for word, value in values.items():
         _check_kind(value, word, keywords[word].annotation)
-        if word in block.widths and value is not None:
+        if word in block.widths and value is not None:  # None leaves the layer out
             values[word] = scale_width(value, section.scale)
     from_graph = {
         **_shape_keywords(block, inputs),
@@ -117,19 +117,9 @@ def set_norms(module: nn.Module, norm: dict[str, float]) -> None:
 
 
 def choose_convolutions(layer: Block, row: Row, section: Section, is_first: bool) -> Convolutions:
-    """Replace a layer's k x k convolutions in place by the kind of its row or section.
+    """Replace a layer's k x k convolutions in place by the kind of its row or section; return their resulting kind.
 
-    Args:
-        layer: is changed.
-        row: the layer's.
-        section: the row's.
-        is_first: no row before has a convolution.
-
-    Returns:
-        The kind that they have now.
-
-    Raises:
-        InputError: the row's choice has no effect, or this installation does not have the kind.
+    An ``InputError`` reports a choice of the row without effect, or a kind that this installation does not have.
     """
     wanted = section.conv if row.conv is None else row.conv
     if wanted.kind == "standard":

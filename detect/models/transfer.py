@@ -48,6 +48,7 @@ def transfer_weights(model: Model, source: Model, classes: ClassMatch) -> Transf
             del own[name]
     layers = {} if classes.is_same else _class_layers(model)
     of_head = {name for tensors in layers.values() for name in tensors}
+    # All but the head's tensors go by name and shape; those of the head go row by row, by class.
     fitting = {
         name: tensor
         for name, tensor in given.items()

@@ -79,8 +79,8 @@ def test_elastic_meets_the_paper_within_5_percent(name: str, millions: float, bf
             ("densenet-bc-190-40", 10, 25_624_430, 9_301_945_740),
             ("densenet-bc-250-24", 10, 15_324_406, 5_418_785_724),
             ("densenet-bc-40-60", 10, 4_261_690, 1_795_836_360),
-            # Norms have 16 + 28 + ... + 148, 160 + ... and 304 + ... channels in the layers, 160 and 304 in the transitions
-            # and 448 at the end: 9048, two parameters each; convolutions 997,136, classifier 448 * 10 + 10.
+            # Norms have 16 + 28 + ... + 148, 160 + ... and 304 + ... channels in the layers, 160 and 304 in the
+            # transitions and 448 at the end: 9048, two parameters each; convolutions 997,136, classifier 448 * 10 + 10.
             ("densenet40", 10, 997_136 + 2 * 9048 + 4490, 264_812_928),
         ],
         5,

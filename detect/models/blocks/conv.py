@@ -105,19 +105,10 @@ class SteppedConv(nn.Module):
 
 
 def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
-    """Replace the k x k convolutions by a paper's modules, under the same names.
+    """Replace the k x k convolutions of a module in place by a paper's modules of the same names; return their number.
 
-    1x1 convolutions and those of several groups stay.
-
-    Args:
-        module: is changed.
-        wanted: the new kind; not ``standard``.
-
-    Returns:
-        Number of convolutions that were replaced.
-
-    Raises:
-        InputError: this installation does not have the kind.
+    1x1 convolutions and those of several groups stay. ``wanted`` is not ``standard``; an ``InputError`` reports a kind
+    that this installation does not have.
     """
     make = need_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")
     found = [
@@ -352,9 +343,7 @@ def space_to_depth(x: Tensor, block_size: int) -> Tensor:
 
 
 def whole_blocks(x: Tensor, block_size: int) -> Tensor:
-    """Pad a map (B, C, H, W) with zeros below and on the right, so that its sides are multiples of ``block_size``.
-
-    Sides are other than multiples only behind an active point (SDPoint). An exported graph takes multiples only.
-    """
+    """Pad a map (B, C, H, W) with zeros below and on the right, so that its sides are multiples of ``block_size``."""
+    # Other sides occur only behind an active point (SDPoint); an exported graph takes multiples only.
     below, right = -x.shape[2] % block_size, -x.shape[3] % block_size
     return F.pad(x, (0, right, 0, below)) if not torch.compiler.is_exporting() and (below or right) else x

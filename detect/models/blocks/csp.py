@@ -97,7 +97,7 @@ class CrossStage(nn.Module):
 
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W), or pieces where ``divide`` takes them, to (B, O, H, W)."""
-        bypass, computed = self.divide(x)
+        bypass, computed = self.divide(x)  # the gradient of the bypass does not reach the body
         computed = self.transition1(self.body(computed))
         parts = [bypass, computed] if self.bypass_first else [computed, bypass]
         return self.transition2(torch.cat(parts, dim=1))

@@ -144,6 +144,7 @@ class ElasticDenseLayer(nn.Module):
     def __init__(self, in_channels: int, growth: int, bottleneck: int, style: ConvStyle) -> None:
         super().__init__()
         half = bottleneck // 2
+        # The full branch sees (H, W), the small one (H/2, W/2).
         self.full = nn.Sequential(style.conv(in_channels, half, 1), style.conv(half, growth, 3))
         self.small = nn.Sequential(style.halving_conv(in_channels, half), style.conv(half, growth, 3))
 
@@ -177,22 +178,16 @@ class DenseBody(nn.Module):
         for layer, sources, point in zip(self.layers, self.sources, self.points, strict=True):
             # (B, C + i*g, H, W) to (B, g, H, W), for i outputs among the sources
             maps.append(layer(torch.cat([maps[i] for i in sources], dim=1)))
-            if point.ratio is not None:
+            if point.ratio is not None:  # later layers read all maps, so that all get the smaller size
                 maps = [point(m) for m in maps]
         return torch.cat(maps, dim=1)
 
 
 def layer_sources(layer: int, sparse: bool) -> tuple[int, ...]:
-    """Return the numbers of the maps that a layer of a ``DenseBody`` reads, ascending.
-
-    Args:
-        layer: its number, from 1; the input is number 0.
-        sparse: read only the maps that lie 1, 2, 4, 8, ... before it, not all.
-
-    Source: Sparsely Aggregated Convolutional Networks (Zhu et al., 2018), section 3, for ``sparse``.
-    """
+    """Return the maps that layer 1, 2, ... of a ``DenseBody`` reads, by ascending number; number 0 is the input."""
     if not sparse:
         return tuple(range(layer))
+    # The maps 1, 2, 4, 8, ... before it: Sparsely Aggregated Convolutional Networks (Zhu et al., 2018), section 3.
     return tuple(layer - 2**exponent for exponent in reversed(range(layer.bit_length())))
 
 
@@ -285,6 +280,7 @@ class DenseStage(Block):
 
         computed = out = sum(widths)
         if options.compresses:
+            # The whole, bypass included, shrinks to the share; the bypass keeps its width, the transition at least g.
             out = max(int((bypass + computed) * options.compression) - bypass, growth)
         has_first = options.transition if options.fusion == "none" else options.fusion != "first"
         first = options.style.conv(computed, out, 1) if has_first else nn.Identity()
@@ -358,7 +354,7 @@ class Transition(Block):
         super().__init__()
         pool, fusion = options.pool, options.fusion
         self.reduction = BLOCK_SIZE if pool else 1
-        second = fusion in ("first", "csp")
+        second = fusion in ("first", "csp")  # these have a transition behind the concatenation
         compresses = fusion == "first" or (fusion == "csp" and options.compressed_by == "second")
         self.out_channels = int(in_channels * options.compression) if compresses else in_channels
         style = ConvStyle(options.preactivation, options.activation, options.downsample)

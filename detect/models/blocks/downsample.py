@@ -206,6 +206,7 @@ class Pool(Block):
         self.pool = F.max_pool2d if kind == "max" else F.avg_pool2d
         self.kernel_size = kernel_size
         spd = downsample == "spd"
+        # In spd: (B, 4*C, H/2, W/2) back to C channels.
         self.conv = Conv(in_channels * BLOCK_SIZE**2, in_channels, 1, activation=activation) if spd else None
         self.point = PoolPoint() if kind == "max" and not spd else None
 

@@ -127,7 +127,7 @@ class Add(Block):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         """(B, C, H, W) and others of any width to (B, C, H, W)."""
         for other in others:
-            x = self.activation(partial_add(x, other))
+            x = self.activation(partial_add(x, other))  # the first min(C, C2) channels change
         return x
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
@@ -162,7 +162,7 @@ class GlobalContext(Block):
         if self.training and len(context) == 1:
             # A channel has one value for each image, and batch statistics of a single value are undefined.
             return x + self._with_running_statistics(context)
-        return x + self.conv(context)
+        return x + self.conv(context)  # (B, C, 1, 1), added to every cell
 
     def _with_running_statistics(self, context: Tensor) -> Tensor:
         norm = self.conv.norm

@@ -42,15 +42,9 @@ class StrideOnePool(Block):
 
 
 def pool_pyramid(x: Tensor, kernel_size: int) -> list[Tensor]:
-    """Return the map and three max-pools of stride 1 in a row, whose windows span k, 2k - 1 and 3k - 2 cells.
+    """Return the map (B, C, H, W) and three max-pools of stride 1 in a row, with windows of k, 2k - 1 and 3k - 2 cells.
 
-    Args:
-        x: (B, C, H, W).
-        kernel_size: k, odd.
-
-    Returns:
-        Four maps of the shape of ``x``, by growing window. With k = 5 the windows are 1, 5, 9 and 13; the values are
-        those of three parallel pools of these windows, for a quarter of the work.
+    With k = 5 these are the values of parallel pools of 5, 9 and 13 cells, for a quarter of the work. k is odd.
     """
     maps = [x]
     for _ in range(3):

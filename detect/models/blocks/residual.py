@@ -54,7 +54,7 @@ def partial_add(x: Tensor, shortcut: Tensor, stride: int = 1) -> Tensor:
     Combination" (2019).
     """
     if stride > 1:
-        shortcut = shortcut[..., ::stride, ::stride]
+        shortcut = shortcut[..., ::stride, ::stride]  # (B, C2, H, W)
     channels = min(x.shape[1], shortcut.shape[1])
     total = x[:, :channels] + shortcut[:, :channels]
     return total if channels == x.shape[1] else torch.cat([total, x[:, channels:]], dim=1)
@@ -246,6 +246,7 @@ class _Form(ABC):
         divided = divided or out_channels
         bypass, computed = divide_channels(divided, self.gamma)
         entry = entry or computed
+        # (B, C, H, W) to bypass and computed channels, blocks on the computed ones, then their concatenation to O
         return CrossStage(
             ConvDivide(
                 self.dividing_conv(in_channels, bypass), self.dividing_conv(in_channels, entry), halve=stride > 1
@@ -308,7 +309,7 @@ class _ResidualForm(_Form):
         activation = self.options.activation
         first: list[nn.Module] = []
         hidden, groups, last_kernel = out_channels, 1, 3
-        if self.options.block == "bottleneck":
+        if self.options.block == "bottleneck":  # its 1x1 convolution comes first and narrows
             hidden, last_kernel = self.options.hidden(out_channels), 1
             groups = math.gcd(self.options.groups, hidden)
             first, in_channels = [self.conv1x1(in_channels, hidden)], hidden
@@ -334,7 +335,7 @@ class _PreResidualForm(_Form):
 
     def block(self, in_channels: int, out_channels: int, stride: int) -> PreResidualBlock:
         shortcut: nn.Module | None = None
-        if stride > 1 or in_channels != out_channels:
+        if stride > 1 or in_channels != out_channels:  # otherwise the input itself is added
             shortcut = _bare(in_channels, out_channels, 1, stride)
             if self.options.projection_norm:
                 shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
@@ -403,12 +404,12 @@ class ResidualStage(_Stage):
         super().__init__()
         self.reduction = BLOCK_SIZE if options.halve else 1
         self.folds_first = options.halve and options.downsample == "spd" and options.spd_form != "inside"
-        stride = 1 if self.folds_first else self.reduction
+        stride = 1 if self.folds_first else self.reduction  # the space-to-depth in front halves, no block has a stride
         self.down: Conv | None = None
         if self.folds_first:
             folded = in_channels * BLOCK_SIZE**2
             if options.spd_form == "absorb":
-                in_channels = folded
+                in_channels = folded  # the first block reads all 4*C channels
             else:
                 kernel_size = options.spd_kernel_size or (3 if options.block == "basic" else 1)
                 self.down = Conv(folded, in_channels, kernel_size, activation=options.activation)

@@ -22,12 +22,7 @@ BITS = 8
 
 
 def decouple(conv: nn.Conv2d, wanted: Convolutions) -> DecoupledConv | DepthwiseConv:
-    """Return the module that replaces an ordinary convolution.
-
-    Args:
-        conv: of one group, k above 1.
-        wanted: its kind and options; not ``standard``.
-    """
+    """Return the replacement, which is not ``standard``, of an ordinary convolution of one group, with k above 1."""
     if wanted.kind == "depthwise":
         return DepthwiseConv(conv)
     return DecoupledConv(conv, wanted.p, wanted.kind == "bdsc", wanted.p_of, wanted.norm)

@@ -44,23 +44,18 @@ class Operations:
 
     @property
     def sdpoint_flops(self) -> int:
-        """Operations of SDPoint's published counter: multiplications and additions count separately.
-
-        2 for each multiply-add and each value of a norm, 1 for all else. An adaptive pool to one cell counts (H + 1) *
-        (W + 1) values of an H x W map. The pool of a point counts nothing. The published counter takes the addition of
-        a block with an active point at the size behind the point; here it counts at its own size.
-
-        Source: SDPoint (Kuen et al., 2018), section 6, and its published code.
-        """
+        """Operations of the published counter of SDPoint (Kuen et al., 2018), section 6."""
+        # Multiplications and additions count separately: 2 for each multiply-add and each value of a norm, 1 for all
+        # else. An adaptive pool to one cell counts (H + 1) * (W + 1) values of an H x W map, the pool of a point
+        # nothing. The published counter takes the addition of a block with an active point at the size behind the
+        # point; here it counts at its own size.
         ones = self.biases + self.activated + self.added + self.pooled + self.pooled_globally
         return 2 * (self.macs + self.normed) + ones
 
     @property
     def trd_macs(self) -> int:
-        """Multiply-adds with biases, and 2 for each value of a norm: 0 to 0.8 % below the paper's "FLOPs".
-
-        Source: Temporally Resolution Decrement, Tables 1, 3 and 4, which give sums without a rule.
-        """
+        """Multiply-adds with biases, and 2 for each value of a norm, as in Temporally Resolution Decrement."""
+        # The paper's Tables 1, 3 and 4 give sums without a rule; this one is 0 to 0.8 % below its "FLOPs".
         return self.macs + self.biases + 2 * self.normed
 
 
