@@ -45,7 +45,7 @@ def test_darknets_own(name: str, size: int, num_classes: int, weights: int, para
 @pytest.mark.parametrize(
     ("name", "weights_millions", "bflops"),
     # CSPNet, Table 3.
-    thin([("csppeleenet-reference", 4.10, 1.103), ("cspdensenet-reference", 3.48, 0.886)], 0),
+    thin([("csppeleenet-reference", 4.10, 1.103), ("cspdensenet-reference", 3.48, 0.886)]),
 )
 def test_classifiers_of_the_paper(name: str, weights_millions: float, bflops: float) -> None:
     profile = cost(name, 224, 1000)
@@ -113,6 +113,7 @@ def test_the_classifier_is_no_backbone_of_detectors() -> None:
         build_graph("darknet-reference+fpn-tiny", 2)
 
 
+@pytest.mark.slow
 def test_the_lighter_one_is_narrower_in_its_last_stage() -> None:
     heavy, light = cost("cspdensenet-reference", 224, 10), cost("cspdensenet-reference-b", 224, 10)
     differ = [a.name for a, b in zip(heavy.rows, light.rows, strict=True) if a.weights != b.weights]

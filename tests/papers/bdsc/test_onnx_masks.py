@@ -121,6 +121,7 @@ def test_what_the_exporter_has_changed_is_refused(name: str, weight: list[float]
 # ------------------------------------------------------------------------------------------ exported files
 
 
+@pytest.mark.slow
 def test_the_bits_are_the_signs_of_q(classifier, packed) -> None:
     model = onnx.load(packed[0])
     tensors, names = stored(model), packed_layers(classifier.model)
