@@ -37,7 +37,7 @@ from detect.models.model import ClassificationModel
 from detect.runtime.cpu import use_threads
 from detect.runtime.device import Precision, select_device
 from detect.runtime.distributed import is_main_process, num_processes
-from detect.runtime.reproducibility import made_with
+from detect.runtime.reproducibility import collect_provenance
 
 Lines = Generator[str, None, dict[str, Any]]
 """Lines for people, as they come; returns the record of the metrics file."""
@@ -298,14 +298,20 @@ def _compare_instances(
     outputs: EvaluationOutputs,
 ) -> Lines:
     from detect.papers.sdpoint import comparison as sdpoint  # a paper, which plain evaluations do without
-    from detect.papers.sdpoint.metrics import ClassificationSplit, Conditions, DetectionSplit
-    from detect.papers.sdpoint.outputs import file_stamp, store_records, write_comparison
-    from detect.papers.sdpoint.report import comparison_record, comparison_table
+    from detect.papers.sdpoint.comparison import ClassificationSplit, Conditions, DetectionSplit
+    from detect.papers.sdpoint.instances import instances_of
+    from detect.papers.sdpoint.report import (
+        comparison_record,
+        comparison_table,
+        file_stamp,
+        store_records,
+        write_comparison,
+    )
 
-    count = len(sdpoint.instances_of(checkpoint, str(request.weights)).members)
+    count = len(instances_of(checkpoint, str(request.weights)).members)
     stamp = file_stamp(request.weights)
     baseline = None if request.baseline is None else (str(request.baseline), load_checkpoint(request.baseline))
-    about = {**_about(request, settings), **made_with()}
+    about = {**_about(request, settings), **collect_provenance()}
     split: ClassificationSplit | DetectionSplit
     if isinstance(checkpoint.model, ClassificationModel):
         split = ClassificationSplit(_open_classes(request, data), checkpoint.center_crop)

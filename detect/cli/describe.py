@@ -1,4 +1,4 @@
-"""Print a model's graph and cost: parameters, multiply-adds, memory, memory traffic, bytes, bottleneck.
+"""Print a model's graph and its cost: parameters, multiply-adds, memory, memory traffic, bytes, bottleneck.
 
 detect describe --model yolov5n-spd
 detect describe --model peleenet csppeleenet --num-classes 1000 --image-size 224 --layers
@@ -19,10 +19,7 @@ from detect.runtime.startup import heavy_imports
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--model",
-        nargs="+",
-        metavar="NAME|FILE",
-        help="shipped models, backbones, combinations, or YAML files",
+        "--model", nargs="+", metavar="NAME|FILE", help="shipped models, backbones, combined parts, or YAML files"
     )
     what.add_argument("--list", action="store_true", help="print the shipped models, backbones, necks and heads")
     add = parser.add_argument

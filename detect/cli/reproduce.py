@@ -1,11 +1,11 @@
-"""Print a paper's table beside measurements of the models here, with the deviations and their reasons.
+"""Print a paper's table beside the measurements of the models here, with the deviations and their reasons.
 
 detect reproduce csp-table-3
 detect reproduce --list
 
-The exit code is 3 where a value of ours is further from the paper's than the table allows; rows marked as not
-reproduced do not count. Measured accuracy is read from docs/results/TABLE.json: {label of a row: {name of a column:
-value}}.
+The exit code is 3 if a value here deviates from the paper's by more than the table's tolerance; rows that the table
+marks as not reproduced do not count. Measured accuracy is read from docs/results/TABLE.json: {label of a row: {name of
+a column: value}}.
 """
 
 from __future__ import annotations

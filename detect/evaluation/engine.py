@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from detect.class_names import match_names, some_names
 from detect.data.annotations import AnnotationTable
 from detect.data.detection.loading import EvaluationLoader
 from detect.data.detection.original_images import OriginalLoader
@@ -29,7 +30,7 @@ from detect.models.model import DetectionModel
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
-from detect.structures import Batch, Detections, match_names, some_names
+from detect.structures import Batch, Detections
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
+from detect.class_names import class_indices
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.data.pixel_values import MAX_PIXELS, MAX_TILED_PIXELS, ReadSettings
 from detect.errors import InputError
@@ -21,7 +22,7 @@ from detect.inference.network import Network, Predictor, open_network
 from detect.inference.stream import detect_frames
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.device import Precision
-from detect.structures import Detections, Letterbox, class_indices
+from detect.structures import Detections, Letterbox
 
 
 class Detector(Predictor):

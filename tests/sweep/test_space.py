@@ -10,7 +10,7 @@ import pytest
 from detect.config.base import CONFIGS, parse_overrides
 from detect.config.sweep import load_sweep_config
 from detect.errors import InputError
-from detect.sweep.space import Parameter, experiment, find_data, open_space, shown, training_words
+from detect.sweep.plan import Parameter, experiment, find_data, open_space, shown, training_arguments
 from tests.sweep.small import SWEEP, make_plan_in
 
 
@@ -42,9 +42,9 @@ def with_space(space: str, more: str = "") -> str:
         (with_space("{optimizer.lr: {low: .nan, high: 1}}"), "must be a finite number"),
         (with_space("{epochs: {low: 1, high: 2, choices: [1]}}"), "space.epochs: has choices and a range"),
         (with_space("{epochs: {log: true, choices: [1]}}"), "space.epochs: has choices and a range"),
-        (with_space("{epochs: {choices: [1, 1]}}"), "space.epochs: choices: one stands twice"),
+        (with_space("{epochs: {choices: [1, 1]}}"), "space.epochs: choices: one is a duplicate"),
         (with_space("{epochs: {choices: [[1], [2]]}}"), "space.epochs: choices: must be words, numbers, true or false"),
-        (with_space("{epochs: {low: 1, high: 2}}", "set: {epochs: 3}"), "space.epochs: stands in set too"),
+        (with_space("{epochs: {low: 1, high: 2}}", "set: {epochs: 3}"), "space.epochs: is in set as well"),
     ],
 )
 def test_a_yaml_that_is_no_search(tmp_path, text, message):
@@ -104,7 +104,7 @@ def test_words_for_training_say_the_same_again(tmp_path):
     """``--set`` reads what was written, whatever YAML would make of it unquoted."""
     text = with_space("{epochs: {low: 1, high: 2}}", "set: {freeze: [stem], optimizer.milestones: [0.5, 0.75]}")
     values = {"optimizer.lr": 1e-05, "optimizer.name": "sgd", "cache": "none", "x": True, "y": "true", "epochs": 2}
-    words = training_words(read(tmp_path, text), values)
+    words = training_arguments(read(tmp_path, text), values)
     assert words[:5] == ["--model", "yolov5n-spd", "--data", "shapes", "--set"]
     expected = {"freeze": ["stem"], "optimizer.milestones": [0.5, 0.75], **values}
     assert parse_overrides(words[5:]) == expected

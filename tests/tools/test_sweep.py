@@ -75,7 +75,7 @@ def test_what_a_sweep_says_and_leaves(world, ended):
     assert cv2.imread(str(world / "out/parallel_coordinates.png")) is not None
     assert len([path for path in (world / "out/hparams").iterdir() if path.is_dir()]) == 3
     python, *words = shlex.split(lines[7])
-    assert (python, words[0]) == ("python", "tools/train.py")
+    assert (python, words[0]) == ("detect", "train")
     again = run_process(world, "train.py", *words[1:], "--out", "again", "--device", "cpu")
     assert again.code == 0, again.error
 
@@ -107,7 +107,7 @@ def test_a_sweep_is_continued_or_left_alone(world, ended):
         (("--space", "none.yaml"), "none.yaml: no such file"),
         (("--space", "space.yaml", "--out", "new", "--resume"), "--resume: new holds no sweep"),
         (("--space", "space.yaml", "--out", "new", "--data-root", "away"), "away; say with --data-root where"),
-        (("--space", "bad.yaml", "--out", "new"), "sweep tiny search: recipe.yaml (with what was set on top): epohcs"),
+        (("--space", "bad.yaml", "--out", "new"), "sweep tiny search: recipe.yaml (with overrides): epohcs"),
     ],
 )
 def test_what_is_wrong_is_told_before_the_first_trial(world, words, message):

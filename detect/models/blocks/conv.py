@@ -18,7 +18,7 @@ from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models.registry import Block, register
 from detect.models.resize import ResizePoint
-from detect.runtime.plugins import need_plugin
+from detect.runtime.plugins import require_plugin
 from detect.structures import FeatureShape
 
 LEAKY_SLOPE = 0.1
@@ -110,7 +110,7 @@ def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
     1x1 convolutions and those of several groups stay. ``wanted`` is not ``standard``; an ``InputError`` reports a kind
     that this installation does not have.
     """
-    make = need_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")
+    make = require_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")
     found = [
         (parent, name, conv)
         for parent in module.modules()
