@@ -21,7 +21,7 @@ from detect.errors import InputError, did_you_mean
 from detect.models.definition import (
     ROW_KEYS,
     SECTIONS,
-    WORD_KEYS,
+    SETTING_KEYS,
     ModelDefinition,
     mapping,
     parse_definition,
@@ -29,7 +29,7 @@ from detect.models.definition import (
     read_scale,
     refuse_unknown,
     with_conv,
-    with_words,
+    with_options,
 )
 
 _PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -37,14 +37,14 @@ WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).pa
 """Folder of the shipped checkpoints: inside an installed package, or beside it in a checkout."""
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Folder of a section's parts in ``configs``."""
-MODEL_KEYS = ("name", "scales", "variants", *WORD_KEYS, *SECTIONS)
+MODEL_KEYS = ("name", "scales", "variants", *SETTING_KEYS, *SECTIONS)
 PART_KEYS = ("name", "rows", "head", "variants", "defaults", "norm", "conv")
-REFERENCE_KEYS = ("part", "override", *WORD_KEYS)
+REFERENCE_KEYS = ("part", "override", *SETTING_KEYS)
 CLASSIFIER_HEAD = "classify"
 """The head of a backbone without a neck, if its YAML names no other."""
-SHORT_WORDS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
+SHORT_OPTIONS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
 """Short forms of ``KEY=VALUE`` in a model's name."""
-CONV_WORDS = {"conv": "kind", "p": "p", "p_of": "p_of", "conv_norm": "norm"}
+CONV_OPTIONS = {"conv": "kind", "p": "p", "p_of": "p_of", "conv_norm": "norm"}
 """Keywords of a model's name, and the keys of a YAML's ``conv`` that they set."""
 
 _FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<variant>.*))?")
@@ -104,9 +104,9 @@ def find_definition(name: str) -> ModelDefinition:
     conv: dict[str, Any] = {}
     parts: dict[str, Any] = {}
     for token in match["rest"].split("+")[1:]:
-        if "=" in token or token in SHORT_WORDS:
-            key, value = _word_of_name(token, name)
-            target = scale if key in Scale.__dataclass_fields__ else conv if key in CONV_WORDS else defaults
+        if "=" in token or token in SHORT_OPTIONS:
+            key, value = _option_of_name(token, name)
+            target = scale if key in Scale.__dataclass_fields__ else conv if key in CONV_OPTIONS else defaults
             found = {key: value}
         else:
             target, found = parts, _part_of_name(token, name)
@@ -118,8 +118,8 @@ def find_definition(name: str) -> ModelDefinition:
     # A named neck comes with its head, unless the name has a head too.
     content |= {"name": name, **({"head": None} if "neck" in parts else {}), **parts}
     definition = replace(parse_definition(_resolve(content, source), source), source=f"model {name!r}")
-    definition = with_words(definition, defaults, scale, f"model {name!r}")
-    return with_conv(definition, {CONV_WORDS[word]: value for word, value in conv.items()}, f"model {name!r}")
+    definition = with_options(definition, defaults, scale, f"model {name!r}")
+    return with_conv(definition, {CONV_OPTIONS[option]: value for option, value in conv.items()}, f"model {name!r}")
 
 
 def _start(base: str) -> tuple[dict[str, Any], str]:
@@ -136,9 +136,9 @@ def _start(base: str) -> tuple[dict[str, Any], str]:
     )
 
 
-def _word_of_name(token: str, name: str) -> tuple[str, Any]:
-    if token in SHORT_WORDS:
-        return SHORT_WORDS[token]
+def _option_of_name(token: str, name: str) -> tuple[str, Any]:
+    if token in SHORT_OPTIONS:
+        return SHORT_OPTIONS[token]
     if token.startswith("="):
         raise InputError(f"model {name!r}: {token!r} has no keyword in front of its value")
     ((key, value),) = parse_overrides([token]).items()
@@ -151,14 +151,14 @@ def _part_of_name(token: str, name: str) -> dict[str, Any]:
         return {"neck": token}
     if token in heads:
         return {"head": token}
-    known = [*SHORT_WORDS, "width=", "depth=", *(f"{word}=" for word in CONV_WORDS), *necks, *heads]
-    raise InputError(f"model {name!r}: unknown neck, head or word {token!r}{did_you_mean(token, known)}")
+    known = [*SHORT_OPTIONS, "width=", "depth=", *(f"{option}=" for option in CONV_OPTIONS), *necks, *heads]
+    raise InputError(f"model {name!r}: unknown neck, head or option {token!r}{did_you_mean(token, known)}")
 
 
 def _read_model(path: Path, variant: str | None = None) -> dict[str, Any]:
     content = load_yaml(path)
     refuse_unknown(content, MODEL_KEYS, str(path))
-    return _choose(content, variant, (*WORD_KEYS, *SECTIONS), path)
+    return _choose(content, variant, (*SETTING_KEYS, *SECTIONS), path)
 
 
 def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
@@ -231,11 +231,11 @@ def _resolve_part(
     path, variant = _find_part(reference.get("part"), section, source)
     part = _read_part(path, variant)
     rows = _override({**part, "override": reference.get("override")}, where)
-    words = [part, content, reference]  # later ones override earlier ones
+    levels = [part, content, reference]  # later ones override earlier ones
     scale = _named_scale(reference.get("scale"), scales, where) or content["scale"]
     read_conv(reference.get("conv"), where)
-    conv = next((w["conv"] for w in reversed(words) if w.get("conv") is not None), None)
-    resolved = {key: {k: v for w in words for k, v in mapping(w, key, where).items()} for key in ("defaults", "norm")}
+    conv = next((w["conv"] for w in reversed(levels) if w.get("conv") is not None), None)
+    resolved = {key: {k: v for w in levels for k, v in mapping(w, key, where).items()} for key in ("defaults", "norm")}
     return {"rows": rows, "scale": scale, "conv": conv, "source": str(path), **resolved}
 
 

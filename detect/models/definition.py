@@ -17,7 +17,7 @@ from detect.errors import InputError, did_you_mean
 
 SECTIONS = ("backbone", "neck", "head")
 ROW_KEYS = tuple(keys_of(RowConfig))
-WORD_KEYS = ("scale", "defaults", "norm", "conv")
+SETTING_KEYS = ("scale", "defaults", "norm", "conv")
 """Keys of a section that hold for all of its rows."""
 _LEVEL = re.compile(r"[cp]\d")
 """Names of rows by which parts fit together."""
@@ -109,12 +109,12 @@ class ModelDefinition:
 
 
 def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
-    """Read a model's mapping: its ``name``, its sections, and ``WORD_KEYS`` for sections that do not override them.
+    """Read a model's mapping: its ``name``, its sections, and ``SETTING_KEYS`` for sections that do not override them.
 
-    A section is a list of rows, or a mapping with ``rows``, ``source`` and ``WORD_KEYS``. ``source`` is the file, for
-    messages; an ``InputError`` names file, row, the value found and those allowed.
+    A section is a list of rows, or a mapping with ``rows``, ``source`` and ``SETTING_KEYS``. ``source`` is the file,
+    for messages; an ``InputError`` names file, row, the value found and those allowed.
     """
-    refuse_unknown(content, ("name", *WORD_KEYS, *SECTIONS), source)
+    refuse_unknown(content, ("name", *SETTING_KEYS, *SECTIONS), source)
     if not isinstance(content.get("name"), str):
         raise InputError(f"{source}: name: must be text, found {content.get('name')!r}")
     known = ["image"]
@@ -150,7 +150,7 @@ def with_args(definition: ModelDefinition, module: str, **args: Any) -> ModelDef
     )
 
 
-def with_words(
+def with_options(
     definition: ModelDefinition, defaults: dict[str, Any], scale: dict[str, Any], where: str
 ) -> ModelDefinition:
     """Override ``defaults`` and ``scale`` of all sections.
@@ -165,10 +165,10 @@ def with_words(
     Raises:
         InputError: a scale is wrong, or no section has a default for a keyword.
     """
-    known = {word for section in definition.sections for word in section.defaults}
-    for word in defaults:
-        if word not in known:
-            raise InputError(f"{where}: unknown word {word!r}{did_you_mean(word, known)}")
+    known = {key for section in definition.sections for key in section.defaults}
+    for key in defaults:
+        if key not in known:
+            raise InputError(f"{where}: unknown option {key!r}{did_you_mean(key, known)}")
     factors = vars(read_scale(scale, where))
 
     def scaled(own: Scale) -> Scale:
@@ -182,12 +182,12 @@ def with_words(
     return replace(definition, sections=sections)
 
 
-def with_conv(definition: ModelDefinition, words: dict[str, Any], where: str) -> ModelDefinition:
+def with_conv(definition: ModelDefinition, options: dict[str, Any], where: str) -> ModelDefinition:
     """Override ``conv`` of all sections.
 
     Args:
         definition: the model.
-        words: ``kind`` and ``BDSC_KEYS``; without a kind, only sections of a BDSC kind change.
+        options: ``kind`` and ``BDSC_KEYS``; without a kind, only sections of a BDSC kind change.
         where: origin of the options, for messages.
 
     Raises:
@@ -195,14 +195,14 @@ def with_conv(definition: ModelDefinition, words: dict[str, Any], where: str) ->
     """
 
     def changed(section: Section) -> Section:
-        if "kind" not in words and section.conv.kind not in BDSC_KINDS:
+        if "kind" not in options and section.conv.kind not in BDSC_KINDS:
             return section
-        own = {} if "kind" in words else _conv_to_plain(section.conv)
-        return replace(section, conv=read_conv({**own, **words}, where))
+        own = {} if "kind" in options else _conv_to_plain(section.conv)
+        return replace(section, conv=read_conv({**own, **options}, where))
 
     sections = tuple(map(changed, definition.sections))
     if not any(section.conv.kind in BDSC_KINDS for section in sections):
-        for key in (key for key in BDSC_KEYS if key in words):
+        for key in (key for key in BDSC_KEYS if key in options):
             raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, which no section has")
     return replace(definition, sections=sections)
 
@@ -224,7 +224,7 @@ def _conv_to_plain(conv: Convolutions) -> dict[str, Any]:
 def _read_section(content: dict[str, Any], name: str, source: str, known: list[str]) -> Section:
     entry = content[name] if isinstance(content[name], dict) else {"rows": content[name]}
     own = entry.get("source", source)
-    refuse_unknown(entry, ("rows", "source", *WORD_KEYS), f"{own}: {name}")
+    refuse_unknown(entry, ("rows", "source", *SETTING_KEYS), f"{own}: {name}")
     scale, scale_where = _own_or_shared(entry, content, "scale", own, source)
     conv, conv_where = _own_or_shared(entry, content, "conv", own, source)
     return Section(
@@ -297,9 +297,9 @@ def read_conv(conv: Any, where: str) -> Convolutions:
     """Read a kind, or a mapping with the fields of ``Convolutions``; ``where`` is the file, for messages."""
     if conv is None:
         return Convolutions()
-    words = conv if isinstance(conv, dict) else {"kind": conv}
-    read = build(Convolutions, {"kind": None, **words}, where, "conv")
-    for key in words:
+    options = conv if isinstance(conv, dict) else {"kind": conv}
+    read = build(Convolutions, {"kind": None, **options}, where, "conv")
+    for key in options:
         if key in BDSC_KEYS and read.kind not in BDSC_KINDS:
             raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, found {read.kind}")
     return read

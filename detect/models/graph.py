@@ -16,8 +16,8 @@ from detect.models.rows import (
     build_row,
     choose_convolutions,
     plan_pieces,
+    refuse_idle_defaults,
     refuse_idle_rows,
-    refuse_idle_words,
     set_norms,
 )
 from detect.safety.allocation import AllocationLimit
@@ -92,7 +92,7 @@ class Graph(nn.Module):
             for section in definition.sections:
                 for row in section.rows:
                     self._add(row, section, num_classes, used)
-        refuse_idle_words(definition, used)
+        refuse_idle_defaults(definition, used)
         refuse_idle_rows(definition)
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
         self._as_pieces = plan_pieces(definition, {row.name: self.layer(row.name) for row in definition.rows})
@@ -150,7 +150,7 @@ class Graph(nn.Module):
         try:
             if hasattr(self.layers, row.name):
                 raise InputError(f"name: {row.name!r} is an attribute of PyTorch's modules; choose another name")
-            layer, words = build_row(row, inputs, section, num_classes)
+            layer, taken = build_row(row, inputs, section, num_classes)
             shape = layer.out_shape(*inputs)
             if row.reduction is not None and row.reduction != shape.reduction:
                 raise InputError(f"reduction: stated {row.reduction}, built {shape.reduction}")
@@ -159,5 +159,5 @@ class Graph(nn.Module):
         except InputError as error:
             raise InputError(f"{self.definition.where(section)}: {row.label}: {error}") from None
         set_norms(layer, section.norm)
-        used |= {*words, conv}
+        used |= {*taken, conv}
         self.layers[row.name], self.shapes[row.name] = layer, shape

@@ -38,23 +38,23 @@ def build_row(row: Row, inputs: list[FeatureShape], section: Section, num_classe
     block = find_block(row.module)
     keywords = _keywords(block)
     allowed = [name for name in keywords if name not in FROM_GRAPH]
-    for word in row.args:
-        if word not in allowed:
-            raise InputError(f"args: {row.module} has no keyword {word!r}{did_you_mean(str(word), allowed)}")
+    for key in row.args:
+        if key not in allowed:
+            raise InputError(f"args: {row.module} has no keyword {key!r}{did_you_mean(str(key), allowed)}")
     if len(inputs) > 1 and not block.many_inputs:
         raise InputError(f"from: {row.module} takes one input, found {len(inputs)}")
-    defaults = {word: value for word, value in section.defaults.items() if word in allowed}
+    defaults = {key: value for key, value in section.defaults.items() if key in allowed}
     values = {**defaults, **row.args}  # the row's own overrule the section's
-    for word, value in values.items():
-        _check_kind(value, word, keywords[word].annotation)
-        if word in block.widths and value is not None:  # None leaves the layer out
-            values[word] = scale_width(value, section.scale)
+    for key, value in values.items():
+        _check_kind(value, key, keywords[key].annotation)
+        if key in block.widths and value is not None:  # None leaves the layer out
+            values[key] = scale_width(value, section.scale)
     from_graph = {
         **_shape_keywords(block, inputs),
         "num_classes": num_classes,
         "repeats": scale_depth(row.repeats, section.scale),
     }
-    values |= {word: value for word, value in from_graph.items() if word in keywords}
+    values |= {key: value for key, value in from_graph.items() if key in keywords}
     missing = [name for name, keyword in keywords.items() if keyword.default is keyword.empty and name not in values]
     if missing:
         raise InputError(f"args: {row.module} needs {', '.join(missing)}")
@@ -84,28 +84,28 @@ def _keywords(block: type[Block]) -> dict[str, inspect.Parameter]:
 
 def _construct(block: type[Block], values: dict[str, Any]) -> Block:
     options = {field.name for field in fields(block.Options)} if block.Options else set()
-    own = {word: value for word, value in values.items() if word not in options}
+    own = {key: value for key, value in values.items() if key not in options}
     try:
         if block.Options is None:
             return block(**own)
-        return block(**own, options=block.Options(**{word: values[word] for word in values if word in options}))
+        return block(**own, options=block.Options(**{key: values[key] for key in values if key in options}))
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         if isinstance(error, InputError):
             raise InputError(f"args: {error}") from None
-        given = ", ".join(f"{word}={value!r}" for word, value in values.items())
+        given = ", ".join(f"{key}={value!r}" for key, value in values.items())
         raise InputError(f"args: {block.__name__}({given}): {str(error).splitlines()[0]}") from None
 
 
-def _check_kind(value: Any, word: str, annotation: Any) -> None:
+def _check_kind(value: Any, key: str, annotation: Any) -> None:
     """Refuse values that Python itself would accept: ``true`` as 1, ``"no"`` as true, 0 as a stride."""
     if annotation == "int | None" and value is None:
         return
     if annotation in ("int", "int | None") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"args: {word}: must be a whole number above 0, found {value!r}")
+        raise InputError(f"args: {key}: must be a whole number above 0, found {value!r}")
     if annotation == "float" and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
-        raise InputError(f"args: {word}: must be a number, found {value!r}")
+        raise InputError(f"args: {key}: must be a number, found {value!r}")
     if annotation == "bool" and not isinstance(value, bool):
-        raise InputError(f"args: {word}: must be true or false, found {value!r}")
+        raise InputError(f"args: {key}: must be true or false, found {value!r}")
 
 
 def set_norms(module: nn.Module, norm: dict[str, float]) -> None:
@@ -131,14 +131,14 @@ def choose_convolutions(layer: Block, row: Row, section: Section, is_first: bool
     return Convolutions()
 
 
-def refuse_idle_words(definition: ModelDefinition, used: set[str | Convolutions]) -> None:
+def refuse_idle_defaults(definition: ModelDefinition, used: set[str | Convolutions]) -> None:
     """Refuse ``defaults`` and convolutions of a section that no row has taken (those in ``used``)."""
     for section in definition.sections:
         where = definition.where(section)
-        for word in section.defaults:
-            if word not in used:
+        for key in section.defaults:
+            if key not in used:
                 raise InputError(
-                    f"{where}: defaults.{word}: has no effect; no module has this keyword, or "
+                    f"{where}: defaults.{key}: has no effect; no module has this keyword, or "
                     "every row that could take it says otherwise"
                 )
         if section.conv not in used:

@@ -16,7 +16,7 @@ from detect.models.blocks.conv import Pieces, space_to_depth
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from detect.models.definition import ModelDefinition, with_words
+from detect.models.definition import ModelDefinition, with_options
 from detect.models.graph import Graph
 from detect.models.rows import scale_depth, scale_width
 from detect.structures import FeatureShape
@@ -232,7 +232,7 @@ def test_decoupled_convolutions_as_onnx(tmp_path: Path, word: str) -> None:
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd"])
 def test_every_row_has_the_shape_it_promises(name: str, order: str) -> None:
     definition = find_definition(name)
-    definition = with_words(definition, {"order": order}, {"depth": 0.1, "width": 0.5}, "test")
+    definition = with_options(definition, {"order": order}, {"depth": 0.1, "width": 0.5}, "test")
     graph = Graph(definition, 2).eval()
     values: dict[str, Tensor] = {"image": torch.zeros(1, 3, 64, 96)}
     for row in definition.rows[:-1]:
@@ -253,7 +253,7 @@ def convolve_plainly(conv: nn.Conv2d, x: Tensor | Pieces) -> Tensor:
 def spd_model(order: str) -> nn.Module:
     definition = find_definition("yolov5n-spd")
     torch.manual_seed(0)
-    return build_model(with_words(definition, {"order": order}, {"depth": 0.1, "width": 0.5}, "test"), 2).double()
+    return build_model(with_options(definition, {"order": order}, {"depth": 0.1, "width": 0.5}, "test"), 2).double()
 
 
 def run(model: nn.Module, training: bool) -> tuple[list[Tensor], dict[str, Tensor]]:

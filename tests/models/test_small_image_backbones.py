@@ -266,7 +266,7 @@ def test_the_convolutions_of_vgg_have_biases() -> None:
         ),
         ("resnet18-spd+spd_kernel_size=2", r"kernel_size: must be odd where the stride is 1, found 2$"),
         ("resnet18-spd+spd_form=within", r"spd_form: unknown 'within'; allowed: absorb, conv, inside$"),
-        ("vgg19-bn+fusion=csp", r"unknown word 'fusion'"),
+        ("vgg19-bn+fusion=csp", r"unknown option 'fusion'"),
         ("wrn-16-4+widen=0", r"widen: must be a whole number above 0, found 0$"),
     ],
 )
