@@ -1,4 +1,4 @@
-"""Draw images at several costs side by side, with the network's milliseconds: the detections of each instance.
+"""Draw images at several costs side by side, with the network's milliseconds and the detections of each instance.
 
 detect compare --weights best.pt --source photo.jpg --costs 1.0 0.6 0.3
 
