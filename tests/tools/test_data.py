@@ -104,10 +104,10 @@ def test_stats(tmp_path: Path) -> None:
         content["categories"][0]["name"] = "$_\x1b人é" * 8  # matplotlib could read it as mathematics
     world.write()
     options = ("--data", "data.yaml", "--image-size", 160, "--out", "out", "--json", "stats.json")
-    ended = run_here(tmp_path, "data.py", "stats", *options)
-    assert (ended.code, ended.error) == (0, "")
-    assert ended.output.startswith("pets train: 3 images, 4 boxes, 2 classes; at --image-size 160\n")
-    assert "0.0 % under 8 px,  0.0 % under 16 px,  0.0 % under 32 px" in ended.output
+    code, output, error = run_here(tmp_path, "data.py", "stats", *options)
+    assert (code, error) == (0, "")
+    assert output.startswith("pets train: 3 images, 4 boxes, 2 classes; at --image-size 160\n")
+    assert "0.0 % under 8 px,  0.0 % under 16 px,  0.0 % under 32 px" in output
     assert (tmp_path / "out" / "stats.png").stat().st_size > 10_000
     found = json.loads((tmp_path / "stats.json").read_text())
     assert found["shorter_side_px"]["q50"] == 38  # between 36 and 40

@@ -10,19 +10,16 @@ import pytest
 from pycocotools.coco import COCO
 
 from detect.evaluation.coco import METRICS
-from tests.tools.running import TRAIN, make_world, run_here
+from tests.tools.running import run_here
 
 EVALUATE = ("evaluate.py", "--data", "data.yaml", "--weights", "run/best.pt", "--workers", 0, "--device", "cpu")
 PREDICT = ("predict.py", "--source", "shapes/images/val", "--weights", "run/best.pt", "--device", "cpu")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def world(trained_world: Path) -> Path:
     """Model, data, and a checkpoint ``run/best.pt``."""
-    folder = make_world(tmp_path_factory.mktemp("tiles"))
-    ended = run_here(folder, *TRAIN, "--epochs", 1, "--out", "run")
-    assert ended.code == 0, ended.error
-    return folder
+    return trained_world
 
 
 @pytest.mark.parametrize("engine", ["pycocotools", "hotcoco"])
