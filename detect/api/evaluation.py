@@ -298,11 +298,17 @@ def _compare_instances(
     outputs: EvaluationOutputs,
 ) -> Lines:
     from detect.papers.sdpoint import comparison as sdpoint  # a paper, which plain evaluations do without
-    from detect.papers.sdpoint.metrics import ClassificationSplit, Conditions, DetectionSplit
-    from detect.papers.sdpoint.outputs import file_stamp, store_records, write_comparison
-    from detect.papers.sdpoint.report import comparison_record, comparison_table
+    from detect.papers.sdpoint.comparison import ClassificationSplit, Conditions, DetectionSplit
+    from detect.papers.sdpoint.instances import instances_of
+    from detect.papers.sdpoint.report import (
+        comparison_record,
+        comparison_table,
+        file_stamp,
+        store_records,
+        write_comparison,
+    )
 
-    count = len(sdpoint.instances_of(checkpoint, str(request.weights)).members)
+    count = len(instances_of(checkpoint, str(request.weights)).members)
     stamp = file_stamp(request.weights)
     baseline = None if request.baseline is None else (str(request.baseline), load_checkpoint(request.baseline))
     about = {**_about(request, settings), **collect_provenance()}

@@ -1,4 +1,4 @@
-"""Search a recipe's settings at random: train many times with other values and compare.
+"""Search a recipe's settings at random: train many times, each time with other values, and compare.
 
 detect sweep --space resnet18-spd-search --data-root data/tiny-imagenet-200 --devices cuda:0 cuda:1
 detect sweep --out runs/resnet18-spd-search --resume --devices cuda:0
@@ -15,16 +15,18 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``detect sweep``."""
     add = parser.add_argument
-    add("--space", metavar="NAME|FILE", help="the search space: a file, or the name of one in configs/sweeps")
+    add("--space", metavar="NAME|FILE", help="what to search: a file, or the name of one in configs/sweeps")
     add("--out", metavar="DIR", help="folder of the sweep (default: runs/NAME)")
     add("--devices", nargs="+", default=["auto"], metavar="D", help="a trial at a time on each: cuda:0 cuda:1, cpu cpu")
-    add("--trials", type=positive_int, metavar="N", help="number of trainings, in place of the YAML's")
-    add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in its data config")
-    add("--resume", action="store_true", help="continue the sweep in the folder, or join it with other devices")
+    add("--trials", type=positive_int, metavar="N", help="how many trainings, instead of what the YAML says")
+    add("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
+    add("--resume", action="store_true", help="continue the sweep in the folder, or help with it on other devices")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Search, then say what was best and where everything is."""
     with heavy_imports():
         from detect.runtime.device import select_device
         from detect.runtime.logs import LOGGER
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         from detect.sweep.report import conclude, write_csv
         from detect.sweep.trials import TRAIN, Search
     for device in args.devices:
-        select_device(device)  # fails before the first trial
+        select_device(device)  # a mistake is told before the first trial
     plan = make_plan(args.space, args.out, args.trials, args.data_root, args.resume)
     ledger = Ledger(plan.folder, plan.space, plan.config.seed)
     metric, table = plan.config.metric, plan.folder / "trials.csv"
@@ -42,6 +44,6 @@ def run(args: argparse.Namespace) -> None:
         search.run(args.devices)
     except KeyboardInterrupt:
         again = ["--out", str(plan.folder), "--resume", "--devices", *args.devices]
-        LOGGER.warning("to continue: detect sweep %s", shlex.join(again))
+        LOGGER.warning("to go on: detect sweep %s", shlex.join(again))
         raise
     print_lines(conclude(plan, ledger))

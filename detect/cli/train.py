@@ -6,19 +6,25 @@ detect train model=yolov5n-spd data=my-folder epochs=50 optimizer.lr=0.01
 detect train --model resnet18-spd --data cifar10 --image-size 32
 torchrun --nproc-per-node 4 -m detect train --model yolov5s-spd --data coco --data-root FOLDER --batch-size 64
 
-Any key of the recipe can be set by KEY=VALUE; detect config explains the keys.
+Any key of the recipe is KEY=VALUE; detect config explains the keys.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from typing import TYPE_CHECKING
 
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
 from detect.runtime.startup import heavy_imports
 
+if TYPE_CHECKING:
+    from detect.training.settings import RunRequest
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``detect train``."""
     add = parser.add_argument
     add("--run", metavar="FILE", help="experiment: a file, or the name of one in configs/runs")
     add(
@@ -28,15 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--data", metavar="NAME|FILE", help="data set's name or YAML, or its folder")
     add("--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default; for classifiers: classify)")
-    add("--weights", metavar="FILE|NAME", help="checkpoint to start from; tensors that fit are copied, classes by name")
+    add("--weights", metavar="FILE|NAME", help="checkpoint to start from; what fits is copied, classes by name")
     add("--epochs", type=positive_int, metavar="N")
     add("--batch-size", type=positive_int, metavar="B", help="images, over all processes")
     add("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
-    add("--workers", type=non_negative_int, metavar="N", help="data-loading processes of each training process")
+    add("--workers", type=non_negative_int, metavar="N", help="processes that load data, for each one that trains")
     add("--threads", type=non_negative_int, metavar="N", help=THREADS_HELP)
     add("--seed", type=non_negative_int, metavar="N")
-    add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in its data config")
+    add("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
     add("--out", metavar="DIR", help="folder of the run (default: a new one in runs/)")
     add(
         "--resume",
@@ -44,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         choices=("anyway",),
-        help="continue the run in --out; anyway: even if its images or boxes have changed",
+        help="continue the run in --out; anyway: although its images or boxes have changed",
     )
     add("--strict", action="store_true", help="refuse damaged images and boxes instead of skipping them")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys, dotted")
@@ -52,10 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Train, print metrics and folder."""
     with heavy_imports():
         from detect.api.training import run_training
         from detect.runtime.distributed import init_distributed, is_main_process
-        from detect.training.run import request_from_args
     with init_distributed():
         result = run_training(request_from_args(args))
         if not is_main_process():
@@ -68,3 +74,14 @@ def run(args: argparse.Namespace) -> None:
     print_lines(lines, is_json=args.json)
     if args.json:
         print_json({"out": str(result.out), "metrics": result.metrics})
+
+
+def request_from_args(args: argparse.Namespace) -> RunRequest:
+    """Convert the parsed command line."""
+    from detect.config.base import parse_overrides
+    from detect.training.settings import RECIPE_FLAGS, RunRequest
+
+    keys = {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
+    names = [one.name for one in dataclasses.fields(RunRequest) if one.name not in ("keys", "overrides")]
+    given = {name: getattr(args, name) for name in names}
+    return RunRequest(**given, keys=keys, overrides=parse_overrides(args.set))

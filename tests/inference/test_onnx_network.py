@@ -123,7 +123,7 @@ def test_a_classifier(tmp_path):
 
 def test_what_an_exported_file_has_settled(exported):
     path, _ = exported
-    with pytest.raises(InputError, match=r"the cost of an exported file is settled; tools/export.py --cost"):
+    with pytest.raises(InputError, match=r"the cost of an exported file is settled; detect export --cost"):
         Detector(path).cost = 0.5
     with pytest.raises(InputError, match=r"model.onnx: has the number format that it was exported with"):
         Detector(path, precision="bf16")

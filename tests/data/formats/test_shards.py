@@ -72,7 +72,7 @@ def test_the_same_table(both: tuple[AnnotationTable, AnnotationTable, Path]) -> 
     assert all(folder.read_bytes(row) == shards.read_bytes(row) for row in range(12))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_same_training_batches(both: tuple[AnnotationTable, AnnotationTable, Path], workers: int) -> None:
     recipe = DetectionRecipe(epochs=3, batch_size=4, image_size=64, workers=workers, augment=AUGMENT)
     loaders = [TrainingLoader(table, recipe) for table in both[:2]]
@@ -141,7 +141,7 @@ with webdataset.ShardWriter(sys.argv[1] + "/train-%06d.tar", maxcount=2, verbose
 
 
 def run_alone(program: str, *arguments: Path) -> bytes:
-    """What a program prints; in a process of its own, because the library leaves files open."""
+    """Output of a program in a subprocess, because the library leaves files open."""
     return subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=True, stdout=-1).stdout
 
 
@@ -332,7 +332,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     ],
 )
 def test_each_damage_is_counted(tmp_path: Path, members: list, kind: str) -> None:
-    """What is beside it is read all the same."""
+    """The other files of the sample are read."""
     write_tar(tmp_path / "train-0.tar", [*members, *GOOD])
     table = read(tmp_path, **DOG)
     assert table.problems.count(kind) == 1, table.problems.summary()
@@ -457,7 +457,7 @@ def test_mutated_shards(tmp_path: Path) -> None:
     content = tar_bytes(tmp_path)
     rng = np.random.default_rng(0)
     path = tmp_path / "train-0.tar"
-    told = []
+    messages = []
     for _ in range(3000):
         mutated = bytearray(content)
         for position in rng.integers(0, 9 * 512, rng.integers(1, 5)):
@@ -468,9 +468,9 @@ def test_mutated_shards(tmp_path: Path) -> None:
             for row in range(len(table)):
                 table.read(row)
         except InputError as error:
-            told.append(str(error))
-    assert len(told) > 10
-    assert not any("\n" in message for message in told)
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert not any("\n" in message for message in messages)
 
 
 # --------------------------------------------------------------------------------- while it is in use
@@ -510,6 +510,14 @@ def test_few_files_are_open_and_none_travels(tmp_path: Path, monkeypatch: pytest
     assert copy.read(3)[0, 0, 0] == 3
 
 
+def test_a_pickled_table_reads_the_same_images(both: tuple[AnnotationTable, AnnotationTable, Path]) -> None:
+    """As worker processes get it: descriptors stay behind."""
+    table = both[1]
+    expected = [table.read_bytes(row) for row in range(12)]
+    copy = pickle.loads(pickle.dumps(table))
+    assert [copy.read_bytes(row) for row in range(12)] == expected
+
+
 def test_forked_processes_share_what_is_open(both: tuple[AnnotationTable, AnnotationTable, Path]) -> None:
     """A position that processes shared would make them read each other's images."""
     table = both[1]
@@ -518,7 +526,7 @@ def test_forked_processes_share_what_is_open(both: tuple[AnnotationTable, Annota
     for _ in range(4):
         child = os.fork()
         if child == 0:
-            same = all(table.read_bytes(row) == expected[row] for _ in range(200) for row in range(12))
+            same = all(table.read_bytes(row) == expected[row] for _ in range(50) for row in range(12))
             os._exit(0 if same else 1)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4

@@ -14,9 +14,14 @@ import pytest
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from detect.papers.sdpoint.instances import instances_in
-from detect.papers.sdpoint.outputs import file_stamp, store_records, write_comparison
-from detect.papers.sdpoint.picture import draw_comparison
-from detect.papers.sdpoint.report import comparison_record, comparison_table
+from detect.papers.sdpoint.report import (
+    comparison_record,
+    comparison_table,
+    draw_comparison,
+    file_stamp,
+    store_records,
+    write_comparison,
+)
 from tests.papers.sdpoint.samples import MEASURED, RECORDS, comparison, detector, record
 
 TABLE = """\
@@ -126,7 +131,7 @@ def stored(tmp_path: Path) -> tuple[Path, Checkpoint]:
 def test_records_are_kept(stored: tuple[Path, Checkpoint]) -> None:
     path, checkpoint = stored
     line = store_records(path, checkpoint, comparison(), file_stamp(path))
-    assert line == f"stored in {path}: tools/predict.py --cost, --gflops and --target-ms choose by them"
+    assert line == f"stored in {path}: detect predict --cost, --gflops and --target-ms choose by them"
     found = instances_in(load_checkpoint(path))
     assert found is not None
     assert (found.records, found.measured) == (RECORDS, MEASURED)
