@@ -91,7 +91,6 @@ def networks_of(checkpoint: Checkpoint, folder: Path) -> dict[str, Network]:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="from an image file to boxes, stage by stage")
     parser.add_argument("--weights", required=True, type=Path)
     parser.add_argument("--source", required=True)

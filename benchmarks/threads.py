@@ -164,7 +164,6 @@ def _used_by_children() -> float:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="time of the tools' work on idle and busy machines")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--busy", nargs="+", type=int, default=[0, 1, 2], help="busy processes")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.curation.worlds import Coco, Voc
-from tests.tools.running import run_here, run_process
+from tests.tools.running import run_here
 
 YAML = """\
 name: pets
@@ -28,11 +28,11 @@ def world_in(folder: Path) -> Coco:
 # ------------------------------------------------------------------------------------------------ check
 
 
-def test_check_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_check(tmp_path: Path) -> None:
     world = world_in(tmp_path)
     world.files["train"]["annotations"][0]["bbox"] = [2, 3, 0, 12]
     world.write()
-    code, output, error = run_process(tmp_path, "data.py", "check", "--data", "data.yaml", "--json", "report.json")
+    code, output, error = run_here(tmp_path, "data.py", "check", "--data", "data.yaml", "--json", "report.json")
     assert (code, error) == (2, "")
     lines = output.splitlines()
     assert "train                        3         3         2         1         0         0" in lines
