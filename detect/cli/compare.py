@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     """Draw, say where the pictures are."""
     with heavy_imports():
         from detect.inference.classifier import Classifier
-        from detect.inference.predictor import open_predictor
+        from detect.inference.run import open_predictor
         from detect.inference.sources import expand_sources, image_paths
         from detect.papers.sdpoint.cost_sheet import write_cost_sheets
         from detect.runtime.folders import held_folder

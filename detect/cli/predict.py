@@ -1,4 +1,4 @@
-"""Draw what a trained model sees: a detector's boxes in images and videos, or a classifier's five best classes.
+"""Predict with a trained model: a detector's boxes in images and videos, or a classifier's five best classes.
 
 detect predict --weights runs/mine/best.pt --source photos video.mp4
 detect predict weights=yolov5n-spd-bccd source=photo.jpg conf=0.4
@@ -18,37 +18,36 @@ from detect.runtime.startup import heavy_imports
 
 FLAG = {"action": "store_true", "default": None}
 DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
-    "--conf": {"type": float, "metavar": "T", "help": "least score, from 0 to 1 (default: 0.25)"},
-    "--iou": {"type": float, "metavar": "T", "help": "boxes of a class that overlap more are one (default: 0.6)"},
+    "--conf": {"type": float, "metavar": "T", "help": "minimum score, from 0 to 1 (default: 0.25)"},
+    "--iou": {"type": float, "metavar": "T", "help": "IoU threshold of non-maximum suppression (default: 0.6)"},
     "--max-det": {"type": int, "metavar": "N", "help": "most detections per image (default: 300)"},
     "--classes": {"nargs": "+", "metavar": "NAME|INDEX", "help": "keep these classes only"},
-    "--class-agnostic": {**FLAG, "help": "boxes of different classes that overlap are one, too"},
+    "--class-agnostic": {**FLAG, "help": "boxes of different classes suppress each other, too"},
     "--tile": {
         "type": int,
         "metavar": "SIZE",
-        "help": "look at the image, of up to 537 million pixels, in tiles of SIZE, too",
+        "help": "detect in tiles of SIZE pixels too; images may have up to 537 million pixels",
     },
     "--overlap": {"type": float, "metavar": "F", "help": "share of a tile in common with the next (default: 0.2)"},
-    "--every": {"type": int, "metavar": "N", "help": "look at each N-th frame of a video only (default: 1)"},
-    "--track": {**FLAG, "help": "number the objects of videos; needs pip install -e '.[track]'"},
+    "--every": {"type": int, "metavar": "N", "help": "use each N-th frame of a video only (default: 1)"},
+    "--track": {**FLAG, "help": "number the objects of videos; needs pip install 'detect-small[track]'"},
     "--save-txt": {**FLAG, "help": "write labels/*.txt: class cx cy w h score, as shares of the image"},
     "--save-csv": {**FLAG, "help": "write predictions.csv: a row for each detection"},
     "--save-crops": {**FLAG, "help": "write crops/CLASS/*.jpg: each detection cut out"},
     "--save-frames": {**FLAG, "help": "write frames/VIDEO/*.jpg: the frames of videos, without drawing"},
-    "--show": {**FLAG, "help": "show what is found in a window; q ends"},
+    "--show": {**FLAG, "help": "show each image with its detections in a window; q ends"},
 }
-"""They stay None where they are not given, so that they can be refused for classifiers; ``Detector.stream`` has the
-defaults."""
+"""None where not given, so that they can be refused for classifiers; ``Detector.stream`` has the defaults."""
 
 OUTPUTS = ("save_txt", "save_csv", "save_crops", "save_frames", "show")
-"""Those of them that are not of ``Detector.stream``."""
+"""Options of detectors that are not of ``Detector.stream``."""
 
 BUDGETS: dict[str, dict[str, Any]] = {
     "--cost": {"metavar": "SHARE", "help": "use the best instance with at most this share of the full cost"},
     "--gflops": {"metavar": "G", "help": "or with at most G billion operations: 2 x multiply-adds of a square image"},
     "--target-ms": {"metavar": "MS", "help": "or whose network takes at most MS ms, timed on this machine first"},
 }
-"""The keywords of ``Detector.choose`` and ``Classifier.choose``."""
+"""Keywords of ``Detector.choose`` and ``Classifier.choose``."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="SOURCE",
-        help="what to look at: images, animations, videos, folders, patterns, .txt files with a path a line, rtsp:// "
+        help="images, animations, videos, folders, patterns, .txt files with a path a line, rtsp:// "
         "or http:// addresses, numbers of cameras; several are allowed",
     )
     add(
@@ -87,14 +86,12 @@ def run(args: argparse.Namespace) -> None:
     with heavy_imports():
         from detect.inference.classifier import Classifier
         from detect.inference.outputs import OutputOptions
-        from detect.inference.predictor import open_predictor
-        from detect.inference.run import classify_sources, detect_sources
+        from detect.inference.run import PreviewWindow, classify_sources, detect_sources, open_predictor
         from detect.inference.sources import expand_sources
-        from detect.inference.window import Window
         from detect.runtime.distributed import init_distributed
         from detect.runtime.folders import held_folder
         from detect.runtime.threads import use_threads
-    tell = _print_record if args.json else None
+    on_record = _print_record if args.json else None
     sizes = {"batch_size": args.batch_size, "image_size": args.image_size}
     with init_distributed():
         use_threads(args.threads)
@@ -104,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
             print_lines([predictor.choose(image_size=args.image_size, **budget).line()], is_json=args.json)
         if isinstance(predictor, Classifier):
             _check_classifier(args)
-            lines = classify_sources(predictor, sources, args.out, args.save_json, tell, **sizes)
+            lines = classify_sources(predictor, sources, args.out, args.save_json, on_record, **sizes)
         else:
             options = _detector_options(args)
             outputs = OutputOptions(
@@ -114,8 +111,8 @@ def run(args: argparse.Namespace) -> None:
                 crops=bool(args.save_crops),
                 frames=bool(args.save_frames),
             )
-            window = Window() if args.show else None
-            lines = detect_sources(predictor, sources, args.out, outputs, window, tell, **sizes, **options)
+            window = PreviewWindow() if args.show else None
+            lines = detect_sources(predictor, sources, args.out, outputs, window, on_record, **sizes, **options)
         with held_folder(args.out):
             print_lines(lines, is_json=args.json)
 
@@ -137,6 +134,6 @@ def _print_record(record: dict[str, Any]) -> None:
 
 
 def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
-    """Those of some options that are on the command line, by their names in ``args``."""
+    """Options of a group that are on the command line, by their names in ``args``."""
     names = [option.removeprefix("--").replace("-", "_") for option in options]
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}

@@ -1,4 +1,4 @@
-"""Measure a trained model: a detector by the COCO metrics, a classifier by top-1 and top-5 accuracy.
+"""Evaluate a trained model: a detector by the COCO metrics, a classifier by top-1 and top-5 accuracy.
 
 detect val --weights runs/mine/best.pt --data my-data.yaml
 detect val weights=yolov5n-spd-bccd data=bccd split=test
@@ -32,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_computing(parser)
     add("--metrics-json", type=Path, metavar="F", help="write the metrics")
     add("--results-json", type=Path, metavar="F", help="write the detections (COCO results), or each image's top 5")
-    add("--out", type=Path, metavar="DIR", help="draw what was found there: curves, the confusion matrix, examples")
-    add("--coco-engine", choices=("pycocotools", "hotcoco"), help="what computes AP (default: pycocotools)")
+    add("--out", type=Path, metavar="DIR", help="draw curves, the confusion matrix and examples there")
+    add("--coco-engine", choices=("pycocotools", "hotcoco"), help="library that computes AP (default: pycocotools)")
     add(
         "--areas",
         choices=("file", "boxes"),
-        help="what AP_S, AP_M and AP_L go by: COCO's area as in the file (default, as pycocotools), or width x height",
+        help="areas for AP_S, AP_M and AP_L: as in the file (default, as pycocotools), or width x height of the boxes",
     )
     add(
         "--max-det",
@@ -54,13 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_instances(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("of models that were trained with SDPoint")
-    which = group.add_mutually_exclusive_group()
-    which.add_argument(
+    exclusive = group.add_mutually_exclusive_group()
+    exclusive.add_argument(
         "--instances",
         action="store_true",
         help="measure all instances and the plain network at lower image sizes, and keep the table in the checkpoint",
     )
-    which.add_argument(
+    exclusive.add_argument(
         "--cost", type=float, metavar="SHARE", help="measure the best instance that has at most this share of the cost"
     )
     group.add_argument(
@@ -69,7 +69,7 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate, print the table of metrics and write what was asked for; of several processes the first prints."""
+    """Evaluate, print the table of metrics and write the requested files; of several processes the first prints."""
     with heavy_imports():
         from detect.api.evaluation import EvaluationRequest, measure
         from detect.runtime.distributed import init_distributed, is_main_process

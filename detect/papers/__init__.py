@@ -16,6 +16,12 @@ PLUGINS: dict[str, dict[str, str]] = {
     "networks": {
         "torch": "detect.papers.sdpoint.network:AdjustableNetwork",
     },
+    "cost_choices": {
+        "cost": "detect.papers.sdpoint.network:choose_cost",
+    },
+    "instance_reports": {
+        "instances": "detect.papers.sdpoint.outputs:InstanceReport",
+    },
     "export_facts": {
         "instance": "detect.papers.sdpoint.network:export_facts",
     },

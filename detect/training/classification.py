@@ -18,6 +18,7 @@ from detect.data.classification.table import ClassTable
 from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.classification import evaluate_classifier
+from detect.evaluation.loop import Conditions
 from detect.losses.classification import ClassificationLoss
 from detect.models.build import build_classifier
 from detect.models.catalog import find_definition
@@ -140,18 +141,16 @@ class ClassificationTask(Task):
     def validate(self, model: Model, device: torch.device, precision: Precision) -> Validation:
         """See ``Task``; by the share of images whose class is the best, or among the five best."""
         assert isinstance(model, ClassificationModel), "the head decides the task"
-        found = evaluate_classifier(
-            model,
-            self.val,
-            image_size=self.recipe.image_size,
-            center_crop=self.recipe.center_crop,
-            batch_size=self.recipe.batch_size,
-            workers=self.recipe.workers,
-            device=device,
-            precision=precision,
+        conditions = Conditions(
+            self.recipe.image_size,
+            self.recipe.batch_size,
+            self.recipe.workers,
+            device,
+            precision,
             names=self.names,
             strict=self.strict,
         )
+        found = evaluate_classifier(model, self.val, conditions, self.recipe.center_crop)
         return Validation(dict(found.metrics.values), partial(record_classes, found))
 
     def record_batch(self, recorder: Recorder, folder: Path, batch: Batch, epoch: int) -> None:

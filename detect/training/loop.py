@@ -19,7 +19,7 @@ from detect.config.base import to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import ClassificationRecipe, DetectionRecipe, Recipe
 from detect.errors import InputError
-from detect.evaluation.predict import evaluation_mode
+from detect.evaluation.forward import evaluation_mode
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import Model, network_input
 from detect.models.rows import set_norms

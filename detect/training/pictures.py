@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from detect.data.images import ImageError, write_image
+from detect.drawing.sheets import fitted
 from detect.evaluation.class_pictures import class_sheet, prediction_sheet
 from detect.evaluation.classification import ClassEvaluation
-from detect.evaluation.engine import Evaluation
-from detect.evaluation.sheets import fitted
+from detect.evaluation.detection import Evaluation
 from detect.structures import Batch, ClassTargets, Detections, Targets
 from detect.training.recorder import Recorder
 

@@ -12,8 +12,8 @@ from pycocotools.cocoeval import COCOeval
 from detect.errors import InputError
 from detect.evaluation.coco import METRICS, coco_metrics, metrics_at, to_results
 from detect.evaluation.crowding import measure_crowding, warn_of_crowding
-from detect.evaluation.engine import Evaluation
-from detect.evaluation.predict import COCO_SETTINGS, settings_for_limit
+from detect.evaluation.detection import Evaluation
+from detect.evaluation.forward import COCO_SETTINGS, settings_for_limit
 from detect.evaluation.report import coco_table, metrics_record
 from tests.evaluation.synthetic import make_found, make_table, random_problem
 
@@ -133,7 +133,7 @@ def test_the_proposed_limit_suffices(counts, caplog):
     warn_of_crowding("pets val", table)
     (message,) = caplog.messages
     assert message.startswith("pets val: ")
-    assert f"tools/evaluate.py --max-det {measure_crowding(table).sufficient_limit} counts all" in message
+    assert f"detect val --max-det {measure_crowding(table).sufficient_limit} counts all" in message
 
 
 def test_detections_that_are_kept_for_a_limit():

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.evaluation.predict import PredictSettings
+from detect.evaluation.forward import PredictSettings
 from detect.exporting.gate import count_unmatched, gate_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.predictor import open_predictor
+from detect.inference.run import open_predictor
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.models.yamls import TINY, write_model
@@ -123,7 +123,7 @@ def test_a_classifier(tmp_path):
 
 def test_what_an_exported_file_has_settled(exported):
     path, _ = exported
-    with pytest.raises(InputError, match=r"the cost of an exported file is settled; tools/export.py --cost"):
+    with pytest.raises(InputError, match=r"the cost of an exported file is fixed; detect export --cost"):
         Detector(path).cost = 0.5
     with pytest.raises(InputError, match=r"model.onnx: has the number format that it was exported with"):
         Detector(path, precision="bf16")
@@ -164,5 +164,5 @@ def test_files_that_are_none(exported, tmp_path):
         Detector(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    with pytest.raises(InputError, match=r"model.onnx: is not a file that tools/export.py wrote"):
+    with pytest.raises(InputError, match=r"model.onnx: is not a file that detect export wrote"):
         Detector(path)

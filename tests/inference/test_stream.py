@@ -140,7 +140,7 @@ def test_options_out_of_range_are_refused_at_once(detector, image, options, mess
 def test_tracking_without_its_library(detector, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackers", None)
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(InputError, match=r"tracking needs the package \w+: pip install -e '\.\[track\]'"):
+    with pytest.raises(InputError, match=r"tracking needs the package \w+: pip install 'detect-small\[track\]'"):
         detector.stream(write_clip(tmp_path / "a.mp4"), track=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.inference.video_file import video_suffix, writing_video
+from detect.inference.video import video_suffix, writing_video
 from tests.inference.clips import frames_of, rate_of
 
 
@@ -79,7 +79,7 @@ FILL_THE_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from detect.inference.video_file import writing_video
+from detect.inference.video import writing_video
 from detect.runtime.cli import run_tool
 
 def main():

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from detect.errors import InputError
+from detect.evaluation.loop import Conditions
 from detect.models.checkpoint import Checkpoint
 from detect.papers.sdpoint.instances import InstanceRecord, Instances, instances_in
-from detect.papers.sdpoint.metrics import ClassificationSplit, Conditions, DetectionSplit
+from detect.papers.sdpoint.metrics import ClassificationSplit, DetectionSplit
 from detect.papers.sdpoint.network_time import NetworkRun, network_ms
 from detect.papers.sdpoint.transform import PLAIN, InstanceCosts
 

@@ -208,6 +208,20 @@ class AdjustableNetwork(TorchNetwork):
         return list(zip(chosen, network_ms(runs, self.device, self.precision), strict=True))
 
 
+def choose_cost(checkpoint: Checkpoint, cost: float) -> str:
+    """Use the best instance of at most ``cost``, a share of the full cost in (0, 1], as the model's network.
+
+    Returns:
+        A line with its name and cost.
+
+    Raises:
+        InputError: there is none, or nothing was measured.
+    """
+    choice = InstanceMenu(checkpoint).within_share(cost)
+    use_instance(checkpoint.model, choice.instance)
+    return choice.line()
+
+
 def export_facts(checkpoint: Checkpoint) -> dict[str, str]:
     """What an exported file says of the instance that runs."""
     instance = instance_of(checkpoint.model)

@@ -14,7 +14,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from detect.evaluation.predict import evaluation_mode, run_classifier, run_network
+from detect.evaluation.forward import evaluation_mode, run_classifier, run_network
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.model import Model

@@ -12,6 +12,7 @@ from detect.data.annotations import encode_paths
 from detect.data.classification.table import ClassTable
 from detect.data.images import write_image
 from detect.errors import InputError
+from detect.evaluation.loop import Conditions
 from detect.models.build import build_graph
 from detect.models.checkpoint import Checkpoint
 from detect.papers.sdpoint import network_time
@@ -23,7 +24,7 @@ from detect.papers.sdpoint.comparison import (
     pareto_front,
     run_name,
 )
-from detect.papers.sdpoint.metrics import ClassificationSplit, Conditions, DetectionSplit
+from detect.papers.sdpoint.metrics import ClassificationSplit, DetectionSplit
 from detect.papers.sdpoint.transform import PLAIN, InstanceCosts, instance_of
 from tests.evaluation.synthetic import make_table
 from tests.models.yamls import TINY, read_model, write_model

@@ -126,7 +126,7 @@ def stored(tmp_path: Path) -> tuple[Path, Checkpoint]:
 def test_records_are_kept(stored: tuple[Path, Checkpoint]) -> None:
     path, checkpoint = stored
     line = store_records(path, checkpoint, comparison(), file_stamp(path))
-    assert line == f"stored in {path}: tools/predict.py --cost, --gflops and --target-ms choose by them"
+    assert line == f"stored in {path}: detect predict --cost, --gflops and --target-ms choose by them"
     found = instances_in(load_checkpoint(path))
     assert found is not None
     assert (found.records, found.measured) == (RECORDS, MEASURED)

@@ -60,7 +60,7 @@ def test_measuring(world: Path, measured: Path) -> None:
         "plain",
     ]
     assert "Baseline: plain/best.pt at lower image sizes" in lines
-    assert lines[-3].startswith(f"stored in {measured}: tools/predict.py --cost")
+    assert lines[-3].startswith(f"stored in {measured}: detect predict --cost")
     assert lines[-2:] == ["metrics: m.json", "picture: out/instances.png"]
     assert cv2.imread(str(world / "out/instances.png")) is not None
     metrics = json.loads((world / "m.json").read_text())

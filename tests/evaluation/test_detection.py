@@ -13,12 +13,12 @@ from detect.data.annotations import encode_paths
 from detect.data.cache import ImageFiles
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.evaluation.engine import evaluate, match_classes, tell_classes
+from detect.evaluation.forward import PredictSettings
+from detect.evaluation.loop import log_class_differences, match_classes
 from detect.evaluation.outputs import EvaluationOutputs
-from detect.evaluation.predict import PredictSettings
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.models.build import build_model
-from tests.evaluation.synthetic import make_table
+from tests.evaluation.synthetic import evaluate, make_table
 
 CPU = torch.device("cpu")
 
@@ -266,11 +266,11 @@ def test_some_classes_are_shared(model, data, expected):
 
 
 def test_what_is_left_out_is_told(caplog):
-    tell_classes(("a", "b"), ("a", "b"))
+    log_class_differences(("a", "b"), ("a", "b"))
     assert not caplog.records
-    tell_classes(("dog", "cat", "Cow"), ("cow", "emu", "dog"))
+    log_class_differences(("dog", "cat", "Cow"), ("cow", "emu", "dog"))
     assert [record.getMessage() for record in caplog.records] == [
-        "classes: 2 of the model's 3 and the data's 3 are the same; the data lacks 'cat': not asked for, no error; "
+        "classes: 2 of the model's 3 and the data's 3 are the same; the data lacks 'cat': not evaluated, no error; "
         "the model lacks 'emu': their objects count as missed; case and blanks apart, 'Cow' is 'cow'"
     ]
 

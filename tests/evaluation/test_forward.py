@@ -7,7 +7,7 @@ from torch import nn
 
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError
-from detect.evaluation.predict import (
+from detect.evaluation.forward import (
     COCO_SETTINGS,
     PredictSettings,
     evaluation_mode,
