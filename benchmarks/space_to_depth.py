@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from detect.cli.parser import positive_int
 from detect.models.blocks.conv import Piece, convolve, space_to_depth
 from detect.runtime.cli import run_tool
-from detect.runtime.precision import Precision, autocast
+from detect.runtime.device import Precision, autocast
 
 SHAPES = ((16, 32, 160), (32, 64, 80))
 """(C, O, S): the first two of yolov5n-spd at 320 px (down2, down3)."""

@@ -25,7 +25,7 @@ from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model
 from detect.models.detector import DetectionModel
 from detect.runtime.cli import run_tool
-from detect.runtime.precision import Precision, autocast
+from detect.runtime.device import Precision, autocast
 from detect.structures import Targets
 from detect.training.epoch import quiet_denormals
 from detect.training.optimizer import build_optimizer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,43 @@ def real_data() -> Path:
     folder = Path(REAL_DATA)
     assert folder.is_dir(), f"DETECT_REAL_DATA={REAL_DATA} is no folder"
     return folder
+
+
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first of pytest-xdist's workers makes and the others wait for."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".made").exists():
+            make(folder)
+            (folder / ".made").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``tiny.yaml``, ``data.yaml``, ``recipe.yaml``, the data set ``shapes`` (64 px) and a ``run``.
+
+    ``run`` is the folder of ``detect train`` after one epoch: ``best.pt``, ``last.pt``, ``config.yaml``, ... All tests
+    of the session share it, so none of them writes into it: results go to ``tmp_path``.
+    """
+    from tests.tools.running import make_trained_world
+
+    return _made_once(tmp_path_factory, "trained", make_trained_world)
+
+
+@pytest.fixture(scope="session")
+def exported_run(trained_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``model.onnx`` of the ``run`` in ``trained_world``, shared and for reading only; made in about 20 s."""
+    from tests.tools.running import run_here
+
+    def export(folder: Path) -> None:
+        ended = run_here(trained_world, "export.py", "--weights", "run/best.pt", "--out", folder / "model.onnx")
+        assert ended.code == 0, ended.error
+
+    return _made_once(tmp_path_factory, "exported", export) / "model.onnx"
 
 
 @pytest.fixture(autouse=True)

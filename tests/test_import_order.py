@@ -12,12 +12,13 @@ PACKAGE = Path(__file__).parents[1] / "detect"
 
 ORDER = (
     "errors",
+    "class_names",
+    "boxes",
     "drawing",
     "structures",
     "safety",
     "runtime",
     "config",
-    "boxes",
     "models",
     "analysis",
     "data",

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from detect.cli.parser import ToolParser
 from detect.runtime.cli import run_tool
-from detect.runtime.folders import held_folder
+from detect.runtime.files import held_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = "runs/demo"

@@ -39,12 +39,11 @@ from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.network import is_exported, open_network
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
-from detect.runtime.device import select_device
+from detect.runtime.cpu import use_threads
+from detect.runtime.device import Precision, select_device
 from detect.runtime.distributed import is_main_process, num_processes
 from detect.runtime.plugins import need_plugin
-from detect.runtime.precision import Precision
-from detect.runtime.provenance import made_with
-from detect.runtime.threads import use_threads
+from detect.runtime.reproducibility import made_with
 
 Lines = Generator[str, None, dict[str, Any]]
 """Lines for people as they come; returns the content of the metrics file."""

@@ -20,7 +20,7 @@ from detect.exporting.onnx import export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
 from detect.exporting.ship import ship_runner
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.runtime.threads import use_threads
+from detect.runtime.cpu import use_threads
 
 
 @dataclass(frozen=True)

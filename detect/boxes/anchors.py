@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from detect.boxes.iou import centred_iou
+
 KMEANS_ITERATIONS = 100
 
 MIN_ANCHOR_PX = 1.0
@@ -47,9 +49,7 @@ def close_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, min_iou: float) -
     """
     if not len(sizes_px):
         return 1.0
-    overlap = np.minimum(sizes_px[:, None], anchors_px[None]).prod(axis=2)
-    union = sizes_px.prod(axis=1)[:, None] + anchors_px.prod(axis=1)[None] - overlap
-    return float(((overlap / union).max(axis=1) >= min_iou).mean())
+    return float((centred_iou(sizes_px, anchors_px).max(axis=1) >= min_iou).mean())
 
 
 def fit_anchors(sizes_px: np.ndarray, num_anchors: int, seed: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Overlap of boxes. Pairwise matrices come from ``torchvision.ops.box_iou``; here is what torchvision lacks.
+"""Overlap of boxes: intersections and IoU. The IoU matrix of two lists of boxes is ``torchvision.ops.box_iou``.
 
-Letters: N pairs.
+Letters: N boxes (or pairs), M other boxes.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from detect.boxes.convert import Boxes
 
 IouKind = Literal["iou", "giou", "diou", "ciou"]
 EPSILON = 1e-7
@@ -58,3 +61,40 @@ def paired_iou(first_cxcywh: Tensor, second_cxcywh: Tensor, kind: IouKind) -> Te
     with torch.no_grad():
         weight = shape / (1 - iou + shape + EPSILON)
     return iou - distance - weight * shape
+
+
+def intersection_areas(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
+    """Areas (N, M) of the intersections of boxes (N, 4) with boxes (M, 4)."""
+    low = np.maximum(first_xyxy[:, None, :2], second_xyxy[:, :2])
+    high = np.minimum(first_xyxy[:, None, 2:], second_xyxy[:, 2:])
+    areas: np.ndarray = (high - low).clip(min=0).prod(axis=2)
+    return areas
+
+
+def centred_iou(sizes: Boxes, anchors: Boxes) -> Boxes:
+    """IoU of boxes and anchors that share their centre.
+
+    Args:
+        sizes: (N, 2) width, height.
+        anchors: (M, 2) in the same unit, above 0.
+
+    Returns:
+        (N, M) in [0, 1].
+    """
+    if isinstance(sizes, Tensor):
+        overlap = torch.minimum(sizes[:, None], anchors[None]).prod(-1)
+    else:
+        overlap = np.minimum(sizes[:, None], anchors[None]).prod(-1)
+    return overlap / (sizes.prod(-1)[:, None] + anchors.prod(-1)[None] - overlap)
+
+
+def exceeds_iou(first_xyxy: Tensor, second_xyxy: Tensor, min_iou: float) -> Tensor:
+    """Whether the IoU of each pair is above ``min_iou``, coordinates first: (4, ...), (4, ...) to (...) bool.
+
+    False for a pair without area.
+    """
+    low = torch.maximum(first_xyxy[:2], second_xyxy[:2])
+    high = torch.minimum(first_xyxy[2:], second_xyxy[2:])
+    shared = (high - low).clamp_(min=0).prod(dim=0)
+    areas = (first_xyxy[2:] - first_xyxy[:2]).prod(dim=0) + (second_xyxy[2:] - second_xyxy[:2]).prod(dim=0)
+    return shared > min_iou * (areas - shared)  # no division: the union of two boxes without area is 0

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, nms
+from torchvision.ops import nms
+
+from detect.boxes.convert import cxcywh_to_xyxy
 
 MIN_CANDIDATES = 8192
 """Best-scoring candidates of an image that enter the suppression, for up to 512 detections. At a score threshold of
@@ -79,7 +81,7 @@ def _candidates(
         rows = (scores > score_threshold).nonzero(as_tuple=True)[0]
         scores, labels = scores[rows], labels[rows]
     order = scores.argsort(descending=True, stable=True)[:count]
-    boxes = box_convert(image[rows[order], :4], "cxcywh", "xyxy")
+    boxes = cxcywh_to_xyxy(image[rows[order], :4])
     return boxes, scores[order], labels[order]
 
 

@@ -9,6 +9,9 @@ import math
 
 import numpy as np
 
+from detect.boxes.convert import box_areas
+from detect.boxes.iou import intersection_areas
+
 COVERED = 0.5
 """A fragment lies in the box of the whole object; more than this share of its area must."""
 
@@ -87,7 +90,7 @@ def find_fragments(
     Returns:
         (N,) bool.
     """
-    areas = (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).prod(axis=1)
+    areas = box_areas(boxes_xyxy_px)
     is_fragment = np.zeros(len(boxes_xyxy_px), dtype=bool)
     for view in np.unique(views[is_cut]):
         mine = np.flatnonzero(is_cut & (views == view))
@@ -97,16 +100,6 @@ def find_fragments(
         better = ~is_cut[others] | (areas[others] > areas[mine, None])  # (n, m)
         better &= labels[others] == labels[mine, None]
         better &= scores[others] >= SURE * scores[mine, None]
-        better &= _intersections(boxes_xyxy_px[mine], boxes_xyxy_px[others]) > COVERED * areas[mine, None]
+        better &= intersection_areas(boxes_xyxy_px[mine], boxes_xyxy_px[others]) > COVERED * areas[mine, None]
         is_fragment[mine] = better.any(axis=1)
     return is_fragment
-
-
-def _intersections(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
-    """(n, m) areas that boxes (n, 4) and (m, 4) have in common."""
-    width, height = (
-        np.minimum(first_xyxy[:, None, axis + 2], second_xyxy[:, axis + 2])
-        - np.maximum(first_xyxy[:, None, axis], second_xyxy[:, axis])
-        for axis in (0, 1)
-    )
-    return width.clip(min=0) * height.clip(min=0)

@@ -69,8 +69,7 @@ def _machine() -> dict[str, Any]:
         import psutil
         import torch
 
-        from detect.runtime.device import select_device
-        from detect.runtime.precision import choose_precision
+        from detect.runtime.device import choose_precision, select_device
     device = select_device("auto")
     memory = psutil.virtual_memory()
     facts = {

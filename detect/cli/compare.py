@@ -42,9 +42,11 @@ def run(args: argparse.Namespace) -> None:
         from detect.inference.classifier import Classifier
         from detect.inference.run import open_predictor
         from detect.inference.sources import expand_sources, image_paths
-        from detect.papers.sdpoint.cost_sheet import write_cost_sheets
-        from detect.runtime.folders import held_folder
-        from detect.runtime.threads import use_threads
+        from detect.runtime.cpu import use_threads
+        from detect.runtime.files import held_folder
+        from detect.runtime.plugins import need_plugin
+
+        write_cost_sheets = need_plugin("cost_sheets", "images", "detect compare")
     use_threads(args.threads)
     paths = image_paths(expand_sources(args.source))
     predictor = open_predictor(args.weights, args.device, args.precision)

@@ -11,17 +11,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from detect.boxes.convert import box_areas, box_sizes
 from detect.config.data import DataConfig
-from detect.curation.names import relative_names, safe_names
-from detect.curation.regions import of_every_class
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.datasets import open_split
+from detect.data.formats.writing import of_every_class, relative_names, safe_names
 from detect.data.images import ImageError, write_image
 from detect.drawing.boxes import draw_boxes, draw_frames
 from detect.drawing.sheets import PANEL_PX, Panel, fitted, panel_sheet
 from detect.errors import InputError, did_you_mean
 from detect.runtime.logs import LOGGER
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 SHEET = "sheet.jpg"
 """The picture of all pictures."""
@@ -155,9 +155,9 @@ def _scaled(image_rgb: np.ndarray, truth: Truth, side: int, least_px: float) -> 
     picture = image_rgb if max(image_rgb.shape[:2]) == side else fitted(image_rgb, side)
     size_wh = np.array(picture.shape[1::-1])
     boxes = truth.boxes_xyxy_px * np.tile(size_wh / np.array(image_rgb.shape[1::-1]), 2)
-    missing = np.maximum(least_px - (boxes[:, 2:] - boxes[:, :2]), 0) / 2
+    missing = np.maximum(least_px - box_sizes(boxes), 0) / 2
     boxes = np.concatenate([boxes[:, :2] - missing, boxes[:, 2:] + missing], axis=1)
-    order = np.argsort((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")
+    order = np.argsort(box_areas(boxes), kind="stable")
     clipped = np.clip(boxes[order], 0, np.tile(size_wh, 2))
     return picture, Truth(clipped, truth.labels[order], truth.is_crowd[order], truth.is_ignored[order])
 

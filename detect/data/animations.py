@@ -26,7 +26,7 @@ from detect.data.images import (
     without_warnings,
 )
 from detect.data.pixel_values import MAX_TILED_PIXELS, PLAIN, ReadSettings, is_deep
-from detect.runtime.decoder_messages import named_messages
+from detect.runtime.logs import named_messages
 
 USUAL_FPS = 10.0
 """Of an animation that states no time, as browsers show it."""

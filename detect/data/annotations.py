@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from detect.boxes.convert import xyxy_to_xywh
 from detect.data.formats.shard_images import ShardImages, StoredImage
 from detect.data.images import decode_image
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.drawing.text import shorten
-from detect.runtime.decoder_messages import named_messages
+from detect.runtime.logs import named_messages
 
 MARKS = ("truncated", "occluded")
 """Names of ``AnnotationTable.marks``."""
@@ -244,8 +245,7 @@ class AnnotationTable:
         """(M, 4) float64 left, top, width, height: as in the file where it has them so."""
         if self.boxes_xywh_px is not None:
             return self.boxes_xywh_px
-        left_top, right_bottom = self.boxes_xyxy_px[:, :2], self.boxes_xyxy_px[:, 2:]
-        return np.concatenate([left_top, right_bottom - left_top], axis=1)
+        return xyxy_to_xywh(self.boxes_xyxy_px)
 
     def to_coco(self) -> dict[str, Any]:
         """The split in COCO's format, as pycocotools takes it.

@@ -15,16 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
+from detect.class_names import some_names
 from detect.config.base import is_path
 from detect.config.data import DataConfig
 from detect.data.annotations import Problems, Understood
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.data.pixel_values import MAX_PIXELS
 from detect.errors import InputError, did_you_mean
-from detect.runtime.decoder_messages import named_messages
-from detect.runtime.logs import LOGGER
+from detect.runtime.logs import LOGGER, named_messages
 from detect.runtime.progress import progress_bar
-from detect.structures import some_names
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
 SHARED_FILE = "images that share their file with another one (kept)"

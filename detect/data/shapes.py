@@ -21,7 +21,7 @@ import numpy as np
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.runtime.files import write_json
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 MIN_SIZE_PX = 6.0
 """Side of the smallest object; a star or a ring of less has no recognisable form."""

@@ -18,17 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detect.errors import InputError
-from detect.runtime.contact import LostContactError, lost_worker
+from detect.runtime.cpu import return_freed_memory
 from detect.runtime.distributed import num_processes
-from detect.runtime.interruption import requested_stop
+from detect.runtime.interruption import LostContactError, lost_worker, requested_stop, ticking
 from detect.runtime.logs import LOGGER
-from detect.runtime.memory import return_freed_memory
-from detect.runtime.waiting import ticking
 from detect.structures import Batch
 
 WARN_TICKS, END_TICKS, STOP_TICKS = 60, 600, 5
-"""Seconds (``detect.runtime.waiting``) without a batch after which it is said, and after which the work ends; and after
-which it ends if somebody has asked for its end."""
+"""Seconds without a batch after which a warning is logged, after which the run fails, and after which it ends if a stop
+was requested."""
 
 Failure = tuple[int, str]
 """Row of an image that could not be read, and why."""

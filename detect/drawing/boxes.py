@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from detect.boxes.convert import box_sizes
+from detect.boxes.iou import intersection_areas
 from detect.drawing.text import load_font, shorten
 
 TINY_PX = 12
@@ -102,7 +104,7 @@ def class_color(label: int) -> Color:
 
 def _short_sides(boxes_xyxy_px: np.ndarray) -> np.ndarray:
     """(N,) the shorter side of each box, pixels."""
-    return (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).min(axis=1, initial=np.inf)
+    return box_sizes(boxes_xyxy_px).min(axis=1, initial=np.inf)
 
 
 def _open_gaps(canvas: np.ndarray, under: np.ndarray, period: int) -> None:
@@ -182,7 +184,4 @@ def _moved_inside(corner: tuple[int, int], size: tuple[int, int], image_wh: tupl
 
 def _covered(rectangle: Rectangle, others: np.ndarray) -> float:
     """Pixels of ``rectangle`` that lie on ``others`` (n, 4) xyxy."""
-    if not len(others):
-        return 0.0
-    shared = np.minimum(others[:, 2:], rectangle[2:]) - np.maximum(others[:, :2], rectangle[:2])
-    return float(shared.clip(min=0).prod(axis=1).sum())
+    return float(intersection_areas(np.array([rectangle]), others).sum())

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from detect.boxes.convert import xyxy_to_xywh
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
 from detect.runtime.distributed import all_gather
@@ -101,7 +102,7 @@ def collect(found: dict[int, Detections], label_of: np.ndarray) -> FoundBoxes:
     return FoundBoxes(
         rows=np.repeat(np.array(rows, dtype=np.int64), [len(found[row]) for row in rows]),
         labels=label_of[labels],
-        boxes_xywh_px=np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).round(3),
+        boxes_xywh_px=xyxy_to_xywh(boxes).round(3),
         scores=scores.round(5),
     )
 

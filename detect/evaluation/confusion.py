@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from detect.boxes.convert import box_areas
+from detect.boxes.iou import intersection_areas
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import FoundBoxes
 
@@ -74,9 +76,6 @@ def match(found_xyxy: np.ndarray, objects_xyxy: np.ndarray) -> np.ndarray:
 
 def _in_crowd(found_xyxy: np.ndarray, crowds_xyxy: np.ndarray) -> np.ndarray:
     """(N,) bool: half of the detection lies in one crowd region; COCO measures overlap with crowds like this."""
-    left_top = np.maximum(found_xyxy[:, None, :2], crowds_xyxy[None, :, :2])
-    right_bottom = np.minimum(found_xyxy[:, None, 2:], crowds_xyxy[None, :, 2:])
-    shared = (right_bottom - left_top).clip(min=0).prod(axis=2)
-    area = (found_xyxy[:, 2:] - found_xyxy[:, :2]).prod(axis=1)
-    inside: np.ndarray = (shared >= IOU * area[:, None]).any(axis=1)
+    shared = intersection_areas(found_xyxy, crowds_xyxy)
+    inside: np.ndarray = np.any(shared >= IOU * box_areas(found_xyxy)[:, None], axis=1)
     return inside

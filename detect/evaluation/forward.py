@@ -20,8 +20,8 @@ from detect.errors import InputError
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.model import Model, network_input
-from detect.runtime.precision import Precision, autocast
-from detect.runtime.threads import tuned_threads
+from detect.runtime.cpu import tuned_threads
+from detect.runtime.device import Precision, autocast
 from detect.structures import Detections, Letterbox
 
 Forward = Callable[[Tensor], Tensor]

@@ -10,11 +10,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from detect.class_names import match_names, some_names
 from detect.errors import InputError
+from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar
-from detect.structures import Batch, match_names, some_names
+from detect.structures import Batch
 
 Output = TypeVar("Output")
 Step = Callable[[Batch], Sequence[Output]]

@@ -15,7 +15,7 @@ from detect.errors import InputError
 from detect.inference.inputs import ImageSource, as_image, in_batches, is_list
 from detect.inference.network import InferenceNetwork, Predictor, open_network
 from detect.models.checkpoint import Checkpoint
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.structures import Classification
 
 

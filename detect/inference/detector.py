@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, overload
 import numpy as np
 import torch
 
+from detect.class_names import class_indices
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.data.pixel_values import MAX_PIXELS, MAX_TILED_PIXELS, ReadSettings
 from detect.errors import InputError
@@ -17,8 +18,8 @@ from detect.evaluation.forward import PredictSettings, postprocess
 from detect.inference.inputs import ImageSource, as_image, in_batches, is_list
 from detect.inference.network import InferenceNetwork, Predictor, open_network
 from detect.models.checkpoint import Checkpoint
-from detect.runtime.precision import Precision
-from detect.structures import Detections, Letterbox, class_indices
+from detect.runtime.device import Precision
+from detect.structures import Detections, Letterbox
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

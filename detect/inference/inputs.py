@@ -12,8 +12,7 @@ from PIL.Image import Image
 from detect.data.images import from_pil, read_image
 from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_bytes
 from detect.errors import InputError
-from detect.runtime.decoder_messages import named_messages
-from detect.runtime.logs import LOGGER
+from detect.runtime.logs import LOGGER, named_messages
 from detect.safety.untrusted import MAX_SIDE
 
 ImageSource: TypeAlias = str | Path | np.ndarray | Image

@@ -20,9 +20,8 @@ from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.fuse import fuse_conv_bn
-from detect.runtime.device import select_device
+from detect.runtime.device import Precision, select_device
 from detect.runtime.plugins import find_plugin
-from detect.runtime.precision import Precision
 
 ONNX_SUFFIX = ".onnx"
 

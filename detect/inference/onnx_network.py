@@ -14,9 +14,9 @@ from typing import Any, NoReturn, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_convert
 
 from detect.boxes.coding import BoxCoding, Sizes, decode_levels
+from detect.boxes.convert import xyxy_to_cxcywh
 from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
@@ -107,7 +107,7 @@ class OnnxNetwork:
         if not is_table or not ((detections[..., 5] >= 0) & (detections[..., 5] < len(self.names))).all():
             raise self._unlike("detections of the classes that it names", detections)
         # As predictions with class probability 1: suppression with the same settings leaves them as they are.
-        boxes = box_convert(detections[..., :4], "xyxy", "cxcywh")
+        boxes = xyxy_to_cxcywh(detections[..., :4])
         classes = F.one_hot(detections[..., 5].long(), len(self.names)).to(boxes.dtype)
         return torch.cat([boxes, detections[..., 4:5], classes], dim=-1)
 

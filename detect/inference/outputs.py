@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from detect.boxes.convert import xyxy_to_cxcywh, xyxy_to_xywh
 from detect.data.images import write_image
 from detect.inference.sources import Source
 from detect.inference.stream import FoundFrame
@@ -253,7 +254,7 @@ def to_entries(found: FoundFrame) -> list[dict[str, Any]]:
     """
     detections = found.detections
     xyxy = detections.boxes_xyxy_px.astype(np.float64).round(2)
-    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).round(2)
+    xywh = xyxy_to_xywh(xyxy).round(2)
     scores = detections.scores.astype(np.float64).round(5)
     columns = zip(
         detections.class_names, detections.labels.tolist(), scores.tolist(), xywh.tolist(), xyxy.tolist(), strict=True
@@ -276,9 +277,7 @@ def to_record(found: FoundFrame) -> dict[str, Any]:
 def to_txt(detections: Detections) -> str:
     """Convert to a line ``class cx cy w h score`` per detection, as shares of the image's width and height."""
     height, width = detections.image_hw
-    left_top, right_bottom = detections.boxes_xyxy_px[:, :2], detections.boxes_xyxy_px[:, 2:]
-    cxcywh_px = np.concatenate([(left_top + right_bottom) / 2, right_bottom - left_top], axis=1)
-    shares = cxcywh_px / np.array([width, height, width, height])
+    shares = xyxy_to_cxcywh(detections.boxes_xyxy_px) / np.array([width, height, width, height])
     lines = [
         f"{label} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f} {score:.5f}\n"
         for label, (cx, cy, w, h), score in zip(detections.labels, shares, detections.scores, strict=True)

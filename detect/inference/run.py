@@ -23,10 +23,10 @@ from detect.inference.network import open_network
 from detect.inference.outputs import OutputOptions, PredictionWriter, to_record
 from detect.inference.sources import Source, image_paths
 from detect.inference.stream import FoundFrame, count_line, read_frames
+from detect.runtime.device import Precision
 from detect.runtime.distributed import is_main_process, shard
 from detect.runtime.interruption import stop_requests
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
 from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 

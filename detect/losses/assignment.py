@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 
 from detect.boxes.coding import CellSize, as_xy
+from detect.boxes.convert import cxcywh_to_xyxy, xyxy_to_cxcywh
+from detect.boxes.iou import centred_iou, exceeds_iou
 from detect.structures import Targets
 
 NEIGHBOUR_REACH = 0.5
@@ -69,7 +70,7 @@ def match_by_ratio(
 
     Source: YOLOv5 v6.0.
     """
-    centres, sizes = (part / as_xy(cell_px, part) for part in _centres_and_sizes(targets.boxes_xyxy_px))
+    centres, sizes = (part / as_xy(cell_px, part) for part in xyxy_to_cxcywh(targets.boxes_xyxy_px).split(2, dim=1))
     ratio = sizes[None] / (anchors_px / as_xy(cell_px, anchors_px))[:, None].to(sizes.dtype)  # (A, M, 2)
     fits = torch.maximum(ratio, 1 / ratio).amax(dim=2) < max_ratio
     anchor, target = fits.nonzero(as_tuple=True)
@@ -100,7 +101,7 @@ def match_best(
 
     Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.1.
     """
-    centres, sizes = _centres_and_sizes(targets.boxes_xyxy_px)
+    centres, sizes = xyxy_to_cxcywh(targets.boxes_xyxy_px).split(2, dim=1)
     anchors = anchors_px.to(sizes.dtype)
     best_iou, best = centred_iou(sizes, anchors.flatten(0, 1)).max(dim=1)
     most_like = anchors.flatten(0, 1)[best]  # (M, 2)
@@ -115,20 +116,6 @@ def match_best(
         boxes = torch.cat([centre - torch.stack([column, row], dim=1), sizes[target] / cell], dim=1)
         matches.append(Matches(targets.image_index[target], anchor, row, column, boxes, targets.labels[target]))
     return matches
-
-
-def centred_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
-    """IoU of boxes with anchors that have the same centre.
-
-    Args:
-        sizes: (M, 2) width, height.
-        anchors: (A, 2) in the same unit, above 0.
-
-    Returns:
-        (M, A) in [0, 1].
-    """
-    overlap = torch.minimum(sizes[:, None], anchors[None]).prod(dim=2)
-    return overlap / (sizes.prod(dim=1)[:, None] + anchors.prod(dim=1)[None] - overlap)
 
 
 def covered(boxes_cxcywh_px: Tensor, targets: Targets, min_iou: float) -> Tensor:
@@ -146,21 +133,12 @@ def covered(boxes_cxcywh_px: Tensor, targets: Targets, min_iou: float) -> Tensor
     Returns:
         (B, P) bool.
     """
-    corners = box_convert(boxes_cxcywh_px, "cxcywh", "xyxy").permute(2, 0, 1).contiguous()  # (4, B, P)
+    corners = cxcywh_to_xyxy(boxes_cxcywh_px).permute(2, 0, 1).contiguous()  # (4, B, P)
     hits = torch.zeros(corners.shape[1:], device=corners.device)
     size = max(PAIRS_AT_ONCE // max(corners.shape[2], 1), 1)
     for image, objects in zip(targets.image_index.split(size), targets.boxes_xyxy_px.split(size), strict=True):
-        hits.index_add_(0, image, _overlaps(corners[:, image], objects.T[..., None], min_iou).float())
+        hits.index_add_(0, image, exceeds_iou(corners[:, image], objects.T[..., None], min_iou).float())
     return hits > 0
-
-
-def _overlaps(first_xyxy: Tensor, second_xyxy: Tensor, min_iou: float) -> Tensor:
-    """Whether the IoU of boxes (4, ...) with others (4, ...) is above ``min_iou``; without area it never is."""
-    low = torch.maximum(first_xyxy[:2], second_xyxy[:2])
-    high = torch.minimum(first_xyxy[2:], second_xyxy[2:])
-    shared = (high - low).clamp_(min=0).prod(dim=0)
-    areas = (first_xyxy[2:] - first_xyxy[:2]).prod(dim=0) + (second_xyxy[2:] - second_xyxy[:2]).prod(dim=0)
-    return shared > min_iou * (areas - shared)  # no division: the union of two boxes without area is 0
 
 
 _OFFSETS = torch.tensor([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])
@@ -182,8 +160,3 @@ def _cells(points: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     height, width = grid_hw
     cell = points.floor().long()
     return cell[:, 0].clamp(0, width - 1), cell[:, 1].clamp(0, height - 1)
-
-
-def _centres_and_sizes(boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = boxes_xyxy.split(2, dim=1)
-    return (low + high) / 2, high - low

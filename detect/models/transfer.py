@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from detect.class_names import ClassMatch
 from detect.models.detector import DetectionModel
 from detect.models.model import Model
-from detect.structures import ClassMatch
 
 _BOX_ROWS = 5
 """Outputs of an anchor in front of its classes: x, y, w, h, objectness."""

@@ -19,6 +19,9 @@ PLUGINS: dict[str, dict[str, str]] = {
     "cost_choices": {
         "cost": "detect.papers.sdpoint.network:choose_cost",
     },
+    "cost_sheets": {
+        "images": "detect.papers.sdpoint.cost_sheet:write_cost_sheets",
+    },
     "instance_reports": {
         "instances": "detect.papers.sdpoint.outputs:InstanceReport",
     },

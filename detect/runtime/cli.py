@@ -17,10 +17,8 @@ import threading
 from collections.abc import Callable
 
 from detect.errors import InputError, visible
-from detect.runtime.contact import LostContactError, lost_worker
-from detect.runtime.decoder_messages import listen_to_decoders
-from detect.runtime.interruption import Terminated, signals_as_exceptions
-from detect.runtime.logs import configure_logging
+from detect.runtime.interruption import LostContactError, Terminated, lost_worker, signals_as_exceptions
+from detect.runtime.logs import configure_logging, listen_to_decoders
 from detect.safety.terminal import flush_output, shield_terminal
 
 _SYSTEM_ERRORS = {

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from detect.runtime.contact import LostContactError
+from detect.runtime.interruption import LostContactError
 from detect.runtime.logs import speak_as
 
 TIMEOUT = timedelta(minutes=60)

@@ -1,10 +1,11 @@
-"""Ending long work between two of its steps, so that what was done is whole."""
+"""Events that end long work from outside: signals, stop requests, lost processes, timers."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -109,3 +110,57 @@ def stop_requests() -> Iterator[StopRequest]:
 
 def _as_exception(number: int | None) -> KeyboardInterrupt:
     return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+
+
+class LostContactError(RuntimeError):
+    """Another process of the run has ended or does not answer."""
+
+
+_CAUSES = {
+    "Killed": "it was killed from outside, most often because the memory is used up; fewer --workers or a smaller "
+    "--batch-size need less",
+    "Bus error": "/dev/shm or a disk that it reads from is full or gone; --workers 0 needs no /dev/shm, docker's "
+    "--shm-size makes it larger",
+    "": "--workers 0 shows what it does",
+}
+"""Of the end of a worker process, by what PyTorch says of it."""
+_OF_A_WORKER = "DataLoader worker (pid"
+
+
+def lost_worker(error: RuntimeError) -> LostContactError | None:
+    """PyTorch's error for a worker process that has ended, with the cause; None for any other error.
+
+    PyTorch raises it wherever the main thread is at that moment. The one that is a cause of another names the signal.
+    """
+    told = next((text for text in (str(error.__cause__), str(error)) if text.startswith(_OF_A_WORKER)), None)
+    if told is None:
+        return None
+    told = told.partition("\n")[0].rstrip(". ").removeprefix("DataLoader ")
+    cause = next(cause for found, cause in _CAUSES.items() if found in told)
+    return LostContactError(f"{told}: {cause}")
+
+
+TICK_S = 1.0
+
+
+@contextmanager
+def ticking(on_tick: Callable[[], None]) -> Iterator[None]:
+    """Call ``on_tick`` every ``TICK_S`` seconds while the block waits; it may raise an error, which ends the block.
+
+    A machine or a process that is suspended for an hour counts one tick. The clock is SIGALRM in the main thread; in
+    other threads, and where the application itself uses that signal, there are no ticks.
+
+    Args:
+        on_tick: called between two steps of Python code.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGALRM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGALRM, lambda number, frame: on_tick())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, BinaryIO, Literal
 
 from detect.errors import InputError
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.sweep.space import Parameter, Values
 
 JOURNAL, LOCK, LOG = "journal.log", "lock", "log.txt"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from detect.class_names import match_names
 from detect.config.data import DataConfig
 from detect.config.recipe import ClassificationRecipe
 from detect.data.classification.datasets import open_class_split
@@ -25,9 +26,9 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.classifier import ClassificationModel
 from detect.models.model import Model
+from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
-from detect.structures import Batch, match_names
+from detect.structures import Batch
 from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_class_batch, record_classes
 from detect.training.preparation import Need, check_classes, check_splits, copy_weights, warn_of_ignored

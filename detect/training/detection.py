@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from detect.boxes.anchors import MIN_ANCHOR_PX, best_possible_recall, close_recall, fit_anchors, fittable_sizes
+from detect.class_names import match_names
 from detect.config.data import DataConfig
 from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
@@ -31,9 +32,9 @@ from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition, with_args
 from detect.models.detector import DetectionModel
 from detect.models.model import Model
+from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
-from detect.structures import Batch, match_names
+from detect.structures import Batch
 from detect.training.fingerprint import Fingerprint, fingerprint_of
 from detect.training.pictures import record_predictions, record_training_batch
 from detect.training.preparation import Need, check_classes, check_splits, copy_weights, warn_of_ignored

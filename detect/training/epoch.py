@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detect.errors import InputError
 from detect.models.model import Model, network_input
-from detect.runtime.contact import LostContactError
+from detect.runtime.cpu import tuned_threads
+from detect.runtime.device import Precision, autocast
 from detect.runtime.distributed import all_reduce_sum, num_processes
-from detect.runtime.precision import Precision, autocast
+from detect.runtime.interruption import LostContactError
 from detect.runtime.progress import progress_bar
-from detect.runtime.threads import tuned_threads
 from detect.structures import Batch
 from detect.training.compute import ComputeMeter
 from detect.training.ema import WeightAverage

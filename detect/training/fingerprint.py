@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from detect.class_names import match_names, some_names
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
-from detect.structures import match_names, some_names
 
 Fingerprint = dict[str, dict[str, Any]]
 """Of each split: ``images`` and, for detection, ``boxes``, numbers; ``classes``, their names in order; ``sha256`` of

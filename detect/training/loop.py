@@ -23,15 +23,14 @@ from detect.evaluation.forward import evaluation_mode
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import Model, network_input
 from detect.models.rows import set_norms
+from detect.runtime.cpu import keep_freed_memory, settle_threads, use_threads
+from detect.runtime.device import Precision, autocast, choose_precision
 from detect.runtime.distributed import barrier, broadcast_text, is_main_process, num_processes
-from detect.runtime.folders import held_folder
+from detect.runtime.files import held_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
-from detect.runtime.memory import keep_freed_memory
 from detect.runtime.plugins import need_plugin
-from detect.runtime.precision import Precision, autocast, choose_precision
-from detect.runtime.seeding import seed_everything
-from detect.runtime.threads import settle_threads, use_threads
+from detect.runtime.reproducibility import seed_everything
 from detect.training.batch_norms import prepare_norms
 from detect.training.checkpoints import LAST, CheckpointKeeper, best_names, load_newest
 from detect.training.classification import ClassificationTask, open_classes

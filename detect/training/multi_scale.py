@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from detect.config.recipe import Recipe
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.training.strategy import AnyTargets, Part, Strategy, resized
 
 SIZE_STREAM = 4

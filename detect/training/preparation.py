@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from detect.class_names import ClassMatch, are_numbers, match_names, some_names
 from detect.config.base import to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import Recipe
@@ -16,7 +17,6 @@ from detect.models.model import Model
 from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import find_plugin, plugin_names
-from detect.structures import ClassMatch, are_numbers, match_names, some_names
 
 
 class Need(NamedTuple):

@@ -25,7 +25,7 @@ from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
 from detect.runtime.distributed import broadcast_text, is_main_process, num_restarts
-from detect.runtime.folders import claim_new_folder
+from detect.runtime.files import claim_new_folder
 from detect.runtime.logs import LOGGER
 from detect.training.checkpoints import has_checkpoint
 from detect.training.loop import RunSettings

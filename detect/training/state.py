@@ -11,7 +11,7 @@ import torch
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.distributed import all_gather, rank
-from detect.runtime.provenance import made_with
+from detect.runtime.reproducibility import made_with
 from detect.training.epoch import Progress, Trainee
 
 

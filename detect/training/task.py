@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detect.config.recipe import Recipe
 from detect.models.model import Model
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.structures import Batch
 from detect.training.fingerprint import Fingerprint
 from detect.training.recorder import Recorder

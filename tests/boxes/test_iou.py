@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torchvision.ops import (
     generalized_box_iou_loss,
 )
 
-from detect.boxes.iou import IouKind, paired_iou
+from detect.boxes.iou import IouKind, centred_iou, exceeds_iou, intersection_areas, paired_iou
 
 KINDS: tuple[IouKind, ...] = get_args(IouKind)
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -134,3 +135,26 @@ def test_boxes_apart_are_pulled_together(kind: IouKind, pulls: bool) -> None:
     (gradient,) = torch.autograd.grad(paired_iou(first, pairs([9, 0, 2, 2]), kind).sum(), first)
     assert (gradient[0, 0].item() > 0) == pulls
     assert math.isclose(gradient[0, 1].item(), 0, abs_tol=1e-12)
+
+
+def test_centred_iou() -> None:
+    """2 x 4 and 4 x 2: 4 / 12; 2 x 4 in 4 x 4: 8 / 16; the same: 1; without area: 0."""
+    sizes, anchors = torch.tensor([[2.0, 4.0], [0.0, 3.0]]), torch.tensor([[4.0, 2.0], [4.0, 4.0], [2.0, 4.0]])
+    expected = torch.tensor([[1 / 3, 0.5, 1.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(centred_iou(sizes, anchors), expected)
+    np.testing.assert_allclose(centred_iou(sizes.numpy(), anchors.numpy()), expected.numpy())
+
+
+def test_intersections_of_two_lists() -> None:
+    first = np.array([[0, 0, 4, 4], [10, 10, 12, 12.0]])
+    # 4 x 4 and a box from (2, 1) to (6, 3) share 2 x 2; touching boxes share nothing.
+    second = np.array([[2, 1, 6, 3], [4, 0, 8, 4], [11, 0, 20, 20.0]])
+    assert intersection_areas(first, second).tolist() == [[4, 0, 0], [0, 0, 2]]
+    assert intersection_areas(first, np.zeros((0, 4))).shape == (2, 0)
+
+
+def test_exceeding_an_iou_agrees_with_the_matrix_of_torchvision() -> None:
+    boxes = box_convert(random_boxes(0, 40), "cxcywh", "xyxy")
+    boxes[:3, 2:] = boxes[:3, :2]  # without area
+    found = exceeds_iou(boxes.T[:, :, None], boxes.T[:, None], 0.3)
+    assert torch.equal(found, box_iou(boxes, boxes).nan_to_num() > 0.3)

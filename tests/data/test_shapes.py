@@ -11,7 +11,7 @@ import pytest
 from detect.data import shapes
 from detect.data.shapes import MIN_SIZE_PX, OUTLINES, draw_scene, generate_shapes
 from detect.errors import InputError
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 _SIZE = 128
 

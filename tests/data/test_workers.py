@@ -16,9 +16,8 @@ import torch
 from detect.data import workers
 from detect.data.workers import MISSED, Loaded, WorkerBatches
 from detect.errors import InputError
-from detect.runtime import waiting
-from detect.runtime.contact import LostContactError, lost_worker
-from detect.runtime.interruption import Terminated, stop_requests
+from detect.runtime import interruption
+from detect.runtime.interruption import LostContactError, Terminated, lost_worker, stop_requests
 from detect.structures import Batch, ClassTargets, Letterbox, Targets
 
 
@@ -51,7 +50,7 @@ def batches(act: Callable[[int], object] = lambda number: None, num_workers: int
 @pytest.fixture
 def fast_clock(monkeypatch):
     """A second of waiting takes 20 ms."""
-    monkeypatch.setattr(waiting, "TICK_S", 0.02)
+    monkeypatch.setattr(interruption, "TICK_S", 0.02)
 
 
 def test_no_room_in_shared_memory(caplog):

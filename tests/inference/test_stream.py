@@ -75,7 +75,7 @@ def test_no_more_than_a_batch_is_held(tmp_path):
     alive: list[weakref.ref] = []
     most = 0
 
-    def predict(images, **options):
+    def predict(images, conf):
         nonlocal most
         alive.extend(weakref.ref(image) for image in images)
         most = max(most, sum(each() is not None for each in alive))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert, box_iou
 
-from detect.losses.assignment import Matches, centred_iou, covered, match_best, match_by_ratio
+from detect.losses.assignment import Matches, covered, match_best, match_by_ratio
 from detect.models.catalog import find_definition
 from detect.structures import Targets
 
@@ -297,12 +297,6 @@ def test_every_target_is_learnt_once_where_all_anchors_differ() -> None:
         best = int(box_iou(torch.cat([torch.zeros(2), size])[None], anchors).argmax())
         x, y = (centre / (8, 16)[best // 2]).floor().tolist()
         assert where[i] == (best // 2, best % 2, y, x)
-
-
-def test_centred_iou() -> None:
-    """2 x 4 and 4 x 2: 4 / 12; 2 x 4 in 4 x 4: 8 / 16; the same: 1; without area: 0."""
-    found = centred_iou(torch.tensor([[2.0, 4.0], [0.0, 3.0]]), torch.tensor([[4.0, 2.0], [4.0, 4.0], [2.0, 4.0]]))
-    torch.testing.assert_close(found, torch.tensor([[1 / 3, 0.5, 1.0], [0.0, 0.0, 0.0]]))
 
 
 # --------------------------------------------------------------------------------------- covered objects

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from detect.class_names import match_names
 from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.models.transfer import transfer_weights
-from detect.structures import match_names
 
 SMALL = "yolov5n+width=0.1"
 SAME = match_names(("a", "b"), ("a", "b"))

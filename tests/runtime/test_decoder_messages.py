@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from detect.data.images import read_image
-from detect.runtime import decoder_messages
-from detect.runtime.decoder_messages import listen_to_decoders, named_messages
+from detect.runtime import logs
+from detect.runtime.logs import listen_to_decoders, named_messages
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def damaged(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_messages, "_CAPTURE", decoder_messages._Capture())
+    monkeypatch.setattr(logs, "_CAPTURE", logs._Capture())
 
 
 def read(path: Path) -> None:
@@ -66,11 +66,11 @@ def test_other_programs_and_threads_are_left_alone(
 def test_a_child_process_has_its_own(damaged: Path, caplog: pytest.LogCaptureFixture) -> None:
     listen_to_decoders()
     read(damaged)
-    before = os.dup(decoder_messages._CAPTURE.opened())
+    before = os.dup(logs._CAPTURE.opened())
     child = os.fork()
     if not child:
         try:
-            own = decoder_messages._CAPTURE.opened()
+            own = logs._CAPTURE.opened()
             os._exit(int(os.path.sameopenfile(own, before) or os.fstat(own).st_size > 0))
         finally:  # never back into the tests
             os._exit(2)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from detect.errors import InputError
-from detect.runtime.folders import LOCK_NAME, claim_new_folder, held_folder
+from detect.runtime.files import LOCK_NAME, claim_new_folder, held_folder
 
 FORK = multiprocessing.get_context("fork")
 

@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import resource
 import torch
-from detect.runtime.memory import keep_freed_memory
+from detect.runtime.cpu import keep_freed_memory
 keep_freed_memory()
 def work():
     blocks = [torch.ones(2**20) for _ in range(16)]  # 4 MiB each, as activations are
@@ -30,7 +30,7 @@ def test_freed_memory_is_used_again() -> None:
 
 RETURNING = """
 import re
-from detect.runtime.memory import return_freed_memory
+from detect.runtime.cpu import return_freed_memory
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) // 1024
 blocks = [bytes(10_000) for _ in range(20_000)]  # 200 MB, each too small to go back by itself

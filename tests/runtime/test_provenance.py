@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import detect
-from detect.runtime.provenance import made_with
+from detect.runtime.reproducibility import made_with
 
 
 def test_plain_values_that_say_when_and_how(monkeypatch: pytest.MonkeyPatch) -> None:

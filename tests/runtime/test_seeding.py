@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.runtime.seeding import generator, seed_everything
+from detect.runtime.reproducibility import generator, seed_everything
 
 
 def draw() -> list[float]:

@@ -12,8 +12,8 @@ import time
 import pytest
 import torch
 
-from detect.runtime import threads
-from detect.runtime.threads import LoadMeter, ThreadTuner
+from detect.runtime import cpu
+from detect.runtime.cpu import LoadMeter, ThreadTuner
 
 CPU = torch.device("cpu")
 
@@ -141,17 +141,17 @@ def free_choice(monkeypatch):
     """Two threads that may be chosen among, as in a process without OMP_NUM_THREADS."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(threads, "_PROCESS", threads._Process(is_fixed=False))
+    monkeypatch.setattr(cpu, "_PROCESS", cpu._Process(is_fixed=False))
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 
 
 def test_work_leaves_the_number_of_threads_of_the_program_as_it_was(free_choice):
-    threads._PROCESS.tuner = ThreadTuner(Machine(1))
+    cpu._PROCESS.tuner = ThreadTuner(Machine(1))
     inside = []
     for _ in range(8):
-        with threads.tuned_threads(CPU):
+        with cpu.tuned_threads(CPU):
             inside.append(torch.get_num_threads())
         assert torch.get_num_threads() == 2
     assert set(inside) == {1, 2}
@@ -159,24 +159,24 @@ def test_work_leaves_the_number_of_threads_of_the_program_as_it_was(free_choice)
 
 def test_settling_tries_until_the_number_is_known(free_choice):
     calls = []
-    threads.settle_threads(lambda: calls.append(torch.get_num_threads()), CPU)
+    cpu.settle_threads(lambda: calls.append(torch.get_num_threads()), CPU)
     assert calls == [2] * 3 + [1] * 3
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_fixed_number_is_taken_as_it_is(free_choice, count):
-    threads.use_threads(count)
+    cpu.use_threads(count)
     for _ in range(7):
-        with threads.tuned_threads(CPU):
+        with cpu.tuned_threads(CPU):
             assert torch.get_num_threads() == count
-    threads.settle_threads(lambda: pytest.fail("there is nothing to be settled"), CPU)
+    cpu.settle_threads(lambda: pytest.fail("there is nothing to be settled"), CPU)
 
 
 def test_zero_gives_the_choice_back(free_choice):
-    threads.use_threads(2)
-    threads.use_threads(0)
-    threads.settle_threads(lambda: None, CPU)
-    assert threads._PROCESS.tuner.is_settled
+    cpu.use_threads(2)
+    cpu.use_threads(0)
+    cpu.settle_threads(lambda: None, CPU)
+    assert cpu._PROCESS.tuner.is_settled
 
 
 def test_a_busy_machine_is_told_once_with_a_hint_for_programs_that_only_import(free_choice, monkeypatch, caplog):
@@ -208,5 +208,5 @@ def test_tools_bound_the_spinning_unless_the_user_has_said_how_to_wait(given, ex
 
 
 def test_importing_the_package_leaves_the_environment_alone():
-    code = "import os; before = dict(os.environ); import detect.runtime.threads; assert dict(os.environ) == before"
+    code = "import os; before = dict(os.environ); import detect.runtime.cpu; assert dict(os.environ) == before"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -111,3 +111,11 @@ def make_world(folder: Path) -> Path:
     (folder / "data.yaml").write_text(data_yaml())
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
+
+
+def make_trained_world(folder: Path) -> Path:
+    """A folder of ``make_world`` with a detector that was trained for one epoch, in ``run``."""
+    make_world(folder)
+    ended = run_here(folder, *TRAIN, "--epochs", 1, "--out", "run")
+    assert ended.code == 0, ended.error
+    return folder

@@ -63,7 +63,7 @@ def test_the_same_predictions(world: Path, tmp_path: Path) -> None:
         ((*EVALUATE, "--weights", "run/model.onnx", "--precision", "bf16"), "leave the precision out"),
         ((*EVALUATE, "--weights", "data.onnx"), "data.onnx: cannot be read: No such file"),
         ((*EXPORT, "--split", "nowhere"), "nowhere"),
-        (("predict.py", "--weights", "run/model.onnx", "--source", "shapes/images/val", "--cost", 0.5), "is settled"),
+        (("predict.py", "--weights", "run/model.onnx", "--source", "shapes/images/val", "--cost", 0.5), "is fixed"),
     ],
 )
 def test_refused(world: Path, command: tuple, message: str) -> None:

@@ -281,7 +281,7 @@ def test_track_without_its_library(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     write_clip(tmp_path / "a.mp4")
     ended = run_here(tmp_path, *command(model, "a.mp4"), "--track")
-    assert re.search(r"tracking needs the package \w+: pip install -e '\.\[track\]'$", ended.complaint)
+    assert re.search(r"tracking needs the package \w+: pip install 'detect-small\[track\]'$", ended.complaint)
 
 
 def test_tracks_are_in_the_files(model, tmp_path):
@@ -309,12 +309,12 @@ sources = expand_sources(video)
 frames = Detector(model, device="cpu").stream(sources, batch_size=4, conf=0.0, max_det=3)
 resident = []
 
-def is_over():
+def should_stop():
     resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
     return False
 
 with PredictionWriter(Path(out), sources, OutputOptions(json=True, csv=True)) as writer:
-    list(write_found(frames, writer, is_over=is_over))
+    list(write_found(frames, writer, should_stop=should_stop))
 print(len(resident), resident[100], max(resident[100:]))
 """
 

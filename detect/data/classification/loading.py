@@ -26,7 +26,7 @@ from detect.data.images import ImageError
 from detect.data.workers import Consequence, Failure, Loaded, TrainingBatches, WorkerBatches, check_shares
 from detect.errors import InputError
 from detect.runtime.distributed import rank_slice, shard
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.structures import Batch, ClassTargets
 
 CLASS_ORDER_STREAM, CLASS_IMAGE_STREAM, CLASS_MIX_STREAM = 8, 9, 10

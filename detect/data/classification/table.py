@@ -16,7 +16,7 @@ from detect.data.checks import check_distinct
 from detect.data.images import read_image, read_image_file
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.errors import InputError, did_you_mean
-from detect.runtime.decoder_messages import named_messages
+from detect.runtime.logs import named_messages
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from detect.boxes.convert import box_sizes
 from detect.data.annotations import AnnotationTable
 
 SMALL_PX = 8
@@ -19,14 +20,13 @@ MANY_SMALL = 0.1
 
 def is_trained_on(table: AnnotationTable) -> np.ndarray:
     """(M,) bool, the boxes that are trained on: no crowd regions, and with an area."""
-    sides = table.boxes_xyxy_px[:, 2:] - table.boxes_xyxy_px[:, :2]
-    return ~table.is_crowd & (sides > 0).all(axis=1)
+    return ~table.is_crowd & (box_sizes(table.boxes_xyxy_px) > 0).all(axis=1)
 
 
 def training_sizes_px(table: AnnotationTable, image_size: int) -> np.ndarray:
     """(M, 2) widths and heights of the boxes that are trained on, in network-input pixels."""
     factor = np.repeat(image_size / table.sizes_hw.max(axis=1), np.diff(table.box_offsets))
-    sizes = (table.boxes_xyxy_px[:, 2:] - table.boxes_xyxy_px[:, :2]) * factor[:, None]
+    sizes = box_sizes(table.boxes_xyxy_px) * factor[:, None]
     return sizes[is_trained_on(table)]
 
 

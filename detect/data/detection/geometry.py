@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from detect.boxes.convert import box_sizes
 from detect.config.recipe import AugmentConfig
 from detect.data.letterbox import PAD_VALUE
 
@@ -187,8 +188,7 @@ def worth_learning(full_xyxy_px: np.ndarray, visible_xyxy_px: np.ndarray) -> np.
     Returns:
         (N,) bool.
     """
-    sides = visible_xyxy_px[:, 2:] - visible_xyxy_px[:, :2]
-    full_sides = full_xyxy_px[:, 2:] - full_xyxy_px[:, :2]
+    sides, full_sides = box_sizes(visible_xyxy_px), box_sizes(full_xyxy_px)
     large_enough = (sides >= MIN_SIDE_PX).all(axis=1)
     in_view = sides.prod(axis=1) >= MIN_VISIBLE_SHARE * full_sides.prod(axis=1)
     no_sliver = sides.max(axis=1, initial=0) < MAX_ASPECT * sides.min(axis=1, initial=np.inf)

@@ -39,7 +39,7 @@ from detect.data.workers import MISSED, Failure, Loaded, TrainingBatches, Worker
 from detect.errors import InputError
 from detect.runtime.distributed import shard
 from detect.runtime.logs import LOGGER
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.structures import Batch, Letterbox, Targets
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from detect.boxes.convert import box_areas
 from detect.data.detection.geometry import Sample, worth_learning
 
 MIXUP_BETA = 32.0
@@ -51,8 +52,8 @@ def paste(base: Sample, second: Sample, rectangle_xyxy_px: tuple[int, int, int, 
     x1, y1, x2, y2 = rectangle_xyxy_px
     image = base.image_rgb.copy()
     image[y1:y2, x1:x2] = second.image_rgb[y1:y2, x1:x2]
-    covered = _areas(_clip(base.boxes_xyxy_px, rectangle_xyxy_px))
-    stays = covered <= MAX_COVERED * _areas(base.boxes_xyxy_px)
+    covered = box_areas(_clip(base.boxes_xyxy_px, rectangle_xyxy_px))
+    stays = covered <= MAX_COVERED * box_areas(base.boxes_xyxy_px)
     pasted = _clip(second.boxes_xyxy_px, rectangle_xyxy_px)
     comes = worth_learning(second.boxes_xyxy_px, pasted)
     return Sample(
@@ -65,7 +66,3 @@ def paste(base: Sample, second: Sample, rectangle_xyxy_px: tuple[int, int, int, 
 def _clip(boxes_xyxy_px: np.ndarray, rectangle_xyxy_px: tuple[int, int, int, int]) -> np.ndarray:
     x1, y1, x2, y2 = rectangle_xyxy_px
     return np.clip(boxes_xyxy_px, (x1, y1, x1, y1), (x2, y2, x2, y2))
-
-
-def _areas(boxes_xyxy_px: np.ndarray) -> np.ndarray:
-    return (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).prod(axis=1)

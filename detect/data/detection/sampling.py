@@ -13,7 +13,7 @@ import numpy as np
 
 from detect.config.recipe import AugmentConfig
 from detect.runtime.distributed import rank_slice
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 WINDOW = 64
 """A sample's partners come from so many images before it: enough variety, and few enough to still be in memory, so that

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from detect.class_names import match_names
 from detect.errors import InputError, is_writable
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
@@ -27,8 +28,7 @@ from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.torchvision_models import load_torchvision, torchvision_family
 from detect.models.foreign.yolov5 import load_yolov5
 from detect.models.model import Model
-from detect.runtime.provenance import made_with
-from detect.structures import match_names
+from detect.runtime.reproducibility import made_with
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
 """Of files with named tensors, where their content does not say what they are; all others are taken for Darknet's."""

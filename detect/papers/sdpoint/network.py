@@ -18,7 +18,7 @@ from detect.papers.sdpoint.comparison import NO_INSTANCES, pareto_front
 from detect.papers.sdpoint.instances import InstanceRecord, instances_in
 from detect.papers.sdpoint.network_time import NetworkRun, network_ms
 from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, instance_of, use_instance
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from detect.models.classifier import ClassificationModel
 from detect.models.detector import DetectionModel
 from detect.models.model import Model
 from detect.papers.sdpoint.transform import Instance, instance_of, use_instance
-from detect.runtime.precision import Precision
+from detect.runtime.device import Precision
 from detect.runtime.progress import progress_bar
 
 MAX_ROUNDS, MIN_ROUNDS, ENOUGH_SECONDS = 51, 5, 20.0

@@ -18,11 +18,11 @@ from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
 from detect.models.model import Model, network_input
 from detect.papers.sdpoint.instances import EXTRA, Instances, Statistics, instances_in, named_norms, with_instances
 from detect.papers.sdpoint.transform import PLAIN, Instance, find_points, list_instances, set_way, use_instance
+from detect.runtime.device import Precision, autocast
 from detect.runtime.distributed import is_main_process
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision, autocast
 from detect.runtime.progress import progress_bar
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.structures import Batch
 from detect.training.batch_norms import prepare_norms
 from detect.training.preparation import Need

@@ -11,7 +11,7 @@ import numpy as np
 
 from detect.config.recipe import DetectionRecipe, Recipe
 from detect.errors import InputError
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.training.preparation import Need
 
 TRD_STREAM = 5

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detect.boxes.convert import box_areas
 from detect.config.recipe import DetectionTrd, Recipe
 from detect.models.model import Model
 from detect.models.resize import pooled_hw
@@ -20,10 +21,10 @@ from detect.papers.trd.schedule import (
     reduced_epochs,
     reduced_sizes,
 )
+from detect.runtime.device import Precision
 from detect.runtime.distributed import all_reduce_sum, num_processes
 from detect.runtime.logs import LOGGER
-from detect.runtime.precision import Precision
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 from detect.structures import Targets
 from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
 from detect.training.task import Loader
@@ -156,8 +157,7 @@ class Trd(Strategy):
         """Those whose objects are large enough when reduced."""
         if self.min_object_px > 0 and isinstance(targets, Targets):
             factor = (_pixels(new_hw) / _pixels(whole_hw)) ** 0.5
-            widths, heights = (targets.boxes_xyxy_px[:, 2:] - targets.boxes_xyxy_px[:, :2]).unbind(dim=1)
-            sides, index = (factor * (widths * heights).sqrt()).cpu(), targets.image_index.cpu()
+            sides, index = (factor * box_areas(targets.boxes_xyxy_px).sqrt()).cpu(), targets.image_index.cpu()
             medians = {i: sides[index == i].quantile(0.5).item() for i in set(index.tolist())}
             wanted = [i for i in wanted if medians.get(i, self.min_object_px) >= self.min_object_px]
         return wanted

@@ -11,7 +11,7 @@ from detect.config.recipe import AlbumentationConfig
 from detect.data.detection.albumentations_stage import AlbumentationsStage
 from detect.data.detection.geometry import Sample
 from detect.errors import InputError
-from detect.runtime.seeding import generator
+from detect.runtime.reproducibility import generator
 
 S = 64
 

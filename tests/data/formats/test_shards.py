@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from detect.config.recipe import AugmentConfig, DetectionRecipe
-from detect.curation.shards import write_shards
 from detect.data.annotations import AnnotationTable
 from detect.data.cache import ImageFiles, build_cache
 from detect.data.checks import BAD_IMAGE, NOT_FINITE, WRONG_SIZE
@@ -33,6 +32,7 @@ from detect.data.formats.shards import (
     REPEATED_ID,
     REPEATED_NAME,
     find_shards,
+    write_shards,
 )
 from detect.data.images import ImageError
 from detect.errors import InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detect.structures import are_numbers, match_names, some_names
+from detect.class_names import are_numbers, match_names, some_names
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,18 @@
-"""One seed for everything random."""
+"""Seeds of everything random, and the record of what made a file."""
 
 from __future__ import annotations
 
+import platform
 import random
+import shlex
+import sys
+from datetime import datetime, timezone
 
+import cv2
 import numpy as np
 import torch
+
+import detect
 
 
 def seed_everything(seed: int) -> None:
@@ -23,3 +30,17 @@ def generator(*key: int) -> np.random.Generator:
     # Each number as two words of 32 bits, behind their count: NumPy alone takes (1, 0) for (1,) and 2**32 for (0, 1).
     words = [word for number in key for word in (number & 0xFFFFFFFF, number >> 32)]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([len(key), *words])))
+
+
+def made_with() -> dict[str, str]:
+    """Versions, the kind of machine, the time (UTC, ISO 8601) and the command line, as plain values."""
+    return {
+        "detect": detect.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+    }

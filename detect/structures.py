@@ -1,7 +1,7 @@
-"""What a trained network answers, and what users turn that into.
+"""The records that pass between packages.
 
-Letters: H W pixels of an image, N detections, K classes.
-Boxes are ``xyxy``: x left, y top, x right, y bottom, float, in pixels of the original image.
+Letters: B images of a batch, H W pixels (or cells) of a map, M targets, N detections, K classes.
+Boxes are ``xyxy``: x left, y top, x right, y bottom, float; the frame is in the field's description.
 """
 
 from __future__ import annotations
@@ -12,22 +12,150 @@ from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
+import torch
 from PIL.Image import Image
+from torch import Tensor
 
+from detect.boxes.convert import xyxy_to_xywh
+from detect.class_names import class_indices
 from detect.drawing.boxes import draw_boxes
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError
+
+# ---------------------------------------------------------------------------- network and loss
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """Output shape of a module of the graph.
+
+    Args:
+        channels: of the map.
+        reduction: input pixels per cell, the same in both directions (total downsampling).
+    """
+
+    channels: int
+    reduction: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truth of a batch in one flat list.
+
+    Args:
+        image_index: (M,) int64, the image of the batch, in [0, B).
+        labels: (M,) int64 class index, in [0, K).
+        boxes_xyxy_px: (M, 4) float32, pixels of the network input.
+        image_hw: height and width of the network input, from which the loss knows how large a cell is; None where cells
+            have their nominal size.
+    """
+
+    image_index: Tensor
+    labels: Tensor
+    boxes_xyxy_px: Tensor
+    image_hw: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Targets:
+        tensors = (self.image_index, self.labels, self.boxes_xyxy_px)
+        index, labels, boxes = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return Targets(index, labels, boxes, self.image_hw)
+
+    def scaled(self, scale_xy: tuple[float, float]) -> Targets:
+        """Return the targets of resized images; ``scale_xy`` is (new width / width, new height / height)."""
+        factors = self.boxes_xyxy_px.new_tensor([*scale_xy, *scale_xy])
+        new_hw = self.image_hw and (round(self.image_hw[0] * scale_xy[1]), round(self.image_hw[1] * scale_xy[0]))
+        return Targets(self.image_index, self.labels, self.boxes_xyxy_px * factors, new_hw)
+
+    def of(self, images: Tensor) -> Targets:
+        """Return the targets of ``images`` (b,) int64, numbered 0 to b - 1 in that order."""
+        index, kept = (images[:, None] == self.image_index).nonzero(as_tuple=True)
+        return Targets(index, self.labels[kept], self.boxes_xyxy_px[kept], self.image_hw)
+
+    def pin_memory(self) -> Targets:
+        index, labels, boxes = (t.pin_memory() for t in (self.image_index, self.labels, self.boxes_xyxy_px))
+        return Targets(index, labels, boxes, self.image_hw)
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """Class targets of a batch.
+
+    Args:
+        shares: (B, K) float32, probability of each class: one-hot, or less in a mixed image; rows sum to 1.
+    """
+
+    shares: Tensor
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def to(self, device: torch.device) -> ClassTargets:
+        return ClassTargets(self.shares.to(device, non_blocking=True))
+
+    def scaled(self, scale_xy: tuple[float, float]) -> ClassTargets:
+        """Return the same targets: the size of an image does not matter."""
+        return self
+
+    def of(self, images: Tensor) -> ClassTargets:
+        """Return the targets of ``images`` (b,) int64, in that order."""
+        return ClassTargets(self.shares[images])
+
+    def pin_memory(self) -> ClassTargets:
+        return ClassTargets(self.shares.pin_memory())
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Placement of an image in the network input: scaled, in the top left corner, padded right and below.
+
+    Args:
+        scale_xy: network pixels per image pixel, x and y; they differ by rounding only.
+        image_hw: height and width of the original image (EXIF orientation applied).
+    """
+
+    scale_xy: tuple[float, float]
+    image_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with their ground truth.
+
+    Args:
+        images: (B, H, W, 3) uint8, RGB, network input pixels, H and W multiples of 32. Channels come last as in decoded
+            images: ``images.permute(0, 3, 1, 2)`` is a channels-last NCHW tensor without a copy.
+        targets: ground truth; boxes in network input pixels.
+        rows: (B,) int64, row of each image in its table.
+        letterboxes: placement of each image; empty for augmented training batches and in classification.
+        preprocess_seconds: time for reading, scaling and padding in the process that did it; 0 if not measured.
+    """
+
+    images: Tensor
+    targets: Targets | ClassTargets
+    rows: Tensor
+    letterboxes: Sequence[Letterbox] = ()
+    preprocess_seconds: float = 0.0
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory (called by PyTorch's ``DataLoader``)."""
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+
+
+# -------------------------------------------------------------------------------- predictions
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One object that was found.
+    """One detected object.
 
     Args:
         box_xyxy_px: pixels of the original image, inside it.
         score: in [0, 1].
         label: class index.
-        name: of the class.
-        track_id: which object of a video it is; None without tracking, and where it is not known.
+        name: class name.
+        track_id: number of the tracked object in a video; None without tracking, and where it is unknown.
     """
 
     box_xyxy_px: tuple[float, float, float, float]
@@ -38,14 +166,14 @@ class Detection:
 
     @property
     def caption(self) -> str:
-        """What is written beside its box."""
+        """Text beside the box: track, name and score."""
         track = "" if self.track_id is None else f"#{self.track_id} "
         return f"{track}{self.name} {self.score:.2f}"
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, best score first: a sequence of ``Detection``.
+    """Detections of one image, best score first: a sequence of ``Detection``.
 
     Example:
         ``for one in found.filter(classes=["cat"], min_score=0.5): print(one.name, one.box_xyxy_px)``; ``found[0]`` is
@@ -56,10 +184,10 @@ class Detections:
         scores: (N,) float32 in [0, 1].
         labels: (N,) int64 class index, in [0, K).
         image_hw: height and width of the original image.
-        names: the K class names.
-        track_ids: (N,) int64, which object of a video it is, from 1; -1 where it is not known (yet). None without
+        names: K class names.
+        track_ids: (N,) int64, number of the tracked object, from 1; -1 where it is not known (yet). None without
             tracking.
-        reached_limit: as many were found as are kept of an image (``max_det``), so there may be more objects.
+        reached_limit: N is the maximum per image (``max_det``), so there may be more objects.
     """
 
     boxes_xyxy_px: np.ndarray
@@ -98,11 +226,11 @@ class Detections:
 
     @property
     def class_names(self) -> list[str]:
-        """The class name of each of the N detections."""
+        """Class names of the N detections."""
         return [self.names[label] for label in self.labels]
 
     def select(self, keep: np.ndarray) -> Detections:
-        """The detections at ``keep``: (N,) bool or (n,) int indices."""
+        """Return the detections at ``keep``: (N,) bool or (n,) int indices."""
         track_ids = None if self.track_ids is None else self.track_ids[keep]
         return replace(
             self,
@@ -113,7 +241,7 @@ class Detections:
         )
 
     def filter(self, classes: Sequence[str | int] | None = None, min_score: float = 0.0) -> Detections:
-        """The detections of some classes, or with at least some score.
+        """Return the detections of some classes, or with a minimum score.
 
         Args:
             classes: names or indices; None keeps all.
@@ -132,13 +260,13 @@ class Detections:
         """Draw the boxes with class names and scores, and the numbers of tracked objects.
 
         Args:
-            image_rgb: (H, W, 3) uint8, the image that this was found in, or a PIL image of the mode RGB.
+            image_rgb: (H, W, 3) uint8, the image of these detections, or a PIL image of mode RGB.
 
         Returns:
             A copy with the drawing, (H, W, 3) uint8.
 
         Raises:
-            InputError: it is no such image, or has another size.
+            InputError: the image has another mode or size.
         """
         image = np.asarray(image_rgb)
         expected = (*self.image_hw, 3)
@@ -150,7 +278,7 @@ class Detections:
         return draw_boxes(image, self.boxes_xyxy_px, self.labels, [one.caption for one in self])
 
     def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Entries of a COCO results file, which pycocotools and evaluation servers read.
+        """Return the entries of a COCO results file, which pycocotools and evaluation servers read.
 
         Args:
             image_id: of the image in the annotation file.
@@ -164,15 +292,14 @@ class Detections:
         """
         if len(category_ids) != len(self.names):
             raise InputError(f"category_ids: must be {len(self.names)}, as many as names, found {len(category_ids)}")
-        entries = []
-        for one in self:
-            left, top, right, bottom = one.box_xyxy_px
-            about = {"image_id": int(image_id), "category_id": int(category_ids[one.label]), "score": one.score}
-            entries.append({**about, "bbox": [left, top, right - left, bottom - top]})
-        return entries
+        boxes_xywh_px = xyxy_to_xywh(self.boxes_xyxy_px.astype(np.float64)).tolist()
+        return [
+            {"image_id": int(image_id), "category_id": int(category_ids[label]), "score": score, "bbox": box}
+            for label, score, box in zip(self.labels.tolist(), self.scores.tolist(), boxes_xywh_px, strict=True)
+        ]
 
     def to_dataframe(self) -> Any:
-        """A ``pandas.DataFrame`` with a row for each detection.
+        """Return a ``pandas.DataFrame`` with a row per detection.
 
         Returns:
             Columns ``name``, ``label``, ``score``, ``left``, ``top``, ``right``, ``bottom`` (pixels), and, of tracked
@@ -187,7 +314,7 @@ class Detections:
         return _installed("pandas", "to_dataframe").DataFrame(columns)
 
     def to_supervision(self) -> Any:
-        """The same as ``supervision.Detections``, with the class names in ``data``, as supervision's annotators want.
+        """Return ``supervision.Detections`` with the class names in ``data``, for supervision's annotators.
 
         Raises:
             InputError: supervision is not installed.
@@ -203,11 +330,11 @@ class Detections:
 
 @dataclass(frozen=True)
 class Classification:
-    """What an image shows.
+    """Classification of one image.
 
     Args:
         probabilities: (K,) float32, of each class; they sum to 1.
-        names: the K class names.
+        names: K class names.
     """
 
     probabilities: np.ndarray
@@ -229,42 +356,12 @@ class Classification:
         return float(self.probabilities[self.label])
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Names and probabilities of the ``count`` most probable classes, best first."""
+        """Return names and probabilities of the ``count`` most probable classes, best first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.names[label], float(self.probabilities[label])) for label in order]
 
 
-def class_indices(classes: Sequence[str | int] | None, names: Sequence[str]) -> tuple[int, ...] | None:
-    """Class names or indices as indices, each once; None stays None.
-
-    Args:
-        classes: what a user chose.
-        names: the K class names.
-
-    Raises:
-        InputError: there is no such class.
-    """
-    if classes is None:
-        return None
-    if isinstance(classes, str):
-        raise InputError(f"classes: must be a list, such as [{classes!r}]")
-    return tuple(dict.fromkeys(_class_index(choice, names) for choice in classes))
-
-
-def _class_index(choice: str | int, names: Sequence[str]) -> int:
-    if isinstance(choice, str) and choice in names:
-        return names.index(choice)
-    try:
-        index = int(choice)
-    except ValueError:
-        raise InputError(f"classes: unknown class {choice!r}{did_you_mean(str(choice), names)}") from None
-    if not 0 <= index < len(names):
-        raise InputError(f"classes: there is no class {index}; allowed: 0 to {len(names) - 1}")
-    return index
-
-
 def _installed(library: str, wanted_by: str) -> Any:
-    """A library that this toolkit does not depend on."""
     try:
         return importlib.import_module(library)
     except ImportError:

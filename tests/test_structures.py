@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from detect.class_names import class_indices
 from detect.errors import InputError
-from detect.structures import Detection, class_indices
+from detect.structures import ClassTargets, Detection, Targets
 from tests.inference.samples import make_detections
 
 ROWS = [(1, 50, 40, 120, 90, 0.875), (0, 1.5, 2, 11.5, 22, 0.75), (1, 0, 0, 200, 100, 0.25)]
@@ -167,3 +169,38 @@ def test_a_missing_library_is_named(monkeypatch, method, library):
     monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
     with pytest.raises(InputError, match=f"{method}: needs {library}, .*: pip install {library}"):
         getattr(found(), method)()
+
+
+# -------------------------------------------------------------------------------- targets
+
+
+def targets() -> Targets:
+    """Image 0 has two boxes, image 1 none, image 2 one; 32 x 64 px."""
+    boxes = torch.tensor([[0.0, 0, 8, 8], [8, 8, 16, 24], [4, 4, 6, 6]])
+    return Targets(torch.tensor([0, 0, 2]), torch.tensor([1, 0, 1]), boxes, image_hw=(32, 64))
+
+
+def test_targets_follow_a_resize() -> None:
+    half = targets().scaled((0.5, 0.25))
+    assert half.boxes_xyxy_px.tolist() == [[0, 0, 4, 2], [4, 2, 8, 6], [2, 1, 3, 1.5]]
+    assert half.image_hw == (8, 32)
+    assert Targets(*[torch.zeros(0)] * 2, torch.zeros(0, 4)).scaled((2.0, 2.0)).image_hw is None
+
+
+def test_targets_of_some_images() -> None:
+    some = targets().of(torch.tensor([2, 0]))
+    assert some.image_index.tolist() == [0, 1, 1]
+    assert some.labels.tolist() == [1, 1, 0]
+    assert some.boxes_xyxy_px.tolist() == [[4, 4, 6, 6], [0, 0, 8, 8], [8, 8, 16, 24]]
+    assert some.image_hw == (32, 64)
+    assert len(targets().of(torch.tensor([1]))) == 0
+    assert len(targets().of(torch.zeros(0, dtype=torch.int64))) == 0
+
+
+def test_class_targets_of_some_images() -> None:
+    shares = torch.eye(3)
+    assert torch.equal(ClassTargets(shares).of(torch.tensor([2, 0])).shares, shares[[2, 0]])
+
+
+def test_targets_keep_the_size_of_their_images() -> None:
+    assert targets().to(torch.device("cpu")).image_hw == (32, 64)
