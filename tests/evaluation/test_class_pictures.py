@@ -119,7 +119,7 @@ def test_text_is_shortened_to_its_width() -> None:
 # ------------------------------------------------------------------------------------------- pictures
 
 
-@pytest.mark.parametrize("names", [("a", "b"), ODD_NAMES], ids=["plain", "odd"])
+@pytest.mark.parametrize("names", [pytest.param(("a", "b"), marks=pytest.mark.slow), ODD_NAMES], ids=["plain", "odd"])
 def test_pictures_of_any_class_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     """Every image is taken for class 0."""
     shares = [0.5] + [0.5 / (len(names) - 1)] * (len(names) - 1)

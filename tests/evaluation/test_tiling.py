@@ -93,7 +93,7 @@ def test_neighbours_at_the_edge_of_a_tile_stay_two():
     assert as_set(detector().detect(draw((200, 400), boxes))) == set(boxes)
 
 
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(st.data())
 def test_each_object_that_fits_into_the_overlap_comes_once(data):
     """Objects in cells of 40 px, which tiles share at least, so that none touches another."""

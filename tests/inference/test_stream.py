@@ -28,7 +28,7 @@ def detector(tmp_path_factory):
     """An untrained model: what it finds means nothing, but it finds something at a low score."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "model.pt"
-    model = build_model("yolov5n-spd", num_classes=2)
+    model = build_model("yolov5n+width=0.1", num_classes=2)
     save_checkpoint(path, model, names=("cat", "dog"), category_ids=(1, 2), image_size=64, metrics={}, provenance={})
     return Detector(path, device="cpu")
 
