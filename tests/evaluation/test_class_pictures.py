@@ -229,7 +229,7 @@ def small_split(folder: Path, size: int, num_images: int) -> ClassTable:
     return ClassTable(encode_paths(paths), np.arange(num_images) % 3, ("a", "b", "c"))
 
 
-@pytest.mark.parametrize("names", [None, ("c", "a", "b")])
+@pytest.mark.parametrize("names", [pytest.param(None, marks=pytest.mark.slow), ("c", "a", "b")])
 def test_all_files_of_an_evaluation(tmp_path: Path, names: tuple[str, ...] | None) -> None:
     """Nine images, all taken for one class: three are right, in one row; six are wrong, in two rows of three pairs."""
     model, table = tiny_model(), small_split(tmp_path, 16, 9)

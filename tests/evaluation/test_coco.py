@@ -185,6 +185,7 @@ def test_collect_sorts_by_row_and_maps_classes():
     assert found.boxes_xywh_px[2].tolist() == [1, 2, 3, 6]
 
 
+@pytest.mark.slow
 def test_engines_agree_on_real_annotations(real_data):
     from detect.data.datasets import open_split
 

@@ -91,8 +91,13 @@ def small_disk():
 def test_a_full_disk(tmp_path, name, small_disk):
     """OpenCV says nothing when a write fails."""
     rng = np.random.default_rng(0)
-    with pytest.raises(OSError) as raised, writing_video(tmp_path / name, (64, 64), 10) as add:
-        for _ in range(60):
-            add(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), None)
+
+    def write() -> None:
+        with writing_video(tmp_path / name, (64, 64), 10) as add:
+            for _ in range(60):
+                add(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), None)
+
+    with pytest.raises(OSError, match="No space left") as raised:
+        write()
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / name))
     assert list(tmp_path.iterdir()) == []

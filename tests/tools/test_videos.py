@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -144,6 +145,64 @@ def test_a_real_video_keeps_count_rate_and_size(model, tmp_path, real_data):
     assert entries[-1]["time"] == pytest.approx(376 / 12.5)
 
 
+SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+SAVED = ("--save-json", "--save-csv", "--save-txt")
+
+
+@pytest.fixture
+def long_video(tmp_path):
+    """``a.mp4`` of 5,000 frames, and two damaged videos."""
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for each in range(5000):
+        writer.write(gray(each % 25))
+    writer.release()
+    damage(tmp_path)
+    return tmp_path
+
+
+def wait_for_frames(folder, until):
+    """Wait for the tenth frame, at most until a time; False if it has not come."""
+    while not (folder / "out/labels/a.mp4/000009.txt").exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def check_stopped(folder, ended, code, word):
+    """What was done until the signal is there and whole."""
+    assert ended.code == code, ended
+    first, second, limit, last = said(ended)
+    assert [first, second] == [f"warning: {name}.mp4: {DAMAGED} (skipped)" for name in ("no", "cut")]
+    assert limit.endswith(AT_THE_LIMIT)
+    assert last == word
+    frames = frames_of(folder / "out/a.mp4")
+    assert 10 <= len(frames) < 5000
+    assert ended.output.startswith(f"a.mp4: {len(frames)} frames, ")
+    entries = json.loads((folder / "out/predictions.json").read_text())
+    assert [entry["frame"] for entry in entries] == [frame for frame in range(len(frames)) for _ in range(3)]
+    with (folder / "out/predictions.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + len(entries)
+    assert len(list((folder / "out/labels").rglob("*.txt"))) == len(frames)
+    assert {path.name for path in (folder / "out").glob(".*")} == {".detect-outputs"}
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_stopped_half_way(model, long_video, number, code, word):
+    done = threading.Event()
+
+    def send() -> None:
+        if wait_for_frames(long_video, time.monotonic() + 60) and not done.is_set():
+            os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    ended = run_here(long_video, *command(model, "no.mp4", "cut.mp4", "a.mp4"), *SAVED)
+    done.set()
+    sender.join()
+    check_stopped(long_video, ended, code, word)
+
+
 HEARD = """
 import runpy, signal, sys
 # A shell that starts the tests in the background lets all their children ignore the signal.
@@ -153,41 +212,18 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "word"),
-    [pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow), (signal.SIGTERM, 143, "terminated")],
-)
-def test_stopped_half_way(model, tmp_path, number, code, word):
-    num_frames = 5000
-    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
-    for each in range(num_frames):
-        writer.write(gray(each % 25))
-    writer.release()
-    damage(tmp_path)
-    words = [*command(model, "no.mp4", "cut.mp4", "a.mp4"), "--save-json", "--save-csv", "--save-txt"]
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_a_process_stopped_half_way(model, long_video, number, code, word):
+    """FFmpeg and OpenCV, which write to standard error themselves, are silent."""
+    words = [*command(model, "no.mp4", "cut.mp4", "a.mp4"), *SAVED]
     start = [sys.executable, "-c", HEARD, str(TOOLS / words[0]), *map(str, words[1:])]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(start, cwd=tmp_path, **pipes) as process:
-        give_up = time.monotonic() + 60
-        while not (tmp_path / "out/labels/a.mp4/000009.txt").exists() and time.monotonic() < give_up:
-            time.sleep(0.02)
+    with subprocess.Popen(start, cwd=long_video, **pipes) as process:
+        wait_for_frames(long_video, time.monotonic() + 60)
         process.send_signal(number)
         output, error = process.communicate()
-    assert process.returncode == code, error
-    # FFmpeg and OpenCV, which write to standard error themselves, are silent.
-    first, second, limit, last = said(Ended(code, output, error))
-    assert [first, second] == [f"warning: {name}.mp4: {DAMAGED} (skipped)" for name in ("no", "cut")]
-    assert limit.endswith(AT_THE_LIMIT)
-    assert last == word
-    frames = frames_of(tmp_path / "out/a.mp4")
-    assert 10 <= len(frames) < num_frames
-    assert output.startswith(f"a.mp4: {len(frames)} frames, ")
-    entries = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert [entry["frame"] for entry in entries] == [frame for frame in range(len(frames)) for _ in range(3)]
-    with (tmp_path / "out/predictions.csv").open(newline="") as file:
-        assert len(list(csv.reader(file))) == 1 + len(entries)
-    assert len(list((tmp_path / "out/labels").rglob("*.txt"))) == len(frames)
-    assert {path.name for path in (tmp_path / "out").glob(".*")} == {".detect-outputs"}
+    check_stopped(long_video, Ended(process.returncode, output, error), code, word)
 
 
 def damage(folder):
@@ -232,6 +268,7 @@ def test_hostile_names(model, tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_each_hostile_file_is_drawn_or_told_in_one_line(model, tmp_path, real_data):
     write_clip(tmp_path / "last.mp4", num_frames=2)
