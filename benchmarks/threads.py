@@ -45,8 +45,9 @@ from detect.inference.detector import Detector
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.cli import run_tool
 from detect.runtime.cpu import use_threads
-from detect.training.detection import DetectionTask, open_material
-from detect.training.loop import RunSettings, train
+from detect.training.detection import DetectionTask, open_detection_data
+from detect.training.loop import train
+from detect.training.settings import RunSettings
 
 SETTINGS = ("spinning", "one", "tool")
 WEIGHTS = "yolov5n-spd-shapes"
@@ -89,7 +90,9 @@ def train_epoch(folder: Path) -> float:
 def load(folder: Path) -> float:
     """Seconds of a training image that one worker process makes."""
     recipe = load_detection_recipe("default", {"image_size": 192, "batch_size": 8, "workers": 1})
-    task = DetectionTask(open_material(open_data("shapes", str(folder / "shapes")), strict=False), recipe, strict=False)
+    task = DetectionTask(
+        open_detection_data(open_data("shapes", str(folder / "shapes")), strict=False), recipe, strict=False
+    )
     loader = task.loader(task.prepare_model("yolov5n", None), folder)
     batches = (batch for number in itertools.count() for batch in loader.epoch(number))
     return _seconds_of(lambda: len(next(batches).images))

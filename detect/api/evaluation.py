@@ -42,8 +42,8 @@ from detect.models.classifier import ClassificationModel
 from detect.runtime.cpu import use_threads
 from detect.runtime.device import Precision, select_device
 from detect.runtime.distributed import is_main_process, num_processes
-from detect.runtime.plugins import need_plugin
-from detect.runtime.reproducibility import made_with
+from detect.runtime.plugins import require_plugin
+from detect.runtime.reproducibility import collect_provenance
 
 Lines = Generator[str, None, dict[str, Any]]
 """Lines for people as they come; returns the content of the metrics file."""
@@ -282,13 +282,13 @@ def _measure_instances(
     conditions: Conditions,
     outputs: EvaluationOutputs,
 ) -> Lines:
-    report = need_plugin("instance_reports", "instances", "--instances")(request.weights, checkpoint, request.baseline)
+    report = require_plugin("instance_reports", "instances", "--instances")(request.weights, checkpoint, request.baseline)
     table: AnnotationTable | ClassTable
     if isinstance(checkpoint.model, ClassificationModel):
         table = _open_classes(request, data, conditions)
     else:
         table = _open_boxes(request, data, outputs, conditions)
-    about = {**_about(request, conditions), **made_with()}
+    about = {**_about(request, conditions), **collect_provenance()}
     title = f"{data.name} {request.split} at {conditions.image_size} px"
     record: dict[str, Any]
     record = yield from report.run(table, conditions, outputs, about, title=title, engine=request.engine)
@@ -304,7 +304,7 @@ def choose_instance(checkpoint: Checkpoint, cost: float) -> str:
     Raises:
         InputError: there is none, or this installation has no papers.
     """
-    line: str = need_plugin("cost_choices", "cost", "--cost")(checkpoint, cost)
+    line: str = require_plugin("cost_choices", "cost", "--cost")(checkpoint, cost)
     return line
 
 

@@ -1,4 +1,4 @@
-"""A training as a function."""
+"""Training as a function: ``train`` and ``resume``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from detect.runtime.interruption import StopRequest, stop_requests
 from detect.training.loop import train as train_settings
-from detect.training.run import RECIPE_FLAGS, RunRequest, open_run
+from detect.training.settings import RECIPE_FLAGS, RunRequest, open_run
 
 Name = str | PathLike[str]
 
@@ -65,7 +65,7 @@ def train(
 
     Raises:
         InputError: an argument, a file or the data is wrong; nothing is overwritten.
-        KeyboardInterrupt: Ctrl-C; the run has been kept and ``resume`` goes on with it.
+        KeyboardInterrupt: Ctrl-C; ``last.pt`` is written, and ``resume`` goes on from it.
     """
     keys = {key: value for key, value in recipe_keys.items() if key in RECIPE_FLAGS}
     others = _dotted({key: value for key, value in recipe_keys.items() if key not in RECIPE_FLAGS})
@@ -75,7 +75,7 @@ def train(
 
 
 def resume(out: Name, device: str = "auto") -> TrainResult:
-    """Go on with a training that was interrupted, with the settings that it was started with.
+    """Go on with an interrupted training, with the settings of its start.
 
     Args:
         out: the run's folder.
@@ -88,7 +88,7 @@ def resume(out: Name, device: str = "auto") -> TrainResult:
 
 
 def run_training(request: RunRequest) -> TrainResult:
-    """Train as a request says; in the main thread Ctrl-C and SIGTERM end the run between two updates."""
+    """Train; in the main thread Ctrl-C and SIGTERM stop the run between two updates."""
     settings = open_run(request)
     is_main = threading.current_thread() is threading.main_thread()
     with stop_requests() if is_main else nullcontext(StopRequest()) as stop:
@@ -96,9 +96,9 @@ def run_training(request: RunRequest) -> TrainResult:
     return TrainResult(settings.out, metrics)
 
 
-def _dotted(keys: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Sections as dotted keys: ``{"optimizer": {"lr": 0.1}}`` is ``{"optimizer.lr": 0.1}``."""
+def _dotted(keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten sections: ``{"optimizer": {"lr": 0.1}}`` is ``{"optimizer.lr": 0.1}``."""
     found: dict[str, Any] = {}
     for key, value in keys.items():
-        found |= _dotted(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         from detect.inference.sources import expand_sources
         from detect.runtime.cpu import use_threads
         from detect.runtime.distributed import init_distributed
-        from detect.runtime.files import held_folder
+        from detect.runtime.files import locked_folder
     on_record = _print_record if args.json else None
     sizes = {"batch_size": args.batch_size, "image_size": args.image_size}
     with init_distributed():
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
             )
             window = PreviewWindow() if args.show else None
             lines = detect_sources(predictor, sources, args.out, outputs, window, on_record, **sizes, **options)
-        with held_folder(args.out):
+        with locked_folder(args.out):
             print_lines(lines, is_json=args.json)
 
 

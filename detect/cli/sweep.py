@@ -44,6 +44,6 @@ def run(args: argparse.Namespace) -> None:
         search.run(args.devices)
     except KeyboardInterrupt:
         again = ["--out", str(plan.folder), "--resume", "--devices", *args.devices]
-        LOGGER.warning("to go on: python tools/sweep.py %s", shlex.join(again))
+        LOGGER.warning("to go on: detect sweep %s", shlex.join(again))
         raise
     print_lines(conclude(plan, ledger))

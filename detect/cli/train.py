@@ -12,10 +12,15 @@ Any key of the recipe is KEY=VALUE; detect config explains the keys.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from typing import TYPE_CHECKING
 
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
 from detect.runtime.startup import heavy_imports
+
+if TYPE_CHECKING:
+    from detect.training.settings import RunRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, say where the result is."""
+    """Train, print metrics and folder."""
     with heavy_imports():
         from detect.api.training import run_training
         from detect.runtime.distributed import init_distributed, is_main_process
-        from detect.training.run import request_from_args
     with init_distributed():
         result = run_training(request_from_args(args))
         if not is_main_process():
@@ -70,3 +74,14 @@ def run(args: argparse.Namespace) -> None:
     print_lines(lines, is_json=args.json)
     if args.json:
         print_json({"out": str(result.out), "metrics": result.metrics})
+
+
+def request_from_args(args: argparse.Namespace) -> RunRequest:
+    """Convert the parsed command line."""
+    from detect.config.base import parse_overrides
+    from detect.training.settings import RECIPE_FLAGS, RunRequest
+
+    keys = {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
+    names = [one.name for one in dataclasses.fields(RunRequest) if one.name not in ("keys", "overrides")]
+    given = {name: getattr(args, name) for name in names}
+    return RunRequest(**given, keys=keys, overrides=parse_overrides(args.set))

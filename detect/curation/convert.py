@@ -1,9 +1,9 @@
-"""A data set in another format: COCO JSON, YOLO txt, Pascal VOC XML, VisDrone txt, shards.
+"""Convert a data set to another format: COCO JSON, YOLO txt, Pascal VOC XML, VisDrone txt, shards.
 
-Everything is written into a folder beside, which takes its place when it is complete. What a format cannot hold is
-counted and told.
+Everything is written into a temporary folder, which is renamed when it is complete. Data that a format cannot hold is
+counted and reported.
 
-Letters: N images, K classes.
+Letters: N images, M boxes, K classes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -43,27 +43,40 @@ from detect.data.formats.writing import (
 from detect.data.formats.yolo import write_yolo, write_yolo_yaml
 from detect.data.recognition import TITLES, Format
 from detect.errors import InputError
-from detect.runtime.files import new_folder
+from detect.runtime.files import atomic_folder
 from detect.runtime.progress import progress_bar
 
 FORMATS: tuple[Format, ...] = ("coco", "yolo", "voc", "visdrone", "shards")
+"""Formats that can be written."""
+
 _AS_IN_COCO = ("coco", "shards")
 """Formats that hold any class name, and splits without annotations."""
-"""What can be written."""
+
+OWN_AREA = "areas of their own (of outlines; they become width * height)"
+UNWANTED = "annotations of categories that the data config does not list in names (left out)"
+
+_POLYGONS = "outlines (segmentation: polygons)"
+_MASKS = "outlines (segmentation: run-length masks)"
+_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", *MARKS}
+_IMAGE_KEYS = {"id", "file_name", "height", "width"}
+_LISTS = {"images", "annotations", "categories"}
+_OBJECT_TAGS = {"name", "bndbox", "difficult", *MARKS}
+_FILE_TAGS = {"filename", "size", "object", "folder", "path"}  # the last two are the file's former place
+_EMPTY_TEXTS = {"", "0", "Unspecified", "Unknown"}
 
 Images = Literal["copy", "link", "none"]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What is wanted.
+    """Options of a conversion.
 
     Args:
         to: the format.
         out: the new folder.
-        images: copied, linked (hard links), or left where they are.
-        splits: those that are converted; default, all.
-        strict: refuse damaged images and boxes instead of leaving them out.
+        images: copied, linked (hard links), or left in place.
+        splits: to convert; default, all.
+        strict: refuse damaged images and boxes instead of skipping them.
     """
 
     to: Format
@@ -73,55 +86,48 @@ class Conversion:
     strict: bool = False
 
 
-def convert(config: DataConfig, wanted: Conversion) -> list[str]:
-    """Write a data set in another format, with its data config.
-
-    Args:
-        config: the data set.
-        wanted: what becomes of it.
-
-    Returns:
-        The report, line by line.
+def convert(config: DataConfig, options: Conversion) -> list[str]:
+    """Write a data set in another format, with its data config, and return the lines of the report.
 
     Raises:
-        InputError: the data cannot be read or written so, or the folder has something in it.
+        InputError: the data cannot be read or written in the format, or the folder is not empty.
     """
-    splits = wanted.splits or tuple(config.splits)
+    splits = options.splits or tuple(config.splits)
     for split in splits:
         check_split(config, split)
         split_folder(split)
-    if wanted.to == "shards" and wanted.images != "copy":
-        raise InputError(f"--images {wanted.images}: shards hold copies of the images; use --images copy")
-    with new_folder(wanted.out) as folder:
-        tables = {split: open_split(config, split, wanted.strict) for split in splits}
-        report = [f"{config.name}: {TITLES[config.format]} to {TITLES[wanted.to]} in {wanted.out}"]  # type: ignore[index]
-        for split in [one for one in splits if not tables[one].is_labelled and wanted.to not in _AS_IN_COCO]:
-            number, title = len(tables.pop(split)), TITLES[wanted.to]
+    if options.to == "shards" and options.images != "copy":
+        raise InputError(f"--images {options.images}: shards hold copies of the images; use --images copy")
+    with atomic_folder(options.out) as folder:
+        tables = {split: open_split(config, split, options.strict) for split in splits}
+        report = [f"{config.name}: {TITLES[config.format]} to {TITLES[options.to]} in {options.out}"]  # type: ignore[index]
+        for split in [one for one in splits if not tables[one].is_labelled and options.to not in _AS_IN_COCO]:
+            number, title = len(tables.pop(split)), TITLES[options.to]
             report.append(f"{split}: left out: its {number} images have no annotations, which {title} cannot say")
         if not tables:
             raise InputError(f"{config.name}: no split has annotations, so there is nothing to convert")
         changes = Problems()
-        names = _names(tables, wanted.to, changes)
+        names = _names(tables, options.to, changes)
         report += [f"  changed: {line}" for line in changes.summary()]
-        targets = _targets(config, tables, wanted, names)
+        targets = _targets(config, tables, options, names)
         sections = {}
-        if wanted.to == "shards":
+        if options.to == "shards":
             sections = {split: SplitConfig(images) for split, images in write_shards(tables, folder).items()}
         for target in targets:
-            if wanted.to == "shards":
+            if options.to == "shards":
                 report_renamed(target.table, target.image_names, target.losses)
             else:
-                sections[target.split] = _write(target, folder, wanted, targets)
-            report += _report(target, sections[target.split], wanted.to)
-        _write_configs(folder, config, wanted, sections, names)
-    return [*report, f"data config: {wanted.out / CONFIG}"]
+                sections[target.split] = _write(target, folder, options, targets)
+            report += _report(target, sections[target.split], options.to)
+        _write_configs(folder, config, options, sections, names)
+    return [*report, f"data config: {options.out / CONFIG}"]
 
 
 # -------------------------------------------------------------------------------------------------- names
 
 
 def _names(tables: dict[str, AnnotationTable], to: Format, changes: Problems) -> tuple[str, ...]:
-    """Class names as the format writes them; ``changes`` gets those that are others."""
+    """Return class names that the format can hold; ``changes`` gets the changed ones."""
     (first, names), *others = ((split, table.names) for split, table in tables.items())
     for split, other in others:
         if other != names:
@@ -134,29 +140,29 @@ def _names(tables: dict[str, AnnotationTable], to: Format, changes: Problems) ->
 
 
 def _targets(
-    config: DataConfig, tables: dict[str, AnnotationTable], wanted: Conversion, names: tuple[str, ...]
+    config: DataConfig, tables: dict[str, AnnotationTable], options: Conversion, names: tuple[str, ...]
 ) -> list[Target]:
     targets = []
     for split, table in tables.items():
         source = Path(os.path.normpath(Path(config.root, config.splits[split].images)))
-        images, losses, stays = str(source), Problems(), wanted.images == "none"
+        images, losses, stays = str(source), Problems(), options.images == "none"
         image_names = relative_names(table, source)
         if stays:
             outside = [row for row, name in enumerate(image_names) if not (source / name).is_file()]
             if outside:
                 raise InputError(f"{table.path(outside[0])}: is not in {source}; use --images copy")
-            if wanted.to != "coco":
+            if options.to != "coco":
                 check_safe(image_names, "use --images copy, which can change them")
         else:
-            images = _images_folder(split, wanted.to)
-            if wanted.to not in _AS_IN_COCO:
-                image_names = safe_names(image_names, wanted.to == "visdrone", losses)
+            images = _images_folder(split, options.to)
+            if options.to not in _AS_IN_COCO:
+                image_names = safe_names(image_names, options.to == "visdrone", losses)
         targets.append(Target(config, split, table, images, image_names, names, stays, losses))
     return targets
 
 
 def _images_folder(split: str, to: Format) -> str:
-    """Where the images of a split lie in the new data set, as its format's own layout has it."""
+    """Return the folder of a split's images in the usual layout of the format."""
     return {"coco": split, "shards": "", "yolo": f"images/{split}", "voc": "JPEGImages", "visdrone": f"{split}/images"}[
         to
     ]
@@ -165,38 +171,37 @@ def _images_folder(split: str, to: Format) -> str:
 # -------------------------------------------------------------------------------------------------- files
 
 
-def _write(target: Target, folder: Path, wanted: Conversion, targets: Sequence[Target]) -> SplitConfig:
-    """Write the files of a split."""
-    own_folder = wanted.to == "voc" and _share_names(targets)
+def _write(target: Target, folder: Path, options: Conversion, targets: Sequence[Target]) -> SplitConfig:
+    own_folder = options.to == "voc" and _share_names(targets)
     if own_folder and not target.stays:
-        target = Target(**{**vars(target), "images": f"{target.images}/{target.split}"})
+        target = replace(target, images=f"{target.images}/{target.split}")
     if not target.stays:
-        transfer_images(target.table, target.image_names, folder / target.images, wanted.images == "link")
-    if wanted.to == "coco":
+        transfer_images(target.table, target.image_names, folder / target.images, options.images == "link")
+    if options.to == "coco":
         return write_coco(target, folder)
-    if wanted.to == "yolo":
+    if options.to == "yolo":
         return write_yolo(target, folder)
-    if wanted.to == "voc":
+    if options.to == "voc":
         return write_voc(target, folder, own_folder)
     return write_visdrone(target, folder)
 
 
 def _share_names(targets: Sequence[Target]) -> bool:
-    """Whether an image of one split is called like one of another."""
+    """Tell whether two splits have images of the same name."""
     stems = [Path(name).with_suffix("").as_posix().casefold() for target in targets for name in target.image_names]
     return len(set(stems)) < len(stems)
 
 
 def _write_configs(
-    folder: Path, config: DataConfig, wanted: Conversion, sections: dict[str, SplitConfig], names: tuple[str, ...]
+    folder: Path, config: DataConfig, options: Conversion, sections: dict[str, SplitConfig], names: tuple[str, ...]
 ) -> None:
     written: tuple[str, ...] | None = names
-    if wanted.to == "visdrone":
+    if options.to == "visdrone":
         written = visdrone_names(names)
-    elif wanted.to in _AS_IN_COCO and config.names is None:
+    elif options.to in _AS_IN_COCO and config.names is None:
         written = None
-    write_data_config(folder, config, "convert", wanted.to, sections, written)
-    if wanted.to == "yolo" and wanted.images != "none":
+    write_data_config(folder, config, "convert", options.to, sections, written)
+    if options.to == "yolo" and options.images != "none":
         write_yolo_yaml(folder, sections, names)
 
 
@@ -204,7 +209,7 @@ def _write_configs(
 
 
 def _report(target: Target, section: SplitConfig, to: Format) -> list[str]:
-    """What was written of a split, what was not, and what is different."""
+    """Return the lines of a split: its size, losses and changes."""
     table = target.table
     background = int((table.box_offsets[1:] == table.box_offsets[:-1]).sum())
     num_crowds = int(table.is_crowd.sum())
@@ -213,23 +218,23 @@ def _report(target: Target, section: SplitConfig, to: Format) -> list[str]:
         f"{num_crowds} crowd regions -> {section.annotations or section.images}"
     ]
     lines += [f"  skipped or changed while reading: {line}" for line in table.problems.summary()]
-    remains = count_remains(target.config, target.split, target.table, to)
-    if remains:
-        lines.append(f"  not kept: {', '.join(f'{count} {words}' for words, count in remains.items())}")
+    losses = count_losses(target.config, target.split, target.table, to)
+    if losses:
+        lines.append(f"  not kept: {', '.join(f'{count} {kind}' for kind, count in losses.items())}")
     return lines + [f"  changed or left out: {line}" for line in target.losses.summary()]
 
 
-# ------------------------------------------------------------------------------------------------ image_transfer
+# ------------------------------------------------------------------------------------------------- images
 
 
 def transfer_images(table: AnnotationTable, names: Sequence[str], folder: Path, link: bool) -> None:
-    """Bring all images of a split into a folder.
+    """Copy or link all images of a split into a folder.
 
     Args:
         table: the split.
         names: N paths relative to the folder, with ``/``.
-        folder: where they go.
-        link: a hard link each instead of a copy: no space is used, and whoever changes one changes the other.
+        folder: the new one.
+        link: make hard links instead of copies: they use no space, but share their content.
 
     Raises:
         InputError: a link cannot be made, as between disks.
@@ -255,7 +260,7 @@ def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copyfile(source, target)
     except OSError as error:
-        error.filename = str(target)  # not the source, whose first and last bytes could be read
+        error.filename = str(target)  # not the source, whose header could be read
         raise
 
 
@@ -268,31 +273,14 @@ def _link(source: Path, target: Path) -> None:
         ) from None
 
 
-# ------------------------------------------------------------------------------------------------ remains
+# ------------------------------------------------------------------------------------------------- losses
 
 
-OWN_AREA = "areas of their own (of outlines; they become width * height)"
-UNWANTED = "annotations of categories that the data config does not list in names (left out)"
+def count_losses(config: DataConfig, split: str, table: AnnotationTable, to: str) -> dict[str, int]:
+    """Count the data of a split that the format ``to`` cannot hold, by its description.
 
-_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", *MARKS}
-_IMAGE_KEYS = {"id", "file_name", "height", "width"}
-_LISTS = {"images", "annotations", "categories"}
-_OBJECT_TAGS = {"name", "bndbox", "difficult", *MARKS}
-_FILE_TAGS = {"filename", "size", "object", "folder", "path"}  # the last two say where the file once lay
-_SAYS_NOTHING = {"", "0", "Unspecified", "Unknown"}
-
-
-def count_remains(config: DataConfig, split: str, table: AnnotationTable, to: str) -> dict[str, int]:
-    """What is lost on the way to another format, in words, with counts.
-
-    What the writers leave out or change themselves is not among it; nor what was damaged, which is in the table's
+    Neither losses that the writers report themselves are counted, nor damaged data, which is in the table's
     ``problems``.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-        table: the split as it was read.
-        to: the format that is written.
     """
     counts: Counter[str] = Counter()
     if config.format == "coco":
@@ -303,7 +291,7 @@ def count_remains(config: DataConfig, split: str, table: AnnotationTable, to: st
         counts["annotation ids"] = len(table.labels) if config.format == "coco" else 0
     elif to != "coco":
         counts.update(_of_table(table, config.format in ("coco", "shards")))
-    return {words: count for words, count in counts.items() if count}
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def _of_table(table: AnnotationTable, is_coco: bool) -> dict[str, int]:
@@ -320,7 +308,7 @@ def _of_coco(config: DataConfig, split: str, table: AnnotationTable, keeps_all: 
     def without_outline(item: dict[str, Any]) -> dict[str, Any]:
         segmentation = item.pop("segmentation", None)
         if segmentation:
-            outlines["outlines (segmentation: run-length masks)" if isinstance(segmentation, dict) else _POLYGONS] += 1
+            outlines[_MASKS if isinstance(segmentation, dict) else _POLYGONS] += 1
         return item
 
     content = load_coco(find_file(config, config.splits[split].annotations or ""), hook=without_outline)
@@ -338,9 +326,6 @@ def _of_coco(config: DataConfig, split: str, table: AnnotationTable, keeps_all: 
     return counts
 
 
-_POLYGONS = "outlines (segmentation: polygons)"
-
-
 def _of_voc(config: DataConfig, split: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     folder = Path(config.root, config.splits[split].annotations or "").resolve()
@@ -355,8 +340,8 @@ def _of_voc(config: DataConfig, split: str) -> Counter[str]:
 
 
 def _tags(element: ElementTree.Element, known: set[str]) -> Iterator[str]:
-    """The other children that say something."""
+    """Yield the tags of other children with a meaningful text."""
     for child in element:
-        said = {(text or "").strip() for text in child.itertext()}
-        if child.tag not in known and not said <= _SAYS_NOTHING:
+        texts = {(text or "").strip() for text in child.itertext()}
+        if child.tag not in known and not texts <= _EMPTY_TEXTS:
             yield str(child.tag)[:40]

@@ -22,7 +22,7 @@ from detect.data.formats.shard_images import ShardImages, StoredImage
 from detect.data.images import decode_image
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.drawing.text import shorten
-from detect.runtime.logs import named_messages
+from detect.runtime.logs import decoder_warnings
 
 MARKS = ("truncated", "occluded")
 """Names of ``AnnotationTable.marks``."""
@@ -172,7 +172,7 @@ class AnnotationTable:
         Raises:
             ImageError: it cannot be read.
         """
-        with named_messages(self.path(row)):
+        with decoder_warnings(self.path(row)):
             return decode_image(self.read_bytes(row), str(self.path(row)), self.read_settings)
 
     def stored_in(self, row: int) -> Path:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from detect.errors import InputError
 from detect.runtime.cpu import return_freed_memory
 from detect.runtime.distributed import num_processes
-from detect.runtime.interruption import LostContactError, lost_worker, requested_stop, ticking
+from detect.runtime.interruption import LostContactError, lost_worker, requested_stop, timer_ticks
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch
 
@@ -278,7 +278,7 @@ class WorkerBatches:
         """What a step of the loader gives, unless it is waited for too long."""
         patience = _Patience(self._workers)
         try:
-            with ticking(patience.tick):
+            with timer_ticks(patience.tick):
                 return step()
         except RuntimeError as error:
             raise lost_worker(error) or error from None

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from detect.data.images import from_pil, read_image
 from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_bytes
 from detect.errors import InputError
-from detect.runtime.logs import LOGGER, named_messages
+from detect.runtime.logs import LOGGER, decoder_warnings
 from detect.safety.untrusted import MAX_SIDE
 
 ImageSource: TypeAlias = str | Path | np.ndarray | Image
@@ -74,7 +74,7 @@ def _read_first(path: Path, settings: ReadSettings) -> np.ndarray:
     """Read a file's image, of several the first; warn where the high byte of a deep image has few grey levels."""
     from detect.data.animations import describe_path
 
-    with named_messages(path):
+    with decoder_warnings(path):
         image = read_image(path, settings)
     count, has_many_bits = describe_path(path)
     if count > 1:

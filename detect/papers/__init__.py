@@ -23,7 +23,7 @@ PLUGINS: dict[str, dict[str, str]] = {
         "images": "detect.papers.sdpoint.cost_sheet:write_cost_sheets",
     },
     "instance_reports": {
-        "instances": "detect.papers.sdpoint.outputs:InstanceReport",
+        "instances": "detect.papers.sdpoint.report:InstanceReport",
     },
     "export_facts": {
         "instance": "detect.papers.sdpoint.network:export_facts",

@@ -1,8 +1,8 @@
-"""Which trials there are, who works on them and what came of them: Optuna's journal, and a lock for each trial.
+"""Trials of a search: Optuna's journal, and a lock for each trial.
 
-Several threads, and several processes, work on one search. The lock of a trial is on its log file, which the training
-process inherits as its standard output: while that process lives nobody else takes the trial, whatever becomes of the
-process that started it.
+Several threads and processes work on one search. The lock of a trial is on its log file, which the training process
+inherits as its standard output: while that process lives nobody else claims the trial, even if the process that
+started it has died.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO, Literal
 
 from detect.errors import InputError
 from detect.runtime.reproducibility import generator
-from detect.sweep.space import Parameter, Values
+from detect.sweep.plan import Parameter, Values, import_optuna
 
 JOURNAL, LOCK, LOG = "journal.log", "lock", "log.txt"
 VALUES_STREAM = 7
@@ -28,15 +27,15 @@ State = Literal["complete", "failed", "unfinished"]
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial as it stands.
+    """A recorded trial.
 
     Args:
         number: counted from 0.
-        state: ``unfinished`` is what is running, and what was interrupted.
+        state: ``unfinished`` while it runs and after an interruption.
         values: of the parameters.
         score: best value of the metric, if complete.
         seconds: time of its training, over all its starts.
-        problem: why it failed, in one line.
+        problem: reason of a failure, in one line.
     """
 
     number: int
@@ -56,13 +55,13 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that the holder, and nobody else, works on.
+    """A trial that the holder works on exclusively.
 
     Args:
         number: of the trial.
         values: of the parameters.
         folder: of the trial.
-        log: its log file, which holds the lock; open until the trial is finished or given up.
+        log: its log file, which holds the lock; open until the trial is finished or released.
     """
 
     number: int
@@ -74,8 +73,8 @@ class Claim:
 class Ledger:
     """The trials of a search.
 
-    The values of a trial are those that Optuna's random sampler draws with a seed that is a function of the search's
-    seed and the trial's number. So they depend neither on who asks nor on what was interrupted.
+    Optuna's random sampler draws the values of a trial with a seed that is a function of the search's seed and the
+    trial's number. So they depend neither on the worker nor on interruptions.
 
     Args:
         folder: of the search.
@@ -93,7 +92,7 @@ class Ledger:
         self._distributions = {parameter.key: self._distribution(parameter) for parameter in space}
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / JOURNAL
-        with self._alone():
+        with self._exclusive():
             try:
                 backend = self._optuna.storages.journal.JournalFileBackend(str(journal))
                 self._storage = self._optuna.storages.JournalStorage(backend)
@@ -104,12 +103,11 @@ class Ledger:
                 raise InputError(f"{journal}: is damaged; another --out starts anew") from None
 
     def trials(self) -> list[Trial]:
-        """All trials so far, by number."""
         return [self._trial(found) for found in self._found()]
 
     def claim(self, total: int) -> Claim | None:
-        """The next trial to work on: one that was interrupted, else a new one; None when there are ``total``."""
-        with self._alone():
+        """Claim an interrupted trial, else a new one; None when there are ``total``."""
+        with self._exclusive():
             found = self._found()
             for trial in found[:total]:
                 if self._trial(trial).state == "unfinished" and (claim := self._take(trial)):
@@ -122,34 +120,24 @@ class Ledger:
             return self._take(self._found()[number])
 
     def finish(self, claim: Claim, outcome: float | str, seconds: float) -> Trial:
-        """Record what became of a trial.
-
-        Args:
-            claim: the trial; it is given up.
-            outcome: its score, or why it has none.
-            seconds: how long it took this time.
-
-        Returns:
-            The trial.
-        """
-        with self._alone():
+        """Record the end of a trial: its score or its problem, and the seconds since it was claimed."""
+        with self._exclusive():
             self._add_seconds(claim.number, seconds)
             self._tell(claim.number, outcome)
             claim.log.close()
             return self._trial(self._found()[claim.number])
 
     def release(self, claim: Claim, seconds: float) -> None:
-        """Give up a trial that was interrupted after some seconds: whoever asks next goes on with it."""
-        with self._alone():
+        """Release an interrupted trial after some seconds, for the next ``claim``."""
+        with self._exclusive():
             self._add_seconds(claim.number, seconds)
             claim.log.close()
 
     def trial_folder(self, number: int) -> Path:
-        """The folder of a trial."""
         return self.folder / "trials" / f"{number:04d}"
 
     def _take(self, trial: Any) -> Claim | None:
-        """Claim an open trial, unless somebody works on it."""
+        """Claim an open trial, unless another worker holds its lock."""
         if trial.params.keys() != self._distributions.keys():
             self._tell(trial.number, "the machine stopped while its values were being written")
             return None
@@ -178,7 +166,6 @@ class Ledger:
         self._storage.set_trial_user_attr(self._found()[number]._trial_id, name, value)
 
     def _found(self) -> list[Any]:
-        """Optuna's records, by number."""
         return self._study.get_trials(deepcopy=False)
 
     def _trial(self, found: Any) -> Trial:
@@ -201,23 +188,8 @@ class Ledger:
         return kind(parameter.low, parameter.high, log=parameter.log)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep all other threads and processes from claiming and finishing trials."""
+    def _exclusive(self) -> Iterator[None]:
+        """Exclude all other threads and processes from claiming and finishing trials."""
         with (self.folder / LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def import_optuna() -> ModuleType:
-    """The optional library, silent about its studies.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import optuna
-        import optuna.storages.journal
-    except ImportError:
-        raise InputError("Optuna is not installed, which draws and records trials: pip install -e '.[sweep]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna

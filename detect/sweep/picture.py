@@ -1,7 +1,6 @@
-"""A search as parallel coordinates: an axis for each parameter and one for the metric, a line for each trial.
+"""Parallel coordinates of a search: an axis for each parameter and one for the metric, a line for each trial.
 
-matplotlib is imported on use, and only its figures: ``pyplot`` would hold every figure in global state and choose a
-window system.
+matplotlib is imported on use, without ``pyplot``, which holds figures in global state and chooses a window system.
 
 Source: the form of SPD-Conv (Sunkara and Luo, 2022), Figure 6.
 """
@@ -18,16 +17,16 @@ import numpy as np
 
 from detect.runtime.files import atomic_path
 from detect.sweep.ledger import Trial, best_trial
-from detect.sweep.space import Parameter, shown
+from detect.sweep.plan import Parameter, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS, BEST, FAILED = "viridis", "#d62728", "#b0b0b0"
 STRIP = 0.05
-"""Width of the metric's colour strip, in distances between axes."""
+"""Width of the metric's colour bar, in distances between axes."""
 FAN = 0.6
-"""Share of a choice's room over which the lines through it are spread, so that they do not hide one another."""
+"""Share of a choice's height over which its lines are spread, so that they do not hide one another."""
 
 
 def draw_parallel_coordinates(
@@ -40,7 +39,7 @@ def draw_parallel_coordinates(
         space: the parameters, in the order of their axes.
         trials: at least one complete; failed ones are dotted and end at the last parameter.
         metric: of the score.
-        title: what the search is called.
+        title: name of the search.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -71,25 +70,23 @@ def draw_parallel_coordinates(
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """A range with some room at its ends, so that no line lies on the edge; also that of equal numbers."""
+    """Add a margin to a range, so that no line lies on the edge; also to an empty one."""
     room = 0.04 * (high - low) or 0.01
     return low - room, high + room
 
 
 def _drawable(parameter: Parameter) -> Parameter:
-    """A parameter with an axis that is not empty: a range of one value becomes a choice."""
+    """Turn a range of one value into a choice, because its axis would be empty."""
     if parameter.choices or parameter.low < parameter.high:
         return parameter
     return Parameter(parameter.key, choices=(parameter.low,))
 
 
 def _heights(parameters: Sequence[Parameter], result: Parameter, trials: Sequence[Trial]) -> dict[int, list[float]]:
-    """Where the line of each trial crosses the axes, in [0, 1] from the bottom, by the trial's number.
+    """Heights at which the line of each trial crosses the axes, in [0, 1] from the bottom, by the trial's number.
 
-    Args:
-        parameters: those of the search, each with an axis.
-        result: the metric's axis, the last one; failed trials do not get there.
-        trials: lowest score first, which is the order from bottom to top within a choice.
+    Trials come lowest score first, which is the order from bottom to top within a choice. Lines of failed trials end
+    before the metric's axis.
     """
     heights: dict[int, list[float]] = {trial.number: [] for trial in trials}
     for parameter in parameters:
@@ -108,7 +105,6 @@ def _heights(parameters: Sequence[Parameter], result: Parameter, trials: Sequenc
 
 
 def _share(parameter: Parameter, value: float) -> float:
-    """How far up its axis a value is."""
     low, high = parameter.low, parameter.high
     if parameter.log:
         low, high, value = math.log(low), math.log(high), math.log(value)
@@ -118,7 +114,7 @@ def _share(parameter: Parameter, value: float) -> float:
 def _draw_lines(
     host: Axes, heights: dict[int, list[float]], result: Parameter, trials: Sequence[Trial], best: Trial
 ) -> None:
-    """Draw the line of each trial in the order given, the best on top, and the strip that explains the colours."""
+    """Draw the line of each trial in the given order, the best on top, and the colour bar."""
     from matplotlib import colormaps
 
     for trial in trials:
@@ -134,7 +130,7 @@ def _draw_lines(
 
 
 def _line(host: Axes, heights: Sequence[float], **style: Any) -> None:
-    """Draw a smooth line through an axis after the other, level where it crosses them."""
+    """Draw a smooth line through all axes, horizontal at each of them."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 
@@ -146,14 +142,7 @@ def _line(host: Axes, heights: Sequence[float], **style: Any) -> None:
 
 
 def _draw_axis(host: Axes, parameter: Parameter, index: int, right: bool) -> None:
-    """Draw an axis with its own units.
-
-    Args:
-        host: whose lines cross it.
-        parameter: its range or choices.
-        index: its place from the left.
-        right: the numbers stand on its right, beside the colour strip.
-    """
+    """Draw the axis of a parameter, with ``right`` its numbers on the right of the colour bar."""
     from matplotlib.ticker import NullLocator
 
     axis = host.twinx()
@@ -180,7 +169,7 @@ def _draw_axis(host: Axes, parameter: Parameter, index: int, right: bool) -> Non
 
 
 def _ticks(parameter: Parameter, with_ends: bool) -> list[float]:
-    """Round numbers of a range, and its ends, which push aside what is near them."""
+    """Round numbers of a range, and its ends in place of numbers near them."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     low, high = parameter.low, parameter.high

@@ -1,32 +1,139 @@
-"""A search in its folder: started anew, or continued."""
+"""A search: its parameters, checked against the recipe that they change, and its folder."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import yaml
 
 from detect.config.base import to_plain
-from detect.config.sweep import SweepConfig, load_sweep_config
+from detect.config.data import DataConfig
+from detect.config.recipe import Recipe
+from detect.config.run import RunConfig, load_run_config
+from detect.config.sweep import ParameterConfig, SweepConfig, load_sweep_config
 from detect.data.datasets import open_split
+from detect.data.recognition import open_data
 from detect.errors import InputError
+from detect.models.catalog import find_definition
 from detect.runtime.files import write_new_text, write_text
-from detect.sweep.ledger import import_optuna
-from detect.sweep.space import Parameter, find_data, open_space
+from detect.training.settings import load_recipe
 
 SETTINGS = "sweep.yaml"
-"""The search as it was started, in its folder."""
+"""Configuration of a search, in its folder."""
+Values = dict[str, Any]
+"""Dotted recipe keys and what a trial sets them to."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A key of the recipe and its values: ``choices``, or the range from ``low`` to ``high``.
+
+    Args:
+        key: dotted.
+        low: smallest value; a whole number if the key is one.
+        high: largest value.
+        log: uniform in the logarithm.
+        choices: instead of a range.
+    """
+
+    key: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+
+def open_space(config: SweepConfig) -> tuple[Parameter, ...]:
+    """Check the parameters of a search against its recipe.
+
+    Each end of a range and each choice is tried alone. A combination that is not allowed fails its trial.
+
+    Raises:
+        InputError: the experiment, the metric or a key is unknown, or a value is not allowed.
+    """
+    try:
+        load = _recipe_loader(experiment(config))
+        load({"evaluation.save_best": [config.metric]})
+        return tuple(_parameter(key, parameter, load) for key, parameter in config.space.items())
+    except InputError as error:
+        raise InputError(f"sweep {config.name}: {error}") from None
+
+
+def experiment(config: SweepConfig) -> RunConfig:
+    """The experiment of each trial, with the parts that the search replaces and with its ``set``."""
+    named = {key: value for key in ("model", "data", "recipe") if (value := getattr(config, key)) is not None}
+    run = replace(load_run_config(config.run), **named) if config.run else RunConfig(**named)
+    return replace(run, set={**run.set, **config.set})
+
+
+def find_data(config: SweepConfig) -> DataConfig:
+    """Open the data set of a search.
+
+    Raises:
+        InputError: it is unknown, or its folder does not exist.
+    """
+    data = open_data(experiment(config).data, config.data_root)
+    if data.generate is None and not Path(data.root).is_dir():
+        raise InputError(f"{data.name}: there is no folder {data.root}; say with --data-root where the data set is")
+    return data
+
+
+def training_arguments(config: SweepConfig, values: Values) -> list[str]:
+    """Arguments of ``detect train`` for the values of a trial."""
+    words = []
+    for key in ("run", "model", "data", "recipe", "data_root"):
+        if (value := getattr(config, key)) is not None:
+            words += [f"--{key.replace('_', '-')}", value]
+    return [*words, "--set", *(f"{key}={_yaml_text(value)}" for key, value in {**config.set, **values}.items())]
+
+
+def shown(value: object) -> str:
+    """Format a value for people, numbers with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _parameter(key: str, parameter: ParameterConfig, load: Callable[[Values], Recipe]) -> Parameter:
+    """Check a parameter; its ends become whole numbers where the recipe's key is one."""
+    ends: Sequence[Any] = parameter.choices or [_tidy(end) for end in (parameter.low, parameter.high)]
+    for end in ends:
+        content = to_plain(load({key: end}))
+        for word in key.split("."):
+            content = content[word]
+    if parameter.choices:
+        return Parameter(key, choices=parameter.choices)
+    kind = type(content)
+    return Parameter(key, kind(ends[0]), kind(ends[1]), parameter.log)
+
+
+def _tidy(end: float | None) -> float:
+    """Undo the loader's conversion of whole numbers to ``float``."""
+    assert end is not None, "the loader has refused a range with an open end"
+    return int(end) if end.is_integer() else end
+
+
+def _recipe_loader(run: RunConfig) -> Callable[[Values], Recipe]:
+    definition = find_definition(run.model)
+    return lambda values: load_recipe(definition, run.recipe, {**run.set, **values})
+
+
+def _yaml_text(value: Any) -> str:
+    """Format a value for ``--set``."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A search that can begin.
+    """A checked search.
 
     Args:
-        config: what is searched.
-        space: its parameters, checked.
+        config: its configuration.
+        space: its parameters.
         folder: of everything that it writes.
     """
 
@@ -43,12 +150,12 @@ def make_plan(
     Args:
         space: a shipped sweep's name or a file; a continued search needs none.
         out: the folder; by default ``runs/NAME`` with the name in the YAML.
-        trials: how many trainings, if not as the YAML says.
-        data_root: where the data set is, if not as the YAML says.
+        trials: number of trainings, instead of the YAML's.
+        data_root: folder of the data set, instead of the YAML's.
         resume: continue the search in the folder.
 
     Raises:
-        InputError: the search cannot be done, or not in this folder.
+        InputError: the search is not possible, or not in this folder.
     """
     import_optuna()
     given = load_sweep_config(space) if space else None
@@ -67,11 +174,11 @@ def make_plan(
     plan = Plan(config, open_space(config), folder)
     data = find_data(config)
     if data.generate:
-        open_split(data, "train")  # two trials that make the data set at once would be in each other's way
+        open_split(data, "train")  # two trials must not generate it at once
     text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=120)
     try:
         (write_text if resume else write_new_text)(stored, text)
-    except FileExistsError:  # of two sweeps that began at the same time the other was first
+    except FileExistsError:  # another sweep began at the same time
         raise _holds_a_sweep(folder) from None
     return plan
 
@@ -81,7 +188,7 @@ def _holds_a_sweep(folder: Path) -> InputError:
 
 
 def _continued(stored: Path, given: SweepConfig | None, space: str | None) -> SweepConfig:
-    """The search that a folder holds, which must not be another one than the one that is given."""
+    """The search in a folder, which must be the given one."""
     if not stored.is_file():
         raise InputError(f"--resume: {stored.parent} holds no sweep; without --resume one starts there")
     config = load_sweep_config(str(stored))
@@ -91,3 +198,19 @@ def _continued(stored: Path, given: SweepConfig | None, space: str | None) -> Sw
             "another --out starts anew"
         )
     return config
+
+
+def import_optuna() -> ModuleType:
+    """Import the optional library, without its log of studies.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ImportError:
+        hint = "pip install 'detect-small[sweep]'"
+        raise InputError(f"Optuna is not installed, which draws and records trials: {hint}") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

@@ -1,4 +1,4 @@
-"""What a search leaves: ``trials.csv``, the table, TensorBoard's HParams, the command that trains the best again."""
+"""Outputs of a search: ``trials.csv``, the table, TensorBoard's HParams, the command that trains the best again."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from detect.runtime.files import write_text
 from detect.runtime.logs import LOGGER
 from detect.sweep.ledger import LOG, Ledger, Trial, best_trial
 from detect.sweep.picture import draw_parallel_coordinates
-from detect.sweep.plan import Plan
-from detect.sweep.space import Parameter, shown, training_words
+from detect.sweep.plan import Parameter, Plan, shown, training_arguments
 
 
 def write_csv(path: Path, trials: Sequence[Trial], space: Sequence[Parameter], metric: str) -> None:
-    """Write a row for each trial: number, state, the metric, the values, seconds and why it failed."""
     keys = [parameter.key for parameter in space]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -36,7 +34,7 @@ def write_csv(path: Path, trials: Sequence[Trial], space: Sequence[Parameter], m
 
 
 def trials_text(trials: Sequence[Trial], space: Sequence[Parameter], metric: str) -> str:
-    """The trials as a table, best first; those without a score at the end, with the reason."""
+    """Format the trials as a table, best first; at the end those without a score, with their problems."""
     ranked = sorted(trials, key=lambda trial: (trial.score is None, -(trial.score or 0.0)))
     lines = [("trial", metric, *(parameter.key for parameter in space), "seconds")]
     for trial in ranked:
@@ -48,13 +46,7 @@ def trials_text(trials: Sequence[Trial], space: Sequence[Parameter], metric: str
 
 
 def write_hparams(folder: Path, trials: Sequence[Trial], metric: str) -> None:
-    """Write the complete trials for the HParams page of TensorBoard, anew each time.
-
-    Args:
-        folder: of the event files (``tensorboard --logdir FOLDER``).
-        trials: of one search.
-        metric: of the score.
-    """
+    """Write the complete trials for the HParams page of TensorBoard; replaces the folder."""
     if folder.exists():
         shutil.rmtree(folder)
     with SummaryWriter(str(folder)) as writer:
@@ -64,15 +56,15 @@ def write_hparams(folder: Path, trials: Sequence[Trial], metric: str) -> None:
 
 
 def training_command(config: SweepConfig, trial: Trial) -> str:
-    """The line that trains with a trial's values again."""
-    return shlex.join(["python", "tools/train.py", *training_words(config, trial.values)])
+    """The command that trains with a trial's values again."""
+    return shlex.join(["detect", "train", *training_arguments(config, trial.values)])
 
 
 def conclude(plan: Plan, ledger: Ledger) -> Iterator[str]:
-    """Write what the search has found.
+    """Write the outputs.
 
     Yields:
-        The table, and where everything is.
+        The table, and the places of the outputs.
 
     Raises:
         InputError: no trial was trained to its end.

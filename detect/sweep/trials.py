@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 import signal
 import subprocess
@@ -11,30 +13,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 
+from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 from detect.sweep.ledger import LOG, Claim, Ledger, Trial, best_trial
-from detect.sweep.outcome import outcome_of
-from detect.sweep.plan import Plan
-from detect.sweep.space import shown, training_words
+from detect.sweep.plan import Plan, shown, training_arguments
 
 TRAIN = (sys.executable, "-m", "detect", "train")
 """The command that trains."""
 GRACE_S = 30.0
-"""So long an interrupted training may take to end by itself."""
+"""Seconds after SIGINT until a training is killed."""
 
 
 class Search:
-    """Works on the trials of a search until all are done.
+    """Runs the trials of a search.
 
     Args:
         plan: the search.
         ledger: its trials.
         train: the command that trains.
-        on_finished: is called, by one thread at a time, after each trial.
+        on_finished: called after each trial, by one thread at a time.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, train: Sequence[str], on_finished: Callable[[], None]) -> None:
@@ -50,15 +52,15 @@ class Search:
         """Train on each device, one trial after the other.
 
         Args:
-            devices: as for ``detect train``; one that is listed twice gets two trials at a time.
+            devices: as of ``detect train``; a device listed twice gets two trials at a time.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C, or the signal to end; the running trials have been interrupted and can go on.
+            KeyboardInterrupt: Ctrl-C or SIGTERM; the running trials are interrupted and can be resumed.
         """
         finished = [trial for trial in self.ledger.trials() if trial.state != "unfinished"]
         total = max(self.plan.config.trials, len(finished))
         with (
-            _ended_like_ctrl_c(),
+            _sigterm_as_ctrl_c(),
             progress_bar(None, self.plan.config.name, total, initial=len(finished), unit="trial") as bar,
             ThreadPoolExecutor(len(devices)) as pool,
         ):
@@ -69,7 +71,6 @@ class Search:
                 self._stop()
 
     def _work(self, device: str, bar: tqdm) -> None:
-        """Take trials until there is none left, or the search is stopped."""
         while not self._stopping.is_set() and (claim := self.ledger.claim(self.plan.config.trials)):
             start = time.monotonic()
             code = self._train(claim, device)
@@ -84,13 +85,13 @@ class Search:
                 self.on_finished()
 
     def _train(self, claim: Claim, device: str) -> int:
-        """Run the training process of a trial; gives its exit code."""
+        """Run the training process of a trial and return its exit code."""
         started = (claim.folder / "last.pt").is_file()
         config = self.plan.config
-        words = ["--resume"] if started else training_words(config, claim.values)
+        arguments = ["--resume"] if started else training_arguments(config, claim.values)
         if started and config.data_root:
-            words += ["--data-root", config.data_root]
-        command = [*self.train, *words, "--out", str(claim.folder), "--device", device]
+            arguments += ["--data-root", config.data_root]
+        command = [*self.train, *arguments, "--out", str(claim.folder), "--device", device]
         with self._lock:
             if self._stopping.is_set():
                 return -signal.SIGINT
@@ -132,16 +133,67 @@ class Search:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a process and its own children, if it has not ended."""
     if process.poll() is None:
         os.killpg(process.pid, number)
 
 
 @contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """Treat the signal to end, which a job scheduler sends, as Ctrl-C: trainings would outlive this process."""
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Treat SIGTERM, which job schedulers send, as Ctrl-C: otherwise trainings would outlive this process."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+MAX_LINE = 300
+"""Maximum characters kept of the last line of a failed trial."""
+
+
+def outcome_of(folder: Path, code: int, metric: str) -> float | str:
+    """Return the score of a trial whose process has ended, or its problem.
+
+    Args:
+        folder: of the trial.
+        code: exit code of the process, negative for a signal.
+        metric: of the score.
+    """
+    if code:
+        end = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return _last_line(folder / LOG) or f"ended with {end} and said nothing"
+    try:
+        return read_score(folder / "results.csv", metric)
+    except InputError as error:
+        return str(error)
+
+
+def read_score(path: Path, metric: str) -> float:
+    """Return the best value of the column ``val/METRIC`` in a ``results.csv``.
+
+    Raises:
+        InputError: there is no such file or column, or no finite number in it.
+    """
+    column = f"val/{metric}"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            cells = [row.get(column) for row in csv.DictReader(file, strict=True)]
+        numbers = [float(cell) for cell in cells if cell]
+    except OSError as error:
+        raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, csv.Error):
+        raise InputError(f"{path.name}: is damaged") from None
+    finite = [number for number in numbers if math.isfinite(number)]
+    if not finite:
+        raise InputError(f"{path.name}: has no {column}")
+    return max(finite)
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a log that is not blank: its printable characters, cut to ``MAX_LINE``, without ``error: ``."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 2**16, 0))
+        text = file.read().decode("utf-8", "replace")
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    line = " ".join(lines[-1].split()).removeprefix("error: ") if lines else ""
+    return "".join(c for c in line if c.isprintable())[:MAX_LINE]

@@ -1,4 +1,4 @@
-"""Batch normalisation in training: a batch with one value per channel, and the batches of all processes together.
+"""Batch normalisation in training: for one value per channel, and over the batches of all processes.
 
 PyTorch's ``BatchNorm2d`` raises an error for one value per channel (one image, a map of 1 x 1). Its ``SyncBatchNorm``
 refuses CPUs, where the equality of one process and several can be tested.
@@ -21,13 +21,13 @@ from detect.runtime.logs import LOGGER
 
 
 class TrainingBatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` that takes the running statistics where a training batch has one value per channel.
+    """``nn.BatchNorm2d`` that uses the running statistics where a training batch has one value per channel.
 
-    One value has no variance, and its difference from its own mean is 0 whatever it is. The running statistics stay.
+    One value has no variance, and its difference from its own mean is 0. The running statistics are not updated.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) normalised; in evaluation mode by the running statistics, as ever."""
+        """Normalise (B, C, H, W); in evaluation mode by the running statistics."""
         if self.training and x.numel() == x.shape[1]:
             return self._by_running_statistics(x)
         return super().forward(x)
@@ -38,10 +38,10 @@ class TrainingBatchNorm2d(nn.BatchNorm2d):
 
 
 class SyncedBatchNorm2d(TrainingBatchNorm2d):
-    """``TrainingBatchNorm2d`` whose batch is that of all processes; each must call it equally often."""
+    """``TrainingBatchNorm2d`` with the statistics of all processes; each must call it equally often."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) normalised; in evaluation mode by the running statistics, as ever."""
+        """Normalise (B, C, H, W); in evaluation mode by the running statistics."""
         if not self.training:
             return super().forward(x)
         y, mean, variance, count = _SyncedNorm.apply(x, self.weight, self.bias, self.eps)
@@ -49,11 +49,11 @@ class SyncedBatchNorm2d(TrainingBatchNorm2d):
         if x.numel() <= x.shape[1] and count.item() == 1:
             return self._by_running_statistics(x)
         if self.track_running_stats:
-            self._remember(mean, variance * (count / (count - 1)))
+            self._update_running(mean, variance * (count / (count - 1)))
         return y
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, unbiased_variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         momentum = self.momentum
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -66,17 +66,16 @@ class SyncedBatchNorm2d(TrainingBatchNorm2d):
 
 
 def prepare_norms(model: nn.Module) -> None:
-    """Make a model's norms ready for training: several processes share statistics. Names and values stay."""
+    """Give the norms of a model the class for training; their names and values stay."""
     kind = SyncedBatchNorm2d if num_processes() > 1 else TrainingBatchNorm2d
     for layer in model.modules():
         if type(layer) is nn.BatchNorm2d:
-            # Not a new module in the place of each: blocks and lists keep what they refer to.
+            # The class of the same object: blocks and lists keep their references.
             layer.__class__ = kind
 
 
 @cache
 def _warn_of_single_value() -> None:
-    """Log, once in a process, that some norms do not use the batch."""
     LOGGER.warning(
         "a training batch has one image and a map of 1 x 1, one value per channel: norms use their running statistics "
         "there; a larger --batch-size or --image-size trains better"
@@ -84,14 +83,14 @@ def _warn_of_single_value() -> None:
 
 
 class _SyncedNorm(torch.autograd.Function):
-    """The norm with its exact gradient through the statistics, which all processes share.
+    """Batch norm over all processes, with its exact gradient through the shared statistics.
 
     Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, with sums over all processes.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The normalised x, and mean (C,), variance (C,) and number of the values it was normalised by."""
+        """Return the normalised x (B, C, H, W), mean (C,), variance (C,) and N (1,)."""
         mean, variance, count = _statistics(x.detach().to(weight.dtype))
         y = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
@@ -101,7 +100,7 @@ class _SyncedNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """With n the normalised x: weight * scale * (g - mean(g) - n * mean(g * n)), means over all processes."""
+        """Return weight * scale * (g - mean(g) - n * mean(g * n)) with n the normalised x, means over all processes."""
         x, weight, mean, scale, count = ctx.saved_tensors
         grad = grad_y.to(weight.dtype)
         normalised = (x.to(weight.dtype) - _planes(mean)) * _planes(scale)
@@ -114,7 +113,7 @@ class _SyncedNorm(torch.autograd.Function):
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance (C,) of the values of all processes, and N.
+    """Mean (C,) and biased variance (C,) of the values of all processes, and N (1,).
 
     The squares are summed around the common mean, in a second round: sums of plain squares would cancel.
     """

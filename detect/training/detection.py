@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,19 +35,17 @@ from detect.models.model import Model
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch
-from detect.training.fingerprint import Fingerprint, fingerprint_of
-from detect.training.pictures import record_predictions, record_training_batch
-from detect.training.preparation import Need, check_classes, check_splits, copy_weights, warn_of_ignored
-from detect.training.recorder import Recorder
+from detect.training.checks import OptionDependency, check_classes, check_splits, copy_weights, warn_of_ignored
+from detect.training.recorder import detection_batch_picture, detections_picture
 from detect.training.task import Task, Validation
 
 CLOSE_IOU = 0.25
-"""An anchor serves YOLOv3's assignment from this IoU on: as with half its width and half its height."""
+"""Lowest IoU of box and anchor that YOLOv3's assignment learns well: of a box half as wide and half as high."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a detector is trained on.
+class DetectionData:
+    """The splits of a detector's training.
 
     Args:
         train: training split, without background images if the data config drops them.
@@ -58,7 +56,7 @@ class Material:
     val: AnnotationTable
 
 
-def open_material(data: DataConfig, strict: bool) -> Material:
+def open_detection_data(data: DataConfig, strict: bool) -> DetectionData:
     """Read and check the training and validation splits.
 
     Raises:
@@ -80,49 +78,21 @@ def open_material(data: DataConfig, strict: bool) -> Material:
         raise InputError(f"data {data.name}: the training split has no usable boxes")
     warn_of_nothing_to_measure(f"data {data.name}: val", val)
     warn_of_crowding(f"data {data.name}: val", val)
-    return Material(train, val)
+    return DetectionData(train, val)
 
 
 def report_small_objects(table: AnnotationTable, image_size: int) -> None:
-    """Say how many boxes are tiny for the network, and what helps."""
+    """Log the share of boxes that are tiny for the network, and a remedy."""
     sizes = training_sizes_px(table, image_size)
     small = share_under(sizes, SMALL_PX)
-    hint = "; a larger --image-size would help them (python tools/data.py stats)" if small > MANY_SMALL else ""
+    hint = "; a larger --image-size would help them (detect data stats)" if small > MANY_SMALL else ""
     LOGGER.info(
         "%.1f %% of %d training boxes are under %d px at %d px%s", 100 * small, len(sizes), SMALL_PX, image_size, hint
     )
 
 
-def prepare_model(
-    name: str | None, weights: Path | None, material: Material, recipe: DetectionRecipe
-) -> DetectionModel:
-    """The model to train: built for the data's classes, with suitable anchors and, if asked, with given weights.
-
-    Args:
-        name: model name or file; None takes the model of ``weights``.
-        weights: a checkpoint to start from; what fits is copied, classes by name.
-        material: the data.
-        recipe: the recipe.
-    """
-    checkpoint = load_checkpoint(weights) if weights else None
-    source = checkpoint.detector if checkpoint else None
-    if name is None:
-        assert source is not None, "a run has a model or weights"
-        definition = source.definition
-    else:
-        definition = find_definition(name)
-        if source is not None and len(source.head.anchors_px) == len(definition.rows[-1].inputs):
-            definition = with_args(definition, "AnchorDetect", anchors_px=source.head.anchors_px.tolist())
-    definition = suit_anchors(definition, material.train, recipe)
-    names = material.train.names
-    model = build_model(definition, len(names))
-    if checkpoint is not None:
-        copy_weights(model, checkpoint.detector, match_names(checkpoint.names, names), str(weights))
-    return model
-
-
 def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: DetectionRecipe) -> ModelDefinition:
-    """The definition with anchors that suit the training boxes, fitted if need be (said aloud)."""
+    """Return the definition with anchors for the training boxes: its own, or fitted ones if their recall is too low."""
     given = np.array(definition.rows[-1].args.get("anchors_px", []), dtype=float)
     if recipe.anchors.fit == "never" or given.ndim != 3:
         return definition
@@ -146,7 +116,7 @@ def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: De
 
 
 def _sizes_to_fit(table: AnnotationTable, image_size: int) -> np.ndarray:
-    """(m, 2) network-input pixels of the boxes that are large enough for anchors; logs how many are not."""
+    """(m, 2) network input pixels of the boxes that are large enough for anchors; warns of the others."""
     sizes = training_sizes_px(table, image_size)
     usable = fittable_sizes(sizes)
     if len(usable) < len(sizes):
@@ -163,7 +133,9 @@ def _sizes_to_fit(table: AnnotationTable, image_size: int) -> np.ndarray:
 def _recall_measure(
     definition: ModelDefinition, recipe: DetectionRecipe
 ) -> tuple[str, Callable[[np.ndarray, np.ndarray], float]]:
-    """How well anchors (A, 2) serve boxes (M, 2), as the assignment of this model and recipe sees it, and its name."""
+    """Name of the recall that fits the assignment of this model and recipe, and its function of boxes (M, 2) and
+    anchors (A, 2).
+    """
     with torch.device("meta"):  # no memory, and no random numbers that the real model would miss
         head = DetectionModel(definition, num_classes=1).head
     if choose_assignment(recipe.loss, head) == "yolov3":
@@ -171,70 +143,69 @@ def _recall_measure(
     return "best possible recall", partial(best_possible_recall, max_ratio=recipe.loss.anchor_ratio)
 
 
-def assignment_needs(assignment: Assignment) -> list[Need]:
-    """The keys of a recipe that need one assignment or the other, where ``assignment`` is what was chosen."""
+def assignment_dependencies(assignment: Assignment) -> list[OptionDependency]:
+    """List the recipe keys that have an effect only with another assignment than the chosen one."""
     return [
-        Need("loss", "anchor_ratio", "assignment", assignment, "yolov5"),
-        Need("loss", "ignore_iou", "assignment", assignment, "yolov3"),
+        OptionDependency("loss", "anchor_ratio", "assignment", assignment, "yolov5"),
+        OptionDependency("loss", "ignore_iou", "assignment", assignment, "yolov3"),
     ]
 
 
 class DetectionTask(Task):
-    """Training of a detector; see ``Task``.
+    """Training of a detector.
 
     Args:
-        material: what to train on.
-        recipe: the recipe.
+        data: the splits.
+        recipe: of the run.
         strict: refuse images that cannot be read instead of training without them.
     """
 
     sums_images: ClassVar[bool] = True
-    shown: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
+    logged: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
     recipe: DetectionRecipe
 
-    def __init__(self, material: Material, recipe: DetectionRecipe, strict: bool) -> None:
-        super().__init__(recipe, strict)
-        self.material = material
+    def __init__(self, data: DetectionData, recipe: DetectionRecipe, strict: bool) -> None:
+        super().__init__(data.train, data.val, recipe, strict)
+        self.data = data
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The K class names of the data."""
-        return self.material.train.names
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Class names, the ids of the annotation file, and the range of the images' values."""
+    def checkpoint_fields(self) -> dict[str, Any]:
+        train = self.data.train
         return {
             "names": self.names,
-            "category_ids": tuple(int(i) for i in self.material.train.category_ids),
-            "value_range": self.material.train.read_settings.value_range,
+            "category_ids": tuple(int(i) for i in train.category_ids),  # of the annotation file
+            "value_range": train.read_settings.value_range,
         }
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images and boxes of the training split."""
-        return {"train_images": len(self.material.train), "train_boxes": len(self.material.train.labels)}
-
-    @cached_property
-    def fingerprint(self) -> Fingerprint:
-        """See ``Task``."""
-        return {"train": fingerprint_of(self.material.train), "val": fingerprint_of(self.material.val)}
+        return {"train_images": len(self.data.train), "train_boxes": len(self.data.train.labels)}
 
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:
-        """See ``Task``; the anchors suit the data."""
-        return prepare_model(name, weights, self.material, self.recipe)
+        """See ``Task``; the anchors are those of ``weights`` or of the model, or fitted to the data."""
+        checkpoint = load_checkpoint(weights) if weights else None
+        source = checkpoint.detector if checkpoint else None
+        if name is None:
+            assert source is not None, "a run has a model or weights"
+            definition = source.definition
+        else:
+            definition = find_definition(name)
+            if source is not None and len(source.head.anchors_px) == len(definition.rows[-1].inputs):
+                definition = with_args(definition, "AnchorDetect", anchors_px=source.head.anchors_px.tolist())
+        model = build_model(suit_anchors(definition, self.data.train, self.recipe), len(self.names))
+        if checkpoint is not None:
+            copy_weights(model, checkpoint.detector, match_names(checkpoint.names, self.names), str(weights))
+        return model
 
     def loader(self, model: Model, folder: Path) -> TrainingLoader:
-        """See ``Task``."""
         return TrainingLoader(
-            self.material.train, self.recipe, cache_folder=folder, multiple=model.max_reduction, strict=self.strict
+            self.data.train, self.recipe, cache_folder=folder, multiple=model.max_reduction, strict=self.strict
         )
 
     def criterion(self, model: Model) -> DetectionLoss:
-        """See ``Task``."""
         assert isinstance(model, DetectionModel), "the head decides the task"
         loss = DetectionLoss(self.recipe.loss, model.head, self.recipe.image_size)
-        warn_of_ignored(self.recipe, assignment_needs(loss.assignment))
+        warn_of_ignored(self.recipe, assignment_dependencies(loss.assignment))
         return loss
 
     def validate(self, model: Model, device: torch.device, precision: Precision) -> Validation:
@@ -249,10 +220,9 @@ class DetectionTask(Task):
             names=self.names,
             strict=self.strict,
         )
-        found = evaluate(model, self.material.val, conditions)
+        found = evaluate(model, self.data.val, conditions)
         assert found.metrics is not None, "the validation split has annotations"
-        return Validation(dict(found.metrics.values), partial(record_predictions, found))
+        return Validation(dict(found.metrics.values), partial(detections_picture, found))
 
-    def record_batch(self, recorder: Recorder, folder: Path, batch: Batch, epoch: int) -> None:
-        """See ``Task``."""
-        record_training_batch(recorder, folder, batch, self.names, epoch)
+    def batch_picture(self, batch: Batch) -> np.ndarray:
+        return detection_batch_picture(batch, self.names)

@@ -1,6 +1,6 @@
-"""Optimiser and learning-rate schedule.
+"""Optimizer, learning-rate schedule and moving average of the weights.
 
-The rates are a pure function of the update's number, so resuming changes nothing.
+Rates are a pure function of the number of the update, so resuming changes nothing.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from detect.config.recipe import OptimizerConfig
+from detect.config.recipe import EmaConfig, OptimizerConfig
+from detect.models.model import Model
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 REFERENCE_BATCH = 64
 """Images per update at which ``OptimizerConfig.weight_decay`` is stated for SGD."""
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update: int) -> torch.optim.Optimizer:
-    """The optimiser with three groups of parameters: ``weights`` (decayed), ``norms``, ``biases``.
+    """Build the optimizer with three groups of parameters: ``weights`` (decayed), ``norms``, ``biases``.
 
-    What a layer states in ``no_decay`` (filters of depthwise convolutions) and, if ``mask_decay`` is off, in
-    ``mask_weights`` (Q of binary weights) goes with the norms, whose rate is that of the weights.
+    Parameters that a layer names in ``no_decay`` (filters of depthwise convolutions) and, if ``mask_decay`` is off, in
+    ``mask_weights`` (Q of binary weights) are in the group of the norms, whose rate is that of the weights.
 
     Args:
         model: its parameters that need gradients are optimised.
         config: the recipe's section.
-        images_per_update: scales SGD's weight decay (the loss is a sum over images, so its weight relative to the
-            decay grows).
+        images_per_update: scales SGD's weight decay, because the loss is a sum over images.
     """
     decay = config.weight_decay
     if config.name == "sgd":
@@ -51,7 +53,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update
 
 
 def _undecayed(model: nn.Module, mask_decay: bool) -> Iterator[Tensor]:
-    """Parameters that layers state to have no decay."""
     for layer in model.modules():
         stated: tuple[str, ...] = getattr(layer, "no_decay", ())
         if not mask_decay:
@@ -75,7 +76,7 @@ class Schedule:
 
     @property
     def warmup_updates(self) -> int:
-        """Length of the warm-up: at least ``warmup_min_steps`` if there is one, at most half the training."""
+        """Length of the warm-up: at least ``warmup_min_steps`` unless it is 0, at most half the training."""
         wanted = self.config.warmup_epochs * self.updates_per_epoch
         if wanted > 0:
             wanted = max(wanted, self.config.warmup_min_steps)
@@ -90,7 +91,7 @@ class Schedule:
         return start + (target - start) * (update + 1) / (self.warmup_updates + 1)
 
     def momentum(self, update: int) -> float:
-        """Momentum (AdamW: beta1) at an update."""
+        """Momentum (AdamW: beta1) at an update, counted from 0."""
         if update >= self.warmup_updates:
             return self.config.momentum
         start = min(self.config.warmup_momentum, self.config.momentum)
@@ -111,7 +112,6 @@ class Schedule:
         return config.final_lr_factor + (1 - config.final_lr_factor) * falling[config.schedule]
 
     def apply(self, optimizer: torch.optim.Optimizer, update: int) -> None:
-        """Set the rates and momentum of an update."""
         momentum = self.momentum(update)
         for group in optimizer.param_groups:
             group["lr"] = self.rate(update, group["name"])
@@ -119,3 +119,25 @@ class Schedule:
                 group["betas"] = (momentum, group["betas"][1])
             else:
                 group["momentum"] = momentum
+
+
+class WeightAverage(AveragedModel):
+    module: Model
+
+
+def build_ema(model: Model, config: EmaConfig) -> WeightAverage:
+    """Build the exponential moving average (EMA) of weights and norm statistics; its model is ``.module``.
+
+    At update t the decay is ``config.decay * (1 - exp(-t / ramp_steps))``, so that early weights are soon forgotten.
+    """
+
+    def average(averaged: _Tensors, current: _Tensors, num_averaged: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():
+            torch._foreach_copy_(averaged, current)  # counters, such as a norm's number of batches
+            return
+        decay = config.decay * (1 - math.exp(-int(num_averaged) / config.ramp_steps))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    ema = WeightAverage(model, multi_avg_fn=average, use_buffers=True)
+    ema.requires_grad_(False)
+    return ema

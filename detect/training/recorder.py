@@ -1,27 +1,42 @@
-"""The records of a run: ``results.csv``, TensorBoard events and the resolved ``config.yaml``."""
+"""Records of a run: ``results.csv``, TensorBoard events, pictures, multiply-adds and the resolved ``config.yaml``."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from detect.analysis.profile import MacCounter
 from detect.config.base import dump_yaml
+from detect.data.images import ImageError, write_image
+from detect.drawing.sheets import fitted
 from detect.errors import InputError
+from detect.evaluation.class_pictures import class_sheet
+from detect.evaluation.detection import Evaluation
+from detect.models.graph import NO_TRANSFORM, Graph, GraphTransform
 from detect.runtime.distributed import is_main_process
 from detect.runtime.files import write_text
+from detect.structures import Batch, ClassTargets, Detections, Targets
+
+MAX_TILES = 9
+MAX_CLASS_TILES = 36
+TILE_PX = 320
+MIN_SCORE = 0.25
+"""Predictions with lower scores are not drawn."""
 
 
 class Recorder:
-    """Writes what a run measures, epoch by epoch; of several processes the first does.
+    """Writes the values and pictures of each epoch; of several processes the main one does.
 
     Args:
         folder: the run's folder; TensorBoard reads it too (``tensorboard --logdir FOLDER``).
-        resumed_after: the epoch that a resumed run goes on after; later rows of an interrupted epoch are dropped.
+        resumed_after: last epoch whose rows stay, in a resumed run.
 
     Raises:
         InputError: the ``results.csv`` of a resumed run is damaged.
@@ -36,7 +51,7 @@ class Recorder:
         self.writer = SummaryWriter(str(folder), purge_step=purge) if is_main_process() else None
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
-        """Record an epoch.
+        """Record the values of an epoch.
 
         Args:
             number: counted from 1.
@@ -55,13 +70,13 @@ class Recorder:
             self.writer.add_scalar(tag, value, number)
         self.writer.flush()
 
-    def picture(self, tag: str, image_rgb: np.ndarray, epoch: int) -> None:
-        """Show an (H, W, 3) uint8 picture in TensorBoard."""
-        if self.writer is not None:
+    def picture(self, tag: str, image_rgb: np.ndarray | None, epoch: int) -> None:
+        """Record an (H, W, 3) uint8 picture, ``train/batch`` also as ``train_batch.jpg``; nothing if it is None."""
+        if self.writer is not None and image_rgb is not None:
+            write_image(self.path.parent / f"{tag.replace('/', '_')}.jpg", image_rgb)
             self.writer.add_image(tag, image_rgb, epoch, dataformats="HWC")
 
     def close(self) -> None:
-        """Finish the event file."""
         if self.writer is not None:
             self.writer.close()
 
@@ -75,6 +90,127 @@ def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Keep the resolved settings of a run as ``config.yaml``, which resuming reads."""
+    """Write the resolved settings of a run as ``config.yaml``, which resuming reads."""
     if is_main_process():
         write_text(folder / "config.yaml", dump_yaml(settings))
+
+
+class ComputeMeter:
+    """Adds up the multiply-adds of the forward passes of an epoch.
+
+    Args:
+        graph: of the trained model; a copy without values is kept.
+        num_classes: K of it.
+    """
+
+    def __init__(self, graph: Graph, num_classes: int) -> None:
+        self._costs = MacCounter(graph, num_classes)
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        self._images, self._spent, self._full = 0, 0, 0
+
+    def state_dict(self) -> list[int]:
+        return [self._images, self._spent, self._full]
+
+    def load_state_dict(self, state: list[int]) -> None:
+        self._images, self._spent, self._full = state
+
+    def add(self, images: int, image_hw: tuple[int, int], transform: GraphTransform, full_hw: tuple[int, int]) -> None:
+        """Count a forward pass of ``images`` images of ``image_hw``, which had ``full_hw`` before any strategy."""
+        self._images += images
+        self._spent += images * self._costs.macs(transform, image_hw)
+        self._full += images * self._costs.macs(NO_TRANSFORM, full_hw)
+
+    def values(self) -> dict[str, float]:
+        """Return, by TensorBoard tag, 1e9 multiply-adds of an image as trained and at full size without transform.
+
+        The first is mFLOPs of the TRD paper, as the mean over this epoch.
+        """
+        images = max(self._images, 1)
+        return {"compute/gmacs": self._spent / images / 1e9, "compute/full_gmacs": self._full / images / 1e9}
+
+
+def compute_line(rows: Sequence[dict[str, Any]]) -> str:
+    """Format the mean multiply-adds over the epochs.
+
+    Args:
+        rows: of ``results.csv``; those without ``ComputeMeter.values`` do not count.
+    """
+    counted = [row for row in rows if "compute/gmacs" in row]
+    spent, full = (
+        sum(float(row[tag]) for row in counted) / max(len(counted), 1)
+        for tag in ("compute/gmacs", "compute/full_gmacs")
+    )
+    return (
+        f"training cost {spent:.4g} G multiply-adds an image and forward pass (mFLOPs, as counted), "
+        f"{spent / full if full else 0:.1%} of the {full:.4g} G at full size"
+    )
+
+
+def detection_batch_picture(batch: Batch, names: tuple[str, ...]) -> np.ndarray:
+    """Draw the first images of a training batch with their ground truth, as the network sees them."""
+    targets, tiles = batch.targets, []
+    assert isinstance(targets, Targets), "a detector learns from boxes"
+    for i, image in enumerate(batch.images[:MAX_TILES].numpy()):
+        mine = targets.image_index == i
+        boxes, labels = targets.boxes_xyxy_px[mine].numpy(), targets.labels[mine].numpy()
+        truth = Detections(boxes, np.ones(len(labels), np.float32), labels, image.shape[:2], names)
+        tiles.append(truth.plot(image))
+    return tile_images(tiles)
+
+
+def class_batch_picture(batch: Batch, names: tuple[str, ...]) -> np.ndarray:
+    """Draw the first images of a classifier's training batch with their classes, as the network sees them."""
+    assert isinstance(batch.targets, ClassTargets), "a classifier learns from classes"
+    return class_sheet(batch.images[:MAX_CLASS_TILES].numpy(), _captions(batch.targets, names))
+
+
+def detections_picture(evaluation: Evaluation) -> np.ndarray | None:
+    """Draw the detections in the first readable images of a validation; None if no image is readable."""
+    tiles: list[np.ndarray] = []
+    for row in range(len(evaluation.table)):
+        with suppress(ImageError):  # the evaluation has logged it
+            image = evaluation.table.read(row)
+            tiles.append(_detections(evaluation, row, image).plot(image))
+        if len(tiles) == MAX_TILES:
+            break
+    return tile_images(tiles) if tiles else None
+
+
+def tile_images(images_rgb: list[np.ndarray]) -> np.ndarray:
+    """Arrange images of any sizes in a square grid of ``TILE_PX`` tiles.
+
+    Args:
+        images_rgb: (H, W, 3) uint8 each, at least one.
+
+    Returns:
+        (rows * TILE_PX, columns * TILE_PX, 3) uint8.
+    """
+    columns = int(np.ceil(np.sqrt(len(images_rgb))))
+    rows = -(-len(images_rgb) // columns)
+    sheet = np.full((rows * TILE_PX, columns * TILE_PX, 3), 255, np.uint8)
+    for i, image in enumerate(images_rgb):
+        tile = fitted(image, TILE_PX)
+        top, left = i // columns * TILE_PX, i % columns * TILE_PX
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return sheet
+
+
+def _captions(targets: ClassTargets, names: tuple[str, ...]) -> list[str]:
+    """The class of each image, or the two classes of a mixed image with their shares."""
+    captions = []
+    for shares in targets.shares[:MAX_CLASS_TILES]:
+        parts = [(float(share), names[label]) for label, share in enumerate(shares.tolist()) if share > 0]
+        best = sorted(parts, reverse=True)[:2]
+        captions.append(best[0][1] if len(best) == 1 else " ".join(f"{name} {share:.2f}" for share, name in best))
+    return captions
+
+
+def _detections(evaluation: Evaluation, row: int, image: np.ndarray) -> Detections:
+    found = evaluation.found
+    mine = (found.rows == row) & (found.scores > MIN_SCORE)
+    boxes = found.boxes_xywh_px[mine].astype(np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    scores, labels = found.scores[mine].astype(np.float32), found.labels[mine]
+    return Detections(boxes, scores, labels, image.shape[:2], evaluation.table.names)

@@ -1,4 +1,4 @@
-"""Strategies: what changes how a run learns, at fixed places of the loop, without the loop knowing what it is.
+"""Strategies: methods that change a training at fixed places of the loop, which does not know them.
 
 Letters: B images, H W network input pixels.
 """
@@ -9,31 +9,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detect.config.recipe import Recipe
 from detect.models.model import Model
+from detect.runtime.device import Precision
+from detect.runtime.plugins import require_plugin
+from detect.runtime.reproducibility import generator
 from detect.structures import ClassTargets, Targets
+from detect.training.task import Loader
 
 AnyTargets = Targets | ClassTargets
 Part = tuple[Tensor, AnyTargets]
 """Images (B, 3, H, W) float in [0, 1] of one size, and their targets, boxes in their pixels."""
+PAPER_SECTIONS = ("trd", "sdpoint")
+"""Recipe sections whose strategy is a paper's (``detect.papers``), in the order in which they change a batch."""
+SIZE_STREAM = 4
+"""Key of the generators of random sizes."""
 
 
 class Strategy:
-    """What a strategy may do, each by overriding a method; as they are here, they do nothing.
+    """Callbacks of the training loop; each does nothing unless it is overridden.
 
-    Whatever is random is a function of (seed, epoch, batch), so that a resumed run goes on as if it had not stopped,
-    and several processes draw the same. Each of them has its share of a batch, and must make the same parts of it.
+    Whatever is random is a function of (seed, epoch, batch), so that a resumed run goes on as if it had not stopped
+    and all processes draw the same. Each process has its share of a batch and must make the same parts of it.
     """
 
-    def start_epoch(self) -> None:
-        """The first batch of an epoch comes next."""
+    def on_epoch_start(self) -> None:
+        """Prepare an epoch; a resumed epoch calls ``load_state_dict`` instead."""
 
-    def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
+    def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
         """Change a batch before the forward pass, or split it into parts that go through the network one by one.
 
-        The gradients of the parts add up to one batch's. Several strategies come one after the other.
+        The gradients of the parts add up to those of the batch. Several strategies act one after the other.
 
         Args:
             images: (B, 3, H, W) float in [0, 1].
@@ -43,49 +53,82 @@ class Strategy:
         """
         return [(images, targets)]
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What checkpoints say about it, as keywords of ``save_checkpoint``."""
+    def on_epoch_end(self) -> dict[str, float]:
+        """Return values of the epoch for the run's records, by TensorBoard tag."""
         return {}
 
-    @property
-    def state(self) -> dict[str, float]:
-        """What it has counted in an epoch that is going on, for a checkpoint."""
-        return {}
-
-    def restore(self, state: dict[str, float]) -> None:
-        """Go on counting from a ``state``."""
-
-    def end_epoch(self) -> dict[str, float]:
-        """All batches of an epoch are done; gives values for the run's records, by TensorBoard tag."""
-        return {}
-
-    def judged(self, model: Model, epoch: int) -> Model:
-        """The model that is validated and kept as the best, from the one whose weights count; never changes that.
+    def eval_model(self, model: Model, epoch: int) -> Model:
+        """Return the model to validate and keep as the best; must not change ``model``.
 
         Args:
-            model: the average of the weights, or the learning model itself.
+            model: the averaged weights, or the trained model itself without EMA.
             epoch: counted from 0; its batches are done.
         """
         return model
 
-    def finish(self, best: Path) -> None:
-        """The run is over; complete a best checkpoint."""
+    def on_train_end(self, best: Path) -> None:
+        """Complete a best checkpoint after the last epoch."""
 
     def report(self, rows: Sequence[dict[str, Any]]) -> list[str]:
-        """Lines that sum up a run.
+        """Return lines that sum up the run.
 
         Args:
             rows: of ``results.csv``, those from before a resumption too.
         """
         return []
 
+    @property
+    def checkpoint_extras(self) -> dict[str, Any]:
+        """Fields for checkpoints, as keywords of ``save_checkpoint``."""
+        return {}
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the counters of the current epoch."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Restore the counters of a resumed epoch."""
+
+
+class MultiScale(Strategy):
+    """Resizes each batch by a factor uniform in 1 +- ``multi_scale``.
+
+    Args:
+        recipe: with ``multi_scale`` above 0.
+        multiple: height and width are multiples of it.
+    """
+
+    def __init__(self, recipe: Recipe, multiple: int) -> None:
+        self.recipe = recipe
+        self.multiple = multiple
+
+    def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
+        spread, multiple = self.recipe.multi_scale, self.multiple
+        factor = generator(SIZE_STREAM, self.recipe.seed, epoch, number).uniform(1 - spread, 1 + spread)
+        height, width = (max(round(side * factor / multiple), 1) * multiple for side in images.shape[2:])
+        return [resized(images, targets, (height, width), "bilinear")]
+
+
+def open_strategies(
+    recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision
+) -> tuple[Strategy, ...]:
+    """Build the strategies of a recipe, in the order in which they change a batch."""
+    strategies: list[Strategy] = []
+    if recipe.multi_scale > 0:
+        strategies.append(MultiScale(recipe, model.max_reduction))
+    for name in PAPER_SECTIONS:
+        section = getattr(recipe, name)
+        if section != type(section)():
+            strategy = require_plugin("strategies", name, where=name)(recipe, model, loader, device, precision)
+            strategies += [strategy] if strategy else []
+    return tuple(strategies)
+
 
 def split_batch(strategies: Sequence[Strategy], part: Part, epoch: int, number: int) -> list[Part]:
-    """What the strategies, one after the other, make of a batch; arguments as for ``Strategy.split``."""
+    """Apply the strategies to a batch, one after the other; arguments as of ``Strategy.on_batch``."""
     parts = [part]
     for strategy in strategies:
-        parts = [new for images, targets in parts for new in strategy.split(images, targets, epoch, number)]
+        parts = [new for images, targets in parts for new in strategy.on_batch(images, targets, epoch, number)]
     return parts
 
 
@@ -95,14 +138,7 @@ def size_of(images: Tensor) -> tuple[int, int]:
 
 
 def resized(images: Tensor, targets: AnyTargets, new_hw: tuple[int, int], mode: str) -> Part:
-    """A batch at another size, its targets following; the batch itself if it has that size.
-
-    Args:
-        images: (B, 3, H, W).
-        targets: boxes in their pixels.
-        new_hw: height and width.
-        mode: as of ``torch.nn.functional.interpolate``.
-    """
+    """Resize a batch (B, 3, H, W) and its targets; ``mode`` as of ``torch.nn.functional.interpolate``."""
     height, width = size_of(images)
     if new_hw == (height, width):
         return images, targets

@@ -1,112 +1,113 @@
-"""What the head of a model decides about a run: its data, its loss, its metrics, its pictures."""
+"""The task of a run, which the model's head decides: data, model, loss, metrics and pictures."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from detect.config.recipe import Recipe
+from detect.data.annotations import AnnotationTable
+from detect.data.classification.table import ClassTable
 from detect.models.model import Model
 from detect.runtime.device import Precision
 from detect.structures import Batch
-from detect.training.fingerprint import Fingerprint
-from detect.training.recorder import Recorder
+from detect.training.checks import Fingerprint, fingerprint_of
 
 
-class LossTerms(Protocol):
-    """The terms of a loss, as means over the images of a batch.
+class BatchLoss(Protocol):
+    """Terms of the loss of a batch, as means over its ``num_images`` images of all processes; ``total`` is their sum.
 
-    Of a batch that several processes share out, each has its share of the terms: the shares add up to them.
+    Each of several processes has its share of every term; the shares add up to the terms of the whole batch.
     """
 
     @property
-    def num_images(self) -> int:
-        """Images of the batch, over all processes."""
+    def num_images(self) -> int: ...
 
     @property
-    def total(self) -> Tensor:
-        """Their sum, a scalar."""
+    def total(self) -> Tensor: ...
 
-    def values(self) -> dict[str, float]:
-        """Plain numbers by name, for logs."""
+    def values(self) -> dict[str, float]: ...
 
 
 class Criterion(Protocol):
-    """Compares what the model gives with the targets of a batch."""
+    """Compares the raw outputs of a model with the targets of a batch."""
 
-    def __call__(self, raw: Any, targets: Any, /) -> LossTerms:
-        """The loss of a batch."""
+    def __call__(self, raw: Any, targets: Any, /) -> BatchLoss: ...
 
 
 class Loader(Protocol):
-    """Training batches."""
+    """Training batches; ``len`` is their number in an epoch.
 
-    def __len__(self) -> int:
-        """Batches of an epoch."""
+    ``epoch`` yields this process's shares of the batches of an epoch, counted from 0, without the first ``start``.
+    """
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """This process's share of the batches of an epoch, counted from 0, without the first ``start`` of them."""
+    def __len__(self) -> int: ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What came out of a validation.
+    """Result of a validation.
 
     Args:
-        metrics: by name; more is better in all that a recipe can watch.
-        record: draws what was found; is given the recorder, the run's folder and the epoch, counted from 0.
+        metrics: by name; higher is better for all that a recipe can watch.
+        picture: draws predictions, (H, W, 3) uint8; None where there is nothing to draw.
     """
 
     metrics: dict[str, float]
-    record: Callable[[Recorder, Path, int], None]
+    picture: Callable[[], np.ndarray | None]
 
 
 class Task(ABC):
-    """What the loop (``detect.training.loop``) asks of detection and of classification.
+    """The parts of a training that differ between detection and classification.
 
     Args:
-        recipe: the run's.
+        train: training split.
+        val: validation split.
+        recipe: of the run.
         strict: refuse damaged data instead of skipping it.
     """
 
     sums_images: ClassVar[bool]
-    """Whether the rates of recipes are for a loss that is the sum over the images of an update, or their mean."""
-    shown: ClassVar[tuple[str, ...]]
-    """Metrics that are told after each epoch."""
+    """True where recipes state rates for a loss summed over the images of an update, False for their mean."""
+    logged: ClassVar[tuple[str, ...]]
+    """Metrics that are logged after each epoch."""
 
-    def __init__(self, recipe: Recipe, strict: bool) -> None:
-        self.recipe = recipe
-        self.strict = strict
+    def __init__(
+        self, train: AnnotationTable | ClassTable, val: AnnotationTable | ClassTable, recipe: Recipe, strict: bool
+    ) -> None:
+        self.recipe, self.strict = recipe, strict
+        self._splits = {"train": train, "val": val}
+        self.names: tuple[str, ...] = train.names
+        """The K class names."""
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Of the training and validation splits."""
+        return {split: fingerprint_of(table) for split, table in self._splits.items()}
 
     @property
     @abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """The K class names of the data."""
-
-    @property
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint says about the data, as keywords of ``save_checkpoint``."""
+    def checkpoint_fields(self) -> dict[str, Any]:
+        """Fields of a checkpoint about the data, as keywords of ``save_checkpoint``."""
 
     @property
     @abstractmethod
     def counts(self) -> dict[str, int]:
-        """How much there is to train on, for the provenance."""
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> Fingerprint:
-        """Of the training and validation splits."""
+        """Amount of training data, for the provenance."""
 
     @abstractmethod
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:
-        """The model to train: built for the data's classes and, if asked, with given weights.
+        """Build the model for the data's classes and copy given weights.
 
         Args:
             name: model name or file; None takes the model of ``weights``.
@@ -115,21 +116,21 @@ class Task(ABC):
 
     @abstractmethod
     def loader(self, model: Model, folder: Path) -> Loader:
-        """The training batches.
+        """Open the training batches.
 
         Args:
-            model: whose input they are.
-            folder: the run's, for a cache on disk.
+            model: takes them as input.
+            folder: of the run, for a cache on disk.
         """
 
     @abstractmethod
     def criterion(self, model: Model) -> Criterion:
-        """The loss; warns of settings of the recipe that have no effect."""
+        """Build the loss; warn of recipe settings that have no effect."""
 
     @abstractmethod
     def validate(self, model: Model, device: torch.device, precision: Precision) -> Validation:
         """Measure a model on the validation split."""
 
     @abstractmethod
-    def record_batch(self, recorder: Recorder, folder: Path, batch: Batch, epoch: int) -> None:
-        """Draw a training batch as the network sees it: ``train_batch.jpg``."""
+    def batch_picture(self, batch: Batch) -> np.ndarray:
+        """Draw a training batch as the network sees it, (H, W, 3) uint8."""

@@ -25,11 +25,10 @@ from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.models.model import Model
 from detect.structures import Batch
-from detect.training.classification import ClassificationTask, ClassMaterial
-from detect.training.detection import DetectionTask, Material
-from detect.training.loop import _prepare_trainee
-from detect.training.preparation import freeze
-from detect.training.run import DEFAULT_CLASSIFICATION, DEFAULT_DETECTION
+from detect.training.classification import ClassificationData, ClassificationTask
+from detect.training.detection import DetectionData, DetectionTask
+from detect.training.settings import DEFAULT_CLASSIFICATION, DEFAULT_DETECTION
+from detect.training.state import build_state, freeze
 from detect.training.task import Task
 
 
@@ -49,14 +48,14 @@ def assert_detector_starts(model_name: str, recipe: DetectionRecipe, num_classes
     if recipe.augment.albumentations:
         AlbumentationsStage(recipe.augment.albumentations, recipe.image_size)
     known = dataclasses.replace(recipe, precision="fp32")  # "auto" would measure
-    assert_starts(DetectionTask(Material(None, None), known, strict=False), model, len(order))
+    assert_starts(DetectionTask(DetectionData(None, None), known, strict=False), model, len(order))
 
 
 def assert_classifier_starts(model_name: str, recipe: ClassificationRecipe, num_classes: int) -> None:
     """The same for a classifier."""
     model = build_classifier(model_name, num_classes)
     known = dataclasses.replace(recipe, precision="fp32")
-    assert_starts(ClassificationTask(ClassMaterial(None, None), known, strict=False), model, 50_000 // 128)
+    assert_starts(ClassificationTask(ClassificationData(None, None), known, strict=False), model, 50_000 // 128)
 
 
 class Batches:
@@ -76,10 +75,10 @@ def assert_starts(task: Task, model: Model, num_batches: int) -> None:
     recipe = task.recipe
     freeze(model, recipe.freeze)
     assert recipe.image_size % model.max_reduction == 0
-    trainee = _prepare_trainee(task, model, Batches(num_batches), torch.device("cpu"))
-    updates = trainee.schedule.updates_per_epoch * recipe.epochs
-    assert trainee.schedule.warmup_updates < updates
-    rates = [trainee.schedule.rate(update, "weights") for update in range(updates)]
+    state = build_state(task, model, Batches(num_batches), torch.device("cpu"))
+    updates = state.schedule.updates_per_epoch * recipe.epochs
+    assert state.schedule.warmup_updates < updates
+    rates = [state.schedule.rate(update, "weights") for update in range(updates)]
     assert all(0 < rate <= recipe.optimizer.lr for rate in rates[:-1])
     assert 0 <= rates[-1] < max(rates)
     assert set(recipe.evaluation.save_best)

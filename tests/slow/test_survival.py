@@ -146,7 +146,7 @@ def test_torchrun_is_terminated(world):
         agent.send_signal(signal.SIGTERM)
         output, _ = agent.communicate(timeout=60)
     assert agent.returncode != 0
-    assert "to go on: tools/train.py --resume --out" in output, output
+    assert "to go on: detect train --resume --out" in output, output
     with resume(world, "ended") as process:
         assert ended(process).code == 0
 

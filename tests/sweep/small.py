@@ -8,8 +8,7 @@ from pathlib import Path
 
 from detect.config.sweep import SweepConfig, load_sweep_config
 from detect.sweep.ledger import Ledger
-from detect.sweep.plan import Plan
-from detect.sweep.space import Parameter, open_space
+from detect.sweep.plan import Parameter, Plan, open_space
 
 SWEEP = """\
 name: small

@@ -9,7 +9,7 @@ import pytest
 
 from detect.errors import InputError
 from detect.sweep.ledger import JOURNAL, Ledger, Trial, best_trial, import_optuna
-from detect.sweep.space import Parameter
+from detect.sweep.plan import Parameter
 from tests.sweep.small import SWEEP, make_plan_in, open_ledger
 
 
@@ -154,7 +154,7 @@ def test_a_damaged_journal(plan, content):
 
 def test_without_optuna(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(InputError, match=r"Optuna is not installed.*: pip install -e '.\[sweep\]'"):
+    with pytest.raises(InputError, match=r"Optuna is not installed.*: pip install 'detect-small\[sweep\]'"):
         import_optuna()
 
 

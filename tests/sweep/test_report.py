@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from detect.sweep.ledger import Trial
 from detect.sweep.picture import _heights, _ticks, draw_parallel_coordinates
+from detect.sweep.plan import Parameter
 from detect.sweep.report import training_command, trials_text, write_csv, write_hparams
-from detect.sweep.space import Parameter
 from tests.sweep.small import make_plan_in
 
 SPACE = (Parameter("optimizer.lr", 0.001, 0.1, log=True), Parameter("batch_size", choices=(2, 4)))
@@ -65,7 +65,7 @@ def test_hparams_are_written_anew(tmp_path):
 def test_the_command_can_be_typed(tmp_path):
     plan = make_plan_in(tmp_path)
     assert training_command(plan.config, TRIALS[0]) == (
-        "python tools/train.py --model yolov5n-spd --data shapes --set threads=1 optimizer.lr=0.01 batch_size=2"
+        "detect train --model yolov5n-spd --data shapes --set threads=1 optimizer.lr=0.01 batch_size=2"
     )
     assert shlex.split(training_command(plan.config, TRIALS[2]))[-2] == "optimizer.lr=0.001"
 

@@ -10,7 +10,7 @@ import pytest
 from detect.config.base import CONFIGS, parse_overrides
 from detect.config.sweep import load_sweep_config
 from detect.errors import InputError
-from detect.sweep.space import Parameter, experiment, find_data, open_space, shown, training_words
+from detect.sweep.plan import Parameter, experiment, find_data, open_space, shown, training_arguments
 from tests.sweep.small import SWEEP, make_plan_in
 
 
@@ -104,7 +104,7 @@ def test_words_for_training_say_the_same_again(tmp_path):
     """``--set`` reads what was written, whatever YAML would make of it unquoted."""
     text = with_space("{epochs: {low: 1, high: 2}}", "set: {freeze: [stem], optimizer.milestones: [0.5, 0.75]}")
     values = {"optimizer.lr": 1e-05, "optimizer.name": "sgd", "cache": "none", "x": True, "y": "true", "epochs": 2}
-    words = training_words(read(tmp_path, text), values)
+    words = training_arguments(read(tmp_path, text), values)
     assert words[:5] == ["--model", "yolov5n-spd", "--data", "shapes", "--set"]
     expected = {"freeze": ["stem"], "optimizer.milestones": [0.5, 0.75], **values}
     assert parse_overrides(words[5:]) == expected

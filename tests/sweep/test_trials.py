@@ -13,8 +13,7 @@ import pytest
 from detect.config.base import parse_overrides
 from detect.errors import InputError
 from detect.sweep.ledger import LOG
-from detect.sweep.outcome import MAX_LINE, outcome_of, read_score
-from detect.sweep.trials import Search
+from detect.sweep.trials import MAX_LINE, Search, outcome_of, read_score
 from tests.sweep.small import SWEEP, TRAINER, make_plan_in, open_ledger
 
 

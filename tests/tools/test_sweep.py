@@ -75,7 +75,7 @@ def test_what_a_sweep_says_and_leaves(world, ended):
     assert cv2.imread(str(world / "out/parallel_coordinates.png")) is not None
     assert len([path for path in (world / "out/hparams").iterdir() if path.is_dir()]) == 3
     python, *words = shlex.split(lines[7])
-    assert (python, words[0]) == ("python", "tools/train.py")
+    assert (python, words[0]) == ("detect", "train")
     again = run_process(world, "train.py", *words[1:], "--out", "again", "--device", "cpu")
     assert again.code == 0, again.error
 

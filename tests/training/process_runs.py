@@ -1,13 +1,10 @@
-"""The runs that one process and two are compared in; as a script, what each of two processes does.
-
-Started by ``torchrun``: ``process_runs.py FOLDER DATA``, see ``runs``.
-"""
+"""Runs that are compared between one process and two, and the work of each of the two processes."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +26,15 @@ from detect.runtime.distributed import (
     shard,
 )
 from detect.training.batch_norms import SyncedBatchNorm2d, prepare_norms
-from detect.training.loop import RunSettings, train
+from detect.training.loop import train
+from detect.training.settings import RunSettings
 from tests.training import test_classification as classes
 from tests.training.small import STILL, make_settings, shapes_at
 
 # The rate is low, because at higher ones the rounding of other sums grows by itself: one thread against two as well.
 SGD = {"name": "sgd", "lr": 0.002, "warmup_min_steps": 1}
 CHANGES: dict[str, dict[str, Any]] = {
-    # 16 images in batches of 4: 20 updates in 5 epochs.
-    "plain": {"epochs": 5, "augment": STILL},
-    # Batches of 3 are shared out as 1 and 2.
+    # Batches of 3 are shared as 1 and 2, the last one of 2 images as 1 and 1.
     "uneven": {"epochs": 2, "batch_size": 3, "nominal_batch_size": 3, "augment": {"mosaic": 0.5, "close_mosaic": 1}},
     "strategies": {
         "epochs": 2,
@@ -66,7 +62,7 @@ def runs(folder: Path, data: Path) -> dict[str, RunSettings]:
     settings = {name: make_settings(folder, shapes, **{"optimizer": SGD, **change}) for name, change in CHANGES.items()}
     augment = {"crop": "pad", "flip_left_right": 0.5, "mixup": 0.5, "cutmix": 0.5}
     colours = classes.classes_at(data / "colours")
-    settings["classes"] = classes.make_settings(folder, colours, epochs=2, batch_size=7, augment=augment)
+    settings["classes"] = classes.make_settings(folder, colours, epochs=1, batch_size=7, augment=augment)
     return {name: dataclasses.replace(each, out=folder / name) for name, each in settings.items()}
 
 
@@ -122,12 +118,14 @@ def check_norms() -> None:
     torch.testing.assert_close(two, signs[None, :, None, None])
 
 
-if __name__ == "__main__":
+def work(rank: int, port: int, folder: Path, data: Path) -> None:
+    """Check the exchange and train all ``runs``, as process ``rank`` of two."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with init_distributed():
         check_exchange()
         check_norms()
         with main_process_first():
-            each = runs(Path(sys.argv[1]), Path(sys.argv[2]))
+            each = runs(folder, data)
         barrier("the models' files")  # which the second process has written once more
         for settings in each.values():
             train(settings)

@@ -11,7 +11,8 @@ from detect.config.data import DataConfig, SplitConfig
 from detect.config.recipe import DetectionRecipe
 from detect.data.shapes import generate_shapes
 from detect.runtime.interruption import StopRequest
-from detect.training.loop import RunSettings, train
+from detect.training.loop import train
+from detect.training.settings import RunSettings
 
 TINY = """\
 name: tiny

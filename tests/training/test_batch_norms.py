@@ -12,7 +12,7 @@ from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.training import batch_norms
 from detect.training.batch_norms import TrainingBatchNorm2d, prepare_norms
-from detect.training.preparation import set_training_mode
+from detect.training.state import set_training_mode
 
 
 @pytest.fixture

@@ -21,18 +21,21 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
 from detect.runtime.files import write_json
+from detect.training.checks import warn_of_ignored
 from detect.training.detection import (
+    DetectionData,
     DetectionTask,
-    Material,
-    assignment_needs,
-    open_material,
-    prepare_model,
+    assignment_dependencies,
+    open_detection_data,
     report_small_objects,
     suit_anchors,
 )
 from detect.training.loop import train
-from detect.training.preparation import warn_of_ignored
 from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model
+
+
+def prepare_model(name, weights, data, recipe):
+    return DetectionTask(data, recipe, strict=False).prepare_model(name, weights)
 
 
 def make_table(sizes_hw, boxes, is_crowd=None, num_classes=2):
@@ -89,12 +92,13 @@ def make_data(folder, boxes_of, names=("cat", "dog"), background="keep"):
 
 
 BOX = (1, 2, 10, 12)
+needs_of = assignment_dependencies
 
 
 @pytest.mark.parametrize(("background", "kept", "verb"), [("keep", 3, "kept as"), ("drop", 2, "dropped")])
 def test_background(tmp_path, said, background, kept, verb):
     data = make_data(tmp_path, {"train": [[BOX], [], [BOX, BOX[::-1]]], "val": [[BOX], []]}, background=background)
-    material = open_material(data, strict=True)
+    material = open_detection_data(data, strict=True)
     assert (len(material.train), len(material.train.labels)) == (kept, 3)
     assert len(material.val) == 2  # what is measured does not depend on what is trained on
     assert f"1 of 3 training images have no boxes; they are {verb}" in said.text
@@ -106,14 +110,14 @@ def test_the_range_of_the_training_images_goes_into_the_checkpoint(tmp_path, sai
     for number, low in ((0, 7400), (1, 7500)):
         values = np.linspace(low, low + 200, 1200).astype(np.uint16).reshape(30, 40)
         cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), values)
-    material = open_material(data, strict=True)
-    assert DetectionTask(material, make_recipe(), strict=True).facts["value_range"] == (7400.0, 7600.0)
+    material = open_detection_data(data, strict=True)
+    assert DetectionTask(material, make_recipe(), strict=True).checkpoint_fields["value_range"] == (7400.0, 7600.0)
     assert material.val.read(1).min() == 128  # (7500 - 7400) * 256 / 200
     assert said.text.count("measured on 1 images of train") == 1
 
 
 def test_nothing_is_said_about_background_where_there_is_none(tmp_path, said):
-    open_material(make_data(tmp_path, {"train": [[BOX]], "val": [[BOX]]}), strict=True)
+    open_detection_data(make_data(tmp_path, {"train": [[BOX]], "val": [[BOX]]}), strict=True)
     assert said.messages == []
 
 
@@ -121,7 +125,7 @@ def test_nothing_is_said_about_background_where_there_is_none(tmp_path, said):
     ("boxes", "found"), [([], "no boxes"), ([(*BOX, 1)], "only 1 crowd or ignored regions")], ids=["none", "crowd"]
 )
 def test_a_validation_split_without_boxes_is_told_before_the_training(tmp_path, said, boxes, found):
-    open_material(make_data(tmp_path, {"train": [[BOX]], "val": [boxes]}), strict=True)
+    open_detection_data(make_data(tmp_path, {"train": [[BOX]], "val": [boxes]}), strict=True)
     assert said.messages == [
         f"data pets: val has {found}, so that AP and AR cannot be measured: they will be -1, "
         "which says nothing of the model"
@@ -133,13 +137,13 @@ def test_a_validation_split_without_boxes_is_told_before_the_training(tmp_path, 
 def test_nothing_to_learn_from(tmp_path, boxes, background):
     data = make_data(tmp_path, {"train": [boxes], "val": [[BOX]]}, background=background)
     with pytest.raises(InputError, match="data pets: the training split has no usable boxes"):
-        open_material(data, strict=False)
+        open_detection_data(data, strict=False)
 
 
 def test_a_split_is_missing(tmp_path):
     data = make_data(tmp_path, {"train": [[BOX]], "test": [[BOX]]})
     with pytest.raises(InputError, match="data pets: has no split 'val'; training needs train and val"):
-        open_material(data, strict=False)
+        open_detection_data(data, strict=False)
 
 
 def test_a_split_without_annotations(tmp_path):
@@ -148,7 +152,7 @@ def test_a_split_without_annotations(tmp_path):
         tmp_path / "val.json", {"images": [{"id": 0, "file_name": "0.png"}], "categories": [{"id": 1, "name": "cat"}]}
     )
     with pytest.raises(InputError, match="data pets: train and val must have annotations"):
-        open_material(data, strict=False)
+        open_detection_data(data, strict=False)
 
 
 def test_different_classes(tmp_path, caplog):
@@ -156,20 +160,20 @@ def test_different_classes(tmp_path, caplog):
     other = make_data(tmp_path / "other", {"val": [[BOX]]}, names=("cat", "fox"))
     (tmp_path / "val.json").write_text((tmp_path / "other" / "val.json").read_text())
     data = dataclasses.replace(data, splits={**data.splits, **other.splits})
-    open_material(data, strict=False)
+    open_detection_data(data, strict=False)
     assert "val has no 'dog': nothing measures them; train has no 'fox': their objects in val count as" in caplog.text
     content = json.loads((tmp_path / "val.json").read_text())
     content["categories"] = [{"id": 1, "name": "emu"}, {"id": 2, "name": "fox"}]
     (tmp_path / "val.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="no class in common: train has 'cat', 'dog', val 'emu', 'fox'"):
-        open_material(data, strict=False)
+        open_detection_data(data, strict=False)
 
 
 def test_strict_refuses(tmp_path):
     data = make_data(tmp_path, {"train": [[BOX, (1, 1, 0, 5)]], "val": [[BOX]]})
-    assert len(open_material(data, strict=False).train.labels) == 1
+    assert len(open_detection_data(data, strict=False).train.labels) == 1
     with pytest.raises(InputError, match="pets train: refused, because --strict was asked for: 1 boxes of zero"):
-        open_material(data, strict=True)
+        open_detection_data(data, strict=True)
 
 
 # ----------------------------------------------------------------------------------------------- sizes
@@ -182,7 +186,7 @@ def test_strict_refuses(tmp_path):
         (
             (15, 15, 40, 40),
             "50.0 % of 4 training boxes are under 8 px at 320 px; a larger --image-size would help them "
-            "(python tools/data.py stats)",
+            "(detect data stats)",
         ),
         ((16, 40), "0.0 % of 2 training boxes are under 8 px at 320 px"),
         ((15,) + (40,) * 9, "10.0 % of 10 training boxes are under 8 px at 320 px"),
@@ -324,10 +328,10 @@ def test_never_and_always(tiny, said):
 @pytest.mark.parametrize("assignment", ["yolov5", "yolov3"])
 def test_nothing_is_said_about_settings_with_an_effect(said, assignment):
     own = {"yolov5": {"anchor_ratio": 5.0}, "yolov3": {"ignore_iou": 0.5}}[assignment]
-    warn_of_ignored(DetectionRecipe(), assignment_needs(assignment))
-    warn_of_ignored(make_recipe(loss=own, optimizer={"schedule": "poly", "power": 2.0}), assignment_needs(assignment))
+    warn_of_ignored(DetectionRecipe(), needs_of(assignment))
+    warn_of_ignored(make_recipe(loss=own, optimizer={"schedule": "poly", "power": 2.0}), needs_of(assignment))
     step = {"schedule": "step", "milestones": [0.5], "step_factor": 0.2, "power": 4.0}  # 4 is the default
-    warn_of_ignored(make_recipe(loss=own, optimizer=step), assignment_needs(assignment))
+    warn_of_ignored(make_recipe(loss=own, optimizer=step), needs_of(assignment))
     assert said.messages == []
 
 
@@ -346,7 +350,7 @@ def test_nothing_is_said_about_settings_with_an_effect(said, assignment):
     ],
 )
 def test_settings_without_effect(said, loss, optimizer, assignment, message):
-    warn_of_ignored(make_recipe(loss=loss, optimizer={"schedule": "cosine"} | optimizer), assignment_needs(assignment))
+    warn_of_ignored(make_recipe(loss=loss, optimizer={"schedule": "cosine"} | optimizer), needs_of(assignment))
     assert said.messages == [f"no effect: {message}"]
     assert said.records[0].levelname == "WARNING"
 
@@ -375,7 +379,7 @@ def save_tiny(folder, num_classes=3, text=TINY, name="given.pt"):
 
 def material(*sides, num_classes=2):
     table = make_table([(640, 640)], [(0, 0, 0, side, side) for side in sides], num_classes=num_classes)
-    return Material(table, table)
+    return DetectionData(table, table)
 
 
 @pytest.mark.parametrize("name", [None, "same"])
@@ -450,7 +454,7 @@ def test_a_checkpoint_with_another_number_of_levels(tmp_path):
         ),
         ("ax", "ab", "classes: 1 carried over by name ('a'); 1 start anew ('b'); 1 dropped ('x')"),
         ("AB", "ab", "classes: 2 carried over by name ('a', 'b'); 'A' is 'a', 'B' is 'b', case and blanks apart"),
-        ("01", "ab", "2 dropped ('0', '1'); the checkpoint has numbers instead of names (tools/import_weights.py --na"),
+        ("01", "ab", "2 dropped ('0', '1'); the checkpoint has numbers instead of names (detect import --na"),
     ],
 )
 def test_what_is_said_of_the_classes_is_true(tmp_path, said, given, wanted, message):

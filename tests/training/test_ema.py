@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detect.config.recipe import EmaConfig
-from detect.training.ema import build_ema
+from detect.training.optimizer import build_ema
 
 
 def one_norm(weight=0.0, mean=0.0, batches=0):

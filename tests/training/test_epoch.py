@@ -13,13 +13,11 @@ from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model
 from detect.structures import Batch, Targets
-from detect.training.compute import ComputeMeter
-from detect.training.ema import build_ema
-from detect.training.epoch import Progress, Trainee, train_epoch
-from detect.training.multi_scale import MultiScale
-from detect.training.optimizer import Schedule, build_optimizer
-from detect.training.preparation import set_training_mode
-from detect.training.strategy import Strategy
+from detect.training.epoch import train_epoch
+from detect.training.optimizer import Schedule, build_ema, build_optimizer
+from detect.training.recorder import ComputeMeter
+from detect.training.state import TrainState, set_training_mode
+from detect.training.strategy import MultiScale, Strategy
 from tests.training.small import make_recipe, write_model
 
 
@@ -52,16 +50,16 @@ def make_batch(indices):
     return Batch(torch.stack(images), targets, torch.tensor(indices))
 
 
-def make_trainee(tmp_path, recipe, batches, ema=False, strategies=()):
+def make_state(tmp_path, recipe, batches, ema=False, strategies=()):
     """The tiny model, ready to learn in float32."""
     torch.manual_seed(0)
     model = build_model(write_model(tmp_path), num_classes=2)
     accumulate = recipe.nominal_batch_size // recipe.batch_size
-    return Trainee(
+    return TrainState(
         model=model,
         network=model,
         ema=build_ema(model, recipe.ema) if ema else None,
-        loss=DetectionLoss(recipe.loss, model.head, recipe.image_size),
+        criterion=DetectionLoss(recipe.loss, model.head, recipe.image_size),
         optimizer=build_optimizer(model, recipe.optimizer, recipe.nominal_batch_size),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         schedule=Schedule(recipe.optimizer, -(-batches // accumulate), recipe.epochs),
@@ -90,9 +88,9 @@ def still_norms(monkeypatch):
 def weights_after(tmp_path, loader, batch_size, nominal=4, **changes):
     """The weights and losses after an epoch."""
     recipe = make_recipe(batch_size=batch_size, nominal_batch_size=nominal, optimizer=SGD, epochs=1, **changes)
-    trainee = make_trainee(tmp_path, recipe, len(loader))
-    losses = train_epoch(trainee, loader, Progress())
-    return dict(trainee.model.named_parameters()), losses
+    state = make_state(tmp_path, recipe, len(loader))
+    losses = train_epoch(state, loader)
+    return dict(state.model.named_parameters()), losses
 
 
 @torch.no_grad()
@@ -107,7 +105,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path, monkeypatch):
     whole, expected = weights_after(tmp_path, HandMade((0, 1, 2, 3)), batch_size=4)
     assert losses == pytest.approx(expected, rel=1e-5)
     assert_close(parts, whole)
-    start = dict(make_trainee(tmp_path, make_recipe(), 1).model.named_parameters())
+    start = dict(make_state(tmp_path, make_recipe(), 1).model.named_parameters())
     assert not torch.allclose(whole["graph.layers.stem.conv.conv.weight"], start["graph.layers.stem.conv.conv.weight"])
 
 
@@ -115,20 +113,20 @@ def test_what_is_left_at_the_end_is_an_update_too(tmp_path, monkeypatch):
     """Three batches of 2 at 4 images per update: updates of 4 and of 2 images."""
     still_norms(monkeypatch)
     recipe = make_recipe(batch_size=2, nominal_batch_size=4, optimizer=SGD, epochs=1)
-    parts = make_trainee(tmp_path, recipe, 3)
-    train_epoch(parts, HandMade((0, 1), (2, 3), (4, 5)), Progress())
-    whole = make_trainee(tmp_path, recipe, 2)
+    parts = make_state(tmp_path, recipe, 3)
+    train_epoch(parts, HandMade((0, 1), (2, 3), (4, 5)))
+    whole = make_state(tmp_path, recipe, 2)
     whole = dataclasses.replace(whole, accumulate=1, schedule=parts.schedule)
-    train_epoch(whole, HandMade((0, 1, 2, 3), (4, 5)), Progress())
+    train_epoch(whole, HandMade((0, 1, 2, 3), (4, 5)))
     assert_close(dict(parts.model.named_parameters()), dict(whole.model.named_parameters()))
 
 
 def test_rates_follow_the_updates_not_the_batches(tmp_path):
     """Epoch 1 of 2 updates each: the updates 2, 2, 3 for its three batches."""
     recipe = make_recipe(batch_size=2, nominal_batch_size=4, epochs=3)
-    trainee = make_trainee(tmp_path, recipe, 3)
+    state = make_state(tmp_path, recipe, 3)
     applied = []
-    schedule = trainee.schedule
+    schedule = state.schedule
 
     class Noted(Schedule):
         def apply(self, optimizer, update):
@@ -136,27 +134,27 @@ def test_rates_follow_the_updates_not_the_batches(tmp_path):
             super().apply(optimizer, update)
 
     noted = Noted(schedule.config, schedule.updates_per_epoch, schedule.epochs)
-    train_epoch(dataclasses.replace(trainee, schedule=noted), HandMade((0, 1), (2, 3), (4, 5)), Progress(1))
+    train_epoch(dataclasses.replace(state, schedule=noted, epoch=1), HandMade((0, 1), (2, 3), (4, 5)))
     assert applied == [2, 2, 3]
-    assert trainee.optimizer.param_groups[0]["lr"] == schedule.rate(3, "weights")
+    assert state.optimizer.param_groups[0]["lr"] == schedule.rate(3, "weights")
 
 
 def test_gradients_are_clipped(tmp_path):
     """Plain SGD at rate 1 moves by the gradient: 0.5 in all once it is clipped."""
     clipped = {**SGD, "momentum": 0, "lr": 1.0, "weight_decay": 0, "clip_norm": 0.5}
     recipe = make_recipe(optimizer=clipped, epochs=1)
-    trainee = make_trainee(tmp_path, recipe, 1)
-    before = [parameter.detach().clone() for parameter in trainee.model.parameters()]
-    train_epoch(trainee, HandMade((0, 1, 2, 3)), Progress())
-    moved = [(new.detach() - old).norm() for new, old in zip(trainee.model.parameters(), before, strict=True)]
+    state = make_state(tmp_path, recipe, 1)
+    before = [parameter.detach().clone() for parameter in state.model.parameters()]
+    train_epoch(state, HandMade((0, 1, 2, 3)))
+    moved = [(new.detach() - old).norm() for new, old in zip(state.model.parameters(), before, strict=True)]
     assert torch.stack(moved).norm().item() == pytest.approx(0.5, rel=1e-3)
 
 
 def test_the_average_is_updated_with_the_weights(tmp_path):
     recipe = make_recipe(batch_size=2, nominal_batch_size=4)
-    trainee = make_trainee(tmp_path, recipe, 4, ema=True)
-    train_epoch(trainee, HandMade((0, 1), (2, 3), (4, 5), (6, 7)), Progress())
-    assert trainee.ema.n_averaged.item() == 2
+    state = make_state(tmp_path, recipe, 4, ema=True)
+    train_epoch(state, HandMade((0, 1), (2, 3), (4, 5), (6, 7)))
+    assert state.ema.n_averaged.item() == 2
 
 
 def test_losses_are_means_over_the_batches(tmp_path):
@@ -165,7 +163,7 @@ def test_losses_are_means_over_the_batches(tmp_path):
     recipe = make_recipe(batch_size=2, nominal_batch_size=2, optimizer=still)
 
     def losses_of(*images_of):
-        return train_epoch(make_trainee(tmp_path, recipe, len(images_of)), HandMade(*images_of), Progress())
+        return train_epoch(make_state(tmp_path, recipe, len(images_of)), HandMade(*images_of))
 
     both, first, second = losses_of((0, 1), (2, 3)), losses_of((0, 1)), losses_of((2, 3))
     assert list(both) == [*LOSSES, "compute/gmacs", "compute/full_gmacs"]
@@ -174,7 +172,7 @@ def test_losses_are_means_over_the_batches(tmp_path):
 
 def test_the_first_batch_is_shown(tmp_path):
     recipe, loader, shown = make_recipe(), HandMade((0, 1), (2, 3)), []
-    train_epoch(make_trainee(tmp_path, recipe, 2), loader, Progress(), on_first_batch=shown.append)
+    train_epoch(make_state(tmp_path, recipe, 2), loader, on_first_batch=shown.append)
     assert shown == loader.batches[:1]
 
 
@@ -193,7 +191,8 @@ def test_multi_scale(tmp_path, monkeypatch):
 
     def sizes_of(epoch):
         seen.clear()
-        train_epoch(make_trainee(tmp_path, recipe, 12, strategies=strategies), loader, Progress(epoch))
+        state = make_state(tmp_path, recipe, 12, strategies=strategies)
+        train_epoch(dataclasses.replace(state, epoch=epoch), loader)
         return [height for height, _, _ in seen]
 
     sizes = sizes_of(0)
@@ -208,20 +207,20 @@ def test_multi_scale(tmp_path, monkeypatch):
 class Splits(Strategy):
     """Cuts a batch of four in two, and says so."""
 
-    def split(self, images, targets, epoch, number):
+    def on_batch(self, images, targets, epoch, number):
         halves = torch.tensor([0, 3]), torch.tensor([1, 2])
         return [(images[half], targets.of(half)) for half in halves]
 
-    def end_epoch(self):
+    def on_epoch_end(self):
         return {"splits/epochs": 1.0}
 
 
 def test_parts_of_a_batch_are_one_batch(tmp_path, monkeypatch):
     still_norms(monkeypatch)
     recipe = make_recipe(optimizer=SGD, epochs=1)
-    whole, parts = (make_trainee(tmp_path, recipe, 1, strategies=each) for each in ((), (Splits(),)))
-    expected = train_epoch(whole, HandMade((0, 1, 2, 3)), Progress())
-    values = train_epoch(parts, HandMade((0, 1, 2, 3)), Progress())
+    whole, parts = (make_state(tmp_path, recipe, 1, strategies=each) for each in ((), (Splits(),)))
+    expected = train_epoch(whole, HandMade((0, 1, 2, 3)))
+    values = train_epoch(parts, HandMade((0, 1, 2, 3)))
     assert values == pytest.approx(expected | {"splits/epochs": 1.0}, rel=1e-5)
     assert_close(dict(parts.model.named_parameters()), dict(whole.model.named_parameters()))
 
@@ -230,9 +229,9 @@ def test_parts_of_a_batch_are_one_batch(tmp_path, monkeypatch):
 def test_a_loss_that_is_not_finite(tmp_path, bad):
     """The second batch's loss is not finite: the weights stay as the first one left them."""
     recipe = make_recipe(batch_size=2, nominal_batch_size=2, optimizer=SGD)
-    good = make_trainee(tmp_path, recipe, 2)
-    train_epoch(good, HandMade((0, 1)), Progress())
-    broken = make_trainee(tmp_path, recipe, 2)
+    good = make_state(tmp_path, recipe, 2)
+    train_epoch(good, HandMade((0, 1)))
+    broken = make_state(tmp_path, recipe, 2)
     loader = HandMade((0, 1), (2, 3))
     calls = []
 
@@ -242,10 +241,10 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
             calls.append(terms)
             return terms if len(calls) == 1 else dataclasses.replace(terms, box=terms.box * bad)
 
-    criterion = broken.loss
-    broken = dataclasses.replace(broken, loss=Breaks())
+    criterion = broken.criterion
+    broken = dataclasses.replace(broken, criterion=Breaks())
     with pytest.raises(InputError) as caught:
-        train_epoch(broken, loader, Progress())
+        train_epoch(broken, loader)
     told = str(caught.value)
     assert told.startswith(f"the loss is not finite at update 1: box {bad}, objectness 0.")
     assert "Try a lower optimizer.lr (now 0.01), optimizer.clip_norm, or precision: fp32 (now fp32)" in told
@@ -256,8 +255,8 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
 def test_nothing_is_left_behind(tmp_path):
     """An epoch begins without gradients of the one before."""
     recipe = make_recipe()
-    trainee = make_trainee(tmp_path, recipe, 1)
-    state = copy.deepcopy(trainee.model.state_dict())
-    train_epoch(trainee, HandMade((0, 1, 2, 3)), Progress())
-    assert all(parameter.grad is None for parameter in trainee.model.parameters())
-    assert any(not torch.equal(state[name], value) for name, value in trainee.model.state_dict().items())
+    state = make_state(tmp_path, recipe, 1)
+    before = copy.deepcopy(state.model.state_dict())
+    train_epoch(state, HandMade((0, 1, 2, 3)))
+    assert all(parameter.grad is None for parameter in state.model.parameters())
+    assert any(not torch.equal(before[name], value) for name, value in state.model.state_dict().items())

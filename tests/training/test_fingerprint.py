@@ -9,7 +9,7 @@ import numpy as np
 
 from detect.data.annotations import encode_paths
 from detect.data.classification.table import ClassTable
-from detect.training.fingerprint import differences, fingerprint_of
+from detect.training.checks import differences, fingerprint_of
 from tests.evaluation.synthetic import make_table
 
 

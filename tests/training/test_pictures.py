@@ -10,8 +10,7 @@ from detect.data.images import write_image
 from detect.evaluation.coco import FoundBoxes
 from detect.evaluation.detection import Evaluation
 from detect.evaluation.forward import COCO_SETTINGS
-from detect.training.pictures import TILE_PX, record_predictions, tile_images
-from detect.training.recorder import Recorder
+from detect.training.recorder import TILE_PX, Recorder, detections_picture, tile_images
 
 
 def flat(height, width, value):
@@ -59,7 +58,7 @@ def test_predictions_of_a_set_with_a_damaged_image(tmp_path):
     found = FoundBoxes(np.array([1, 1]), np.array([0, 0]), boxes, np.array([0.9, 0.1]))
     evaluation = Evaluation(None, found, table, COCO_SETTINGS, {})
     recorder = Recorder(tmp_path / "run")
-    record_predictions(evaluation, recorder, tmp_path / "run", 0)
+    recorder.picture("val/predictions", detections_picture(evaluation), 1)
     picture = np.asarray(Image.open(tmp_path / "run" / "val_predictions.jpg"))
     assert picture.shape == (TILE_PX, TILE_PX, 3)
     # The image is enlarged five times: the first box is at (50, 25, 150, 75), the other one at (5, 5, 30, 30).
@@ -68,6 +67,6 @@ def test_predictions_of_a_set_with_a_damaged_image(tmp_path):
 
     nothing = dataclasses.replace(table, image_paths=encode_paths([tmp_path / "b.png"] * 2))
     (tmp_path / "run" / "val_predictions.jpg").unlink()
-    record_predictions(dataclasses.replace(evaluation, table=nothing), recorder, tmp_path / "run", 1)
+    recorder.picture("val/predictions", detections_picture(dataclasses.replace(evaluation, table=nothing)), 2)
     recorder.close()
     assert not (tmp_path / "run" / "val_predictions.jpg").exists()

@@ -13,7 +13,8 @@ from detect.config.recipe import ClassificationRecipe, DetectionRecipe
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.rows import set_norms
-from detect.training.preparation import freeze, set_training_mode, warn_of_ignored
+from detect.training.checks import warn_of_ignored
+from detect.training.state import freeze, set_training_mode
 from tests.training.small import write_model
 
 # ---------------------------------------------------------------------------------------------- freezing

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -40,13 +42,25 @@ def torchrun(*words: object, cwd: Path | None = None, **options: object) -> subp
 def both(tmp_path_factory):
     """The folders of the runs in one process and in two."""
     folder = tmp_path_factory.mktemp("runs")
-    make_shapes(folder / "shapes", sizes=(16, 5, 1))
+    make_shapes(folder / "shapes", sizes=(8, 3, 1))
     classes.make_classes(folder / "colours")
-    with torchrun(process_runs.__file__, folder / "two", folder) as process:
-        for settings in process_runs.runs(folder / "one", folder).values():
-            train(settings)
-        output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")  # one import of PyTorch for both
+    context.set_forkserver_preload(["tests.training.process_runs"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        processes = [
+            context.Process(target=process_runs.work, args=(rank, port, folder / "two", folder)) for rank in (0, 1)
+        ]
+        for process in processes:
+            process.start()
+    for settings in process_runs.runs(folder / "one", folder).values():
+        train(settings)
+    for process in processes:
+        process.join(timeout=300)
+    assert [process.exitcode for process in processes] == [0, 0]
     return folder / "one", folder / "two"
 
 
@@ -55,23 +69,20 @@ def rows_of(run: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_losses_and_metrics(both, name):
-    one, two = (rows_of(folder / name) for folder in both)
-    assert len(one) == len(two) > 0
-    for expected, found in zip(one, two, strict=True):
-        assert found.keys() == expected.keys()
-        for key in expected.keys() - {"time/epoch_s"}:
-            # To 1e-5; metrics change in steps, of an answer of the twelve images for example.
-            tolerance = 0.02 if key.startswith(("val/AP", "val/AR")) else 1e-5
-            if name == "parts" and not key.startswith("trd/"):
-                continue  # half of each share is reduced, which is not the half of the whole
-            assert found[key] == pytest.approx(expected[key], abs=tolerance), key
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "parts"])
-def test_weights_and_statistics(both, name):
-    one, two = (load_checkpoint(folder / name / "last.pt").training["model"] for folder in both)
-    assert one.keys() == two.keys()
-    for key in one:
-        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=2e-4, msg=lambda text, key=key: f"{key}: {text}")
+def test_losses_metrics_weights_and_statistics(both):
+    for name in NAMES:
+        one, two = (rows_of(folder / name) for folder in both)
+        assert len(one) == len(two) > 0
+        for expected, found in zip(one, two, strict=True):
+            assert found.keys() == expected.keys()
+            for key in expected.keys() - {"time/epoch_s"}:
+                # To 1e-5; metrics change in steps, of an answer of the twelve images for example.
+                tolerance = 0.02 if key.startswith(("val/AP", "val/AR")) else 1e-5
+                if name == "parts" and not key.startswith("trd/"):
+                    continue  # half of each share is reduced, which is not the half of the whole
+                assert found[key] == pytest.approx(expected[key], abs=tolerance), f"{name} {key}"
+        if name != "parts":
+            one, two = (load_checkpoint(folder / name / "last.pt").training["model"] for folder in both)
+            assert one.keys() == two.keys()
+            for key in one:
+                torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=2e-4, msg=f"{name} {key}")

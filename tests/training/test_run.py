@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detect.cli.train import request_from_args
 from detect.config.base import CONFIGS, to_plain
 from detect.config.recipe import (
     ClassificationRecipe,
@@ -21,7 +22,7 @@ from detect.errors import InputError
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.training.recorder import write_settings
-from detect.training.run import open_run, request_from_args
+from detect.training.settings import open_run
 
 NOT_GIVEN = dict.fromkeys(
     (

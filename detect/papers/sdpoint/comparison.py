@@ -1,33 +1,142 @@
-"""The instances of a network (SDPoint) against each other, and against what anybody can do without them: the plain
-network at lower image sizes.
+"""Comparison of the instances of a network (SDPoint), and of the plain network at lower image sizes as their baseline.
 
-Letters: S side of the network input in pixels.
+Letters: N images of the split, K classes, S side of the network input in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 
-from detect.errors import InputError
-from detect.evaluation.loop import Conditions
+from detect.data.annotations import AnnotationTable
+from detect.data.classification.table import ClassTable
+from detect.evaluation import classification, detection
+from detect.evaluation.coco import Engine, coco_metrics, collect
+from detect.evaluation.forward import COCO_SETTINGS, evaluation_mode, run_network
+from detect.evaluation.loop import Clock, Conditions, Step, match_classes, run_evaluation, shared_classes
 from detect.models.checkpoint import Checkpoint
-from detect.papers.sdpoint.instances import InstanceRecord, Instances, instances_in
-from detect.papers.sdpoint.metrics import ClassificationSplit, DetectionSplit
-from detect.papers.sdpoint.network_time import NetworkRun, network_ms
-from detect.papers.sdpoint.transform import PLAIN, InstanceCosts
+from detect.models.model import Model
+from detect.papers.sdpoint.instances import InstanceRecord, instances_of, pareto_front
+from detect.papers.sdpoint.network import NetworkRun, network_ms
+from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, use_instance
+from detect.runtime.progress import progress_bar
+from detect.structures import Batch
 
-NO_INSTANCES = (
-    "the checkpoint has no instances, because it was trained without SDPoint; "
-    "tools/train.py --set 'sdpoint.ratios=[0.5, 0.75]' trains with it"
-)
+Output = TypeVar("Output")
+
 MAX_SIZES = 8
-"""Image sizes of a baseline, at most."""
+"""Maximum image sizes of a baseline."""
+
+
+@dataclass(frozen=True)
+class DetectionSplit:
+    """Images with boxes.
+
+    Args:
+        table: a labelled split.
+        engine: implementation of AP.
+    """
+
+    table: AnnotationTable
+    engine: Engine = "pycocotools"
+    metric: ClassVar[str] = "AP"
+    """Metric of the comparison."""
+    shown: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
+    """Metrics of the table."""
+
+    def check(self, checkpoint: Checkpoint, conditions: Conditions) -> None:
+        """Check that a checkpoint can be measured, before the work.
+
+        Raises:
+            InputError: it is of another task or has no class of the table, or the conditions do not suit it.
+        """
+        _check(checkpoint.detector, checkpoint.names, self.table.names, conditions)
+
+    def measure(
+        self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
+    ) -> list[dict[str, float]]:
+        """The COCO metrics of each instance, as of ``detect.evaluation.detection.evaluate``.
+
+        Args:
+            checkpoint: accepted by ``check``, on the conditions' device; afterwards its plain network is active.
+            instances: of it.
+            conditions: of the measurement.
+            label: of the progress bar.
+        """
+        model, clock = checkpoint.detector, Clock(conditions.device, detection.PARTS)
+        label_of = match_classes(checkpoint.names, self.table.names)
+        settings = replace(COCO_SETTINGS, classes=shared_classes(label_of))
+        network = partial(run_network, model, device=conditions.device, precision=conditions.precision)
+        step = partial(detection.detect_batch, network, settings, checkpoint.names, clock)
+        loader = detection.open_loader(self.table, conditions, model.max_reduction)
+        found = _outputs_of_instances(model, instances, loader, step, clock, label)
+        bar = progress_bar(found, f"{label}: AP")
+        return [coco_metrics(self.table, collect(outputs, label_of), self.engine).values for outputs in bar]
+
+
+@dataclass(frozen=True)
+class ClassificationSplit:
+    """Images of one class each.
+
+    Args:
+        table: the split.
+        center_crop: share of an image's short side that the network sees, in (0, 1].
+    """
+
+    table: ClassTable
+    center_crop: float = 1.0
+    metric: ClassVar[str] = "top1"
+    """Metric of the comparison."""
+    shown: ClassVar[tuple[str, ...]] = ("top1", "top5", "loss")
+    """Metrics of the table."""
+
+    def check(self, checkpoint: Checkpoint, conditions: Conditions) -> None:
+        _check(checkpoint.classifier, checkpoint.names, self.table.names, conditions)
+
+    def measure(
+        self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
+    ) -> list[dict[str, float]]:
+        """The metrics of each instance, as of ``evaluate_classifier``; arguments as of ``DetectionSplit``."""
+        model, clock = checkpoint.classifier, Clock(conditions.device, classification.PARTS)
+        label_of = match_classes(checkpoint.names, self.table.names)
+        loader = classification.open_class_loader(self.table, conditions, self.center_crop)
+        step = partial(classification.classify_batch, model, conditions, clock)
+        metrics = []
+        for outputs in _outputs_of_instances(model, instances, loader, step, clock, label):
+            logits = classification.gather_logits(outputs, len(self.table), len(label_of))
+            scores = classification.class_scores(torch.from_numpy(logits), label_of, len(self.table.names))
+            found = classification.class_metrics(scores.numpy(), self.table.labels, self.table.names)
+            metrics.append(found.values)
+        return metrics
+
+
+def _outputs_of_instances(
+    model: Model, instances: Sequence[Instance], loader: Iterable[Batch], step: Step[Output], clock: Clock, label: str
+) -> list[dict[int, Output]]:
+    """The outputs of ``run_evaluation`` for each instance; each batch is read once for all of them."""
+
+    def run_instances(batch: Batch) -> list[tuple[Output, ...]]:
+        outputs = []
+        for instance in instances:
+            use_instance(model, instance)
+            outputs.append(step(batch))
+        return list(zip(*outputs, strict=True))
+
+    with evaluation_mode(model):
+        found = run_evaluation(loader, run_instances, clock, label)
+    use_instance(model, PLAIN)
+    return [{row: outputs[number] for row, outputs in found.items()} for number in range(len(instances))]
+
+
+def _check(model: Model, names: tuple[str, ...], data_names: tuple[str, ...], conditions: Conditions) -> None:
+    conditions.check(model.max_reduction)
+    match_classes(names, data_names)
 
 
 @dataclass(frozen=True)
@@ -38,7 +147,7 @@ class SizeRecord:
         image_size: S.
         macs: multiply-adds of one image.
         ms: milliseconds of the network for one image.
-        metrics: by name, as an evaluation gives them.
+        metrics: by name, as of an evaluation.
     """
 
     image_size: int
@@ -63,11 +172,11 @@ class Baseline:
 
     @property
     def title(self) -> str:
-        """Model and run, for pictures: never a path of the machine."""
+        """Model and run, for pictures, without a path of the machine."""
         return f"{self.model} ({run_name(Path(self.source))})"
 
     def at(self, macs: int, metric: str) -> float | None:
-        """The metric at so many multiply-adds, linear between two sizes; None beyond the cheapest or costliest."""
+        """Interpolate the metric linearly at a number of multiply-adds; None outside the range of the sizes."""
         costs = [size.macs for size in self.sizes]
         if not costs[0] <= macs <= costs[-1]:
             return None
@@ -76,15 +185,15 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """Result of a comparison.
 
     Args:
-        metric: what instances are compared by.
-        shown: metrics that a table has room for.
+        metric: of the comparison.
+        shown: metrics of the table.
         records: of all instances, the plain network first.
-        baselines: the checkpoint's own plain network, and perhaps one that was trained without SDPoint.
-        has_own_norms: whether each instance has norms' statistics of its own.
-        measured: how: data, split, image size, and where.
+        baselines: the checkpoint's own plain network, and the given one that was trained without SDPoint.
+        has_own_norms: each instance has norm statistics of its own.
+        measured: data, split, image size, device and versions.
     """
 
     metric: str
@@ -101,7 +210,6 @@ class Comparison:
 
     @property
     def front(self) -> list[InstanceRecord]:
-        """See ``pareto_front``."""
         return pareto_front(self.records, self.metric)
 
 
@@ -111,18 +219,6 @@ def run_name(weights: Path) -> str:
     return weights.resolve().parent.name if is_of_run else weights.stem
 
 
-def pareto_front(records: Sequence[InstanceRecord], metric: str) -> list[InstanceRecord]:
-    """The records to which no other is at least as good and cheaper, or as cheap and better; cheapest first.
-
-    Of several that are equal in both, the first counts.
-    """
-    front: list[InstanceRecord] = []
-    for record in sorted(records, key=lambda record: (record.macs, -record.metrics[metric])):
-        if not front or record.metrics[metric] > front[-1].metrics[metric]:
-            front.append(record)
-    return front
-
-
 def baseline_sizes(costs: InstanceCosts, multiple: int, image_size: int, cheapest: int) -> list[int]:
     """Image sizes whose costs span those of the instances.
 
@@ -130,7 +226,7 @@ def baseline_sizes(costs: InstanceCosts, multiple: int, image_size: int, cheapes
         costs: of the plain network.
         multiple: what image sizes must be multiples of.
         image_size: S, one of them; the largest.
-        cheapest: multiply-adds that the smallest one must not exceed, where there is one that small.
+        cheapest: upper limit of the multiply-adds of the smallest one, if any size is that small.
 
     Returns:
         Ascending; at most ``MAX_SIZES``, evenly spread over the costs.
@@ -144,22 +240,6 @@ def baseline_sizes(costs: InstanceCosts, multiple: int, image_size: int, cheapes
     return sorted({min(sizes, key=lambda size: abs(macs[size] - target)) for target in wanted})
 
 
-def instances_of(checkpoint: Checkpoint, where: str) -> Instances:
-    """The instances of a checkpoint.
-
-    Args:
-        checkpoint: perhaps of a network that was trained with SDPoint.
-        where: its file, for the error.
-
-    Raises:
-        InputError: it was not.
-    """
-    instances = instances_in(checkpoint)
-    if instances is None:
-        raise InputError(f"{where}: {NO_INSTANCES}")
-    return instances
-
-
 def compare_instances(
     weights: tuple[str, Checkpoint],
     split: DetectionSplit | ClassificationSplit,
@@ -170,11 +250,11 @@ def compare_instances(
     """Measure all instances of a checkpoint, and its plain network at lower image sizes.
 
     Args:
-        weights: file and content of a network that was trained with SDPoint.
-        split: what is looked at.
-        conditions: how.
-        baseline: file and content of a network that was trained without it and is compared too.
-        about: where the numbers come from, for ``Comparison.measured``.
+        weights: file and content of a checkpoint that was trained with SDPoint.
+        split: the images.
+        conditions: of the measurement.
+        baseline: file and content of a checkpoint that was trained without SDPoint.
+        about: origin of the numbers, for ``Comparison.measured``.
 
     Raises:
         InputError: there are no instances, or the task, the classes or the image size do not fit.
@@ -218,7 +298,6 @@ class _Plan:
 
     @property
     def runs(self) -> list[NetworkRun]:
-        """What is timed."""
         return [NetworkRun(self.checkpoint.model, PLAIN, (size, size)) for size in self.macs]
 
     def measure(
@@ -228,7 +307,6 @@ class _Plan:
         times_ms: Sequence[float],
         known: dict[int, dict[str, float]],
     ) -> Baseline:
-        """Measure those image sizes whose metrics are not known."""
         records = []
         for (size, macs), ms in zip(self.macs.items(), times_ms, strict=True):
             metrics = known.get(size)

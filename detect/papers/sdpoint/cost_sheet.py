@@ -1,4 +1,4 @@
-"""The same image at several costs (SDPoint), side by side.
+"""Pictures of an image at several costs (SDPoint), side by side.
 
 Letters: H W pixels.
 """
@@ -24,7 +24,7 @@ from detect.papers.sdpoint.network import AdjustableNetwork
 from detect.safety.ownership import OutputFolder
 
 MIN_PANEL_PX, MAX_PANEL_PX = 320, 720
-"""The long side of a drawn image is brought between these."""
+"""Limits of the long side of a drawn image."""
 
 GAP_PX = 8
 """Between panels, and around them."""
@@ -36,21 +36,21 @@ CAPTION_PX, FONT_PX = 32, 20
 def write_cost_sheets(
     predictor: Detector | Classifier, paths: Sequence[Path], costs: Sequence[float], folder: Path, **options: Any
 ) -> Iterator[str]:
-    """Draw each image at several costs.
+    """Draw each image at several costs, a panel each.
 
     Args:
         predictor: its checkpoint has measured instances.
         paths: image files.
         costs: shares of the full cost, for the panels from left to right.
-        folder: where pictures go, called after their images.
+        folder: of the pictures, which have the names of their images.
         options: of ``Detector.predict`` or ``Classifier.predict``.
 
     Yields:
         A line for each panel, and one for each picture.
 
     Raises:
-        InputError: an image cannot be read, an option or a cost is out of range, nothing was measured, or something
-            would be replaced that is not from an earlier run.
+        InputError: an image cannot be read, an option or a cost is out of range, the instances are not measured, or a
+            file would be replaced that is not from an earlier run.
     """
     network = predictor.network
     if not isinstance(network, AdjustableNetwork):
@@ -71,14 +71,7 @@ def write_cost_sheets(
 
 
 def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """Panels of one height in a row.
-
-    Args:
-        panels: at least one (H, W, 3) uint8.
-
-    Returns:
-        (H + 2 * GAP_PX, ..., 3) uint8, white between the panels and around them.
-    """
+    """Join at least one panel (H, W, 3) uint8 to (H + 2 * GAP_PX, ..., 3), with white gaps."""
     height = panels[0].shape[0]
     gap = np.full((height, GAP_PX, 3), 255, np.uint8)
     row = np.concatenate([part for panel in panels for part in (gap, panel)] + [gap], axis=1)
@@ -87,14 +80,12 @@ def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _drawn(predictor: Detector | Classifier, image_rgb: np.ndarray, options: dict[str, Any]) -> np.ndarray:
-    """What is found in the image, drawn into it."""
     if isinstance(predictor, Classifier):
         return draw_classification(image_rgb, predictor.predict(image_rgb, **options))
     return predictor.predict(image_rgb, **options).plot(image_rgb)
 
 
 def _panel(image_rgb: np.ndarray, caption: str) -> np.ndarray:
-    """The image in a size for a sheet, below its caption."""
     side = int(np.clip(max(image_rgb.shape[:2]), MIN_PANEL_PX, MAX_PANEL_PX))
     image = fitted(image_rgb, side)
     strip = Image.new("RGB", (image.shape[1], CAPTION_PX), "white")

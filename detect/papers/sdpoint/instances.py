@@ -1,8 +1,8 @@
-"""What a trained network with points (SDPoint) knows of its instances: their norms' statistics, what they reach."""
+"""Instances of a trained network (SDPoint) as a checkpoint saves them: norm statistics and measured records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -15,6 +15,10 @@ from detect.models.graph import Graph
 from detect.models.model import Model
 from detect.papers.sdpoint.transform import PLAIN, Instance, Way, find_points, set_way, use_instance
 
+NO_INSTANCES = (
+    "the checkpoint has no instances, because it was trained without SDPoint; "
+    "detect train --set 'sdpoint.ratios=[0.5, 0.75]' trains with it"
+)
 EXTRA = "instances"
 """Name of the checkpoint's entry."""
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -23,13 +27,13 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class InstanceRecord:
-    """What an instance costs and reaches.
+    """Cost and metrics of an instance.
 
     Args:
-        instance: which.
+        instance: point and ratio.
         macs: multiply-adds of one image.
         ms: milliseconds of the network for one image, on the machine that measured.
-        metrics: by name, as an evaluation gives them.
+        metrics: by name, as of an evaluation.
     """
 
     instance: Instance
@@ -43,12 +47,12 @@ class Instances:
     """The instances of a trained network.
 
     Args:
-        members: those that it was trained for, the plain network first.
-        way: what becomes of a detector's levels behind a point.
-        statistics: of the norms that differ from the plain network's, for each instance; of none where all share those
-            of the training.
-        records: what was measured on a split; empty if nothing was.
-        measured: how: data, split, image size, and where.
+        members: instances of the training, the plain network first.
+        way: treatment of a detector's levels behind a point.
+        statistics: of the norms that differ from the plain network's, for each instance; empty where all share the
+            statistics of the training.
+        records: of a measurement on a split; empty without one.
+        measured: data, split, image size, device and versions of the measurement.
     """
 
     members: tuple[Instance, ...]
@@ -75,39 +79,58 @@ class Instances:
 
 
 def read_extra(content: Mapping[str, Any], model: Model) -> Instances:
-    """The instances of a checkpoint, which the model gets; see ``read_instances``."""
+    """Read the instances of a checkpoint and install them in its model."""
     instances = read_instances(content, model.graph)
     install(model, instances)
     return instances
 
 
 def install(model: Model, instances: Instances) -> None:
-    """Give a model the way and the norms' statistics of instances; the plain network runs."""
+    """Give a model the way and the norm statistics of instances; its plain network is active."""
     use_instance(model, PLAIN)
     set_way(model, instances.way)
     model.extras[EXTRA] = InstanceNorms(instances.statistics)
 
 
 def instances_in(checkpoint: Checkpoint) -> Instances | None:
-    """The instances of a checkpoint, of a network that was trained with SDPoint; else None."""
+    """The instances of a checkpoint; None if it was trained without SDPoint."""
     found = checkpoint.extras.get(EXTRA)
     return found if isinstance(found, Instances) else None
 
 
+def instances_of(checkpoint: Checkpoint, where: str) -> Instances:
+    """The instances of a checkpoint; an ``InputError`` with its place ``where`` if it was trained without SDPoint."""
+    instances = instances_in(checkpoint)
+    if instances is None:
+        raise InputError(f"{where}: {NO_INSTANCES}")
+    return instances
+
+
+def pareto_front(records: Sequence[InstanceRecord], metric: str) -> list[InstanceRecord]:
+    """Records that no other beats in one of cost and metric and equals in the other; cheapest first.
+
+    Of records equal in both, the first is kept.
+    """
+    front: list[InstanceRecord] = []
+    for record in sorted(records, key=lambda record: (record.macs, -record.metrics[metric])):
+        if not front or record.metrics[metric] > front[-1].metrics[metric]:
+            front.append(record)
+    return front
+
+
 def with_instances(checkpoint: Checkpoint, instances: Instances) -> Checkpoint:
-    """The checkpoint with other instances."""
     return replace(checkpoint, extras={**checkpoint.extras, EXTRA: instances})
 
 
 def read_instances(content: Mapping[str, Any], graph: Graph) -> Instances:
-    """What ``Instances.to_plain`` gave.
+    """Read and check the content of ``Instances.to_plain``.
 
     Args:
         content: of a checkpoint.
-        graph: the network, against which points and statistics are checked.
+        graph: whose points and norms the content names.
 
     Raises:
-        InputError: it names a point or a norm that the network has not, or holds values that none can have.
+        InputError: the graph has no such point or norm, or a value is out of range.
     """
     members = tuple(_from_pair(pair, graph) for pair in content["members"])
     if content["way"] not in get_args(Way) or members[:1] != (PLAIN,):
@@ -127,14 +150,13 @@ def read_instances(content: Mapping[str, Any], graph: Graph) -> Instances:
 
 
 def named_norms(graph: Graph) -> Iterator[tuple[str, nn.BatchNorm2d]]:
-    """All batch norms of a graph with their paths."""
     return ((path, m) for path, m in graph.named_modules() if isinstance(m, nn.BatchNorm2d))
 
 
 class InstanceNorms(nn.Module):
-    """The norms' statistics of each instance, which change places with the plain network's while it runs.
+    """Norm statistics of each instance, which change places with the plain network's while the instance is active.
 
-    They are buffers, so that they move with the model, but no part of its state: a checkpoint has a place for them.
+    They are buffers, so that they move with the model, but not persistent: ``Instances`` saves them.
 
     Args:
         statistics: of the norms that differ from the plain network's.
@@ -151,7 +173,7 @@ class InstanceNorms(nn.Module):
                 self.register_buffer(f"variance{number}", variance.clone(), persistent=False)
 
     def exchange(self, graph: Graph, instance: Instance) -> None:
-        """Put an instance's statistics in the place of the graph's, and these into theirs; a second time undoes it."""
+        """Exchange the statistics of an instance with those in the graph; a second call undoes it."""
         for path, number in self._slots.get(instance, {}).items():
             norm = graph.get_submodule(path)
             for own, other in (("running_mean", f"mean{number}"), ("running_var", f"variance{number}")):

@@ -1,48 +1,55 @@
-"""The choice of one of a network's instances (SDPoint) within a budget, for detectors and classifiers alike.
+"""Choice of an instance (SDPoint) within a budget, and timing of networks.
 
-Shares of the full cost are as they were measured; GFLOPs and milliseconds are those of a square image of the size in
-use, though a detector sees the smallest rectangle that holds the image.
+Shares of the full cost are as measured; GFLOPs and milliseconds are those of a square image of the size in use,
+though a detector sees the smallest rectangle that holds the image.
+Letters: H W network input pixels.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from statistics import median
 
 import torch
+from torch import Tensor
 
 from detect.errors import InputError
+from detect.evaluation.forward import evaluation_mode, run_classifier, run_network
 from detect.inference.network import Budget, TorchNetwork
 from detect.models.checkpoint import Checkpoint
-from detect.papers.sdpoint.comparison import NO_INSTANCES, pareto_front
-from detect.papers.sdpoint.instances import InstanceRecord, instances_in
-from detect.papers.sdpoint.network_time import NetworkRun, network_ms
+from detect.models.classifier import ClassificationModel
+from detect.models.detector import DetectionModel
+from detect.models.model import Model
+from detect.papers.sdpoint.instances import NO_INSTANCES, InstanceRecord, instances_in, pareto_front
 from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, instance_of, use_instance
 from detect.runtime.device import Precision
+from detect.runtime.progress import progress_bar
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An instance that was chosen.
+    """A chosen instance.
 
     Args:
-        instance: which.
-        reason: what is known about it, in words.
+        instance: point and ratio.
+        reason: its cost and metric as text.
     """
 
     instance: Instance
     reason: str
 
     def line(self) -> str:
-        """Which instance it is and what it costs, in one line."""
         return f"instance {self.instance.name}: {self.reason}"
 
 
 class InstanceMenu:
-    """The instances of a checkpoint with what was measured of them.
+    """The measured instances of a checkpoint.
 
     Args:
-        checkpoint: of any network; one without instances has the plain network only.
+        checkpoint: of any network; without instances it has the plain network only.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -51,22 +58,17 @@ class InstanceMenu:
         self._costs: InstanceCosts | None = None
 
     def share(self, instance: Instance) -> float:
-        """The share of the plain network's multiply-adds that an instance has.
-
-        Raises:
-            InputError: it is another one than the plain network, and nothing was measured.
-        """
+        """Multiply-adds of a measured instance as a share of the plain network's."""
         if instance == PLAIN:
             return 1.0
         records = self._records()
         return next(record.macs for record in records if record.instance == instance) / records[0].macs
 
     def within_share(self, share: float) -> Choice:
-        """The instance with the best metric of those that cost no more; for 1 the plain network, whatever was measured.
+        """Choose the instance with the best metric up to a share of the cost; for 1 always the plain network.
 
         Args:
-            share: of the full cost, in (0, 1]; those of the instances are rounded to the three decimals that tables
-                show.
+            share: of the full cost, in (0, 1]; compared with costs rounded to three decimals, as in tables.
 
         Raises:
             InputError: it is out of range or below the cheapest instance, or nothing was measured.
@@ -79,10 +81,10 @@ class InstanceMenu:
         return self._best(shares, share, f"cost {share:g}", "costs {:.3f} of the full network")
 
     def within_gflops(self, gflops: float, image_size: int) -> Choice:
-        """The instance with the best metric of those that need no more billions of operations.
+        """Choose the instance with the best metric up to a number of operations.
 
         Args:
-            gflops: 2 * multiply-adds / 1e9 of an image; those of the instances are rounded to four digits.
+            gflops: 2 * multiply-adds / 1e9 of an image; compared with costs rounded to four digits.
             image_size: side of the square image in pixels.
 
         Raises:
@@ -102,7 +104,7 @@ class InstanceMenu:
     def within_ms(
         self, target_ms: float, image_size: int, device: torch.device, precision: Precision = "fp32"
     ) -> Choice:
-        """The instance with the best metric of those that are as fast, timed here and now.
+        """Choose the instance with the best metric up to a time, measured now.
 
         Instances on the Pareto front of metric over multiply-adds are timed, best metric first, until one is fast
         enough.
@@ -110,7 +112,7 @@ class InstanceMenu:
         Args:
             target_ms: milliseconds of the network for one image.
             image_size: side of the square image in pixels.
-            device: where the model is.
+            device: of the model.
             precision: number format of the network.
 
         Raises:
@@ -133,25 +135,25 @@ class InstanceMenu:
         if not instances.records:
             raise InputError(
                 "the cost cannot be chosen before the checkpoint's instances are measured: "
-                "tools/evaluate.py --weights FILE --data DATA --instances"
+                "detect val --weights FILE --data DATA --instances"
             )
         is_whole = {"data", "split", "image_size"} <= instances.measured.keys() and instances.records[0].macs > 0
         if not is_whole or any(self._metric not in record.metrics for record in instances.records):
             raise InputError("the cost cannot be chosen: the records of the instances are damaged; measure them again")
         return instances.records
 
-    def _best(self, amounts: dict[Instance, float], budget: float, asked: str, words: str) -> Choice:
-        """The best instance of those whose amount is within the budget; of equally good ones that with the least."""
+    def _best(self, amounts: dict[Instance, float], budget: float, asked: str, template: str) -> Choice:
+        """The instance with the best metric within the budget; of equally good ones the cheapest."""
         records = [record for record in self._records() if record.instance in amounts]
         fitting = [record for record in records if amounts[record.instance] <= budget]
         if not fitting:
             least = min(records, key=lambda record: amounts[record.instance])
-            words = words.format(amounts[least.instance])
-            raise InputError(f"{asked}: no instance is within it; {least.instance.name} {words}")
+            amount = template.format(amounts[least.instance])
+            raise InputError(f"{asked}: no instance is within it; {least.instance.name} {amount}")
         best = max(fitting, key=lambda record: (record.metrics[self._metric], -amounts[record.instance]))
-        return Choice(best.instance, self._words(best, words.format(amounts[best.instance])))
+        return Choice(best.instance, self._reason(best, template.format(amounts[best.instance])))
 
-    def _words(self, record: InstanceRecord, amount: str) -> str:
+    def _reason(self, record: InstanceRecord, amount: str) -> str:
         instances = instances_in(self._checkpoint)
         assert instances is not None, "there are records"
         measured = instances.measured
@@ -162,26 +164,25 @@ class InstanceMenu:
 
 
 class AdjustableNetwork(TorchNetwork):
-    """A checkpoint's model whose cost can be chosen while it is in use; without instances, the full network.
+    """A checkpoint's model whose cost can be changed in use; without instances, the full network.
 
     Args:
-        checkpoint: of one with instances the model itself runs, moved to ``device``; otherwise a faster copy.
-        device: where.
+        checkpoint: with instances its own model is used, moved to ``device``; without, a fused copy.
+        device: of the model.
         precision: number format of the network.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision) -> None:
-        # Without norms a network is faster, but instances have norms of their own, and switch in a moment.
+        # Instances have norms of their own, so their convolutions cannot be fused with them.
         super().__init__(checkpoint, device, precision, fuse=instances_in(checkpoint) is None)
         self._menu = InstanceMenu(checkpoint)
 
     @property
     def cost(self) -> float:
-        """See ``Network``."""
         return self._menu.share(instance_of(self.model))
 
     def choose(self, budget: Budget) -> Choice:
-        """See ``Network``. It takes less than 10 ms, but for milliseconds."""
+        """See ``Network``. Takes under 10 ms, except for ``target_ms``."""
         size = self.check_size(budget.image_size)
         if budget.cost is not None:
             choice = self._menu.within_share(budget.cost)
@@ -194,14 +195,10 @@ class AdjustableNetwork(TorchNetwork):
         return choice
 
     def choices(self, costs: Sequence[float], network_hw: tuple[int, int]) -> list[tuple[Choice, float]]:
-        """What each of several shares of the cost would choose, and the network's milliseconds, timed in turn.
-
-        Args:
-            costs: shares of the full cost.
-            network_hw: height and width of the network input.
+        """Choose an instance for each share of the cost, and time the network, in turn.
 
         Raises:
-            InputError: as for ``choose``.
+            InputError: as of ``choose``.
         """
         chosen = [self._menu.within_share(cost) for cost in costs]
         runs = [NetworkRun(self.model, choice.instance, network_hw) for choice in chosen]
@@ -223,6 +220,72 @@ def choose_cost(checkpoint: Checkpoint, cost: float) -> str:
 
 
 def export_facts(checkpoint: Checkpoint) -> dict[str, str]:
-    """What an exported file says of the instance that runs."""
+    """Metadata of an exported file about the active instance."""
     instance = instance_of(checkpoint.model)
     return {"instance": instance.name, "cost": str(InstanceMenu(checkpoint).share(instance))}
+
+
+MAX_ROUNDS, MIN_ROUNDS, ENOUGH_SECONDS = 51, 5, 20.0
+"""Maximum runs, minimum runs, time budget in seconds."""
+
+
+@dataclass(frozen=True)
+class NetworkRun:
+    """A network to time.
+
+    Args:
+        model: on the device of the timing.
+        instance: of the model.
+        image_hw: H and W, multiples of the model's ``max_reduction``.
+    """
+
+    model: Model
+    instance: Instance
+    image_hw: tuple[int, int]
+
+
+def network_ms(runs: Sequence[NetworkRun], device: torch.device, precision: Precision = "fp32") -> list[float]:
+    """Milliseconds of each network for one image: the median of its runs, after a first one that does not count.
+
+    The time includes decoding, not reading, scaling and non-maximum suppression. Networks take turns, so that a
+    machine that is slow for a while is slow for all.
+
+    Args:
+        runs: afterwards the models have their previous instances.
+        device: of the models.
+        precision: number format of the networks.
+    """
+    before = {id(run.model): (run.model, instance_of(run.model)) for run in runs}
+    seconds: list[list[float]] = [[] for _ in runs]
+    with ExitStack() as modes:
+        for model, _ in before.values():
+            modes.enter_context(evaluation_mode(model))
+        for run in runs:
+            _seconds(run, device, precision)
+        start = time.perf_counter()
+        for number in progress_bar(range(MAX_ROUNDS), "milliseconds", unit="round"):
+            if number >= MIN_ROUNDS and time.perf_counter() - start > ENOUGH_SECONDS:
+                break
+            for run, found in zip(runs, seconds, strict=True):
+                found.append(_seconds(run, device, precision))
+    for model, instance in before.values():
+        use_instance(model, instance)
+    return [1000 * median(found) for found in seconds]
+
+
+def _seconds(run: NetworkRun, device: torch.device, precision: Precision) -> float:
+    use_instance(run.model, run.instance)
+    image = torch.full((1, *run.image_hw, 3), 128, dtype=torch.uint8)
+    start = time.perf_counter()
+    _forward(run.model, image, device, precision)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _forward(model: Model, image: Tensor, device: torch.device, precision: Precision) -> None:
+    if isinstance(model, DetectionModel):
+        run_network(model, image, device, precision)
+    else:
+        assert isinstance(model, ClassificationModel), "there are two kinds of models"
+        run_classifier(model, image, device, precision)

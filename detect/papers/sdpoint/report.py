@@ -1,22 +1,51 @@
-"""The comparison of a network's instances (SDPoint) as text for people and as JSON for programs."""
+"""Outputs of the comparison of instances (SDPoint): table, JSON, picture and records in the checkpoint.
+
+matplotlib is imported on use, without ``pyplot``, which holds figures in global state and chooses a window system.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from detect.evaluation.coco import ABSENT
+import numpy as np
+
+from detect.data.annotations import AnnotationTable
+from detect.data.classification.table import ClassTable
+from detect.drawing.text import shorten
+from detect.evaluation.coco import ABSENT, Engine
+from detect.evaluation.loop import Conditions
+from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.report import number
-from detect.papers.sdpoint.comparison import Baseline, Comparison, SizeRecord
-from detect.papers.sdpoint.instances import InstanceRecord
+from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
+from detect.papers.sdpoint.comparison import (
+    Baseline,
+    ClassificationSplit,
+    Comparison,
+    DetectionSplit,
+    SizeRecord,
+    compare_instances,
+)
+from detect.papers.sdpoint.instances import InstanceRecord, instances_of, with_instances
+from detect.runtime.files import atomic_path, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INSTANCE, FRONT, BASELINES = "#9ecae1", "#1f4e79", ("#e45756", "#f2a541")
+MAX_NAME = 40
+"""Characters of a baseline's model and run."""
+MAX_LABELS = 8
+"""Maximum labelled instances of the Pareto front, spread over it."""
+FileStamp = tuple[int, int, int]
+"""Modification time in ns, size and inode of a file."""
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """All instances, cheapest first, with the baselines at equal multiply-adds; then the baselines.
-
-    Returns:
-        Lines without a newline at the end.
-    """
+    """Format all instances, cheapest first, with the baselines at equal multiply-adds; then the baselines."""
     own, *others = comparison.baselines
     labels = [("own", f"{comparison.metric} of this plain network at the image size that has as many multiply-adds")]
     labels += [("other", f"the same of {baseline.source}") for baseline in others]
@@ -41,7 +70,7 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """What ``--metrics-json`` holds.
+    """Content of ``--metrics-json``.
 
     Returns:
         ``metric``, ``own_norms``, ``instances`` (name, point, ratio, share of the full cost, macs, ms, pareto,
@@ -110,3 +139,178 @@ def _plain(comparison: Comparison, record: InstanceRecord | SizeRecord) -> dict[
         "ms": round(record.ms, 3),
         "metrics": dict(record.metrics),
     }
+
+
+class InstanceReport:
+    """Measurement of all instances of a checkpoint, and of its plain network at lower image sizes.
+
+    Args:
+        weights: the checkpoint's file.
+        checkpoint: its content.
+        baseline: file of a checkpoint trained without SDPoint, to compare with.
+
+    Raises:
+        InputError: the checkpoint has no instances, or the baseline cannot be read.
+    """
+
+    def __init__(self, weights: Path, checkpoint: Checkpoint, baseline: Path | None) -> None:
+        self._weights, self._checkpoint = weights, checkpoint
+        self._count = len(instances_of(checkpoint, str(weights)).members)
+        self._stamp = file_stamp(weights)
+        self._baseline = None if baseline is None else (str(baseline), load_checkpoint(baseline))
+
+    def run(
+        self,
+        table: AnnotationTable | ClassTable,
+        conditions: Conditions,
+        outputs: EvaluationOutputs,
+        about: dict[str, Any],
+        *,
+        title: str,
+        engine: Engine = "pycocotools",
+    ) -> Generator[str, None, dict[str, Any]]:
+        """Measure, keep the records in the checkpoint, and write the requested files.
+
+        Args:
+            table: a labelled split.
+            conditions: image size, batch size, device, ...
+            outputs: the metrics file and the folder for ``instances.png``.
+            about: weights, data, split, for the record.
+            title: data set, split and image size, for the picture.
+            engine: computes AP.
+
+        Yields:
+            The table, and a line for each file.
+
+        Returns:
+            The content of the metrics file, ``comparison_record``.
+        """
+        checkpoint = self._checkpoint
+        split: ClassificationSplit | DetectionSplit
+        if isinstance(table, ClassTable):
+            split = ClassificationSplit(table, checkpoint.center_crop)
+            about = {**about, "center_crop": split.center_crop}
+        else:
+            split = DetectionSplit(table, engine)
+        weights = (str(self._weights), checkpoint)
+        comparison = compare_instances(weights, split, conditions, self._baseline, about)
+        yield comparison_table(comparison)
+        yield store_records(self._weights, checkpoint, comparison, self._stamp)
+        picture_title = f"{checkpoint.model.definition.name}, {self._count} instances: {title}"
+        yield from write_comparison(outputs, comparison, picture_title)
+        return comparison_record(comparison)
+
+
+def write_comparison(wanted: EvaluationOutputs, comparison: Comparison, title: str) -> list[str]:
+    """Write metrics and picture to their requested places; returns a line for each file."""
+    lines = []
+    if wanted.metrics_json is not None:
+        write_json(wanted.metrics_json, comparison_record(comparison))
+        lines.append(f"metrics: {wanted.metrics_json}")
+    if wanted.pictures is not None:
+        draw_comparison(wanted.pictures / "instances.png", comparison, title)
+        lines.append(f"picture: {wanted.pictures / 'instances.png'}")
+    return lines
+
+
+def file_stamp(path: Path) -> FileStamp:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def store_records(path: Path, checkpoint: Checkpoint, comparison: Comparison, stamp: FileStamp) -> str:
+    """Store the records of the instances in their checkpoint, which prediction reads.
+
+    Args:
+        path: the checkpoint's file.
+        checkpoint: its content, with the plain network active.
+        comparison: the records.
+        stamp: of the file as it was read.
+
+    Returns:
+        A line with the place, or with the reason why nothing was stored.
+    """
+    path = path.resolve()
+    if checkpoint.training is not None:
+        return f"not stored: {path} is what a training resumes from; best.pt keeps records"
+    if not path.exists() or file_stamp(path) != stamp:
+        return f"not stored: {path} has changed since it was read"
+    if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
+        return f"not stored: {path} is write-protected"
+    instances = replace(instances_of(checkpoint, str(path)), records=comparison.records, measured=comparison.measured)
+    try:
+        rewrite_checkpoint(path, with_instances(checkpoint, instances))
+    except OSError as error:
+        return f"not stored: {path}: {error.strerror or error}"
+    return f"stored in {path}: detect predict --cost, --gflops and --target-ms choose by them"
+
+
+def draw_comparison(path: Path, comparison: Comparison, title: str) -> None:
+    """Draw the metric over the multiply-adds, as a PNG: all instances, their Pareto front, and the baselines."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _draw_instances(axes, comparison)
+    own, *others = comparison.baselines
+    _draw_baseline(axes, own, comparison.metric, BASELINES[0], "the same plain network at lower image sizes")
+    for baseline in others:
+        name = f"{shorten(baseline.title, MAX_NAME)} at lower image sizes"
+        _draw_baseline(axes, baseline, comparison.metric, BASELINES[1], name)
+    axes.set_xlabel("billions of multiply-adds of an image")
+    axes.set_ylabel(comparison.metric)
+    axes.set_title(title.encode("latin-1", "replace").decode("latin-1"), fontsize=10, parse_math=False)
+    axes.margins(0.07)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower right", fontsize=8)
+    full = comparison.full_macs / 1e9
+    axes.secondary_xaxis(
+        "top", functions=(lambda gmacs: np.divide(gmacs, full), lambda share: np.multiply(share, full))
+    ).set_xlabel("share of the full cost")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _draw_instances(axes: Axes, comparison: Comparison) -> None:
+    metric, front = comparison.metric, comparison.front
+    others = [record for record in comparison.records if record not in front]
+    axes.plot(
+        [record.macs / 1e9 for record in others],
+        [record.metrics[metric] for record in others],
+        linestyle="",
+        marker="o",
+        markersize=5,
+        color=INSTANCE,
+        label="instances",
+    )
+    axes.plot(
+        [record.macs / 1e9 for record in front],
+        [record.metrics[metric] for record in front],
+        marker="o",
+        markersize=6,
+        linewidth=1.8,
+        color=FRONT,
+        label="instances on the Pareto front",
+        zorder=4,
+    )
+    for index in sorted(set(np.linspace(0, len(front) - 1, MAX_LABELS).round().astype(int).tolist())):
+        place = (front[index].macs / 1e9, front[index].metrics[metric])
+        style: dict[str, Any] = {"xytext": (-5, 5), "textcoords": "offset points", "ha": "right", "fontsize": 8}
+        axes.annotate(front[index].instance.name, place, color=FRONT, zorder=5, **style)
+
+
+def _draw_baseline(axes: Axes, baseline: Baseline, metric: str, color: str, name: str) -> None:
+    """Draw a baseline, sizes to the right of the points of the first one, to the left of the other's."""
+    right = color == BASELINES[0]
+    places = [(size.macs / 1e9, size.metrics[metric]) for size in baseline.sizes]
+    xs, ys = zip(*places, strict=True)
+    line, *_ = axes.plot(xs, ys, linestyle="--", marker="s", markersize=4, color=color, label="_", zorder=3)
+    line.set_label(name.encode("latin-1", "replace").decode("latin-1").replace("$", r"\$"))
+    for size, place in zip(baseline.sizes, places, strict=True):
+        style: dict[str, Any] = {"xytext": (4, -11) if right else (-4, 5), "ha": "left" if right else "right"}
+        axes.annotate(
+            f"{size.image_size} px", place, fontsize=7, color=color, zorder=3, textcoords="offset points", **style
+        )

@@ -1,4 +1,4 @@
-"""SDPoint: each batch goes through another instance of the network, and in the end each instance gets its own norms."""
+"""Training with SDPoint: each batch goes through a random instance; at the end each instance gets its own norms."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from detect.runtime.progress import progress_bar
 from detect.runtime.reproducibility import generator
 from detect.structures import Batch
 from detect.training.batch_norms import prepare_norms
-from detect.training.preparation import Need
+from detect.training.checks import OptionDependency
 from detect.training.strategy import AnyTargets, Part, Strategy
 from detect.training.task import Loader
 
 INSTANCE_STREAM = 6
-"""Keeps the drawn instances apart from other uses of the seed."""
+"""Key of the generators that draw instances."""
 
 
 def open_sdpoint(
     recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision
 ) -> SDPoint | None:
-    """The strategy where the recipe asks for it."""
+    """Build the strategy, if the recipe has ratios."""
     return SDPoint(recipe, model, loader, device, precision) if recipe.sdpoint.ratios else None
 
 
 class SDPoint(Strategy):
-    """Draws an instance for each batch, and computes the norms' statistics of those that are judged or kept.
+    """Draws an instance for each batch, and computes norm statistics of the instances that are evaluated or saved.
 
-    Statistics of the training are a mixture of all instances', which suits none of them.
+    The running statistics of the training mix those of all instances and suit none of them.
 
     Args:
         recipe: with ``sdpoint.ratios``.
-        model: what learns; its way is set.
+        model: gets the way of the recipe.
         loader: the training batches.
-        device: where.
+        device: of the model.
         precision: number format of the network.
 
     Raises:
@@ -69,52 +69,44 @@ class SDPoint(Strategy):
         self.epoch = recipe.epochs - 1
         set_way(model, recipe.sdpoint.way)
 
-    def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
-        """See ``Strategy``: the batch as it is, for the instance that is drawn."""
+    def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
         use_instance(self.model, self.draw(epoch, number))
         return [(images, targets)]
 
     def draw(self, epoch: int, number: int) -> Instance:
-        """The instance of a batch: the plain network and all points are equally likely, and so are the ratios.
-
-        Args:
-            epoch: counted from 0.
-            number: of the batch, counted from 1.
-        """
+        """Draw the instance of a batch: plain network and points with equal probability, and so the ratios."""
         rng = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number)
         point, ratio = int(rng.integers(len(self.points) + 1)), rng.choice(self.recipe.sdpoint.ratios)
         return Instance(self.points[point - 1], float(ratio)) if point else PLAIN
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """See ``Strategy``: the instances, which share the statistics until the run is over."""
+    def checkpoint_extras(self) -> dict[str, Any]:
         return {"extras": {EXTRA: Instances(tuple(self.instances), self.recipe.sdpoint.way)}}
 
-    def end_epoch(self) -> dict[str, float]:
-        """See ``Strategy``: the plain network runs again."""
+    def on_epoch_end(self) -> dict[str, float]:
         use_instance(self.model, PLAIN)
         return {}
 
-    def judged(self, model: Model, epoch: int) -> Model:
-        """See ``Strategy``: a copy whose norms have the statistics of the plain network."""
+    def eval_model(self, model: Model, epoch: int) -> Model:
+        """Return a copy with the norm statistics of the plain network."""
         self.epoch = epoch
         copied = copy.deepcopy(model)
         found = self._statistics(copied, [PLAIN])[PLAIN]
-        _take_over(copied, found)
+        _set_statistics(copied, found)
         return copied
 
-    def finish(self, best: Path) -> None:
-        """See ``Strategy``: the statistics of all instances."""
+    def on_train_end(self, best: Path) -> None:
+        """Add the norm statistics of all instances to the checkpoint."""
         checkpoint = load_checkpoint(best)
         before = instances_in(checkpoint)
         if before is not None and before.statistics:
-            return  # of a finished run that was resumed; it may have been measured since
+            return  # a finished run was resumed; the checkpoint may hold records
         model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
         prepare_norms(model)
         found = self._statistics(model, self.instances)
         plain = found.pop(PLAIN)
         statistics = {instance: _differing(norms, plain) for instance, norms in found.items()}
-        _take_over(model, plain)
+        _set_statistics(model, plain)
         instances = Instances(tuple(self.instances), self.recipe.sdpoint.way, statistics)
         if is_main_process():
             rewrite_checkpoint(best, with_instances(checkpoint, instances))
@@ -142,18 +134,18 @@ def norm_statistics(
     batches: Iterable[Batch],
     forward: Callable[[Model, Batch], None],
 ) -> dict[Instance, Statistics]:
-    """Means and variances of instances: the mean over batches of those of each batch, from zero.
+    """Compute norm statistics of instances: means over batches of the mean and variance of each batch.
 
-    All instances see the same batches, so that statistics in front of a point are exactly the plain network's.
+    All instances see the same batches, so that statistics before a point are exactly the plain network's.
 
     Args:
-        model: is left in evaluation mode, its own statistics as they were, the plain network running.
-        norms: paths of those that count; the others keep their statistics.
-        instances: for which.
+        model: keeps its own statistics; left in evaluation mode with its plain network active.
+        norms: paths of the norms to measure; the others keep their statistics.
+        instances: to measure.
         batches: of the training, with its augmentation.
         forward: runs the model on a batch.
 
-    Source: SDPoint (Kuen et al., 2018), section 3.3; that they start from zero and weigh all batches alike is ours.
+    Source: SDPoint (Kuen et al., 2018), section 3.3; that all batches have equal weight is ours.
     """
     layers = {path: norm for path, norm in named_norms(model.graph) if path in set(norms)}
     own = {path: (norm.running_mean, norm.running_var, norm.momentum) for path, norm in layers.items()}
@@ -181,15 +173,14 @@ def norm_statistics(
     return found
 
 
-def _take_over(model: Model, statistics: Statistics) -> None:
-    """Give a model's norms these statistics; the others keep theirs."""
+def _set_statistics(model: Model, statistics: Statistics) -> None:
     for path, norm in named_norms(model.graph):
         if path in statistics:
             norm.running_mean, norm.running_var = statistics[path]
 
 
 def _differing(norms: Statistics, plain: Statistics) -> Statistics:
-    """Those that are not the plain network's: of norms behind the point."""
+    """The statistics of norms behind the point, which differ from the plain network's."""
     return {
         path: values
         for path, values in norms.items()
@@ -207,10 +198,12 @@ def _chosen_points(recipe: Recipe, model: Model) -> tuple[int, ...]:
     return tuple(dict.fromkeys(recipe.sdpoint.points)) or tuple(range(1, count + 1))
 
 
-def option_dependencies(recipe: Recipe) -> list[Need]:
-    """The keys of ``sdpoint`` that mean nothing while it is off, or to a classifier."""
+def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
+    """List the keys of ``sdpoint`` without effect while it is off, or for a classifier."""
     if not recipe.sdpoint.ratios:
         keys = [field.name for field in fields(recipe.sdpoint) if field.name != "ratios"]
-        return [Need("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
+        return [OptionDependency("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
     is_classifier = isinstance(recipe, ClassificationRecipe)
-    return [Need("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")]
+    return [
+        OptionDependency("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")
+    ]

@@ -1,6 +1,6 @@
-"""A network with points where a map may be made smaller, so that everything behind it costs less (SDPoint).
+"""SDPoint as a graph transform: at one of N points a feature map is downsampled, so that all behind it costs less.
 
-A network with N points and some ratios is many networks, its instances, which share all weights.
+Each point with each ratio is an instance of the network; all instances share the weights.
 
 Letters: B batch, H W pixels, r ratio.
 """
@@ -23,14 +23,14 @@ from detect.models.registry import Block
 from detect.models.resize import PoolPoint, ResizePoint, resize_cells
 
 Way = Literal["restore", "shrink"]
-"""What becomes of a detector's levels behind a point. ``restore``: every map that the neck or the head reads is brought
-back to its nominal size, so that these cost what they do. ``shrink``: each level of the neck and the head has the size
-of the backbone's map, so that they get cheaper too; a cell is more pixels. A classifier's pool takes any size."""
+"""Treatment of a detector's levels behind a point. ``restore``: maps that neck or head read are resized to their
+nominal size, so that the cost of these stays. ``shrink``: each level of neck and head has the size of the backbone's
+map, so that they get cheaper too, and a cell covers more pixels. A classifier's pool takes any size."""
 
 
 @dataclass(frozen=True)
 class Instance(Strict):
-    """One of the networks in a network with points.
+    """A point and its ratio.
 
     Args:
         point: from 1 in execution order; 0 is the plain network.
@@ -42,26 +42,26 @@ class Instance(Strict):
 
     @property
     def name(self) -> str:
-        """``3@0.5``, or ``plain``."""
+        """As ``3@0.5``, or ``plain``."""
         return f"{self.point}@{self.ratio:g}" if self.point else "plain"
 
 
 PLAIN = Instance(0, 1.0)
-"""The network without any downsampling at a point."""
+"""The network without downsampling at any point."""
 
 
 def list_instances(points: Sequence[int], ratios: Sequence[float]) -> list[Instance]:
-    """The plain network, then every point with every ratio."""
+    """List the plain network, then every point with every ratio."""
     return [PLAIN, *(Instance(point, ratio) for point in points for ratio in ratios)]
 
 
 @dataclass(frozen=True)
 class InstanceTransform(GraphTransform):
-    """An instance of a graph.
+    """The transform of a graph to an instance.
 
     Args:
         instance: point and ratio.
-        way: what becomes of a detector's levels.
+        way: treatment of a detector's levels.
     """
 
     instance: Instance = PLAIN
@@ -69,35 +69,26 @@ class InstanceTransform(GraphTransform):
 
     @property
     def name(self) -> str:
-        """See ``Instance``."""
         return self.instance.name
 
     @property
     def fixed_sizes(self) -> str:
-        """See ``GraphTransform``."""
         return "" if self.instance == PLAIN else "an instance of SDPoint has its maps' sizes built in"
 
     def enter(self, graph: Graph) -> None:
-        """See ``GraphTransform``: set the ratio of the instance's point."""
         if self.instance != PLAIN:
             find_points(graph)[self.instance.point - 1].ratio = self.instance.ratio
 
     def leave(self, graph: Graph) -> None:
-        """See ``GraphTransform``."""
         if self.instance != PLAIN:
             find_points(graph)[self.instance.point - 1].ratio = None
 
     def start(self, graph: Graph, image: Tensor) -> Flow:
-        """See ``GraphTransform``."""
         return Flow() if self.instance == PLAIN else _InstanceFlow(graph, self.way, image)
 
 
 class _InstanceFlow(Flow):
-    """Brings a detector's levels to the sizes that the neck and the head read.
-
-    To ``restore`` these are the nominal ones. To ``shrink``, a map of the backbone that others read settles its
-    level's.
-    """
+    """Resizes the inputs of neck and head: to nominal sizes, or with ``shrink`` to the backbone's map of the level."""
 
     def __init__(self, graph: Graph, way: Way, image: Tensor) -> None:
         rows = graph.definition.rows
@@ -127,16 +118,16 @@ class _InstanceFlow(Flow):
             self._sizes[self._shapes[row.name].reduction] = (output.shape[2], output.shape[3])
 
     def _resized(self, x: Any, name: str) -> Any:
-        """The output of row ``name`` with its level's size; what has no level of the backbone's stays."""
+        """The output of row ``name`` resized to its level; unchanged without a level."""
         size_hw = self._sizes.get(self._shapes[name].reduction)
         return x if size_hw is None else resize_cells(x, size_hw)
 
 
 def find_points(graph: Graph) -> list[ResizePoint]:
-    """All points in execution order; the first is number 1.
+    """Find all points in execution order; the first is number 1.
 
-    They are those that the backbone's blocks name, and one behind each row that is a block as a whole. Where no block
-    names any, the rows of plain convolutions are blocks.
+    They are the points of the backbone's blocks, and one behind each row that is a block as a whole. Without any
+    block that has points, each row of a plain convolution is a block.
     """
     rows = [(row, graph.layer(row.name)) for row in graph.definition.rows if row.section == "backbone"]
     has_blocks = any(layer.point_behind or _inner_points(layer) for _, layer in rows)
@@ -160,29 +151,25 @@ def _inner_points(layer: Block) -> list[ResizePoint]:
 
 
 def instance_of(network: Graph | Model) -> Instance:
-    """The instance that runs."""
+    """The active instance."""
     return _transform_of(_graph_of(network)).instance
 
 
 def way_of(network: Graph | Model) -> Way:
-    """What becomes of a detector's levels behind a point."""
+    """The treatment of a detector's levels behind a point."""
     return _transform_of(_graph_of(network)).way
 
 
 def set_way(network: Graph | Model, way: Way) -> None:
-    """Set what becomes of a detector's levels behind a point, from now on."""
+    """Set the treatment of a detector's levels behind a point."""
     graph = _graph_of(network)
     graph.use_transform(InstanceTransform(instance_of(graph), way))
 
 
 def use_instance(network: Graph | Model, instance: Instance) -> None:
-    """Run another of the networks that share these weights, from now on; a model with its norms' statistics.
+    """Activate an instance, in a model with its norm statistics; takes under a millisecond.
 
-    It takes less than a millisecond. The state of a model is that of the plain network only while that runs.
-
-    Args:
-        network: is changed.
-        instance: point and ratio.
+    A model's ``state_dict`` is that of the plain network only while the plain network is active.
 
     Raises:
         InputError: there is no such point.
@@ -199,7 +186,7 @@ def use_instance(network: Graph | Model, instance: Instance) -> None:
 
 
 class InstanceCosts:
-    """Counts multiply-adds of a graph's instances, with its way; each instance and size once.
+    """Counts multiply-adds of a graph's instances, each instance and size once.
 
     Args:
         graph: the network; a copy without values is kept.
@@ -219,5 +206,4 @@ def _graph_of(network: Graph | Model) -> Graph:
 
 
 def _transform_of(graph: Graph) -> InstanceTransform:
-    """The graph's transform; one without has that of the plain network."""
     return graph.transform if isinstance(graph.transform, InstanceTransform) else InstanceTransform()

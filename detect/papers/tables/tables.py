@@ -21,7 +21,7 @@ from detect.errors import InputError, did_you_mean
 from detect.models.catalog import find_definition
 from detect.papers.sdpoint.transform import PLAIN, Instance
 from detect.papers.tables.operations import Operations, count_operations
-from detect.papers.trd.mean_flops import area_rule, mean_flops
+from detect.papers.trd.schedule import area_rule, mean_flops
 
 Measure = Literal[
     "parameters",

@@ -1,6 +1,6 @@
-"""Which epochs of a training have a reduced resolution (TRD), and which resolutions those are.
+"""Reduced epochs of a training (TRD), their resolutions, and the mean operations that follow.
 
-Everything is a pure function of the recipe, so resuming changes nothing.
+All are pure functions of the recipe, so resuming changes nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import numpy as np
 from detect.config.recipe import DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.runtime.reproducibility import generator
-from detect.training.preparation import Need
+from detect.training.checks import OptionDependency
 
 TRD_STREAM = 5
-"""Keeps the draws apart from other uses of the seed."""
+"""Key of the generators of epochs and sizes."""
 
 
 def reduced_epochs(recipe: Recipe) -> tuple[bool, ...]:
-    """Whether each epoch is reduced.
+    """Return a flag for each epoch.
 
-    An epoch is drawn by a number of its own, so that a larger P adds epochs and leaves those of a smaller one.
+    Each epoch is drawn by a number of its own, so that a larger P adds epochs to those of a smaller one.
 
     Source: Temporally Resolution Decrement, Algorithm 1.
     """
@@ -40,7 +40,7 @@ def reduced_epochs(recipe: Recipe) -> tuple[bool, ...]:
 
 
 def change_points(recipe: Recipe) -> list[float]:
-    """When the training changes at one stroke, in epochs from its start: steps of the rate, the end of the mosaics."""
+    """Sudden changes of the training, in epochs from its start: steps of the rate, the end of the mosaics."""
     points = []
     if recipe.optimizer.schedule == "step":
         # Rounded: 0.55 * 100 is 55.00000000000001.
@@ -53,9 +53,9 @@ def change_points(recipe: Recipe) -> list[float]:
 
 
 def guarded_epochs(points: list[float], guard: int, epochs: int) -> set[int]:
-    """The epochs, counted from 0, that lie wholly or in part within ``guard`` epochs of a point.
+    """Epochs, counted from 0, that overlap the ``guard`` epochs before or after a point.
 
-    Around the start m of an epoch these are m - 2, m - 1, m and m + 1 for a guard of 2.
+    For a point at the start of epoch m and a guard of 2: m - 2, m - 1, m and m + 1.
 
     Source: Temporally Resolution Decrement, appendix A ("the two epochs before and after").
     """
@@ -65,14 +65,14 @@ def guarded_epochs(points: list[float], guard: int, epochs: int) -> set[int]:
 
 
 def reduced_sizes(recipe: Recipe, multiple: int) -> tuple[int, ...]:
-    """The sizes that a reduced batch may have, long side in pixels.
+    """Sizes of reduced batches, long side in pixels.
 
     Args:
         recipe: with ``trd.resolution``.
-        multiple: what the model can take; 1 for classifiers.
+        multiple: of image sizes of the model; 1 for classifiers.
 
     Raises:
-        InputError: the resolution is not one of a smaller image, or none that the model takes.
+        InputError: the resolution is above the image size, or no multiple.
     """
     full, variant = recipe.image_size, recipe.trd.variant
     least = _resolution(recipe, multiple)
@@ -90,7 +90,7 @@ def reduced_sizes(recipe: Recipe, multiple: int) -> tuple[int, ...]:
 
 
 def _resolution(recipe: Recipe, multiple: int) -> int:
-    """``trd.resolution`` in pixels; a share comes to the nearest size that the model takes."""
+    """``trd.resolution`` in pixels; a share is rounded to a multiple."""
     wanted, full = recipe.trd.resolution, recipe.image_size
     if wanted <= 1:
         return max(round(wanted * full / multiple), 1) * multiple
@@ -103,17 +103,36 @@ def _resolution(recipe: Recipe, multiple: int) -> int:
     return int(wanted)
 
 
-def option_dependencies(recipe: Recipe) -> list[Need]:
-    """The keys of ``trd`` that mean nothing while it is off, or to the variant, or without anything to guard."""
+def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
+    """List the keys of ``trd`` without effect while it is off, in its variant, or without a change point."""
     variant = recipe.trd.variant
     if recipe.trd.resolution == 0:
         keys = [field.name for field in fields(recipe.trd) if field.name != "resolution"]
-        return [Need("trd", key, "trd.resolution", "0", "a size") for key in keys]
+        return [OptionDependency("trd", key, "trd.resolution", "0", "a size") for key in keys]
     needs = []
     if variant == "regular":
-        needs += [Need("trd", key, "trd.variant", variant, "random") for key in ("probability", "exact")]
+        needs += [OptionDependency("trd", key, "trd.variant", variant, "random") for key in ("probability", "exact")]
     if variant == "batch":
-        needs += [Need("trd", key, "trd.variant", variant, "random") for key in ("exact", "guard")]
+        needs += [OptionDependency("trd", key, "trd.variant", variant, "random") for key in ("exact", "guard")]
     elif not change_points(recipe):
-        needs.append(Need("trd", "guard", "schedule", recipe.optimizer.schedule, "step"))
+        needs.append(OptionDependency("trd", "guard", "schedule", recipe.optimizer.schedule, "step"))
     return needs
+
+
+def area_rule(full: float, resolution: int, full_resolution: int) -> float:
+    """Operations at resolution lambda instead of R, in proportion to the pixels, as in the paper.
+
+    A network does more than this, because maps are whole cells and layers after the global pool have a fixed cost:
+    ResNet-50 at 112 px for 224 px by 5 %, at 84 px by 19 %.
+
+    Source: Temporally Resolution Decrement, Table 1, whose figures follow from it.
+    """
+    return full * (resolution / full_resolution) ** 2
+
+
+def mean_flops(full: float, reduced: float, probability: float) -> float:
+    """mFLOPs: operations for an image, on average over epochs of which a share P is reduced.
+
+    Source: Temporally Resolution Decrement, section 4.1 ("weighted average value of training FLOPs in time domain").
+    """
+    return (1 - probability) * full + probability * reduced

@@ -13,11 +13,12 @@ from detect.boxes.convert import box_areas
 from detect.config.recipe import DetectionTrd, Recipe
 from detect.models.model import Model
 from detect.models.resize import pooled_hw
-from detect.papers.trd.mean_flops import area_rule, mean_flops
 from detect.papers.trd.schedule import (
     TRD_STREAM,
+    area_rule,
     change_points,
     guarded_epochs,
+    mean_flops,
     reduced_epochs,
     reduced_sizes,
 )
@@ -31,22 +32,22 @@ from detect.training.task import Loader
 
 
 def open_trd(recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision) -> Trd | None:
-    """The strategy where the recipe asks for it."""
+    """Build the strategy, if the recipe has a resolution."""
     return Trd(recipe, model) if recipe.trd.resolution > 0 else None
 
 
 class Trd(Strategy):
-    """Makes the batches of reduced epochs smaller, after all augmentation; evaluation stays as it is.
+    """Resizes the batches of reduced epochs, after all augmentation; evaluation is unchanged.
 
-    Detectors get multiples of what they can take, classifiers any size. The anchors and the gain of the objectness stay
-    those of the full size.
+    Detectors get multiples of their largest reduction, classifiers any size. Anchors and objectness gain stay those of
+    the full size.
 
     Args:
         recipe: with ``trd.resolution``.
-        model: what learns.
+        model: to train.
 
     Raises:
-        InputError: the model cannot take the resolution, or it is none of a smaller image.
+        InputError: the resolution is above the image size, or no multiple.
 
     Source: Temporally Resolution Decrement, section 3 and Algorithm 1.
     """
@@ -59,15 +60,14 @@ class Trd(Strategy):
         self.reduced = reduced_epochs(recipe)
         self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
         self.least_ratio = min(recipe.sdpoint.ratios, default=1.0)
-        self.start_epoch()
+        self.on_epoch_start()
         LOGGER.info("%s", _plan(recipe, self.sizes, self.reduced))
 
-    def start_epoch(self) -> None:
-        """See ``Strategy``."""
+    def on_epoch_start(self) -> None:
         self._epoch, self._images, self._left_alone, self._area = 0, 0, 0, 0.0
 
-    def split(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
-        """See ``Strategy``: the reduced images and, if any are left, the others."""
+    def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
+        """Return the reduced images and, if any are left, the others."""
         self._epoch = epoch
         whole_hw, new_hw = size_of(images), self._new_hw(images, epoch, number)
         wanted = self._wanted(len(images), epoch, number) if new_hw != whole_hw else []
@@ -80,7 +80,9 @@ class Trd(Strategy):
             )
         )
         parts = ((num_reduced, new_hw), (num_images - num_reduced, whole_hw))
-        if not ({with_reduced, with_others} <= {0, num_processes()} and all(self._can_learn(*part) for part in parts)):
+        if not (
+            {with_reduced, with_others} <= {0, num_processes()} and all(self._can_normalise(*part) for part in parts)
+        ):
             reduced, num_reduced = [], 0
         self._images += num_images
         self._area += num_images - num_reduced * (1 - _pixels(new_hw) / _pixels(whole_hw))
@@ -96,18 +98,14 @@ class Trd(Strategy):
         )
         return [resized(*small, new_hw, mode), others]
 
-    @property
-    def state(self) -> dict[str, float]:
-        """See ``Strategy``: what was counted in this epoch."""
+    def state_dict(self) -> dict[str, float]:
         return {"epoch": self._epoch, "images": self._images, "left_alone": self._left_alone, "area": self._area}
 
-    def restore(self, state: dict[str, float]) -> None:
-        """See ``Strategy``."""
+    def load_state_dict(self, state: dict[str, float]) -> None:
         self._epoch, self._images = int(state["epoch"]), int(state["images"])
         self._left_alone, self._area = int(state["left_alone"]), state["area"]
 
-    def end_epoch(self) -> dict[str, float]:
-        """See ``Strategy``: whether the epoch was reduced, and to which share of its pixels."""
+    def on_epoch_end(self) -> dict[str, float]:
         images = max(self._images, 1)
         values = {"trd/reduced": float(self.reduced[self._epoch]), "trd/area": self._area / images}
         if self.min_object_px > 0:
@@ -115,7 +113,6 @@ class Trd(Strategy):
         return values
 
     def report(self, rows: Sequence[dict[str, Any]]) -> list[str]:
-        """See ``Strategy``: what an image cost on average, by the paper's rule and as counted."""
         if not rows:
             return []
         tags = ("trd/reduced", "trd/area", "compute/gmacs", "compute/full_gmacs")
@@ -132,7 +129,7 @@ class Trd(Strategy):
         ]
 
     def _new_hw(self, images: Tensor, epoch: int, number: int) -> tuple[int, int]:
-        """The size of a batch where it is reduced; rectangles keep their shape."""
+        """Size of a reduced batch; rectangles keep their shape."""
         if not self.reduced[epoch]:
             return size_of(images)
         key = (epoch, number) if self.recipe.trd.variant == "mixed" else (epoch,)
@@ -145,7 +142,6 @@ class Trd(Strategy):
         return height, width
 
     def _wanted(self, count: int, epoch: int, number: int) -> list[int]:
-        """The images of a batch that are to be reduced."""
         if self.recipe.trd.variant != "batch":
             return list(range(count))
         order = generator(TRD_STREAM, self.recipe.seed, epoch, number).permutation(count)
@@ -154,7 +150,7 @@ class Trd(Strategy):
     def _large_enough(
         self, wanted: list[int], targets: AnyTargets, whole_hw: tuple[int, int], new_hw: tuple[int, int]
     ) -> list[int]:
-        """Those whose objects are large enough when reduced."""
+        """The images whose median object has at least ``min_object_px`` after the reduction."""
         if self.min_object_px > 0 and isinstance(targets, Targets):
             factor = (_pixels(new_hw) / _pixels(whole_hw)) ** 0.5
             sides, index = (factor * box_areas(targets.boxes_xyxy_px).sqrt()).cpu(), targets.image_index.cpu()
@@ -162,14 +158,13 @@ class Trd(Strategy):
             wanted = [i for i in wanted if medians.get(i, self.min_object_px) >= self.min_object_px]
         return wanted
 
-    def _can_learn(self, count: int, size_hw: tuple[int, int]) -> bool:
-        """Whether norms find two values of each channel in images of a size; a lone one may come down to one cell."""
+    def _can_normalise(self, count: int, size_hw: tuple[int, int]) -> bool:
+        """Return whether norms see two values per channel, even if the deepest map has one cell."""
         height, width = (-(-side // self.max_reduction) for side in size_hw)
         return count == 0 or count * _pixels(pooled_hw((height, width), self.least_ratio)) > 1
 
 
 def _plan(recipe: Recipe, sizes: tuple[int, ...], reduced: tuple[bool, ...]) -> str:
-    """What will be reduced, in words; epochs are counted from 1."""
     trd = recipe.trd
     shown = f"{sizes[0]} to {sizes[-1]}" if trd.variant == "mixed" else " or ".join(str(size) for size in sizes)
     to = f"at {shown} px for {recipe.image_size} px"

@@ -15,16 +15,16 @@ from detect.errors import InputError
 from detect.evaluation.loop import Conditions
 from detect.models.build import build_graph
 from detect.models.checkpoint import Checkpoint
-from detect.papers.sdpoint import network_time
+from detect.papers.sdpoint import network
 from detect.papers.sdpoint.comparison import (
     Baseline,
+    ClassificationSplit,
+    DetectionSplit,
     baseline_sizes,
     compare_instances,
-    instances_of,
-    pareto_front,
     run_name,
 )
-from detect.papers.sdpoint.metrics import ClassificationSplit, DetectionSplit
+from detect.papers.sdpoint.instances import instances_of, pareto_front
 from detect.papers.sdpoint.transform import PLAIN, InstanceCosts, instance_of
 from tests.evaluation.synthetic import make_table
 from tests.models.yamls import TINY, read_model, write_model
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed here is timed once."""
-    monkeypatch.setattr(network_time, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(network, "MAX_ROUNDS", 1)
 
 
 def conditions(image_size: int = 32) -> Conditions:

@@ -12,8 +12,8 @@ from detect.data.datasets import open_split
 from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.detection import evaluate
 from detect.evaluation.loop import Conditions
+from detect.papers.sdpoint.comparison import ClassificationSplit, DetectionSplit
 from detect.papers.sdpoint.instances import instances_in
-from detect.papers.sdpoint.metrics import ClassificationSplit, DetectionSplit
 from detect.papers.sdpoint.transform import PLAIN, Way, instance_of, use_instance
 from tests.papers.sdpoint.samples import classifier, detector
 from tests.papers.sdpoint.test_comparison import CPU, classes, conditions

@@ -15,7 +15,7 @@ import torch
 from detect import Classifier, Detector
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
-from detect.papers.sdpoint import network_time
+from detect.papers.sdpoint import network
 from detect.papers.sdpoint.instances import instances_in, with_instances
 from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, Way, instance_of
 from tests.papers.sdpoint.samples import RECORDS, classifier, detector, record
@@ -85,7 +85,7 @@ def test_operations_are_those_of_the_size_in_use(tmp_path: Path) -> None:
 
 def test_milliseconds_are_measured_here(predictor: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any network is faster than a minute, so that the best one is taken; none is as fast as a nanosecond."""
-    monkeypatch.setattr(network_time, "MAX_ROUNDS", 3)
+    monkeypatch.setattr(network, "MAX_ROUNDS", 3)
     found = predictor.choose(target_ms=60_000)
     assert found.instance == Instance(2, 0.75)
     assert found.line().startswith("instance 2@0.75: takes ")
@@ -132,7 +132,7 @@ def without_metric(checkpoint: Checkpoint) -> Checkpoint:
     ("change", "message"),
     [
         (without_instances, "the cost cannot be chosen: the checkpoint has no instances, because it was trained with"),
-        (without_records, r"are measured: tools/evaluate\.py --weights FILE --data DATA --instances$"),
+        (without_records, r"are measured: detect val --weights FILE --data DATA --instances$"),
         (without_metric, "the records of the instances are damaged; measure them again"),
     ],
 )
@@ -158,7 +158,7 @@ def test_switching_is_quick(predictor: Detector) -> None:
 
 
 def test_several_choices_are_timed(predictor: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_time, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(network, "MAX_ROUNDS", 1)
     predictor.cost = 0.25
     (full, full_ms), (less, less_ms) = predictor.network.choices([1.0, 0.6], (64, 32))
     assert (full.instance, less.instance) == (PLAIN, Instance(1, 0.75))

@@ -14,9 +14,14 @@ import pytest
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from detect.papers.sdpoint.instances import instances_in
-from detect.papers.sdpoint.outputs import file_stamp, store_records, write_comparison
-from detect.papers.sdpoint.picture import draw_comparison
-from detect.papers.sdpoint.report import comparison_record, comparison_table
+from detect.papers.sdpoint.report import (
+    comparison_record,
+    comparison_table,
+    draw_comparison,
+    file_stamp,
+    store_records,
+    write_comparison,
+)
 from tests.papers.sdpoint.samples import MEASURED, RECORDS, comparison, detector, record
 
 TABLE = """\

@@ -78,9 +78,9 @@ def test_a_batch_goes_through_its_instance(classifier: Model) -> None:
     strategy = strategy_of(classifier)
     images, targets = torch.rand(2, 3, 16, 16), ClassTargets(torch.zeros(2, 2))
     for number in range(1, 6):
-        assert strategy.split(images, targets, 0, number) == [(images, targets)]
+        assert strategy.on_batch(images, targets, 0, number) == [(images, targets)]
         assert instance_of(classifier) == strategy.draw(0, number)
-    strategy.end_epoch()
+    strategy.on_epoch_end()
     assert instance_of(classifier) == PLAIN
 
 
@@ -155,9 +155,9 @@ class Loader:
         return batches(2)
 
 
-def test_what_is_judged_is_a_copy(classifier: Model) -> None:
+def test_the_evaluated_model_is_a_copy(classifier: Model) -> None:
     state = copy.deepcopy(classifier.state_dict())
-    judged = strategy_of(classifier, Loader(), norm_batches=1).judged(classifier, 0)
+    judged = strategy_of(classifier, Loader(), norm_batches=1).eval_model(classifier, 0)
     assert all(torch.equal(value, state[key]) for key, value in classifier.state_dict().items())
     changed = {key for key, value in judged.state_dict().items() if not torch.equal(value, state[key])}
     assert changed == {

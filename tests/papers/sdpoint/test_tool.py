@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from detect.models.checkpoint import load_checkpoint
-from detect.papers.sdpoint import network_time
+from detect.papers.sdpoint import network
 from detect.papers.sdpoint.instances import instances_in
 from detect.papers.sdpoint.transform import PLAIN, instance_of
 from tests.tools.running import TRAIN, make_world, run_here
@@ -25,7 +25,7 @@ SHARE = 0.665
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed here is timed once."""
-    monkeypatch.setattr(network_time, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(network, "MAX_ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def measured(world: Path) -> Path:
     """The checkpoint with the records of its instances."""
     shutil.copy(world / "run/best.pt", world / "measured.pt")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network_time, "MAX_ROUNDS", 1)
+        patch.setattr(network, "MAX_ROUNDS", 1)
         options = ("--baseline", "plain/best.pt", "--metrics-json", "m.json", "--out", "out")
         ended = run_here(world, *EVALUATE, "--weights", "measured.pt", "--instances", *options)
     assert ended.code == 0, ended.error
@@ -129,7 +129,7 @@ def test_costs_side_by_side(world: Path, measured: Path, tmp_path: Path) -> None
 
 
 BEST = ("--weights", "run/best.pt")
-NO_INSTANCES = "the checkpoint has no instances, because it was trained without SDPoint; tools/train.py --set "
+NO_INSTANCES = "the checkpoint has no instances, because it was trained without SDPoint; detect train --set "
 
 
 @pytest.mark.parametrize(
@@ -141,14 +141,14 @@ NO_INSTANCES = "the checkpoint has no instances, because it was trained without 
         ((*EVALUATE, *BEST, "--instances", "--results-json", "r.json"), "--results-json: is of one network, not of"),
         ((*EVALUATE, *BEST, "--instances", "--image-size", 60), "image size: must be a multiple of 32, found 60"),
         ((*EVALUATE, *BEST, "--baseline", "plain/best.pt"), "--baseline: belongs to --instances"),
-        ((*EVALUATE, *BEST, "--cost", 0.5), "are measured: tools/evaluate.py --weights FILE --data DATA --instances"),
+        ((*EVALUATE, *BEST, "--cost", 0.5), "are measured: detect val --weights FILE --data DATA --instances"),
         ((*EVALUATE, *BEST, "--cost", "much"), "argument --cost: invalid float value: 'much'"),
-        ((*PREDICT, *BEST, "--cost", 0.5), "are measured: tools/evaluate.py --weights FILE --data DATA --instances"),
+        ((*PREDICT, *BEST, "--cost", 0.5), "are measured: detect val --weights FILE --data DATA --instances"),
         ((*PREDICT, "--weights", "plain/best.pt", "--gflops", 1), NO_INSTANCES),
         ((*PREDICT, *BEST, "--cost", 2), "cost: must be above 0 and at most 1, the full network; found 2"),
         ((*PREDICT, *BEST, "--cost", 1, "--target-ms", 3), "argument --target-ms: not allowed with argument --cost"),
         ((*PREDICT, *BEST, "--gflops", 1, "--cost", 1), "argument --cost: not allowed with argument --gflops"),
-        (("compare_costs.py", *PREDICT[1:], *BEST), "are measured: tools/evaluate.py"),
+        (("compare_costs.py", *PREDICT[1:], *BEST), "are measured: detect val"),
     ],
 )
 def test_bad_input(world: Path, tmp_path: Path, words: tuple, message: str) -> None:

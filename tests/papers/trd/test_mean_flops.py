@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from detect.papers.trd.mean_flops import area_rule, mean_flops
+from detect.papers.trd.schedule import area_rule, mean_flops
 
 
 @pytest.mark.parametrize(

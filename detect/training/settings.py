@@ -1,15 +1,16 @@
-"""From the wishes of a user to the settings of a run."""
+"""The settings of a run, from its command line or function call."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detect.config.base import build, find_config, load_yaml, parse_overrides
+import torch
+
+from detect.config.base import build, find_config, load_yaml
 from detect.config.data import DataConfig
 from detect.config.recipe import (
     ClassificationRecipe,
@@ -25,36 +26,64 @@ from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
 from detect.runtime.distributed import broadcast_text, is_main_process, num_restarts
-from detect.runtime.files import claim_new_folder
+from detect.runtime.files import make_unique_folder
 from detect.runtime.logs import LOGGER
 from detect.training.checkpoints import has_checkpoint
-from detect.training.loop import RunSettings
 
-_YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<words>.*)")
+CPU = torch.device("cpu")
 DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "default", "classify"
 """Recipes where none is named."""
 ANYWAY = "anyway"
-"""Behind ``--resume``: although the data has changed."""
+"""Value of ``--resume``: although the data has changed."""
 RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "threads", "seed")
+"""Recipe keys with a flag of their own."""
+_YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<options>.*)")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that a training is given.
+
+    Args:
+        model: model name or file; None takes the model of ``weights``.
+        data: the data set.
+        recipe: its kind is that of the model's head.
+        out: folder of everything that the run writes.
+        weights: checkpoint to start from.
+        resume: go on after ``out/last.pt``.
+        accept_other_data: resume although images or boxes have changed.
+        device: of the training.
+        strict: refuse damaged images and boxes instead of skipping them.
+    """
+
+    model: str | None
+    data: DataConfig
+    recipe: DetectionRecipe | ClassificationRecipe
+    out: Path
+    weights: Path | None = None
+    resume: bool = False
+    accept_other_data: bool = False
+    device: torch.device = CPU
+    strict: bool = False
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A run as a user asks for it, by the names of things.
+    """A run by the names of its parts, as a user asks for it.
 
     Args:
-        run: experiment's name or file; what is said beside it wins.
-        model: model's name or file; None takes that of ``weights``.
-        data: data set's name, YAML or folder.
-        recipe: recipe's name or file.
+        run: name or file of an experiment; the other arguments replace its parts.
+        model: name or file; None takes the model of ``weights``.
+        data: name, YAML or folder.
+        recipe: name or file.
         weights: checkpoint to start from, a file or a shipped name.
-        out: folder of the run; None: a new one in ``runs/``.
+        out: folder of the run; None for a new one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        data_root: the data set's folder, instead of what its YAML says.
-        resume: continue the run in ``out``; ``"anyway"``: although its data has changed.
+        data_root: folder of the data set, instead of the one in its YAML.
+        resume: continue the run in ``out``; ``"anyway"`` although its data has changed.
         strict: refuse damaged images and boxes.
-        keys: of the recipe, those of ``RECIPE_FLAGS``.
-        overrides: of the recipe, dotted; ``keys`` win.
+        keys: recipe keys of ``RECIPE_FLAGS``.
+        overrides: dotted recipe keys; ``keys`` take precedence.
     """
 
     run: str | None = None
@@ -71,19 +100,11 @@ class RunRequest:
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
-def request_from_args(args: argparse.Namespace) -> RunRequest:
-    """The request of a command line of ``detect train``."""
-    names = [one.name for one in dataclasses.fields(RunRequest) if one.name not in ("keys", "overrides")]
-    keys = {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
-    given = {name: getattr(args, name) for name in names}
-    return RunRequest(**given, keys=keys, overrides=parse_overrides(args.set))
-
-
 def open_run(request: RunRequest) -> RunSettings:
     """Find everything that a run needs, and make its folder.
 
     Raises:
-        InputError: wishes that contradict each other, or name what is not there.
+        InputError: parts of the request contradict each other or do not exist.
     """
     if request.resume:
         if not request.out:
@@ -91,17 +112,17 @@ def open_run(request: RunRequest) -> RunSettings:
         return _resumed(request, Path(request.out))
     run = _run_config(request)
     overrides = {**run.set, **request.overrides, **request.keys}
-    # A mistake in the name is told before the data is read.
+    # A wrong model name is reported before the data is read.
     definition = (
         find_definition(run.model) if run.model else load_checkpoint(Path(request.weights or "")).model.definition
     )
     wanted = Path(request.out or Path("runs") / _run_name(request, run))
-    begun = wanted if request.out else _begun_before(wanted)
-    if begun is not None and has_checkpoint(begun):
+    existing = wanted if request.out else _restarted_folder(wanted)
+    if existing is not None and has_checkpoint(existing):
         if num_restarts():
-            LOGGER.info("started again by torchrun (%d): the run in %s goes on", num_restarts(), begun)
-            return _resumed(request, begun)
-        raise InputError(f"--out {begun}: holds a run already; --resume continues it, another --out starts anew")
+            LOGGER.info("started again by torchrun (%d): the run in %s goes on", num_restarts(), existing)
+            return _resumed(request, existing)
+        raise InputError(f"--out {existing}: holds a run already; --resume continues it, another --out starts anew")
     return RunSettings(
         model=run.model or None,
         data=open_data(run.data, request.data_root),
@@ -109,12 +130,21 @@ def open_run(request: RunRequest) -> RunSettings:
         weights=Path(request.weights) if request.weights else None,
         device=select_device(request.device),
         strict=request.strict,
-        out=begun or _new_folder(wanted),  # last: a mistake leaves no empty folder
+        out=existing or _new_folder(wanted),  # last: a mistake leaves no empty folder
     )
 
 
+def load_recipe(
+    definition: ModelDefinition, name: str | None, overrides: dict[str, Any]
+) -> DetectionRecipe | ClassificationRecipe:
+    """Load the recipe of the task that the model's head decides."""
+    if definition.is_classifier:
+        return load_classification_recipe(name or DEFAULT_CLASSIFICATION, overrides)
+    return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
+
+
 def _run_config(request: RunRequest) -> RunConfig:
-    """The experiment of ``--run``, or of ``--model``, ``--data`` and ``--recipe``; the latter win."""
+    """The experiment of ``--run`` with the parts that ``--model``, ``--data`` and ``--recipe`` replace."""
     if request.run:
         run = load_run_config(request.run)
         given = {key: value for key in ("model", "data", "recipe") if (value := getattr(request, key))}
@@ -128,17 +158,8 @@ def _run_config(request: RunRequest) -> RunConfig:
     return RunConfig(model=request.model or "", data=request.data, recipe=request.recipe)
 
 
-def load_recipe(
-    definition: ModelDefinition, name: str | None, overrides: dict[str, Any]
-) -> DetectionRecipe | ClassificationRecipe:
-    """The recipe of the task that the model's head decides."""
-    if definition.is_classifier:
-        return load_classification_recipe(name or DEFAULT_CLASSIFICATION, overrides)
-    return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
-
-
 def _resumed(request: RunRequest, out: Path) -> RunSettings:
-    """The settings that the run in a folder was started with."""
+    """The settings of the run in a folder, from its ``config.yaml``."""
     if not has_checkpoint(out):
         raise InputError(f"--resume: {out} holds no last.pt; without --resume the run starts from the beginning")
     path = out / "config.yaml"
@@ -154,9 +175,9 @@ def _resumed(request: RunRequest, out: Path) -> RunSettings:
         data = dataclasses.replace(data, root=str(Path(request.data_root).resolve()))
     changed = [f"--{key.replace('_', '-')}" for key, value in request.keys.items() if value != getattr(recipe, key)]
     if request.resume and (changed or request.overrides):
-        words = ", ".join([*changed, *(["--set"] if request.overrides else [])])
+        flags = ", ".join([*changed, *(["--set"] if request.overrides else [])])
         raise InputError(
-            f"--resume continues a run as it was started, so it cannot change {words}; start a new run with --weights"
+            f"--resume continues a run as it was started, so it cannot change {flags}; start a new run with --weights"
         )
     return RunSettings(
         model=content.get("model"),
@@ -172,7 +193,7 @@ def _resumed(request: RunRequest, out: Path) -> RunSettings:
 
 
 def _run_name(request: RunRequest, run: RunConfig) -> str:
-    """The experiment's name, with the model's when another one was asked for; else those of model and data."""
+    """Name of the experiment, with the model's if ``--model`` replaces it; else names of model and data."""
     if request.run:
         name = find_config("runs", request.run).stem
         return f"{name}-{_stem(request.model)}" if request.model else name
@@ -182,12 +203,12 @@ def _run_name(request: RunRequest, run: RunConfig) -> str:
 
 
 def _stem(name: str) -> str:
-    """A name as it is, a YAML file without folder and suffix; ``FILE.yaml:VARIANT`` is the variant."""
+    """``FILE`` of ``FOLDER/FILE.yaml``, ``VARIANT`` of ``FILE.yaml:VARIANT``; another name unchanged."""
     file = _YAML_NAME.fullmatch(name)
-    return (file["variant"] or Path(file["file"]).stem) + file["words"] if file else name
+    return (file["variant"] or Path(file["file"]).stem) + file["options"] if file else name
 
 
-def _begun_before(wanted: Path) -> Path | None:
+def _restarted_folder(wanted: Path) -> Path | None:
     """The folder of the run that torchrun starts again: the last of ``wanted``, ``wanted-2``, ... that is there."""
     if not num_restarts():
         return None
@@ -198,5 +219,5 @@ def _begun_before(wanted: Path) -> Path | None:
 
 
 def _new_folder(wanted: Path) -> Path:
-    """A folder that the first process makes, for all."""
-    return Path(broadcast_text(str(claim_new_folder(wanted)) if is_main_process() else ""))
+    """A new folder, which the main process makes for all."""
+    return Path(broadcast_text(str(make_unique_folder(wanted)) if is_main_process() else ""))

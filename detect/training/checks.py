@@ -1,0 +1,191 @@
+"""Checks before a training: its splits, classes, given weights, options without effect, and data that has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detect.class_names import ClassMatch, are_numbers, match_names, some_names
+from detect.config.base import to_plain
+from detect.config.data import DataConfig
+from detect.config.recipe import Recipe
+from detect.data.annotations import AnnotationTable
+from detect.data.classification.table import ClassTable
+from detect.errors import InputError
+from detect.models.model import Model
+from detect.models.transfer import transfer_weights
+from detect.runtime.logs import LOGGER
+from detect.runtime.plugins import find_plugin, plugin_names
+
+Fingerprint = dict[str, dict[str, Any]]
+"""Of each split: numbers of ``images`` and, for detection, ``boxes``; names of ``classes`` in order; ``sha256`` of the
+images' names, sizes, boxes and labels. File times, folders and pixels are no part of it: a data set may be moved or
+copied, and reading all pixels would take as long as an epoch."""
+
+
+class OptionDependency(NamedTuple):
+    """A recipe key that has an effect only where another option has a certain value.
+
+    Args:
+        section: of the recipe.
+        key: of the section.
+        option: name of the other option.
+        found: its value.
+        wanted: its value with which the key has an effect.
+    """
+
+    section: str
+    key: str
+    option: str
+    found: str
+    wanted: str
+
+
+def check_splits(data: DataConfig) -> None:
+    """Raise an ``InputError`` for a data set without the splits ``train`` and ``val``."""
+    for split in ("train", "val"):
+        if split not in data.splits:
+            raise InputError(f"data {data.name}: has no split {split!r}; training needs train and val")
+
+
+def check_classes(data: DataConfig, train: tuple[str, ...], val: tuple[str, ...]) -> None:
+    """Compare the class names of the two splits, and warn of those that only one of them has.
+
+    Args:
+        data: the data set, for the message.
+        train: class names of the training split.
+        val: class names of the validation split.
+
+    Raises:
+        InputError: they have no class in common.
+    """
+    match = match_names(train, val)
+    if not match.shared:
+        found = f"train has {some_names(train)}, val {some_names(val)}"
+        raise InputError(f"data {data.name}: train and val have no class in common: {found}")
+    lines = []
+    if match.only_source:
+        lines.append(f"val has no {some_names(match.only_source)}: nothing measures them")
+    if match.only_target:
+        lines.append(f"train has no {some_names(match.only_target)}: their objects in val count as missed")
+    if match.respelled:
+        lines.append(f"the same class, spelled in two ways: {', '.join(match.respelled[:3])}")
+    if lines:
+        LOGGER.warning("data %s: classes are compared by name; %s", data.name, "; ".join(lines))
+
+
+def fingerprint_of(table: AnnotationTable | ClassTable) -> dict[str, Any]:
+    """Compute the fingerprint of a split, as plain values."""
+    counts = {"images": len(table)}
+    columns = [table.labels]
+    if isinstance(table, AnnotationTable):
+        counts["boxes"] = len(table.labels)
+        columns += [table.sizes_hw, table.box_offsets, table.boxes_xyxy_px, table.is_crowd]
+    digest = hashlib.sha256("\0".join(table.path(row).name for row in range(len(table))).encode(errors="replace"))
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return {**counts, "classes": list(table.names), "sha256": digest.hexdigest()}
+
+
+def differences(before: dict[str, Any], now: Fingerprint) -> str:
+    """Describe changes of the data; empty without any. ``before`` comes from a checkpoint and is not trusted."""
+    pairs = [(split, before.get(split), now[split]) for split in now]
+    return "; ".join(f"{split} has {_difference(old, new)}" for split, old, new in pairs if old not in (None, new))
+
+
+def _difference(before: Any, now: dict[str, Any]) -> str:
+    before = before if isinstance(before, dict) else {}
+    counts = [key for key in ("images", "boxes") if key in now and before.get(key) != now[key]]
+    changes = [f"{before.get(key)} -> {now[key]} {key}" for key in counts]
+    classes = before.get("classes")
+    if isinstance(classes, list) and classes != now["classes"]:
+        match = match_names(tuple(map(str, classes)), tuple(now["classes"]))
+        lists = (("without", match.only_source), ("with", match.only_target))
+        found = ", ".join(f"{word} {some_names(names)}" for word, names in lists if names)
+        changes.append(f"other classes ({found or 'in another order'})")
+    return ", ".join(changes) or "as many images and boxes, but other names, sizes, boxes or labels"
+
+
+def warn_of_ignored(recipe: Recipe, dependencies: Sequence[OptionDependency] = ()) -> None:
+    """Warn, in one line, of changed settings that have no effect in this recipe.
+
+    Args:
+        recipe: of the run.
+        dependencies: of the task, beside those of the schedule and of the papers' sections.
+    """
+    asked, plain = to_plain(recipe), to_plain(type(recipe)())
+    schedule = recipe.optimizer.schedule
+    kinds = {"power": "poly", "milestones": "step", "step_factor": "step"}
+    every = [
+        *dependencies,
+        *(OptionDependency("optimizer", key, "schedule", schedule, kind) for key, kind in kinds.items()),
+    ]
+    for name in plugin_names("option_dependencies"):
+        every += find_plugin("option_dependencies", name)(recipe)
+    ignored = [
+        f"{each.section}.{each.key} ({each.option} is {each.found}, not {each.wanted})"
+        for each in every
+        if each.found != each.wanted and asked[each.section][each.key] != plain[each.section][each.key]
+    ]
+    if ignored:
+        LOGGER.warning("no effect: %s", ", ".join(ignored))
+
+
+def copy_weights(model: Model, source: Model, classes: ClassMatch, where: str) -> None:
+    """Copy the weights that fit, rows of the head by class name, and log their number.
+
+    Args:
+        model: receives them.
+        source: gives them.
+        classes: of ``source`` matched with those of ``model``.
+        where: the checkpoint, for messages.
+
+    Raises:
+        InputError: no convolution fits. (Counters of norms fit every model, biases of the head every one with as many
+            classes.)
+    """
+    given = dict(source.named_parameters())
+    own = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim > 1}
+    if not any(name in given and given[name].shape == parameter.shape for name, parameter in own.items()):
+        raise InputError(
+            f"{where}: no convolution of {source.definition.name} fits {model.definition.name}; leave out --model to "
+            "train the checkpoint's own model"
+        )
+    copied = transfer_weights(model, source, classes)
+    level = logging.INFO if copied.whole > copied.total / 2 else logging.WARNING
+    by_class = f", {copied.by_class} more class by class" if copied.by_class else ""
+    head_fits = copied.by_class > 0 or (classes.is_same and _head_fits(model, source))
+    carried = _carried(classes) if head_fits else "the head does not fit, all start anew"
+    LOGGER.log(
+        *(level, "%s: %d of %d tensors fit and were copied%s; classes: %s"),
+        *(where, copied.whole, copied.total, by_class, carried),
+    )
+
+
+def _head_fits(model: Model, source: Model) -> bool:
+    own, given = ({name: t.shape for name, t in each.graph.last.named_parameters()} for each in (model, source))
+    return own == given and model.definition.rows[-1].name == source.definition.rows[-1].name
+
+
+def _carried(classes: ClassMatch) -> str:
+    """List the classes that keep their weights, start anew and are dropped."""
+    if classes.is_same and not classes.respelled:
+        return f"all {len(classes.target)} carried over"
+    parts = [f"{len(classes.shared)} carried over by name"]
+    if classes.shared:
+        parts[0] += f" ({some_names(classes.shared)})"
+    if classes.only_target:
+        parts.append(f"{len(classes.only_target)} start anew ({some_names(classes.only_target)})")
+    if classes.only_source:
+        parts.append(f"{len(classes.only_source)} dropped ({some_names(classes.only_source)})")
+    if classes.respelled:
+        parts.append(f"{', '.join(classes.respelled[:3])}, case and blanks apart")
+    if not classes.shared and are_numbers(classes.source):
+        parts.append("the checkpoint has numbers instead of names (detect import --names gives it some)")
+    elif not classes.shared and are_numbers(classes.target):
+        parts.append("the data has numbers instead of names (names: in its config gives it some)")
+    return "; ".join(parts)
