@@ -1,4 +1,4 @@
-"""The one exception for what a user, a file or a YAML can get wrong, and text that a message may show."""
+"""The exception for invalid input, and text that is safe to print."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import re
 from collections.abc import Iterable
 
 _MAX_LENGTH = 4000
-"""Characters of a message: a file may hold a name of a million."""
+"""Characters of a message, which may contain a name from a file."""
 _BLANKS = re.compile(r"[ \t\r\n]+")
-# The joiners belong to the writing of Persian and of Indian languages, and to emoji; the blanks only take room.
+# Joiners, which Persian, Indian scripts and emoji use, and wide or non-breaking blanks.
 _HARMLESS = "\u200c\u200d\u3000\xa0"
 
 
 class InputError(ValueError):
-    """A user's mistake, told in one line: where, what was found, what is allowed, a hint.
+    """Invalid input of a user, a file or a YAML, in one line: where, what was found, what is allowed, a hint.
 
-    The command-line tools print it as ``error: ...`` and end with exit code 2. Broken invariants of
-    our own are ``assert``, never this.
+    The commands print it as ``error: ...`` and end with exit code 2. A broken invariant is an ``assert``.
 
     Args:
-        message: may have names from a stranger's file in it; it is made ``visible``, on one line.
+        message: may contain names from an untrusted file; control characters are escaped, blanks collapsed.
     """
 
     def __init__(self, message: str) -> None:
@@ -31,15 +30,7 @@ class InputError(ValueError):
 
 
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest allowed word, otherwise the allowed words themselves.
-
-    Args:
-        found: the word that was not known.
-        allowed: the words that would have been.
-
-    Returns:
-        A clause that starts with "; ", ready to be put behind the message.
-    """
+    """Return ``"; did you mean 'x'?"`` for the nearest allowed word, otherwise ``"; allowed: ..."``, to append."""
     allowed = sorted(allowed)
     near = difflib.get_close_matches(found, allowed, n=1, cutoff=0.6)
     if near:
@@ -48,14 +39,9 @@ def did_you_mean(found: str, allowed: Iterable[str]) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""``text`` with escapes such as ``\x1b`` or ``\u202e`` for all that is not shown as itself.
+    r"""Escape control characters, line breaks, invisible and bidirectional characters and lone surrogates, as ``\x1b``.
 
-    These are control characters, which move the cursor of a terminal or change its colours, line breaks among them;
-    characters that turn the direction of writing or take no room; and lone surrogates, which cannot be encoded.
-
-    Args:
-        text: anything.
-        keep: characters that stay nevertheless.
+    Characters in ``keep`` are not escaped.
     """
     if text.isprintable():
         return text
@@ -64,7 +50,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def is_writable(text: str) -> bool:
-    """Whether a text can be written; JSON, YAML and pickles may hold halves of characters (lone surrogates)."""
+    """Return whether a text can be encoded: JSON, YAML and pickles may contain lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
-"""The whole way in a few minutes: train on a generated data set, evaluate, draw, export. ``make demo`` runs it.
+"""A complete example in a few minutes: train on a generated data set, evaluate, draw, export. ``make demo`` runs it.
 
-It runs the tools that a user would, prints each command first, and leaves everything in runs/demo.
+It prints each command before it runs, and writes everything to runs/demo.
 """
 
 from __future__ import annotations
@@ -28,11 +28,7 @@ TEST_IMAGES = "data/shapes/images/test"
 
 
 def commands(out: str) -> list[list[str]]:
-    """The commands, in order, each without its leading ``python``; to be run in the repository's root.
-
-    Args:
-        out: folder of all results.
-    """
+    """Return the commands without ``python``, for the repository's root; ``out`` is the folder of the results."""
     weights = f"{out}/best.pt"
     drawn = [f"{TEST_IMAGES}/00000?.jpg", f"{TEST_IMAGES}/00001[0-2].jpg"]
     return [
@@ -47,7 +43,6 @@ def commands(out: str) -> list[list[str]]:
 
 
 def run(command: list[str]) -> None:
-    """Print a command and run it; end the demo if it fails."""
     print(f"\n$ python {shlex.join(command)}", flush=True)
     code = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
     if code:
@@ -56,7 +51,6 @@ def run(command: list[str]) -> None:
 
 
 def summary(out: str, minutes: float) -> str:
-    """What was reached and where it is."""
     metrics = json.loads((ROOT / out / "metrics.json").read_text(encoding="utf-8"))
     scores = ", ".join(f"{name} {metrics[name]:.3f}" for name in ("AP", "AP50", "AP_S", "AP_M"))
     places = {
@@ -72,10 +66,9 @@ def summary(out: str, minutes: float) -> str:
 
 
 def main() -> None:
-    """Run every command and say where things are."""
     ToolParser(__doc__).parse_args()
     start = time.monotonic()
-    with locked_folder(ROOT / "runs/.demo"):  # a second demo at the same time would remove the results of this one
+    with locked_folder(ROOT / "runs/.demo"):  # a second demo would remove the results of this one
         if (ROOT / OUT).exists():
             print(f"removing the earlier demo in {OUT}", flush=True)
             shutil.rmtree(ROOT / OUT)

@@ -282,7 +282,9 @@ def _measure_instances(
     conditions: Conditions,
     outputs: EvaluationOutputs,
 ) -> Lines:
-    report = require_plugin("instance_reports", "instances", "--instances")(request.weights, checkpoint, request.baseline)
+    report = require_plugin("instance_reports", "instances", "--instances")(
+        request.weights, checkpoint, request.baseline
+    )
     table: AnnotationTable | ClassTable
     if isinstance(checkpoint.model, ClassificationModel):
         table = _open_classes(request, data, conditions)

@@ -1,4 +1,4 @@
-"""The command ``detect``: a file for each of its commands, which parses; what it needs is imported when it runs."""
+"""The command ``detect``: one module per subcommand parses its arguments and imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from detect.runtime.startup import start_tool
 
 
 def start(*command: str) -> None:
-    """Run a command in a process of its own and end the process.
+    """Run the command and exit.
 
     Args:
-        command: the command's name, for the files in ``tools/``; none: the first word of the command line.
+        command: its name, for the scripts in ``tools/``; default, the first word of the command line.
     """
     start_tool()  # before the imports
     from detect.cli.main import run_command

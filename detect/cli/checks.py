@@ -26,16 +26,14 @@ EXTRAS = {
     "sweep": ("optuna",),
     "track": ("trackers", "supervision"),
 }
-"""What each extra of setup.cfg brings."""
+"""Distributions of each extra in setup.cfg."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect checks``."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Look and print."""
     facts = {
         "detect": detect.__version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def version(distribution: str) -> str | None:
-    """The version of an installed distribution, which is not imported; None if it is not there."""
+    """Return the version of an installed distribution without importing it; None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -64,7 +62,6 @@ def _extra(packages: tuple[str, ...]) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    """Device, precision, cores, threads, memory and disk."""
     with heavy_imports():
         import psutil
         import torch

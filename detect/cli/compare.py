@@ -1,9 +1,9 @@
-"""Draw images at several costs side by side, with the network's milliseconds: what a cheaper instance still sees.
+"""Draw images at several costs side by side, with the network's milliseconds: the detections of each instance.
 
 detect compare --weights best.pt --source photo.jpg --costs 1.0 0.6 0.3
 
-The model must have been trained with SDPoint and measured (detect val --instances). Milliseconds are those of
-the network alone for the image, the median of several runs, in turn.
+The model must be trained with SDPoint and measured (detect val --instances). Milliseconds are the network's alone for
+the image, the median of several interleaved runs.
 """
 
 from __future__ import annotations
@@ -18,26 +18,24 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect compare``."""
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint with measured instances")
-    add("--source", required=True, nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to look at; several are allowed")
+    add("--source", required=True, nargs="+", metavar="IMAGE|FOLDER|GLOB", help="images; several are allowed")
     add(
         "--costs",
         nargs="+",
         type=float,
         default=[1.0, 0.6, 0.3],
         metavar="SHARE",
-        help="of the full cost, each a panel",
+        help="shares of the full cost, a panel each",
     )
     add("--out", type=Path, default=Path("runs/costs"), metavar="DIR", help="where pictures go (default: runs/costs)")
     add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")
-    add("--conf", type=float, metavar="T", help="of detectors: least score, from 0 to 1 (default: 0.25)")
+    add("--conf", type=float, metavar="T", help="of detectors: minimum score, from 0 to 1 (default: 0.25)")
     add_computing(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw, say where the pictures are."""
     with heavy_imports():
         from detect.inference.classifier import Classifier
         from detect.inference.run import open_predictor

@@ -14,13 +14,11 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``detect config``."""
     parser.add_argument("key", nargs="?", metavar="KEY", help="dotted, or its last word; default: list all keys")
     parser.add_argument("--json", action="store_true", help="print JSON: a list of keys")
 
 
 def run(args: argparse.Namespace) -> None:
-    """List the keys, or explain one in every kind of file that has it."""
     with heavy_imports():
         from detect.config.describe import describe_keys, explain_key
     keys = explain_key(args.key) if args.key else describe_keys()
@@ -34,7 +32,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _explained(record: dict[str, str]) -> str:
-    """A line for each thing that is said of a key."""
     facts = {name: _fact(name, value) for name, value in record.items() if value not in ("", False)}
     return "\n".join(f"{name:<9} {value}" for name, value in facts.items())
 

@@ -1,4 +1,4 @@
-"""Print a model's graph and what it costs: parameters, multiply-adds, memory, memory traffic, bytes, bottleneck.
+"""Print a model's graph and its cost: parameters, multiply-adds, memory, memory traffic, bytes, bottleneck.
 
 detect describe --model yolov5n-spd
 detect describe --model peleenet csppeleenet --num-classes 1000 --image-size 224 --layers
@@ -17,10 +17,9 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect describe``."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--model", nargs="+", metavar="NAME|FILE", help="shipped models, backbones, parts put together, or YAML files"
+        "--model", nargs="+", metavar="NAME|FILE", help="shipped models, backbones, combined parts, or YAML files"
     )
     what.add_argument("--list", action="store_true", help="print the shipped models, backbones, necks and heads")
     add = parser.add_argument
@@ -32,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Profile, print."""
     if args.list:
         from detect.cli import models
 

@@ -3,7 +3,7 @@
 detect export --weights runs/mine/best.pt
 detect export weights=yolov5n-spd-bccd out=bccd.onnx nms=true
 
-The exit code is 3 where the file does not compute what the model does.
+The exit code is 3 if the outputs of the file differ from the model's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive
 from detect.runtime.startup import heavy_imports
 
 NOT_THE_MODEL = 3
-"""Exit code."""
+"""Exit code of a parity failure."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect export``."""
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint: a file, or one of weights/")
     add("--format", choices=("onnx",), default="onnx", help="format of the file (default: onnx)")
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--dynamic",
         action=argparse.BooleanOptionalAction,
-        help="any batch size, height and width, which is the default, or with --no-dynamic one square image",
+        help="any batch size, height and width (default); --no-dynamic: one square image",
     )
     add("--threads", type=non_negative_int, default=0, metavar="N", help=THREADS_HELP)
     add("--half", action="store_true", help="the network in half precision: half the size, for GPUs and NPUs")
@@ -39,21 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--masks",
         choices=("folded", "packed"),
         default="folded",
-        help="how the binary weights of a model with bdsc are stored: folded, as ordinary ones, or packed, 1 bit each: "
-        "a smaller file to keep and to send, not a faster one; the runtime unpacks them when it loads the file or at "
-        "each run, and computes the same ordinary convolutions (default: %(default)s)",
+        help="storage of the binary weights of a model with bdsc: folded, as ordinary weights, or packed, 1 bit each: "
+        "a smaller file, not a faster one; the runtime unpacks them on loading or at each run and computes the same "
+        "convolutions (default: %(default)s)",
     )
     add(
         "--cost",
         type=float,
         metavar="SHARE",
-        help="of a model that was trained with SDPoint, the best instance with at most this share of the full cost, "
-        "for one square image",
+        help="of a model trained with SDPoint: the best instance with at most this share of the full cost, for one "
+        "square image",
     )
-    add("--data", metavar="FILE", help="a data config, to compare AP in ONNX Runtime with that in PyTorch as well")
+    add("--data", metavar="FILE", help="a data config: compare AP in ONNX Runtime with AP in PyTorch")
     add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
     add("--split", default="val", help="split of the data config (default: val)")
-    add_json(parser, "the file and how far it is from the model")
+    add_json(parser, "the file and its parity with the model")
     _add_outputs(parser)
 
 
@@ -61,21 +60,18 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("of detectors only")
     add = group.add_argument
     kinds = group.add_mutually_exclusive_group()
-    kinds.add_argument(
-        "--nms", action="store_true", help="non-maximum suppression inside the file, which then gives detections"
-    )
+    kinds.add_argument("--nms", action="store_true", help="include non-maximum suppression: the outputs are detections")
     kinds.add_argument(
         "--raw",
         action="store_true",
-        help="what the head says, a map for each level, not decoded to boxes; the metadata say how to decode it",
+        help="raw maps of the head, one for each level, without decoding to boxes; the metadata describe the decoding",
     )
-    add("--conf", type=float, metavar="T", help="with --nms: least score, from 0 to 1 (default: 0.25)")
-    add("--iou", type=float, metavar="T", help="with --nms: boxes of a class that overlap more are one (default: 0.6)")
-    add("--max-det", type=int, metavar="N", help="with --nms: most detections per image (default: 300)")
+    add("--conf", type=float, metavar="T", help="with --nms: minimum score, from 0 to 1 (default: 0.25)")
+    add("--iou", type=float, metavar="T", help="with --nms: IoU threshold (default: 0.6)")
+    add("--max-det", type=int, metavar="N", help="with --nms: maximum detections per image (default: 300)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Export, compare, say where it is."""
     with heavy_imports():
         from detect.api.exporting import ExportRequest, run_export
         from detect.exporting.parity import ExportError

@@ -1,13 +1,13 @@
-"""Make a checkpoint of weights that others trained, without running any code of theirs.
+"""Convert weights that others trained to a checkpoint, without running code from the file.
 
 detect import --weights yolov3.weights --cfg yolov3.cfg --model yolov3 --names coco --out yolov3.pt
 detect import --weights yolov5s.pt --out yolov5s-imported.pt
 detect import --weights darknet53.conv.74 --partial --model yolov3 --names my.names --out start.pt
 detect import --weights resnet50.pth --names imagenet.names --out resnet50-imported.pt
 
-Reads Darknet's .weights, and state dicts or pickled models (.pt, .pth, .th, .safetensors) of the YOLOv5 family, of
-torchvision's ResNet, ResNeXt and DenseNet and of ResNets of CIFAR, which become classifiers. The content says
-what a file is, not its suffix. The weights keep the licence of those who trained them.
+Reads Darknet's .weights, and state dicts or pickled models (.pt, .pth, .th, .safetensors) of the YOLOv5 family, and, as
+classifiers, torchvision's ResNet, ResNeXt and DenseNet and ResNets for CIFAR. The file's content decides, not its
+suffix. The weights keep the licence of their authors.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect import``."""
     add = parser.add_argument
-    add("--weights", required=True, type=Path, metavar="FILE", help="the file to be read")
-    add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to be written")
-    add("--model", metavar="NAME|FILE", help="the model that it fits; YOLOv5's and torchvision's are found")
+    add("--weights", required=True, type=Path, metavar="FILE", help="the file to read")
+    add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
+    add("--model", metavar="NAME|FILE", help="the model of the weights; found for YOLOv5 and torchvision")
     names = "class names: COCO's, one on each line of a file, or 0 to K - 1 (default: those in the file, if any)"
     add("--names", metavar="coco|FILE|K", help=names)
     sizes = "side of the network input (default: that of --cfg, or 416; YOLOv5: 640; torchvision: 224)"
@@ -35,12 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--partial",
         action="store_true",
-        help="accept a Darknet file that has only the first layers, or a classifier; the others start as in training",
+        help="accept a Darknet file with only the first layers, or a classifier; the other layers are initialised",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, write, say what was done."""
     with heavy_imports():
         from detect.models.foreign.importing import Import, import_weights
     wanted = Import(args.weights, args.out, args.model, args.names, args.image_size, args.partial, args.cfg)

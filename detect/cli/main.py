@@ -1,4 +1,4 @@
-"""From the first word of a command line to its command."""
+"""Table of the commands, and their dispatch by the first word of the command line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Command(NamedTuple):
     """A command.
 
     Args:
-        module: in ``detect.cli``, with ``add_arguments(parser)`` and ``run(args)``; its docstring is the help.
-        about: one line.
+        module: in ``detect.cli``, with ``add_arguments(parser)`` and ``run(args)``; its docstring is the help text.
+        about: one line of ``detect --help``; empty for an alias.
     """
 
     module: str
@@ -28,36 +28,36 @@ COMMANDS = {
     "train": Command("train", "train a detector or a classifier"),
     "val": Command("val", "measure a trained model on a split; also called evaluate"),
     "evaluate": Command("val", ""),
-    "predict": Command("predict", "draw and write what a model sees in images, videos and streams"),
+    "predict": Command("predict", "run a model on images, videos and streams"),
     "export": Command("export", "write a model as ONNX and check it"),
-    "data": Command("data", "look after a data set: check, stats, convert, split, view"),
-    "describe": Command("describe", "print a model's graph and what it costs"),
+    "data": Command("data", "check, measure, convert, split and view a data set"),
+    "describe": Command("describe", "print a model's graph and its cost"),
     "models": Command("models", "list the shipped models, backbones, necks and heads"),
-    "import": Command("import_weights", "make a checkpoint of weights that others trained"),
-    "ship": Command("ship", "make a checkpoint fit to be given away"),
+    "import": Command("import_weights", "convert weights that others trained to a checkpoint"),
+    "ship": Command("ship", "prepare a checkpoint for publication"),
     "sweep": Command("sweep", "search a recipe's settings"),
     "compare": Command("compare", "draw images at several costs side by side (SDPoint)"),
-    "reproduce": Command("reproduce", "print a paper's table beside what is measured here"),
+    "reproduce": Command("reproduce", "print a paper's table beside the measurements here"),
     "config": Command("config", "explain the keys of recipes and data configs"),
     "checks": Command("checks", "print versions and hardware, for a bug report"),
     "version": Command("version", "print the version"),
 }
-"""By name, in the order of the help; without ``about`` it is another name of the one before."""
+"""Commands by name, in the order of the help."""
 
 
 def run_command(name: str | None = None) -> None:
     """Parse ``sys.argv`` and run the command.
 
     Args:
-        name: the command; None: the first word says it.
+        name: the command; default, the first word.
 
     Raises:
-        InputError: the command line, or what it names, is wrong.
+        InputError: the command line or a file that it names is wrong.
     """
     if name is not None:
         _run(name, sys.argv[1:], prog=None)
         return
-    sys.argv[0] = PROGRAM  # checkpoints say by which command they were made
+    sys.argv[0] = PROGRAM  # the command in a checkpoint's provenance
     words = sys.argv[1:] or ["--help"]
     if words[0] in ("-h", "--help"):
         _print_help()

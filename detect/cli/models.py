@@ -12,12 +12,10 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect models``."""
     parser.add_argument("--json", action="store_true", help="print JSON: a mapping of names for each kind")
 
 
 def run(args: argparse.Namespace) -> None:
-    """List."""
     with heavy_imports():
         from detect.analysis.listing import listed, listing
     if args.json:

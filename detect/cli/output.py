@@ -1,4 +1,4 @@
-"""Results on standard output: lines for people, or one JSON document."""
+"""Results on standard output: lines of text, or one JSON document."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 def print_lines(lines: Iterable[str], *, is_json: bool = False) -> None:
-    """Print lines as they come, on standard error where standard output is for JSON."""
+    """Print lines as they are generated; on standard error if standard output is for JSON."""
     for line in lines:
         print(line, file=sys.stderr if is_json else sys.stdout)
 
 
 def print_all(lines: Generator[str, None, T], *, is_json: bool = False, is_silent: bool = False) -> T:
-    """Print the lines of a generator as ``print_lines`` does, unless ``is_silent``; gives what it returns."""
+    """Print the lines of a generator as ``print_lines``, unless ``is_silent``, and return its return value."""
     while True:
         try:
             line = next(lines)

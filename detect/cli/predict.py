@@ -1,4 +1,4 @@
-"""Predict with a trained model: a detector's boxes in images and videos, or a classifier's five best classes.
+"""Run a trained model: draw a detector's boxes in images and videos, or a classifier's top five classes.
 
 detect predict --weights runs/mine/best.pt --source photos video.mp4
 detect predict weights=yolov5n-spd-bccd source=photo.jpg conf=0.4
@@ -19,28 +19,32 @@ from detect.runtime.startup import heavy_imports
 FLAG = {"action": "store_true", "default": None}
 DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
     "--conf": {"type": float, "metavar": "T", "help": "minimum score, from 0 to 1 (default: 0.25)"},
-    "--iou": {"type": float, "metavar": "T", "help": "IoU threshold of non-maximum suppression (default: 0.6)"},
-    "--max-det": {"type": int, "metavar": "N", "help": "most detections per image (default: 300)"},
+    "--iou": {"type": float, "metavar": "T", "help": "IoU threshold of the non-maximum suppression (default: 0.6)"},
+    "--max-det": {"type": int, "metavar": "N", "help": "maximum detections per image (default: 300)"},
     "--classes": {"nargs": "+", "metavar": "NAME|INDEX", "help": "keep these classes only"},
-    "--class-agnostic": {**FLAG, "help": "boxes of different classes suppress each other, too"},
+    "--class-agnostic": {**FLAG, "help": "suppress overlapping boxes of different classes as well"},
     "--tile": {
         "type": int,
         "metavar": "SIZE",
-        "help": "detect in tiles of SIZE pixels too; images may have up to 537 million pixels",
+        "help": "predict in tiles of SIZE pixels as well, of images of up to 537 million pixels",
     },
-    "--overlap": {"type": float, "metavar": "F", "help": "share of a tile in common with the next (default: 0.2)"},
-    "--every": {"type": int, "metavar": "N", "help": "use each N-th frame of a video only (default: 1)"},
-    "--track": {**FLAG, "help": "number the objects of videos; needs pip install 'detect-small[track]'"},
+    "--overlap": {
+        "type": float,
+        "metavar": "F",
+        "help": "overlap of neighbouring tiles, as a share of the tile (default: 0.2)",
+    },
+    "--every": {"type": int, "metavar": "N", "help": "use every N-th frame of a video (default: 1)"},
+    "--track": {**FLAG, "help": "track the objects of videos; needs pip install 'detect-small[track]'"},
     "--save-txt": {**FLAG, "help": "write labels/*.txt: class cx cy w h score, as shares of the image"},
     "--save-csv": {**FLAG, "help": "write predictions.csv: a row for each detection"},
     "--save-crops": {**FLAG, "help": "write crops/CLASS/*.jpg: each detection cut out"},
     "--save-frames": {**FLAG, "help": "write frames/VIDEO/*.jpg: the frames of videos, without drawing"},
-    "--show": {**FLAG, "help": "show each image with its detections in a window; q ends"},
+    "--show": {**FLAG, "help": "show the results in a window; q quits"},
 }
 """None where not given, so that they can be refused for classifiers; ``Detector.stream`` has the defaults."""
 
 OUTPUTS = ("save_txt", "save_csv", "save_crops", "save_frames", "show")
-"""Options of detectors that are not of ``Detector.stream``."""
+"""Options that ``Detector.stream`` does not have."""
 
 BUDGETS: dict[str, dict[str, Any]] = {
     "--cost": {"metavar": "SHARE", "help": "use the best instance with at most this share of the full cost"},
@@ -51,7 +55,6 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect predict``."""
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint: a file, or one of weights/")
     add(
@@ -68,9 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")
     add("--batch-size", type=int, default=1, metavar="B", help="images of one shape per pass (default: 1)")
     add_computing(parser)
-    budgets = parser.add_argument_group(
-        "of models that were trained with SDPoint and measured (detect val --instances)"
-    )
+    budgets = parser.add_argument_group("of models trained with SDPoint and measured (detect val --instances)")
     budget = budgets.add_mutually_exclusive_group()
     for option, words in BUDGETS.items():
         budget.add_argument(option, type=float, **words)
@@ -82,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict, write and print one line per image. Processes of torchrun share out the sources."""
+    """Predict, write and print one line per image; the processes of torchrun share the sources."""
     with heavy_imports():
         from detect.inference.classifier import Classifier
         from detect.inference.outputs import OutputOptions
@@ -134,6 +135,6 @@ def _print_record(record: dict[str, Any]) -> None:
 
 
 def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a group that are on the command line, by their names in ``args``."""
+    """Return the given ones among some options, by their names in ``args``."""
     names = [option.removeprefix("--").replace("-", "_") for option in options]
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}

@@ -1,11 +1,11 @@
-"""Print a paper's table beside what the models here measure, with the deviations and why.
+"""Print a paper's table beside the measurements of the models here, with the deviations and their reasons.
 
 detect reproduce csp-table-3
 detect reproduce --list
 
-The exit code is 3 where a value of ours is further from the paper's than the table allows; rows that the table itself
-calls not reproduced do not count. Measured accuracy is read from docs/results/TABLE.json: {label of a row: {name of a
-column: value}}.
+The exit code is 3 if a value here deviates from the paper's by more than the table's tolerance; rows that the table
+marks as not reproduced do not count. Measured accuracy is read from docs/results/TABLE.json: {label of a row: {name of
+a column: value}}.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ BEYOND_TOLERANCE = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``detect reproduce``."""
     parser.add_argument("table", nargs="?", metavar="TABLE", help="a name of --list, or a YAML file")
     parser.add_argument("--list", action="store_true", help="print the names and titles of the shipped tables")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print."""
     if args.list == bool(args.table):
         raise InputError("give the name of a table, or --list; --help lists what there is")
     with heavy_imports():

@@ -1,9 +1,9 @@
-"""Make a checkpoint fit to be given away: half precision, no state of the training, no paths of the machine.
+"""Prepare a checkpoint for publication: half precision, no training state, no paths of the machine.
 
 detect ship --weights runs/mine/best.pt --out weights/mine.pt
 
-It prints what the file knows for its model card; weights/README.md says what else belongs there. Measure the file that
-was written: detect val --weights weights/mine.pt.
+It prints the rows of the model card that the file provides; weights/README.md lists the others. Evaluate the written
+file: detect val --weights weights/mine.pt.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect ship``."""
     add = parser.add_argument
-    add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint that detect train wrote")
-    add("--out", required=True, type=Path, metavar="NAME.pt", help="the file to be written")
+    add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint of detect train")
+    add("--out", required=True, type=Path, metavar="NAME.pt", help="the file to write")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the file and print the rows of its card."""
     with heavy_imports():
         from detect.exporting.publish import ship
     rows = ship(args.weights, args.out)

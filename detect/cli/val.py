@@ -15,7 +15,6 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of ``detect val``."""
     add = parser.add_argument
     add(
         "--weights",
@@ -33,43 +32,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics-json", type=Path, metavar="F", help="write the metrics")
     add("--results-json", type=Path, metavar="F", help="write the detections (COCO results), or each image's top 5")
     add("--out", type=Path, metavar="DIR", help="draw curves, the confusion matrix and examples there")
-    add("--coco-engine", choices=("pycocotools", "hotcoco"), help="library that computes AP (default: pycocotools)")
+    add("--coco-engine", choices=("pycocotools", "hotcoco"), help="AP implementation (default: pycocotools)")
     add(
         "--areas",
         choices=("file", "boxes"),
-        help="areas for AP_S, AP_M and AP_L: as in the file (default, as pycocotools), or width x height of the boxes",
+        help="area for AP_S, AP_M and AP_L: the annotation's (default, as pycocotools), or width x height of the box",
     )
     add(
         "--max-det",
         type=int,
         metavar="N",
-        help="a second table, with up to N detections of a class and image; COCO's metrics count 100",
+        help="a second table with up to N detections per class and image; COCO's metrics count 100",
     )
     add("--strict", action="store_true", help="refuse data with damaged images or boxes instead of skipping them")
-    add("--tile", type=int, metavar="SIZE", help="measure without and with tiles of SIZE pixels of the image")
-    add("--overlap", type=float, metavar="F", help="share of a tile in common with the next (default: 0.2)")
+    add("--tile", type=int, metavar="SIZE", help="evaluate without and with tiles of SIZE pixels of the image")
+    add(
+        "--overlap",
+        type=float,
+        metavar="F",
+        help="overlap of neighbouring tiles, as a share of the tile (default: 0.2)",
+    )
     add_json(parser, "the metrics")
     _add_instances(parser)
 
 
 def _add_instances(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("of models that were trained with SDPoint")
-    exclusive = group.add_mutually_exclusive_group()
-    exclusive.add_argument(
+    group = parser.add_argument_group("of models trained with SDPoint")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
         "--instances",
         action="store_true",
-        help="measure all instances and the plain network at lower image sizes, and keep the table in the checkpoint",
+        help="evaluate all instances and the plain network at lower image sizes, and store the table in the checkpoint",
     )
-    exclusive.add_argument(
-        "--cost", type=float, metavar="SHARE", help="measure the best instance that has at most this share of the cost"
+    which.add_argument(
+        "--cost", type=float, metavar="SHARE", help="evaluate the best instance with at most this share of the cost"
     )
     group.add_argument(
-        "--baseline", type=Path, metavar="FILE", help="with --instances: compare with this checkpoint, trained without"
+        "--baseline",
+        type=Path,
+        metavar="FILE",
+        help="with --instances: compare with this checkpoint, trained without SDPoint",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate, print the table of metrics and write the requested files; of several processes the first prints."""
+    """Evaluate, print the table of metrics and write the files; only the main process prints."""
     with heavy_imports():
         from detect.api.evaluation import EvaluationRequest, measure
         from detect.runtime.distributed import init_distributed, is_main_process

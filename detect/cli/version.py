@@ -11,9 +11,8 @@ import detect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add nothing: ``detect version`` has no flags."""
+    pass
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print it."""
     print(detect.__version__)

@@ -1,10 +1,10 @@
-"""Strict YAML, and the base of the typed classes that say what a YAML may hold.
+"""Strict YAML, and the base class of typed sections.
 
-The classes are frozen dataclasses: type, unit, limits, default and meaning stand beside each field, rules among several
-fields in ``contradictions`` of the class that owns them. pydantic checks a mapping against them, because it tells every
-mistake at once, with its place and its kind, so that the messages are ours; msgspec, faster to import,
-stops at the first mistake and does not say what was found. The dataclasses are the standard library's: code inside the
-package makes them without a check, and pydantic builds its validators only when a file is read.
+A section is a frozen dataclass: type, unit, limits, default and meaning are beside each field, rules among several
+fields in ``contradictions`` of the class that owns them. pydantic validates a mapping against it, because it reports
+all errors at once, each with its location and kind, from which the messages are made; msgspec, which imports faster,
+stops at the first. The dataclasses are the standard library's: the package constructs them without validation, and
+pydantic builds a validator only when a file is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Schema = TypeVar("Schema")
 Section = TypeVar("Section", bound="Strict")
 
 INSTALLED_CONFIGS = Path(__file__).parents[1] / "configs"
-"""Their folder in an installed package; a checkout has none there."""
+"""Folder of the configs inside an installed package; a checkout does not have it."""
 CONFIGS = INSTALLED_CONFIGS if INSTALLED_CONFIGS.is_dir() else Path(__file__).parents[2] / "configs"
 """Folder of the shipped configs: inside an installed package, or beside it in a checkout."""
 
@@ -43,9 +43,9 @@ _MAX_PATH = 4096
 """Bytes, on Linux."""
 MAX_YAML_BYTES = 2**20
 MAX_DEPTH = 50
-"""Of mappings and lists in one another; the parser goes down by calling itself."""
+"""Nesting of mappings and lists; the parser is recursive."""
 MAX_NUMBER = 100
-"""Characters of a number; what is longer is text. Some forms take time in proportion to the square of their length."""
+"""Characters of a number; longer scalars are text, because converting some forms takes quadratic time."""
 
 _TIMESTAMP, _TEXT = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:str"
 
@@ -80,7 +80,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
         if not is_writable(value):
-            raise yaml.constructor.ConstructorError(None, None, "half a character (a lone surrogate)", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "a lone surrogate", node.start_mark)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -88,19 +88,19 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, (str, int, float, bool, type(None))):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a scalar", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 class _TextLoader(_StrictLoader):
-    """``_StrictLoader`` that leaves words without quotes as they are written: ``yes``, ``1.10``, ``010``, ``~``."""
+    """``_StrictLoader`` that keeps plain scalars as text: ``yes``, ``1.10``, ``010``, ``~``."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """``SafeDumper`` that quotes the words which ``_StrictLoader`` would take for numbers."""
+    """``SafeDumper`` that quotes text which ``_StrictLoader`` would read as a number."""
 
 
 _StrictLoader.yaml_implicit_resolvers = {
@@ -115,18 +115,12 @@ for _side in (_StrictLoader, _Dumper):
 
 
 def dump_yaml(content: Any) -> str:
-    """Plain Python types as YAML that ``load_yaml`` reads as the same."""
+    """Return plain Python types as YAML; ``load_yaml`` reads the same values."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The mapping, made of plain Python types.
+    """Read a YAML file with one mapping into plain Python types.
 
     Raises:
         InputError: the file is missing, unreadable, too large, not YAML, nested too deeply, has duplicate keys, aliases
@@ -136,7 +130,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_yaml_as_text(path: Path) -> dict[str, Any]:
-    """``load_yaml`` where every word is text as it is written, numbers, truth values and ``~`` as well."""
+    """Read a YAML file as ``load_yaml``, but keep every scalar as text: numbers, truth values, ``~``."""
     return _load_yaml(path, _TextLoader)
 
 
@@ -163,19 +157,19 @@ def _load_yaml(path: Path, loader: type[_StrictLoader]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _parse(text: str, loader: type[_StrictLoader]) -> Any:
-    """Parse a YAML; parts of models are read again and again, and parsing takes 10 ms each."""
+    """Parse a YAML text, which takes 10 ms; models share their parts."""
     return yaml.load(text, Loader=loader)  # noqa: S506  # a SafeLoader
 
 
 def find_config(kind: Literal["models", "data", "train", "runs", "sweeps"], name: str) -> Path:
-    """The file of a shipped config, or of a path.
+    """Return the path of a config.
 
     Args:
         kind: folder of ``configs/``.
-        name: a shipped config's name (``bccd``) or a path to a YAML file.
+        name: name of a shipped config (``bccd``) or path of a YAML file.
 
     Raises:
-        InputError: there is no such file and no such shipped config.
+        InputError: neither exists.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -189,7 +183,7 @@ def find_config(kind: Literal["models", "data", "train", "runs", "sweeps"], name
 
 
 def is_path(text: str) -> bool:
-    """Whether a system could take a text for a path: it has no zero byte, can be encoded, and is not too long."""
+    """Return whether a text can be a path: it has no zero byte, can be encoded, and is not too long."""
     try:
         return "\0" not in text and len(os.fsencode(text)) < _MAX_PATH
     except UnicodeEncodeError:
@@ -201,14 +195,14 @@ def is_path(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of a field, for ``detect.config.describe``."""
+    """Unit of a field, for ``detect.config.describe``."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The one message for whatever a field refuses; the value that was found is put behind it."""
+    """The message for any invalid value of a field; the value is appended."""
 
     text: str
 
@@ -221,26 +215,24 @@ class Wanted:
 Item = TypeVar("Item")
 Share = Annotated[float, Interval(ge=0, le=1)]
 Listed = Annotated[tuple[Item, ...], Strictness(False)]
-"""A list in the YAML, a tuple in the class."""
+"""List in the YAML, tuple in the class."""
 Named = dict[Annotated[str, BeforeValidator(str)], Item]
-"""A mapping with free keys; a key that YAML reads as a number is text all the same."""
+"""Mapping with free keys; numeric keys are converted to text."""
 
 
 class Strict:
-    """Base of the dataclasses for one section of a YAML: unknown keys and other types are refused, nothing is converted
-    but a whole number to a float.
-    """
+    """Base class of a section's dataclass: unknown keys and wrong types are errors; only int to float is converted."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Yield the mistakes among several keys: the key that is to blame, or "" for the section, and the message."""
+        """Yield the errors among several fields: the key, or "" for the section, and the message."""
         yield from ()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
-        handler.resolve_ref_schema(schema)["strict"] = False  # type: ignore[index]  # only of the section: a mapping is one
+        handler.resolve_ref_schema(schema)["strict"] = False  # type: ignore[index]  # a mapping is accepted
         return core_schema.no_info_after_validator_function(_refuse_contradictions, schema)
 
 
@@ -251,26 +243,24 @@ def _refuse_contradictions(section: Section) -> Section:
 
 
 def build(schema: type[Schema], content: dict[str, Any], where: str, section: str = "") -> Schema:
-    """A mapping as a checked dataclass.
+    """Validate a mapping and return it as a dataclass.
 
     Args:
-        schema: a dataclass that derives from ``Strict``.
+        schema: subclass of ``Strict``.
         content: the mapping.
-        where: what the messages call its origin, usually the file.
+        where: its origin in messages, usually the file.
         section: the key that holds the mapping; by default it is the whole file.
 
     Raises:
         InputError: unknown or missing keys, wrong types, values outside their limits, contradictions; all in one line.
     """
     try:
-        config: Schema = _validator(cast("Any", schema)).validate_python(
-            content
-        )  # a class is hashable, whatever mypy says
+        config: Schema = _validator(cast("Any", schema)).validate_python(content)  # mypy: a class is hashable
     except ValidationError as error:
         mistakes = [_Mistake.of(details, content) for details in error.errors(include_url=False)]
         ordered = sorted(mistakes, key=lambda mistake: mistake.order)
-        told = [message for mistake in ordered for message in mistake.messages(schema, section)]
-        raise InputError(f"{where}: {'; '.join(told)}") from None
+        messages = [message for mistake in ordered for message in mistake.messages(schema, section)]
+        raise InputError(f"{where}: {'; '.join(messages)}") from None
     return config
 
 
@@ -281,12 +271,12 @@ def _validator(schema: Any) -> TypeAdapter[Any]:
 
 @dataclass(frozen=True)
 class _Mistake:
-    """One of pydantic's errors.
+    """An error of pydantic.
 
     Args:
-        order: positions in the file, from the outermost mapping inwards; a missing key comes last.
-        path: keys (text) and indices of lists (int) to the place.
-        details: pydantic's.
+        order: positions in the file, from the outermost mapping inwards; a missing key is last.
+        path: keys and list indices.
+        details: pydantic's own.
     """
 
     order: tuple[int, ...]
@@ -295,7 +285,7 @@ class _Mistake:
 
     @classmethod
     def of(cls, details: ErrorDetails, content: Any) -> _Mistake:
-        """Find an error's place in the content. What pydantic calls the alternatives of a union is left out."""
+        """Locate an error in the content; pydantic's names of union members are left out of the path."""
         order: list[int] = []
         path: list[str | int] = []
         for key in details["loc"]:
@@ -313,7 +303,7 @@ class _Mistake:
         return cls(tuple(order), tuple(path), details)
 
     def messages(self, schema: Any, section: str) -> list[str]:
-        """The messages: one, or one for each contradiction; ``section`` is the key that holds the content."""
+        """Return one message, or one for each contradiction; ``section`` is the key that holds the content."""
         path = (section, *self.path) if section else self.path
         if self.details["type"] != "contradictions":
             return [f"{_label(path) or 'the file'}: {self._message(schema)}"]
@@ -351,17 +341,16 @@ _WANTED = {
 
 
 def _plain_number(value: float) -> str:
-    """A limit as the class has it: pydantic makes 10 of a field for floats 10.0."""
+    """Return a limit without ``.0``, which pydantic adds in fields for floats."""
     return str(int(value) if value == int(value) else value)
 
 
 def _label(path: Sequence[str | int]) -> str:
-    """``a.b[0].c``."""
+    """Return ``a.b[0].c``."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
 
 
 def _keys_at(schema: Any, path: Sequence[str | int]) -> list[str]:
-    """The keys of the section at a path."""
     while path:
         schema, depth = section_of(keys_of(schema)[str(path[0])])
         path = path[1 + depth :]
@@ -369,7 +358,7 @@ def _keys_at(schema: Any, path: Sequence[str | int]) -> list[str]:
 
 
 def keys_of(section: Any) -> dict[str, Any]:
-    """The keys of a section with their annotated types; a word of Python has another name in the class."""
+    """Return the YAML keys of a section with their annotated types; a Python keyword has an alias."""
     hints = get_type_hints(section, include_extras=True)
     return {_alias(hints[f.name]) or f.name: hints[f.name] for f in dataclasses.fields(section)}
 
@@ -379,7 +368,7 @@ def _alias(hint: Any) -> str | None:
 
 
 def section_of(hint: Any) -> tuple[Any, int]:
-    """The class of the section that a field holds, None for none, and how many lists and mappings are around it."""
+    """Return the section class in a field's type, or None, and the number of lists and mappings around it."""
     origin, args = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         return hint, 0
@@ -397,12 +386,12 @@ def _kind(value: Any) -> str:
 
 
 def written_as(value: Any) -> Literal["list", "mapping", "word"]:
-    """The alternative of a union by how it is written; what fits none counts as a list."""
+    """Return the union member for a value by its YAML form; any other value counts as a list."""
     return "mapping" if isinstance(value, (dict, Strict)) else "word" if isinstance(value, str) else "list"
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """``["optimizer.lr=0.02"]`` as ``{"optimizer.lr": 0.02}``; values are YAML."""
+    """Return ``["optimizer.lr=0.02"]`` as ``{"optimizer.lr": 0.02}``; values are YAML."""
     overrides = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -416,7 +405,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
 
 
 def to_plain(config: Any) -> Any:
-    """A config dataclass as dicts, lists and scalars, ready for YAML, JSON or a checkpoint."""
+    """Return a config dataclass as dicts, lists and scalars for YAML, JSON or a checkpoint."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, dict):

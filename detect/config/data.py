@@ -1,4 +1,4 @@
-"""A data set: what a YAML of ``configs/data`` may hold."""
+"""A data set: the schema of ``configs/data``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SplitConfig(Strict):
 
 @dataclass(frozen=True)
 class RangeConfig(Strict):
-    """A range of values that is measured on the training split."""
+    """Value range, measured on the training split."""
 
     percentiles: Listed[Annotated[float, Interval(ge=0, le=100), Unit("%")]] = (0.01, 99.99)
     """Of all values in a sample of the images: the first becomes black, the second white."""
@@ -62,7 +62,7 @@ class DataConfig(Strict):
     """A data set."""
 
     name: str
-    """How reports call it."""
+    """Name in reports."""
     root: str
     """Folder, relative to the YAML's own folder; ``--data-root`` replaces it."""
     splits: Named[SplitConfig]
@@ -77,9 +77,9 @@ class DataConfig(Strict):
     the lines of ``classes.txt``, else the numbers. ``folders``: folders to use; default, all of the training split,
     sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all."""
     background: Literal["keep", "drop"] = "keep"
-    """Whether images without boxes are trained on."""
+    """``drop`` leaves images without boxes out of the training."""
     generate: Literal["shapes"] | None = None
-    """``shapes`` makes the embedded data set in ``root`` when it is not there."""
+    """``shapes`` generates the embedded data set in ``root`` if it does not exist."""
     range: (
         Annotated[
             Annotated[Listed[float], Tag("list")]
@@ -94,7 +94,7 @@ class DataConfig(Strict):
     than half of the 256 levels that the high byte has, or have a sign or a fraction. Others keep the high byte.
     Images of 8 bits are never changed."""
     max_pixels: Annotated[int, Interval(ge=1, le=2**30), Unit("px")] = 178_956_970
-    """Larger images are skipped. Decoding takes 7 bytes a pixel for a while."""
+    """Larger images are skipped. Decoding takes 7 bytes a pixel temporarily."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if not self.splits:
@@ -102,21 +102,21 @@ class DataConfig(Strict):
 
 
 def load_data_config(name: str, data_root: str | None = None) -> DataConfig:
-    """A data set's configuration with ``root`` as an absolute path.
+    """Load a data config, with ``root`` as an absolute path.
 
     Args:
-        name: a shipped data config's name or a file.
+        name: name of a shipped data config, or a file.
         data_root: replaces the file's ``root``; relative to the current folder.
     """
     path = find_config("data", name)
     config = build(DataConfig, load_yaml(path), str(path))
-    root = os.path.expanduser(data_root or config.root)  # noqa: PTH111 (leaves the home of nobody as it is)
+    root = os.path.expanduser(data_root or config.root)  # noqa: PTH111  # keeps ~nobody, where Path raises
     if not is_path(root):
         raise InputError(f"{path}: root: {root!r:.100} cannot be a path")
     return dataclasses.replace(config, root=os.path.realpath(root if data_root else _root_folder(path) / root))
 
 
 def _root_folder(path: Path) -> Path:
-    """Folder that a relative ``root`` starts from; for an installed config the current one stands for a checkout."""
+    """Return the folder of a relative ``root``: that of the file; for an installed config, ``configs/data`` here."""
     is_installed = path.is_relative_to(INSTALLED_CONFIGS)
     return Path("configs", "data").absolute() if is_installed else path.parent

@@ -1,4 +1,4 @@
-"""Every key of every YAML: type, unit, limits, default, meaning and source, read from the classes that check it."""
+"""Every key of every YAML: type, unit, limits, default, meaning and source, read from the classes of the sections."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS: dict[str, type] = {
     "run": RunConfig,
     "sweep": SweepConfig,
 }
-"""The root class of each kind of YAML, or of a part of it that has keys of its own."""
+"""Root class of each kind of YAML, or of a part with keys of its own."""
 
 _WORDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "anything"}
 _SOURCE = re.compile(r"Source: (.+?)(?:\n\n|$)", re.DOTALL)
@@ -45,15 +45,15 @@ class KeyDescription:
     """A key of a YAML.
 
     Args:
-        key: dotted; ``NAME`` stands for a free key, ``[]`` for the entries of a list.
-        kind: of the file, one of ``KINDS``.
+        key: dotted, with ``NAME`` for a free key and ``[]`` for the items of a list.
+        kind: one of ``KINDS``.
         type: in words.
         unit: ``px``, ``epochs``, ...; empty for none.
-        default: as in a YAML; empty where the key is required, or is a section.
-        required: whether the file must have it.
+        default: as in a YAML; empty for a required key and a section.
+        required: True if there is no default.
         limits: range or choices in words; empty for none.
         meaning: one or more sentences.
-        source: paper that the section is from; empty for none.
+        source: paper of the section; empty for none.
     """
 
     key: str
@@ -69,15 +69,15 @@ class KeyDescription:
 
 @functools.cache
 def describe_keys() -> list[KeyDescription]:
-    """Every key of every kind of YAML, each section before its keys."""
+    """Return every key of every kind of YAML, each section before its keys."""
     return [key for kind, root in KINDS.items() for key in _describe(root, kind, "")]
 
 
 def explain_key(key: str) -> list[KeyDescription]:
-    """The key in every kind of YAML that has it.
+    """Return a key in every kind of YAML that has it.
 
     Args:
-        key: dotted (``optimizer.lr``), or the last words alone (``lr``).
+        key: dotted (``optimizer.lr``), or its end (``lr``).
 
     Raises:
         InputError: no kind of YAML has it.
@@ -92,7 +92,6 @@ def explain_key(key: str) -> list[KeyDescription]:
 
 
 def _suggestion(key: str, known: list[str], last_words: list[str]) -> str:
-    """The nearest dotted key, or the nearest last word; all of them would be too many."""
     hints = [did_you_mean(key, words) for words in ((known, last_words) if "." in key else (last_words, known))]
     return next((hint for hint in hints if "did you mean" in hint), "; without a key all are listed")
 
@@ -118,7 +117,7 @@ def _describe(section: Any, kind: str, prefix: str) -> Iterator[KeyDescription]:
 
 
 def _default_of(f: dataclasses.Field[Any]) -> tuple[Any, bool]:
-    """The default, and whether there is none."""
+    """Return the default, and whether the field is required."""
     if f.default is not dataclasses.MISSING:
         return f.default, False
     if f.default_factory is not dataclasses.MISSING:
@@ -135,7 +134,7 @@ def _yaml_text(value: Any) -> str:
 
 
 def _metadata(hint: Any) -> list[Any]:
-    """What stands beside the type, also within lists, mappings and alternatives."""
+    """Collect the ``Annotated`` metadata of a type and of the types in it."""
     own = list(get_args(hint)[1:]) if get_origin(hint) is Annotated else []
     if get_origin(hint) is Literal:
         return []
@@ -176,7 +175,7 @@ def _type_text(hint: Any) -> str:
 
 
 def _steps(hint: Any) -> str:
-    """What stands between a field and the keys of the section in it: ``[]`` or ``.NAME``."""
+    """Return the path from a field to the keys of the section in it: ``[]`` or ``.NAME``."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is tuple and section_of(hint)[0]:
         return "[]" + _steps(args[0])
@@ -186,7 +185,7 @@ def _steps(hint: Any) -> str:
 
 
 def _meaning(section: type, name: str) -> str:
-    """The text below a field, of the class itself or the nearest base that has one."""
+    """Return the docstring below a field, in the class or its nearest base."""
     for one in section.__mro__:
         if text := _texts_of(one.__module__).get(f"{one.__name__}.{name}"):
             return text
@@ -195,7 +194,7 @@ def _meaning(section: type, name: str) -> str:
 
 @functools.cache
 def _texts_of(module: str) -> dict[str, str]:
-    """``Class.field`` and the text below it, on one line, of every class of a module of ours."""
+    """Map ``Class.field`` to the docstring below it, on one line, for the classes of a module."""
     if not module.startswith("detect."):
         return {}
     tree = ast.parse(inspect.getsource(sys.modules[module]))
@@ -210,7 +209,6 @@ def _texts_of(module: str) -> dict[str, str]:
 
 
 def _summary(section: type) -> str:
-    """The first paragraph of a class's docstring."""
     return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())
 
 

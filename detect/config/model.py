@@ -1,5 +1,6 @@
-"""A model: what the rows of a YAML of ``configs/models``, ``backbones``, ``necks`` and ``heads`` may hold, and what
-holds for all rows of a section. How files, parts and variants become sections is in ``detect.models.catalog``.
+"""A model: the schema of rows in ``configs/models``, ``backbones``, ``necks`` and ``heads``, and of their common keys.
+
+``detect.models.catalog`` combines files, parts and variants.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pydantic import Field
 from detect.config.base import Named, Strict, Unit, Wanted
 
 MAX_SCALE = 1000
-"""Beyond it a factor is a mistake, and the model would not fit any memory."""
+"""Limit of a factor; a larger model fits no memory."""
 
 _LIMITS = Interval(gt=0, lt=MAX_SCALE)
 _TEXT = f"number above 0 and below {MAX_SCALE}"
@@ -35,35 +36,35 @@ class Scale(Strict):
     width: Factor = 1.0
     """Channels become channels * width, rounded up to a multiple of ``channel_multiple``."""
     channel_multiple: WholeFactor = 8
-    """See ``width``."""
+    """Divisor of the scaled channels."""
 
 
 @dataclass(frozen=True)
 class Norm(Strict):
-    """Constants of all batch norms of a section; what is left out is PyTorch's."""
+    """Constants of all batch norms of a section; default, PyTorch's."""
 
     eps: OpenShare | None = None
-    """Added to the variance."""
+    """Epsilon added to the variance."""
     momentum: OpenShare | None = None
-    """Share of a batch in the running statistics."""
+    """Momentum of the running statistics."""
 
 
 @dataclass(frozen=True)
 class Convolutions(Strict):
     """Kind of the k x k convolutions (k > 1).
 
-    Those of the first row that has any, of the head, and of several groups are ordinary in any case.
+    The first row that has any, the head, and grouped convolutions stay standard.
     """
 
     kind: ConvKind = "standard"
     """``standard``; ``bdsc``, decoupled into a 1x1 and a binary k x k convolution; ``bdsc-float``, the same with
-    weights that are not binary; ``depthwise``, one k x k convolution for each channel and a 1x1 behind."""
+    real weights; ``depthwise``, a depthwise k x k convolution followed by a 1x1."""
     p: Factor = 1.0
-    """Of the BDSC kinds: channels between the two, as a multiple of the output's or the input's."""
+    """Of the BDSC kinds: channels between the two convolutions, as a multiple of the output's or the input's."""
     p_of: ChannelsOf = "output"
     """Of the BDSC kinds: the channels that ``p`` multiplies."""
     norm: bool = True
-    """Of the BDSC kinds: a batch norm stands between the two."""
+    """Of the BDSC kinds: a batch norm between the two convolutions."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class RowConfig(Strict):
     """One row of the graph."""
 
     name: Annotated[str, Predicate(str.isidentifier), Wanted("must be a word of letters, digits and _")]
-    """Unique in the model; the weights' path."""
+    """Unique in the model; prefix of the weights' keys."""
     module: Annotated[str, Wanted("must be a class name")]
     """Class name in the registry."""
     inputs: Annotated[Any, Field(alias="from")] = ()
@@ -79,7 +80,7 @@ class RowConfig(Strict):
     args: Named[Any] | None = None
     """The module's constructor keywords."""
     repeats: Count | None = 1
-    """Number of copies, before the model's depth is applied."""
+    """Number of copies, before depth scaling."""
     reduction: Annotated[Count | None, Unit("px")] = None
     """Input pixels per cell that the builder asserts."""
     conv: Any = None

@@ -1,4 +1,4 @@
-"""A training recipe: what a YAML of ``configs/train`` may hold."""
+"""A training recipe: the schema of ``configs/train``."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class AugmentConfig(Strict):
     mosaic: Share = 1.0
     """Probability of a mosaic instead of the single image."""
     mosaic9: Share = 0.0
-    """Share of the mosaics that are made of nine images instead of four."""
+    """Share of mosaics of nine images instead of four."""
     close_mosaic: Annotated[int, Ge(0), Unit("epochs")] = 10
-    """The last so many epochs have no mosaic, mixup or cutmix."""
+    """Number of final epochs without mosaic, mixup and cutmix."""
     mixup: Share = 0.0
     """Probability of blending with a second sample (weights from Beta(32, 32)). A sample is mixed one way at most,
     so mixup and cutmix together are at most 1."""
@@ -56,7 +56,7 @@ class AugmentConfig(Strict):
     flip_up_down: Share = 0.0
     """Probability."""
     rotate90: Share = 0.0
-    """Probability of a turn by 90, 180 or 270 degrees (images seen from above have no upright)."""
+    """Probability of a rotation by 90, 180 or 270 degrees (for images taken from above)."""
     hsv_hue: Annotated[float, Interval(ge=0, le=0.5)] = 0.015
     """Hue gain, uniform in +-hsv_hue, as a share of the circle."""
     hsv_saturation: Share = 0.7
@@ -64,7 +64,7 @@ class AugmentConfig(Strict):
     hsv_value: Share = 0.4
     """Value factor, uniform in 1 +- hsv_value."""
     albumentations: Listed[AlbumentationConfig] = ()
-    """Further transforms, applied in order to each finished sample."""
+    """Further transforms, applied in order to each augmented sample."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,15 @@ class OptimizerConfig(Strict):
     """Optimiser and learning-rate schedule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """``sgd`` is SGD with Nesterov momentum, ``adamw`` AdamW (``momentum`` is its beta1)."""
+    """``sgd``: SGD with Nesterov momentum; ``adamw``: AdamW, with ``momentum`` as beta1."""
     lr: Annotated[float, Interval(ge=0, le=10)] = 0.01
     """Peak learning rate."""
     final_lr_factor: Share = 0.1
-    """The rate ends at ``lr * final_lr_factor`` (``cosine``, ``linear`` and ``poly``)."""
+    """Of ``cosine``, ``linear`` and ``poly``: the final rate is ``lr * final_lr_factor``."""
     schedule: Literal["cosine", "linear", "poly", "step", "constant"] = "cosine"
     """Decay from the peak to the end."""
     power: Annotated[float, Interval(ge=0, le=100)] = 4.0
-    """Of ``poly``: the rate falls with (1 - progress) ** power."""
+    """Of ``poly``: the rate decays with (1 - progress) ** power."""
     milestones: Listed[Share] = (0.8, 0.9)
     """Of ``step``: shares of the training after which the rate is multiplied by ``step_factor``."""
     step_factor: Share = 0.1
@@ -88,46 +88,45 @@ class OptimizerConfig(Strict):
     momentum: Annotated[float, Interval(ge=0, le=0.9999)] = 0.937
     """Momentum, or beta1."""
     weight_decay: Share = 0.0005
-    """On weights of convolutions and linear layers only, never on biases and norms, nor on the k x k filters of
-    ``conv: depthwise``. In detection, whose loss is a sum over images, SGD's is scaled by images per update / 64."""
+    """On weights of convolutions and linear layers only, not on biases, norms and the k x k filters of ``conv:
+    depthwise``. In detection, whose loss is a sum over images, SGD's is scaled by images per update / 64."""
     mask_decay: bool = True
-    """Whether Q, of which the binary weights of ``conv: bdsc`` are made, decays too; only such models have any."""
+    """Weight decay on the latent weights Q of ``conv: bdsc`` as well."""
     warmup_epochs: Annotated[float, Ge(0), Unit("epochs")] = 3.0
     """Length of the linear warm-up, in epochs."""
     warmup_min_steps: Annotated[int, Ge(0), Unit("updates")] = 100
-    """The warm-up is at least so many updates (small data sets have short epochs)."""
+    """Minimum length of the warm-up in updates (small data sets have short epochs)."""
     warmup_momentum: Annotated[float, Interval(ge=0, le=0.9999)] = 0.8
     """Momentum at the start of the warm-up."""
     warmup_bias_lr: Annotated[float, Interval(ge=0, le=10)] = 0.1
     """Learning rate of biases at the start of the warm-up (other rates start at 0)."""
     clip_norm: Annotated[float, Ge(0)] = 10.0
-    """Gradients are clipped to this L2 norm; 0 does not clip."""
+    """Maximum L2 norm of the gradients; 0 does not clip."""
 
 
 @dataclass(frozen=True)
 class LossConfig(Strict):
-    """Gains and options of the detection loss (YOLOv5 v6.0). The gains are stated for YOLOv5's assignment;
-    ``detect.losses.detection`` brings them to YOLOv3's, provisionally.
+    """Gains and options of the detection loss (YOLOv5 v6.0). The gains are for YOLOv5's assignment;
+    ``detect.losses.detection`` converts them for YOLOv3's, provisionally.
     """
 
     box: Annotated[float, Ge(0)] = 0.05
     """Gain of the box loss, 1 - IoU."""
     box_iou: Literal["iou", "giou", "diou", "ciou"] = "ciou"
-    """Which IoU that is (``detect.boxes.iou``)."""
+    """IoU variant of the box loss (``detect.boxes.iou``)."""
     objectness: Annotated[float, Ge(0)] = 1.0
     """Gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2)."""
     classes: Annotated[float, Ge(0)] = 0.5
     """Gain of the class loss at 80 classes (scaled by classes / 80)."""
     assignment: Literal["auto", "yolov5", "yolov3"] = "auto"
-    """Who learns an object. ``yolov5``: every anchor whose sides are within ``anchor_ratio``, in up to three cells.
-    ``yolov3``: the one anchor most like it, in one cell. ``auto``: as the head codes its boxes."""
+    """Positives of an object. ``yolov5``: every anchor whose sides are within ``anchor_ratio``, in up to three cells.
+    ``yolov3``: the anchor with the highest IoU, in one cell. ``auto``: by the head's box coding."""
     anchor_ratio: Annotated[float, Ge(1)] = 4.0
     """``yolov5``: a box matches an anchor when no side differs by more than this factor."""
     ignore_iou: Share = 0.7
-    """``yolov3``: an unmatched prediction whose box overlaps an object by more than this IoU has no objectness
-    loss."""
+    """``yolov3``: a negative whose box has a higher IoU with an object has no objectness loss."""
     label_smoothing: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """Class targets are 1 - s/2 and s/2."""
+    """s of the class targets 1 - s/2 and s/2."""
     focal_gamma: Annotated[float, Interval(ge=0, le=5)] = 0.0
     """Gamma of the focal loss on objectness and classes; 0 is plain cross-entropy."""
     balance: Listed[Annotated[float, Ge(0)]] = ()
@@ -139,77 +138,76 @@ class LossConfig(Strict):
 class AnchorsConfig(Strict):
     """Fitting of the anchors to the training boxes.
 
-    How well anchors suit is the share of training boxes that some anchor serves. With YOLOv5's assignment that is the
-    best possible recall: it matches by ``loss.anchor_ratio``. With YOLOv3's it is the close recall: its IoU with the
-    box, about the same centre, is 0.25 or more.
+    The fit is the share of training boxes that match an anchor. With YOLOv5's assignment it is the best possible
+    recall, by ``loss.anchor_ratio``; with YOLOv3's the share of boxes whose IoU with an anchor about the same centre is
+    at least 0.25.
     """
 
     fit: Literal["auto", "always", "never"] = "auto"
-    """``auto`` fits when the share is below ``min_recall``."""
+    """``auto``: only if the share is below ``min_recall``."""
     min_recall: Share = 0.98
-    """The share that is enough."""
+    """Smallest sufficient share."""
 
 
 @dataclass(frozen=True)
 class EmaConfig(Strict):
-    """Moving average of the weights, which is what is evaluated and saved."""
+    """Exponential moving average (EMA) of the weights, which is evaluated and saved."""
 
     decay: Annotated[float, Interval(ge=0, le=0.99999)] = 0.9999
-    """Final decay; 0 turns the average off."""
+    """Final decay; 0 disables the EMA."""
     ramp_steps: Annotated[int, Ge(1), Unit("updates")] = 2000
     """The decay at update t is ``decay * (1 - exp(-t / ramp_steps))``."""
 
 
 @dataclass(frozen=True)
 class SdpointConfig(Strict):
-    """Stochastic downsampling: each batch goes through another instance of the network, so that one network can run at
-    many costs (``detect.papers.sdpoint``). The norms' statistics of each instance are computed at the end.
+    """Stochastic downsampling: each batch uses another instance of the network, so that one network can run at many
+    costs (``detect.papers.sdpoint``). The norm statistics of each instance are computed at the end.
 
     Source: SDPoint (Kuen et al., 2018), section 3.
     """
 
     ratios: Listed[Annotated[float, Interval(ge=0.05, le=0.99)]] = ()
-    """Heights and widths behind a point become so much smaller; the paper has 0.5 and 0.75. None turns it off."""
+    """Resize factors of the maps behind a point; the paper has 0.5 and 0.75. Empty disables it."""
     points: Listed[Annotated[int, Ge(1)]] = ()
-    """Numbers of the points that take part, from 1; empty is all."""
+    """Numbers of the active points, from 1; empty is all."""
     way: Literal["restore", "shrink"] = "restore"
-    """What becomes of a detector's levels behind a point: ``restore`` brings them back to their size before the
-    neck, ``shrink`` makes neck and head cheaper too. For classifiers it means nothing."""
+    """Detector levels behind a point: ``restore`` resizes them to their original size before the neck, ``shrink``
+    makes neck and head cheaper as well. No effect in classifiers."""
     norm_batches: Annotated[int, Ge(0), Unit("batches")] = 100
-    """Training batches from which the statistics are computed; 0 is all."""
+    """Number of training batches for the statistics; 0 is all."""
 
 
 @dataclass(frozen=True)
 class TrdConfig(Strict):
-    """Training with reduced resolution: in some epochs, all batches are made smaller before the forward pass.
+    """Reduced resolution: in some epochs, all batches are downsampled before the forward pass.
 
-    Source: Temporally Resolution Decrement, Algorithm 1, appendix A for the guard, and Table 6 for the variants. That
-    ``three`` draws its size by the epoch is our reading; ``exact`` and the guard around the last mosaic are ours.
+    Source: Temporally Resolution Decrement, Algorithm 1, appendix A for the guard, and Table 6 for the variants. Our
+    reading: ``three`` draws its size by the epoch. Ours: ``exact``, and the guard around the last mosaic.
     """
 
     resolution: Annotated[float, Ge(0)] = 0.0
-    """Long side of the smaller images in pixels; up to 1, a share of ``image_size``. 0 turns it off."""
+    """Long side of the reduced images in pixels; up to 1, a share of ``image_size``. 0 disables it."""
     probability: Share = 0.5
-    """P, of an epoch to be reduced; of ``batch``, the share of images that are."""
+    """P, the probability that an epoch is reduced; for ``batch``, the share of reduced images."""
     variant: Literal["random", "regular", "mixed", "three", "batch"] = "random"
     """``random``: epochs are drawn. ``regular``: every second epoch. ``mixed``: in drawn epochs each batch has a
-    size between ``resolution`` and ``image_size``, all equally likely. ``three``: drawn epochs have ``resolution``
+    size uniform between ``resolution`` and ``image_size``. ``three``: drawn epochs have ``resolution``
     or the size midway to ``image_size``. ``batch``: in every batch some images are reduced."""
     exact: bool = False
-    """Of all epochs exactly the share ``probability`` is drawn, as far as guards allow."""
+    """Reduce exactly the share ``probability`` of all epochs, as far as guards allow."""
     guard: Annotated[int, Ge(0), Unit("epochs")] = 2
-    """So many epochs on each side of a step of the learning rate, and of the last mosaic, are not reduced."""
+    """Epochs that are not reduced on each side of a step of the learning rate and of the last mosaic."""
     interpolation: Literal["nearest", "area", "bilinear"] = "nearest"
-    """How images are made smaller. ``nearest`` takes every second pixel for half the size."""
+    """Interpolation of the downsampling; ``nearest`` takes every second pixel for half the size."""
 
 
 @dataclass(frozen=True)
 class DetectionTrd(TrdConfig):
-    """Reduced resolution for a detector; see ``TrdConfig``. The paper has it for classifiers only."""
+    """Reduced resolution for a detector; the paper has it for classifiers only."""
 
     min_object_px: Annotated[float, Ge(0), Unit("px")] = 0.0
-    """Images whose median object, the root of its area, would be under so many pixels are not reduced; 0 reduces
-    all."""
+    """Smallest median object of a reduced image (root of its area); images below it are not reduced; 0 reduces all."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +217,9 @@ class EvaluationConfig(Strict):
     every: Annotated[int, Ge(1), Unit("epochs")] = 1
     """Epochs between validations; the last epoch is always validated."""
     save_best: Listed[str] = ()
-    """Metrics that each keep their own best checkpoint; the first one is ``best.pt`` and rules early stopping."""
+    """Metrics with a best checkpoint each; the first one is ``best.pt`` and controls early stopping."""
     patience: Annotated[int, Ge(0), Unit("epochs")] = 0
-    """Stop after so many epochs without a better ``save_best[0]``; 0 never stops."""
+    """Epochs without a better ``save_best[0]`` before the run stops; 0 never stops."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if not self.save_best:
@@ -230,14 +228,14 @@ class EvaluationConfig(Strict):
 
 @dataclass(frozen=True)
 class DetectionEvaluation(EvaluationConfig):
-    """Validation of a detector; see ``EvaluationConfig``."""
+    """Validation of a detector."""
 
     save_best: Listed[Literal["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR_100"]] = ("AP",)
 
 
 @dataclass(frozen=True)
 class ClassificationEvaluation(EvaluationConfig):
-    """Validation of a classifier; see ``EvaluationConfig``."""
+    """Validation of a classifier."""
 
     save_best: Listed[Literal["top1", "top5"]] = ("top1",)
 
@@ -252,12 +250,12 @@ class ClassAugmentConfig(Strict):
     """
 
     crop: Literal["none", "pad", "resize", "area"] = "none"
-    """How a training image is cut out, S being the image size. ``none``: the middle, as in evaluation. ``pad``: S x
-    S pixels anywhere in the image with ``padding`` black pixels around it. ``resize``: the image is resized to a
-    side uniform in ``resize_px``, then S x S pixels anywhere in it. ``area``: a rectangle with a share of the image
+    """Crop of a training image to image size S. ``none``: center crop, as in evaluation. ``pad``: random S x S crop of
+    the image with ``padding`` black pixels around it. ``resize``: the image is resized to a side uniform in
+    ``resize_px``, then a random S x S crop. ``area``: a rectangle with a share of the image
     uniform in ``area`` and an aspect ratio up to ``aspect``, anywhere, resized to S x S."""
     padding: Annotated[int, Ge(0), Unit("px")] = 4
-    """Of ``pad``."""
+    """Of ``pad``: black pixels on each side."""
     resize_px: Listed[Annotated[int, Ge(1), Unit("px")]] = ()
     """Of ``resize``: smallest and largest side in pixels."""
     area: Listed[Annotated[float, Interval(ge=0.001, le=1)]] = (0.08, 1.0)
@@ -273,22 +271,22 @@ class ClassAugmentConfig(Strict):
     brightness: Share = 0.0
     """Factor uniform in 1 +- brightness."""
     contrast: Share = 0.0
-    """Factor on the distance from the image's mean grey, uniform in 1 +- contrast."""
+    """Factor on the difference from the image's mean grey, uniform in 1 +- contrast."""
     saturation: Share = 0.0
-    """Factor on the distance from each pixel's grey, uniform in 1 +- saturation."""
+    """Factor on the difference from each pixel's grey, uniform in 1 +- saturation."""
     hue: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """Turn of the hue, uniform in +-hue, as a share of the circle."""
+    """Hue shift, uniform in +-hue, as a share of the circle."""
     cutout: Annotated[int, Ge(0), Unit("px")] = 0
-    """Side in pixels of a square that is set to grey, anywhere with its centre in the image; 0 for none."""
+    """Side of a grey square with its centre anywhere in the image; 0 for none."""
     mixup: Share = 0.0
-    """Probability that a batch is blended with itself in another order."""
+    """Probability that a batch is blended with a permutation of itself."""
     mixup_alpha: Annotated[float, Interval(ge=0.001, le=1000)] = 1.0
-    """The weight is drawn from Beta(alpha, alpha)."""
+    """alpha of the weight's distribution, Beta(alpha, alpha)."""
     cutmix: Share = 0.0
-    """Probability that a rectangle of a batch is replaced by that of the batch in another order. A batch is mixed
-    one way at most, so mixup and cutmix together are at most 1."""
+    """Probability that a rectangle of a batch is replaced by that of a permuted batch. A batch is mixed once at most,
+    so mixup and cutmix together are at most 1."""
     cutmix_alpha: Annotated[float, Interval(ge=0.001, le=1000)] = 1.0
-    """The area is drawn from Beta(alpha, alpha)."""
+    """alpha of the area's distribution, Beta(alpha, alpha)."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if self.mixup + self.cutmix > 1:
@@ -300,7 +298,7 @@ class ClassAugmentConfig(Strict):
 
 @dataclass(frozen=True)
 class Recipe(Strict):
-    """A training recipe: what detection and classification have in common."""
+    """A training recipe: the keys that detection and classification share."""
 
     epochs: Annotated[int, Ge(1), Unit("epochs")] = 300
     """Passes over the training set."""
@@ -311,26 +309,25 @@ class Recipe(Strict):
     image_size: Annotated[int, Ge(1), Unit("px")] = 640
     """Long side of the network input in pixels."""
     multi_scale: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
-    """Batches are resized by a factor uniform in 1 +- multi_scale, to what the model can take."""
+    """Batches are resized by a factor uniform in 1 +- multi_scale, rounded to a multiple of the model's reduction."""
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     """Seed of everything random."""
     workers: Annotated[int, Ge(0), Unit("processes")] = 2
     """Processes that load data; 0 loads in the training process."""
     threads: Annotated[int, Ge(0), Unit("threads")] = 0
-    """Processor threads that compute on a CPU; 0 is one for each core. Several are faster on an idle machine and
-    need more processor time; beside other work they wait for one another, and 1 is faster (benchmarks/README.md)."""
+    """Computing threads on a CPU; 0 is one for each core. Several are faster on an idle machine but take more CPU time;
+    beside other programs they wait for one another, and 1 is faster (benchmarks/README.md)."""
     cache: Literal["none", "ram", "disk"] = "none"
     """Decoded training images are kept in memory, or (in detection) in a memory-mapped file in the output folder."""
     checkpoint_minutes: Annotated[float, Ge(0), Unit("minutes")] = 10.0
-    """The run is kept after each epoch, and within one so many minutes after it was last; 0 is after each epoch
-    only."""
+    """Minutes between two checkpoints within an epoch; 0 is after each epoch only."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """``auto`` measures bf16 against fp32 on this machine for a CPU, and takes bf16 on a GPU that has it."""
     norm_momentum: Share = 0.0
-    """Share of a batch in the running statistics of the norms; 0 is the model's own. In a training of few updates
-    the statistics must follow the weights quickly."""
+    """Momentum of the norms' running statistics; 0 is the model's own. In a short training the statistics must follow
+    the weights quickly."""
     freeze: Listed[str] = ()
-    """Sections (``backbone``) or rows (``stem``) that do not learn; their norms keep their statistics too."""
+    """Frozen sections (``backbone``) or rows (``stem``); their norms keep their statistics as well."""
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EmaConfig = EmaConfig()
     sdpoint: SdpointConfig = SdpointConfig()
@@ -340,7 +337,7 @@ class Recipe(Strict):
 
 @dataclass(frozen=True)
 class DetectionRecipe(Recipe):
-    """A recipe for detectors; see ``Recipe``.
+    """A recipe for detectors.
 
     ``image_size`` is a multiple of 32. Mosaics fill a square; epochs without them go through the smallest rectangle
     that holds every image.
@@ -361,13 +358,13 @@ class DetectionRecipe(Recipe):
 
 @dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
-    """A recipe for classifiers; see ``Recipe``."""
+    """A recipe for classifiers."""
 
     center_crop: Annotated[float, Interval(ge=0.1, le=1)] = 1.0
-    """Evaluation resizes an image's short side to ``image_size / center_crop`` pixels and takes the middle. 1 is
+    """Evaluation resizes an image's short side to ``image_size / center_crop`` pixels and takes the center crop. 1 is
     for small images, 0.875 usual for large ones."""
     label_smoothing: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
-    """So much of each target is spread over all classes."""
+    """Share of each target that is spread over all classes."""
     augment: ClassAugmentConfig = ClassAugmentConfig()
     evaluation: ClassificationEvaluation = ClassificationEvaluation()
 
@@ -383,19 +380,19 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 def load_detection_recipe(name: str, overrides: dict[str, Any]) -> DetectionRecipe:
-    """A detector's recipe with dotted ``overrides`` (``{"optimizer.lr": 0.02}``) on top."""
+    """Load a detector's recipe with dotted ``overrides`` (``{"optimizer.lr": 0.02}``)."""
     return _load_recipe(DetectionRecipe, name, overrides)
 
 
 def load_classification_recipe(name: str, overrides: dict[str, Any]) -> ClassificationRecipe:
-    """A classifier's recipe with dotted ``overrides`` on top."""
+    """Load a classifier's recipe with dotted ``overrides``."""
     return _load_recipe(ClassificationRecipe, name, overrides)
 
 
 def _load_recipe(schema: type[AnyRecipe], name: str, overrides: dict[str, Any]) -> AnyRecipe:
     path = find_config("train", name)
     content = load_yaml(path)
-    where = f"{path} (with what was set on top)" if overrides else str(path)
+    where = f"{path} (with overrides)" if overrides else str(path)
     changed = copy.deepcopy(content)
     for key, value in overrides.items():
         _put(changed, key, value)
@@ -407,7 +404,7 @@ def _load_recipe(schema: type[AnyRecipe], name: str, overrides: dict[str, Any]) 
 
 
 def _refuse_other_task(schema: type[Recipe], content: dict[str, Any], path: Path) -> None:
-    """Refuse a recipe that is right as it is, for the other task, by one clear line instead of one for each key."""
+    """Refuse a valid recipe of the other task with one line instead of one for each key."""
     other, task, model = {
         DetectionRecipe: (ClassificationRecipe, "classifiers", "a detector"),
         ClassificationRecipe: (DetectionRecipe, "detectors", "a classifier"),

@@ -1,4 +1,4 @@
-"""An experiment: what a YAML of ``configs/runs`` may hold."""
+"""An experiment: the schema of ``configs/runs``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class RunConfig(Strict):
     recipe: str | None = None
     """Recipe name or file; by default ``default`` for a detector and ``classify`` for a classifier."""
     set: Named[Any] = field(default_factory=dict)
-    """Recipe keys that differ, dotted (``optimizer.lr: 0.02``)."""
+    """Dotted recipe keys that differ (``optimizer.lr: 0.02``)."""
 
 
 def load_run_config(name: str) -> RunConfig:
-    """An experiment; a relative ``.yaml`` path in it is looked up beside the file first."""
+    """Load an experiment by name or file; a relative YAML path in it is looked up beside the file first."""
     path = find_config("runs", name)
     run = build(RunConfig, load_yaml(path), str(path))
     beside: dict[str, Any] = {

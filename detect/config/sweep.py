@@ -1,4 +1,4 @@
-"""A search: what a YAML of ``configs/sweeps`` may hold."""
+"""A random search: the schema of ``configs/sweeps``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from detect.config.base import YAML_FILE, Listed, Named, Strict, Unit, build, fi
 
 @dataclass(frozen=True)
 class ParameterConfig(Strict):
-    """What a search may give one key of the recipe: a range, or a list of choices."""
+    """Values of one key of the recipe: a range, or a list of choices."""
 
     low: float | None = None
     """Smallest value."""
     high: float | None = None
-    """Largest value. What is between is equally likely; a key that is a whole number gets whole numbers."""
+    """Largest value. The distribution is uniform; an integer key gets integers."""
     log: bool = False
-    """Equally likely on a logarithmic scale: as often in [0.001, 0.01] as in [0.01, 0.1]."""
+    """Log-uniform distribution: as often in [0.001, 0.01] as in [0.01, 0.1]."""
     choices: Listed[Any] = ()
     """Words, numbers, true or false, each equally likely."""
 
@@ -43,35 +43,35 @@ class ParameterConfig(Strict):
         elif not all(isinstance(choice, (str, int, float)) for choice in self.choices):
             yield "", "choices: must be words, numbers, true or false"
         elif len(set(self.choices)) < len(self.choices):
-            yield "", "choices: one stands twice"
+            yield "", "choices: one is a duplicate"
 
 
 @dataclass(frozen=True)
 class SweepConfig(Strict):
-    """A random search over keys of a recipe: an experiment that is trained many times, each time with other values."""
+    """A random search over keys of a recipe: one experiment, trained with other values each time."""
 
     name: str
-    """How reports call it."""
+    """Name in reports."""
     metric: str
-    """What is to be as large as possible, as in ``evaluation.save_best``."""
+    """Metric to maximise, as in ``evaluation.save_best``."""
     space: Named[ParameterConfig]
-    """Dotted recipe keys (``optimizer.lr``) and what they may be."""
+    """Dotted recipe keys (``optimizer.lr``) and their values."""
     run: str | None = None
     """Experiment name or file."""
     model: str | None = None
-    """Model name or file; with ``run``, instead of the experiment's. So are ``data`` and ``recipe``."""
+    """Model name or file; overrides the experiment's, as do ``data`` and ``recipe``."""
     data: str | None = None
     """Data-set name or file."""
     recipe: str | None = None
     """Recipe name or file."""
     data_root: str | None = None
-    """Where the data set is, instead of what its YAML says; relative to the current folder."""
+    """Folder of the data set, in place of its YAML's ``root``; relative to the current folder."""
     trials: Annotated[int, Ge(1), Unit("trainings")] = 20
-    """How many trainings."""
+    """Number of trainings."""
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
-    """Of the values that are drawn."""
+    """Seed of the values."""
     set: Named[Any] = field(default_factory=dict)
-    """Recipe keys that are the same in all trials, dotted."""
+    """Dotted recipe keys that are the same in all trials."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if not self.space:
@@ -79,17 +79,14 @@ class SweepConfig(Strict):
         if not self.run and not (self.model and self.data):
             yield "run", "is missing; name an experiment, or a model and data"
         for key in self.space.keys() & self.set.keys():
-            yield f"space.{key}", "stands in set too"
+            yield f"space.{key}", "is in set as well"
 
 
 def load_sweep_config(name: str) -> SweepConfig:
-    """A random search; paths to YAML files in it, beside the file or from the current folder, are made absolute.
-
-    Args:
-        name: a shipped sweep's name or a file.
+    """Load a random search by name or file; paths of YAML files in it are made absolute.
 
     Raises:
-        InputError: there is no such file, or it cannot be a search: nothing to train, nothing or nonsense to draw.
+        InputError: there is no such file, or it is invalid.
     """
     path = find_config("sweeps", name)
     sweep = build(SweepConfig, load_yaml(path), str(path))
@@ -102,7 +99,7 @@ def load_sweep_config(name: str) -> SweepConfig:
 
 
 def _absolute(value: str, folder: Path) -> str:
-    """A name as it is; the path of a YAML file, in ``folder`` or else from the current one, as an absolute path."""
+    """Return a name unchanged, and a YAML path, in ``folder`` or else the current one, as an absolute path."""
     file = YAML_FILE.match(value)
     if file is None:
         return value

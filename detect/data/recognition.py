@@ -26,9 +26,10 @@ from detect.config.base import CONFIGS, find_config, load_yaml
 from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder
-from detect.data.folders import sorted_splits, walk_files
+from detect.data.folders import walk_files
 from detect.data.formats.annotation_files import read_lines
 from detect.data.formats.coco import CocoSplits, find_coco, find_unnamed_coco
+from detect.data.formats.layouts import sorted_splits
 from detect.data.formats.shards import find_shard_splits
 from detect.data.formats.visdrone import find_visdrone
 from detect.data.formats.voc import find_voc

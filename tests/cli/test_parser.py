@@ -65,7 +65,7 @@ def test_habits_are_told_once(caplog):
     with caplog.at_level(logging.INFO, "detect"):
         parsed(train, "imgsz=64", "--lr0", "0.1", "name=a", "epochs=2")
     assert caplog.messages == [
-        "understood: imgsz is --image-size, --lr0 is --set optimizer.lr, name is part of --out PROJECT/NAME"
+        "aliases: imgsz is --image-size, --lr0 is --set optimizer.lr, name is part of --out PROJECT/NAME"
     ]
     caplog.clear()
     parsed(train, "image_size=64", "optimizer.lr=0.1")

@@ -27,7 +27,7 @@ def _convert(source: str | Path | DataConfig, out: Path, to: Any, **more: Any) -
     return "\n".join(convert(config, Conversion(to, out, **more)))
 
 
-# -------------------------------------------------------------------------------- what is kept, what is told
+# -------------------------------------------------------------------------------- kept and reported data
 
 
 def test_coco_to_coco_keeps_everything_but_what_is_damaged(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_split_without_annotations_is_left_out_aloud(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", ["yolo", "voc"])
 @pytest.mark.parametrize("name", ["tiny_coco", pytest.param("bccd", marks=pytest.mark.slow)])
 def test_round_trip_of_published_data(real_data: Path, tmp_path: Path, name: str, to: Any) -> None:
-    """COCO, the other format, COCO: the same boxes, and what does not come back was told."""
+    """COCO, the other format, COCO: the same boxes, and losses are reported."""
     config = open_data("bccd", str(real_data / "bccd")) if name == "bccd" else opened(real_data / name)
     _convert(config, tmp_path / "coco", "coco", images="none")
     report = _convert(tmp_path / "coco", tmp_path / to, to, images="link")
@@ -376,7 +376,7 @@ def test_an_image_that_is_rotated(tmp_path: Path) -> None:
 
 
 def test_to_shards_and_back(tmp_path: Path) -> None:
-    """Ids, areas and crowd regions stay; annotation ids and outlines do not, and that is said."""
+    """Ids, areas and crowd regions stay; annotation ids and outlines are lost, and reported."""
     source = make_coco(tmp_path / "in", rich_content())
     make_coco(tmp_path / "in", rich_content(), split="val")
     report = _convert(source, tmp_path / "shards", "shards")

@@ -245,7 +245,7 @@ WORD = "must be a word of letters, digits and _"
         (["name: a, module: C3, repeats: 1.5"], r"repeats: must be a whole number above 0, found 1\.5$"),
         (["name: a, module: C3, repeats: true"], r"repeats: must be a whole number above 0, found True$"),
         (["name: a, module: Conv, reduction: -2"], r"reduction: must be a whole number above 0, found -2$"),
-        (["name: a, module: Conv, name: b"], r"key 'name' stands twice$"),
+        (["name: a, module: Conv, name: b"], r"duplicate key 'name'$"),
         (
             ["name: a, module: Conv, conv: bdcs"],
             r"\(backbone\.a\): conv\.kind: 'bdcs' is not allowed; did you mean 'bdsc'\?$",

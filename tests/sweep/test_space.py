@@ -42,9 +42,9 @@ def with_space(space: str, more: str = "") -> str:
         (with_space("{optimizer.lr: {low: .nan, high: 1}}"), "must be a finite number"),
         (with_space("{epochs: {low: 1, high: 2, choices: [1]}}"), "space.epochs: has choices and a range"),
         (with_space("{epochs: {log: true, choices: [1]}}"), "space.epochs: has choices and a range"),
-        (with_space("{epochs: {choices: [1, 1]}}"), "space.epochs: choices: one stands twice"),
+        (with_space("{epochs: {choices: [1, 1]}}"), "space.epochs: choices: one is a duplicate"),
         (with_space("{epochs: {choices: [[1], [2]]}}"), "space.epochs: choices: must be words, numbers, true or false"),
-        (with_space("{epochs: {low: 1, high: 2}}", "set: {epochs: 3}"), "space.epochs: stands in set too"),
+        (with_space("{epochs: {low: 1, high: 2}}", "set: {epochs: 3}"), "space.epochs: is in set as well"),
     ],
 )
 def test_a_yaml_that_is_no_search(tmp_path, text, message):

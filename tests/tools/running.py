@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import os
+import resource
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from detect.runtime.logs import LOGGER
 from tests.training.small import make_shapes, write_model
@@ -93,6 +96,53 @@ def run_process(folder: Path, tool: str, *arguments: object) -> Ended:
     command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def run_forked(folder: Path, tool: str, *arguments: object, max_file_bytes: int | None = None) -> Ended:
+    """As ``run_here``, in a process that is forked from this one.
+
+    Args:
+        folder: the current folder of the tool.
+        tool: file in ``tools/``.
+        arguments: its command line.
+        max_file_bytes: limit on the size of files, which ends a write in the middle as a full disk does.
+    """
+    return _forked(folder, tool, arguments, [{}], max_file_bytes)[0]
+
+
+def run_by_two(folder: Path, tool: str, *arguments: object) -> list[Ended]:
+    """As ``run_here``, in two forked processes that torchrun might have started; gives how each ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return _forked(folder, tool, arguments, [group | {"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")])
+
+
+def _forked(
+    folder: Path,
+    tool: str,
+    arguments: tuple[object, ...],
+    environments: list[dict[str, str]],
+    max_file_bytes: int | None = None,
+) -> list[Ended]:
+    fork = multiprocessing.get_context("fork")
+
+    def run(environment: dict[str, str], answers: Any) -> None:
+        os.environ |= environment
+        if max_file_bytes is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))
+        answers.put(run_here(folder, tool, *arguments))
+
+    queues = [fork.SimpleQueue() for _ in environments]
+    processes = [fork.Process(target=run, args=pair) for pair in zip(environments, queues, strict=True)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0, process
+    return [queue.get() for queue in queues]
 
 
 def data_yaml(root: str = "shapes", more: str = "") -> str:

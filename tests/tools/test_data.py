@@ -97,11 +97,11 @@ def test_voc(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ stats
 
 
-def test_stats_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_stats(tmp_path: Path) -> None:
     """40 x 30 px at 160 px: four times as large. The shorter sides, 10, 8, 20 and 9 px, become 40, 32, 80 and 36 px."""
     world_in(tmp_path).write()
     options = ("--data", "data.yaml", "--image-size", 160, "--out", "out", "--json", "stats.json")
-    code, output, error = run_process(tmp_path, "data.py", "stats", *options)
+    code, output, error = run_here(tmp_path, "data.py", "stats", *options)
     assert (code, error) == (0, "")
     assert output.startswith("pets train: 3 images, 4 boxes, 2 classes; at --image-size 160\n")
     assert "0.0 % under 8 px,  0.0 % under 16 px,  0.0 % under 32 px" in output
@@ -109,7 +109,7 @@ def test_stats_in_a_process_of_its_own(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "stats.json").read_text())
     assert found["shorter_side_px"]["q50"] == 38  # between 36 and 40
     assert [advice["what"] for advice in found["advice"]] == [
-        "python tools/train.py --data data.yaml --model yolov5n-spd --image-size 64"
+        "detect train --data data.yaml --model yolov5n-spd --image-size 64"
     ]
 
 

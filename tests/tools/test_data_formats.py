@@ -8,7 +8,7 @@ import pytest
 
 from tests.curation.tables import largest_difference, make_coco, read, rich_content
 from tests.data.layouts import YOLO_LINE, images, write
-from tests.tools.running import TRAIN, make_world, run_here, run_process
+from tests.tools.running import TRAIN, make_world, run_here
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_there_and_back_as_processes(folder):
+def test_there_and_back(folder):
     for source, to in (("in", "yolo"), ("yolo", "coco")):
-        ended = run_process(folder, "data.py", "convert", "--data", source, "--to", to, "--out", to)
+        ended = run_here(folder, "data.py", "convert", "--data", source, "--to", to, "--out", to)
         assert ended.code == 0, ended.error
     assert ended.output.splitlines()[0] == "in: YOLO to COCO JSON in coco"
     assert ended.output.splitlines()[-1] == "data config: coco/data.yaml"

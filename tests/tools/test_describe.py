@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
-from tests.tools.running import run_here, run_process
+from tests.tools.running import run_here
 
 
 def test_json(tmp_path: Path) -> None:
     options = ("--model", "yolov5n-spd", "--image-size", "320", "--num-classes", "3", "--json")
-    code, output, errors = run_process(tmp_path, "describe.py", *options)
+    code, output, errors = run_here(tmp_path, "describe.py", *options)
     assert (code, errors) == (0, "")
     found = json.loads(output)
     assert (found["name"], found["image_size"], found["num_classes"]) == ("yolov5n-spd", [320, 320], 3)

@@ -1,4 +1,4 @@
-"""Tools under torchrun: the images are shared out, and what comes out is what one process gives."""
+"""Commands in several processes: the images are shared, and the results are those of one process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from detect.config.base import to_plain
-from tests.tools.running import TOOLS, run_here
+from tests.tools.running import run_by_two, run_here
 from tests.training.small import make_shapes
-from tests.training.test_processes import torchrun
 
 WEIGHTS = ("--weights", "yolov5n-spd-shapes", "--device", "cpu")
 
@@ -19,17 +18,16 @@ WEIGHTS = ("--weights", "yolov5n-spd-shapes", "--device", "cpu")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    data = make_shapes(folder / "shapes", sizes=(1, 9, 1), image_size=192)
+    data = make_shapes(folder / "shapes", sizes=(1, 5, 1), image_size=192)
     (folder / "data.yaml").write_text(yaml.safe_dump(to_plain(data)))
     return folder
 
 
 def by_two(folder: Path, tool: str, *words: object) -> str:
     """What a tool prints in two processes."""
-    with torchrun(TOOLS / tool, *words, cwd=folder) as process:
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    return output
+    ended = run_by_two(folder, tool, *words)
+    assert [one.code for one in ended] == [0, 0], ended
+    return "".join(one.output for one in ended)
 
 
 def test_evaluate(world):
@@ -52,9 +50,9 @@ def test_predict(world):
     assert ended.code == 0, ended.error
     output = by_two(world, "predict.py", *words, "--out", "two")
     assert output.count("drawn images:") == 1
-    assert output.count("shapes/images/val/") == 9
+    assert output.count("shapes/images/val/") == 5
     files = sorted(path.relative_to(world / "one") for path in (world / "one").rglob("*") if path.is_file())
-    assert len(files) == 9 + 9 + 3  # drawn images, text files; JSON, CSV and the list of what was written
+    assert len(files) == 5 + 5 + 3  # drawn images, text files; JSON, CSV and the list of what was written
     assert files == sorted(path.relative_to(world / "two") for path in (world / "two").rglob("*") if path.is_file())
     for file in files:
         if file.name != ".detect-outputs":  # in the order of writing

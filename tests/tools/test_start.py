@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,13 @@ WORDS = {
     "train.py": (),
 }
 """Command lines after which a tool imports what it works with."""
+
+DOOR = re.compile(
+    r'"""``detect [a-z]+`` from a checkout."""\n\n'
+    r"from __future__ import annotations\n\nfrom detect.cli import start\n\n"
+    r'if __name__ == "__main__":\n    start\("[a-z]+"\)\n'
+)
+"""What a file in ``tools/`` holds."""
 
 TORCH = """
 import os, signal
@@ -58,7 +66,16 @@ def test_every_tool_is_started() -> None:
     assert sorted(WORDS) == sorted(path.name for path in TOOLS.glob("*.py"))
 
 
-@pytest.mark.parametrize("tool", WORDS)
+def test_every_tool_starts_its_command() -> None:
+    """But for the demo, all are the same few lines."""
+    for path in TOOLS.glob("*.py"):
+        if path.stem != "demo":
+            assert DOOR.fullmatch(path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize(
+    "tool", [tool if tool in ("train.py", "demo.py") else pytest.param(tool, marks=pytest.mark.slow) for tool in WORDS]
+)
 def test_ctrl_c(tool, tmp_path):
     assert start(tool, tmp_path, "SIGINT") == (130, "", "interrupted\n")
 

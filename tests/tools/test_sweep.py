@@ -107,7 +107,7 @@ def test_a_sweep_is_continued_or_left_alone(world, ended):
         (("--space", "none.yaml"), "none.yaml: no such file"),
         (("--space", "space.yaml", "--out", "new", "--resume"), "--resume: new holds no sweep"),
         (("--space", "space.yaml", "--out", "new", "--data-root", "away"), "away; say with --data-root where"),
-        (("--space", "bad.yaml", "--out", "new"), "sweep tiny search: recipe.yaml (with what was set on top): epohcs"),
+        (("--space", "bad.yaml", "--out", "new"), "sweep tiny search: recipe.yaml (with overrides): epohcs"),
     ],
 )
 def test_what_is_wrong_is_told_before_the_first_trial(world, words, message):

@@ -16,7 +16,7 @@ from detect.models.checkpoint import save_checkpoint
 from tests.tools.running import run_here
 
 RESULTS = "detections_test-dev2017_detect_results.json"
-NUM_IMAGES = 6
+NUM_IMAGES = 3
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def world(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "annotations/image_info_test-dev2017.json").write_text(json.dumps(published))
 
     torch.manual_seed(0)
-    model = build_model("yolov5n", num_classes=80)
+    model = build_model("yolov5n+width=0.25", num_classes=80)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".detect." in name:

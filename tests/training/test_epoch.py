@@ -176,32 +176,37 @@ def test_the_first_batch_is_shown(tmp_path):
     assert shown == loader.batches[:1]
 
 
-def test_multi_scale(tmp_path, monkeypatch):
+def test_multi_scale():
     """Sizes are multiples of 32 within 64 px +- 60 % (rounded: 32, 64 or 96), and the boxes go along."""
-    seen = []
-
-    class Watched(DetectionLoss):
-        def __call__(self, raw, targets):
-            seen.append((raw[0].shape[2] * 8, raw[0].shape[3] * 8, targets.boxes_xyxy_px[0].tolist()))
-            return super().__call__(raw, targets)
-
-    monkeypatch.setattr("tests.training.test_epoch.DetectionLoss", Watched)
-    recipe = make_recipe(multi_scale=0.6, batch_size=2, nominal_batch_size=2)
-    loader, strategies = HandMade(*[(0, 1)] * 12), (MultiScale(recipe, 32),)
+    strategy, batch = MultiScale(make_recipe(multi_scale=0.6), 32), make_batch((0, 1))
+    images = batch.images.permute(0, 3, 1, 2).float() / 255
 
     def sizes_of(epoch):
-        seen.clear()
-        state = make_state(tmp_path, recipe, 12, strategies=strategies)
-        train_epoch(dataclasses.replace(state, epoch=epoch), loader)
-        return [height for height, _, _ in seen]
+        sizes = []
+        for number in range(1, 13):
+            ((found, targets),) = strategy.on_batch(images, batch.targets, epoch, number)
+            height, width = found.shape[2:]
+            assert height == width
+            assert targets.boxes_xyxy_px[0].tolist() == pytest.approx([side * height / 64 for side in (6, 6, 26, 26)])
+            sizes.append(height)
+        return sizes
 
     sizes = sizes_of(0)
     assert set(sizes) == {32, 64, 96}
-    for height, width, box in seen:
-        assert height == width
-        assert box == pytest.approx([side * height / 64 for side in (6, 6, 26, 26)])
     assert sizes_of(0) == sizes  # a function of the seed and the batch
     assert sizes_of(1) != sizes
+
+
+def test_strategies_change_what_the_network_sees(tmp_path):
+    recipe = make_recipe(multi_scale=0.6, batch_size=2, nominal_batch_size=2)
+    strategy, seen = MultiScale(recipe, 32), []
+    state = make_state(tmp_path, recipe, 3, strategies=(strategy,))
+    state.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2]))
+    loader = HandMade((0, 1), (2, 3), (4, 5))
+    train_epoch(state, loader)
+    expected = [strategy.on_batch(torch.rand(2, 3, 64, 64), loader.batches[0].targets, 0, n)[0][0] for n in (1, 2, 3)]
+    assert seen == [images.shape[2] for images in expected]
+    assert len(set(seen)) > 1
 
 
 class Splits(Strategy):

@@ -204,7 +204,7 @@ def test_the_same_seed_is_the_same_run(tmp_path, data):
     changes = {"first": {}, "again": {"workers": 2, "cache": "disk"}, "seed": {"seed": 1}}
     for name, change in changes.items():
         settings = make_settings(
-            tmp_path, data, epochs=2, augment={"mosaic": 0.5, "mixup": 0.5, "scale": 0.3}, **change
+            tmp_path, data, epochs=1, augment={"mosaic": 0.5, "mixup": 0.5, "scale": 0.3, "close_mosaic": 0}, **change
         )
         runs[name] = dataclasses.replace(settings, out=tmp_path / name)
         train(runs[name])
@@ -237,13 +237,13 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("changes", "times"), list(zip(CHANGES.values(), (3, 2, 3), strict=True)), ids=CHANGES.keys())
+@pytest.mark.parametrize(("changes", "times"), list(zip(CHANGES.values(), (3, 2, 4), strict=True)), ids=CHANGES.keys())
 def test_resuming_is_the_same_run(tmp_path, data, changes, times):
     """Ended after updates, at the ends of epochs and before validations, resumed each time."""
     whole = make_settings(tmp_path, data, **changes)
     train(whole)
     stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
-    assert train_in_pieces(stopped, times) >= 2
+    assert train_in_pieces(stopped, times) >= 1
     assert_same_run(stopped.out, whole.out)
 
 
@@ -295,7 +295,7 @@ def test_a_killed_process_resumes(tmp_path, data):
     assert_same_run(out, whole.out)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+@pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.slow), "flipped", "missing"])
 def test_a_damaged_checkpoint(tmp_path, runs, caplog, damage):
     """The one before it is taken, which is said, and the run comes to the same end."""
     stopped = copied(runs["stopped"], tmp_path)
@@ -397,11 +397,11 @@ def test_resuming_with_other_data(tmp_path, data, runs, caplog):
 
 
 def test_best_checkpoints_and_when_to_look(tmp_path, data):
-    """Validation in every third epoch and the last; each watched metric has its own best checkpoint."""
-    settings = make_settings(tmp_path, data, evaluation={"every": 3, "save_best": ["AP50", "AR_100"]})
+    """Validation in every second epoch and the last; each watched metric has its own best checkpoint."""
+    settings = make_settings(tmp_path, data, epochs=3, evaluation={"every": 2, "save_best": ["AP50", "AR_100"]})
     metrics = train(settings)
     rows = results(settings.out)
-    assert [row["epoch"] for row in rows if row["val/AP"]] == ["3", "4"]
+    assert [row["epoch"] for row in rows if row["val/AP"]] == ["2", "3"]
     assert sorted(path.name for path in settings.out.glob("*.pt")) == [
         "best.pt",
         "best_AR_100.pt",
@@ -411,20 +411,20 @@ def test_best_checkpoints_and_when_to_look(tmp_path, data):
     assert metrics["AP50"] == pytest.approx(max(float(row["val/AP50"]) for row in rows if row["val/AP"]), rel=1e-4)
     best = load_checkpoint(settings.out / "best.pt")
     assert best.training is None
-    assert best.provenance["epoch"] in (3, 4)
+    assert best.provenance["epoch"] in (2, 3)
     assert best.provenance["train_images"] == 8
     assert (best.names[0], best.image_size) == ("cross", 64)
     assert yaml.safe_load((settings.out / "config.yaml").read_text()) == best.provenance["settings"]
 
 
 def test_early_stopping(tmp_path, data):
-    """At a rate of 0 no epoch is better than the first, so patience 2 ends after the third."""
+    """At a rate of 0 no epoch is better than the first, so patience 1 ends after the second."""
     still = {"name": "sgd", "lr": 0.0, "warmup_epochs": 0, "weight_decay": 0.0}
-    settings = make_settings(tmp_path, data, epochs=9, optimizer=still, ema={"decay": 0.0}, evaluation={"patience": 2})
+    settings = make_settings(tmp_path, data, epochs=9, optimizer=still, ema={"decay": 0.0}, evaluation={"patience": 1})
     # Norm statistics still move; frozen sections keep theirs, and with them the metrics.
     settings = dataclasses.replace(settings, recipe=dataclasses.replace(settings.recipe, freeze=("backbone", "neck")))
     train(settings)
-    assert len(results(settings.out)) == 3
+    assert len(results(settings.out)) == 2
     assert load_checkpoint(settings.out / "best.pt").provenance["epoch"] == 1
 
 

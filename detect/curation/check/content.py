@@ -36,7 +36,7 @@ from detect.curation.check.severity import (
 )
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.detection.box_sizes import is_trained_on
-from detect.data.folders import NOT_READ, is_image_name, report_left_out
+from detect.data.folders import NOT_READ, find_unread, is_image_name
 from detect.data.formats.coco_annotations import IGNORED
 
 MIN_CORNER_BOXES = 4  # fewer boxes can look like corners by chance
@@ -190,7 +190,7 @@ def check_unlisted(config: DataConfig, tables: Mapping[str, AnnotationTable], pr
             continue
         searched.add(folder)
         if not problems[split].count(NOT_READ):
-            report_left_out(files_in(folder), problems[split])
+            problems[split].merge(find_unread(files_in(folder)))
         for path in images_in(folder):
             if os.fsencode(path) not in named and os.path.realpath(os.fsencode(path)) not in named:
                 problems[split].add(UNLISTED, str(path.relative_to(folder)))

@@ -31,7 +31,7 @@ from detect.data.checks import (
     inspect_images,
     report_repeated,
 )
-from detect.data.folders import is_image_name, split_of, subfolders
+from detect.data.folders import is_image_name
 from detect.data.formats.coco_annotations import (
     Key,
     floats,
@@ -45,6 +45,7 @@ from detect.data.formats.coco_annotations import (
     read_annotations,
 )
 from detect.data.formats.image_names import ImageFolder
+from detect.data.formats.layouts import split_of, subfolders
 from detect.errors import InputError, is_writable
 
 MAX_FILE_BYTES = 2 * 10**9

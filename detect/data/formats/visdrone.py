@@ -20,14 +20,10 @@ import numpy as np
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths
 from detect.data.checks import check_distinct, find_folder, inspect_images
-from detect.data.folders import (
-    is_image_name,
-    sorted_splits,
-    split_of,
-    subfolders,
-)
+from detect.data.folders import is_image_name
 from detect.data.formats.annotation_files import ALL_CLASSES, BoxLine, read_annotation_files, read_lines, table_of_boxes
 from detect.data.formats.image_names import find_image
+from detect.data.formats.layouts import sorted_splits, split_of, subfolders
 from detect.data.formats.writing import Target, annotation_file, ignored_in_all_classes, plain_number, write_lines
 from detect.errors import InputError, did_you_mean
 

@@ -27,15 +27,9 @@ from detect.data.checks import (
     find_folder,
     inspect_images,
 )
-from detect.data.folders import (
-    has_suffix,
-    side_by_side,
-    sorted_splits,
-    split_of_folder,
-    subfolders,
-)
 from detect.data.formats.annotation_files import BoxLine, read_annotation_bytes, read_annotation_files, table_of_boxes
 from detect.data.formats.image_names import find_image, is_file, is_named, path_forms
+from detect.data.formats.layouts import has_suffix, side_by_side, sorted_splits, split_of_folder, subfolders
 from detect.data.formats.writing import Target, annotation_file, plain_number, write_lines
 from detect.errors import InputError
 

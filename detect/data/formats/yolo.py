@@ -20,17 +20,10 @@ from detect.config.base import dump_yaml
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
 from detect.data.checks import check_distinct, find_file, find_folder, inspect_images
-from detect.data.folders import (
-    is_image_name,
-    report_left_out,
-    side_by_side,
-    sorted_splits,
-    split_of,
-    subfolders,
-    walk_files,
-)
+from detect.data.folders import find_unread, is_image_name, walk_files
 from detect.data.formats.annotation_files import REPEATED_STEM, BoxLine, read_lines, read_list, table_of_boxes
 from detect.data.formats.image_names import ImageList, is_file
+from detect.data.formats.layouts import side_by_side, sorted_splits, split_of, subfolders
 from detect.data.formats.writing import Target, annotation_file, write_lines
 from detect.data.formats.yolo_rows import COMMAS, LongRow, Row, meaning_of_long_rows, parse_row, split_row
 from detect.errors import InputError
@@ -168,7 +161,7 @@ def _images_below(config: DataConfig, part: str, problems: Problems) -> list[Pat
         problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
 
     found = list(walk_files(folder, folder, report))
-    report_left_out(found, problems)
+    problems.merge(find_unread(found))
     return [Path(path) for path in found if is_image_name(path)]
 
 

@@ -34,7 +34,7 @@ def check(config: DataConfig, **changes: Any) -> CheckReport:
 
 
 def found(report: CheckReport) -> list[Found]:
-    """What was found, by split and severity; what has both in common stays in the report's order."""
+    """Findings sorted by split and severity, else in the order of the report."""
     return sorted(((f.split, f.severity, f.kind, f.count) for f in report.findings), key=lambda found: found[:2])
 
 

@@ -98,7 +98,7 @@ def test_nothing_to_measure(boxes: list[Box]) -> None:
 
 
 def advice_of(statistics: DataStatistics) -> dict[str, str]:
-    """What is advised, by the command or key, with its reason."""
+    """Reasons of the advice by its command or key."""
     return {what: why for why, what in advise(statistics, "--data d.yaml")}
 
 

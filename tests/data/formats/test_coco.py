@@ -129,7 +129,7 @@ def test_what_is_skipped_and_what_is_kept(tmp_path: Path) -> None:
     annotations = [
         _box(0, [1, 1, 2, 2]),
         _box(1, [1, 1, 2, 2]),  # repeats the one above
-        _box(1, [3, 3, 2, 2]),  # the id stands before
+        _box(1, [3, 3, 2, 2]),  # a duplicate id
         _box(2, [3, 3, 2, 2], image_id=77),
         _box(3, [3, 3, 2, 2], image_id="5"),
         _box(4, [3, 3, 2, 2], category_id=77),

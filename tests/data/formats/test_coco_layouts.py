@@ -16,8 +16,8 @@ from tests.data.layouts import YOLO_LINE, images, write
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged, as a list of messages."""
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Messages of the log from INFO on."""
     caplog.set_level(logging.INFO, logger="detect")
     return caplog
 
@@ -99,26 +99,26 @@ def test_layouts(tmp_path: Path, folders: list[str], files: list[str], expected:
     assert (config.format, list(config.splits.items())) == ("coco", list(expected.items()))
 
 
-def test_a_project_folder_around_the_data_set(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_a_project_folder_around_the_data_set(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     images(tmp_path / "project/train")
     write(tmp_path, {"project/train/_annotations.coco.json": _coco(), "README.roboflow.txt": "", "__MACOSX/a.txt": ""})
     config = open_data(str(tmp_path))
     assert (config.root, [*config.splits]) == (str(tmp_path / "project"), ["train"])
-    assert f"{tmp_path}: the data set in its folder project is taken" in said.messages
+    assert f"{tmp_path}: the data set in its folder project is taken" in logged.messages
     images(tmp_path / "second/train")
     write(tmp_path, {"second/train/_annotations.coco.json": _coco()})
     with pytest.raises(InputError, match="is not recognised as a data set"):
         open_data(str(tmp_path))
 
 
-def test_roboflow_without_its_grouping_category(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_roboflow_without_its_grouping_category(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     group = {"id": 0, "name": "blobs", "supercategory": "none"}
     red = {"id": 1, "name": "red", "supercategory": "blobs"}
     images(tmp_path / "train")
     write(tmp_path, {"train/_annotations.coco.json": _coco(categories=[group, red])})
     table = open_split(open_data(str(tmp_path)), "train", strict=True)  # what is understood is no damage
     assert table.names == ("red",)
-    assert "1 categories that only group others and have no annotation, as Roboflow writes them" in said.messages[-1]
+    assert "1 categories that only group others and have no annotation, as Roboflow writes them" in logged.messages[-1]
 
 
 def test_label_studio_on_windows(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_label_studio_on_windows(tmp_path: Path) -> None:
     assert len(table.labels) == 2
 
 
-def test_an_images_folder_that_is_missing_is_named(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_an_images_folder_that_is_missing_is_named(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     images(tmp_path / "val2017")
     write(tmp_path, {"annotations/instances_train2017.json": _coco(), "annotations/instances_val2017.json": _coco()})
     line = (
@@ -137,7 +137,7 @@ def test_an_images_folder_that_is_missing_is_named(tmp_path: Path, said: pytest.
         "(instances_train2017, train, images/train or images)"
     )
     assert [*recognise_layout(tmp_path).splits] == ["val"]
-    assert line in said.messages
+    assert line in logged.messages
     (tmp_path / "annotations/instances_val2017.json").unlink()
     with pytest.raises(InputError) as caught:
         recognise_layout(tmp_path)

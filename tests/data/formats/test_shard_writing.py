@@ -1,4 +1,4 @@
-"""What is written as shards, and that a writing that did not end is seen."""
+"""Writing shards, also when it is interrupted."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_shards_are_bounded(tmp_path: Path) -> None:
 
 
 def test_several_splits_and_back_from_shards(tmp_path: Path) -> None:
-    """What was read from shards is written again byte for byte."""
+    """Shards read and written again are the same byte for byte."""
     table = read_folder(tmp_path)
     halves = {"train": table, "train-dev": table.without_background()}
     patterns = write_shards(halves, tmp_path / "a", images_per_shard=5)

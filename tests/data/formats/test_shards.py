@@ -142,7 +142,7 @@ with webdataset.ShardWriter(sys.argv[1] + "/train-%06d.tar", maxcount=2, verbose
 
 
 def run_alone(program: str, *arguments: Path) -> bytes:
-    """What a program prints; in a process of its own, because the library leaves files open."""
+    """Output of a program in a subprocess, because the library leaves files open."""
     return subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=True, stdout=-1).stdout
 
 
@@ -333,7 +333,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     ],
 )
 def test_each_damage_is_counted(tmp_path: Path, members: list, kind: str) -> None:
-    """What is beside it is read all the same."""
+    """The other files of the sample are read."""
     write_tar(tmp_path / "train-0.tar", [*members, *GOOD])
     table = read(tmp_path, **DOG)
     assert table.problems.count(kind) == 1, table.problems.summary()
@@ -458,7 +458,7 @@ def test_mutated_shards(tmp_path: Path) -> None:
     content = tar_bytes(tmp_path)
     rng = np.random.default_rng(0)
     path = tmp_path / "train-0.tar"
-    told = []
+    messages = []
     for _ in range(3000):
         mutated = bytearray(content)
         for position in rng.integers(0, 9 * 512, rng.integers(1, 5)):
@@ -469,9 +469,9 @@ def test_mutated_shards(tmp_path: Path) -> None:
             for row in range(len(table)):
                 table.read(row)
         except InputError as error:
-            told.append(str(error))
-    assert len(told) > 10
-    assert not any("\n" in message for message in told)
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert not any("\n" in message for message in messages)
 
 
 # --------------------------------------------------------------------------------- while it is in use

@@ -165,7 +165,7 @@ def test_the_evaluated_model_is_a_copy(classifier: Model) -> None:
     }
 
 
-@pytest.mark.parametrize("way", ["restore", "shrink"])
+@pytest.mark.parametrize("way", [pytest.param("restore", marks=pytest.mark.slow), "shrink"])
 def test_a_run(tmp_path: Path, way: str) -> None:
     """The best checkpoint has all statistics, the last one the training's."""
     data: DataConfig = make_shapes(tmp_path / "data")
