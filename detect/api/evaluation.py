@@ -298,14 +298,7 @@ def _measure_instances(
 
 
 def choose_instance(checkpoint: Checkpoint, cost: float) -> str:
-    """Use the best instance of at most ``cost``, a share of the full cost in (0, 1], as the model's network.
-
-    Returns:
-        A line with its name and cost.
-
-    Raises:
-        InputError: there is none, or this installation has no papers.
-    """
+    """Use the best instance of at most ``cost``, a share of the full cost, as the network; returns a line about it."""
     line: str = require_plugin("cost_choices", "cost", "--cost")(checkpoint, cost)
     return line
 

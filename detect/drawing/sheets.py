@@ -111,14 +111,7 @@ def draw_text(
 ) -> None:
     """Draw one line of text of at most ``width`` pixels; a longer one loses its middle.
 
-    Args:
-        draw: of the picture.
-        place: x and y in the picture.
-        text: any characters.
-        size_px: height of the letters.
-        width: pixels.
-        color: of the letters.
-        anchor: point of the text that is at ``place``, in Pillow's notation.
+    ``anchor``, in Pillow's notation, is the point of the text at ``place``, (x, y).
     """
     shown = shorten(text, MAX_TEXT)
     for limit in range(len(shown), 0, -1):

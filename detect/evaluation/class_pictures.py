@@ -189,15 +189,7 @@ def draw_class_activation(
 
 
 def overlay(image_rgb: np.ndarray, activation: np.ndarray) -> np.ndarray:
-    """Draw a map as colours over its image.
-
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        activation: (h, w); the minimum is blue, the maximum red.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
+    """Draw a (h, w) map as colours, minimum blue and maximum red, over its image, (H, W, 3) uint8."""
     height, width = image_rgb.shape[:2]
     smooth = cv2.resize(activation.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     span = max(float(smooth.max() - smooth.min()), 1e-12)

@@ -168,13 +168,7 @@ def classify_batch(model: ClassificationModel, conditions: Conditions, clock: Cl
 
 
 def gather_logits(outputs: Mapping[int, np.ndarray], num_images: int, num_classes: int) -> np.ndarray:
-    """(N, M) float32 logits of all processes; NaN for images without an answer.
-
-    Args:
-        outputs: row of the table to (M,) logits, of this process's images.
-        num_images: N.
-        num_classes: M.
-    """
+    """Gather (M,) logits by row from all processes as (N, M) float32; NaN for images without an answer."""
     own_rows = np.array(list(outputs), np.int64)
     own_logits = np.array(list(outputs.values()), np.float32).reshape(-1, num_classes)  # (n, M), also of no image
     logits = np.full((num_images, num_classes), np.nan, np.float32)
@@ -184,16 +178,10 @@ def gather_logits(outputs: Mapping[int, np.ndarray], num_images: int, num_classe
 
 
 def class_scores(logits: torch.Tensor, label_of: np.ndarray, num_classes: int) -> torch.Tensor:
-    """Log-softmax over the classes that model and table share, in the table's order.
+    """Log-softmax of (..., M) logits over the classes that model and table share, (..., K) in the table's order.
 
-    Args:
-        logits: (..., M), of the model's classes.
-        label_of: (M,) int64, the table's class index of each class of the model; -1 for those that the table lacks.
-        num_classes: K, of the table.
-
-    Returns:
-        (..., K) natural logarithms; minus infinity for classes that the model lacks; a row of NaN where a logit is not
-        finite.
+    ``label_of`` is that of ``match_classes``. Classes that the model lacks have minus infinity; a row is NaN where a
+    logit is not finite.
     """
     is_shared = torch.from_numpy(label_of >= 0)
     shared = logits[..., is_shared].log_softmax(dim=-1)
@@ -232,11 +220,7 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, names: tupl
 
 
 def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """Find the most frequent pairs of true and wrongly predicted class.
-
-    Args:
-        confusion: (K, K) counts, rows true class, columns predicted class.
-        count: maximum number of pairs.
+    """Find the ``count`` most frequent errors in (K, K) counts, rows true class, columns predicted class.
 
     Returns:
         (true class, predicted class, images), most images first, ties by class index; no pair without images.

@@ -108,15 +108,9 @@ def collect(found: dict[int, Detections], label_of: np.ndarray) -> FoundBoxes:
 
 
 def to_results(table: AnnotationTable, found: FoundBoxes) -> list[dict[str, Any]]:
-    """Convert detections to the COCO results format, with the ids of the annotation file.
+    """Convert detections to COCO results, ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
 
-    Args:
-        table: images and their ids.
-        found: detections in them.
-
-    Returns:
-        N entries ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``. A data set without ids of its own
-        (VOC) adds ``"file_name"``.
+    Ids are those of the annotation file; a data set without ids of its own (VOC) adds ``"file_name"``.
     """
     results = _entries(found, table.image_ids_of_file, table.category_ids_of_file)
     if not table.has_own_ids:

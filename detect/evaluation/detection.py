@@ -86,11 +86,7 @@ def evaluate(
 
     Several processes share out the images; each returns all detections, and the same metrics.
 
-    Args:
-        model: on the device of ``conditions``; its modules are put into evaluation mode and back.
-        table: the split.
-        conditions: image size, batch size, device, ...
-        options: thresholds, tiles, COCO engine.
+    The model is on the device of ``conditions``; its modules are put into evaluation mode and back.
 
     Raises:
         InputError: as ``evaluate_network``.

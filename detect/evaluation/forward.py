@@ -72,12 +72,7 @@ CLASSES_AT_LIMIT = 3
 
 
 def settings_for_limit(settings: PredictSettings, limit: int, num_classes: int) -> PredictSettings:
-    """Settings for AP at another limit than COCO's 100 detections of a class and image.
-
-    Args:
-        settings: for COCO's limit.
-        limit: maximum number of detections of a class and image that are counted.
-        num_classes: K.
+    """Keep enough detections for AP at another ``limit`` than COCO's 100 detections of a class and image.
 
     Raises:
         InputError: the limit is below 1.

@@ -48,14 +48,7 @@ class Conditions:
     progress: bool = True
 
     def check(self, multiple: int) -> None:
-        """Refuse values outside their range, before any image is read.
-
-        Args:
-            multiple: divides the side of the network input.
-
-        Raises:
-            InputError: a value is outside its range.
-        """
+        """Raise ``InputError`` for a value outside its range; ``multiple`` divides the side of the network input."""
         if self.image_size < multiple or self.image_size % multiple:
             raise InputError(f"image size: must be a multiple of {multiple}, found {self.image_size}")
         if self.batch_size < 1:
@@ -68,14 +61,7 @@ class Conditions:
 def run_evaluation(
     loader: Iterable[Batch], step: Step[Output], clock: Clock, label: str = "evaluate", *, progress: bool = True
 ) -> dict[int, Output]:
-    """Run a network over a split.
-
-    Args:
-        loader: batches of the images that this process evaluates.
-        step: preprocessed batch to outputs; tells ``clock`` its laps.
-        clock: times the parts.
-        label: title of the progress bar.
-        progress: show it.
+    """Run ``step`` on each batch of a split; ``step`` calls ``clock.lap`` after its parts.
 
     Returns:
         Row of the table to the image's output; images that cannot be read have none.
@@ -120,10 +106,7 @@ class Clock:
 
 
 def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> np.ndarray:
-    """Match the model's classes with those of the data by name.
-
-    Returns:
-        (K,) int64, the data's index of each of the model's classes; -1 for those that the data lacks.
+    """Return (K,) int64, the data's index of each of the model's classes by name; -1 for those that the data lacks.
 
     Raises:
         InputError: they have no class in common.
@@ -138,13 +121,8 @@ def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> 
 
 
 def shared_classes(label_of: np.ndarray) -> tuple[int, ...] | None:
-    """Indices of the model's classes that the data has, for ``PredictSettings.classes``; None for all.
-
-    Detections of the others are no errors of the data's classes, and must not take the place of theirs among the best.
-
-    Args:
-        label_of: (K,) from ``match_classes``.
-    """
+    """Indices of the model's classes that the data has, by the (K,) of ``match_classes``; None for all."""
+    # Detections of the others are no errors, and must not take a place among the best of an image.
     return None if (label_of >= 0).all() else tuple(np.flatnonzero(label_of >= 0).tolist())
 
 

@@ -20,22 +20,14 @@ ImageSource: TypeAlias = str | Path | np.ndarray | Image
 
 
 def checked_size(image_size: int, multiple: int) -> int:
-    """Return ``image_size``, the side of the network input in pixels.
-
-    Raises:
-        InputError: it is not a multiple of ``multiple``, or not from 1 to ``MAX_SIDE``.
-    """
+    """Return ``image_size``; raise ``InputError`` unless it is a multiple of ``multiple`` and at most ``MAX_SIDE``."""
     if not 1 <= image_size <= MAX_SIDE or image_size % multiple:
         raise InputError(f"image size: must be a multiple of {multiple} up to {MAX_SIDE}, found {image_size}")
     return image_size
 
 
 def in_batches(source: Any, batch_size: int) -> Iterator[Sequence[Any]]:
-    """Split one source or a list of them into lists of at most ``batch_size``.
-
-    Raises:
-        InputError: ``batch_size`` is below 1.
-    """
+    """Split one source or a list of them into lists of at most ``batch_size``."""
     if batch_size < 1:
         raise InputError(f"batch size: must be at least 1, found {batch_size}")
     sources = source if is_list(source) else [source]

@@ -31,6 +31,7 @@ class CostChoice(Protocol):
 
     def line(self) -> str:
         """Name and cost in one line."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -83,29 +84,27 @@ class InferenceNetwork(Protocol):
     @property
     def cost(self) -> float:
         """Share of the full network's multiply-adds that the network in use has, in (0, 1]."""
+        ...
 
     def choose(self, budget: Budget) -> CostChoice:
-        """Switch to the network with the best measured metric within a budget.
-
-        Raises:
-            InputError: the budget is out of range, or there is nothing to choose from.
-        """
+        """Switch to the network with the best measured metric within a budget."""
+        ...
 
     def check_size(self, image_size: int | None) -> int:
-        """Side of the network input in pixels; None: ``image_size``.
-
-        Raises:
-            InputError: the network does not take it.
-        """
+        """Side of the network input in pixels; None: ``image_size``. Raises ``InputError`` for other sizes."""
+        ...
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the network input, with padding, for a scaled image of height and width ``image_hw``."""
+        ...
 
     def predictions(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB to (B, P, 5 + K) float32, as from ``detect.evaluation.forward.run_network``."""
+        ...
 
     def probabilities(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB to class probabilities, (B, K) float32."""
+        ...
 
 
 class TorchNetwork:

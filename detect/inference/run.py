@@ -38,11 +38,7 @@ _STOP_KEYS = (ord("q"), 27)  # q and Escape
 
 
 def open_predictor(weights: Path, device: str, precision: Precision) -> Detector | Classifier:
-    """Open a checkpoint or an exported file as a detector or a classifier, by its network.
-
-    Raises:
-        InputError: the file or the device is not usable.
-    """
+    """Open a checkpoint or an exported file as a detector or a classifier, by its network."""
     network = open_network(weights, device, precision)
     return Classifier(network) if network.is_classifier else Detector(network)
 
@@ -83,14 +79,7 @@ def detect_sources(
 ) -> Iterator[str]:
     """Detect in sources and write the files; Ctrl-C and SIGTERM end the run after the current frame.
 
-    Args:
-        detector: the model.
-        sources: images and videos; processes of torchrun share them out.
-        folder: of all files.
-        outputs: files beside the drawn images and videos.
-        window: shows each frame.
-        on_record: receives ``to_record`` of each frame.
-        options: of ``Detector.stream``.
+    Processes of torchrun share out the sources. ``options`` are those of ``Detector.stream``.
 
     Yields:
         A line for each image and each video, and at the end one for each kind of file.
@@ -118,16 +107,9 @@ def write_found(
     window: PreviewWindow | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[str]:
-    """Write the files of images and videos, with a progress bar for each video.
+    """Write the files of images and videos, with a progress bar for each video; yield a line for each of them.
 
-    Args:
-        frames: from ``Detector.stream``.
-        writer: of the same sources.
-        window: shows each frame; closing it ends the run.
-        should_stop: asked after each frame.
-
-    Yields:
-        A line for each image and for each video.
+    The run ends early when the window is closed, or when ``should_stop``, called after each frame, returns True.
     """
 
     def goes_on() -> bool:
@@ -211,15 +193,9 @@ def classify_sources(
     on_record: OnRecord | None = None,
     **sizes: Any,
 ) -> Iterator[str]:
-    """Classify image files and write the files.
+    """Classify image files and write the files; processes of torchrun share them out.
 
-    Args:
-        classifier: the model.
-        sources: images; processes of torchrun share them out.
-        folder: of all files.
-        json: write ``predictions.json`` as well.
-        on_record: receives the file's name and its most probable classes.
-        sizes: of ``classify_files``.
+    ``sizes`` are those of ``classify_files``; ``on_record`` receives the file's name and its most probable classes.
 
     Yields:
         A line for each image, and at the end one for each kind of file.
@@ -240,16 +216,9 @@ def classify_sources(
 def classify_files(
     classifier: Classifier, paths: Sequence[Path], batch_size: int = 1, image_size: int | None = None
 ) -> Iterator[FileClassification]:
-    """Classify files, ``batch_size`` of them in memory at a time.
+    """Classify files, ``batch_size`` of them in memory at a time, and yield a record for each readable one.
 
-    Args:
-        classifier: the model.
-        paths: image files. An unreadable one among several is skipped, reported and counted at the end.
-        batch_size: images that are read, and go through the network, together.
-        image_size: of ``Classifier.predict``.
-
-    Yields:
-        A record for each readable file, in order.
+    An unreadable file among several is skipped, reported and counted at the end.
 
     Raises:
         ImageError: the only file, or every file, is unreadable.

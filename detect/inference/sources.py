@@ -84,11 +84,7 @@ def expand_sources(source: StreamSource | Sequence[StreamSource]) -> list[Source
 
 
 def image_paths(sources: Sequence[Source]) -> list[Path]:
-    """Return the files of sources that must all be image files; of animations the first frame is used.
-
-    Raises:
-        InputError: there is a video, a camera or a stream among them.
-    """
+    """Return the files of images and animations; raise ``InputError`` for any other source."""
     for source in sources:
         if source.kind not in ("still", "animation"):
             raise InputError(f"source {source.name}: only detectors take videos; name images, such as 'folder/*.jpg'")

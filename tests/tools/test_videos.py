@@ -195,11 +195,13 @@ def test_stopped_half_way(model, long_video, number, code, word):
         if wait_for_frames(long_video, time.monotonic() + 60) and not done.is_set():
             os.kill(os.getpid(), number)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     sender = threading.Thread(target=send)
     sender.start()
     ended = run_here(long_video, *command(model, "no.mp4", "cut.mp4", "a.mp4"), *SAVED)
     done.set()
     sender.join()
+    signal.signal(signal.SIGINT, before)
     check_stopped(long_video, ended, code, word)
 
 
