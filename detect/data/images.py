@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from detect.data.image_headers import TAG_ORIENTATION, Stream, is_complete, parse_header, without_metadata
 from detect.data.pixel_values import (
     MAX_PIXELS,
     MAX_TILED_PIXELS,
@@ -58,13 +59,7 @@ IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suf
 """File names that folders of images are searched for, lower case. A file that is named may have any suffix."""
 
 _PILLOW_FORMATS = tuple(FORMATS)
-_HEAD_BYTES, _TAIL_BYTES = 64 * 1024, 4 * 1024
-_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-_TAG_ORIENTATION = 274
-_PNG_XMP = b"XML:com.adobe.xmp\0\0"  # not compressed, as XMP has it
-_XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
-_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])\b")
+_HEAD_BYTES = 64 * 1024
 _WARNINGS_LOCK = threading.RLock()
 
 # What Pillow raises for damaged files, found by mutating real ones; it has no common base class.
@@ -100,29 +95,6 @@ class ImageHeader(NamedTuple):
 
     size_hw: tuple[int, int]
     orientation: int
-
-
-class _Stream(NamedTuple):
-    """A JPEG or PNG header that was parsed here.
-
-    Args:
-        stored_hw: height and width as stored, before the EXIF rotation.
-        orientation: EXIF orientation, 1 to 8.
-        data_start: offset of the compressed data; the end marker comes after it.
-        end_marker: the bytes that only a complete file has after ``data_start``.
-        is_plain_jpeg: OpenCV decodes it faithfully: 8 bits, 1 or 3 channels, Huffman coded.
-    """
-
-    stored_hw: tuple[int, int]
-    orientation: int
-    data_start: int
-    end_marker: bytes
-    is_plain_jpeg: bool
-
-    @property
-    def header(self) -> ImageHeader:
-        height, width = self.stored_hw
-        return ImageHeader((width, height) if self.orientation >= 5 else (height, width), self.orientation)
 
 
 def read_image(path: Path, settings: ReadSettings = PLAIN) -> np.ndarray:
@@ -173,8 +145,8 @@ def decode_image(data: bytes, where: str, settings: ReadSettings = PLAIN) -> np.
         return _decode_by_pillow(data, where, None, settings)
     if data.rfind(stream.end_marker, stream.data_start) < 0:
         raise _truncated(where)
-    if stream.end_marker == _PNG_END:
-        data = _without_metadata(data)
+    if stream.is_png:
+        data = without_metadata(data)
     if not stream.is_plain_jpeg:
         return _decode_by_pillow(data, where, stream.orientation, settings)
     try:
@@ -221,9 +193,9 @@ def header_of(file: BinaryIO, where: str, max_pixels: int = MAX_PIXELS) -> Image
         stream = _parse(data, where, max_pixels)
     if stream is None:
         return _decode_header_by_pillow(data, where, max_pixels)
-    if not _ends_well(file, stream):
+    if not is_complete(file, stream):
         raise _truncated(where)
-    return stream.header
+    return _header(stream)
 
 
 def read_deep_values(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -319,6 +291,20 @@ def open_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> BinaryIO:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def _parse(data: bytes, where: str, max_pixels: int) -> Stream | None:
+    if not data:
+        raise ImageError(f"{where}: is empty")
+    stream = parse_header(data)
+    if stream is not None:
+        _check_pixels(*stream.stored_hw, where, max_pixels)
+    return stream
+
+
+def _header(stream: Stream) -> ImageHeader:
+    height, width = stream.stored_hw
+    return ImageHeader((width, height) if stream.orientation >= 5 else (height, width), stream.orientation)
+
+
 def _truncated(where: str) -> ImageError:
     return ImageError(f"{where}: is truncated (the end of the file is missing); copy it again")
 
@@ -338,116 +324,7 @@ def _too_large(where: str, found: str, num_pixels: int, max_pixels: int) -> Imag
     return ImageError(f"{where}: has {found}; allowed are {max_pixels}: {hint}")
 
 
-# ------------------------------------------------------------------------------------ JPEG and PNG headers
-
-
-def _parse(data: bytes, where: str, max_pixels: int) -> _Stream | None:
-    """The header of a JPEG or PNG; ``None`` for other formats and for a JPEG whose header goes on beyond ``data``."""
-    if not data:
-        raise ImageError(f"{where}: is empty")
-    if data.startswith(_JPEG_START):
-        stream = _parse_jpeg(data)
-    elif data.startswith(_PNG_START):
-        stream = _parse_png(data)
-    else:
-        return None
-    if stream is not None:
-        _check_pixels(*stream.stored_hw, where, max_pixels)
-    return stream
-
-
-def _parse_jpeg(data: bytes) -> _Stream | None:
-    """Walk the segments up to the first scan (ITU-T T.81, B.1 and B.2)."""
-    position, orientation, of_xmp, frame = 2, 0, 0, None
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # these have no length
-            position += 2
-            continue
-        body = data[position + 4 : position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")]
-        if marker == 0xDA and frame is not None:
-            precision, height, width, channels, huffman = frame
-            is_plain = precision == 8 and channels in (1, 3) and huffman
-            return _Stream((height, width), orientation or of_xmp or 1, position, _JPEG_END, is_plain)
-        if marker in (0xD9, 0xDA):
-            return None
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6:
-            frame = (*struct.unpack(">BHHB", body[:6]), marker <= 0xC2)
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0") and not orientation:
-            orientation = _exif_orientation(body[6:])
-        elif marker == 0xE1 and body.startswith(_XMP_START):
-            of_xmp = of_xmp or _xmp_orientation(body)
-        position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
-    return None
-
-
-def _parse_png(data: bytes) -> _Stream | None:
-    """Walk the chunks up to the first image data (PNG 3rd edition, 5.3); ``eXIf`` behind it is not looked for."""
-    if data[12:16] != b"IHDR" or len(data) < 33:
-        return None
-    width, height = struct.unpack(">II", data[16:24])
-    position, orientation, of_xmp = 33, 0, 0
-    while position + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[position : position + 8])
-        if kind == b"IDAT":
-            break
-        if kind == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
-        elif kind == b"iTXt" and data.startswith(_PNG_XMP, position + 8):
-            of_xmp = _xmp_orientation(data[position + 8 : position + 8 + length])
-        position += 12 + length
-    return _Stream((height, width), orientation or of_xmp or 1, min(position, len(data)), _PNG_END, is_plain_jpeg=False)
-
-
-def _without_metadata(png: bytes) -> bytes:
-    """A PNG file with its critical chunks only: a damaged colour profile or a text bomb does not spoil the pixels."""
-    kept, position = [_PNG_START], len(_PNG_START)
-    while position + 12 <= len(png):
-        length, kind = struct.unpack(">I4s", png[position : position + 8])
-        if kind[:1].isupper():  # the case of the first letter says critical or ancillary (PNG 3rd edition, 5.4)
-            kept.append(png[position : position + 12 + length])
-        position += 12 + length
-    return b"".join(kept)
-
-
-def _xmp_orientation(packet: bytes) -> int:
-    """The orientation in an XMP packet, else 0 (XMP specification part 2, 2.10: tiff:Orientation)."""
-    found = _XMP_ORIENTATION.search(packet)
-    return int(found.group(1)) if found else 0
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block (a TIFF header and its first directory), else 0 (EXIF 2.32, 4.6)."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or len(tiff) < 10:
-        return 0
-    start = int(struct.unpack(f"{order}I", tiff[4:8])[0])
-    if start + 2 > len(tiff):
-        return 0
-    count = struct.unpack(f"{order}H", tiff[start : start + 2])[0]
-    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
-        tag, kind, _, value = struct.unpack(f"{order}HHIH", tiff[entry : entry + 10])
-        if tag == _TAG_ORIENTATION:
-            return int(value) if kind == 3 and 1 <= value <= 8 else 0
-    return 0
-
-
-def _ends_well(file: BinaryIO, stream: _Stream) -> bool:
-    """Whether the end marker follows the compressed data: looked for in the last bytes, then (trailers) everywhere."""
-    size = file.seek(0, 2)
-    file.seek(max(stream.data_start, size - _TAIL_BYTES))
-    if stream.end_marker in file.read():
-        return True
-    file.seek(stream.data_start)
-    return stream.end_marker in file.read()
-
-
-# ------------------------------------------------------------------------------------------ everything else
+# --------------------------------------------------------------------------------------------------------- by Pillow
 
 
 def _decode_by_pillow(data: bytes, where: str, orientation: int | None, settings: ReadSettings) -> np.ndarray:
@@ -499,7 +376,7 @@ def open_by_pillow(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _pillow_orientation(image: Image.Image) -> int:
     with without_warnings():
-        found = image.getexif().get(_TAG_ORIENTATION, 1)
+        found = image.getexif().get(TAG_ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 

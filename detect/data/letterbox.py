@@ -33,7 +33,7 @@ def letterbox(image_rgb: np.ndarray, image_size: int) -> tuple[np.ndarray, Lette
     """
     height, width = image_rgb.shape[:2]
     new_height, new_width = letterboxed_hw((height, width), image_size)
-    placement = Letterbox((new_width / width, new_height / height), (height, width))
+    placement = letterbox_placement((height, width), image_size)
     if (new_height, new_width) == (height, width):
         return image_rgb, placement
     # Averaging over areas keeps small objects when shrinking; linear sampling would skip pixels.
@@ -47,6 +47,12 @@ def letterboxed_hw(image_hw: tuple[int, int], image_size: int) -> tuple[int, int
     height, width = image_hw
     scale = image_size / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def letterbox_placement(image_hw: tuple[int, int], image_size: int) -> Letterbox:
+    """Placement by ``letterbox`` of an image of this height and width."""
+    (height, width), (new_height, new_width) = image_hw, letterboxed_hw(image_hw, image_size)
+    return Letterbox((new_width / width, new_height / height), (height, width))
 
 
 def padded_hw(image_hw: tuple[int, int], multiple: int) -> tuple[int, int]:

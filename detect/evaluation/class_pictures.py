@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.images import ImageError, write_image
 from detect.drawing.text import shorten
 from detect.evaluation.classification import ClassEvaluation, most_confused

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.pixel_values import ReadSettings
 from detect.errors import InputError
 from detect.inference.inputs import as_image, in_batches, is_list

@@ -42,7 +42,7 @@ def batches(act: Callable[[int], object] = lambda number: None, num_workers: int
         num_workers,
         keep_workers=False,
         num_images=length,
-        consequence=MISSED,
+        policy=MISSED,
         strict=False,
     )
 
@@ -55,7 +55,7 @@ def fast_clock(monkeypatch):
 
 def test_no_room_in_shared_memory(caplog):
     """A limit on the size of files holds for /dev/shm, too: 12,288 bytes of an image are too many, its row is not."""
-    workers._say_no_room.cache_clear()
+    workers._warn_no_room.cache_clear()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
     try:

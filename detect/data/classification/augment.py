@@ -11,10 +11,20 @@ import cv2
 import numpy as np
 
 from detect.config.recipe import ClassAugmentConfig
-from detect.data.classification.center_crop import middle_of_square
-from detect.data.classification.geometry import Window, area_window, cut, flip, pad_crop, resize_crop, starts, turn
+from detect.data.classification.geometry import (
+    Window,
+    area_window,
+    cut,
+    flip,
+    middle_of_square,
+    pad_crop,
+    resize_crop,
+    starts,
+    turn,
+)
 from detect.data.classification.images import ImageSource
 from detect.data.letterbox import PAD_VALUE
+from detect.data.mixing import choose_mix, cutmix_rectangle
 from detect.data.workers import Failure
 
 GREY = np.array([0.299, 0.587, 0.114])
@@ -197,6 +207,72 @@ def cutout(images: np.ndarray, side: int, position_xy: np.ndarray) -> None:
     pixels = np.arange(size)
     covered_x, covered_y = (pixels >= first[..., None]) & (pixels < first[..., None] + side)
     images[covered_y[:, :, None] & covered_x[:, None, :]] = PAD_VALUE
+
+
+# ------------------------------------------------------------------------------------------------ mixup and CutMix
+
+
+def mix(
+    rng: np.random.Generator, augment: ClassAugmentConfig, images: np.ndarray, shares: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mix a batch one way, the other, or not at all.
+
+    Args:
+        rng: draws which, and how much.
+        augment: the probabilities ``mixup`` and ``cutmix``, and their ``alpha``.
+        images: (B, S, S, 3) uint8, contiguous; may be written to.
+        shares: (B, K) float32, how much of each image each class is.
+
+    Returns:
+        The images and shares afterwards.
+    """
+    kind = choose_mix(rng.random(), augment.mixup, augment.cutmix)
+    if kind == "mixup":
+        return mixup(images, shares, rng.beta(augment.mixup_alpha, augment.mixup_alpha))
+    if kind == "cutmix":
+        weight = rng.beta(augment.cutmix_alpha, augment.cutmix_alpha)
+        size = images.shape[1]
+        centre_x, centre_y = rng.uniform(0, size, size=2)
+        return cutmix(images, shares, cutmix_rectangle((size, size), 1 - weight, (centre_x, centre_y)))
+    return images, shares
+
+
+def mixup(images: np.ndarray, shares: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """Blend each image with the one before it; pixels are rounded.
+
+    Args:
+        images: (B, S, S, 3) uint8, contiguous.
+        shares: (B, K) float32.
+        weight: of the image itself, in [0, 1].
+
+    Source: Zhang et al., mixup, arXiv:1710.09412, equation 1 and figure 1.
+    """
+    flat = images.reshape(len(images), -1)
+    blended = cv2.addWeighted(flat, weight, np.roll(flat, 1, axis=0), 1 - weight, 0)
+    return blended.reshape(images.shape), _blend(shares, weight)
+
+
+def cutmix(
+    images: np.ndarray, shares: np.ndarray, rectangle_xyxy_px: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replace a rectangle of each image by that of the image before it, in place.
+
+    Args:
+        images: (B, S, S, 3) uint8.
+        shares: (B, K) float32.
+        rectangle_xyxy_px: inside the images. Each image keeps the share of its own area that is outside.
+
+    Source: Yun et al., CutMix, arXiv:1905.04899, equation 1.
+    """
+    x1, y1, x2, y2 = rectangle_xyxy_px
+    images[:, y1:y2, x1:x2] = np.roll(images[:, y1:y2, x1:x2], 1, axis=0)
+    return images, _blend(shares, 1 - (x2 - x1) * (y2 - y1) / images.shape[1] ** 2)
+
+
+def _blend(shares: np.ndarray, weight: float) -> np.ndarray:
+    own = np.float32(weight)
+    blended: np.ndarray = own * shares + (1 - own) * np.roll(shares, 1, axis=0)
+    return blended
 
 
 def _both_ways(reach: float, draw: np.ndarray) -> np.ndarray:

@@ -8,9 +8,8 @@ from dataclasses import replace
 from detect.config.data import DataConfig
 from detect.data.checks import check_split, tell_problems
 from detect.data.classification.cifar import read_cifar
-from detect.data.classification.image_folders import read_image_folders
+from detect.data.classification.image_folders import read_image_folders, read_tiny_imagenet
 from detect.data.classification.table import ClassTable
-from detect.data.classification.tiny_imagenet import read_tiny_imagenet
 from detect.data.pixel_values import ReadSettings
 from detect.data.recognition import with_format
 from detect.data.value_range import with_value_range

@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
-from detect.data.cache import available_memory, check_space
-from detect.data.classification.center_crop import center_square, resized_side
+from detect.data.cache_space import available_memory, check_space
+from detect.data.classification.geometry import center_square, resized_side
 from detect.data.classification.table import ClassTable
 from detect.data.images import ImageError
 from detect.data.letterbox import PAD_VALUE

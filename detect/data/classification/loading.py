@@ -17,20 +17,30 @@ import torch
 from torch.utils.data import Dataset
 
 from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
-from detect.data.classification.augment import Augmentation, draw
-from detect.data.classification.center_crop import center_crop as crop_center
+from detect.data.classification.augment import Augmentation, draw, mix
+from detect.data.classification.geometry import center_crop
 from detect.data.classification.images import ImageSource, image_source, in_threads
-from detect.data.classification.mixing import mix
 from detect.data.classification.table import ClassTable
 from detect.data.images import ImageError
-from detect.data.workers import Consequence, Failure, Loaded, TrainingBatches, WorkerBatches, check_shares
+from detect.data.workers import (
+    EvaluationBatches,
+    Failure,
+    Loaded,
+    Order,
+    TrainingBatches,
+    UnreadablePolicy,
+    check_shares,
+    read_each,
+)
 from detect.errors import InputError
-from detect.runtime.distributed import rank_slice, shard
+from detect.runtime.distributed import rank_slice
 from detect.runtime.reproducibility import generator
 from detect.structures import Batch, ClassTargets
 
 CLASS_ORDER_STREAM, CLASS_IMAGE_STREAM, CLASS_MIX_STREAM = 8, 9, 10
 """First word of the random keys; 1 to 7 are taken by detection, training and sweeps."""
+
+WRONG = UnreadablePolicy("has no answer, so it counts as wrong", "they count as wrong")
 
 MAX_STATISTICS_IMAGES = 5000
 """So many images are enough for the mean and deviation of colours."""
@@ -54,24 +64,8 @@ class ClassRequest(NamedTuple):
     own: slice
 
 
-class ClassOrder:
-    """The batches of an epoch, as a ``sampler`` of PyTorch's ``DataLoader`` whose elements are whole batches.
-
-    Args:
-        num_images: N, at least 1.
-        batch_size: B; if there are fewer images, they are the one batch. Several processes share out each batch, in
-            the order in which one alone goes through it.
-        seed: the run's.
-    """
-
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
-        self.num_images = num_images
-        self.batch_size = min(batch_size, num_images)
-        self.seed = seed
-        self.epoch, self.start = 0, 0
-
-    def __len__(self) -> int:
-        return self.num_images // self.batch_size
+class ClassOrder(Order):
+    """Shuffled batches; several processes share out each batch, in the order in which one alone goes through it."""
 
     def __iter__(self) -> Iterator[ClassRequest]:
         order = generator(CLASS_ORDER_STREAM, self.seed, self.epoch).permutation(self.num_images)
@@ -180,13 +174,9 @@ class ClassEvaluationSamples(Dataset[Loaded]):
 
     def __getitem__(self, rows: Sequence[int]) -> Loaded:
         start = time.perf_counter()
-        images: dict[int, np.ndarray] = {}
-        failures: list[Failure] = []
-        for row in rows:
-            try:
-                images[row] = crop_center(self.table.read(row), self.image_size, self.center_crop)
-            except ImageError as error:
-                failures.append((row, str(error)))
+        images, failures = read_each(
+            lambda row: center_crop(self.table.read(row), self.image_size, self.center_crop), rows
+        )
         if not images:
             return Loaded(None, tuple(failures))
         shares = one_hot(self.table.labels[list(images)], len(self.table.names))
@@ -196,7 +186,7 @@ class ClassEvaluationSamples(Dataset[Loaded]):
         return Loaded(batch, tuple(failures))
 
 
-class ClassEvaluationLoader(WorkerBatches):
+class ClassEvaluationLoader(EvaluationBatches):
     """Batches of a split in the table's order, each image once.
 
     Images that cannot be read are in no batch; each is reported once and listed in ``unreadable``, and their count
@@ -224,16 +214,7 @@ class ClassEvaluationLoader(WorkerBatches):
         self.table = table
         batches = [range(len(table))[start : start + batch_size] for start in range(0, len(table), batch_size)]
         samples = ClassEvaluationSamples(table, image_size, center_crop)
-        consequence = Consequence("has no answer, so it counts as wrong", "they count as wrong")
-        super().__init__(
-            samples,
-            shard(batches),
-            workers,
-            keep_workers=False,
-            num_images=len(table),
-            consequence=consequence,
-            strict=strict,
-        )
+        super().__init__(samples, batches, workers, num_images=len(table), policy=WRONG, strict=strict)
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -247,14 +228,14 @@ Colour = tuple[float, float, float]
 """Red, green and blue, in units of the full range."""
 
 
-def channel_statistics(table: ClassTable, image_size: int, center_crop: float) -> tuple[Colour, Colour]:
+def channel_statistics(table: ClassTable, image_size: int, crop_share: float) -> tuple[Colour, Colour]:
     """Mean and deviation of the pixels of training images, as evaluation sees them.
 
     Args:
         table: the training split; at most ``MAX_STATISTICS_IMAGES`` of it, evenly spaced, are looked at. Those that
             cannot be read are left out.
         image_size: S.
-        center_crop: the share of the short side that is seen, in (0, 1].
+        crop_share: as ``center_crop`` of the recipe, in (0, 1].
 
     Returns:
         Mean and standard deviation, in [0, 1]; the deviation is at least ``MIN_DEVIATION``.
@@ -266,7 +247,7 @@ def channel_statistics(table: ClassTable, image_size: int, center_crop: float) -
     def of_image(row: int) -> np.ndarray | None:
         """(2, 3): means, and means of squares."""
         try:
-            image = crop_center(table.read(row), image_size, center_crop)
+            image = center_crop(table.read(row), image_size, crop_share)
         except ImageError:
             return None
         mean, deviation = cv2.meanStdDev(image)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from detect.config.recipe import AugmentConfig
+from detect.data.mixing import Mix, choose_mix
+from detect.data.workers import Order
 from detect.runtime.distributed import rank_slice
 from detect.runtime.reproducibility import generator
 
@@ -43,12 +44,12 @@ class SampleRequest:
     epoch: int
     position: int
     tiles: tuple[int, ...]
-    mix: Literal["none", "mixup", "cutmix"] = "none"
+    mix: Mix = "none"
     second: tuple[int, ...] = ()
     mosaic_epoch: bool = True
 
 
-class TrainingOrder:
+class TrainingOrder(Order):
     """The batches of an epoch, as a ``sampler`` of PyTorch's ``DataLoader`` whose elements are whole batches.
 
     A last batch with fewer images is dropped, because batch normalisation suffers from tiny batches; every epoch drops
@@ -64,15 +65,9 @@ class TrainingOrder:
     """
 
     def __init__(self, num_images: int, batch_size: int, epochs: int, augment: AugmentConfig, seed: int) -> None:
-        self.num_images = num_images
-        self.batch_size = min(batch_size, num_images)
+        super().__init__(num_images, batch_size, seed)
         self.augment = augment
-        self.seed = seed
         self.first_plain_epoch = epochs - augment.close_mosaic
-        self.epoch, self.start = 0, 0
-
-    def __len__(self) -> int:
-        return self.num_images // self.batch_size
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         order = generator(ORDER_STREAM, self.seed, self.epoch).permutation(self.num_images)
@@ -95,7 +90,7 @@ class TrainingOrder:
         if self.epoch >= self.first_plain_epoch:
             return SampleRequest(self.epoch, position, (rows[0],), mosaic_epoch=False)
         size = self._num_tiles(draw[0], draw[1])
-        mix = self._mix(draw[2])
+        mix = choose_mix(draw[2], self.augment.mixup, self.augment.cutmix)
         second_size = 0 if mix == "none" else self._num_tiles(draw[3], draw[4])
         second = tuple(rows[size : size + second_size])
         return SampleRequest(self.epoch, position, tuple(rows[:size]), mix, second, self.augment.mosaic > 0)
@@ -104,11 +99,6 @@ class TrainingOrder:
         if draw >= self.augment.mosaic:
             return 1
         return 9 if draw9 < self.augment.mosaic9 else 4
-
-    def _mix(self, draw: float) -> Literal["none", "mixup", "cutmix"]:
-        if draw < self.augment.mixup:
-            return "mixup"
-        return "cutmix" if draw < self.augment.mixup + self.augment.cutmix else "none"
 
 
 def partner_positions(

@@ -7,7 +7,7 @@ import torch
 from detect.config.recipe import ClassAugmentConfig
 from detect.data.classification.augment import Augmentation, change_colour, cutout, draw, turn_hue
 from detect.data.classification.images import ImagesInMemory
-from detect.data.detection.color import shift_hsv
+from detect.data.detection.augment import shift_hsv
 from detect.data.letterbox import PAD_VALUE
 
 STILL = ClassAugmentConfig(flip_left_right=0)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.data.classification.center_crop import (
+from detect.data.classification.geometry import (
     MAX_ASPECT,
     center_crop,
     center_square,

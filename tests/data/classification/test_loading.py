@@ -13,7 +13,7 @@ import torch
 from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
 from detect.data.annotations import encode_paths
 from detect.data.classification import images as class_images
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.classification.images import ImagesInMemory, image_source
 from detect.data.classification.loading import (
     CLASS_IMAGE_STREAM,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detect.config.recipe import AugmentConfig
-from detect.data.detection.color import random_hsv, shift_hsv
+from detect.data.detection.augment import random_hsv, shift_hsv
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

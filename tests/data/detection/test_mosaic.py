@@ -4,32 +4,32 @@ import numpy as np
 import pytest
 
 from detect.config.recipe import AugmentConfig
-from detect.data.detection.geometry import random_matrix, warp
-from detect.data.detection.mosaic import Tile, mosaic4, mosaic9, single
+from detect.data.detection.augment import mosaic4, mosaic9, single_scene
+from detect.data.detection.geometry import Sample, random_matrix, warp
 from detect.data.letterbox import PAD_VALUE
 
 S = 64
 MOSAICS = pytest.mark.parametrize(("mosaic", "count"), [(mosaic4, 4), (mosaic9, 9)], ids=["four", "nine"])
 
 
-def tile_of(value: int, image_hw: tuple[int, int], num_boxes: int = 1) -> Tile:
+def tile_of(value: int, image_hw: tuple[int, int], num_boxes: int = 1) -> Sample:
     """A plain tile whose boxes are the whole image."""
     height, width = image_hw
     image = np.full((height, width, 3), value, dtype=np.uint8)
     image.flags.writeable = False
-    return Tile(
+    return Sample(
         image, np.array([[0, 0, width, height]] * num_boxes, dtype=float).reshape(-1, 4), np.full(num_boxes, value)
     )
 
 
-def random_tiles(rng: np.random.Generator, count: int) -> list[Tile]:
+def random_tiles(rng: np.random.Generator, count: int) -> list[Sample]:
     """Tiles with a long side of S, their values 1, 2, ..."""
     shapes = [(S, int(rng.integers(1, S + 1))) for _ in range(count)]
     return [tile_of(i + 1, shape if rng.random() < 0.5 else shape[::-1]) for i, shape in enumerate(shapes)]
 
 
 def test_single_without_boxes() -> None:
-    scene = single(tile_of(1, (40, 64), num_boxes=0))
+    scene = single_scene(tile_of(1, (40, 64), num_boxes=0))
     assert scene.full_xyxy_px.shape == (0, 4)
     assert scene.centre_xy_px == (32, 20)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detect.data.annotations import encode_paths
-from detect.data.detection.original_images import OriginalLoader
+from detect.data.detection.loading import OriginalLoader
 from detect.data.images import write_image
 from detect.errors import InputError
 from tests.evaluation.synthetic import make_table
