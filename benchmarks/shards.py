@@ -20,9 +20,8 @@ import numpy as np
 
 from detect.cli.parser import positive_int
 from detect.config.data import DataConfig, SplitConfig
-from detect.curation.shards import write_shards
 from detect.data.annotations import AnnotationTable, encode_paths
-from detect.data.formats.shards import read_shards
+from detect.data.formats.shards import read_shards, write_shards
 from detect.data.images import IMAGE_SUFFIXES, read_header
 from detect.errors import InputError
 from detect.runtime.cli import run_tool

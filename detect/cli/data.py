@@ -51,8 +51,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _check(args: argparse.Namespace) -> None:
     with heavy_imports():
-        from detect.curation.check.report import check_json, check_text
-        from detect.curation.check.run import check_data
+        from detect.curation.check.run import check_data, check_json, check_text
         from detect.data.recognition import open_data
     config = open_data(args.data, args.data_root)
     splits = list(dict.fromkeys(args.split or config.splits))
@@ -78,8 +77,7 @@ def _stats(args: argparse.Namespace) -> None:
         from detect.config.recipe import DetectionRecipe
         from detect.curation.check.run import require_detection
         from detect.curation.stats.advice import advise
-        from detect.curation.stats.picture import draw_statistics
-        from detect.curation.stats.report import statistics_text
+        from detect.curation.stats.report import draw_statistics, statistics_text
         from detect.curation.stats.statistics import figures, measure
         from detect.data.datasets import open_split
         from detect.data.recognition import open_data

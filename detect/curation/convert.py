@@ -9,28 +9,42 @@ Letters: N images, K classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+import numpy as np
 
 from detect.config.data import DataConfig, SplitConfig
-from detect.curation.coco_files import write_coco
-from detect.curation.image_transfer import transfer_images
-from detect.curation.names import check_safe, relative_names, safe_classes, safe_names, split_folder
-from detect.curation.new_config import CONFIG, write_data_config
-from detect.curation.remains import count_remains
-from detect.curation.shards import report_renamed, write_shards
-from detect.curation.target import Target
-from detect.curation.visdrone_files import visdrone_names, write_visdrone
-from detect.curation.voc_files import write_voc
-from detect.curation.yolo_files import write_yolo, write_yolo_yaml
-from detect.data.annotations import AnnotationTable, Problems
-from detect.data.checks import check_split
+from detect.data.annotations import MARKS, AnnotationTable, Problems
+from detect.data.checks import check_split, find_file
 from detect.data.datasets import open_split
+from detect.data.formats.annotation_files import list_files
+from detect.data.formats.coco import load_coco
+from detect.data.formats.coco_annotations import id_key
+from detect.data.formats.coco_writing import write_coco
+from detect.data.formats.shards import report_renamed, write_shards
+from detect.data.formats.visdrone import visdrone_names, write_visdrone
+from detect.data.formats.voc import read_xml, write_voc
+from detect.data.formats.writing import (
+    CONFIG,
+    Target,
+    check_safe,
+    relative_names,
+    safe_classes,
+    safe_names,
+    split_folder,
+    write_data_config,
+)
+from detect.data.formats.yolo import write_yolo, write_yolo_yaml
 from detect.data.recognition import TITLES, Format
 from detect.errors import InputError
 from detect.runtime.files import new_folder
+from detect.runtime.progress import progress_bar
 
 FORMATS: tuple[Format, ...] = ("coco", "yolo", "voc", "visdrone", "shards")
 _AS_IN_COCO = ("coco", "shards")
@@ -203,3 +217,146 @@ def _report(target: Target, section: SplitConfig, to: Format) -> list[str]:
     if remains:
         lines.append(f"  not kept: {', '.join(f'{count} {words}' for words, count in remains.items())}")
     return lines + [f"  changed or left out: {line}" for line in target.losses.summary()]
+
+
+# ------------------------------------------------------------------------------------------------ image_transfer
+
+
+def transfer_images(table: AnnotationTable, names: Sequence[str], folder: Path, link: bool) -> None:
+    """Bring all images of a split into a folder.
+
+    Args:
+        table: the split.
+        names: N paths relative to the folder, with ``/``.
+        folder: where they go.
+        link: a hard link each instead of a copy: no space is used, and whoever changes one changes the other.
+
+    Raises:
+        InputError: a link cannot be made, as between disks.
+    """
+    if link and table.shards is not None:
+        raise InputError("images in shards cannot be linked: use --images copy")
+    done: set[str] = set()
+    for row, name in enumerate(progress_bar(names, folder.name, unit=" images", is_shown=len(names) > 1000)):
+        if name in done:  # several entries of a COCO file share an image
+            continue
+        done.add(name)
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if table.shards is not None:
+            target.write_bytes(table.read_bytes(row))
+        elif link:
+            _link(table.path(row), target)
+        else:
+            _copy(table.path(row), target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        error.filename = str(target)  # not the source, whose first and last bytes could be read
+        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        raise InputError(
+            f"{source}: cannot be linked: {error.strerror or error}; links need one disk: use --images copy or none"
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------ remains
+
+
+OWN_AREA = "areas of their own (of outlines; they become width * height)"
+UNWANTED = "annotations of categories that the data config does not list in names (left out)"
+
+_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", *MARKS}
+_IMAGE_KEYS = {"id", "file_name", "height", "width"}
+_LISTS = {"images", "annotations", "categories"}
+_OBJECT_TAGS = {"name", "bndbox", "difficult", *MARKS}
+_FILE_TAGS = {"filename", "size", "object", "folder", "path"}  # the last two say where the file once lay
+_SAYS_NOTHING = {"", "0", "Unspecified", "Unknown"}
+
+
+def count_remains(config: DataConfig, split: str, table: AnnotationTable, to: str) -> dict[str, int]:
+    """What is lost on the way to another format, in words, with counts.
+
+    What the writers leave out or change themselves is not among it; nor what was damaged, which is in the table's
+    ``problems``.
+
+    Args:
+        config: the data set.
+        split: a key of ``config.splits``.
+        table: the split as it was read.
+        to: the format that is written.
+    """
+    counts: Counter[str] = Counter()
+    if config.format == "coco":
+        counts.update(_of_coco(config, split, table, keeps_all=to == "coco"))
+    elif config.format == "voc":
+        counts.update(_of_voc(config, split))
+    if to == "shards":
+        counts["annotation ids"] = len(table.labels) if config.format == "coco" else 0
+    elif to != "coco":
+        counts.update(_of_table(table, config.format in ("coco", "shards")))
+    return {words: count for words, count in counts.items() if count}
+
+
+def _of_table(table: AnnotationTable, is_coco: bool) -> dict[str, int]:
+    areas = table.exact_xywh_px[:, 2:].prod(axis=1)
+    counts = {OWN_AREA: int((~np.isclose(table.areas, areas, rtol=1e-6, atol=0)).sum())}
+    if is_coco:
+        counts |= {"image ids": len(table), "category ids": len(table.names), "annotation ids": len(table.labels)}
+    return counts
+
+
+def _of_coco(config: DataConfig, split: str, table: AnnotationTable, keeps_all: bool) -> Counter[str]:
+    outlines: Counter[str] = Counter()
+
+    def without_outline(item: dict[str, Any]) -> dict[str, Any]:
+        segmentation = item.pop("segmentation", None)
+        if segmentation:
+            outlines["outlines (segmentation: run-length masks)" if isinstance(segmentation, dict) else _POLYGONS] += 1
+        return item
+
+    content = load_coco(find_file(config, config.splits[split].annotations or ""), hook=without_outline)
+    annotations = [entry for entry in content.get("annotations", []) if isinstance(entry, dict)]
+    unwanted = {str(id_key(one["id"])) for one in content["categories"]} - {*map(str, table.category_ids_of_file)}
+    counts = Counter({UNWANTED: sum(str(id_key(one.get("category_id"))) in unwanted for one in annotations)})
+    if keeps_all:
+        return counts
+    counts += outlines
+    counts.update(f"{key!r} of annotations" for one in annotations for key in one if key not in _ANNOTATION_KEYS)
+    images = [entry for entry in content["images"] if isinstance(entry, dict)]
+    counts.update(f"{key!r} of images" for one in images for key in one if key not in _IMAGE_KEYS)
+    counts.update(f"{key!r} of categories" for one in content["categories"] for key in one if key not in ("id", "name"))
+    counts.update(f"{key!r} of the file" for key in content if key not in _LISTS)
+    return counts
+
+
+_POLYGONS = "outlines (segmentation: polygons)"
+
+
+def _of_voc(config: DataConfig, split: str) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    folder = Path(config.root, config.splits[split].annotations or "").resolve()
+    for path in list_files(config, split, folder, ".xml", Problems()).values():
+        try:
+            root = read_xml(path)
+        except InputError:  # was reported when the split was read
+            continue
+        counts.update(f"<{tag}> of objects" for item in root.iterfind("object") for tag in _tags(item, _OBJECT_TAGS))
+        counts.update(f"<{tag}> of images" for tag in _tags(root, _FILE_TAGS))
+    return counts
+
+
+def _tags(element: ElementTree.Element, known: set[str]) -> Iterator[str]:
+    """The other children that say something."""
+    for child in element:
+        said = {(text or "").strip() for text in child.itertext()}
+        if child.tag not in known and not said <= _SAYS_NOTHING:
+            yield str(child.tag)[:40]

@@ -13,10 +13,9 @@ import numpy as np
 
 from detect.boxes.convert import box_areas, box_sizes
 from detect.config.data import DataConfig
-from detect.curation.names import relative_names, safe_names
-from detect.curation.regions import of_every_class
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.datasets import open_split
+from detect.data.formats.writing import of_every_class, relative_names, safe_names
 from detect.data.images import ImageError, write_image
 from detect.drawing.boxes import draw_boxes, draw_frames
 from detect.errors import InputError, did_you_mean

@@ -1,6 +1,17 @@
-"""From what a user calls a data set to its config: a name, a YAML file in either style, or a folder.
+"""Open a data set by its name: a shipped data config, a YAML file in either style, or a folder.
 
-What is recognised is said in one line; what could be two things is refused.
+The recognised format is logged in one line; an ambiguous data set is refused. Layouts of folders without a config:
+
+=========  =============================================================================================
+COCO       ``annotations/instances_<split>*.json`` (or in the folder itself), images in a folder of that name;
+           ``<split>/_annotations.coco.json`` (Roboflow); one file for all images, ``result.json`` (Label Studio)
+YOLO       ``images/<split>`` and ``labels/<split>``, ``<split>/images`` and ``<split>/labels``, or ``images``,
+           ``labels`` and ``<split>.txt``, or images and txt files side by side, in ``<split>`` or in the folder
+VOC        ``JPEGImages``, ``Annotations``, ``ImageSets/Main/<split>.txt``; or ``images`` and ``annotations``, or
+           images and XML files side by side, each in ``<split>`` or in the folder itself
+VisDrone   ``<split>/images`` and ``<split>/annotations``; ``VisDrone2019-DET-<split>`` is also a split
+shards     ``dataset.json`` and ``<split>-000000.tar``, with any number
+=========  =============================================================================================
 """
 
 from __future__ import annotations
@@ -12,15 +23,18 @@ from pathlib import Path
 from typing import Literal
 
 from detect.config.base import CONFIGS, find_config, load_yaml
-from detect.config.data import DataConfig, load_data_config
+from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder
-from detect.data.formats.label_files import read_lines
-from detect.data.formats.layouts import has_layout, recognise_layout
-from detect.data.formats.yolo import CLASSES_FILES, find_files
+from detect.data.folders import sorted_splits, walk_files
+from detect.data.formats.annotation_files import read_lines
+from detect.data.formats.coco import CocoSplits, find_coco, find_unnamed_coco
+from detect.data.formats.shards import find_shard_splits
+from detect.data.formats.visdrone import find_visdrone
+from detect.data.formats.voc import find_voc
+from detect.data.formats.yolo import CLASSES_FILES, find_files, find_yolo
 from detect.data.formats.yolo_rows import split_row
 from detect.data.formats.yolo_yaml import DARKNET_SUFFIX, config_of_darknet_data, config_of_yolo_yaml, is_yolo_yaml
-from detect.data.walking import walk_files
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
@@ -32,10 +46,17 @@ TITLES: dict[Format, str] = {
     "visdrone": "VisDrone",
     "shards": "shards",
 }
-"""The formats that can be recognised, as messages call them."""
+"""Title of each recognised format, for messages."""
 
 CONFIG_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data")
-"""Where a data set's folder says itself what it is, the first first."""
+"""Configs inside a data set's folder, in order of precedence."""
+
+LOOKED_FOR = (
+    "data.yaml; obj.data; COCO's annotations/instances_*.json, <split>/_annotations.coco.json or one file for all; "
+    "YOLO's images and labels; VOC's JPEGImages and Annotations; images with txt (YOLO) or XML files (VOC) beside "
+    "them; VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar"
+)
+"""The layouts, for messages."""
 
 _NUM_LISTED = 10_000  # files of a folder
 _NUM_LINES = 20  # lines that are looked at
@@ -109,7 +130,7 @@ def _config_of_folder(folder: Path) -> DataConfig:
         if (folder / name).is_file():
             LOGGER.info("%s: its %s is read", folder, name)
             return _config_of_file(str(folder / name), None)
-    inner = [] if has_layout(folder) else [path for path in sorted(folder.iterdir()) if _is_data_set(path)]
+    inner = [] if _layouts(folder)[0] else [path for path in sorted(folder.iterdir()) if _is_data_set(path)]
     if len(inner) == 1:
         LOGGER.info("%s: the data set in its folder %s is taken", folder, inner[0].name)
         return _config_of_folder(inner[0])
@@ -119,7 +140,7 @@ def _config_of_folder(folder: Path) -> DataConfig:
 def _is_data_set(folder: Path) -> bool:
     """Tell whether a folder, such as the project's in an unpacked archive, holds a data set."""
     is_visible = folder.is_dir() and not folder.name.startswith((".", "__"))
-    return is_visible and (any((folder / name).is_file() for name in CONFIG_FILES) or has_layout(folder))
+    return is_visible and (any((folder / name).is_file() for name in CONFIG_FILES) or bool(_layouts(folder)[0]))
 
 
 def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
@@ -213,3 +234,51 @@ def _starts_like_json(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(100).lstrip(b"\xef\xbb\xbf\xff\xfe").replace(b"\0", b"")  # the marks and zeros of UTF-16
         return start.lstrip().startswith((b"{", b"["))
+
+
+# -------------------------------------------------------------------------------------------- layouts
+
+
+def recognise_layout(folder: Path) -> DataConfig:
+    """Make the data config of a folder in a known layout, and log what was recognised.
+
+    Raises:
+        InputError: the layout is unknown or ambiguous.
+    """
+    layouts, left_out = _layouts(folder)
+    if not layouts:
+        found = "".join(f"; {line}" for line in left_out)
+        raise InputError(
+            f"{folder}: is not recognised as a data set{found}; looked for {LOOKED_FOR}; or write a data config"
+        )
+    if len(layouts) > 1:
+        titles = " or ".join(f"{TITLES[kind]} ({', '.join(splits)})" for kind, splits in layouts.items())
+        raise InputError(f"{folder}: could be {titles}; write a data config that says which")
+    ((kind, splits),) = layouts.items()
+    shown = "; ".join(f"{split}: {' + '.join(_paths_of(section))}" for split, section in splits.items())
+    LOGGER.info("%s: recognised as %s: %s", folder, TITLES[kind], shown)
+    for line in left_out if kind == "coco" else ():
+        LOGGER.warning("%s", line)
+    root = folder.resolve()
+    return DataConfig(name=root.name or "data", root=str(root), splits=splits, format=kind)
+
+
+def _layouts(folder: Path) -> tuple[dict[Format, dict[str, SplitConfig]], list[str]]:
+    """The splits of the folder by format, and a line for each COCO file left out."""
+    coco = find_coco(folder)
+    layouts: dict[Format, dict[str, SplitConfig]] = {
+        "coco": coco.splits,
+        "yolo": find_yolo(folder),
+        "voc": find_voc(folder),
+        "visdrone": find_visdrone(folder),
+        "shards": find_shard_splits(folder),
+    }
+    if not any(layouts.values()):
+        unnamed = find_unnamed_coco(folder)
+        coco = CocoSplits(unnamed.splits, [*coco.left_out, *unnamed.left_out])
+    layouts["coco"] = sorted_splits(coco.splits)
+    return {kind: splits for kind, splits in layouts.items() if splits}, coco.left_out
+
+
+def _paths_of(section: SplitConfig) -> list[str]:
+    return [part for part in (section.images, section.annotations, section.list) if part is not None]

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from detect.data.animations import count_frames
+from detect.data.folders import count_suffixes
 from detect.data.images import IMAGE_SUFFIXES, is_image_file
-from detect.data.walking import count_suffixes
 from detect.errors import InputError
 from detect.inference.inputs import is_list
 from detect.inference.video_probe import is_video_file

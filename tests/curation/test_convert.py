@@ -12,8 +12,8 @@ from PIL import Image
 from detect.config.base import load_yaml
 from detect.config.data import DataConfig, SplitConfig
 from detect.curation.convert import FORMATS, Conversion, convert
-from detect.curation.names import RENAMED_CLASS, RENAMED_IMAGE
 from detect.data.formats.visdrone import IN_NO_CLASS
+from detect.data.formats.writing import RENAMED_CLASS, RENAMED_IMAGE
 from detect.data.formats.yolo_rows import OUTLINE
 from detect.data.recognition import open_data
 from detect.errors import InputError

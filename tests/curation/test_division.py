@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.curation.division import divide, group_images
+from detect.curation.split import divide, group_images
 from detect.runtime.reproducibility import generator
 
 RATIOS = (0.8, 0.1, 0.1)

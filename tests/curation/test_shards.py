@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from detect.config.data import DataConfig, SplitConfig
-from detect.curation.shards import write_shards
 from detect.data.datasets import open_split
+from detect.data.formats.shards import write_shards
 from detect.data.images import ImageError
 from detect.errors import InputError
 from tests.data.shard_files import CATEGORIES, read, read_folder, shards_config

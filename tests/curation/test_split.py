@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.curation.division import count_boxes
-from detect.curation.split import Division, split_data
+from detect.curation.split import Division, count_boxes, split_data
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from tests.curation.tables import annotation, make_coco, opened, read, rich_content

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from detect.config.data import DataConfig, SplitConfig
-from detect.data.formats.listed_paths import NOT_AS_WRITTEN
+from detect.data.formats.image_names import NOT_AS_WRITTEN
 from detect.data.formats.yolo import read_yolo
 from detect.data.recognition import open_data, with_format
 from detect.errors import InputError

@@ -16,7 +16,7 @@ from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.data.checks import BAD_IMAGE
 from detect.data.classification.image_folders import read_image_folders
 from detect.data.formats.coco import read_coco
-from detect.data.formats.file_names import OUTSIDE_NAME
+from detect.data.formats.image_names import OUTSIDE_NAME
 from detect.data.formats.voc import read_voc
 from detect.errors import InputError
 from detect.inference.sources import expand_sources

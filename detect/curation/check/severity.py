@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from detect.data.annotations import Understood
-from detect.data.formats.listed_paths import NOT_AS_WRITTEN
+from detect.data.formats.annotation_files import EXTENDED_NAME, NOT_IN_CLASS, REPEATED_STEM
+from detect.data.formats.image_names import NOT_AS_WRITTEN
 from detect.data.formats.shard_index import DAMAGED as DAMAGED_SHARD
-from detect.data.formats.stems import EXTENDED_NAME, NOT_IN_CLASS, REPEATED_STEM
 from detect.data.formats.yolo_rows import COMMAS
 
 Severity = Literal["error", "warning", "note"]

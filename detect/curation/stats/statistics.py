@@ -12,7 +12,7 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.data.detection.box_sizes import SMALL_PX, is_trained_on, share_under, training_sizes_px
-from detect.data.formats.coco_areas import IMPOSSIBLE_AREA
+from detect.data.formats.coco_annotations import IMPOSSIBLE_AREA
 from detect.drawing.text import shorten
 from detect.errors import InputError
 from detect.evaluation.crowding import Crowding, measure_crowding

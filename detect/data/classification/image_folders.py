@@ -16,8 +16,8 @@ from detect.config.data import DataConfig
 from detect.data.annotations import Problems
 from detect.data.checks import absent_classes, check_distinct, find_file, find_folder, inspect_images, path_inside
 from detect.data.classification.table import ClassTable
+from detect.data.folders import count_suffixes, is_image_name, walk_files
 from detect.data.pixel_values import MAX_PIXELS
-from detect.data.walking import count_suffixes, is_image_name, walk_files
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 

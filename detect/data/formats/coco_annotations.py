@@ -1,22 +1,269 @@
-"""The ``annotations`` of a COCO file as columns.
+"""Ids of COCO files: whole numbers, also those written as 7.0, beyond 64 bits, or as text.
 
-Letters: M annotations, K classes.
+Letters: N ids.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from detect.data.annotations import MARKS, Problems, Understood
-from detect.data.formats.coco_areas import IMPOSSIBLE_AREA, impossible_areas
-from detect.data.formats.coco_ids import Key, positions_of, shown_id
-from detect.data.formats.coco_outlines import Outline
+
+MAX_TEXT = 1000
+"""Characters of an id that is text; longer ones are no ids."""
+
+Key = int | str
+"""An id as a dictionary's key."""
+
+
+def id_key(value: Any) -> Key | None:
+    """The id that a JSON value is: a whole number (7.0 is 7) or a text; None for anything else, true and false too."""
+    if type(value) is int:
+        return value
+    if type(value) is float:
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
+
+
+def number_ids(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Whole numbers for ids.
+
+    Args:
+        keys: N distinct ids.
+
+    Returns:
+        (N,) int64: the ids themselves, ``"7"`` as 7, where all are distinct such numbers; else 1..N. And (N,) bytes,
+        the ids as JSON, if any is something else than its number.
+    """
+    numbers = [_as_number(key) for key in keys]
+    fits = [number for number in numbers if isinstance(number, int) and abs(number) < 2**63]
+    if len(set(fits)) < len(keys):
+        numbers = list(range(1, len(keys) + 1))
+    as_json = None if numbers == list(keys) else np.array([json.dumps(key).encode() for key in keys], np.bytes_)
+    return np.array(numbers, np.int64), as_json
+
+
+def positions_of(values: Iterable[Any], keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
+    """Find ids in a list of ids.
+
+    Args:
+        values: M JSON values.
+        keys: N distinct ids.
+
+    Returns:
+        (M,) int64 position in ``keys``, -1 where it is not there; (M,) bool, those of the same digits but of another
+        type: ``"7"`` where the list has 7, or the other way round.
+    """
+    position_of = {key: position for position, key in enumerate(keys)}
+    positions, is_other_type = [], []
+    for value in values:
+        key = id_key(value)
+        position = -1 if key is None else position_of.get(key, -1)
+        twin = -1 if position >= 0 or key is None else position_of.get(_twin(key), -1)
+        positions.append(max(position, twin))
+        is_other_type.append(twin >= 0)
+    return np.array(positions, np.int64), np.array(is_other_type, bool)
+
+
+def shown_id(value: Any) -> str:
+    """An id as the file has it, for a message; text in quotes."""
+    if isinstance(value, str):
+        return json.dumps(value[:60])
+    return (
+        str(value)[:60]
+        if isinstance(value, (int, float))
+        else {type(None): "null"}.get(type(value), "a list or mapping")
+    )
+
+
+def _as_number(key: Key) -> Key:
+    """A text of digits as its number."""
+    is_digits = isinstance(key, str) and len(key) < 20 and key.isascii() and key.isdigit() and str(int(key)) == key
+    return int(key) if is_digits else key
+
+
+def _twin(key: Key) -> Key:
+    """The same id as the other type: 7 as ``"7"`` and the other way round."""
+    return str(key) if isinstance(key, int) else _as_number(key)
+
+
+# ------------------------------------------------------------------------------------------------ coco_areas
+
+
+IMPOSSIBLE_AREA = (
+    "annotations whose area cannot be that of their box or outline (AP_S, AP_M and AP_L follow it nevertheless; "
+    "evaluate.py --areas boxes takes width * height)"
+)
+
+MIN_SHARE = 0.01
+"""Smaller shares of the box are impossible, unless the outline is as small: a thin object that lies diagonally. Where
+there is no outline, it may have been left out; then only an area of at most a pixel is impossible."""
+
+MIN_FACTOR = 0.3
+"""Without outlines areas are usually width * height, or of outlines that are not in the file. These fill their boxes
+differently; a circle 0.79, a triangle 0.5. The same smaller share for all is a scale: 0.25 where images grew by 2."""
+
+MIN_SAME = 4
+"""So many equal areas, or equal shares of boxes, are no chance."""
+
+
+def is_far_below(area: Any, width: float, height: float) -> bool:
+    """Tell whether an area can only be right if the outline is as small."""
+    return type(area) in (int, float) and area < MIN_SHARE * width * height
+
+
+def impossible_areas(
+    areas_px: np.ndarray, boxes_xywh_px: np.ndarray, outline_areas_px: np.ndarray, has_outline: np.ndarray
+) -> np.ndarray:
+    """Find the areas that cannot be.
+
+    Args:
+        areas_px: (M,) as the file says; NaN where it says nothing.
+        boxes_xywh_px: (M, 4) left, top, width, height, finite and positive.
+        outline_areas_px: (M,) of the outlines, for areas that ``is_far_below`` says; else NaN.
+        has_outline: (M,) bool.
+
+    Returns:
+        (M,) bool.
+    """
+    width, height = boxes_xywh_px[:, 2], boxes_xywh_px[:, 3]
+    is_known = np.isfinite(areas_px)
+    with np.errstate(invalid="ignore"):  # comparisons with NaN are False, as wanted
+        is_too_large = areas_px > (width + 2) * (height + 2)  # a mask has whole pixels on every side
+        is_no_outlines = np.where(has_outline, ~(areas_px >= outline_areas_px / 2), areas_px <= 1)
+        is_too_small = (areas_px < MIN_SHARE * width * height) & is_no_outlines
+    is_wrong = is_too_large | is_too_small
+    known, boxes = areas_px[is_known], (width * height)[is_known]
+    if len(known) >= MIN_SAME and (
+        _is_placeholder(known, boxes) or (not has_outline.any() and _is_scaled(known, boxes))
+    ):
+        is_wrong |= is_known
+    return is_wrong
+
+
+def _is_placeholder(areas_px: np.ndarray, boxes_px: np.ndarray) -> bool:
+    """The same area for all boxes, which differ."""
+    return bool(np.ptp(areas_px) == 0 and boxes_px.max() > 1.5 * boxes_px.min())
+
+
+def _is_scaled(areas_px: np.ndarray, boxes_px: np.ndarray) -> bool:
+    """The same share of each box, and not one that a shape has."""
+    shares = areas_px / boxes_px
+    return bool(shares.max() <= 1.02 * shares.min() and not MIN_FACTOR <= shares.min() <= 1.02)
+
+
+# ------------------------------------------------------------------------------------------------ coco_outlines
+
+
+MAX_RUNS = 10**6
+"""Runs of a mask; more are refused."""
+
+
+class Outline(NamedTuple):
+    """An object's outline.
+
+    Args:
+        box_xywh_px: left, top, width, height.
+        area_px: of the polygons together, or the pixels of the mask.
+    """
+
+    box_xywh_px: tuple[float, float, float, float]
+    area_px: float
+
+
+def outline_of(segmentation: Any) -> Outline | None:
+    """The outline that a JSON value is; None if it is not one, or encloses nothing."""
+    if isinstance(segmentation, dict):
+        return _of_mask(segmentation)
+    if not isinstance(segmentation, list) or not segmentation:
+        return None
+    if _is_numbers(segmentation):
+        segmentation = [segmentation]
+    elif all(_is_numbers(point) and len(point) == 2 for point in segmentation):
+        segmentation = [[side for point in segmentation for side in point]]
+    return _of_polygons([polygon for polygon in segmentation if _is_numbers(polygon) and len(polygon) >= 6])
+
+
+def _is_numbers(value: Any) -> bool:
+    return (
+        isinstance(value, list) and bool(value) and all(type(one) in (int, float) and abs(one) < 1e9 for one in value)
+    )
+
+
+def _of_polygons(polygons: list[list[float]]) -> Outline | None:
+    points = [list(zip(polygon[::2], polygon[1::2], strict=False)) for polygon in polygons]
+    xs, ys = [x for polygon in points for x, _ in polygon], [y for polygon in points for _, y in polygon]
+    if not xs:
+        return None
+    box = (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
+    return Outline(box, sum(_enclosed(polygon) for polygon in points))
+
+
+def _enclosed(points: list[tuple[float, float]]) -> float:
+    """The area of a polygon, by the shoelace formula."""
+    return abs(math.fsum(x * v - u * y for (x, y), (u, v) in pairwise([*points, points[0]]))) / 2
+
+
+def _of_mask(mask: dict[str, Any]) -> Outline | None:
+    size, counts = mask.get("size"), mask.get("counts")
+    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**20 for side in size)):
+        return None
+    if isinstance(counts, str):
+        counts = _decoded_counts(counts)
+    if not isinstance(counts, list) or not 1 < len(counts) <= MAX_RUNS:
+        return None
+    if not all(type(count) is int and 0 <= count < 2**40 for count in counts) or sum(counts) != size[0] * size[1]:
+        return None
+    ends = np.cumsum(np.array(counts, np.int64))
+    starts, ends = ends[: len(ends) // 2 * 2 : 2], ends[1::2]  # runs alternate: outside, inside, outside, ...
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    return _of_runs(starts, ends - 1, size[0]) if len(starts) else None
+
+
+def _of_runs(first: np.ndarray, last: np.ndarray, height: int) -> Outline:
+    """The outline of runs of pixels, column by column; ``last`` belongs to its run."""
+    left, right = first.min() // height, last.max() // height
+    spans_columns = (first // height < last // height).any()
+    top = 0 if spans_columns else (first % height).min()
+    bottom = height - 1 if spans_columns else (last % height).max()
+    box = (float(left), float(top), float(right - left + 1), float(bottom - top + 1))
+    return Outline(box, float((last - first + 1).sum()))
+
+
+def _decoded_counts(text: str) -> list[int] | None:
+    """The runs of a compressed mask; None if it is none.
+
+    Each number is in characters from 48 on, five bits each, the lowest first; 32 says that more follow, and 16 of the
+    last is the sign. From the fourth number on it is the difference from the last but one. Source: pycocotools,
+    ``maskApi.c``, ``rleToString`` (BSD).
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 40 or len(counts) >= MAX_RUNS:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts if shift == 0 else None
+
+
+# ------------------------------------------------------------------------------------------------ coco_annotations
+
 
 OTHER_TYPE_ID = (
     "annotations whose image_id or category_id is text where its list has a number, or a number for text (matched)"

@@ -13,14 +13,14 @@ import codecs
 import math
 import re
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
 from detect.boxes.convert import xyxy_to_xywh
-from detect.config.data import DataConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
     check_boxes,
@@ -29,8 +29,16 @@ from detect.data.checks import (
     inspect_images,
     report_repeated,
 )
-from detect.data.formats.listed_paths import is_file, path_forms
-from detect.data.formats.stems import find_image, is_named, read_annotation_bytes, read_annotation_files
+from detect.data.folders import (
+    has_suffix,
+    side_by_side,
+    sorted_splits,
+    split_of_folder,
+    subfolders,
+)
+from detect.data.formats.annotation_files import find_image, is_named, read_annotation_bytes, read_annotation_files
+from detect.data.formats.image_names import is_file, path_forms
+from detect.data.formats.writing import Target, annotation_file, plain_number, write_lines
 from detect.errors import InputError
 
 MAX_XML_BYTES = 16 * 2**20
@@ -291,3 +299,99 @@ def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...
     if not names:
         raise InputError(f"{config.name}: no object in the XML files has a name, so there are no classes; give names")
     return names
+
+
+# ------------------------------------------------------------------------------------------------ voc_files
+
+
+DEGREE = "degrees of truncation or occlusion (written as yes or no)"
+
+
+def write_voc(target: Target, folder: Path, own_folder: bool) -> SplitConfig:
+    """Write ``Annotations/*.xml`` and ``ImageSets/Main/<split>.txt``.
+
+    A crowd region is an object with ``difficult`` 1; an image without boxes has a file without objects. Coordinates are
+    written in full, not rounded to whole pixels.
+
+    Args:
+        target: the split.
+        folder: of the new data set.
+        own_folder: the split's files go into a folder of their own, because another split has the same names.
+
+    Returns:
+        The split's section of the new data config.
+    """
+    annotations = f"Annotations/{target.split}" if own_folder else "Annotations"
+    stems = [str(PurePosixPath(name).with_suffix("")) for name in target.image_names]
+    for row, name in enumerate(target.image_names):
+        tree = ElementTree.ElementTree(_element(target, row))
+        ElementTree.indent(tree)
+        tree.write(annotation_file(folder / annotations, name, ".xml"), encoding="utf-8")
+    for values in target.table.marks.values():
+        for box in np.flatnonzero((values != 0) & (values != 1)).tolist():
+            target.losses.add(DEGREE, repr(target.image_names[target.table.image_of_box[box]]))
+    list_file = f"ImageSets/Main/{target.split}.txt"
+    write_lines(folder / list_file, stems)
+    return SplitConfig(target.images, annotations, list_file)
+
+
+def _element(target: Target, row: int) -> ElementTree.Element:
+    """The XML of an image."""
+    table = target.table
+    root = ElementTree.Element("annotation")
+    _add(root, "filename", target.image_names[row])
+    size = ElementTree.SubElement(root, "size")
+    height, width = table.sizes_hw[row].tolist()
+    for name, value in (("width", width), ("height", height), ("depth", 3)):
+        _add(size, name, str(value))
+    for box in range(table.box_offsets[row], table.box_offsets[row + 1]):
+        item = ElementTree.SubElement(root, "object")
+        _add(item, "name", target.names[table.labels[box]])
+        for mark in MARKS:
+            if mark in table.marks:
+                _add(item, mark, str(int(table.marks[mark][box] > 0)))
+        _add(item, "difficult", str(int(table.is_crowd[box])))
+        corners = ElementTree.SubElement(item, "bndbox")
+        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), table.boxes_xyxy_px[box].tolist(), strict=True):
+            _add(corners, name, plain_number(value))
+    return root
+
+
+def _add(parent: ElementTree.Element, name: str, text: str) -> None:
+    ElementTree.SubElement(parent, name).text = text
+
+
+# -------------------------------------------------------------------------------------------- layout
+
+
+_VOC_SPLITS: tuple[str, ...] = ("train", "val", "trainval", "test")
+
+
+def find_voc(folder: Path) -> dict[str, SplitConfig]:
+    images, annotations, lists = "JPEGImages", "Annotations", "ImageSets/Main"
+    if not ((folder / images).is_dir() and (folder / annotations).is_dir()):
+        return _voc_folders(folder) or side_by_side(folder, ".xml")
+    splits: dict[str, SplitConfig] = {}
+    for path in sorted((folder / lists).glob("*.txt")):
+        split = _split_of_list(path.stem)
+        if split is not None:
+            splits.setdefault(split, SplitConfig(images, annotations, f"{lists}/{path.name}"))
+    splits = {split: splits[split] for split in _VOC_SPLITS if split in splits}
+    return splits or {"train": SplitConfig(images, annotations)}
+
+
+def _voc_folders(folder: Path) -> dict[str, SplitConfig]:
+    """``images`` and ``annotations`` with XML files, in the folder or in one for each split."""
+    splits: dict[str, SplitConfig] = {}
+    for path in (folder, *subfolders(folder)):
+        inside = "" if path == folder else f"{path.name}/"
+        for images, xmls in (("images", "annotations"), ("Images", "Annotations"), ("images", "xmls")):
+            if (path / images).is_dir() and has_suffix(path / xmls, ".xml"):
+                splits[split_of_folder(path, folder)] = SplitConfig(f"{inside}{images}", f"{inside}{xmls}")
+    return sorted_splits(splits)
+
+
+def _split_of_list(name: str) -> str | None:
+    """The split of a list in ``ImageSets/Main``; CVAT calls it ``Train``, ``Validation`` or ``default``."""
+    split = {"validation": "val", "valid": "val", "default": "train"}.get(name.lower(), name.lower())
+    return split if split in _VOC_SPLITS else None

@@ -17,15 +17,26 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.config.data import DataConfig
+from detect.boxes.convert import xywh_to_cxcywh
+from detect.config.base import dump_yaml
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
 from detect.data.checks import check_distinct, find_file, find_folder, inspect_images
-from detect.data.formats.label_files import BoxLines, read_lines, table_of_lines
-from detect.data.formats.listed_paths import ImageList, is_file
-from detect.data.formats.stems import REPEATED_STEM, read_list
+from detect.data.folders import (
+    is_image_name,
+    report_left_out,
+    side_by_side,
+    sorted_splits,
+    split_of,
+    subfolders,
+    walk_files,
+)
+from detect.data.formats.annotation_files import REPEATED_STEM, BoxLines, read_lines, read_list, table_of_lines
+from detect.data.formats.image_names import ImageList, is_file
+from detect.data.formats.writing import Target, annotation_file, write_lines
 from detect.data.formats.yolo_rows import COMMAS, LongRow, meaning_of_long_rows, parse_row, split_row
-from detect.data.walking import is_image_name, report_left_out, walk_files
 from detect.errors import InputError
+from detect.runtime.files import write_text
 from detect.runtime.logs import LOGGER
 
 MAX_CLASSES = 10_000
@@ -274,3 +285,85 @@ def _add_object(
         if "," in line:
             problems.add(COMMAS, place)
         boxes.add(row, int(found.class_number), found.box_xywh, place)
+
+
+# ------------------------------------------------------------------------------------------------ yolo_files
+
+
+CROWD = "crowd regions (left out: a label has no place for them, and as boxes they would be trained on)"
+MARK = "truncated or occluded boxes (the boxes are kept, the marks are not)"
+
+DIGITS = 12
+"""Significant digits of a share: 10,000 px times half of 1e-12, for centre and size, is below 1e-7 px."""
+
+
+def write_yolo(target: Target, folder: Path) -> SplitConfig:
+    """Write ``labels/<split>/*.txt``; an image without boxes gets an empty file.
+
+    Args:
+        target: the split.
+        folder: of the new data set.
+
+    Returns:
+        The split's section of the new data config.
+    """
+    table = target.table
+    labels = f"labels/{target.split}"
+    shares = _shares(table.exact_xywh_px, table.sizes_hw[table.image_of_box])
+    for row, name in enumerate(target.image_names):
+        here = range(table.box_offsets[row], table.box_offsets[row + 1])
+        lines = [_line(table.labels[box], shares[box]) for box in here if not table.is_crowd[box]]
+        write_lines(annotation_file(folder / labels, name, ".txt"), lines)
+    image_of_box = table.image_of_box
+    for box in np.flatnonzero(table.is_crowd).tolist():
+        target.losses.add(CROWD, repr(target.image_names[image_of_box[box]]))
+    marked = np.any([values != 0 for values in table.marks.values()], axis=0) if table.marks else np.zeros(0, bool)
+    for box in np.flatnonzero(marked).tolist():
+        target.losses.add(MARK, repr(target.image_names[image_of_box[box]]))
+    if not target.stays:
+        return SplitConfig(target.images, labels)
+    list_file = f"{target.split}.txt"
+    write_lines(folder / list_file, target.image_names)
+    return SplitConfig(target.images, labels, list_file)
+
+
+def write_yolo_yaml(folder: Path, splits: dict[str, SplitConfig], names: tuple[str, ...]) -> None:
+    """Write ``yolo.yaml``, the same as tools for YOLO read it.
+
+    Args:
+        folder: of the new data set.
+        splits: of the new data config.
+        names: K class names.
+    """
+    images = {split: section.images for split, section in splits.items()}
+    write_text(folder / "yolo.yaml", dump_yaml({**images, "nc": len(names), "names": dict(enumerate(names))}))
+
+
+def _shares(xywh_px: np.ndarray, sizes_hw: np.ndarray) -> np.ndarray:
+    """(M, 4) centre x, centre y, width, height as shares of the image."""
+    sizes_wh = sizes_hw[:, ::-1]
+    return xywh_to_cxcywh(xywh_px) / np.tile(sizes_wh, 2)
+
+
+def _line(label: int, shares: np.ndarray) -> str:
+    return f"{label} " + " ".join(f"{share:.{DIGITS}g}" for share in shares.tolist())
+
+
+# -------------------------------------------------------------------------------------------- layout
+
+
+def find_yolo(folder: Path) -> dict[str, SplitConfig]:
+    splits: dict[str, SplitConfig] = {}
+    for path in subfolders(folder):
+        if (path / "images").is_dir() and (path / "labels").is_dir():
+            splits[split_of(path.name) or path.name] = SplitConfig(f"{path.name}/images", f"{path.name}/labels")
+    if not ((folder / "images").is_dir() and (folder / "labels").is_dir()):
+        return sorted_splits(splits or side_by_side(folder, ".txt"))
+    for path in subfolders(folder / "images"):
+        if (folder / "labels" / path.name).is_dir():
+            splits[split_of(path.name) or path.name] = SplitConfig(f"images/{path.name}", f"labels/{path.name}")
+    if not splits:
+        lists = {split: path for path in sorted(folder.glob("*.txt")) if (split := split_of(path.stem)) is not None}
+        splits = {split: SplitConfig("images", "labels", path.name) for split, path in lists.items()}
+        splits = splits or {"train": SplitConfig("images", "labels")}
+    return sorted_splits(splits)

@@ -13,8 +13,8 @@ from typing import Any
 from detect.config.base import is_path, load_yaml_as_text
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import Problems
-from detect.data.formats.listed_paths import path_forms
-from detect.data.formats.stems import read_list
+from detect.data.formats.annotation_files import read_list
+from detect.data.formats.image_names import path_forms
 from detect.data.formats.yolo import LIST_SUFFIX, read_names
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER

@@ -18,8 +18,8 @@ from detect.curation.check import severity as kinds
 from detect.curation.check.run import CheckReport, check_data
 from detect.data import checks
 from detect.data.annotations import Understood
-from detect.data.formats import coco, coco_annotations, coco_areas, file_names, listed_paths, stems, voc
-from detect.data.walking import NOT_READ
+from detect.data.folders import NOT_READ
+from detect.data.formats import annotation_files, coco, coco_annotations, image_names, voc
 from detect.errors import InputError
 from tests.curation.worlds import BOXES, Coco, Voc, noise
 
@@ -206,7 +206,7 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
     ),
     "boxes in shares of the image": (
         _shares,
-        [(*ONE_ERROR, kinds.NORMALISED, 4), (*ONE_WARNING, coco_areas.IMPOSSIBLE_AREA, 4)],
+        [(*ONE_ERROR, kinds.NORMALISED, 4), (*ONE_WARNING, coco_annotations.IMPOSSIBLE_AREA, 4)],
     ),
     # ids
     "unknown category": (lambda w: _extra_box(w, category_id=7), [(*ONE_ERROR, coco_annotations.UNKNOWN_CATEGORY, 1)]),
@@ -243,7 +243,7 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
     ),
     "file_name climbs": (
         lambda w: _image(w, file_name="../val/d.jpg"),
-        [(*ONE_ERROR, file_names.OUTSIDE_NAME, 1), (*ONE_WARNING, kinds.UNLISTED, 1)],
+        [(*ONE_ERROR, image_names.OUTSIDE_NAME, 1), (*ONE_WARNING, kinds.UNLISTED, 1)],
     ),
     "file_name absolute": (
         lambda w: _image(w, file_name="/etc/passwd"),
@@ -363,13 +363,16 @@ VOC_DAMAGES: dict[str, tuple[Callable[[Voc], object], list[Found]]] = {
     "size one pixel off": (lambda w: w.replace("b", "<width>40", "<width>41"), [(*ONE_WARNING, checks.OTHER_SIZE, 1)]),
     "name climbs in the list": (
         lambda w: w.list("train").write_text("a\nb\nc\n../secret\n"),
-        [(*ONE_ERROR, listed_paths.LEADS_OUT, 1)],
+        [(*ONE_ERROR, image_names.LEADS_OUT, 1)],
     ),
     "listed with suffixes": (
         lambda w: w.list("train").write_text("a.jpg\nb.xml\nc  1\n"),
-        [("train", "note", stems.EXTENDED_NAME, 3)],
+        [("train", "note", annotation_files.EXTENDED_NAME, 3)],
     ),
-    "listed twice": (lambda w: w.list("train").write_text("a\nb\nc\na\n"), [(*ONE_WARNING, stems.REPEATED_STEM, 1)]),
+    "listed twice": (
+        lambda w: w.list("train").write_text("a\nb\nc\na\n"),
+        [(*ONE_WARNING, annotation_files.REPEATED_STEM, 1)],
+    ),
     "listed without XML": (
         lambda w: w.list("train").write_text("a\nb\nc\nnothing\n"),
         [(*ONE_ERROR, voc.BAD_XML, 1)],
@@ -561,9 +564,9 @@ def test_data_for_classification_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_the_readers_that_skips_is_an_error() -> None:
-    for module in (checks, coco, coco_annotations, coco_areas, file_names, voc):
+    for module in (checks, coco, coco_annotations, image_names, voc):
         for name, kind in vars(module).items():
-            if name.isupper() and isinstance(kind, str) and "(" in kind and kind != stems.REPEATED_STEM:
+            if name.isupper() and isinstance(kind, str) and "(" in kind:
                 expected = "error" if "skipped" in kind else "note" if isinstance(kind, Understood) else "warning"
                 assert kinds.severity_of(kind) == expected, kind
     assert isinstance(coco_annotations.FROM_OUTLINE, Understood)

@@ -12,12 +12,11 @@ import pytest
 from detect.config.base import CONFIGS
 from detect.config.data import load_data_config
 from detect.curation.stats.advice import FINE_MODEL, MODEL, Advice, advise
-from detect.curation.stats.picture import draw_statistics
-from detect.curation.stats.report import statistics_text
+from detect.curation.stats.report import draw_statistics, statistics_text
 from detect.curation.stats.statistics import DataStatistics, figures, measure
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.datasets import open_split
-from detect.data.formats.coco_areas import IMPOSSIBLE_AREA
+from detect.data.formats.coco_annotations import IMPOSSIBLE_AREA
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 

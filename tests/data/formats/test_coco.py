@@ -26,8 +26,8 @@ from detect.data.checks import (
     SHARED_FILE,
     WRONG_SIZE,
 )
-from detect.data.formats import coco, coco_annotations, coco_areas
-from detect.data.formats.file_names import FOREIGN_NAME, OUTSIDE_NAME
+from detect.data.formats import coco, coco_annotations
+from detect.data.formats.image_names import FOREIGN_NAME, OUTSIDE_NAME
 from detect.data.recognition import with_format
 from detect.errors import InputError
 
@@ -157,7 +157,7 @@ def test_what_is_skipped_and_what_is_kept(tmp_path: Path) -> None:
         OUTSIDE: 1,
         NOT_FINITE: 2,
         REPEATED: 2,
-        coco_areas.IMPOSSIBLE_AREA: 4,  # 1 of every box that has one
+        coco_annotations.IMPOSSIBLE_AREA: 4,  # 1 of every box that has one
     }
     assert {kind: table.problems.count(kind) for kind in counts} == counts
     assert len(table.problems.summary()) == len(counts)
@@ -394,7 +394,7 @@ def test_areas_that_cannot_be(tmp_path: Path, areas: list[float | None], num_wro
     boxes = [(number, [0, 0, side, side]) for number, side in enumerate((10, 20, 30, 15), start=1)]
     annotations = [_box(*box, area=area) for box, area in zip(boxes, areas, strict=True)]
     table = _read(tmp_path, _content(annotations=annotations))
-    assert table.problems.count(coco_areas.IMPOSSIBLE_AREA) == num_wrong
+    assert table.problems.count(coco_annotations.IMPOSSIBLE_AREA) == num_wrong
     assert table.with_box_areas().areas.tolist() == [100, 400, 900, 225]
     if num_wrong == 4 and areas[0] == 1:
         assert table.problems.found()[0][2][0] == "annotation 1 of image 5: 1, box 10 x 10"
@@ -405,7 +405,7 @@ def test_a_thin_outline_explains_a_small_area(tmp_path: Path) -> None:
     annotation = _box(1, [0, 0, 30, 30], area=3, segmentation=[thin])
     assert not _read(tmp_path, _content(annotations=[annotation])).problems
     full = {**annotation, "segmentation": [[0, 0, 30, 0, 30, 30, 0, 30]]}
-    assert _read(tmp_path, _content(annotations=[full])).problems.count(coco_areas.IMPOSSIBLE_AREA) == 1
+    assert _read(tmp_path, _content(annotations=[full])).problems.count(coco_annotations.IMPOSSIBLE_AREA) == 1
 
 
 def test_images_and_categories_listed_twice(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from detect.config.data import SplitConfig
 from detect.data.datasets import open_split
-from detect.data.formats.coco_layouts import find_coco, find_unnamed_coco
-from detect.data.formats.layouts import recognise_layout
-from detect.data.recognition import open_data
+from detect.data.formats.coco import find_coco, find_unnamed_coco
+from detect.data.recognition import open_data, recognise_layout
 from detect.errors import InputError
 from tests.data.layouts import YOLO_LINE, images, write
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detect.data.annotations import Problems
-from detect.data.formats.file_names import AMBIGUOUS_NAME, FOREIGN_NAME, OUTSIDE_NAME, ImageFolder
+from detect.data.formats.image_names import AMBIGUOUS_NAME, FOREIGN_NAME, OUTSIDE_NAME, ImageFolder
 
 
 @pytest.fixture

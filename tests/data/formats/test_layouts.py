@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from detect.config.data import SplitConfig
-from detect.data.formats.layouts import recognise_layout
+from detect.data.recognition import recognise_layout
 from detect.errors import InputError
 from tests.data.layouts import YOLO_LINE, images, write
 

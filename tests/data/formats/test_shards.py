@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from detect.config.recipe import AugmentConfig, DetectionRecipe
-from detect.curation.shards import write_shards
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NOT_FINITE, WRONG_SIZE
 from detect.data.datasets import open_split
@@ -32,6 +31,7 @@ from detect.data.formats.shards import (
     REPEATED_ID,
     REPEATED_NAME,
     find_shards,
+    write_shards,
 )
 from detect.data.images import ImageError
 from detect.errors import InputError

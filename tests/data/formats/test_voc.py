@@ -10,8 +10,8 @@ from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NO_AREA, OTHER_SIZE, OUTSIDE, PARTLY_OUTSIDE, WRONG_SIZE
 from detect.data.formats import voc
-from detect.data.formats.listed_paths import LEADS_OUT
-from detect.data.formats.stems import EXTENDED_NAME, NOT_IN_CLASS, REPEATED_STEM
+from detect.data.formats.annotation_files import EXTENDED_NAME, NOT_IN_CLASS, REPEATED_STEM
+from detect.data.formats.image_names import LEADS_OUT
 from detect.errors import InputError
 
 

@@ -11,8 +11,8 @@ from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NO_AREA, NOT_FINITE, OUTSIDE, REPEATED
 from detect.data.formats import yolo, yolo_rows
-from detect.data.formats.listed_paths import LEADS_OUT, NOT_AS_WRITTEN
-from detect.data.formats.stems import REPEATED_STEM
+from detect.data.formats.annotation_files import REPEATED_STEM
+from detect.data.formats.image_names import LEADS_OUT, NOT_AS_WRITTEN
 from detect.errors import InputError
 
 

@@ -1,18 +1,67 @@
-"""Names of images and classes as a format can write them: on one line, in XML, as a path that stays in its folder.
-
-They come from other people's files and may hold anything. What has to be changed is counted.
-
-Letters: N images, K classes.
-"""
+"""What the writers of all formats are given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
+
+from detect.config.base import dump_yaml, to_plain
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import InputError
+from detect.runtime.files import write_text
+
+
+@dataclass(frozen=True)
+class Target:
+    """A split that is to be written.
+
+    Args:
+        config: the data set that it comes from.
+        split: its name.
+        table: its images and boxes.
+        images: folder of the images in the new data set, relative to it; or, absolute, where they stay.
+        image_names: N paths relative to that folder, with ``/``.
+        names: K class names, as they can be written.
+        stays: the images stay where they are, among others perhaps, so that a list says which are meant.
+        losses: gets what the format cannot hold.
+    """
+
+    config: DataConfig
+    split: str
+    table: AnnotationTable
+    images: str
+    image_names: list[str]
+    names: tuple[str, ...]
+    stays: bool
+    losses: Problems
+
+    @property
+    def source(self) -> SplitConfig:
+        """Where the split comes from."""
+        return self.config.splits[self.split]
+
+
+def annotation_file(folder: Path, image_name: str, suffix: str) -> Path:
+    """The file of an image's boxes in a folder, which is made: called like the image, but for the suffix."""
+    path = folder / PurePosixPath(image_name).with_suffix(suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write UTF-8 text, a line each, into a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ names
+
 
 RENAMED_IMAGE = "image names that the format cannot hold, or that stand twice without their suffix (changed)"
 RENAMED_CLASS = "class names that the format cannot hold, or that stand twice (changed)"
@@ -145,3 +194,63 @@ def _numbered(stem: str, suffix: str) -> Iterable[str]:
     while True:
         yield f"{stem}-{number}{suffix}"
         number += 1
+
+
+# ------------------------------------------------------------------------------------------------ regions
+
+
+def of_every_class(table: AnnotationTable) -> np.ndarray:
+    """(M,) bool, the crowd regions that stand for every class with the same box in their image."""
+    result = np.zeros(len(table.labels), bool)
+    crowds = np.flatnonzero(table.is_crowd)
+    if len(table.names) > 1 and len(crowds):
+        keys = np.column_stack([table.image_of_box[crowds], table.exact_xywh_px[crowds]])
+        _, inverse, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+        result[crowds] = counts[inverse.reshape(-1)] == len(table.names)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------ new_config
+
+
+CONFIG = "data.yaml"
+"""Its file, in the folder of the new data set."""
+
+
+def write_data_config(
+    folder: Path,
+    source: DataConfig,
+    command: str,
+    kind: str,
+    splits: Mapping[str, SplitConfig],
+    names: tuple[str, ...] | None,
+) -> None:
+    """Write the data config.
+
+    Args:
+        folder: of the new data set.
+        source: the data set that it was made of, whose name, treatment of background and range of values it has.
+        command: of ``tools/data.py``, which made it.
+        kind: its format.
+        splits: its splits.
+        names: K class names, where the format does not say them or some of them are wanted.
+    """
+    content: dict[str, Any] = {"name": source.name, "root": ".", "format": kind}
+    if names is not None:
+        content["names"] = list(names)
+    if source.range is not None:
+        content["range"] = to_plain(source.range)
+    if source.max_pixels != DataConfig.max_pixels:
+        content["max_pixels"] = source.max_pixels
+    if source.background != "keep":
+        content["background"] = source.background
+    content["splits"] = {
+        split: {key: value for key, value in vars(section).items() if value is not None}
+        for split, section in splits.items()
+    }
+    write_text(folder / CONFIG, f"# Made by tools/data.py {command}.\n{dump_yaml(content)}")
+
+
+def plain_number(value: float) -> str:
+    """A number with all its digits, a whole one without a point."""
+    return str(int(value)) if value.is_integer() else repr(value)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from detect.config.data import SplitConfig
 from detect.data.annotations import Problems
 from detect.data.images import IMAGE_SUFFIXES
 
@@ -67,3 +69,49 @@ def _lies_beside(name: str) -> bool:
 def _identity(folder: str | Path) -> tuple[int, int]:
     status = os.stat(folder)  # noqa: PTH116
     return status.st_dev, status.st_ino
+
+
+# ------------------------------------------------------------------------------------------- layouts
+
+
+_SPLIT = re.compile(
+    r"(train|training|val|valid|validation|test|testing|trainval|minitrain|test-dev|test-challenge)(?=$|\d|_)"
+)
+_OURS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name such as ``train2017`` or ``Validation`` means."""
+    found = _SPLIT.match(name.lower())
+    return None if found is None else _OURS.get(found[1], found[1])
+
+
+def subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def sorted_splits(splits: dict[str, SplitConfig]) -> dict[str, SplitConfig]:
+    """In the order train, val, then the others."""
+    return dict(sorted(splits.items(), key=lambda item: (item[0] != "train", item[0] != "val", item[0])))
+
+
+def has_suffix(folder: Path, suffix: str) -> bool:
+    return folder.is_dir() and any(path.suffix.lower() == suffix for path in folder.iterdir())
+
+
+def side_by_side(folder: Path, suffix: str) -> dict[str, SplitConfig]:
+    """Folders in which files of a suffix lie beside images of their names, as Roboflow and LabelImg write them."""
+    splits: dict[str, SplitConfig] = {}
+    for path in (folder, *subfolders(folder)):
+        names = list(path.iterdir()) if has_suffix(path, suffix) else []
+        stems = {name.stem for name in names if name.suffix.lower() == suffix}
+        if any(name.stem in stems and is_image_name(name.name) for name in names):
+            inside = "." if path == folder else path.name
+            splits[split_of_folder(path, folder)] = SplitConfig(inside, inside if suffix == ".xml" else None)
+    return sorted_splits(splits)
+
+
+def split_of_folder(path: Path, folder: Path) -> str:
+    """The split of a folder in the data set's; ``obj_train_data`` is how CVAT calls one."""
+    name = path.name.lower().removeprefix("obj_").replace("validation", "valid")
+    return "train" if path == folder else split_of(name) or path.name
