@@ -1,4 +1,4 @@
-"""Memory and disk space that decoded images may take."""
+"""Memory and disk space for decoded images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import NamedTuple
 from detect.errors import InputError
 
 MAX_SHARE = 0.8
-"""A cache takes at most this share of what is free; the rest is for training itself."""
+"""Largest share of the free bytes for a cache; the rest is for training itself."""
 
 
 class _GroupFiles(NamedTuple):
-    """Where a version of Linux' control groups keeps its numbers of bytes.
+    """Names of a control group's numbers of bytes in a version of Linux.
 
     Args:
-        limit: file of the most memory that the group may use; ``max`` is no limit.
-        usage: file of what it uses, with cached file contents.
-        reclaimable: in its ``memory.stat``, cached file contents that were not used lately.
+        limit: file of the group's memory limit; ``max`` is none.
+        usage: file of its usage, cached file contents included.
+        reclaimable: in its ``memory.stat``, cached file contents not used lately.
     """
 
     limit: str
@@ -33,17 +33,7 @@ _VERSION_1 = _GroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "tota
 
 
 def check_space(needed: int, available: int, what: str, hint: str) -> None:
-    """Refuse a cache that would leave too little.
-
-    Args:
-        needed: bytes of the decoded images.
-        available: bytes that are free.
-        what: of what, in the message.
-        hint: what to do instead.
-
-    Raises:
-        InputError: it needs more than ``MAX_SHARE`` of what is available.
-    """
+    """Raise InputError for a cache that needs more than ``MAX_SHARE`` of the available bytes."""
     if needed > MAX_SHARE * available:
         raise InputError(
             f"cache: the decoded images need {needed / 2**30:.1f} GiB; of {available / 2**30:.1f} GiB free {what} at "
@@ -52,10 +42,10 @@ def check_space(needed: int, available: int, what: str, hint: str) -> None:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes of shared memory that can be taken without swapping, and without being ended for it.
+    """Bytes of shared memory that can be taken without swapping or being killed.
 
     Args:
-        root: where ``proc``, ``sys`` and ``dev`` are.
+        root: folder of ``proc``, ``sys`` and ``dev``.
     """
     shared = root / "dev/shm"  # where Linux keeps it; containers often limit it
     limit = min(shutil.disk_usage(shared).free if shared.is_dir() else sys.maxsize, _left_by_control_groups(root))
@@ -67,7 +57,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def _left_by_control_groups(root: Path) -> int:
-    """Bytes that the control groups (containers, batch systems) still grant this process; ``sys.maxsize`` if unlimited.
+    """Bytes left by the control groups (containers, batch systems) of this process; ``sys.maxsize`` if unlimited.
 
     The group of the process and all groups above it limit. In a container ``/proc/self/cgroup`` may name the path on
     the host, of which only the uppermost folder is there.
@@ -91,7 +81,7 @@ def _left_by_control_groups(root: Path) -> int:
 
 
 def _left_in_group(group: Path, names: _GroupFiles) -> int:
-    """Limit less usage of one group. File contents that nothing used lately make room on demand, so they are free."""
+    """Limit minus usage of one group. Cached file contents not used lately count as free: they are reclaimed."""
     try:
         limit = (group / names.limit).read_text(encoding="ascii").strip()
         usage = int((group / names.usage).read_text(encoding="ascii"))

@@ -1,7 +1,8 @@
 """Headers of JPEG and PNG files: size, EXIF or XMP orientation, and the start and end of the compressed data.
 
-They are parsed here because every training image is: it takes 19 us, Pillow 68 us (1,464 JPEGs of 37 KB; an image of
-32 x 32 px is decoded in 18 us). Nor does Pillow tell how a JPEG is coded, or open a PNG with a damaged colour profile.
+Each training image is parsed: it takes 19 us, by Pillow 68 us (``benchmarks/image_headers.py``, 1,464 JPEGs of 37 KB;
+an image of 32 x 32 px is decoded in 18 us). Nor does Pillow report the coding
+of a JPEG, or open a PNG with a damaged colour profile.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])\b"
 
 
 class Stream(NamedTuple):
-    """A JPEG or PNG header that was parsed here.
+    """Parsed header of a JPEG or PNG.
 
     Args:
         stored_hw: height and width as stored, before the EXIF rotation.
         orientation: EXIF orientation, 1 to 8.
         data_start: offset of the compressed data; the end marker comes after it.
-        end_marker: the bytes that only a complete file has after ``data_start``.
+        end_marker: bytes that only a complete file has after ``data_start``.
         is_plain_jpeg: OpenCV decodes it faithfully: 8 bits, 1 or 3 channels, Huffman coded.
     """
 
@@ -97,24 +98,24 @@ def _parse_png(data: bytes) -> Stream | None:
 
 
 def without_metadata(png: bytes) -> bytes:
-    """A PNG file with its critical chunks only: a damaged colour profile or a text bomb does not spoil the pixels."""
+    """Return a PNG's critical chunks only: a damaged colour profile or a text bomb does not spoil the pixels."""
     kept, position = [_PNG_START], len(_PNG_START)
     while position + 12 <= len(png):
         length, kind = struct.unpack(">I4s", png[position : position + 8])
-        if kind[:1].isupper():  # the case of the first letter says critical or ancillary (PNG 3rd edition, 5.4)
+        if kind[:1].isupper():  # upper case of the first letter: critical (PNG 3rd edition, 5.4)
             kept.append(png[position : position + 12 + length])
         position += 12 + length
     return b"".join(kept)
 
 
 def _xmp_orientation(packet: bytes) -> int:
-    """The orientation in an XMP packet, else 0 (XMP specification part 2, 2.10: tiff:Orientation)."""
+    """Return the orientation of an XMP packet, else 0 (XMP specification part 2, 2.10: tiff:Orientation)."""
     found = _XMP_ORIENTATION.search(packet)
     return int(found.group(1)) if found else 0
 
 
 def _exif_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block (a TIFF header and its first directory), else 0 (EXIF 2.32, 4.6)."""
+    """Return the orientation of an EXIF block (a TIFF header and its first directory), else 0 (EXIF 2.32, 4.6)."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None or len(tiff) < 10:
         return 0
@@ -130,7 +131,7 @@ def _exif_orientation(tiff: bytes) -> int:
 
 
 def is_complete(file: BinaryIO, stream: Stream) -> bool:
-    """Whether the end marker follows the compressed data: looked for in the last bytes, then (trailers) everywhere."""
+    """Return True if the end marker follows the compressed data: in the last bytes, or (with a trailer) anywhere."""
     size = file.seek(0, 2)
     file.seek(max(stream.data_start, size - _TAIL_BYTES))
     if stream.end_marker in file.read():

@@ -102,7 +102,7 @@ def _next(batches: Iterator[Any]) -> Any:
     try:
         return next(batches, None)
     except (OSError, EOFError) as error:  # of the connection to it
-        time.sleep(1)  # PyTorch's own error, which says how it ended, comes with its signal
+        time.sleep(1)  # PyTorch's own error, with the cause, comes with its signal
         raise LostContactError(f"a worker process has ended: {error}; --workers 0 shows what it does") from None
 
 
@@ -128,11 +128,7 @@ def _mapped(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
 
 
 def _check_semaphores(workers: int) -> None:
-    """Make as many semaphores, which lie in ``/dev/shm``, as the queues of the workers need.
-
-    Raises:
-        OSError: there is no room for them. PyTorch would report it with a second error.
-    """
+    # They lie in /dev/shm. PyTorch would report a lack of room with a second error.
     _ = [multiprocessing.Lock() for _ in range(4 * workers + 8 if workers else 0)]
 
 
@@ -166,15 +162,7 @@ REPLACED = UnreadablePolicy("is replaced by grey in training", "grey in training
 
 
 def check_shares(batch_size: int, num_images: int) -> None:
-    """Refuse training batches of which some process would get nothing.
-
-    Args:
-        batch_size: images per batch, over all processes.
-        num_images: of the split.
-
-    Raises:
-        InputError: there are fewer images than processes.
-    """
+    """Raise InputError for training batches of which some process would get nothing."""
     if min(batch_size, num_images) < num_processes():
         raise InputError(
             f"batch_size: is that of all processes together; {batch_size} of {num_images} images cannot be shared out "
@@ -382,14 +370,6 @@ class TrainingBatches(WorkerBatches):
         self._order = order
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch: a pure function of the constructor's arguments and ``number``.
-
-        Args:
-            number: from 0.
-            start: first batch; those before it are not made.
-
-        Raises:
-            InputError: with ``strict``, an image cannot be read.
-        """
+        """Yield the batches of epoch ``number`` from ``start`` on, a pure function of the constructor's arguments."""
         self._order.epoch, self._order.start = number, start
         yield from self

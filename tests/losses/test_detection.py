@@ -177,8 +177,8 @@ def test_assignment(asked: Any, words: dict[str, Any], chosen: str) -> None:
 @pytest.mark.parametrize(("scale", "told"), [(1.0, "1"), ([2.0, 1.1, 1.05], "1.05")])
 def test_neighbours_that_centres_cannot_reach(scale: Any, told: str) -> None:
     message = (
-        r"^loss\.assignment: yolov5 teaches neighbouring cells too, but the head's centres reach too little beyond "
-        rf"their own \(xy_scale {told}, must be 2 or more\); take yolov3 or auto$"
+        r"^loss\.assignment: yolov5 assigns objects to neighbouring cells too, which the head's centres do not reach "
+        rf"\(xy_scale {told}, must be 2 or more\); take yolov3 or auto$"
     )
     with pytest.raises(InputError, match=message):
         DetectionLoss(LossConfig(assignment="yolov5"), make_head(coding="yolov3", xy_scale=scale), 640)

@@ -1,4 +1,4 @@
-"""A data config's split as a ``ClassTable``, whatever its format."""
+"""Opening a split of any format as a ``ClassTable``."""
 
 from __future__ import annotations
 
@@ -24,18 +24,7 @@ CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
 
 
 def open_class_split(config: DataConfig, split: str, strict: bool = False) -> ClassTable:
-    """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
-
-    Args:
-        config: the data set, with ``root`` as an absolute path. With ``names``, only these classes are used, in this
-            order.
-        split: a key of ``config.splits``.
-        strict: refuse a split with any problem instead.
-
-    Raises:
-        InputError: the data set is one for detection, the split is unknown, unusable, or, with ``strict``, not free of
-            problems.
-    """
+    """Read a split; log its problems, or refuse them by ``InputError`` if ``strict``. ``names`` select the classes."""
     table = _read_class_split(config, split)
     tell_problems(config, split, table.problems, strict)
     return with_value_range(config, split, table, _read_class_split)

@@ -1,4 +1,4 @@
-"""Crops of a classifier's images: the centre for evaluation, windows for training, and how these are turned.
+"""Crops of a classifier's images: the centre for evaluation; windows for training, and their rotation.
 
 Letters: B images of a batch, H W pixels of an image, S side of the network input, R side of the square from which S x S
 pixels are cut. Coordinates are continuous: pixel i covers [i, i + 1].
@@ -18,56 +18,32 @@ MAX_ASPECT = 8
 
 
 def center_crop(image_rgb: np.ndarray, image_size: int, share: float) -> np.ndarray:
-    """Resize the short side to R = round(S / share) pixels and take the middle S x S.
-
-    Evaluation, prediction and training with ``crop: none`` all see an image like this.
-
-    Args:
-        image_rgb: (H, W, 3) uint8, at least one pixel.
-        image_size: S.
-        share: how much of the short side is seen, in (0, 1].
-
-    Returns:
-        (S, S, 3) uint8; a view of ``image_rgb`` if its short side has R pixels already.
-    """
+    """Resize the short side to R = round(S / share) and take the middle S x S: what evaluation and prediction see."""
     return _middle(resize_short_side(image_rgb, resized_side(image_size, share)), image_size, image_size)
 
 
 def center_square(image_rgb: np.ndarray, image_size: int, share: float) -> np.ndarray:
-    """Resize the short side to R = round(S / share) pixels and take a square of it, whose middle is ``center_crop``.
-
-    Args:
-        image_rgb: (H, W, 3) uint8, at least one pixel.
-        image_size: S.
-        share: as of ``center_crop``.
-
-    Returns:
-        (R, R, 3) uint8; a view of ``image_rgb`` if its short side has R pixels already.
-    """
+    """Resize the short side to R and take a square (R, R, 3) whose middle is ``center_crop``."""
     side = resized_side(image_size, share)
     return _middle(resize_short_side(image_rgb, side), side, image_size)
 
 
 def middle_of_square(squares: np.ndarray, image_size: int) -> np.ndarray:
-    """The middle S x S pixels of (..., R, R, 3) squares; a view."""
+    """Middle S x S pixels of (..., R, R, 3) squares; a view."""
     start = (squares.shape[-2] - image_size) // 2
     return squares[..., start : start + image_size, start : start + image_size, :]
 
 
 def resized_side(image_size: int, share: float) -> int:
-    """R, what the short side is resized to so that S pixels are ``share`` of it."""
+    """Return R, the short side of which S pixels are ``share``."""
     return max(image_size, round(image_size / share))
 
 
 def resize_short_side(image_rgb: np.ndarray, side: int) -> np.ndarray:
-    """Scale an image so that its short side has ``side`` pixels; the long side rounds.
-
-    Args:
-        image_rgb: (H, W, 3) uint8, at least one pixel. Beyond ``MAX_ASPECT`` the ends of the long side are cut off.
-        side: pixels.
+    """Scale an image to a short side of ``side`` pixels; beyond ``MAX_ASPECT`` the ends of the long side are cut off.
 
     Returns:
-        (h, w, 3) uint8, min(h, w) = ``side``; a view of ``image_rgb`` if that needs no scaling.
+        (h, w, 3) uint8; a view if that needs no scaling.
     """
     image_rgb = _without_ends(image_rgb)
     height, width = image_rgb.shape[:2]
@@ -88,7 +64,7 @@ def _without_ends(image_rgb: np.ndarray) -> np.ndarray:
 
 
 def _middle(image_rgb: np.ndarray, side: int, image_size: int) -> np.ndarray:
-    """``side`` x ``side`` pixels whose own middle S x S pixels are the image's, also where halves are rounded."""
+    """Cut ``side`` x ``side`` pixels whose own middle S x S pixels are the image's, also if halves are rounded."""
     inset = (side - image_size) // 2
     top, left = ((length - image_size) // 2 - inset for length in image_rgb.shape[:2])
     return image_rgb[top : top + side, left : left + side]
@@ -98,7 +74,7 @@ def _middle(image_rgb: np.ndarray, side: int, image_size: int) -> np.ndarray:
 
 
 class Window(NamedTuple):
-    """A rectangle of an image, in whole pixels; it may reach over the edges, where all is black."""
+    """Rectangle of an image, in whole pixels; outside of the image it is black."""
 
     x: int
     y: int
@@ -107,13 +83,13 @@ class Window(NamedTuple):
 
 
 def pad_crop(squares: np.ndarray, image_size: int, padding: int, position_xy: np.ndarray) -> np.ndarray:
-    """S x S pixels anywhere in images with black around them.
+    """Crop S x S pixels of images with a black border.
 
     Args:
         squares: (B, R, R, 3) uint8, R >= S.
         image_size: S.
-        padding: width of the black, in pixels.
-        position_xy: (2, B) in [0, 1): 0 is at the left (top) edge of the black, 1 would be at the right (bottom) one.
+        padding: width of the border, in pixels.
+        position_xy: (2, B) in [0, 1): 0 is at the left (top) edge of the border, 1 would be at the right (bottom) one.
 
     Returns:
         (B, S, S, 3) uint8.
@@ -136,23 +112,14 @@ def pad_crop(squares: np.ndarray, image_size: int, padding: int, position_xy: np
 
 
 def starts(position: np.ndarray, room: int) -> np.ndarray:
-    """Positions in [0, 1) to whole pixels in [0, room], each equally likely; int64."""
+    """Map positions in [0, 1) to whole pixels in [0, room], each equally likely; int64."""
     return (position * (room + 1)).astype(np.int64)
 
 
 def resize_crop(
     image_rgb: np.ndarray, image_size: int, side: int, position_xy: Sequence[float]
 ) -> tuple[np.ndarray, Window]:
-    """Resize an image, and choose S x S pixels of it.
-
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        image_size: S.
-        side: pixels of the short side afterwards, at least S.
-        position_xy: in [0, 1), as of ``pad_crop``.
-
-    Returns:
-        The resized image and the window in it.
+    """Resize the short side to ``side``, and choose a window of S x S pixels by ``position_xy`` in [0, 1).
 
     Source: BDSC (2018), section 4.1.
     """
@@ -165,16 +132,12 @@ def resize_crop(
 def area_window(
     image_hw: tuple[int, int], areas: Sequence[float], ratios: Sequence[float], position_xy: Sequence[float]
 ) -> Window:
-    """The first rectangle that fits into the image; if none does, the largest one in its middle of a ratio in between.
+    """Choose the first rectangle that fits into the image; if none does, a largest centred one of a ratio in between.
 
-    Args:
-        image_hw: H and W.
-        areas: shares of the image's area to try, in (0, 1].
-        ratios: width / height, one for each of the areas.
-        position_xy: in [0, 1), as of ``pad_crop``.
+    ``areas`` are shares of the image's, in (0, 1], ``ratios`` width / height, ``position_xy`` in [0, 1).
 
-    Source: GoogLeNet (Szegedy et al., arXiv:1409.4842), section 6, which draws share and ratio; what is done with a
-    rectangle that does not fit is this project's.
+    Source: GoogLeNet (Szegedy et al., arXiv:1409.4842), section 6, which draws share and ratio; the treatment of a
+        rectangle that does not fit is this project's.
     """
     height, width = image_hw
     for area, ratio in zip(areas, ratios, strict=True):
@@ -189,7 +152,7 @@ def area_window(
 
 
 def cut(image_rgb: np.ndarray, window: Window, image_size: int) -> np.ndarray:
-    """A window, which lies inside the image, resized to S x S: by areas if it gets smaller, else linearly.
+    """Crop a window, which lies inside the image, and resize it to S x S: by areas if it gets smaller, else linearly.
 
     Returns:
         (S, S, 3) uint8; a view if nothing has to be resized.
@@ -203,7 +166,7 @@ def cut(image_rgb: np.ndarray, window: Window, image_size: int) -> np.ndarray:
 
 
 def turn(image_rgb: np.ndarray, window: Window, image_size: int, degrees: float) -> np.ndarray:
-    """A window, resized to S x S and turned about its middle; what turns in is the image around it, or black.
+    """Crop a window, resized to S x S and rotated about its middle; new corners are the image around it, or black.
 
     Args:
         image_rgb: (H, W, 3) uint8.
@@ -251,7 +214,7 @@ def flip(images: np.ndarray, left_right: np.ndarray, up_down: np.ndarray) -> Non
 
 
 def _surroundings(image_rgb: np.ndarray, window: Window) -> tuple[np.ndarray, Window]:
-    """The part of the image that a turned window may reach, and the window in it."""
+    """Part of the image that a rotated window may reach, and the window in it."""
     x, y, width, height = window
     # A turn brings the corners to sqrt(2) times half the side from the middle: 0.21 sides more; the rest is sampling's.
     reach_x, reach_y = math.ceil(0.25 * width) + 2, math.ceil(0.25 * height) + 2

@@ -1,4 +1,4 @@
-"""Images in one folder for each class: ``train/cat/a.jpg``, ``train/dog/old/b.png``.
+"""Classes as folders: ``train/cat/a.jpg``, ``train/dog/old/b.png``; and Tiny ImageNet, whose training images lie so.
 
 Letters: N images, K classes.
 """
@@ -22,8 +22,8 @@ from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 MAX_INSPECTED = 200_000
-"""Images whose headers are read when a split is opened: 8,000 a second on two cores, measured on small files that the
-system had in memory. The 1.28 million of ImageNet would hold up each start by minutes, and by more from a slow disk."""
+"""Images whose headers are read when a split is opened: 8,000 a second on two cores, measured on small files in the
+system's cache. The 1.28 million of ImageNet would delay each start by minutes, and by more from a slow disk."""
 
 WNIDS, WORDS = "wnids.txt", "words.txt"
 
@@ -110,12 +110,12 @@ def _training_names(config: DataConfig, split: str, found: list[str]) -> tuple[s
 
 
 def list_images(folder: Path, class_folders: Sequence[Path], problems: Problems) -> tuple[list[str], list[int]]:
-    """All image files of all classes.
+    """List all image files of all classes.
 
     Args:
-        folder: what holds the class folders; links back to it or above it are not followed.
+        folder: parent of the class folders; links back to it or above it are not followed.
         class_folders: K folders, in the order of the classes; one that does not exist has no images.
-        problems: gets what is wrong.
+        problems: added to.
 
     Returns:
         N absolute paths, ordered by class and path, and N class indices.
@@ -134,8 +134,6 @@ def list_images(folder: Path, class_folders: Sequence[Path], problems: Problems)
 
 
 def _files_in(class_folder: Path, folder: Path, problems: Problems) -> Iterator[str]:
-    """The files of a class."""
-
     def report(error: OSError) -> None:
         problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
 
@@ -150,14 +148,14 @@ def table_of_files(
     title: str,
     max_pixels: int = MAX_PIXELS,
 ) -> ClassTable:
-    """A table of image files, without those that are missing or damaged.
+    """Make a table of image files, without those that are missing or damaged.
 
     Args:
         paths: N absolute paths.
         labels: N class indices in [0, K).
         names: K class names.
-        problems: gets what is wrong; what it has is told when there is no image.
-        title: how messages call the split.
+        problems: added to; named in the error if there is no image.
+        title: name of the split in messages.
         max_pixels: larger images cannot be used.
 
     Raises:
@@ -182,16 +180,17 @@ def table_of_files(
 
 
 def read_tiny_imagenet(config: DataConfig, split: str) -> ClassTable:
-    """Read one split.
+    """Read one split of Tiny ImageNet.
 
-    Classes are those of ``wnids.txt`` in its order. A class is called by the first word that ``words.txt`` has for it,
-    with the wnid behind it where several classes share the word: ``goldfish``, ``crane (n02012849)``. Damaged lines,
-    unknown classes and missing or damaged images are skipped and counted in the table's ``problems``.
+    Classes are WordNet ids (wnids, ``n01443537``), those of ``wnids.txt`` in its order. The name of a class is the
+    first word of ``words.txt``, followed by the wnid if several classes share the word: ``goldfish``,
+    ``crane (n02012849)``. Damaged lines, unknown classes and missing or damaged images are skipped and counted in the
+    table's ``problems``.
 
     Args:
         config: the data set.
-        split: a key of ``config.splits``. With ``annotations``, that file says what the images in ``images`` show;
-            without, they lie in ``images/<wnid>/images``, or in ``images/<wnid>``.
+        split: a key of ``config.splits``. With ``annotations``, that file has the classes of the images in ``images``;
+            without, they lie in ``images/<wnid>/images``, or in ``images/<wnid>``. The test images have no labels.
 
     Raises:
         InputError: a file or folder is missing, a name leads out of its folder, or no image can be used.

@@ -33,12 +33,7 @@ def single_scene(sample: Sample) -> Scene:
 
 
 def mosaic4(rng: np.random.Generator, tiles: Sequence[Sample], image_size: int) -> Scene:
-    """Four images around a random point of a 2S x 2S canvas; each touches the point with one corner.
-
-    Args:
-        rng: draws the point, uniform in [S/2, 3S/2] both ways, and shuffles the tiles.
-        tiles: four, long side at most S.
-        image_size: S.
+    """Four images around a random point of a 2S x 2S canvas, in [S/2, 3S/2]; each touches the point with one corner.
 
     Source: Bochkovskiy et al., YOLOv4, arXiv:2004.10934, section 3.3.
     """
@@ -55,13 +50,7 @@ def mosaic4(rng: np.random.Generator, tiles: Sequence[Sample], image_size: int) 
 
 
 def mosaic9(rng: np.random.Generator, tiles: Sequence[Sample], image_size: int) -> Scene:
-    """Nine images on a 3S x 3S canvas: one in the middle, eight around it like the wings of a pinwheel.
-
-    Args:
-        rng: draws the centre of the warp, uniform in [S, 2S] both ways, and shuffles the tiles.
-        tiles: nine, long side at most S.
-        image_size: S.
-    """
+    """Nine images on a 3S x 3S canvas, one in the middle, eight around it; the warp's centre is random in [S, 2S]."""
     centre_x, centre_y = rng.uniform(image_size, 2 * image_size, size=2)
     shuffled = [tiles[i] for i in rng.permutation(9)]
     corners = _pinwheel([tile.image_rgb.shape[:2] for tile in shuffled], 3 * image_size)
@@ -115,13 +104,7 @@ def _compose(
 
 
 def mixup(rng: np.random.Generator, base: Sample, second: Sample) -> Sample:
-    """Blend two images of the same size, with the objects of both.
-
-    Args:
-        rng: draws the weight.
-        base: gets the drawn weight.
-        second: gets the rest.
-    """
+    """Blend two images of the same size, with the objects of both."""
     weight = rng.beta(MIXUP_BETA, MIXUP_BETA)
     image = cv2.addWeighted(base.image_rgb, weight, second.image_rgb, 1 - weight, 0)
     boxes = np.concatenate([base.boxes_xyxy_px, second.boxes_xyxy_px])
@@ -129,13 +112,7 @@ def mixup(rng: np.random.Generator, base: Sample, second: Sample) -> Sample:
 
 
 def cutmix(rng: np.random.Generator, base: Sample, second: Sample) -> Sample:
-    """Paste a rectangle of ``second`` at the same place on ``base``.
-
-    Args:
-        rng: draws the share of the area, uniform in [0, 1] (Beta(1, 1)), and the rectangle's centre.
-        base: boxes covered by more than ``MAX_COVERED`` are dropped, the others stay as they are.
-        second: boxes are clipped to the rectangle; those that are not ``worth_learning`` are dropped.
-    """
+    """Paste a rectangle of ``second``, its area uniform in [0, 1], at the same place on ``base``."""
     height, width = base.image_rgb.shape[:2]
     share = rng.beta(1, 1)
     centre_x, centre_y = rng.uniform(0, (width, height))
@@ -143,7 +120,10 @@ def cutmix(rng: np.random.Generator, base: Sample, second: Sample) -> Sample:
 
 
 def paste(base: Sample, second: Sample, rectangle_xyxy_px: tuple[int, int, int, int]) -> Sample:
-    """Apply ``cutmix`` with a given rectangle, which lies inside both images."""
+    """Paste a rectangle, which lies inside both images.
+
+    Boxes of ``base`` covered by more than ``MAX_COVERED`` are dropped, those of ``second`` clipped and filtered.
+    """
     x1, y1, x2, y2 = rectangle_xyxy_px
     image = base.image_rgb.copy()
     image[y1:y2, x1:x2] = second.image_rgb[y1:y2, x1:x2]
@@ -167,15 +147,9 @@ def _clip(boxes_xyxy_px: np.ndarray, rectangle_xyxy_px: tuple[int, int, int, int
 
 
 def random_hsv(rng: np.random.Generator, augment: AugmentConfig, image_rgb: np.ndarray) -> np.ndarray:
-    """Shift the hue, scale saturation and value by random amounts.
+    """Shift the hue, scale saturation and value by random amounts; return the same array if all ranges are zero.
 
-    Args:
-        rng: drawn from equally often, whatever the settings.
-        augment: the ranges ``hsv_hue``, ``hsv_saturation``, ``hsv_value``.
-        image_rgb: (H, W, 3) uint8.
-
-    Returns:
-        (H, W, 3) uint8; the same array if all ranges are zero.
+    ``rng`` is drawn from equally often, whatever the settings.
     """
     draw = rng.uniform(-1, 1, size=3)
     if not any((augment.hsv_hue, augment.hsv_saturation, augment.hsv_value)):
@@ -189,14 +163,7 @@ def random_hsv(rng: np.random.Generator, augment: AugmentConfig, image_rgb: np.n
 
 
 def shift_hsv(image_rgb: np.ndarray, hue_shift: float, saturation_factor: float, value_factor: float) -> np.ndarray:
-    """Shift the hue by a share of the circle; scale saturation and value, saturating at 255.
-
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        hue_shift: share of the circle; 1/3 turns red into green.
-        saturation_factor: 0 makes it grey.
-        value_factor: 0 makes it black.
-    """
+    """Shift the hue by a share of the circle (1/3: red to green); scale saturation and value, saturating at 255."""
     levels = np.arange(256, dtype=np.float64)
     table = np.empty((256, 1, 3), dtype=np.uint8)
     # OpenCV's 8-bit hue has 180 steps. Its FULL conversions have 256 one way and 255 back: that would turn every hue.

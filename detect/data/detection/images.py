@@ -1,7 +1,7 @@
-"""Where training images come from: decoded from their files, remembered for a while, or kept decoded for the whole run.
+"""Sources of a detector's training images: files, the files read last, or a cache of all decoded images.
 
-All of them give images that are already letterboxed (long side S), because nothing needs them larger. The arrays are
-read-only: several samples share them.
+All return letterboxed images (long side S), because nothing needs them larger. The arrays are read-only: several
+samples share them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,17 @@ from detect.runtime.progress import progress_bar
 
 
 class ImageStore(Protocol):
-    """Gives the letterboxed image of a row."""
+    """Source of letterboxed images."""
 
     def read(self, row: int) -> np.ndarray:
-        """(h, w, 3) uint8, max(h, w) = S, read-only.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
+        """Return image ``row``: (h, w, 3) uint8, max(h, w) = S, read-only; ``ImageError`` if it cannot be read."""
 
 
 def read_original(table: AnnotationTable, row: int) -> np.ndarray:
-    """The image of a row as it is, (H, W, 3) uint8.
+    """Read the image of a row at its own size, (H, W, 3) uint8.
 
     Raises:
-        ImageError: it cannot be read, or is not of the size that the table says.
+        ImageError: it cannot be read, or its size differs from the table's.
     """
     image = table.read(row)
     expected = tuple(table.sizes_hw[row].tolist())
@@ -54,7 +50,7 @@ def read_original(table: AnnotationTable, row: int) -> np.ndarray:
 
 
 class ImageFiles:
-    """Decodes the file each time.
+    """Images decoded from their files each time.
 
     Args:
         table: the images.
@@ -66,18 +62,17 @@ class ImageFiles:
         self.image_size = image_size
 
     def read(self, row: int) -> np.ndarray:
-        """See ``ImageStore``."""
         resized, _ = letterbox(read_original(self.table, row), self.image_size)
         resized.flags.writeable = False
         return resized
 
 
 class RecentImages:
-    """Remembers the images that were read last.
+    """Cache of the images that were read last.
 
     Args:
-        store: where they come from.
-        capacity: how many are remembered.
+        store: source of the others.
+        capacity: number of cached images.
     """
 
     def __init__(self, store: ImageStore, capacity: int) -> None:
@@ -86,7 +81,6 @@ class RecentImages:
         self._images: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def read(self, row: int) -> np.ndarray:
-        """See ``ImageStore``."""
         image = self._images.get(row)
         if image is None:
             image = self.store.read(row)
@@ -98,7 +92,7 @@ class RecentImages:
 
 
 class MappedFile:
-    """A file's bytes as an array. Travels to worker processes as a path, never as content.
+    """Bytes of a file as an array. Pickled as a path, never as content.
 
     Args:
         path: the file.
@@ -111,7 +105,7 @@ class MappedFile:
         self._bytes: np.ndarray | None = None
 
     def numpy(self) -> np.ndarray:
-        """(size,) uint8; what is written to it goes to the file."""
+        """Map the file: (size,) uint8; writes go to the file."""
         if self._bytes is None:
             self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r+", shape=(self.size,))
         return self._bytes
@@ -121,12 +115,12 @@ class MappedFile:
 
 
 class CachedImages:
-    """All images of a table, decoded, one after another in one flat buffer that worker processes share.
+    """Decoded images of a table, one after another in one flat buffer that worker processes share.
 
     Args:
-        files: the images; those that cannot be decoded are left to it, so that each use meets the same error.
+        files: the images; it also reads those that cannot be decoded, so that each use raises the same error.
         sizes_hw: (N, 2) int64, each image's letterboxed height and width.
-        buffer: ``cache_bytes(sizes_hw)`` of uint8: the pixels, then for each image 1 if they are there, else 0.
+        buffer: ``cache_bytes(sizes_hw)`` of uint8: the pixels, then for each image 1 if it is cached, else 0.
     """
 
     def __init__(self, files: ImageFiles, sizes_hw: np.ndarray, buffer: torch.Tensor | MappedFile) -> None:
@@ -136,7 +130,6 @@ class CachedImages:
         self.buffer = buffer
 
     def read(self, row: int) -> np.ndarray:
-        """See ``ImageStore``."""
         if not self.buffer.numpy()[self.offsets[-1] + row]:
             return self.files.read(row)
         image = self._pixels(row)
@@ -144,7 +137,7 @@ class CachedImages:
         return image
 
     def fill(self) -> None:
-        """Decode every image into its place, on all cores, with a progress bar."""
+        """Decode every image into the buffer, on all cores, with a progress bar."""
         self.buffer.numpy()[self.offsets[-1] :] = 0
         num_images = len(self.sizes_hw)
         # OpenCV decodes outside of Python's lock, so threads are enough.
@@ -170,10 +163,10 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
 
     Args:
         files: the images.
-        kind: ``ram`` keeps them in shared memory, ``disk`` in a memory-mapped file. The file is named after the images
-            and their dates: one that is in the folder already, as when a run is resumed, is used. Several processes
-            of one machine share the file; with ``ram`` each has its own images.
-        cache_folder: where the file of ``disk`` is kept.
+        kind: ``ram`` keeps them in shared memory, ``disk`` in a memory-mapped file, named by a hash of the images'
+            paths and dates: a file that exists, as when a run is resumed, is used. Several processes of one machine
+            share the file; with ``ram`` each has its own images.
+        cache_folder: folder of the file of ``disk``.
 
     Raises:
         InputError: there is too little memory or disk space, or ``disk`` has no folder.
@@ -196,7 +189,7 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
 
 
 def cache_bytes(sizes_hw: np.ndarray) -> int:
-    """Bytes of the buffer that holds images of these (N, 2) sizes."""
+    """Size of the buffer for images of these (N, 2) sizes."""
     return int(sizes_hw.prod(axis=1).sum()) * 3 + len(sizes_hw)
 
 
@@ -215,7 +208,7 @@ def _fill_file(files: ImageFiles, sizes_hw: np.ndarray, path: Path) -> None:
 
 
 def _key(files: ImageFiles) -> str:
-    """Changes when any path, size or date of a file does, or the image size."""
+    """Hash of the paths, sizes and dates of the files, and of the image size."""
     table = files.table
     digest = hashlib.sha256(f"letterbox {files.image_size}\n".encode())
     if table.read_settings.value_range is not None:

@@ -1,7 +1,7 @@
 """Loaders: annotation tables to batches, by worker processes, reproducibly.
 
-The main process decides which images make which sample (``detect.data.detection.sampling``); a sample is then a pure
-function of its request and the seed, so the number of workers changes the speed and nothing else.
+The main process decides the images of each sample (``detect.data.detection.sampling``); a sample is then a pure
+function of its request and the seed, so the number of workers changes the speed only.
 Letters: B images of a batch, S side of the square network input, M targets.
 """
 
@@ -49,14 +49,14 @@ from detect.structures import Batch, Letterbox, Targets
 
 
 class TrainingSamples(Dataset[Loaded]):
-    """Makes augmented samples from requests; lives in the workers.
+    """Augmented samples, made from requests in the workers.
 
     Args:
         table: the training split.
         store: its letterboxed images.
         image_size: S.
         augment: the augmentation.
-        seed: the run's.
+        seed: of the run.
         multiple: height and width of the network input are multiples of it.
     """
 
@@ -90,7 +90,7 @@ class TrainingSamples(Dataset[Loaded]):
         return Loaded(Batch(images, targets, rows), tuple(failures))
 
     def sample(self, request: SampleRequest, failures: list[Failure]) -> Sample:
-        """One augmented sample with its boxes: S x S, or the smaller rectangle of an epoch without mosaics.
+        """Make one augmented sample with its boxes: S x S, or the smaller rectangle of an epoch without mosaics.
 
         Images that cannot be read are appended to ``failures``.
         """
@@ -108,7 +108,7 @@ class TrainingSamples(Dataset[Loaded]):
     def _placed(
         self, rng: np.random.Generator, rows: Sequence[int], output_hw: tuple[int, int], failures: list[Failure]
     ) -> Sample:
-        """A single image, or a mosaic, warped to ``output_hw``."""
+        """Warp a single image or a mosaic to ``output_hw``."""
         tiles = [self._tile(row, failures) for row in rows]
         if len(tiles) == 1:
             if not moves(self.augment):
@@ -119,7 +119,7 @@ class TrainingSamples(Dataset[Loaded]):
         return warp(scene, random_matrix(rng, self.augment, scene, output_hw), output_hw)
 
     def _unmoved(self, tile: Sample, output_hw: tuple[int, int]) -> Sample:
-        """The image in the top left corner, exactly as in evaluation."""
+        """Put the image into the top left corner, exactly as in evaluation."""
         image = pad_batch([tile.image_rgb], shape_hw=output_hw)[0]
         keep = worth_learning(tile.boxes_xyxy_px, tile.boxes_xyxy_px)
         return Sample(image, tile.boxes_xyxy_px[keep], tile.labels[keep])
@@ -138,7 +138,7 @@ class TrainingSamples(Dataset[Loaded]):
         return rotate90(sample, turns) if quarter else sample
 
     def _tile(self, row: int, failures: list[Failure]) -> Sample:
-        """A letterboxed image with its boxes, without crowd regions; a grey one without boxes if it cannot be read."""
+        """Letterboxed image with its boxes, without crowd regions; a grey one without boxes if it cannot be read."""
         placement = _placement(self.table, row, self.image_size)
         try:
             image = self.store.read(row)
@@ -155,19 +155,19 @@ class TrainingLoader(TrainingBatches):
     """Shuffled, augmented batches: of S x S images, or of the smallest rectangle in epochs without mosaics.
 
     The last batch of an epoch is dropped if it is not full, unless it is the only one. Worker processes are kept
-    between epochs. An image that cannot be read is grey and without objects; it is reported once, and each epoch ends
-    with the count of them.
+    between epochs. An image that cannot be read is grey and without objects; it is logged once, and their number at the
+    end of each epoch.
 
     Args:
         table: the training split.
-        config: the recipe; used are ``batch_size``, ``image_size``, ``epochs``, ``seed``, ``workers``, ``cache`` and
-            ``augment``.
-        cache_folder: where ``cache: disk`` keeps its file.
+        config: the recipe; ``batch_size``, ``image_size``, ``epochs``, ``seed``, ``workers``, ``cache`` and ``augment``
+            are used.
+        cache_folder: folder of the file of ``cache: disk``.
         multiple: height and width of the network input are multiples of it (``max_reduction`` of the model).
         strict: refuse an image that cannot be read instead.
 
     Raises:
-        InputError: nothing to train on, a size or augmentation that cannot be, or a cache that does not fit.
+        InputError: nothing to train on, an impossible size or augmentation, or a cache that does not fit.
     """
 
     def __init__(
@@ -193,11 +193,11 @@ class TrainingLoader(TrainingBatches):
 
 
 class EvaluationSamples(Dataset[Loaded]):
-    """Letterboxes images and puts them into rectangular batches; lives in the workers.
+    """Rectangular batches of letterboxed images, made in the workers.
 
     Args:
         table: the split.
-        image_size: pixels of the long side.
+        image_size: long side, pixels.
         multiple: height and width of a batch are multiples of it.
     """
 
@@ -226,17 +226,17 @@ class EvaluationSamples(Dataset[Loaded]):
 class EvaluationLoader(EvaluationBatches):
     """Rectangular batches of a split, each image once, images of one padded shape together.
 
-    ``Batch.rows`` tells which image is which, ``Batch.letterboxes`` how to bring boxes back. Targets are without crowd
-    regions. Images that cannot be read are in no batch, so their objects count as missed; each is reported once and
-    listed in ``unreadable``, and their count comes last.
+    ``Batch.rows`` has the rows of the images, ``Batch.letterboxes`` their placement. Targets are without crowd
+    regions. Images that cannot be read are in no batch, so their objects count as missed; each is logged once and
+    listed in ``unreadable``, and their number comes last.
 
     Args:
         table: the split; it need not be labelled.
-        image_size: pixels of the long side.
+        image_size: long side, pixels.
         batch_size: images per batch, at most.
         workers: processes; 0 loads in this one.
         multiple: height and width of a batch are multiples of it (``max_reduction`` of the model).
-        strict: refuse an image that cannot be read instead, by an ``InputError`` from the iteration.
+        strict: raise ``InputError`` from the iteration for an image that cannot be read.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class EvaluationLoader(EvaluationBatches):
 
 
 class OriginalSamples(Dataset[Loaded]):
-    """Reads images; lives in the workers.
+    """Images at their own size, read in the workers.
 
     Args:
         table: the split.
@@ -285,7 +285,7 @@ class OriginalLoader(EvaluationBatches):
     Args:
         table: the split; it need not be labelled.
         workers: processes; 0 loads in this one.
-        strict: refuse an image that cannot be read instead, by an ``InputError`` from the iteration.
+        strict: raise ``InputError`` from the iteration for an image that cannot be read.
     """
 
     def __init__(self, table: AnnotationTable, workers: int, *, strict: bool = False) -> None:
@@ -299,8 +299,8 @@ def _rectangular_batches(
 ) -> list[tuple[int, ...]]:
     """Rows in batches of one padded shape, wide images first.
 
-    What a network finds in an image depends a little on the padding. Where only equal shapes share a batch, every image
-    has the padding that it has alone, so the batch size does not change a result.
+    Predictions depend a little on the padding. If only equal shapes share a batch, every image has the padding that it
+    has alone, so the batch size does not change a result.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for row, (height, width) in enumerate(table.sizes_hw.tolist()):
@@ -330,7 +330,7 @@ def _plain_hw(table: AnnotationTable, image_size: int, multiple: int) -> tuple[i
 
 
 def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple[int, int] | None = None) -> Targets:
-    """(boxes, labels) of each image of a batch, of height and width ``image_hw``, as one flat list."""
+    """Flatten (boxes, labels) of each image of a batch, of height and width ``image_hw``."""
     counts = [len(labels) for _, labels in per_image]
     return Targets(
         torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
@@ -341,7 +341,7 @@ def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple
 
 
 def _num_remembered(workers: int) -> int:
-    """Images that one process remembers: its lanes' windows, and half as much again for what lies between."""
+    """Images that one process remembers: the windows of its lanes, and half as many again for those between."""
     return -(-LANES // max(1, workers)) * WINDOW * 3 // 2
 
 
