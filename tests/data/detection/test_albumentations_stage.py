@@ -82,9 +82,9 @@ def test_samples_and_epochs_have_their_own_streams() -> None:
 
 def test_transforms_are_independent() -> None:
     """With one stream for both flips, they would always happen together."""
-    drawn = [flips_drawn(FLIPS, position) for position in range(200)]
+    drawn = [flips_drawn(FLIPS, position) for position in range(120)]
     for pair in [(False, False), (False, True), (True, False), (True, True)]:
-        assert 25 <= drawn.count(pair) <= 75  # 50 expected, standard deviation 6.1
+        assert 12 <= drawn.count(pair) <= 48  # 30 expected, standard deviation 4.7
 
 
 def test_probability_zero() -> None:
@@ -115,6 +115,7 @@ def test_mistakes_show_at_once(transform: AlbumentationConfig, message: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # where the stage is made in this process, the guard of all tests refuses connections
 def test_import_opens_no_connection() -> None:
     """In a fresh process: the library's look-up of a newer version stays off."""
     code = (
