@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from tests.offline import sitecustomize
 
 # Before PyTorch is imported: the suite runs in several processes, each with one thread. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Whoever sets it pays for it: each process would compile the package, and rewrite the asserts of all tests, anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shared machine is slow at times, and a failure must be the same failure tomorrow.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)

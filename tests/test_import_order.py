@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.test_repository import parsed
 
 PACKAGE = Path(__file__).parents[1] / "detect"
 
@@ -44,10 +44,10 @@ SAYS_NOTHING = {"utils", "util", "misc", "common", "helpers", "helper", "general
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
-def imported_modules(source: str, file: str) -> Iterator[tuple[int, str]]:
+def imported_modules(tree: ast.Module, file: str) -> Iterator[tuple[int, str]]:
     """(line, absolute module) of each import of ours, also inside functions and under TYPE_CHECKING."""
     package = ["detect", *Path(file).parts[:-1]]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -59,12 +59,12 @@ def imported_modules(source: str, file: str) -> Iterator[tuple[int, str]]:
         yield from ((node.lineno, name) for name in names if name.split(".")[0] == "detect")
 
 
-def violations(source: str, file: str) -> list[str]:
-    """What a file imports that comes after its own package."""
+def violations(tree: ast.Module, file: str) -> list[str]:
+    """Imports of a file that come after its own package."""
     own = Path(file).parts[0].removesuffix(".py")
     rank = -1 if own == "__init__" else ORDER.index(own)
     found = []
-    for line, module in imported_modules(source, file):
+    for line, module in imported_modules(tree, file):
         other = module.split(".")[1] if "." in module else ""
         # `from detect import __version__` and `import detect` touch nothing but the front door.
         if other in ORDER and ORDER.index(other) > rank and (file, module) not in LAZY:
@@ -78,14 +78,12 @@ def test_every_package_has_its_place() -> None:
     assert packages | modules == set(ORDER)
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_imports_only_from_above(file: str) -> None:
-    assert violations((PACKAGE / file).read_text(encoding="utf-8"), file) == []
+def test_imports_only_from_above() -> None:
+    assert [one for file in FILES for one in violations(parsed(PACKAGE / file), file)] == []
 
 
-@pytest.mark.parametrize(
-    ("source", "file", "expected"),
-    [
+def test_the_check_itself() -> None:
+    for source, file, expected in (
         ("", "boxes/nms.py", 0),
         ("from detect.errors import InputError", "boxes/nms.py", 0),
         ("from detect.boxes.iou import iou", "boxes/nms.py", 0),
@@ -99,12 +97,10 @@ def test_imports_only_from_above(file: str) -> None:
         ("if TYPE_CHECKING:\n    from detect.training import loop", "boxes/nms.py", 1),
         ("from detect.errors import InputError", "__init__.py", 1),
         ("def f():\n    from detect.inference.detector import Detector", "__init__.py", 0),
-    ],
-)
-def test_the_check_itself(source: str, file: str, expected: int) -> None:
-    assert len(violations(source, file)) == expected
+    ):
+        assert len(violations(ast.parse(source), file)) == expected, source
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_names_say_something(file: str) -> None:
-    assert not {part.removesuffix(".py") for part in Path(file).parts} & SAYS_NOTHING
+def test_names_say_something() -> None:
+    parts = {part.removesuffix(".py") for file in FILES for part in Path(file).parts}
+    assert not parts & SAYS_NOTHING

@@ -16,9 +16,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
-
-import pytest
 
 from detect.cli.main import COMMANDS, run_command
 from detect.config.base import CONFIGS, find_config
@@ -30,9 +27,10 @@ DOCUMENT_PATTERNS = ("*.md", "*/README.md", "weights/*.md", "configs/*/*.yaml")
 DOCUMENTS = sorted({path for pattern in DOCUMENT_PATTERNS for path in ROOT.glob(pattern)})
 
 
-def named(paths: list[Path]) -> list:
-    """The paths as parameters whose test ids are relative to the repository."""
-    return [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in paths]
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a source."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess:
@@ -45,12 +43,21 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess:
 # ----------------------------------------------------------------------------------------- unsafe calls
 
 
+DECISIVE = ("weights_only", "allow_pickle", "shell")
+"""Keywords that make a call safe or unsafe."""
 PICKLES = ("pickle", "marshal", "shelve", "dill", "joblib")
 
 
-def unsafe(source: str) -> Iterator[str]:
-    """What a source does that lets a file run code, or hides an error."""
-    for node in ast.walk(ast.parse(source)):
+def dotted(function: ast.expr) -> str:
+    """``a.b.c`` of what is called; empty for other expressions."""
+    if isinstance(function, ast.Attribute):
+        return f"{dotted(function.value)}.{function.attr}"
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def unsafe(tree: ast.Module) -> Iterator[str]:
+    """Lines of a source that let a file run code, or hide an error."""
+    for node in ast.walk(tree):
         line = getattr(node, "lineno", 0)
         if isinstance(node, ast.ImportFrom) and node.module in PICKLES:
             names = {alias.name for alias in node.names} - {"PickleError", "UnpicklingError"}
@@ -60,8 +67,8 @@ def unsafe(source: str) -> Iterator[str]:
             if re.search(r"\b(everything|Exception|BaseException)\b", caught):
                 yield f"{line}: except {caught}"
         elif isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            called = dotted(node.func)
+            keywords = {word.arg: ast.unparse(word.value) for word in node.keywords if word.arg in DECISIVE}
             if called.split(".")[0] in PICKLES:
                 yield f"{line}: {called}()"
             if called in ("eval", "exec", "os.system", "os.popen", "builtins.eval", "builtins.exec"):
@@ -74,14 +81,12 @@ def unsafe(source: str) -> Iterator[str]:
                 yield f"{line}: {called} through a shell"
 
 
-@pytest.mark.parametrize("path", named(SOURCES))
-def test_nothing_unsafe(path: Path) -> None:
-    assert list(unsafe(path.read_text(encoding="utf-8"))) == []
+def test_nothing_unsafe() -> None:
+    assert {path.relative_to(ROOT): found for path in SOURCES if (found := list(unsafe(parsed(path))))} == {}
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
+def test_unsafe_is_found() -> None:
+    for source in (
         "eval('1')",
         "pickle.loads(data)",
         "pickle.Unpickler(file)",
@@ -93,22 +98,17 @@ def test_nothing_unsafe(path: Path) -> None:
         "try: pass\nexcept: pass",
         "try: pass\nexcept Exception: pass",
         "try: pass\nexcept (OSError, BaseException): pass",
-    ],
-)
-def test_unsafe_is_found(source: str) -> None:
-    assert len(list(unsafe(source))) == 1
+    ):
+        assert len(list(unsafe(ast.parse(source)))) == 1, source
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
+def test_safe_is_left_alone() -> None:
+    for source in (
         "torch.load(p, weights_only=True)",
         "model.eval()",
         "import pickle\ntry: pass\nexcept (OSError, pickle.UnpicklingError): pass",
-    ],
-)
-def test_safe_is_left_alone(source: str) -> None:
-    assert list(unsafe(source)) == []
+    ):
+        assert list(unsafe(ast.parse(source))) == [], source
 
 
 # ------------------------------------------------------------------------------- what an import brings
@@ -130,10 +130,11 @@ RUNNER = ROOT / "detect" / "exporting" / "onnx_runner.py"
 
 
 def test_imports_reach_for_nothing() -> None:
-    """Importing each module opens no connection and takes no optional dependency."""
+    """Importing each module opens no connection, takes no optional dependency, changes no threads' settings."""
     done = run_python(
         "-c",
-        "import importlib, pkgutil, sys\n"
+        "import importlib, os, pkgutil, sys\n"
+        "before = dict(os.environ)\n"
         "def refuse(event, arguments):\n"
         "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.bind'):\n"
         "        sys.exit(f'{event} {arguments}')\n"
@@ -144,7 +145,9 @@ def test_imports_reach_for_nothing() -> None:
         "        importlib.import_module(module.name)\n"
         "optional = {'albumentations', 'matplotlib.pyplot', 'onnxruntime', 'onnxscript', 'hotcoco', 'optuna'}\n"
         "optional |= {'trackers', 'supervision', 'pandas'}\n"
-        "print(sorted(optional & set(sys.modules)))\n",
+        "print(sorted(optional & set(sys.modules)))\n"
+        "changed = {name for name, value in os.environ.items() if before.get(name) != value}\n"
+        "assert not [name for name in changed if 'OMP' in name or 'MKL' in name], changed\n",
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
@@ -180,41 +183,35 @@ def third_parties(nodes: Iterator[ast.AST] | list[ast.stmt]) -> set[str]:
     return {DISTRIBUTIONS.get(module, module).lower() for module in modules - ours - sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("path", named([path for path in SOURCES if "benchmarks" not in path.parts]))
-def test_imports_are_declared(path: Path) -> None:
+def test_imports_are_declared() -> None:
     """What is imported is required; what only an extra brings is imported where it is used, not at the top."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    required = requirements("") | ({"onnxruntime"} if path == RUNNER else set())
-    assert third_parties(tree.body) - required == set()
+    always = requirements("")
     extras = {name for section in ("export", "fast", "sweep", "track") for name in requirements(section)}
-    assert third_parties(ast.walk(tree)) - required - extras == set()
+    for path in SOURCES:
+        if "benchmarks" not in path.parts:
+            required = always | ({"onnxruntime"} if path == RUNNER else set())
+            assert third_parties(parsed(path).body) - required == set(), path
+            assert third_parties(ast.walk(parsed(path))) - required - extras == set(), path
 
 
 # ---------------------------------------------------------------------------------------------- configs
 
 
-def shipped(kind: str) -> list:
-    """The shipped configs of a kind, by name."""
-    return [pytest.param(path.stem, id=f"{kind}/{path.stem}") for path in sorted((CONFIGS / kind).glob("*.yaml"))]
+def test_data_configs_load() -> None:
+    for path in (CONFIGS / "data").glob("*.yaml"):
+        assert load_data_config(path.stem).splits
 
 
-@pytest.mark.parametrize("name", shipped("data"))
-def test_data_config_loads(name: str) -> None:
-    assert load_data_config(name).splits
+def test_configs_introduce_themselves() -> None:
+    paths = list(CONFIGS.glob("*/*.yaml"))
+    assert paths
+    assert [path for path in paths if not path.read_text(encoding="utf-8").startswith("# ")] == []
 
 
-@pytest.mark.parametrize("path", named(sorted(CONFIGS.glob("*/*.yaml"))))
-def test_config_introduces_itself(path: Path) -> None:
-    assert path.read_text(encoding="utf-8").startswith("# ")
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [("train", "default"), *(("data", name) for name in ("bccd", "coco", "deeppcb", "shapes"))],
-)
-def test_is_shipped(kind: Literal["data", "train"], name: str) -> None:
-    """The recipe that is the default, and the data sets that the documentation names."""
-    assert find_config(kind, name).is_file()
+def test_what_the_documentation_names_is_shipped() -> None:
+    assert find_config("train", "default").is_file()
+    for name in ("bccd", "coco", "deeppcb", "shapes"):
+        assert find_config("data", name).is_file()
 
 
 # ---------------------------------------------------------------------------------------- documentation
@@ -251,10 +248,9 @@ def help_of(tool: str, *command: str) -> str:
     return output.getvalue()
 
 
-@pytest.mark.parametrize("path", named(DOCUMENTS))
-def test_documented_commands_exist(path: Path) -> None:
+def test_documented_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for tool, *arguments in commands(path.read_text(encoding="utf-8")):
+    for tool, *arguments in [found for path in DOCUMENTS for found in commands(path.read_text(encoding="utf-8"))]:
         if tool == "make":
             assert arguments[0] in targets, f"make {arguments[0]}"
             continue

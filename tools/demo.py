@@ -20,7 +20,7 @@ from pathlib import Path
 
 from detect.cli.parser import ToolParser
 from detect.runtime.cli import run_tool
-from detect.runtime.files import held_folder
+from detect.runtime.files import locked_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = "runs/demo"
@@ -75,7 +75,7 @@ def main() -> None:
     """Run every command and say where things are."""
     ToolParser(__doc__).parse_args()
     start = time.monotonic()
-    with held_folder(ROOT / "runs/.demo"):  # a second demo at the same time would remove the results of this one
+    with locked_folder(ROOT / "runs/.demo"):  # a second demo at the same time would remove the results of this one
         if (ROOT / OUT).exists():
             print(f"removing the earlier demo in {OUT}", flush=True)
             shutil.rmtree(ROOT / OUT)

@@ -37,7 +37,7 @@ from detect.models.classifier import ClassificationModel
 from detect.runtime.cpu import use_threads
 from detect.runtime.device import Precision, select_device
 from detect.runtime.distributed import is_main_process, num_processes
-from detect.runtime.reproducibility import made_with
+from detect.runtime.reproducibility import collect_provenance
 
 Lines = Generator[str, None, dict[str, Any]]
 """Lines for people, as they come; returns the record of the metrics file."""
@@ -305,7 +305,7 @@ def _compare_instances(
     count = len(sdpoint.instances_of(checkpoint, str(request.weights)).members)
     stamp = file_stamp(request.weights)
     baseline = None if request.baseline is None else (str(request.baseline), load_checkpoint(request.baseline))
-    about = {**_about(request, settings), **made_with()}
+    about = {**_about(request, settings), **collect_provenance()}
     split: ClassificationSplit | DetectionSplit
     if isinstance(checkpoint.model, ClassificationModel):
         split = ClassificationSplit(_open_classes(request, data), checkpoint.center_crop)

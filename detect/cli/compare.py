@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         from detect.inference.sources import expand_sources, image_paths
         from detect.papers.sdpoint.cost_sheet import write_cost_sheets
         from detect.runtime.cpu import use_threads
-        from detect.runtime.files import held_folder
+        from detect.runtime.files import locked_folder
     use_threads(args.threads)
     paths = image_paths(expand_sources(args.source))
     predictor = open_predictor(args.weights, args.device, args.precision)
@@ -52,5 +52,5 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--conf: of detectors only; {args.weights} is a classifier")
     given = {"image_size": args.image_size, "conf": args.conf}
     options = {name: value for name, value in given.items() if value is not None}
-    with held_folder(args.out):
+    with locked_folder(args.out):
         print_lines(write_cost_sheets(predictor, paths, args.costs, args.out, **options))

@@ -1,8 +1,8 @@
-"""Look after a data set for detection.
+"""Check, measure, convert, split and view a data set for detection.
 
 detect data check --data mine.yaml                                      what is wrong (exit code 0, 1 or 2)
-detect data stats --data mine.yaml --image-size 640                     how large its boxes are; what follows
-detect data convert --data mine.yaml --to yolo --out mine-yolo          another format; says what is lost
+detect data stats --data mine.yaml --image-size 640                     sizes of its boxes; advice for training
+detect data convert --data mine.yaml --to yolo --out mine-yolo          another format; lists the losses
 detect data split --data mine.yaml --ratios 0.8 0.1 0.1 --out parts     train, val and test with equal shares
 detect data view --data mine.yaml --split val --out runs/view           its ground truth, drawn
 """
@@ -23,7 +23,6 @@ FORMATS = ("coco", "yolo", "voc", "visdrone", "shards")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands of ``detect data``."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_check(commands)
     _add_stats(commands)
@@ -33,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the subcommand."""
     args.subcommand(args)
 
 
@@ -61,12 +59,12 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _add_stats(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "measure the boxes and images of a split, and say what follows for training"
+    about = "measure the boxes and images of a split, and give advice for training"
     parser = commands.add_parser("stats", help=about, description=about)
     add = parser.add_argument
     add_data(parser)
     add("--split", metavar="S", help="split of the data config (default: train, if there is one)")
-    add("--image-size", type=positive_int, metavar="S", help="to be trained at, pixels (default: as recipes, 640)")
+    add("--image-size", type=positive_int, metavar="S", help="of the training, pixels (default: as recipes, 640)")
     add("--out", type=Path, metavar="DIR", help="draw the figures: DIR/stats.png")
     _add_json(parser, "figures and advice")
     parser.set_defaults(subcommand=_stats)
@@ -95,7 +93,7 @@ def _stats(args: argparse.Namespace) -> None:
 
 
 def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "write a data set in another format, and say what that cannot hold"
+    about = "write a data set in another format, and list what that cannot hold"
     parser = commands.add_parser("convert", help=about, description=about)
     add_data(parser)
     add = parser.add_argument
@@ -105,7 +103,7 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--images",
         choices=("copy", "link", "none"),
         default="copy",
-        help="copy them (default), make hard links, which use no space but share their content, or leave them there",
+        help="copy them (default), make hard links, which use no space but share their content, or leave them in place",
     )
     add("--split", nargs="+", default=(), metavar="NAME", help="these splits (default: all)")
     _add_strict(parser)
@@ -127,7 +125,7 @@ def _add_split(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_data(parser)
     add = parser.add_argument
-    add("--from-split", default="train", metavar="NAME", help="what is divided (default: train)")
+    add("--from-split", default="train", metavar="NAME", help="the split to divide (default: train)")
     add(
         "--ratios",
         nargs="+",
@@ -136,12 +134,12 @@ def _add_split(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="R",
         help="shares of train and val, or train, val, test",
     )
-    add("--seed", type=non_negative_int, default=0, metavar="N", help="decides among equals (default: 0)")
+    add("--seed", type=non_negative_int, default=0, metavar="N", help="decides ties (default: 0)")
     add("--out", required=True, type=Path, metavar="DIR", help="a new folder, with data.yaml for --data")
     add(
         "--group",
         metavar="REGEX",
-        help="images in whose names it finds the same stay together, such as '^[^_]+' for frames of a video",
+        help="images with the same match in their names stay together, such as '^[^_]+' for frames of a video",
     )
     _add_strict(parser)
     parser.set_defaults(subcommand=_split)
@@ -161,11 +159,11 @@ def _add_view(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     add_data(parser)
     add = parser.add_argument
     add("--split", default="train", metavar="NAME", help="split of the data config (default: train)")
-    add("--out", required=True, type=Path, metavar="DIR", help="where the pictures go; sheet.jpg shows all")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder of the pictures; sheet.jpg shows all")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--count", type=positive_int, default=24, metavar="N", help="so many at random (default: 24)")
+    which.add_argument("--count", type=positive_int, default=24, metavar="N", help="random images (default: 24)")
     which.add_argument("--images", nargs="+", default=(), metavar="NAME", help="these, with or without suffix")
-    add("--seed", type=non_negative_int, default=0, metavar="N", help="chooses the images (default: 0)")
+    add("--seed", type=non_negative_int, default=0, metavar="N", help="of the random images (default: 0)")
     parser.set_defaults(subcommand=_view)
 
 
@@ -179,7 +177,7 @@ def _view(args: argparse.Namespace) -> None:
 
 def _add_strict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--strict", action="store_true", help="refuse damaged images and boxes instead of leaving them out"
+        "--strict", action="store_true", help="refuse damaged images and boxes instead of skipping them"
     )
 
 
@@ -195,7 +193,7 @@ def _add_json(parser: argparse.ArgumentParser, content: str) -> None:
 
 
 def _write(json: Path | None, text: str, record: dict[str, Any]) -> None:
-    """Print a text; a record in its place, or into a file beside."""
+    """Print a text; or JSON instead, or also JSON into a file."""
     if json == STANDARD_OUTPUT:
         print_json(record)
         return

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
         from detect.inference.window import Window
         from detect.runtime.cpu import use_threads
         from detect.runtime.distributed import init_distributed
-        from detect.runtime.files import held_folder
+        from detect.runtime.files import locked_folder
     tell = _print_record if args.json else None
     sizes = {"batch_size": args.batch_size, "image_size": args.image_size}
     with init_distributed():
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
             )
             window = Window() if args.show else None
             lines = detect_sources(predictor, sources, args.out, outputs, window, tell, **sizes, **options)
-        with held_folder(args.out):
+        with locked_folder(args.out):
             print_lines(lines, is_json=args.json)
 
 

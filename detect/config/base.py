@@ -9,6 +9,7 @@ package makes them without a check, and pydantic builds its validators only when
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
@@ -143,7 +144,7 @@ def _load_yaml(path: Path, loader: type[_StrictLoader]) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise InputError(f"{path}: larger than {MAX_YAML_BYTES // 2**20} MiB, which no configuration is")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a SafeLoader)
+        content = copy.deepcopy(_parse(path.read_text(encoding="utf-8"), loader))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -158,6 +159,12 @@ def _load_yaml(path: Path, loader: type[_StrictLoader]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping (key: value), found {_kind(content)}")
     return content
+
+
+@functools.lru_cache(maxsize=256)
+def _parse(text: str, loader: type[_StrictLoader]) -> Any:
+    """Parse a YAML; parts of models are read again and again, and parsing takes 10 ms each."""
+    return yaml.load(text, Loader=loader)  # noqa: S506  # a SafeLoader
 
 
 def find_config(kind: Literal["models", "data", "train", "runs", "sweeps"], name: str) -> Path:

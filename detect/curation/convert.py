@@ -1,9 +1,9 @@
-"""A data set in another format: COCO JSON, YOLO txt, Pascal VOC XML, VisDrone txt, shards.
+"""Convert a data set to another format: COCO JSON, YOLO txt, Pascal VOC XML, VisDrone txt, shards.
 
-Everything is written into a folder beside, which takes its place when it is complete. What a format cannot hold is
-counted and told.
+Everything is written into a temporary folder, which is renamed when it is complete. Data that a format cannot hold is
+counted and reported.
 
-Letters: N images, K classes.
+Letters: N images, M boxes, K classes.
 """
 
 from __future__ import annotations
@@ -43,27 +43,40 @@ from detect.data.formats.writing import (
 from detect.data.formats.yolo import write_yolo, write_yolo_yaml
 from detect.data.recognition import TITLES, Format
 from detect.errors import InputError
-from detect.runtime.files import new_folder
+from detect.runtime.files import atomic_folder
 from detect.runtime.progress import progress_bar
 
 FORMATS: tuple[Format, ...] = ("coco", "yolo", "voc", "visdrone", "shards")
+"""Formats that can be written."""
+
 _AS_IN_COCO = ("coco", "shards")
 """Formats that hold any class name, and splits without annotations."""
-"""What can be written."""
+
+OWN_AREA = "areas of their own (of outlines; they become width * height)"
+UNWANTED = "annotations of categories that the data config does not list in names (left out)"
+
+_POLYGONS = "outlines (segmentation: polygons)"
+_MASKS = "outlines (segmentation: run-length masks)"
+_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", *MARKS}
+_IMAGE_KEYS = {"id", "file_name", "height", "width"}
+_LISTS = {"images", "annotations", "categories"}
+_OBJECT_TAGS = {"name", "bndbox", "difficult", *MARKS}
+_FILE_TAGS = {"filename", "size", "object", "folder", "path"}  # the last two are the file's former place
+_EMPTY_TEXTS = {"", "0", "Unspecified", "Unknown"}
 
 Images = Literal["copy", "link", "none"]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What is wanted.
+    """Options of a conversion.
 
     Args:
         to: the format.
         out: the new folder.
-        images: copied, linked (hard links), or left where they are.
-        splits: those that are converted; default, all.
-        strict: refuse damaged images and boxes instead of leaving them out.
+        images: copied, linked (hard links), or left in place.
+        splits: to convert; default, all.
+        strict: refuse damaged images and boxes instead of skipping them.
     """
 
     to: Format
@@ -74,17 +87,10 @@ class Conversion:
 
 
 def convert(config: DataConfig, wanted: Conversion) -> list[str]:
-    """Write a data set in another format, with its data config.
-
-    Args:
-        config: the data set.
-        wanted: what becomes of it.
-
-    Returns:
-        The report, line by line.
+    """Write a data set in another format, with its data config, and return the lines of the report.
 
     Raises:
-        InputError: the data cannot be read or written so, or the folder has something in it.
+        InputError: the data cannot be read or written in the format, or the folder is not empty.
     """
     splits = wanted.splits or tuple(config.splits)
     for split in splits:
@@ -92,7 +98,7 @@ def convert(config: DataConfig, wanted: Conversion) -> list[str]:
         split_folder(split)
     if wanted.to == "shards" and wanted.images != "copy":
         raise InputError(f"--images {wanted.images}: shards hold copies of the images; use --images copy")
-    with new_folder(wanted.out) as folder:
+    with atomic_folder(wanted.out) as folder:
         tables = {split: open_split(config, split, wanted.strict) for split in splits}
         report = [f"{config.name}: {TITLES[config.format]} to {TITLES[wanted.to]} in {wanted.out}"]  # type: ignore[index]
         for split in [one for one in splits if not tables[one].is_labelled and wanted.to not in _AS_IN_COCO]:
@@ -121,7 +127,7 @@ def convert(config: DataConfig, wanted: Conversion) -> list[str]:
 
 
 def _names(tables: dict[str, AnnotationTable], to: Format, changes: Problems) -> tuple[str, ...]:
-    """Class names as the format writes them; ``changes`` gets those that are others."""
+    """Return class names that the format can hold; ``changes`` gets the changed ones."""
     (first, names), *others = ((split, table.names) for split, table in tables.items())
     for split, other in others:
         if other != names:
@@ -156,7 +162,7 @@ def _targets(
 
 
 def _images_folder(split: str, to: Format) -> str:
-    """Where the images of a split lie in the new data set, as its format's own layout has it."""
+    """Return the folder of a split's images in the usual layout of the format."""
     return {"coco": split, "shards": "", "yolo": f"images/{split}", "voc": "JPEGImages", "visdrone": f"{split}/images"}[
         to
     ]
@@ -166,7 +172,6 @@ def _images_folder(split: str, to: Format) -> str:
 
 
 def _write(target: Target, folder: Path, wanted: Conversion, targets: Sequence[Target]) -> SplitConfig:
-    """Write the files of a split."""
     own_folder = wanted.to == "voc" and _share_names(targets)
     if own_folder and not target.stays:
         target = Target(**{**vars(target), "images": f"{target.images}/{target.split}"})
@@ -182,7 +187,7 @@ def _write(target: Target, folder: Path, wanted: Conversion, targets: Sequence[T
 
 
 def _share_names(targets: Sequence[Target]) -> bool:
-    """Whether an image of one split is called like one of another."""
+    """Tell whether two splits have images of the same name."""
     stems = [Path(name).with_suffix("").as_posix().casefold() for target in targets for name in target.image_names]
     return len(set(stems)) < len(stems)
 
@@ -204,7 +209,7 @@ def _write_configs(
 
 
 def _report(target: Target, section: SplitConfig, to: Format) -> list[str]:
-    """What was written of a split, what was not, and what is different."""
+    """Return the lines of a split: its size, losses and changes."""
     table = target.table
     background = int((table.box_offsets[1:] == table.box_offsets[:-1]).sum())
     num_crowds = int(table.is_crowd.sum())
@@ -213,23 +218,23 @@ def _report(target: Target, section: SplitConfig, to: Format) -> list[str]:
         f"{num_crowds} crowd regions -> {section.annotations or section.images}"
     ]
     lines += [f"  skipped or changed while reading: {line}" for line in table.problems.summary()]
-    remains = count_remains(target.config, target.split, target.table, to)
+    remains = count_losses(target.config, target.split, target.table, to)
     if remains:
         lines.append(f"  not kept: {', '.join(f'{count} {words}' for words, count in remains.items())}")
     return lines + [f"  changed or left out: {line}" for line in target.losses.summary()]
 
 
-# ------------------------------------------------------------------------------------------------ image_transfer
+# ------------------------------------------------------------------------------------------------- images
 
 
 def transfer_images(table: AnnotationTable, names: Sequence[str], folder: Path, link: bool) -> None:
-    """Bring all images of a split into a folder.
+    """Copy or link all images of a split into a folder.
 
     Args:
         table: the split.
         names: N paths relative to the folder, with ``/``.
-        folder: where they go.
-        link: a hard link each instead of a copy: no space is used, and whoever changes one changes the other.
+        folder: the new one.
+        link: make hard links instead of copies: they use no space, but share their content.
 
     Raises:
         InputError: a link cannot be made, as between disks.
@@ -255,7 +260,7 @@ def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copyfile(source, target)
     except OSError as error:
-        error.filename = str(target)  # not the source, whose first and last bytes could be read
+        error.filename = str(target)  # not the source, whose header could be read
         raise
 
 
@@ -268,31 +273,14 @@ def _link(source: Path, target: Path) -> None:
         ) from None
 
 
-# ------------------------------------------------------------------------------------------------ remains
+# ------------------------------------------------------------------------------------------------- losses
 
 
-OWN_AREA = "areas of their own (of outlines; they become width * height)"
-UNWANTED = "annotations of categories that the data config does not list in names (left out)"
+def count_losses(config: DataConfig, split: str, table: AnnotationTable, to: str) -> dict[str, int]:
+    """Count the data of a split that the format ``to`` cannot hold, by its description.
 
-_ANNOTATION_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", *MARKS}
-_IMAGE_KEYS = {"id", "file_name", "height", "width"}
-_LISTS = {"images", "annotations", "categories"}
-_OBJECT_TAGS = {"name", "bndbox", "difficult", *MARKS}
-_FILE_TAGS = {"filename", "size", "object", "folder", "path"}  # the last two say where the file once lay
-_SAYS_NOTHING = {"", "0", "Unspecified", "Unknown"}
-
-
-def count_remains(config: DataConfig, split: str, table: AnnotationTable, to: str) -> dict[str, int]:
-    """What is lost on the way to another format, in words, with counts.
-
-    What the writers leave out or change themselves is not among it; nor what was damaged, which is in the table's
+    Neither losses that the writers report themselves are counted, nor damaged data, which is in the table's
     ``problems``.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-        table: the split as it was read.
-        to: the format that is written.
     """
     counts: Counter[str] = Counter()
     if config.format == "coco":
@@ -320,7 +308,7 @@ def _of_coco(config: DataConfig, split: str, table: AnnotationTable, keeps_all: 
     def without_outline(item: dict[str, Any]) -> dict[str, Any]:
         segmentation = item.pop("segmentation", None)
         if segmentation:
-            outlines["outlines (segmentation: run-length masks)" if isinstance(segmentation, dict) else _POLYGONS] += 1
+            outlines[_MASKS if isinstance(segmentation, dict) else _POLYGONS] += 1
         return item
 
     content = load_coco(find_file(config, config.splits[split].annotations or ""), hook=without_outline)
@@ -338,9 +326,6 @@ def _of_coco(config: DataConfig, split: str, table: AnnotationTable, keeps_all: 
     return counts
 
 
-_POLYGONS = "outlines (segmentation: polygons)"
-
-
 def _of_voc(config: DataConfig, split: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     folder = Path(config.root, config.splits[split].annotations or "").resolve()
@@ -355,8 +340,8 @@ def _of_voc(config: DataConfig, split: str) -> Counter[str]:
 
 
 def _tags(element: ElementTree.Element, known: set[str]) -> Iterator[str]:
-    """The other children that say something."""
+    """Yield the tags of other children with a meaningful text."""
     for child in element:
-        said = {(text or "").strip() for text in child.itertext()}
-        if child.tag not in known and not said <= _SAYS_NOTHING:
+        texts = {(text or "").strip() for text in child.itertext()}
+        if child.tag not in known and not texts <= _EMPTY_TEXTS:
             yield str(child.tag)[:40]

@@ -1,6 +1,6 @@
-"""Ground truth drawn: a picture for each image, and a sheet of them all.
+"""Draw ground truth: a picture per image, and a contact sheet.
 
-Letters: H W pixels of an image, m boxes of it, N images of the split.
+Letters: H W pixels of an image, m boxes of it, N images of the split, M boxes of the split, K classes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from detect.boxes.convert import box_areas, box_sizes
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.datasets import open_split
-from detect.data.formats.writing import of_every_class, relative_names, safe_names
+from detect.data.formats.writing import ignored_in_all_classes, relative_names, safe_names
 from detect.data.images import ImageError, write_image
 from detect.drawing.boxes import draw_boxes, draw_frames
 from detect.errors import InputError, did_you_mean
@@ -24,23 +24,20 @@ from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import generator
 
 SHEET = "sheet.jpg"
-"""The picture of all pictures."""
+"""Contact sheet of all pictures."""
 
 MIN_LONG_SIDE_PX = 640
-"""Smaller images are enlarged to it, so that there is room for lines and labels."""
+"""Smaller images are enlarged to it, to have room for lines and labels."""
 
 MIN_FRAME_PX = 8
-"""Side of the smallest frame in a picture of ``MIN_LONG_SIDE_PX``, and in proportion; smaller boxes stand in its
-middle, so that the object is seen and the frame is found."""
+"""Side of the smallest frame in a picture of ``MIN_LONG_SIDE_PX``, and in proportion. It is drawn around the centre of
+a smaller box, so that the object stays visible."""
 
-MIN_FRAME_ON_SHEET_PX = 4
-"""The same in a tile of the sheet."""
-
-MAX_ON_SHEET = 240
-"""Images of the sheet; the others have their own pictures only."""
+MIN_FRAME_ON_SHEET_PX = 4  # the same in a tile of the sheet
+MAX_ON_SHEET = 240  # images
 
 _COLUMNS = 6
-_STREAM = 72  # of the random numbers, for this purpose alone
+_STREAM = 72  # of the random numbers
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,6 @@ class Truth:
     is_ignored: np.ndarray
 
     def summary(self) -> str:
-        """How many there are."""
         crowds = f", {self.is_crowd.sum()} crowd" if self.is_crowd.any() else ""
         return f"{(~self.is_crowd).sum()} boxes{crowds}"
 
@@ -68,24 +64,22 @@ class Truth:
 def view_data(
     config: DataConfig, split: str, folder: Path, count: int, wanted: Sequence[str] = (), seed: int = 0
 ) -> list[str]:
-    """Draw the boxes of some images of a split, with class names; crowd regions are dashed.
+    """Draw the boxes of images of a split, with class names, and return the lines of the report; crowd regions are
+    dashed.
 
     Args:
         config: the data set.
         split: a key of ``config.splits``.
-        folder: where the pictures go.
-        count: how many images, at random, if none is ``wanted``.
-        wanted: names of images as the annotations have them, with or without suffix or folders.
-        seed: chooses the images.
-
-    Returns:
-        The report, line by line.
+        folder: of the pictures.
+        count: number of random images, if none is ``wanted``.
+        wanted: names of images as in the annotations, with or without suffix or folders.
+        seed: selects the images.
 
     Raises:
         InputError: the split cannot be read, or there is no such image.
     """
     table = open_split(config, split)
-    is_ignored = of_every_class(table)
+    is_ignored = ignored_in_all_classes(table)
     names = relative_names(table, Path(config.root, config.splits[split].images))
     if wanted:
         rows = list(dict.fromkeys(row for name in wanted for row in _find(name, names, split)))
@@ -114,16 +108,7 @@ def view_data(
 
 
 def draw_truth(image_rgb: np.ndarray, truth: Truth, names: Sequence[str]) -> np.ndarray:
-    """An image with its boxes, the small ones on top; a small image is enlarged.
-
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        truth: its boxes.
-        names: K class names.
-
-    Returns:
-        (H', W', 3) uint8.
-    """
+    """Draw the boxes into an image (H, W, 3) uint8 RGB, the small ones on top; a small image is enlarged."""
     side = max(*image_rgb.shape[:2], MIN_LONG_SIDE_PX)
     picture, shown = _scaled(image_rgb, truth, side, MIN_FRAME_PX * side / MIN_LONG_SIDE_PX)
     captions = [_caption(shown, index, names) for index in range(len(shown.labels))]
@@ -131,7 +116,7 @@ def draw_truth(image_rgb: np.ndarray, truth: Truth, names: Sequence[str]) -> np.
 
 
 def _truth(table: AnnotationTable, row: int, is_ignored: np.ndarray) -> Truth:
-    """The boxes of image ``row``, each region that ``is_ignored``, (M,) bool, only once."""
+    """Return the boxes of image ``row``; ``is_ignored`` (M,) bool marks regions of every class, which are kept once."""
     boxes, labels, is_crowd = table.boxes(row)
     ignored = is_ignored[table.box_offsets[row] : table.box_offsets[row + 1]]
     keep = ~ignored | (labels == 0)
@@ -145,13 +130,14 @@ def _caption(truth: Truth, index: int, names: Sequence[str]) -> str:
 
 
 def _small(image_rgb: np.ndarray, truth: Truth) -> np.ndarray:
-    """The image in the size of a tile, with frames drawn in that size."""
     picture, shown = _scaled(image_rgb, truth, TILE_PX, MIN_FRAME_ON_SHEET_PX)
     return draw_frames(picture, shown.boxes_xyxy_px, shown.labels, shown.is_crowd)
 
 
 def _scaled(image_rgb: np.ndarray, truth: Truth, side: int, least_px: float) -> tuple[np.ndarray, Truth]:
-    """The image with a long side of ``side`` pixels and its boxes, smallest first, none smaller than ``least_px``."""
+    """Scale an image to a long side of ``side`` pixels and its boxes, smallest first, enlarged to at least
+    ``least_px``.
+    """
     picture = image_rgb if max(image_rgb.shape[:2]) == side else fitted(image_rgb, side)
     size_wh = np.array(picture.shape[1::-1])
     boxes = truth.boxes_xyxy_px * np.tile(size_wh / np.array(image_rgb.shape[1::-1]), 2)
@@ -163,7 +149,6 @@ def _scaled(image_rgb: np.ndarray, truth: Truth, side: int, least_px: float) -> 
 
 
 def _find(name: str, names: Sequence[str], split: str) -> list[int]:
-    """The rows of the images that are called so."""
     found = [row for row, other in enumerate(names) if name in _spellings(other)]
     if not found:
         hint = did_you_mean(name, names if len(names) < 10_000 else names[:100])

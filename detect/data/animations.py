@@ -26,7 +26,7 @@ from detect.data.images import (
     without_warnings,
 )
 from detect.data.pixel_values import MAX_TILED_PIXELS, PLAIN, ReadSettings, is_deep
-from detect.runtime.logs import named_messages
+from detect.runtime.logs import decoder_warnings
 
 USUAL_FPS = 10.0
 """Default of animations that state no time, as in browsers."""
@@ -107,7 +107,7 @@ class Animation:
         time_s = 0.0
         with self._errors(), open_by_pillow(BytesIO(self._data), self._settings.max_pixels) as image:
             for number in self._numbers:
-                with named_messages(self._path), without_warnings():
+                with decoder_warnings(self._path), without_warnings():
                     image.seek(number)
                     pixels = upright_rgb(image, str(self._path), self._settings, data=self._data, page=number)
                 yield time_s, pixels

@@ -22,7 +22,7 @@ from detect.data.formats.shard_images import ShardImages, StoredImage
 from detect.data.images import decode_image
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.drawing.text import shorten
-from detect.runtime.logs import named_messages
+from detect.runtime.logs import decoder_warnings
 
 MARKS = ("truncated", "occluded")
 """Names of ``AnnotationTable.marks``."""
@@ -158,7 +158,7 @@ class AnnotationTable:
 
     def read(self, row: int) -> np.ndarray:
         """Read image ``row``, (H, W, 3) uint8 RGB; ``ImageError`` if that fails."""
-        with named_messages(self.path(row)):
+        with decoder_warnings(self.path(row)):
             return decode_image(self.read_bytes(row), str(self.path(row)), self.read_settings)
 
     def stored_in(self, row: int) -> Path:

@@ -1,4 +1,4 @@
-"""What every annotation reader checks: files, images and boxes. Nothing is dropped without being counted.
+"""Checks of all annotation readers on files, images and boxes. Nothing is dropped without being counted.
 
 Letters: N images, M boxes.
 """
@@ -22,7 +22,7 @@ from detect.data.annotations import Problems, Understood
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.data.pixel_values import MAX_PIXELS
 from detect.errors import InputError, did_you_mean
-from detect.runtime.logs import LOGGER, named_messages
+from detect.runtime.logs import LOGGER, decoder_warnings
 from detect.runtime.progress import progress_bar
 
 BAD_IMAGE = "images that are missing or damaged (skipped)"
@@ -36,9 +36,9 @@ OUTSIDE = "boxes wholly outside their image (skipped)"
 PARTLY_OUTSIDE = "boxes that reach out of their image by more than a pixel (kept; clipped in training)"
 REPEATED = "boxes that repeat another one of the same class exactly (kept)"
 
-_MANY_IMAGES = 1000  # reading the headers of fewer takes about a second
+_MANY_IMAGES = 1000  # the headers of fewer are read in about a second
 _NUM_THREADS = 8  # they wait for the disk; more of them wait for each other when it is fast
-_CHUNK = 64  # images of one task: handing over single images takes longer than reading their headers
+_CHUNK = 64  # images per task: dispatching single images takes longer than reading their headers
 _NUM_LISTED = 8
 _MAX_SLIP_PX = 2  # of a declared size: counted from 0, rounded, or cropped to whole blocks
 _MAX_RATIO_ERROR = 0.02  # of a resized image's two factors: rounding to whole pixels
@@ -47,10 +47,10 @@ _MISSPELLED = 0.75
 
 
 def find_folder(config: DataConfig, folder: str) -> Path:
-    """A folder of the data set.
+    """Return a folder of the data set.
 
     Raises:
-        InputError: it does not exist; the message says what the data set's root has instead.
+        InputError: it does not exist; the message lists the content of the data set's root.
     """
     path = Path(config.root) / folder
     if not is_path(folder):
@@ -61,36 +61,26 @@ def find_folder(config: DataConfig, folder: str) -> Path:
 
 
 def check_split(config: DataConfig, split: str) -> None:
-    """Refuse a split that the data config does not have.
-
-    Raises:
-        InputError: there is no such split.
-    """
     if split not in config.splits:
         raise InputError(f"{config.name}: there is no split {split!r}{did_you_mean(split, config.splits)}")
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Refuse class names of a data config of which one stands twice.
-
-    Raises:
-        InputError: one does.
-    """
     if len(set(names)) < len(names):
-        raise InputError(f"names: a class stands twice in {', '.join(names)}")
+        raise InputError(f"names: duplicate class in {', '.join(names)}")
 
 
 def absent_classes(wanted: Sequence[str], listed: Collection[str], complaint: Callable[[str], str]) -> list[str]:
-    """Class names of a data config that a split does not list, logged: the split has no objects of them.
+    """Return the class names of a data config that a split does not list, and log them.
 
     Args:
         wanted: the names of the data config.
-        listed: those of the split.
-        complaint: gives the text which says of quoted names that the split does not list them.
+        listed: the names of the split.
+        complaint: makes the message from quoted names.
 
     Raises:
-        InputError: the split lists none of them; or one is nearly the same as a class that is not wanted, so that it
-            seems to be misspelled.
+        InputError: the split lists none of them; or one resembles a listed class that is not wanted, so that it seems
+            to be misspelled.
     """
     absent = [name for name in wanted if name not in listed]
     spare = [name for name in listed if name not in wanted]
@@ -108,18 +98,8 @@ def absent_classes(wanted: Sequence[str], listed: Collection[str], complaint: Ca
     return absent
 
 
-def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:
-    """Log what is wrong in a split, and what was understood, each kind in one line with its count.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-        problems: of the split.
-        strict: refuse it instead.
-
-    Raises:
-        InputError: with ``strict``, there is a problem.
-    """
+def log_problems(config: DataConfig, split: str, problems: Problems, strict: bool) -> None:
+    """Log each kind of problem of a split in one line with its count; with ``strict``, refuse the split."""
     lines = problems.lines()
     wrong = [line for kind, line in lines.items() if not isinstance(kind, Understood)]
     if strict and wrong:
@@ -130,11 +110,6 @@ def tell_problems(config: DataConfig, split: str, problems: Problems, strict: bo
 
 
 def find_annotations(config: DataConfig, split: str) -> str:
-    """What the split says of its annotations.
-
-    Raises:
-        InputError: it says nothing.
-    """
     annotations = config.splits[split].annotations
     if annotations is None:
         raise InputError(f"{config.name}: splits.{split}.annotations: is missing, which format {config.format} needs")
@@ -142,12 +117,12 @@ def find_annotations(config: DataConfig, split: str) -> str:
 
 
 def find_file(config: DataConfig, file: str) -> Path:
-    """A file of the data set; if it is not where it should be, the file of that name in the root itself.
+    """Return a file of the data set; if it does not exist, the file of that name in the root itself.
 
     Copies of COCO often have their annotations beside the image folders instead of in ``annotations/``.
 
     Raises:
-        InputError: it does not exist; the message says what the data set's root has instead.
+        InputError: neither exists; the message lists the content of the data set's root.
     """
     path = Path(config.root) / file
     beside = Path(config.root) / path.name
@@ -170,17 +145,10 @@ def _root_content(root: Path) -> str:
 
 
 def path_inside(folder: Path, name: str, where: str) -> Path:
-    """The path ``folder / name``, refused if it leads out of the folder by its words.
+    """Return ``folder / name``, refused if the name leads out of the folder or cannot be a file name.
 
-    Symbolic links are followed, wherever to: people build data sets of them, and the file is only read as an image.
-
-    Args:
-        folder: absolute.
-        name: as an annotation file gives it, so not to be trusted.
-        where: what the error message calls the origin.
-
-    Raises:
-        InputError: the name is absolute or climbs with ``..`` to somewhere else, or cannot be a file name.
+    Symbolic links are followed: data sets are built of them, and the file is only read as an image. ``folder`` is
+    absolute; ``where`` is the origin of the name, for the message.
     """
     path = inside(folder, name)
     if path is None:
@@ -189,7 +157,7 @@ def path_inside(folder: Path, name: str, where: str) -> Path:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """The path ``folder / name``; None if it leads out of the folder by its words, or cannot be a file name."""
+    """Return ``folder / name``; None if the name leads out of the folder, or cannot be a file name."""
     path = os.path.normpath(Path(folder, name))
     is_inside = path.startswith(f"{folder}{os.sep}") and "\0" not in name and _is_encodable(name)
     return Path(path) if is_inside else None
@@ -212,14 +180,14 @@ def inspect_images(
     max_pixels: int = MAX_PIXELS,
     ends_xy_px: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Look at every image's first and last bytes and compare its size with the annotations.
+    """Read every image's header and trailer, and compare its size with the annotations.
 
     Args:
         paths: N image files.
-        declared_hw: (N, 2) int64 height and width as the annotations say; 0 where they do not.
-        problems: gets what is wrong.
+        declared_hw: (N, 2) int64 height and width of the annotations; 0 where they give none.
+        problems: gets the problems.
         title: of the progress bar, which is shown for many images.
-        max_pixels: larger images cannot be used.
+        max_pixels: larger images are unusable.
         ends_xy_px: (N, 2) the largest right and bottom of each image's boxes. An image of another size than declared
             is kept where they lie inside of it, unless it is an enlarged or reduced copy.
 
@@ -227,7 +195,7 @@ def inspect_images(
         sizes_hw (N, 2) int32, the true sizes with EXIF orientation applied; is_good (N,) bool, the usable images.
 
     Raises:
-        InputError: there is no image that can be used.
+        InputError: no image can be used.
     """
     for path, count in Counter(paths).items():
         if count > 1:
@@ -244,7 +212,7 @@ def compare_sizes(
     title: str,
     ends_xy_px: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What ``inspect_images`` does with the images' headers."""
+    """Compare the sizes of N headers with the annotations, as ``inspect_images`` does."""
     sizes_hw = np.zeros((len(paths), 2), np.int32)
     is_good = np.zeros(len(paths), bool)
     first_problem = ""
@@ -279,14 +247,14 @@ def _read_headers(paths: Sequence[Path], title: str, max_pixels: int) -> list[Im
 
 def _header_or_error(path: Path, max_pixels: int) -> ImageHeader | ImageError:
     try:
-        with named_messages(path):
+        with decoder_warnings(path):
             return read_header(path, max_pixels)
     except ImageError as error:
         return error
 
 
 def _image_problem(path: Path, header: ImageHeader | ImageError, height: int, width: int) -> tuple[str, str]:
-    """Kind and example of what is wrong with an image of the declared size; empty if nothing is."""
+    """Return kind and example of the problem of an image of the declared size; empty if there is none."""
     if isinstance(header, ImageError):
         return BAD_IMAGE, str(header)
     if (height, width) == header.size_hw or height <= 0 or width <= 0:
@@ -298,10 +266,9 @@ def _image_problem(path: Path, header: ImageHeader | ImageError, height: int, wi
 
 
 def _is_same_frame(size_hw: tuple[int, int], declared_hw: tuple[int, int], end_xy_px: np.ndarray) -> bool:
-    """Whether boxes that end there can be in pixels of an image, although another size is declared.
+    """Tell whether boxes that end there can be in pixels of an image, although another size is declared.
 
-    Boxes of an enlarged or reduced image would lie elsewhere: there both sides differ by the same factor, by more than
-    a slip of some pixels.
+    In an enlarged or reduced image they cannot: both sides differ by the same factor, by more than some pixels.
     """
     ratios = [side / declared for side, declared in zip(size_hw, declared_hw, strict=True)]
     is_slip = all(abs(side - declared) <= _MAX_SLIP_PX for side, declared in zip(size_hw, declared_hw, strict=True))
@@ -312,13 +279,13 @@ def _is_same_frame(size_hw: tuple[int, int], declared_hw: tuple[int, int], end_x
 def check_boxes(
     boxes_xywh_px: np.ndarray, sizes_hw: np.ndarray, describe: Callable[[int], str], problems: Problems
 ) -> np.ndarray:
-    """Find the boxes that cannot be used.
+    """Find the usable boxes.
 
     Args:
         boxes_xywh_px: (M, 4) float64 left, top, width, height in pixels of their images.
         sizes_hw: (M, 2) height and width of each box's image.
         describe: names a box by its index, for the examples.
-        problems: gets what is wrong.
+        problems: gets the problems.
 
     Returns:
         (M,) bool, the boxes to keep.
@@ -345,7 +312,7 @@ def check_boxes(
 def report_repeated(
     boxes_xywh_px: np.ndarray, rows: np.ndarray, labels: np.ndarray, describe: Callable[[int], str], problems: Problems
 ) -> None:
-    """Report boxes that stand twice: same image (``rows``, (M,)), class (``labels``, (M,)) and coordinates (M, 4)."""
+    """Report duplicate boxes: same image (``rows``, (M,)), class (``labels``, (M,)) and coordinates (M, 4)."""
     keys = np.column_stack([rows, labels, boxes_xywh_px])
     order = np.lexsort(keys.T[::-1])
     is_same = (keys[order][1:] == keys[order][:-1]).all(axis=1)

@@ -1,6 +1,6 @@
-"""A data config's split as an ``AnnotationTable``, whatever its format.
+"""Open a split of a data config as an ``AnnotationTable``, whatever its format.
 
-Data sets for classification are opened by ``detect.data.classification.datasets``.
+``detect.data.classification.datasets`` opens data sets for classification.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable
-from detect.data.checks import check_split, tell_problems
+from detect.data.checks import check_split, log_problems
 from detect.data.formats.coco import read_coco
 from detect.data.formats.shards import read_shards
 from detect.data.formats.visdrone import read_visdrone
@@ -32,14 +32,14 @@ READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
     "visdrone": read_visdrone,
     "shards": read_shards,
 }
-"""Reader of each format of ``DataConfig.format`` that is for detection."""
+"""Reader of each ``DataConfig.format`` for detection."""
 
 GENERATORS: dict[str, Callable[[Path], None]] = {"shapes": generate_shapes}
-"""Maker of each data set of ``DataConfig.generate``."""
+"""Generator of each ``DataConfig.generate``."""
 
 
 def open_split(config: DataConfig, split: str, strict: bool = False) -> AnnotationTable:
-    """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
+    """Read one split of a data set; each kind of problem is logged in one line with its count.
 
     Args:
         config: see ``read_split``.
@@ -47,21 +47,21 @@ def open_split(config: DataConfig, split: str, strict: bool = False) -> Annotati
         strict: refuse a split with any problem instead.
 
     Raises:
-        InputError: as ``read_split``; or, with ``strict``, the split is not free of problems.
+        InputError: as ``read_split``; or, with ``strict``, the split has a problem.
     """
     table = read_split(config, split)
-    tell_problems(config, split, table.problems, strict)
+    log_problems(config, split, table.problems, strict)
     return with_value_range(config, split, table, read_split)
 
 
 def read_split(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split of a data set; what is wrong in it is in the table's ``problems``, and nowhere else.
+    """Read one split of a data set, without logging the table's ``problems``.
 
     The range of values of images with more than 8 bits is not chosen yet (``detect.data.value_range``).
 
     Args:
-        config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if there
-            is no such folder. A format that is left out is recognised.
+        config: the data set, with ``root`` as an absolute path. An embedded data set is generated there first if the
+            folder does not exist. A missing format is recognised.
         split: a key of ``config.splits``.
 
     Raises:

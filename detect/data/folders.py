@@ -1,4 +1,4 @@
-"""The files of a folder and of those below it, in a fixed order, where links cannot lead in circles."""
+"""Files of folders in a fixed order, safe against circular links, and the splits that folders are named after."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from detect.config.data import SplitConfig
 from detect.data.annotations import Problems
 from detect.data.images import IMAGE_SUFFIXES
 
-NOT_READ = "files among the images that are none of the formats that are read (not used)"
+NOT_READ = "files among the images in formats that are not read (not used)"
 
 _BESIDE = (
     *(".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".html", ".cache", ".names", ".labels", ".data", ".tar"),
     *("thumbs.db", "desktop.ini"),
 )
-"""Ends of the names of files that lie beside images and need not be images."""
+"""Ends of the names of files that are expected beside images."""
 
 
 def walk_files(folder: Path, root: Path, report: Callable[[OSError], None]) -> Iterator[str]:
-    """All files, folder by folder, each folder once; what is hidden is left out.
+    """Yield all files, folder by folder, each folder once; hidden ones are left out.
 
     Args:
         folder: where to start.
         root: links are followed, but not back to this folder or above it. It may be ``folder`` itself.
-        report: gets the error of each folder that cannot be read, which is passed over.
+        report: gets the error of each unreadable folder, which is skipped.
 
     Yields:
         Paths that start with ``folder``, sorted within each folder.
@@ -45,18 +45,17 @@ def walk_files(folder: Path, root: Path, report: Callable[[OSError], None]) -> I
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is an image by its suffix."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def count_suffixes(paths: Iterable[str | Path]) -> list[str]:
-    """How many files there are of each suffix, the most frequent first: ``12 .heic``, ``1 without a suffix``."""
+    """Count files by suffix, the most frequent first: ``12 .heic``, ``1 without a suffix``."""
     counts = Counter(os.path.splitext(path)[1].lower() or "without a suffix" for path in paths)  # noqa: PTH122
     return [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 
 def report_left_out(paths: Iterable[str | Path], problems: Problems) -> None:
-    """Count the files of a folder of images that are none, by their suffixes; annotations beside them are no fault."""
+    """Count the files of a folder of images that are not images, by suffix; annotations beside them are expected."""
     others = [path for path in paths if not is_image_name(str(path)) and not _lies_beside(Path(path).name.lower())]
     if others:
         problems.merge([(NOT_READ, len(others), count_suffixes(others))])
@@ -81,7 +80,7 @@ _OURS = {"training": "train", "valid": "val", "validation": "val", "testing": "t
 
 
 def split_of(name: str) -> str | None:
-    """The split that a name such as ``train2017`` or ``Validation`` means."""
+    """Return the split of a name such as ``train2017`` or ``Validation``."""
     found = _SPLIT.match(name.lower())
     return None if found is None else _OURS.get(found[1], found[1])
 
@@ -91,7 +90,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def sorted_splits(splits: dict[str, SplitConfig]) -> dict[str, SplitConfig]:
-    """In the order train, val, then the others."""
+    """Sort splits: train, val, then the others by name."""
     return dict(sorted(splits.items(), key=lambda item: (item[0] != "train", item[0] != "val", item[0])))
 
 
@@ -100,7 +99,7 @@ def has_suffix(folder: Path, suffix: str) -> bool:
 
 
 def side_by_side(folder: Path, suffix: str) -> dict[str, SplitConfig]:
-    """Folders in which files of a suffix lie beside images of their names, as Roboflow and LabelImg write them."""
+    """Find folders in which files of a suffix lie beside images of their names, as Roboflow and LabelImg write them."""
     splits: dict[str, SplitConfig] = {}
     for path in (folder, *subfolders(folder)):
         names = list(path.iterdir()) if has_suffix(path, suffix) else []
@@ -112,6 +111,6 @@ def side_by_side(folder: Path, suffix: str) -> dict[str, SplitConfig]:
 
 
 def split_of_folder(path: Path, folder: Path) -> str:
-    """The split of a folder in the data set's; ``obj_train_data`` is how CVAT calls one."""
+    """Return the split of a folder in the data set's; CVAT prefixes it with ``obj_``."""
     name = path.name.lower().removeprefix("obj_").replace("validation", "valid")
     return "train" if path == folder else split_of(name) or path.name

@@ -59,20 +59,20 @@ LOOKED_FOR = (
 """The layouts, for messages."""
 
 _NUM_LISTED = 10_000  # files of a folder
-_NUM_LINES = 20  # lines that are looked at
+_NUM_LINES = 20
 
 
 def open_data(name: str, data_root: str | None = None) -> DataConfig:
-    """A data set's configuration, with ``root`` as an absolute path, and with its format where its folder is there.
+    """Open a data set's configuration, with ``root`` as an absolute path, and with its format where its folder exists.
 
     Args:
-        name: a shipped data config's name (before a folder that is called so); a YAML file, of this toolkit or as YOLO
-            tools have it (``path``, ``train``, ``val``, ``names``); Darknet's ``obj.data``; or the folder of a data set
-            in a usual layout.
+        name: a shipped data config's name (which has precedence over a folder); a YAML file, of this toolkit or of YOLO
+            tools (``path``, ``train``, ``val``, ``names``); Darknet's ``obj.data``; or the folder of a data set in a
+            known layout.
         data_root: replaces the file's ``root``; relative to the current folder.
 
     Raises:
-        InputError: there is no such thing, it is wrong, or it could be two things.
+        InputError: it does not exist, is invalid, or is ambiguous.
     """
     is_shipped = Path(name).name == name and (CONFIGS / "data" / f"{name}.yaml").is_file()
     if not Path(name).is_dir() or is_shipped:
@@ -89,16 +89,12 @@ def open_data(name: str, data_root: str | None = None) -> DataConfig:
 
 
 def with_format(config: DataConfig) -> DataConfig:
-    """The config with its format, recognised from what its splits name where it has none.
-
-    Raises:
-        InputError: the splits are of several formats, or of none that is known.
-    """
+    """Return the config with its format; a missing one is recognised from the files of the splits."""
     return config if config.format is not None else dataclasses.replace(config, format=_recognise_format(config)[0])
 
 
 def _recognise_format(config: DataConfig) -> tuple[Format, str]:
-    """The format of all splits that show one, and by what it was recognised."""
+    """Return the common format of the splits, and the reason for it."""
     found: dict[Format, str] = {}
     problems = []
     for split in config.splits:
@@ -144,7 +140,7 @@ def _is_data_set(folder: Path) -> bool:
 
 
 def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
-    """The format of a split, and by what it was recognised."""
+    """Return the format of a split, and the reason for it."""
     section = config.splits[split]
     if section.images.endswith(".tar"):
         return "shards", f"{section.images} are tar files"
@@ -175,12 +171,12 @@ def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
 
 
 def _is_no_label(name: str) -> bool:
-    """Whether a text file beside annotations is none of them, by its name."""
+    """Tell by its name whether a text file beside annotations is another file."""
     return name in CLASSES_FILES or name.upper().startswith("README")
 
 
 def _recognise_labels(config: DataConfig, split: str) -> tuple[Format, str]:
-    """YOLO, if the images have label files."""
+    """Return YOLO, if the images have label files, and the reason."""
     labels = find_files(config, split, Problems())[1]
     there = [path for path in labels[:_NUM_LISTED] if path.is_file()]
     if not there:
@@ -195,7 +191,7 @@ def _recognise_labels(config: DataConfig, split: str) -> tuple[Format, str]:
 
 
 def _format_of_texts(paths: Iterable[Path], folder: str) -> tuple[Format, str]:
-    """YOLO or VisDrone, as the first lines of the files say."""
+    """Return YOLO or VisDrone, by the first lines of the files, and the reason."""
     lines = itertools.islice((line for path in paths for line in read_lines(path) if line.strip()), _NUM_LINES)
     kinds = {kind for line in lines if (kind := _format_of_line(line)) is not None}
     if len(kinds) > 1:

@@ -22,7 +22,7 @@ from detect.data.images import ImageError
 from detect.errors import InputError
 from detect.runtime.cpu import return_freed_memory
 from detect.runtime.distributed import num_processes, shard
-from detect.runtime.interruption import LostContactError, lost_worker, requested_stop, ticking
+from detect.runtime.interruption import LostContactError, lost_worker, requested_stop, timer_ticks
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch
 
@@ -291,7 +291,7 @@ class WorkerBatches:
         """Run a step of the loader, with a timeout."""
         timeout = _Timeout(self._workers)
         try:
-            with ticking(timeout.tick):
+            with timer_ticks(timeout.tick):
                 return step()
         except RuntimeError as error:
             raise lost_worker(error) or error from None

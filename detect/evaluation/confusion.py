@@ -79,4 +79,5 @@ def match(found_xyxy: np.ndarray, objects_xyxy: np.ndarray) -> np.ndarray:
 def _in_crowd(found_xyxy: np.ndarray, crowds_xyxy: np.ndarray) -> np.ndarray:
     """(N,) bool: half of the detection lies in one crowd region, which is how COCO measures overlap with crowds."""
     shared = intersection_areas(found_xyxy, crowds_xyxy)
-    return np.asarray((shared >= IOU * box_areas(found_xyxy)[:, None]).any(axis=1))
+    inside: np.ndarray = np.any(shared >= IOU * box_areas(found_xyxy)[:, None], axis=1)
+    return inside

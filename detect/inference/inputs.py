@@ -14,7 +14,7 @@ from detect.data.images import from_pil, read_image
 from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_bytes
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.runtime.logs import LOGGER, named_messages
+from detect.runtime.logs import LOGGER, decoder_warnings
 from detect.safety.untrusted import MAX_SIDE
 
 
@@ -80,7 +80,7 @@ def as_image(source: Any, settings: ReadSettings = PLAIN) -> np.ndarray:
 
 def _read_first(path: Path, settings: ReadSettings) -> np.ndarray:
     """The image of a file, of several in it the first, which is said; so is a high byte that shows next to nothing."""
-    with named_messages(path):
+    with decoder_warnings(path):
         image = read_image(path, settings)
     count, has_many_bits = describe_path(path)
     if count > 1:

@@ -1,9 +1,8 @@
-"""The shared frame of the commands: streams, signals, and how a command ends.
+"""Standard streams, signals and exit code of a command's process.
 
-A standard output that goes away (``| head -2``, a pager that is closed, ``>&-``) silences the printing from then on;
-the work goes on to its end, with all its files, and the exit code is that of the work. Text that is lost in any other
-way (``> FILE`` on a full disk) makes the exit code 2 when everything else is done. What cannot be written to standard
-error changes nothing.
+When standard output is closed (``| head -2``, a pager that quits, ``>&-``), printing stops; the work completes with all
+its files and its exit code. Text that is lost in any other way (``> FILE`` on a full disk) makes the exit code 2 when
+everything else is done. A failure to write to standard error has no effect.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Callable
 
 from detect.errors import InputError, visible
 from detect.runtime.interruption import LostContactError, Terminated, lost_worker, signals_as_exceptions
-from detect.runtime.logs import configure_logging, listen_to_decoders
+from detect.runtime.logs import capture_decoder_messages, configure_logging
 from detect.safety.terminal import flush_output, shield_terminal
 
 _SYSTEM_ERRORS = {
@@ -28,24 +27,21 @@ _SYSTEM_ERRORS = {
     errno.EDQUOT: "the disk quota is used up",
 }
 _END_S = 5.0
-"""Seconds that a process which was killed is waited for."""
+"""Seconds to wait for a killed process."""
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool and end the process.
+    """Run a command and end the process.
 
-    Its exit code is 0 when it is done, 2, with one clear line, for bad input, 1 where another process of the run is
-    lost, 130 for Ctrl-C, 143 for SIGTERM.
-
-    Args:
-        main: the tool; it reads ``sys.argv``.
+    The exit code is 0 for success, 2 with one line for bad input, 1 if another process of the run is lost, 130 for
+    Ctrl-C, 143 for SIGTERM. ``main`` may choose another with ``sys.exit``.
     """
     configure_logging()
-    threading.excepthook = _leave_to_the_main_thread
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
+    threading.excepthook = _ignore_thread_os_error
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may not be valid Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     shield_terminal()
-    listen_to_decoders()
+    capture_decoder_messages()
     with signals_as_exceptions():
         code, line = _outcome(main)
     if line:
@@ -58,15 +54,14 @@ def run_tool(main: Callable[[], None]) -> None:
 
 
 def _outcome(main: Callable[[], None]) -> tuple[int, str]:
-    """Exit code of a tool, and the line that says why it is not 0."""
     code, line = 0, ""
     try:
         try:
             main()
-        finally:  # while the error keeps the loaders, which would wait for workers that hang
+        finally:  # while the error still refers to the loaders, which would wait for hanging workers
             _end_children()
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 0  # None; no tool ends by a text
+        code = ended.code if isinstance(ended.code, int) else 0  # None; no command exits with a text
     except InputError as error:
         code, line = 2, f"error: {error}"
     except OSError as error:
@@ -88,11 +83,11 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str]:
 
 
 def _end_children() -> None:
-    """End the processes that the tool has left: one that hangs would be waited for when the interpreter ends."""
+    """Kill the child processes: the interpreter would wait for one that hangs."""
     children = multiprocessing.active_children()
     if not children:
         return
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would complain of their end
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise
     for child in children:
         child.kill()
         child.join(_END_S)
@@ -103,7 +98,7 @@ def _reason(error: OSError) -> str:
     return _SYSTEM_ERRORS.get(error.errno or 0, error.strerror or str(error))
 
 
-def _leave_to_the_main_thread(raised: threading.ExceptHookArgs) -> None:
-    """Keep quiet about a thread that cannot write: TensorBoard raises its writer's error again at the next record."""
+def _ignore_thread_os_error(raised: threading.ExceptHookArgs) -> None:
+    """Ignore a thread that cannot write: TensorBoard raises its writer's error again at the next record."""
     if not issubclass(raised.exc_type, OSError):
         threading.__excepthook__(raised)

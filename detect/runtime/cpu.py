@@ -1,8 +1,8 @@
-"""Computing threads of PyTorch on a processor that other programs use as well.
+"""Threads and memory of a process that computes on a CPU, which other programs use as well.
 
-PyTorch's threads spin while they wait for each other. As long as each has a core of its own, that is the fastest way.
-As soon as another program takes a core, one thread waits for it and all others spin for that thread: the same work
-takes several times as long. So the number of threads follows the cores that are free, and the measured speed.
+PyTorch's threads spin while they wait for each other, which is fastest while each has a core of its own. When another
+program takes a core, one thread waits for it and all others spin for that thread: the same work takes several times as
+long. So the number of threads follows the free cores and the measured speed.
 """
 
 from __future__ import annotations
@@ -23,24 +23,22 @@ import torch
 from detect.runtime.logs import LOGGER
 
 _CHECK_S = 1.0
-"""Seconds between two looks at the load of the machine."""
+"""Seconds between two measurements of the load."""
 _TOLERANCE = 0.3
 """Share of a core that others may use before it counts as taken."""
 _GAIN = 0.95
-"""Half the threads are taken if they need less than this share of the time."""
+"""Half the threads are chosen if they need less than this share of the time."""
 _TRIALS = 3
-"""Runs of each number of threads; the first one prepares and does not count."""
+"""Runs of each number of threads; the first one warms up and does not count."""
 
 
 class LoadMeter:
-    """Cores that are idle or used by this process and its workers, since the last look."""
-
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._before = self._read()
 
     def free_cores(self) -> float:
-        """Mean number of cores since the last call that this process and its workers had or could have had."""
+        """Return the mean number of cores since the last call that were idle or used by this process and workers."""
         (idle, own, now), before = self._read(), self._before
         self._before = (idle, own, now)
         return (idle - before[0] + own - before[1]) / max(now - before[2], 1e-9)
@@ -48,7 +46,7 @@ class LoadMeter:
     def _read(self) -> tuple[float, float, float]:
         machine = psutil.cpu_times()
         idle = machine.idle + getattr(machine, "iowait", 0.0)
-        own = sum(self._process.cpu_times()[:4])  # with the children that have ended
+        own = sum(self._process.cpu_times()[:4])  # with ended children
         for worker in multiprocessing.active_children():
             with suppress(psutil.Error):
                 own += sum(psutil.Process(worker.pid).cpu_times()[:2])
@@ -56,33 +54,27 @@ class LoadMeter:
 
 
 class ThreadTuner:
-    """The number of threads that is fastest, found while the work goes on.
+    """Search for the fastest number of threads while the work goes on.
 
-    Numbers are tried from all downwards by halves as long as fewer are faster. Afterwards the load of the machine is
-    looked at each second: where others take cores, as many threads are left out; where cores become free, the numbers
-    are tried anew.
-
-    Args:
-        meter: of the machine's load.
-        clock: seconds.
+    All threads are tried first, then half of them as long as fewer are faster. Afterwards the load is measured each
+    second: threads are given up for cores that other programs take; when cores become free, the search starts again.
     """
 
     def __init__(self, meter: LoadMeter, clock: Callable[[], float] = time.monotonic) -> None:
         self._meter, self._clock = meter, clock
         self._checked = clock()
         self._limit = 0
-        self._room = 0  # threads that the cores had room for at the last decision
-        self._had_room = False  # for more, at the last look
+        self._room = 0  # free cores at the last decision
+        self._had_room = False  # more free cores than that at the last measurement
         self._trial: _Trial | None = None
         self._count = 0
 
     @property
     def is_settled(self) -> bool:
-        """All numbers that are worth it have been tried."""
         return self._trial is None and self._count > 0
 
     def count(self, limit: int) -> int:
-        """Threads for the next piece of work, at most ``limit``."""
+        """Return the number of threads for the next piece of work, at most ``limit``."""
         if limit != self._limit:
             self._limit = limit
             self._try_from(limit)
@@ -91,9 +83,9 @@ class ThreadTuner:
             self._follow_load(min(max(int(self._meter.free_cores() + _TOLERANCE), 1), limit))
         return self._trial.count if self._trial else self._count
 
-    def note(self, seconds: float) -> None:
-        """Take notice of the time that the piece of work took, divided by its size."""
-        if self._trial is not None and self._trial.note(seconds):
+    def record(self, seconds: float) -> None:
+        """Record the time of the piece of work, divided by its size."""
+        if self._trial is not None and self._trial.record(seconds):
             self._count, self._trial = self._trial.best, None
 
     def _try_from(self, most: int) -> None:
@@ -103,7 +95,7 @@ class ThreadTuner:
     def _follow_load(self, room: int) -> None:
         current = self._trial.count if self._trial else self._count
         if room < current:
-            _tell_of_load(room, self._limit)
+            _log_load(room, self._limit)
             self._trial, self._count, self._room = None, room, room
         elif room > self._room and self._had_room:
             self._try_from(room)
@@ -111,15 +103,15 @@ class ThreadTuner:
 
 
 class _Trial:
-    """Times of numbers of threads, from ``count`` downwards by halves."""
+    """Measured times of ``count`` threads, which is halved after ``_TRIALS`` of them."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.best, self._best_seconds = count, float("inf")
         self._seconds: list[float] = []
 
-    def note(self, seconds: float) -> bool:
-        """Take notice of a time; true if this was the last one needed."""
+    def record(self, seconds: float) -> bool:
+        """Record a time; return true if the search is over."""
         self._seconds.append(seconds)
         if len(self._seconds) < _TRIALS:
             return False
@@ -133,18 +125,11 @@ class _Trial:
 
 @dataclass
 class _Process:
-    """The choice of this process, as PyTorch's number of threads is one of the process.
-
-    Args:
-        is_fixed: the number stays as it is.
-        is_at_work: a piece of work is being timed.
-        has_told: of the load.
-        tuner: made when it is needed.
-    """
+    """State of this process: PyTorch has one number of threads in each."""
 
     is_fixed: bool
-    is_at_work: bool = False
-    has_told: bool = False
+    is_timing: bool = False
+    has_logged: bool = False
     tuner: ThreadTuner | None = None
 
 
@@ -154,7 +139,7 @@ _PROCESS = _Process(is_fixed="OMP_NUM_THREADS" in os.environ)
 def use_threads(count: int) -> None:
     """Compute with a fixed number of threads from now on; 0 leaves the choice to ``tuned_threads``.
 
-    With a fixed number, results are equal to the last bit whatever else the machine does.
+    A fixed number gives bit-identical results whatever else the machine does.
     """
     if count:
         torch.set_num_threads(count)
@@ -163,36 +148,31 @@ def use_threads(count: int) -> None:
 
 @contextmanager
 def tuned_threads(device: torch.device, size: float = 1.0) -> Iterator[None]:
-    """Run a piece of work with the number of threads that is fastest now; afterwards it is what it was before.
+    """Run the block with the fastest number of threads, at most ``torch.get_num_threads()``.
 
-    ``torch.get_num_threads()`` is the most that are used, and all that are where ``OMP_NUM_THREADS`` is set.
+    Nothing changes on other devices than the CPU, in a nested block, and where ``OMP_NUM_THREADS`` is set.
 
     Args:
-        device: of the work; on others than the CPU nothing is done.
-        size: of the work, in any unit that its time grows with.
+        device: of the work.
+        size: of the work, in any unit proportional to its time.
     """
-    if _PROCESS.is_at_work or not _is_tuned(device):
+    if _PROCESS.is_timing or not _is_tuned(device):
         yield
         return
     limit = torch.get_num_threads()
     tuner = _PROCESS.tuner = _PROCESS.tuner or ThreadTuner(LoadMeter())
     torch.set_num_threads(tuner.count(limit))
-    start, _PROCESS.is_at_work = time.perf_counter(), True
+    start, _PROCESS.is_timing = time.perf_counter(), True
     try:
         yield
-        tuner.note((time.perf_counter() - start) / size)
+        tuner.record((time.perf_counter() - start) / size)
     finally:
-        _PROCESS.is_at_work = False
+        _PROCESS.is_timing = False
         torch.set_num_threads(limit)
 
 
-def settle_threads(run: Callable[[], object], device: torch.device) -> None:
-    """Try the numbers of threads on work that does not count, so that all that follows has the one number.
-
-    Args:
-        run: a piece of work.
-        device: of the work.
-    """
+def tune_threads(run: Callable[[], object], device: torch.device) -> None:
+    """Search for the fastest number of threads with runs whose results are discarded."""
     while _is_tuned(device) and not (_PROCESS.tuner and _PROCESS.tuner.is_settled):
         with tuned_threads(device):
             run()
@@ -202,11 +182,11 @@ def _is_tuned(device: torch.device) -> bool:
     return not _PROCESS.is_fixed and device.type == "cpu" and torch.get_num_threads() > 1
 
 
-def _tell_of_load(room: int, limit: int) -> None:
-    """Say once that others use the processor, and what the user's own program could do about spinning."""
-    if _PROCESS.has_told:
+def _log_load(room: int, limit: int) -> None:
+    """Log once that other programs use the processor, with a hint for programs other than the commands."""
+    if _PROCESS.has_logged:
         return
-    _PROCESS.has_told = True
+    _PROCESS.has_logged = True
     hint = ""
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         hint = "; in a program of your own, set OMP_WAIT_POLICY=PASSIVE or OMP_NUM_THREADS before torch is imported"
@@ -219,11 +199,11 @@ _MOST_IN_OLD_VERSIONS = 2**25
 
 
 def keep_freed_memory() -> None:
-    """Let freed memory stay with the process instead of going back to the system.
+    """Keep freed memory in the process instead of returning it to the system.
 
-    A training step on a CPU frees all its activations and needs them again in the next. By default glibc returns such
-    large blocks at once, and the system hands them back page by page, zeroed: thousands of page faults a step, about
-    4 % of the processor's time. Other C libraries are left alone.
+    A training step on a CPU frees all its activations and allocates them again in the next. By default glibc returns
+    such blocks at once, and the system hands them out page by page, zeroed: thousands of page faults a step, about 4 %
+    of the processor's time. Other C libraries are left alone.
     """
     if sys.platform != "linux":
         return
@@ -235,10 +215,10 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give the system what the process has freed but kept, before worker processes are forked from it.
+    """Return freed memory to the system, before worker processes are forked.
 
-    A worker has all pages of its parent, shared until one of them writes. Free blocks are what it writes to first:
-    a parent that has read a large annotation file would see them copied, one after the other, for many epochs.
+    A worker shares all pages of its parent until one of them writes. Free blocks are written first: after a large
+    annotation file has been read, they would be copied page by page for many epochs.
     """
     gc.collect()
     if sys.platform == "linux":

@@ -11,13 +11,19 @@ from torch import nn
 from detect.errors import InputError
 from detect.runtime.distributed import local_rank
 
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Float type of the network's forward pass: float32, bfloat16 or float16."""
+
+BF16_GAIN = 0.8
+"""bf16 is chosen if it needs less than this share of float32's time: the choice does not flip with noise."""
+
 
 def select_device(name: str) -> torch.device:
-    """A device by name.
+    """Return a device by name.
 
     Args:
-        name: ``auto`` (``cuda`` if there is a GPU, else ``cpu``), ``cpu``, ``cuda`` (the first GPU; of several
-            processes each takes its own), ``cuda:1``, ``1`` or ``mps``.
+        name: ``auto`` (``cuda`` if there is a GPU, else ``cpu``), ``cpu``, ``cuda`` (the first GPU; with several
+            processes, the GPU of the local rank), ``cuda:1``, ``1`` or ``mps``.
 
     Raises:
         InputError: there is no such device.
@@ -26,7 +32,7 @@ def select_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and own is not None:
-        name = f"cuda:{own}"  # each process of a machine has a GPU
+        name = f"cuda:{own}"  # one GPU for each process of a machine
     if name.isdigit():
         name = f"cuda:{name}"
     try:
@@ -41,27 +47,12 @@ def select_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"--device {name}: is not available here; use --device cpu")
     if device.type == "cuda" and own is not None:
-        torch.cuda.set_device(device)  # where NCCL works
+        torch.cuda.set_device(device)  # for NCCL
     return device
 
 
-Precision = Literal["fp32", "bf16", "fp16"]
-"""Float type of the network's forward pass: float32, bfloat16 or float16."""
-
-BF16_GAIN = 0.8
-"""bf16 must need less than this share of float32's time to be chosen: the choice then does not flip with noise."""
-
-
 def choose_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
-    """Resolve ``auto``.
-
-    Args:
-        wanted: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        device: where the training runs.
-
-    Returns:
-        ``fp32``, ``bf16`` or ``fp16``. On a CPU ``auto`` measures a convolution forward and backward in both types.
-    """
+    """Resolve ``auto``: on a GPU bf16 where the hardware has it, on a CPU the faster type of a test convolution."""
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
@@ -73,13 +64,13 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: to
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The context in which the network runs; for ``fp32`` it does nothing."""
+    """Return the context of the forward pass; for ``fp32`` it does nothing."""
     types = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
     return torch.autocast(device.type, types[precision], enabled=precision != "fp32")
 
 
 def _convolution_seconds(dtype: torch.dtype) -> float:
-    """Best of a few runs of a convolution of the size that detectors are made of."""
+    """Time a convolution of a typical detector forward and backward: the best of five runs after a warm-up."""
     conv = nn.Conv2d(32, 32, 3, padding=1, dtype=dtype).to(memory_format=torch.channels_last)
     x = torch.zeros(4, 32, 80, 80, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
     seconds = []

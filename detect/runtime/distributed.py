@@ -1,7 +1,7 @@
-"""The processes of one run: those that ``torchrun`` started together, on PyTorch's distributed engine, or one alone.
+"""The processes of one run, started by ``torchrun``, on ``torch.distributed``.
 
-Every function is right in a lone process, too, where it does nothing, so callers need not ask how many there are.
-Gradients and norms travel by NCCL between GPUs; all else, of which there is little, by gloo between CPUs.
+Every function works in a single process as well, where it does nothing. Gradients and norms go through NCCL between
+GPUs; everything else, which is little, through gloo between CPUs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from detect.runtime.interruption import LostContactError
-from detect.runtime.logs import speak_as
+from detect.runtime.logs import set_log_prefix
 
 TIMEOUT = timedelta(minutes=60)
-"""So long a process waits for the others: one of them may read a large data set for the first time."""
+"""Longest wait for another process: it may read a large data set for the first time."""
 
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 _gloo: dist.ProcessGroup | None = None
@@ -32,51 +32,48 @@ T = TypeVar("T")
 
 
 def num_processes() -> int:
-    """How many processes the run has."""
     return dist.get_world_size(_gloo) if _gloo else 1
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
     return dist.get_rank(_gloo) if _gloo else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and reports what all have found."""
     return rank() == 0
 
 
 def local_rank() -> int | None:
-    """The number of this process on its machine, from 0; None in a lone process."""
+    """Return the rank among the processes of this machine; None in a single process."""
     return int(os.environ.get("LOCAL_RANK", "0")) if _gloo else None
 
 
 def num_restarts() -> int:
-    """How often ``torchrun --max-restarts`` has started this run again."""
+    """Return the number of restarts by ``torchrun --max-restarts``."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
 def init_distributed() -> Iterator[None]:
-    """Join the processes that ``torchrun`` started beside this one; alone, nothing happens.
+    """Join the process group of ``torchrun`` in the block; do nothing in a single process.
 
-    Only the first process tells what is going on; the others say what is wrong, and who they are.
+    The main process logs everything, the others only warnings, with their rank.
 
     Raises:
         LostContactError: another process has ended.
     """
-    global _gloo  # noqa: PLW0603  # as torch.distributed itself, which is one to a process
+    global _gloo  # noqa: PLW0603  # torch.distributed has one default group in a process
     if not os.environ.keys() >= _LAUNCHED:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, own, count = next(rendezvous("env://", timeout=TIMEOUT))
-    dist.init_process_group(backend, store=_of_this_start(store), rank=own, world_size=count, timeout=TIMEOUT)
+    dist.init_process_group(backend, store=_store_of_start(store), rank=own, world_size=count, timeout=TIMEOUT)
     group = dist.new_group(backend="gloo", timeout=TIMEOUT)
     assert isinstance(group, dist.ProcessGroup), "every process belongs to it"
     _gloo = group
     if not is_main_process():
-        speak_as(f"process {rank()}", logging.WARNING)
+        set_log_prefix(f"process {rank()}", logging.WARNING)
     try:
         yield
     except RuntimeError as error:  # also in the middle of a norm or of the gradients
@@ -88,11 +85,11 @@ def init_distributed() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _of_this_start(store: Store) -> Store:
-    """The part of the store, where processes find one another, that is of this start of them.
+def _store_of_start(store: Store) -> Store:
+    """Return the part of the rendezvous store for this start.
 
-    torchrun may keep one store for all its starts, in which the addresses of those that have ended still stand. Only on
-    a single machine all processes agree on how many starts there were; on several, see README.md.
+    torchrun may keep one store for all starts, with the addresses of processes that have ended. All processes agree on
+    the number of restarts only on a single machine; for several, see README.md.
     """
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
@@ -100,18 +97,18 @@ def _of_this_start(store: Store) -> Store:
 
 
 def rank_slice(length: int) -> slice:
-    """The part of ``length`` things in a row that is this process's; the parts differ by one at most."""
+    """Return this process's contiguous part of ``length`` items; lengths differ by one at most."""
     count, own = num_processes(), rank()
     return slice(own * length // count, (own + 1) * length // count)
 
 
 def shard(things: Sequence[T]) -> Sequence[T]:
-    """Those of all things that are this process's, as cards are dealt: neighbours, which are alike, go apart."""
+    """Return every ``num_processes()``-th item, from ``rank()``: similar neighbours go to different processes."""
     return things[rank() :: num_processes()]
 
 
 def all_reduce_sum(values: Sequence[float]) -> list[float]:
-    """Numbers, each added up over all processes; the same bits everywhere.
+    """Return the element-wise sum over all processes, bit-identical in each.
 
     Raises:
         LostContactError: a process has ended.
@@ -125,10 +122,10 @@ def all_reduce_sum(values: Sequence[float]) -> list[float]:
 
 
 def all_gather(array: np.ndarray) -> list[np.ndarray]:
-    """The arrays of all processes, in their order, everywhere.
+    """Return the arrays of all processes in rank order.
 
     Args:
-        array: of any length, but in all else alike in every process.
+        array: with the same dtype and the same shape, but for its length, in every process.
 
     Raises:
         LostContactError: a process has ended.
@@ -144,22 +141,22 @@ def all_gather(array: np.ndarray) -> list[np.ndarray]:
 
 
 def all_gather_texts(text: str) -> list[str]:
-    """The texts of all processes, in their order, everywhere; as ``all_gather``."""
+    """Return the texts of all processes in rank order."""
     parts = all_gather(np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8))
     return [part.tobytes().decode("utf-8", "surrogateescape") for part in parts]
 
 
 def broadcast_text(text: str) -> str:
-    """What ``text`` is in the first process."""
+    """Return the main process's text."""
     return all_gather_texts(text)[0]
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Let the first process be through with the block before the others enter it: what it made, they find.
+    """Run the block in the main process before the others enter it, for files that it makes for all.
 
     Raises:
-        LostContactError: the first process has ended, or did not come through in time.
+        LostContactError: the main process has ended, or exceeded ``TIMEOUT``.
     """
     if _gloo is not None and not is_main_process():
         barrier("what the first process makes")
@@ -169,13 +166,13 @@ def main_process_first() -> Iterator[None]:
 
 
 def barrier(occasion: str) -> None:
-    """Wait until all processes have come here.
+    """Wait until all processes have arrived.
 
     Args:
-        occasion: what they come for, in the message.
+        occasion: what is waited for, in the message.
 
     Raises:
-        LostContactError: some have not come within ``TIMEOUT``, or have ended; it says which.
+        LostContactError: processes have ended or exceeded ``TIMEOUT``; the message lists them.
     """
     if _gloo is not None:
         with _contact(f"waiting for {occasion}"):
@@ -191,7 +188,6 @@ def _gather_alike(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 @contextmanager
 def _contact(occasion: str = "") -> Iterator[None]:
-    """What the engine raises where another process is gone becomes one line."""
     try:
         yield
     except RuntimeError as error:

@@ -20,23 +20,23 @@ from detect.runtime.distributed import broadcast_text, is_main_process
 from detect.runtime.logs import LOGGER
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-"""What the system says where a file cannot have a second name."""
+"""Errors of file systems without hard links."""
 _MARK = "-unfinished-"
-"""In the names of temporary files."""
+"""Part of the names of temporary files."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
+    """Write a file under a temporary name and move it to ``path`` when the block ends without an error.
 
     Args:
-        path: the file to be written; its folder is made.
+        path: the file to write; its folder is made.
 
     Yields:
-        The path to write to. It has the same suffix, because writers choose formats by it.
+        The temporary path in the same folder, with the same suffix, by which writers choose a format.
 
     Raises:
-        OSError: writing failed; it names ``path``, which is as it was.
+        OSError: writing failed; the error names ``path``, which is unchanged.
     """
     temporary = _make_temporary(path)
     try:
@@ -54,18 +54,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Write a folder under a temporary name and move it to ``path`` when the block ends without an error.
 
     Args:
-        path: the folder to be made; it may be there if it is empty.
+        path: the folder to make; it may exist if it is empty.
 
     Yields:
-        The folder to write to.
+        The temporary folder beside it.
 
     Raises:
-        InputError: there is such a folder with something in it, or such a file.
-        OSError: writing failed; it names ``path``, which is as it was.
+        InputError: ``path`` is a file or a folder that is not empty.
+        OSError: writing failed; the error names ``path``, which is unchanged.
     """
     if path.exists() and not (path.is_dir() and next(path.iterdir(), None) is None):
         raise InputError(f"{path}: exists already and is not an empty folder; name a new one")
@@ -89,10 +89,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_new_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically to a file that is not there; of two processes at the same time one does.
+    """Write UTF-8 text atomically to a file that does not exist; of several processes one succeeds.
 
     Raises:
-        FileExistsError: the file is there.
+        FileExistsError: the file exists.
     """
     temporary = _make_temporary(path)
     try:
@@ -108,18 +108,17 @@ def write_new_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Write JSON atomically; NaN and infinities are refused, because JSON has none."""
+    """Write JSON atomically; ``ValueError`` for NaN and infinities, which JSON does not have."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that processes left which were killed while they wrote files into a folder."""
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files that killed processes have left in a folder."""
     for path in folder.glob(f".*{_MARK}*"):
         path.unlink(missing_ok=True)
 
 
 def _make_temporary(path: Path) -> Path:
-    """An empty file beside ``path``, whose folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_MARK}", suffix=path.suffix, dir=path.parent)
@@ -131,7 +130,6 @@ def _make_temporary(path: Path) -> Path:
 
 
 def _make_temporary_folder(path: Path) -> Path:
-    """An empty folder beside ``path``, whose folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -147,13 +145,13 @@ def _umask() -> int:
 
 
 LOCK_NAME = ".in-use"
-"""The file, in a folder that is held, that has the lock."""
+"""The file that holds the lock of a folder."""
 
 
-def claim_new_folder(wanted: Path) -> Path:
-    """Make ``wanted``, or the first of ``wanted-2``, ``wanted-3``, ... that is not there.
+def make_unique_folder(wanted: Path) -> Path:
+    """Make ``wanted``, or the first of ``wanted-2``, ``wanted-3``, ... that does not exist.
 
-    Of processes that ask at the same time each gets its own.
+    Of several processes each gets a folder of its own.
     """
     wanted.parent.mkdir(parents=True, exist_ok=True)
     folder = wanted
@@ -168,25 +166,22 @@ def claim_new_folder(wanted: Path) -> Path:
 
 
 @contextmanager
-def held_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made, while the block runs; of several processes of a run the first does it for all.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Make and lock a folder of results while the block runs; the main process of a run holds the lock for all.
 
-    A process that has ended, in whatever way, holds nothing. A folder that is empty in the end vanishes.
-
-    Args:
-        folder: of the results.
+    The lock of a process that has ended is free. A folder that is empty at the end is removed.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another run holds the lock.
     """
-    complaint, lock = "", None
+    problem, lock = "", None
     if is_main_process():
         try:
             lock = _lock(folder)
         except InputError as error:
-            complaint = str(error)
-    if complaint := broadcast_text(complaint):
-        raise InputError(complaint)
+            problem = str(error)
+    if problem := broadcast_text(problem):
+        raise InputError(problem)
     try:
         yield
     finally:
@@ -199,15 +194,15 @@ def held_folder(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> IO[str] | None:
-    """The locked file; None where the file system has no locks, which is told.
+    """Lock the folder's file and return it; log a warning and return None where the file system has no locks.
 
-    The lock is one of POSIX: network file systems have it, and worker processes do not inherit it.
+    POSIX locks work on network file systems, and worker processes do not inherit them.
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             file = (folder / LOCK_NAME).open("a+", encoding="utf-8")
-        except FileNotFoundError:  # who held it has removed the folder since
+        except FileNotFoundError:  # the previous holder has removed the folder
             continue
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,14 +219,14 @@ def _lock(folder: Path) -> IO[str] | None:
             return None
         if _is_still_there(file):
             file.truncate(0)
-            with suppress(OSError):  # a full disk does not matter yet
+            with suppress(OSError):  # the text is for messages only
                 os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return file
         file.close()
 
 
 def _is_still_there(file: IO[str]) -> bool:
-    """Whether the open file is the one in its folder; who held it before may have removed it."""
+    """Return whether the open file still has its name: the previous holder may have removed it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
     except FileNotFoundError:

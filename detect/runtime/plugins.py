@@ -12,12 +12,12 @@ PAPERS = "detect.papers"
 
 
 def plugin_names(hook: str) -> tuple[str, ...]:
-    """Names of the plug-ins on a hook; none without the package."""
+    """Return the names of the plug-ins on a hook; none without the package."""
     return tuple(_table(hook))
 
 
 def find_plugin(hook: str, name: str) -> Any:
-    """The plug-in ``name`` of a hook, imported now; None where there is none."""
+    """Import and return a plug-in; None where there is none."""
     place = _table(hook).get(name)
     if place is None:
         return None
@@ -25,13 +25,13 @@ def find_plugin(hook: str, name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def need_plugin(hook: str, name: str, where: str) -> Any:
-    """The plug-in ``name`` of a hook.
+def require_plugin(hook: str, name: str, where: str) -> Any:
+    """Import and return a plug-in.
 
     Args:
-        hook: of ``detect.papers.PLUGINS``.
-        name: on the hook.
-        where: what asks for it, for the error.
+        hook: key of ``detect.papers.PLUGINS``.
+        name: key on the hook.
+        where: setting that needs it, for the error.
 
     Raises:
         InputError: there is none.

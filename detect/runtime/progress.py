@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, which several processes may share; elsewhere a line now and then."""
+"""Progress of long work: a bar on a terminal, elsewhere a log line from time to time."""
 
 from __future__ import annotations
 
@@ -23,45 +23,41 @@ LINE_S = 30.0
 def progress_bar(
     things: Iterable[T] | None, title: str, total: int | None = None, *, is_shown: bool = True, **options: Any
 ) -> tqdm[T]:
-    """A bar that goes on with each of the things, and away after the last; of several processes only the first has one.
+    """Iterate with a progress bar that vanishes at the end; only the main process shows one.
 
-    Where standard error is no terminal, a message of the log every ``LINE_S`` seconds takes its place.
+    Where standard error is no terminal, a log line every ``LINE_S`` seconds takes its place.
 
     Args:
-        things: what is gone through; None for a bar that is moved by ``update``.
-        title: what is going on.
-        total: how many things there are, if they do not know it themselves.
-        is_shown: False for what is done at once.
+        things: the items; None for a bar that is moved by ``update``.
+        title: what is in progress.
+        total: number of items, if ``things`` has no length.
+        is_shown: False for work that is done at once.
         options: others of ``tqdm``, such as ``unit``.
     """
     is_silent = not (is_shown and is_main_process())
     if sys.stderr is not None and sys.stderr.isatty():
         options = {"leave": False, "dynamic_ncols": True, **options}
         return tqdm(things, visible(title), total, disable=is_silent, **options)
-    # Steps of half a second: tqdm asks for a line so often, which ``_Lines`` gives every ``LINE_S``.
+    # tqdm calls `display` every half second; `_LogBar` writes every LINE_S.
     options |= {"leave": False, "mininterval": 0.5, "miniters": 1, "maxinterval": 0, "file": io.StringIO()}
-    return _Lines(things, title, total, disable=is_silent, **options)
+    return _LogBar(things, title, total, disable=is_silent, **options)
 
 
-class _Lines(tqdm):
-    """A bar that is never drawn, but written about."""
-
-    monitor_interval = 0  # no thread that draws bars which stand still
+class _LogBar(tqdm):
+    monitor_interval = 0  # no thread that redraws stalled bars
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._line_at = time.monotonic()
+        self._logged_at = time.monotonic()
         super().__init__(*arguments, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Write a line if it is time; the arguments are those of a bar."""
         now = time.monotonic()
-        if msg is None and now - self._line_at >= LINE_S:
-            self._line_at = now
+        if msg is None and now - self._logged_at >= LINE_S:
+            self._logged_at = now
             LOGGER.info("%s", self.line())
         return True
 
     def line(self) -> str:
-        """How far the work has come, in words."""
         seconds = self.format_dict["elapsed"]
         details = f" ({self.postfix})" if self.postfix else ""
         title = self.desc.removesuffix(": ")
@@ -72,4 +68,4 @@ class _Lines(tqdm):
         return f"{title}: {100 * self.n / self.total:.0f} %, {self.n}/{self.total}, {left} left{details}"
 
     def clear(self, *_: Any, **__: Any) -> None:
-        """Nothing is drawn."""
+        pass

@@ -26,14 +26,14 @@ def seed_everything(seed: int) -> None:
 
 
 def generator(*key: int) -> np.random.Generator:
-    """A NumPy generator that is a pure function of ``key``, such as (seed, epoch, position)."""
-    # Each number as two words of 32 bits, behind their count: NumPy alone takes (1, 0) for (1,) and 2**32 for (0, 1).
+    """Return a NumPy generator that is a pure function of ``key``, such as (seed, epoch, position)."""
+    # Two 32-bit words for each number, after the count: NumPy alone takes (1, 0) for (1,) and 2**32 for (0, 1).
     words = [word for number in key for word in (number & 0xFFFFFFFF, number >> 32)]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([len(key), *words])))
 
 
-def made_with() -> dict[str, str]:
-    """Versions, the kind of machine, the time (UTC, ISO 8601) and the command line, as plain values."""
+def collect_provenance() -> dict[str, str]:
+    """Return versions, the machine's architecture, the time (UTC, ISO 8601) and the command line."""
     return {
         "detect": detect.__version__,
         "torch": str(torch.__version__),

@@ -13,7 +13,7 @@ from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detect.models.model import Model
 from detect.runtime.distributed import all_reduce_sum, is_main_process, num_processes
-from detect.runtime.files import atomic_path, remove_leftovers
+from detect.runtime.files import atomic_path, remove_temporary_files
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
 from detect.training.epoch import Progress, Trainee
@@ -49,7 +49,7 @@ class CheckpointKeeper:
         self.origin, self.stop = origin, stop
         self._saved_at = time.monotonic()
         if is_main_process():
-            remove_leftovers(folder)
+            remove_temporary_files(folder)
 
     def after_update(self) -> None:
         """Write ``last.pt`` if it is time; end the run, well kept, if somebody wants that.

@@ -23,13 +23,13 @@ from detect.evaluation.predict import evaluation_mode
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import Model, network_input
 from detect.models.rows import set_norms
-from detect.runtime.cpu import keep_freed_memory, settle_threads, use_threads
+from detect.runtime.cpu import keep_freed_memory, tune_threads, use_threads
 from detect.runtime.device import Precision, autocast, choose_precision
 from detect.runtime.distributed import barrier, broadcast_text, is_main_process, num_processes
-from detect.runtime.files import held_folder
+from detect.runtime.files import locked_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
-from detect.runtime.plugins import need_plugin
+from detect.runtime.plugins import require_plugin
 from detect.runtime.reproducibility import seed_everything
 from detect.training.batch_norms import prepare_norms
 from detect.training.checkpoints import LAST, CheckpointKeeper, best_names, load_newest
@@ -99,7 +99,7 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
             overwritten.
         KeyboardInterrupt: somebody has wished that the run ends; it has been kept, to be resumed.
     """
-    with held_folder(settings.out):
+    with locked_folder(settings.out):
         return _train(settings, StopRequest() if stop is None else stop)
 
 
@@ -213,7 +213,7 @@ def _settle_threads(trainee: Trainee, recipe: Recipe) -> None:
     count = min(recipe.batch_size, _TRIAL_IMAGES)
     images = network_input(torch.zeros(count, recipe.image_size, recipe.image_size, 3, dtype=torch.uint8), device)
     with evaluation_mode(model), autocast(trainee.precision, device):
-        settle_threads(lambda: model(images), device)
+        tune_threads(lambda: model(images), device)
 
 
 def _with_shared_gradients(model: Model, device: torch.device) -> nn.Module:
@@ -273,7 +273,7 @@ def open_strategies(
     for name in PAPER_SECTIONS:
         section = getattr(recipe, name)
         if section != type(section)():
-            strategy = need_plugin("strategies", name, where=name)(recipe, model, loader, device, precision)
+            strategy = require_plugin("strategies", name, where=name)(recipe, model, loader, device, precision)
             strategies += [strategy] if strategy else []
     return tuple(strategies)
 
@@ -290,7 +290,7 @@ def _validate(trainee: Trainee, task: Task, keeper: CheckpointKeeper) -> tuple[M
     """
     state = keeper.state()
     try:
-        with keeper.stop.at_once():
+        with keeper.stop.immediate():
             model = trainee.averaged
             for strategy in trainee.strategies:
                 model = strategy.judged(model, keeper.progress.epoch)

@@ -25,7 +25,7 @@ from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
 from detect.runtime.distributed import broadcast_text, is_main_process, num_restarts
-from detect.runtime.files import claim_new_folder
+from detect.runtime.files import make_unique_folder
 from detect.runtime.logs import LOGGER
 from detect.training.checkpoints import has_checkpoint
 from detect.training.loop import RunSettings
@@ -199,4 +199,4 @@ def _begun_before(wanted: Path) -> Path | None:
 
 def _new_folder(wanted: Path) -> Path:
     """A folder that the first process makes, for all."""
-    return Path(broadcast_text(str(claim_new_folder(wanted)) if is_main_process() else ""))
+    return Path(broadcast_text(str(make_unique_folder(wanted)) if is_main_process() else ""))

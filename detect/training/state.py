@@ -11,7 +11,7 @@ import torch
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.distributed import all_gather, rank
-from detect.runtime.reproducibility import made_with
+from detect.runtime.reproducibility import collect_provenance
 from detect.training.epoch import Progress, Trainee
 
 
@@ -91,4 +91,4 @@ def provenance(settings: dict[str, Any], counts: dict[str, int]) -> dict[str, An
         settings: the resolved configuration.
         counts: how much there was to train on.
     """
-    return {**made_with(), "settings": settings, **counts}
+    return {**collect_provenance(), "settings": settings, **counts}

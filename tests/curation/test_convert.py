@@ -83,7 +83,7 @@ def test_ids_that_cannot_stay_are_numbered_anew(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
     assert [entry["id"] for entry in written["annotations"]] == [9, 10, 11]
     assert written["annotations"][0]["area"] == pytest.approx(3.3 * 4.4)
-    assert "3 annotation ids that are 0, no whole number or stand twice (numbered anew): '0' is 9;" in report
+    assert "3 annotation ids that are 0, no whole number or duplicates (renumbered): '0' is 9;" in report
 
 
 def test_what_yolo_cannot_hold_is_counted(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_split_without_annotations_is_left_out_aloud(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["yolo", "voc"])
-@pytest.mark.parametrize("name", ["tiny_coco", "bccd"])
+@pytest.mark.parametrize("name", ["tiny_coco", pytest.param("bccd", marks=pytest.mark.slow)])
 def test_round_trip_of_published_data(real_data: Path, tmp_path: Path, name: str, to: Any) -> None:
     """COCO, the other format, COCO: the same boxes, and what does not come back was told."""
     config = open_data("bccd", str(real_data / "bccd")) if name == "bccd" else opened(real_data / name)

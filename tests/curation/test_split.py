@@ -80,6 +80,7 @@ def test_groups_by_name(tmp_path: Path) -> None:
     assert len(numbers) == 5  # 3 and 13 go together
 
 
+@pytest.mark.slow
 def test_a_data_set_of_another_format(real_data: Path, tmp_path: Path) -> None:
     config = open_data("bccd", str(real_data / "bccd"))
     split_data(config, Division("train", (0.8, 0.1, 0.1), tmp_path / "out"))

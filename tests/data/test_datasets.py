@@ -104,6 +104,7 @@ def test_shipped_data_configs(path: Path) -> None:
     assert all(word in header for word in ("# Licence:", "# Obtain:"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bccd", "deeppcb"])
 def test_shipped_configs_read_the_published_data(real_data: Path, name: str) -> None:
     config = load_data_config(name, str(real_data / name))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from detect.errors import InputError
+from detect.runtime import logs
+from detect.runtime.cli import run_tool
+from detect.runtime.interruption import Terminated
 
 ROOT = Path(__file__).parents[2]
 START = (
@@ -26,45 +35,76 @@ def tool(body: str) -> list[str]:
     return [sys.executable, "-c", f"{START}def main():\n{indented}run_tool(main)\n"]
 
 
+def run_here(main: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a tool in this process."""
+    output, errors = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        patch.setattr(sys, "stderr", errors)
+        patch.setattr(threading, "excepthook", threading.excepthook)
+        patch.setattr(logs, "_CAPTURE", logs._Capture())
+        for name in ("handlers", "level", "propagate"):
+            patch.setattr(logs.LOGGER, name, getattr(logs.LOGGER, name))
+        patch.setattr(logs.LOGGER, "handlers", [])
+        try:
+            run_tool(main)
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    output.flush()
+    return code, output.buffer.getvalue().decode(), errors.getvalue()
+
+
 def run(body: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of such a tool."""
     done = subprocess.run(tool(body), cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ("pass", (0, "", "")),
-        ("print('done')", (0, "done\n", "")),
-        ("raise InputError('a.yaml: epochs: 0 is below 1')", (2, "", "error: a.yaml: epochs: 0 is below 1\n")),
-        ("raise InputError('two\\nlines  of\\ttext')", (2, "", "error: two lines of text\n")),
-        ("open('none/such')", (2, "", "error: none/such: No such file or directory\n")),
-        (
-            "raise OSError(errno.ENOSPC, 'No space left on device', 'out/best.pt')",
-            (2, "", "error: out/best.pt: the disk is full; nothing that was there before has changed\n"),
-        ),
-        (
-            "raise OSError(errno.ENOSPC, 'No space left on device')",
-            (2, "", "error: input/output: the disk is full; nothing that was there before has changed\n"),
-        ),
-        ("raise PermissionError(errno.EACCES, 'x', 'a')", (2, "", "error: a: permission denied\n")),
-        ("raise OSError('odd')", (2, "", "error: input/output: odd\n")),
-        ("raise KeyboardInterrupt", (130, "", "interrupted\n")),
-        ("raise Terminated", (143, "", "terminated\n")),
-        ("print('\\udcff.jpg')", (0, "\\udcff.jpg\n", "")),
-        ("sys.exit(3)", (3, "", "")),
-    ],
-)
-def test_how_a_tool_ends(body: str, expected: tuple[int, str, str]) -> None:
-    assert run(body) == expected
+def fails(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
 
 
-def test_our_own_mistakes_keep_their_traceback() -> None:
-    code, _, errors = run("assert 1 == 2, 'an invariant of ours'")
-    assert code == 1
-    assert "Traceback" in errors
-    assert "an invariant of ours" in errors
+ENDINGS: list[tuple[Callable[[], None], tuple[int, str, str]]] = [
+    (lambda: None, (0, "", "")),
+    (lambda: print("done"), (0, "done\n", "")),
+    (fails(InputError("a.yaml: epochs: 0 is below 1")), (2, "", "error: a.yaml: epochs: 0 is below 1\n")),
+    (fails(InputError("two\nlines  of\ttext")), (2, "", "error: two lines of text\n")),
+    (lambda: Path("none/such").read_text(), (2, "", "error: none/such: No such file or directory\n")),
+    (
+        fails(OSError(errno.ENOSPC, "No space left on device", "out/best.pt")),
+        (2, "", "error: out/best.pt: the disk is full; nothing that was there before has changed\n"),
+    ),
+    (
+        fails(OSError(errno.ENOSPC, "No space left on device")),
+        (2, "", "error: input/output: the disk is full; nothing that was there before has changed\n"),
+    ),
+    (fails(PermissionError(errno.EACCES, "x", "a")), (2, "", "error: a: permission denied\n")),
+    (fails(OSError("odd")), (2, "", "error: input/output: odd\n")),
+    (fails(KeyboardInterrupt()), (130, "", "interrupted\n")),
+    (fails(Terminated()), (143, "", "terminated\n")),
+    (lambda: print("\udcff.jpg"), (0, "\\udcff.jpg\n", "")),
+    (lambda: sys.exit(3), (3, "", "")),
+]
+
+
+def test_how_a_tool_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    for main, expected in ENDINGS:
+        assert run_here(main, monkeypatch) == expected
+
+
+def test_memory_that_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, errors = run_here(fails(MemoryError()), monkeypatch)
+    assert code == 2
+    assert errors.startswith("error: the memory is used up; ")
+
+
+def test_our_own_mistakes_are_no_input_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="an invariant of ours"):
+        run_here(fails(AssertionError("an invariant of ours")), monkeypatch)
 
 
 def test_a_message_that_the_terminal_cannot_show() -> None:
@@ -90,7 +130,7 @@ def test_log_lines() -> None:
 
 def test_a_reader_that_stops_reading() -> None:
     """``tools/x.py | head -1`` ends quietly."""
-    command = tool("for number in range(100_000):\n    print(number)")
+    command = tool("for number in range(30_000):\n    print(number)")
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -149,12 +189,6 @@ hangs.start()
 raise InputError('bad')"""
     done = subprocess.run(tool(body), cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (2, "error: bad\n")
-
-
-def test_memory_that_is_used_up() -> None:
-    code, _, errors = run("raise MemoryError")
-    assert code == 2
-    assert errors.startswith("error: the memory is used up; ")
 
 
 def test_what_runs_a_tool_is_light() -> None:

@@ -1,4 +1,4 @@
-"""Names of devices, and what is said when there is no such device."""
+"""Names of devices, and the message when there is no such device."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_who_speaks(monkeypatch, capsys):
     monkeypatch.setattr(logs.LOGGER, "level", logging.NOTSET)
     monkeypatch.setattr(logs.LOGGER, "propagate", logs.LOGGER.propagate)
     logs.configure_logging()
-    logs.speak_as("process 3", logging.WARNING)
+    logs.set_log_prefix("process 3", logging.WARNING)
     logs.LOGGER.info("not told")
     logs.LOGGER.warning("told")
     assert capsys.readouterr().err == "process 3: warning: told\n"

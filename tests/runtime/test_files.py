@@ -1,18 +1,34 @@
-"""A reader sees the old file or the new one, never half of one, and a failure leaves nothing behind."""
+"""A reader sees the old file or the new one, a failure leaves nothing behind, and a folder has one run at a time."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
+import resource
+import signal
 import stat
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from detect.errors import InputError
-from detect.runtime.files import atomic_path, new_folder, write_json, write_text
+from detect.runtime.cli import run_tool
+from detect.runtime.files import (
+    LOCK_NAME,
+    atomic_folder,
+    atomic_path,
+    locked_folder,
+    make_unique_folder,
+    write_json,
+    write_text,
+)
+
+FORK = multiprocessing.get_context("fork")
 
 
 def names(folder: Path) -> list[str]:
@@ -86,28 +102,24 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
         write_text(tmp_path / "file" / "inside.txt", "x")
 
 
-FILL_THE_DISK = """
-import resource, signal, sys
-from pathlib import Path
-from detect.runtime.cli import run_tool
-from detect.runtime.files import write_text
-
-# A limit on the size of files ends a write in the middle, as a full disk does.
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-run_tool(lambda: write_text(Path(sys.argv[1]), "n" * 100_000))
-"""
+def fill_the_disk(path: Path, output: Path) -> None:
+    """Write a file in a process with a limit on the size of files, which ends a write in the middle as a full disk."""
+    with output.open("w") as sys.stderr:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        run_tool(lambda: write_text(path, "n" * 100_000))
 
 
 def test_a_write_that_fails_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    command = [sys.executable, "-B", "-c", FILL_THE_DISK, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.endswith(": File too large\n")
-    assert done.stderr.count("\n") == 1
+    process = FORK.Process(target=fill_the_disk, args=(path, tmp_path / "errors"))
+    process.start()
+    process.join()
+    assert process.exitcode == 2
+    errors = (tmp_path / "errors").read_text()
+    (tmp_path / "errors").unlink()
+    assert re.fullmatch(r"error: .*: File too large\n", errors)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file.txt"]
 
@@ -138,12 +150,12 @@ def test_a_folder_that_takes_no_file() -> None:
     assert caught.value.filename == str(path)
 
 
-# -------------------------------------------------------------------------------------------- new_folder
+# ---------------------------------------------------------------------------------------- atomic_folder
 
 
 def test_a_new_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "new"
-    with new_folder(path) as building:
+    with atomic_folder(path) as building:
         (building / "a").write_text("1")
         assert not path.exists()
     assert (path / "a").read_text() == "1"
@@ -154,7 +166,7 @@ def test_a_new_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("x")])
 def test_a_new_folder_vanishes_when_something_goes_wrong(tmp_path: Path, error: BaseException) -> None:
     def fail() -> None:
-        with new_folder(tmp_path / "new") as building:
+        with atomic_folder(tmp_path / "new") as building:
             (building / "a").write_text("1")
             raise error
 
@@ -164,10 +176,10 @@ def test_a_new_folder_vanishes_when_something_goes_wrong(tmp_path: Path, error: 
 
 
 def test_errors_name_the_new_folder(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No such file") as caught, new_folder(tmp_path / "new") as building:
+    with pytest.raises(OSError, match="No such file") as caught, atomic_folder(tmp_path / "new") as building:
         (building / "none" / "a").write_text("1")
     assert caught.value.filename == str(tmp_path / "new")
-    with pytest.raises(OSError, match="No such file") as caught, new_folder(tmp_path / "new"):
+    with pytest.raises(OSError, match="No such file") as caught, atomic_folder(tmp_path / "new"):
         (tmp_path / "source").read_text()
     assert caught.value.filename == str(tmp_path / "source")
 
@@ -178,10 +190,10 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / "full" / "a").write_text("mine")
     for name in ("file", "full"):
         message = f"{name}: exists already and is not an empty folder; name a new one"
-        with pytest.raises(InputError, match=message), new_folder(tmp_path / name):
+        with pytest.raises(InputError, match=message), atomic_folder(tmp_path / name):
             pytest.fail("must not begin")
     (tmp_path / "void").mkdir()
-    with new_folder(tmp_path / "void") as building:
+    with atomic_folder(tmp_path / "void") as building:
         (building / "a").write_text("1")
     assert (tmp_path / "void" / "a").is_file()
 
@@ -190,3 +202,87 @@ def _current_umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+# ---------------------------------------------------------------------------------------- locked_folder
+
+
+def test_the_first_free_name(tmp_path):
+    assert make_unique_folder(tmp_path / "runs/a") == tmp_path / "runs/a"
+    (tmp_path / "runs/a-2").write_text("a file")
+    assert make_unique_folder(tmp_path / "runs/a") == tmp_path / "runs/a-3"
+    assert (tmp_path / "runs/a-3").is_dir()
+
+
+def test_all_at_once(tmp_path):
+    """Eight processes that start at one signal get eight folders."""
+    start, answers = FORK.Event(), FORK.SimpleQueue()
+
+    def ask() -> None:
+        start.wait()
+        answers.put(make_unique_folder(tmp_path / "run").name)
+
+    processes = [FORK.Process(target=ask) for _ in range(8)]
+    for process in processes:
+        process.start()
+    start.set()
+    found = {answers.get() for _ in processes}
+    for process in processes:
+        process.join()
+    assert found == {"run", *(f"run-{number}" for number in range(2, 9))}
+
+
+@contextmanager
+def held_elsewhere(folder: Path) -> Iterator[int]:
+    """The number of a process that holds a folder until it is killed."""
+    held = FORK.Event()
+
+    def hold() -> None:
+        with locked_folder(folder):
+            held.set()
+            signal.pause()
+
+    process = FORK.Process(target=hold)
+    process.start()
+    assert held.wait(30)
+    yield process.pid
+    process.kill()
+    process.join()
+
+
+def test_one_at_a_time(tmp_path):
+    with (
+        held_elsewhere(tmp_path / "out") as number,
+        pytest.raises(InputError, match=rf"out: process {number} on .* writes its results there at this moment"),
+        locked_folder(tmp_path / "out"),
+    ):
+        raise AssertionError("both hold it")
+    assert (tmp_path / "out" / LOCK_NAME).exists()
+    with locked_folder(tmp_path / "out"):  # who was killed holds nothing
+        assert (tmp_path / "out" / LOCK_NAME).read_text().startswith(f"process {os.getpid()} on ")
+        (tmp_path / "out/best.pt").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["best.pt"]
+
+
+def test_a_worker_does_not_inherit_it(tmp_path):
+    """A worker process may outlive a run that was killed; --resume need not wait for it."""
+    with locked_folder(tmp_path / "out"):
+        worker = FORK.Process(target=signal.pause)
+        worker.start()
+        (tmp_path / "out/best.pt").touch()
+    with held_elsewhere(tmp_path / "out"):
+        pass
+    worker.kill()
+    worker.join()
+
+
+def test_an_empty_folder_vanishes(tmp_path):
+    with pytest.raises(InputError, match="of the block"), locked_folder(tmp_path / "a/out"):
+        raise InputError("of the block")
+    assert not (tmp_path / "a/out").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(FileExistsError), locked_folder(tmp_path / "out"):
+        pass

@@ -71,9 +71,9 @@ def test_what_may_end_anywhere():
     """A first signal ends such a part at once; outside of it the block ends itself."""
     steps = []
     with pytest.raises(Terminated), stop_requests() as stop:  # noqa: PT012
-        with stop.at_once():
+        with stop.immediate():
             steps.append("before")
-        with stop.at_once():
+        with stop.immediate():
             os.kill(os.getpid(), signal.SIGTERM)
             steps.append("after")
     assert steps == ["before"]
@@ -83,7 +83,7 @@ def test_what_may_end_anywhere():
 def test_who_asked_before_does_not_wait():
     with pytest.raises(KeyboardInterrupt), stop_requests() as stop:  # noqa: PT012
         os.kill(os.getpid(), signal.SIGINT)
-        with stop.at_once():
+        with stop.immediate():
             raise AssertionError("it began")
 
 

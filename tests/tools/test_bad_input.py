@@ -155,8 +155,8 @@ def with_no_image(content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_two_images_of_one_id, "1 image ids stand twice, such as 1"),
-        (with_two_categories_of_one_id, "categories: id 1 stands twice ('cross' and 'disc')"),
+        (with_two_images_of_one_id, "1 duplicate image ids, such as 1"),
+        (with_two_categories_of_one_id, "categories: duplicate id 1 ('cross' and 'disc')"),
         (with_no_good_box, "data shapes: the training split has no usable boxes"),
         (with_no_image, "shapes train: none of the 8 images can be used; the first: "),
     ],
@@ -231,7 +231,7 @@ def test_ids_of_annotations(world, tmp_path):
     ended = train_here(world, tmp_path, "--data", data, "--data-root", world / "shapes")
     assert ended.code == 0, ended.error
     assert "1 annotations with id 0, which pycocotools counts as missed (renumbered): annotation 0 of " in ended.error
-    assert "1 annotations whose id stands before (renumbered): annotation 5000 of " in ended.error
+    assert "1 annotations with a duplicate id (renumbered): annotation 5000 of " in ended.error
     table = open_split(load_data_config(str(data)), "train")
     rows = np.repeat(np.arange(len(table)), np.diff(table.box_offsets))
     boxes = zip(rows.tolist(), table.labels.tolist(), table.boxes_xyxy_px.tolist(), strict=True)

@@ -1,6 +1,6 @@
-"""What is odd about the boxes and class names of one split.
+"""Checks of the boxes and class names of a split, and of splits against each other.
 
-Letters: M boxes, K classes.
+Letters: N images, M boxes, K classes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from detect.curation.check.severity import (
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.detection.box_sizes import is_trained_on
 from detect.data.folders import NOT_READ, is_image_name, report_left_out
+from detect.data.formats.coco_annotations import IGNORED
 
-MIN_CORNER_BOXES = 4
-"""Fewer boxes can look like corners by chance."""
+MIN_CORNER_BOXES = 4  # fewer boxes can look like corners by chance
 
 MIN_CORNER_SHARE = 0.99
 """Share of the boxes whose third and fourth number are larger than the first two and within the image. Of real widths
-and heights about a third are larger than left and top; of right and bottom all, but for a slip."""
+and heights about a third are larger than left and top; of right and bottom all, but for rare mistakes."""
 
 MIN_OUTSIDE_SHARE = 0.2
 """Share of the boxes that then reach out of their image. With corners read as sizes it is every box whose centre is in
@@ -51,14 +51,7 @@ the right or the lower half, about three quarters; in real data hardly one."""
 
 
 def check_content(table: AnnotationTable, config: DataConfig, split: str, problems: Problems) -> None:
-    """Report what is odd about a split's boxes and class names, by severities of ``detect.curation.check.severity``.
-
-    Args:
-        table: the split.
-        config: its data set.
-        split: its name.
-        problems: gets what is found.
-    """
+    """Report suspicious boxes and class names of a split to ``problems``."""
     _check_names(table.names, problems)
     if not table.is_labelled:
         problems.add(UNLABELLED if split in ("train", "val") else UNLABELLED_TEST, split)
@@ -67,7 +60,8 @@ def check_content(table: AnnotationTable, config: DataConfig, split: str, proble
         problems.add(NOTHING_TO_TRAIN if split == "train" else NOTHING_TO_MEASURE, split)
     else:
         _note_background(table, config, split, problems)
-    for index in np.flatnonzero(table.is_crowd).tolist():
+    num_ignored = problems.count(IGNORED)  # crowd regions with a finding of their own
+    for index in np.flatnonzero(table.is_crowd).tolist()[num_ignored:]:
         problems.add(CROWD, _describe(table, index))
     _check_units(table, problems)
 
@@ -79,7 +73,7 @@ def _note_background(table: AnnotationTable, config: DataConfig, split: str, pro
 
 
 def _check_units(table: AnnotationTable, problems: Problems) -> None:
-    """Boxes in other units than pixels, or with corners where sizes belong."""
+    """Report boxes in other units than pixels, or with corners instead of sizes."""
     boxes = table.boxes_xyxy_px
     sides = box_sizes(boxes)
     is_tiny = (sides < 1).any(axis=1)
@@ -95,12 +89,14 @@ def _check_units(table: AnnotationTable, problems: Problems) -> None:
 
 
 def _reads_as_corners(table: AnnotationTable) -> np.ndarray:
-    """(M,) bool: the boxes, if the split as a whole gives [left, top, right, bottom] as [left, top, width, height]."""
+    """Return (M,) bool: the boxes, if the split as a whole gives [left, top, right, bottom] as [left, top, width,
+    height].
+    """
     nothing = np.zeros(len(table.labels), bool)
     if table.boxes_xywh_px is None or len(table.labels) < MIN_CORNER_BOXES:
         return nothing
     left_top, other = table.boxes_xywh_px[:, :2], table.boxes_xywh_px[:, 2:]
-    limits_wh = np.repeat(table.sizes_hw[:, ::-1], np.diff(table.box_offsets), axis=0) + 1
+    limits_wh = table.sizes_hw[table.image_of_box, ::-1] + 1
     are_corners = ((other > left_top) & (other <= limits_wh)).all(axis=1)
     reach_out = (left_top + other > limits_wh).any(axis=1)
     if are_corners.mean() < MIN_CORNER_SHARE or reach_out.mean() < MIN_OUTSIDE_SHARE:
@@ -126,27 +122,23 @@ def _describe(table: AnnotationTable, index: int) -> str:
     return f"{table.names[table.labels[index]]} in {table.path(row).name}"
 
 
-# ------------------------------------------------------------------------------------------------ splits
-
-
-Key = bytes | str
-"""What tells images apart: the digest of a file, or its path."""
+# ------------------------------------------------------------------------------------------- between splits
 
 
 def check_copies(
     tables: Mapping[str, AnnotationTable], digests: Mapping[str, list[bytes]], problems: Mapping[str, Problems]
 ) -> None:
-    """Report images that stand twice, in a split or in two.
+    """Report images that a split has twice, or two splits share.
 
     Args:
-        tables: split name to split.
-        digests: split name to one digest of each image, empty for what could not be read; splits may be missing, then
-            images are told apart by their paths.
-        problems: split name to what gets the findings: the later of two splits that share an image.
+        tables: the splits by name.
+        digests: one per image, by split name; empty for unreadable images. For a missing split, images are compared by
+            their paths.
+        problems: by split name; the later of two splits that share an image gets the finding.
     """
-    first_of: dict[Key, tuple[str, Path]] = {}
+    first_of: dict[bytes | str, tuple[str, Path]] = {}  # by digest, or by path
     for split, table in tables.items():
-        own: dict[Key, tuple[str, Path]] = {}
+        own: dict[bytes | str, tuple[str, Path]] = {}
         for row, digest in enumerate(digests.get(split) or [b""] * len(table)):
             path = table.path(row)
             key = digest or str(path)
@@ -160,12 +152,7 @@ def check_copies(
 
 
 def check_classes(tables: Mapping[str, AnnotationTable], problems: Mapping[str, Problems]) -> None:
-    """Report class names that not all splits have, and classes that training never sees.
-
-    Args:
-        tables: split name to split; without ``train`` there is nothing to compare with.
-        problems: split name to what gets the findings.
-    """
+    """Report class names that not all splits have, and classes that training never sees; without ``train``, nothing."""
     train = tables.get("train")
     if train is None:
         return
@@ -187,12 +174,12 @@ def _boxes_by_name(table: AnnotationTable) -> dict[str, int]:
 
 
 def check_unlisted(config: DataConfig, tables: Mapping[str, AnnotationTable], problems: Mapping[str, Problems]) -> None:
-    """Report image files that no split uses, and files of formats that are not read, by their suffixes.
+    """Report image files that no split uses, and files in formats that are not read, by suffix.
 
     Args:
         config: the data set.
-        tables: all its splits: what another split names is not unlisted.
-        problems: split name to what gets the findings: the first split that has the folder.
+        tables: all its splits: an image of another split is used.
+        problems: by split name; the first split of the folder gets the finding.
     """
     paths = {path for table in tables.values() for paths in (table.image_paths, table.skipped_paths) for path in paths}
     named = paths | {os.path.realpath(path) for path in paths}
@@ -211,17 +198,17 @@ def check_unlisted(config: DataConfig, tables: Mapping[str, AnnotationTable], pr
 
 
 def image_folder(config: DataConfig, split: str) -> Path:
-    """The folder of a split's images, as the readers resolve it."""
+    """Return the folder of a split's images with links resolved, as by the readers."""
     return Path(config.root, config.splits[split].images).resolve()
 
 
 def images_in(folder: Path) -> Iterator[Path]:
-    """The image files in a folder and those below, as ``files_in`` gives them."""
+    """Yield the image files in a folder and its subfolders, see ``files_in``."""
     return (path for path in files_in(folder) if is_image_name(path.name))
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """The files in a folder and those below, sorted; hidden ones are left out, linked folders are not entered."""
+    """Yield the files in a folder and its subfolders, sorted, without hidden ones; linked folders are not entered."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):

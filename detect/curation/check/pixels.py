@@ -1,8 +1,9 @@
-"""Decoding every image, to find the damage that the first and last bytes of a file do not show.
+"""Decode every image, to find damage that the header and trailer of a file do not show.
 
-libjpeg goes on after damage and fills in grey, and OpenCV gives the image as if nothing had happened. What is wrong is
-only said on the standard error of the process, so that is listened to, in processes of their own where there are many
-images. Letters: N images.
+libjpeg continues after damage and fills in grey, and OpenCV returns the image as if it were intact. The damage is only
+reported on the standard error of the process, so that is captured, in separate processes for many images.
+
+Letters: N images.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings
 from detect.errors import InputError
 from detect.runtime.progress import progress_bar
 
-_FEW_IMAGES = 200  # so many are decoded in the time that processes take to start
-_CHUNK = 16  # images of one task
+_FEW_IMAGES = 200  # are decoded in the time that processes take to start
+_CHUNK = 16  # images per task
 _DIGEST_BYTES = 16
 _JPEG_START = b"\xff\xd8\xff"
-_LEFT_OVER = "extraneous bytes before marker 0xd9"  # all pixels are there, and the data goes on
+_LEFT_OVER = "extraneous bytes before marker 0xd9"  # all pixels are there, and the data continues
 
 
 class Decoded(NamedTuple):
-    """What came of one image.
+    """The result of decoding one image.
 
     Args:
         digest: of the file's bytes; empty if it could not be read.
@@ -54,17 +55,14 @@ class Decoded(NamedTuple):
 def check_pixels(
     images: Sequence[StoredImage], problems: Problems, title: str, workers: int, settings: ReadSettings = PLAIN
 ) -> list[bytes]:
-    """Decode images and report those that are damaged.
+    """Decode images, report damaged ones, and return N digests of the files, empty for unreadable ones.
 
     Args:
         images: N image files.
-        problems: gets what is wrong.
+        problems: gets the problems.
         title: of the progress bar, which is shown for many images.
         workers: processes for many images; 0 decodes in this one.
-        settings: how the images are read.
-
-    Returns:
-        N digests of the files' content; empty for files that cannot be read.
+        settings: of reading the images.
 
     Raises:
         InputError: the system ended a process, for want of memory for example.
@@ -113,7 +111,7 @@ def _decode(image: StoredImage, settings: ReadSettings) -> Decoded:
 
 
 def _content(pixels: np.ndarray, data: bytes, path: Path) -> tuple[tuple[str, str], ...]:
-    """What is odd about an image that is whole: other images behind the first, or more than 8 bits in a few greys."""
+    """Return the findings of an intact image: further frames, or more than 8 bits in a few grey levels."""
     if data.startswith(_JPEG_START) and path.suffix.lower() != ".mpo":
         return ()
     count, has_many_bits = describe_file(BytesIO(data), path.name)
@@ -128,10 +126,10 @@ def _content(pixels: np.ndarray, data: bytes, path: Path) -> tuple[tuple[str, st
 
 @contextmanager
 def _standard_error() -> Iterator[Callable[[], list[str]]]:
-    """Keep what libraries write to the process's standard error from the terminal.
+    """Capture what libraries write to the process's standard error.
 
     Yields:
-        A function that gives the lines so far.
+        A function that returns the lines so far.
     """
     before = os.dup(2)
     with tempfile.TemporaryFile() as file:

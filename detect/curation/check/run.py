@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set for detection, found before a training finds it."""
+"""Check a data set for detection before training: find everything that is wrong, and report it as text or JSON."""
 
 from __future__ import annotations
 
@@ -35,11 +35,18 @@ from detect.data.value_range import choose_range
 from detect.drawing.text import shorten
 from detect.errors import InputError
 
-MAX_EXAMPLE = 400
-"""Characters of an example in a report."""
+MAX_EXAMPLE = 400  # characters in a report
 
 EXIT_CODES: dict[Severity, int] = {"error": 2, "warning": 1, "note": 0}
-"""What a tool ends with, by the worst finding."""
+"""Exit code of ``detect data check``, by the worst finding."""
+
+_VERDICTS = (
+    "clean: nothing to mend",
+    "warnings: {warnings}; training works, but look at them",
+    "errors: {errors}, {warnings}; data is lost or wrong",
+)
+_TITLES = ("images", "boxes", "classes", "errors", "warnings", "notes")
+_MAX_NAME = 20
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,11 @@ class Finding:
     """One kind of problem in one split.
 
     Args:
-        split: where.
-        severity: how bad it is.
-        kind: what is wrong, and in parentheses what is done about it.
-        count: how often.
-        examples: the first few, fit for a terminal: without control characters.
+        split: its name.
+        severity: of the problem.
+        kind: the problem and, in parentheses, its consequence.
+        count: number of problems.
+        examples: the first few, without control characters.
     """
 
     split: str
@@ -63,7 +70,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class SplitSize:
-    """What a split has after the readers skipped what cannot be used."""
+    """Size of a split without the data that the readers skipped."""
 
     images: int
     boxes: int
@@ -72,15 +79,15 @@ class SplitSize:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Args:
         name: of the data set.
         format: of its annotations.
         root: its folder.
-        sizes: split name to its size; None for a split that cannot be read.
+        sizes: by split name; None for an unreadable split.
         findings: errors first.
-        unchecked: what was not looked for, and why.
+        unchecked: checks that were not done, with the reason.
     """
 
     name: str
@@ -92,25 +99,25 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        """0 if there is nothing to mend, 1 for warnings, 2 for errors."""
+        """0 without problems, 1 for warnings, 2 for errors."""
         return max((EXIT_CODES[finding.severity] for finding in self.findings), default=0)
 
     def count(self, severity: Severity, split: str | None = None) -> int:
-        """How many problems of a severity there are, in one split or in all."""
+        """Count the problems of a severity, in one split or in all."""
         mine = (f for f in self.findings if f.severity == severity and split in (None, f.split))
         return sum(finding.count for finding in mine)
 
 
 def check_data(config: DataConfig, splits: Sequence[str], decode: bool, workers: int) -> CheckReport:
-    """Look for all that is wrong in some splits of a data set.
+    """Check splits of a data set.
 
-    A split that cannot be read does not keep the others from being checked, and the images in its folder are looked at.
+    An unreadable split does not stop the check of the others, and the images in its folder are still checked.
 
     Args:
         config: the data set, with ``root`` as an absolute path.
         splits: keys of ``config.splits``.
-        decode: decode every image and compare their content; otherwise only their first and last bytes are seen.
-        workers: processes that decode; 0 is none but this one.
+        decode: decode every image and compare their content; otherwise only headers and trailers are read.
+        workers: processes that decode; 0: this one.
 
     Raises:
         InputError: the data set is one for classification, or has no such split.
@@ -144,20 +151,16 @@ def check_data(config: DataConfig, splits: Sequence[str], decode: bool, workers:
 
 
 def require_detection(config: DataConfig) -> None:
-    """Refuse a data set without boxes.
-
-    Raises:
-        InputError: it is one for classification.
-    """
+    """Refuse a data set for classification, which has no boxes."""
     if config.format not in (*READERS, None):
         raise InputError(
             f"{config.name}: format {config.format} is for classification, and has no boxes to look at; formats for "
-            f"detection: {', '.join(READERS)}. Of classification data tools/train.py says what is wrong when it starts"
+            f"detection: {', '.join(READERS)}. Problems of classification data are reported when training starts"
         )
 
 
 def _read(config: DataConfig, splits: Sequence[str]) -> tuple[dict[str, AnnotationTable], dict[str, Problems]]:
-    """The splits that can be read, and the problems of all."""
+    """Return the readable splits, and the problems of all."""
     tables, problems = {}, {}
     for split in splits:
         try:
@@ -170,7 +173,7 @@ def _read(config: DataConfig, splits: Sequence[str]) -> tuple[dict[str, Annotati
 
 
 def _read_settings(config: DataConfig, split: str, table: AnnotationTable, problems: Problems) -> ReadSettings:
-    """How the images of a split are read; what is said of their range goes to the problems."""
+    """Return the settings of reading a split's images; ``problems`` gets the source of their range."""
     try:
         choice = choose_range(config, split, table, read_split)
     except InputError as error:
@@ -186,7 +189,7 @@ def _read_settings(config: DataConfig, split: str, table: AnnotationTable, probl
 def _check_unread(
     config: DataConfig, tables: dict[str, AnnotationTable], problems: dict[str, Problems], workers: int
 ) -> None:
-    """Decode what lies in the folders of the splits that cannot be read, and is of no other split."""
+    """Decode the images in the folders of unreadable splits that belong to no other split."""
     seen = {table.path(row) for table in tables.values() for row in range(len(table))}
     for split in problems.keys() - tables.keys():
         paths = [path for path in images_in(image_folder(config, split)) if path not in seen]
@@ -219,16 +222,8 @@ def _unchecked(decode: bool, is_whole: bool) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------------ report
 
 
-_VERDICTS = (
-    "clean: nothing to mend",
-    "warnings: {warnings}; training works, but look at them",
-    "errors: {errors}, {warnings}; data is lost or wrong",
-)
-_MAX_NAME = 20
-
-
 def check_text(report: CheckReport) -> str:
-    """A table by split, one line for each kind of problem, and the verdict."""
+    """Return the report as text: a table by split, one line for each kind of problem, and the verdict."""
     head = f"{shorten(report.name, 80)} ({report.format}) in {shorten(report.root, 200)}"
     lines = [head, "", f"{'split':<{_MAX_NAME}}" + "".join(f"{title:>10}" for title in _TITLES)]
     for split, size in report.sizes.items():
@@ -243,11 +238,8 @@ def check_text(report: CheckReport) -> str:
     return "\n".join(lines)
 
 
-_TITLES = ("images", "boxes", "classes", "errors", "warnings", "notes")
-
-
 def check_json(report: CheckReport) -> dict[str, Any]:
-    """The report as JSON values; ``exit_code`` is that of the tool."""
+    """Return the report as JSON values; ``exit_code`` is that of the command."""
     return {
         "data": shorten(report.name, 80),
         "format": report.format,

@@ -1,4 +1,4 @@
-"""How bad each kind of problem is."""
+"""Severities of the kinds of problems."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from detect.data.formats.shard_index import DAMAGED as DAMAGED_SHARD
 from detect.data.formats.yolo_rows import COMMAS
 
 Severity = Literal["error", "warning", "note"]
-"""``error``: data is lost or wrong. ``warning``: kept, or mended, but hardly meant. ``note``: worth knowing, and in
-order."""
+"""``error``: data is lost or wrong. ``warning``: kept or corrected, but hardly intended. ``note``: valid, for
+information."""
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-"""The worst first."""
+"""From the worst on."""
 
 REFUSED = "split that cannot be read (its annotations are checked no further)"
 UNDECODABLE = "images whose pixels cannot be decoded (training goes on without them)"
 DAMAGED_PIXELS = "images with damaged pixels (used as they are: parts are grey or shifted)"
-SURPLUS = "images with bytes left over behind their pixels (used as they are: surplus, or damage further up)"
+SURPLUS = "images with bytes left over after their pixels (used as they are: surplus, or damage further up)"
 SEVERAL_FRAMES = "images with several frames or pages (the first is used)"
 FEW_GREYS = "images of more than 8 bits that show fewer than 16 of the 256 levels (used as they are; set range)"
 DEEP = "images of more than 8 bits a channel (their range is stated)"
 DEEP_MEASURED = "images of more than 8 bits a channel (their range is measured; state it in the data config)"
 DEEP_AS_IT_IS = "images of more than 8 bits a channel (their high byte is used)"
 DUPLICATE = "images with the content of another one of the split (kept)"
-LEAK = "images that another split has, too (kept; what is measured on them flatters)"
+LEAK = "images that another split has, too (kept; metrics on them are too high)"
 UNLISTED = "images in the folder that no annotation names (not used)"
 UNLABELLED = "split without an annotations list (nothing can be trained or measured on it)"
 UNLABELLED_TEST = "split without an annotations list (detections can be written for it, not measured)"
@@ -52,7 +52,7 @@ _SEVERITIES: dict[str, Severity] = {
     UNLABELLED: "error",
     NOTHING_TO_TRAIN: "error",
     CORNERS: "error",
-    DAMAGED_SHARD: "error",  # what comes behind the damage is lost
+    DAMAGED_SHARD: "error",  # the rest of the file is lost
     NORMALISED: "error",
     OTHER_NAMES: "error",
     UNLABELLED_TEST: "note",
@@ -70,12 +70,7 @@ _SEVERITIES: dict[str, Severity] = {
 
 
 def severity_of(kind: str) -> Severity:
-    """How bad a problem is.
-
-    Args:
-        kind: one of the above, or what a reader of ``detect.data`` reports: its kinds say what was done. What is
-            skipped is lost, so it is an error; what is kept or mended is a warning; what is ``Understood``, a note.
-    """
+    """Return the severity of a kind above, or by its consequence of one of a reader: skipped data is lost, an error."""
     if isinstance(kind, Understood):
         return "note"
     return _SEVERITIES.get(kind, "error" if kind.endswith("skipped)") else "warning")

@@ -1,4 +1,4 @@
-"""What follows from a data set's figures: each rule with its threshold, its reason, and a command or key to use."""
+"""Advice from a data set's statistics: each rule with its threshold, its reason, and a command or key to use."""
 
 from __future__ import annotations
 
@@ -9,59 +9,58 @@ import numpy as np
 
 from detect.boxes.anchors import best_possible_recall, fittable_sizes
 from detect.config.recipe import AnchorsConfig, LossConfig
-from detect.curation.stats.statistics import DataStatistics
+from detect.curation.stats.statistics import DataStatistics, percent
 from detect.data.detection.box_sizes import MANY_SMALL, SMALL_PX
 from detect.data.letterbox import STRIDE
 from detect.drawing.text import shorten
 from detect.models.catalog import find_definition
 
 MODEL = "yolov5n-spd"
-"""The model that commands name: the shipped one for small objects."""
+"""Model of the commands: the shipped one for small objects."""
 
 FINE_MODEL = "csppeleenet-efm-sam"
 """The shipped model whose neck reads the map of 4 px cells."""
 
-MOST = 0.5
-"""With so many boxes under 16 px, two cells of the finest level, space-to-depth has been worth its cost: at 320 px,
-DeepPCB has 56 % of them, and AP 0.492 with it against 0.430 without (README.md)."""
+MAX_SMALL_SHARE = 0.5
+"""Share of the boxes under 16 px, two cells of the finest level, above which space-to-depth is worth its cost: at
+320 px, DeepPCB has 56 % of them, and AP 0.492 with it against 0.430 without (README.md)."""
 
-GOAL = 0.25
-"""A larger image size shall leave so many under 16 px: half of ``MOST``, so that the step can be seen."""
+SMALL_SHARE_GOAL = 0.25
+"""Share under 16 px that a larger image size aims at: half of ``MAX_SMALL_SHARE``, so that the effect is visible."""
 
 LEVEL_SHARE = 0.25
-"""So many boxes under 8 px are worth a level of 4 px cells, whose map has four times the cells of the finest: several
-such boxes share a cell of 8 px, and each needs one."""
+"""Share of the boxes under 8 px that is worth a level of 4 px cells, whose map has four times the cells of the finest:
+several such boxes share a cell of 8 px, and each needs one."""
 
 TILE_RATIO = 1.5
-"""Images so many times as long as the network input lose more than half of their pixels on the way in. The smallest
+"""Ratio of the images' long side to the network input above which more than half of the pixels are lost. The smallest
 ratio with a measured gain is 1.56: aerial images of 1,000 px at 640 px had AP 0.031 in one piece and 0.189 in tiles (a
 trial on a public data set). At 12.5, boards of 4,000 px at 320 px, it is 0.000 and 0.454 (docs/results/tiles.md)."""
 
 TILE_GAIN = 0.1
-"""Tiles shall lift so many of the boxes over 8 px, or over 16 px: as ``MANY_SMALL``, so much of the recall is at
-stake."""
+"""Share of the boxes that tiles must bring above 8 px, or above 16 px: as ``MANY_SMALL``, the recall at stake."""
 
 ENLARGED = 1.5
-"""Images that are enlarged by so much cost more than twice the arithmetic that their pixels are worth."""
+"""Enlargement of the images above which the arithmetic is more than twice that of their own pixels."""
 
 IMBALANCE = 20.0
-"""So many boxes of the commonest class for one of the rarest, and the rarest is 5 % of what the two learn."""
+"""Boxes of the most frequent class per box of the rarest, above which the rarest is under 5 % of the two."""
 
 BACKGROUND_SHARE = 0.5
-"""With more images without boxes than with, most of an epoch teaches only what is nothing."""
+"""Share of images without boxes above which most of an epoch is background."""
 
 LONG_IMAGES = 1.5
-"""A square around an image so many times as long as high is a third padding."""
+"""Aspect ratio above which a third of a square around the image is padding."""
 
 USUAL_DETECTIONS = 300
-"""Detections that ``tools/predict.py`` keeps of an image unless told otherwise."""
+"""Default maximum of detections per image of ``detect predict``."""
 
 
 class Advice(NamedTuple):
     """One piece of advice.
 
     Args:
-        why: the figures that it follows from, in a sentence.
+        why: the figures behind it, in a sentence.
         what: a command, or a key of a YAML.
     """
 
@@ -70,12 +69,7 @@ class Advice(NamedTuple):
 
 
 def advise(statistics: DataStatistics, data: str) -> list[Advice]:
-    """What the figures say, the most telling first.
-
-    Args:
-        statistics: of the training split.
-        data: the data set as words of a command, such as ``--data mine.yaml``.
-    """
+    """Return the advice for the training split, the most important first; ``data`` is its part of a command line."""
     return [found for rule in _RULES if (found := rule(statistics, data)) is not None]
 
 
@@ -90,12 +84,14 @@ def _space_to_depth(statistics: DataStatistics, data: str) -> Advice | None:
 
 
 def _larger_size(statistics: DataStatistics, data: str) -> Advice | None:
-    """The smallest size that leaves few boxes small; at most the images' own, because beyond it no detail is added."""
+    """Advise the smallest size that leaves few boxes small; at most the images' own, beyond which there is no more
+    detail.
+    """
     now = statistics.image_size
     sizes = range((now // STRIDE + 1) * STRIDE, statistics.long_side_px + 1, STRIDE)
     if not sizes or not _is_small(statistics, now):
         return None
-    size = next((size for size in sizes if not _is_small(statistics, size, GOAL)), sizes[-1])
+    size = next((size for size in sizes if not _is_small(statistics, size, SMALL_SHARE_GOAL)), sizes[-1])
     return Advice(
         f"at --image-size {size}, {_small_shares(statistics, size)}, for {(size / now) ** 2:.1f} times the arithmetic; "
         f"the images have {statistics.long_side_px} px",
@@ -108,7 +104,7 @@ def _fine_level(statistics: DataStatistics, data: str) -> Advice | None:
     if small <= LEVEL_SHARE:
         return None
     return Advice(
-        f"{_percent(small)} of the boxes are smaller than the finest cells of most models, which have {SMALL_PX} px: "
+        f"{percent(small)} of the boxes are smaller than the finest cells of most models, which have {SMALL_PX} px: "
         "the neck efm reads the map of 4 px cells, too. A level that predicts on it is a few rows: CONTRIBUTING.md, "
         "'a level of 4 px cells'",
         _train(statistics, data, model=FINE_MODEL),
@@ -123,12 +119,12 @@ def _tiles(statistics: DataStatistics, data: str) -> Advice | None:
         f"the images are {ratio:.1f} times as long as the network input, where {_small_shares(statistics, size)}; in "
         f"tiles of {size} px, {_small_shares(statistics, statistics.long_side_px)}. A model that was trained at that "
         "scale gains most",
-        f"python tools/evaluate.py --weights FILE {data} --tile {size}",
+        f"detect val --weights FILE {data} --tile {size}",
     )
 
 
 def _lifted(statistics: DataStatistics) -> float:
-    """Share of the boxes that are over 8 px, or over 16 px, at the images' own size only."""
+    """Return the share of the boxes that are above 8 px, or above 16 px, only at the images' own size."""
     own = statistics.long_side_px
     limits = (SMALL_PX, 2 * SMALL_PX)
     return max(statistics.share_under(limit) - statistics.share_under(limit, own) for limit in limits)
@@ -151,8 +147,8 @@ def _anchors(statistics: DataStatistics, data: str) -> Advice | None:
     if recall >= AnchorsConfig().min_recall:
         return None
     return Advice(
-        f"the anchors of {MODEL} serve {_percent(recall)} of the boxes at {statistics.image_size} px, and "
-        f"{_percent(AnchorsConfig().min_recall)} are wanted: let training fit others, as it does unless told not to",
+        f"the anchors of {MODEL} match {percent(recall)} of the boxes at {statistics.image_size} px, fewer than "
+        f"{percent(AnchorsConfig().min_recall)}: let training fit new ones, as it does by default",
         "anchors.fit: auto",
     )
 
@@ -177,7 +173,7 @@ def _background(statistics: DataStatistics, data: str) -> Advice | None:
     if share <= BACKGROUND_SHARE:
         return None
     return Advice(
-        f"{_percent(share)} of the images have no boxes: without them an epoch has {_percent(1 - share)} of the "
+        f"{percent(share)} of the images have no boxes: without them an epoch has {percent(1 - share)} of the "
         "batches (a line of the data config)",
         "background: drop",
     )
@@ -189,7 +185,7 @@ def _long_images(statistics: DataStatistics, data: str) -> Advice | None:
         return None
     return Advice(
         f"one side of the images is {ratio:.1f} times the other: mosaics fill a square, and without them a batch is a "
-        f"rectangle of {_percent(1 / ratio)} of its pixels",
+        f"rectangle of {percent(1 / ratio)} of its pixels",
         f"{_train(statistics, data)} --set augment.mosaic=0",
     )
 
@@ -201,7 +197,7 @@ def _beyond_limit(statistics: DataStatistics, data: str) -> Advice | None:
     return Advice(
         f"{crowding.line()}: perfect detections do not reach an AP of 1; with a higher limit, evaluation gives a "
         "second table",
-        f"python tools/evaluate.py --weights FILE {data} --max-det {crowding.sufficient_limit}",
+        f"detect val --weights FILE {data} --max-det {crowding.sufficient_limit}",
     )
 
 
@@ -211,27 +207,23 @@ def _crowded(statistics: DataStatistics, data: str) -> Advice | None:
         return None
     return Advice(
         f"an image has {most:,} boxes, and {USUAL_DETECTIONS} detections of an image are kept unless more are wanted",
-        f"python tools/predict.py --weights FILE --source FOLDER --max-det {2 * most}",
+        f"detect predict --weights FILE --source FOLDER --max-det {2 * most}",
     )
 
 
-def _is_small(statistics: DataStatistics, image_size: int, most: float = MOST) -> bool:
-    """Whether the boxes as a whole are small for the network: many under 8 px, or more than ``most`` under 16 px."""
+def _is_small(statistics: DataStatistics, image_size: int, most: float = MAX_SMALL_SHARE) -> bool:
+    """Tell whether the boxes are small for the network: many under 8 px, or more than ``most`` under 16 px."""
     tiny, small = (statistics.share_under(limit, image_size) for limit in (SMALL_PX, 2 * SMALL_PX))
     return tiny > MANY_SMALL or small > most
 
 
 def _small_shares(statistics: DataStatistics, image_size: int) -> str:
     tiny, small = (statistics.share_under(limit, image_size) for limit in (SMALL_PX, 2 * SMALL_PX))
-    return f"{_percent(tiny)} of the boxes are under {SMALL_PX} px and {_percent(small)} under {2 * SMALL_PX} px"
+    return f"{percent(tiny)} of the boxes are under {SMALL_PX} px and {percent(small)} under {2 * SMALL_PX} px"
 
 
 def _train(statistics: DataStatistics, data: str, model: str = MODEL, size: int | None = None) -> str:
-    return f"python tools/train.py {data} --model {model} --image-size {size or statistics.image_size}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"detect train {data} --model {model} --image-size {size or statistics.image_size}"
 
 
 _RULES: tuple[Callable[[DataStatistics, str], Advice | None], ...] = (

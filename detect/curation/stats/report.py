@@ -1,4 +1,8 @@
-"""A data set's figures and what follows from them, in words."""
+"""Report a data set's statistics and the advice as text, and draw them on one sheet.
+
+matplotlib is imported on use, and without ``pyplot``, which keeps every figure in global state and selects a window
+system.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detect.curation.stats.advice import Advice
-from detect.curation.stats.statistics import LIMITS_PX, QUANTILES, DataStatistics, figures
+from detect.curation.stats.statistics import LIMITS_PX, QUANTILES, DataStatistics, figures, percent
 from detect.drawing.text import pad, shorten
 from detect.evaluation.pictures import MAX_NAME, plain_text, save_figure, set_fonts
 
@@ -18,14 +22,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-MAX_CLASSES = 20
-"""Classes that are listed: the commonest and the rarest half of so many."""
+MAX_CLASSES = 20  # in the table: the most frequent and the rarest half
+MAX_BARS = 20  # classes in the picture
+
+MIN_SHOWN_PX = 0.5
+"""Smaller boxes are counted in the first bar: a single wrong label of 0.0003 px would stretch the axis."""
 
 _NAME, _WIDTH = 22, 110  # columns of a class name, and of a line of advice
+_BAR, _LINE = "#4c78a8", "#d62728"
+_HEAT_CELLS = 32  # per side of the map of centres
 
 
 def statistics_text(statistics: DataStatistics, advice: Sequence[Advice]) -> str:
-    """The tables, then the advice, each with the number that it follows from."""
+    """Return the tables and the advice with the figures behind it."""
     found = figures(statistics)
     lines = [
         f"{found['data']} {found['split']}: {found['images']:,} images, {found['boxes']:,} boxes, "
@@ -44,13 +53,13 @@ def statistics_text(statistics: DataStatistics, advice: Sequence[Advice]) -> str
 
 def _box_lines(found: dict[str, Any]) -> list[str]:
     sides, areas = found["shorter_side_px"], found["area_in_image"]
-    shares = ",  ".join(f"{_percent(sides[f'under_{limit}'])} under {limit} px" for limit in LIMITS_PX)
+    shares = ",  ".join(f"{percent(sides[f'under_{limit}'])} under {limit} px" for limit in LIMITS_PX)
     sizes = ", ".join(f"{size['width']} x {size['height']} ({size['images']:,})" for size in found["image_sizes"])
     more = found["different_image_sizes"] - len(found["image_sizes"])
     return [
         f"boxes, shorter side after scaling:  {shares}",
         "boxes in the original image, COCO:  "
-        + ",  ".join(f"{_percent(share)} {name}" for name, share in areas.items()),
+        + ",  ".join(f"{percent(share)} {name}" for name, share in areas.items()),
         f"images: {sizes}{f' and {more:,} other sizes' if more else ''}",
         f"images without boxes: {found['images_without_boxes']:,}; crowd regions, not counted here: "
         f"{found['crowd_regions']:,}; most boxes in an image: {found['boxes_per_image']['max']:,}",
@@ -80,9 +89,9 @@ def _class_lines(classes: list[dict[str, Any]]) -> list[str]:
             if index == half:
                 lines.append(f"... {len(classes) - MAX_CLASSES} more ...")
             continue
-        sizes = f"{row['median_px']:>11.1f}{_percent(row['under_8_px']):>12}" if row["boxes"] else f"{'-':>11}{'-':>12}"
+        sizes = f"{row['median_px']:>11.1f}{percent(row['under_8_px']):>12}" if row["boxes"] else f"{'-':>11}{'-':>12}"
         name = pad(shorten(row["name"], _NAME - 2), _NAME)
-        lines.append(f"{name}{row['boxes']:>9,}{_percent(row['boxes'] / total):>9}{row['images']:>9,}{sizes}")
+        lines.append(f"{name}{row['boxes']:>9,}{percent(row['boxes'] / total):>9}{row['images']:>9,}{sizes}")
     return lines
 
 
@@ -95,30 +104,11 @@ def _advice_lines(advice: Sequence[Advice]) -> list[str]:
     return lines
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-# ------------------------------------------------------------------------------------------------ picture
-
-
-MAX_BARS = 20
-"""Classes that get a bar; the rest are too small to read."""
-
-MIN_SHOWN_PX = 0.5
-"""Thinner boxes stand in the first bar: one stray label of 0.0003 px would stretch the axis over all others."""
-
-_BAR, _LINE = "#4c78a8", "#d62728"
-_HEAT_CELLS = 32  # cells of a side of the map of centres
+# ------------------------------------------------------------------------------------------------- picture
 
 
 def draw_statistics(path: Path, statistics: DataStatistics) -> None:
-    """Draw sizes, classes, places, numbers and shapes.
-
-    Args:
-        path: the PNG file.
-        statistics: what is drawn.
-    """
+    """Draw sizes, classes, places, counts and shapes to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

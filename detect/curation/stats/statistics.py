@@ -1,4 +1,4 @@
-"""How large, how many and where the boxes of a split are.
+"""Statistics of the boxes of a split: sizes, counts and places.
 
 Letters: N images, M boxes that are trained on (no crowd regions), K classes.
 """
@@ -19,17 +19,17 @@ from detect.evaluation.crowding import Crowding, measure_crowding
 from detect.runtime.logs import LOGGER
 
 LIMITS_PX = (SMALL_PX, 16, 32)
-"""The shorter sides that shares are given for: the cells of the three levels that most detectors predict on."""
+"""Limits of the shorter side for shares of the boxes: cell sizes of the three levels of most detectors."""
 
 AREA_LIMITS_PX = {"small": 32**2, "medium": 96**2, "large": np.inf}
-"""Areas in the original image up to which COCO calls an object so (https://cocodataset.org/#detection-eval)."""
+"""Upper limits of COCO's area ranges, in pixels of the original image (https://cocodataset.org/#detection-eval)."""
 
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
 @dataclass(frozen=True)
 class DataStatistics:
-    """The figures of one split.
+    """The statistics of one split.
 
     Args:
         name: of the data set.
@@ -37,15 +37,15 @@ class DataStatistics:
         image_size: long side of the network input, pixels.
         names: the K class names.
         sizes_px: (M, 2) widths and heights in network-input pixels.
-        areas_px: (M,) areas in pixels of the original image, as COCO counts them; width * height where the
-            file has areas that cannot be.
+        areas_px: (M,) areas in pixels of the original image, as in COCO; width * height where the file has impossible
+            areas.
         centres: (M, 2) x and y of the centres, as shares of the image's width and height.
         labels: (M,) class index.
         sizes_hw: (N, 2) heights and widths of the images.
         boxes_per_image: (N,).
-        images_per_class: (K,) images that have a box of the class.
+        images_per_class: (K,) images with a box of the class.
         num_crowd: crowd regions, which are not among the M boxes.
-        crowding: the objects that lie beyond the detections that an evaluation counts and keeps.
+        crowding: objects beyond the detection limits of an evaluation.
     """
 
     name: str
@@ -63,7 +63,7 @@ class DataStatistics:
     crowding: Crowding
 
     def share_under(self, limit_px: float, image_size: int | None = None) -> float:
-        """Share of the boxes whose shorter side is under so many pixels, at this or another image size."""
+        """Return the share of the boxes whose shorter side is below a limit, at this or another image size."""
         return share_under(self.sizes_px, limit_px * self.image_size / (image_size or self.image_size))
 
     @property
@@ -78,7 +78,7 @@ class DataStatistics:
 
 
 def measure(table: AnnotationTable, name: str, split: str, image_size: int) -> DataStatistics:
-    """Count and measure a split.
+    """Compute the statistics of a split.
 
     Args:
         table: the split.
@@ -87,7 +87,7 @@ def measure(table: AnnotationTable, name: str, split: str, image_size: int) -> D
         image_size: long side of the network input, pixels.
 
     Raises:
-        InputError: it has no box that is trained on.
+        InputError: it has no box to train on.
     """
     if table.problems.count(IMPOSSIBLE_AREA):
         LOGGER.info("%s %s: the shares of small, medium and large boxes are by width * height", name, split)
@@ -95,7 +95,7 @@ def measure(table: AnnotationTable, name: str, split: str, image_size: int) -> D
     is_used = is_trained_on(table)
     if not is_used.any():
         raise InputError(f"{name} {split}: has no boxes, so there is nothing to measure")
-    rows = np.repeat(np.arange(len(table)), np.diff(table.box_offsets))[is_used]
+    rows = table.image_of_box[is_used]
     boxes, labels = table.boxes_xyxy_px[is_used], table.labels[is_used]
     pairs = np.unique(np.stack([rows, labels], axis=1), axis=0)
     return DataStatistics(
@@ -116,9 +116,10 @@ def measure(table: AnnotationTable, name: str, split: str, image_size: int) -> D
 
 
 def class_figures(statistics: DataStatistics) -> list[dict[str, Any]]:
-    """For each class, commonest first: ``name``, ``boxes``, ``images``, ``median_px`` and ``under_8_px``.
+    """Return the figures of each class, the most frequent first: ``name``, ``boxes``, ``images``, ``median_px``,
+    ``under_8_px``.
 
-    ``median_px`` is that of the shorter sides in network-input pixels, ``under_8_px`` a share; both None without boxes.
+    ``median_px`` is of the shorter sides in network-input pixels, ``under_8_px`` a share; both None without boxes.
     """
     rows = []
     for label in np.argsort(-statistics.boxes_per_class, kind="stable").tolist():
@@ -136,7 +137,7 @@ def class_figures(statistics: DataStatistics) -> list[dict[str, Any]]:
 
 
 def figures(statistics: DataStatistics) -> dict[str, Any]:
-    """All figures as JSON values; shares are in 0 to 1, sides in network-input pixels, areas as COCO counts them."""
+    """Return all figures as JSON values: shares in [0, 1], sides in network-input pixels, areas as in COCO."""
     widths, heights = statistics.sizes_px.T
     sizes, counts = np.unique(statistics.sizes_hw, axis=0, return_counts=True)
     common = np.argsort(-counts, kind="stable")[:5]
@@ -179,3 +180,7 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
 
 def _rounded(value: Any) -> float:
     return round(float(value), 4)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

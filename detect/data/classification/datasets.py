@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from detect.config.data import DataConfig
-from detect.data.checks import check_split, tell_problems
+from detect.data.checks import check_split, log_problems
 from detect.data.classification.cifar import read_cifar
 from detect.data.classification.image_folders import read_image_folders, read_tiny_imagenet
 from detect.data.classification.table import ClassTable
@@ -26,7 +26,7 @@ CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
 def open_class_split(config: DataConfig, split: str, strict: bool = False) -> ClassTable:
     """Read a split; log its problems, or refuse them by ``InputError`` if ``strict``. ``names`` select the classes."""
     table = _read_class_split(config, split)
-    tell_problems(config, split, table.problems, strict)
+    log_problems(config, split, table.problems, strict)
     return with_value_range(config, split, table, _read_class_split)
 
 

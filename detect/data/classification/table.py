@@ -16,7 +16,7 @@ from detect.data.checks import check_distinct
 from detect.data.images import read_image, read_image_file
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.errors import InputError, did_you_mean
-from detect.runtime.logs import named_messages
+from detect.runtime.logs import decoder_warnings
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ClassTable:
         if self.pixels is not None:
             pixels: np.ndarray = self.pixels[row]
             return pixels
-        with named_messages(self.path(row)):
+        with decoder_warnings(self.path(row)):
             return read_image(self.path(row), self.read_settings)
 
     def read_bytes(self, row: int) -> bytes:

@@ -1,4 +1,8 @@
-"""COCO's annotation format (https://cocodataset.org/#format-data), read with distrust, as many tools write it.
+"""COCO's annotation format (https://cocodataset.org/#format-data) in the dialects of many tools, from untrusted files.
+
+COCO itself and CVAT name a file after its split, ``annotations/instances_Train.json``; Roboflow puts
+``_annotations.coco.json`` beside the images of each split; Label Studio (``result.json``), FiftyOne (``labels.json``)
+and others write one file for all images.
 
 Letters: N images, M boxes, K classes.
 """
@@ -27,22 +31,18 @@ from detect.data.checks import (
     inspect_images,
     report_repeated,
 )
-from detect.data.folders import (
-    is_image_name,
-    split_of,
-    subfolders,
-)
+from detect.data.folders import is_image_name, split_of, subfolders
 from detect.data.formats.coco_annotations import (
     Key,
     floats,
+    format_id,
     id_key,
     is_box,
-    is_far_below,
+    is_far_smaller,
     number_ids,
     outline_of,
     positions_of,
     read_annotations,
-    shown_id,
 )
 from detect.data.formats.image_names import ImageFolder
 from detect.errors import InputError, is_writable
@@ -55,6 +55,13 @@ GROUPING = Understood("categories that only group others and have no annotation,
 TEXT_ID = Understood("ids of images or categories that are text or beyond 64 bits (results have them as they are)")
 BAD_IMAGE_ENTRY = "images entries without a file_name or an id, a whole number or text (skipped)"
 REPEATED_IMAGE = "images that are listed twice with the same id and file_name (the first taken)"
+
+ROBOFLOW_FILE = "_annotations.coco.json"
+
+_COCO_FILE = re.compile(r"(?:(instances|image_info)_)?(.+)", re.IGNORECASE)
+_WHOLE = "default"  # CVAT's name of the subset where there are none
+_FOLDERS = ("images", "data", "jpegimages", "image", "imgs", "img")
+_SNIFFED = 2**16  # bytes at either end of a file
 
 
 def read_coco(config: DataConfig, split: str) -> AnnotationTable:
@@ -95,13 +102,16 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
     return coco_table(content, classes, ListedImages(keys, paths, sizes_hw, is_good), problems)
 
 
+Hook = Callable[[dict[str, Any]], dict[str, Any]]
+
+
 class Classes(NamedTuple):
     """The categories of a data set.
 
     Args:
         names: K class names, in index order.
         keys: K ids in the file.
-        ignored: ids of the categories that are not wanted.
+        ignored: ids of unwanted categories.
     """
 
     names: tuple[str, ...]
@@ -114,9 +124,9 @@ class ListedImages(NamedTuple):
 
     Args:
         keys: N distinct ids.
-        paths: N files; None for a name that cannot be used.
+        paths: N files; None for an unusable name.
         sizes_hw: (N, 2) int32 height and width.
-        is_good: (N,) bool, those that can be used.
+        is_good: (N,) bool, usable images.
     """
 
     keys: Sequence[Key]
@@ -126,13 +136,13 @@ class ListedImages(NamedTuple):
 
 
 def coco_table(content: dict[str, Any], classes: Classes, images: ListedImages, problems: Problems) -> AnnotationTable:
-    """The table of the images that can be used.
+    """Make the table of the usable images.
 
     Args:
-        content: with COCO's ``annotations``, or without any.
-        classes: what the annotations may show.
-        images: what they may belong to.
-        problems: gets what is wrong with them; becomes the table's.
+        content: a mapping with COCO's ``annotations``, or without any.
+        classes: of the annotations.
+        images: of the annotations.
+        problems: gets the problems; becomes the table's.
     """
     image_keys, paths, sizes_hw, is_good = images
     columns = read_annotations(content.get("annotations", []), problems)
@@ -182,30 +192,21 @@ def _report_text_ids(numbers: np.ndarray, ids_json: np.ndarray | None, problems:
             problems.add(TEXT_ID, text.decode())
 
 
-def load_coco(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The content of an annotation file, which has non-empty ``images``, ``categories`` and perhaps ``annotations``.
+def load_coco(path: Path, hook: Hook | None = None) -> dict[str, Any]:
+    """Load an annotation file with non-empty ``images``, with ``categories`` and perhaps ``annotations``.
 
     Args:
         path: the file.
-        hook: gets every mapping while it is parsed and gives what is to be kept of it; default, all, but of outlines
-            only an ``Outline`` where it is needed.
+        hook: replaces every mapping while it is parsed; default, outlines are dropped but for an ``Outline`` where it
+            is needed.
 
     Raises:
-        InputError: it cannot be read, or is not such a file.
+        InputError: it cannot be read, or is not an annotation file.
     """
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise InputError(f"{path}: has {size / 1e9:.1f} GB; at most {MAX_FILE_BYTES / 1e9:.0f} GB is read: split it")
-    try:
-        content = json.loads(path.read_bytes(), object_hook=hook or _with_short_outline)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except RecursionError:
-        raise InputError(f"{path}: is nested too deeply to be a COCO annotation file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not JSON: it is no text in UTF-8 or UTF-16; save it as UTF-8 ({error})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON: {error}") from None
+    content = read_json(path, hook or _with_short_outline)
     if isinstance(content, list):
         raise InputError(f"{path}: is a list, as detection results are; an annotation file has images and categories")
     if not isinstance(content, dict):
@@ -221,15 +222,33 @@ def load_coco(path: Path, hook: Callable[[dict[str, Any]], dict[str, Any]] | Non
     return content
 
 
-def _with_short_outline(item: dict[str, Any]) -> dict[str, Any]:
-    """Outlines are most of a COCO file: they are shortened while parsing, so that they never fill the memory.
+def read_json(path: Path, hook: Hook | None = None) -> Any:
+    """Read a JSON file; ``hook`` replaces every mapping while it is parsed.
 
-    ``segmentation`` becomes an ``Outline`` or None where the box or the area needs it, else True where there is one.
+    Raises:
+        InputError: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes(), object_hook=hook)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply to be an annotation file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not JSON: it is no text in UTF-8 or UTF-16; save it as UTF-8 ({error})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON: {error}") from None
+
+
+def _with_short_outline(item: dict[str, Any]) -> dict[str, Any]:
+    """Replace ``segmentation`` by an ``Outline`` or None where the box or the area needs it, else by True.
+
+    Outlines are most of a COCO file; shortened while parsing, they never fill the memory.
     """
     segmentation = item.pop("segmentation", None)
     if segmentation:
         box = item.get("bbox")
-        is_needed = not is_box(box) or is_far_below(item.get("area"), box[2], box[3])
+        is_needed = not is_box(box) or is_far_smaller(item.get("area"), box[2], box[3])
         item["segmentation"] = outline_of(segmentation) if is_needed else True
     return item
 
@@ -238,26 +257,26 @@ def _with_short_outline(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, path: Path, problems: Problems) -> Classes:
-    """COCO's ``categories``, without those that only group others.
+    """Read COCO's ``categories``, without those that only group others.
 
     Args:
         content: has them, and perhaps ``annotations``.
-        wanted: class names in index order, of which some may have no category here; None: all, ordered by id.
+        wanted: class names in index order, which may lack a category here; None: all, ordered by id.
         path: the file, for messages.
-        problems: gets what is wrong with them.
+        problems: gets the problems.
 
     Raises:
-        InputError: they are not COCO's, none is wanted, or a wanted one seems to be misspelled.
+        InputError: they are invalid, none is wanted, or a wanted name seems to be misspelled.
     """
     name_of: dict[Key, str] = {}
     for entry in content["categories"]:
         key, name = _category(entry, path)
         if name_of.get(key, name) != name:
-            raise InputError(f"{path}: categories: id {shown_id(key)} stands twice ({name_of[key]!r} and {name!r})")
+            raise InputError(f"{path}: categories: duplicate id {format_id(key)} ({name_of[key]!r} and {name!r})")
         name_of[key] = name
     if wanted is None:
         for key in _grouping(content):
-            problems.add(GROUPING, f"{name_of[key]!r} (id {shown_id(key)})")
+            problems.add(GROUPING, f"{name_of[key]!r} (id {format_id(key)})")
             del name_of[key]
     if not name_of:
         raise InputError(f"{path}: categories: is empty; it must name each category_id of the annotations")
@@ -282,17 +301,16 @@ def read_categories(content: dict[str, Any], wanted: tuple[str, ...] | None, pat
 
 
 def _category(entry: Any, path: Path) -> tuple[Key, str]:
-    """Id and name of an entry of ``categories``."""
     key, name = (id_key(entry.get("id")), entry.get("name")) if isinstance(entry, dict) else (None, None)
     if key is None or not isinstance(name, str):
         raise InputError(f"{path}: categories: {str(entry)[:80]!r} has no id (a whole number or text) or no name")
     if not is_writable(name):
-        raise InputError(f"{path}: categories: the name {name[:80]!r} has half a character (a lone surrogate)")
+        raise InputError(f"{path}: categories: the name {name[:80]!r} has a lone surrogate")
     return key, name
 
 
 def _grouping(content: dict[str, Any]) -> list[Key]:
-    """Ids of the categories that only group others: id 0, no supercategory, that of another one, no annotation."""
+    """Return ids of categories that only group others: id 0, no supercategory, that of another one, no annotation."""
     entries = content["categories"]
     groups = {entry.get("supercategory") for entry in entries if isinstance(entry.get("supercategory"), str)}
     found = [
@@ -313,7 +331,7 @@ def _grouping(content: dict[str, Any]) -> list[Key]:
 
 
 def _images(entries: list[Any], where: Path, problems: Problems) -> tuple[list[Key], list[str], np.ndarray]:
-    """N image ids, file names, and declared height and width (N, 2) int64 (0 where there is none)."""
+    """Return N ids, N file names, and declared height and width (N, 2) int64, 0 where there is none."""
     name_of: dict[Key, str] = {}
     sizes, repeated = [], []
     for entry in entries:
@@ -321,7 +339,7 @@ def _images(entries: list[Any], where: Path, problems: Problems) -> tuple[list[K
         if key is None or not isinstance(name, str):
             problems.add(BAD_IMAGE_ENTRY, str(entry)[:80])
         elif name_of.get(key) == name:
-            problems.add(REPEATED_IMAGE, f"{shown_id(key)}: {name!r}")
+            problems.add(REPEATED_IMAGE, f"{format_id(key)}: {name!r}")
         elif key in name_of:
             repeated.append(key)
         else:
@@ -331,14 +349,14 @@ def _images(entries: list[Any], where: Path, problems: Problems) -> tuple[list[K
         raise InputError(f"{where}: no entry of 'images' has an id and a file_name: {str(entries[0])[:80]}")
     if repeated:
         raise InputError(
-            f"{where}: {len(repeated)} image ids stand twice, such as {shown_id(repeated[0])}, for different files; "
-            "number the images of merged files anew, and the image_id of their annotations with them"
+            f"{where}: {len(repeated)} duplicate image ids, such as {format_id(repeated[0])}, of different files; "
+            "renumber the images of merged files, and the image_id of their annotations with them"
         )
     return list(name_of), list(name_of.values()), np.array(sizes, np.int64)
 
 
 def _box_ends(annotations: list[Any], keys: Sequence[Key]) -> np.ndarray:
-    """(N, 2) the largest right and bottom of each image's boxes in pixels, 0 where it has none."""
+    """Return (N, 2) the largest right and bottom of each image's boxes in pixels, 0 without boxes."""
     boxed = [one for one in annotations if isinstance(one, dict) and is_box(one.get("bbox"))]
     rows, _ = positions_of((one.get("image_id") for one in boxed), keys)
     boxes = np.array([floats(one["bbox"]) for one in boxed]).reshape(-1, 4)
@@ -350,19 +368,11 @@ def _box_ends(annotations: list[Any], keys: Sequence[Key]) -> np.ndarray:
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether a JSON value is a whole number that fits int64; pandas writes 7 as 7.0, which is one too."""
+    """Tell whether a JSON value is a whole number that fits int64; 7.0, as pandas writes 7, is one."""
     return type(value) in (int, float) and abs(value) < 2**63 and int(value) == value
 
 
-# ------------------------------------------------------------------------------------------------ coco_layouts
-
-
-ROBOFLOW_FILE = "_annotations.coco.json"
-
-_COCO_FILE = re.compile(r"(?:(instances|image_info)_)?(.+)", re.IGNORECASE)
-_WHOLE = "default"  # CVAT's name of the subset where there are none
-_FOLDERS = ("images", "data", "jpegimages", "image", "imgs", "img")
-_LOOKED_AT = 2**16  # bytes at either end of a file
+# ---------------------------------------------------------------------------------------------------- layout
 
 
 class CocoSplits(NamedTuple):
@@ -370,7 +380,7 @@ class CocoSplits(NamedTuple):
 
     Args:
         splits: those whose images were found.
-        left_out: a line for each other one, with the reason.
+        left_out: a line with the reason for each other file.
     """
 
     splits: dict[str, SplitConfig]
@@ -378,7 +388,7 @@ class CocoSplits(NamedTuple):
 
 
 def find_coco(folder: Path) -> CocoSplits:
-    """The COCO files that are called after their splits, or are Roboflow's."""
+    """Find COCO files that are named after their splits, and Roboflow's."""
     found = CocoSplits({}, [])
     for path in _json_files(folder / "annotations", folder):
         match = _COCO_FILE.fullmatch(path.stem)
@@ -394,7 +404,7 @@ def find_coco(folder: Path) -> CocoSplits:
 
 
 def find_unnamed_coco(folder: Path) -> CocoSplits:
-    """The one COCO file of each split's folder or, for all images, of the folder; told by what is in it."""
+    """Find the only COCO file of each split's folder or of the folder itself, by its content."""
     found = CocoSplits({}, [])
     for path in subfolders(folder):
         split = split_of(path.name)
@@ -428,7 +438,7 @@ def _add(found: CocoSplits, folder: Path, split: str, path: Path, images: str | 
 
 
 def _image_folder(folder: Path, name: str, split: str) -> str | None:
-    """The folder of a split's images, relative to the data set's; ``.`` for this itself.
+    """Return the folder of a split's images relative to the data set's; ``.`` for the data set's folder itself.
 
     Args:
         folder: the data set's.
@@ -456,12 +466,12 @@ def _has_images(folder: Path) -> bool:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Tell whether a file has keys of COCO at its ends; it may be too large to be read twice."""
+    """Tell whether a file, which may be too large to be read twice, has keys of COCO at its ends."""
     try:
         with path.open("rb") as file:
-            content = file.read(_LOOKED_AT)
-            file.seek(max(len(content), path.stat().st_size - _LOOKED_AT))
-            content += file.read(_LOOKED_AT)
+            content = file.read(_SNIFFED)
+            file.seek(max(len(content), path.stat().st_size - _SNIFFED))
+            content += file.read(_SNIFFED)
     except OSError:
         return False
     content = content.replace(b"\0", b"")  # of UTF-16

@@ -1,6 +1,6 @@
-"""Ids of COCO files: whole numbers, also those written as 7.0, beyond 64 bits, or as text.
+"""Entries of a COCO file's ``annotations``: their ids, outlines and areas, and all of them as columns.
 
-Letters: N ids.
+Letters: M annotations, N ids, K classes.
 """
 
 from __future__ import annotations
@@ -17,31 +17,60 @@ import numpy as np
 
 from detect.data.annotations import MARKS, Problems, Understood
 
-MAX_TEXT = 1000
-"""Characters of an id that is text; longer ones are no ids."""
+MAX_ID_LENGTH = 1000  # characters
+MAX_RUNS = 10**6  # of a mask
+
+MIN_SHARE = 0.01
+"""Smallest possible area as a share of the box, unless the outline is as small: a thin diagonal object. Without an
+outline, which may have been left out, only an area of at most a pixel is impossible."""
+
+MIN_FACTOR = 0.3
+"""Without outlines areas are usually width * height, or of outlines that are not in the file. These fill their boxes
+differently; a circle 0.79, a triangle 0.5. The same smaller share for all is a scale: 0.25 where images grew by 2."""
+
+MIN_SAME = 4  # equal areas, or equal shares of boxes, that are no coincidence
+
+IMPOSSIBLE_AREA = (
+    "annotations whose area cannot be that of their box or outline (AP_S, AP_M and AP_L follow it nevertheless; "
+    "detect val --areas boxes takes width * height)"
+)
+OTHER_TYPE_ID = (
+    "annotations whose image_id or category_id is text where its list has a number, or a number for text (matched)"
+)
+BAD_ANNOTATION = "annotations with neither a bbox of four numbers nor an outline (skipped)"
+FROM_OUTLINE = Understood("annotations without a bbox (the box of their outline taken)")
+UNKNOWN_IMAGE = "annotations of an image_id that is not listed (skipped)"
+UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
+ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
+REPEATED_ID = "annotations with a duplicate id (renumbered)"
+BAD_CROWD = "annotations whose iscrowd is neither 0 nor 1 (0 taken)"
+IGNORED = Understood(
+    "annotations with ignore: 1 (taken as crowd regions: not trained on, neither right nor wrong in evaluation)"
+)
+BAD_AREA = "annotations whose area is not a number of at least 0 (width * height taken)"
+
+_LARGEST = 1e300  # whole numbers in JSON can be beyond the floats
 
 Key = int | str
-"""An id as a dictionary's key."""
+"""An id: a whole number, also one written as 7.0 or beyond 64 bits, or text."""
+
+
+# ------------------------------------------------------------------------------------------------------- ids
 
 
 def id_key(value: Any) -> Key | None:
-    """The id that a JSON value is: a whole number (7.0 is 7) or a text; None for anything else, true and false too."""
+    """Return the id of a JSON value; None for anything else, true and false included."""
     if type(value) is int:
         return value
     if type(value) is float:
         return int(value) if value.is_integer() else None
-    return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH else None
 
 
 def number_ids(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Whole numbers for ids.
+    """Return (N,) int64 numbers of distinct ids, and (N,) bytes of the ids as JSON if any differs from its number.
 
-    Args:
-        keys: N distinct ids.
-
-    Returns:
-        (N,) int64: the ids themselves, ``"7"`` as 7, where all are distinct such numbers; else 1..N. And (N,) bytes,
-        the ids as JSON, if any is something else than its number.
+    The numbers are the ids themselves, ``"7"`` as 7, where all are distinct 64-bit numbers; else 1..N.
     """
     numbers = [_as_number(key) for key in keys]
     fits = [number for number in numbers if isinstance(number, int) and abs(number) < 2**63]
@@ -52,15 +81,10 @@ def number_ids(keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def positions_of(values: Iterable[Any], keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray]:
-    """Find ids in a list of ids.
+    """Return (M,) int64 positions of JSON values in N distinct ids, -1 where absent, and (M,) bool matches of another
+    type.
 
-    Args:
-        values: M JSON values.
-        keys: N distinct ids.
-
-    Returns:
-        (M,) int64 position in ``keys``, -1 where it is not there; (M,) bool, those of the same digits but of another
-        type: ``"7"`` where the list has 7, or the other way round.
+    Such a match has the same digits: ``"7"`` where the list has 7, or the other way round.
     """
     position_of = {key: position for position, key in enumerate(keys)}
     positions, is_other_type = [], []
@@ -73,8 +97,8 @@ def positions_of(values: Iterable[Any], keys: Sequence[Key]) -> tuple[np.ndarray
     return np.array(positions, np.int64), np.array(is_other_type, bool)
 
 
-def shown_id(value: Any) -> str:
-    """An id as the file has it, for a message; text in quotes."""
+def format_id(value: Any) -> str:
+    """Return an id as the file has it, for a message; text in quotes."""
     if isinstance(value, str):
         return json.dumps(value[:60])
     return (
@@ -85,37 +109,19 @@ def shown_id(value: Any) -> str:
 
 
 def _as_number(key: Key) -> Key:
-    """A text of digits as its number."""
     is_digits = isinstance(key, str) and len(key) < 20 and key.isascii() and key.isdigit() and str(int(key)) == key
     return int(key) if is_digits else key
 
 
 def _twin(key: Key) -> Key:
-    """The same id as the other type: 7 as ``"7"`` and the other way round."""
+    """Return the same id as the other type: 7 as ``"7"`` and the other way round."""
     return str(key) if isinstance(key, int) else _as_number(key)
 
 
-# ------------------------------------------------------------------------------------------------ coco_areas
+# ----------------------------------------------------------------------------------------------------- areas
 
 
-IMPOSSIBLE_AREA = (
-    "annotations whose area cannot be that of their box or outline (AP_S, AP_M and AP_L follow it nevertheless; "
-    "evaluate.py --areas boxes takes width * height)"
-)
-
-MIN_SHARE = 0.01
-"""Smaller shares of the box are impossible, unless the outline is as small: a thin object that lies diagonally. Where
-there is no outline, it may have been left out; then only an area of at most a pixel is impossible."""
-
-MIN_FACTOR = 0.3
-"""Without outlines areas are usually width * height, or of outlines that are not in the file. These fill their boxes
-differently; a circle 0.79, a triangle 0.5. The same smaller share for all is a scale: 0.25 where images grew by 2."""
-
-MIN_SAME = 4
-"""So many equal areas, or equal shares of boxes, are no chance."""
-
-
-def is_far_below(area: Any, width: float, height: float) -> bool:
+def is_far_smaller(area: Any, width: float, height: float) -> bool:
     """Tell whether an area can only be right if the outline is as small."""
     return type(area) in (int, float) and area < MIN_SHARE * width * height
 
@@ -123,12 +129,15 @@ def is_far_below(area: Any, width: float, height: float) -> bool:
 def impossible_areas(
     areas_px: np.ndarray, boxes_xywh_px: np.ndarray, outline_areas_px: np.ndarray, has_outline: np.ndarray
 ) -> np.ndarray:
-    """Find the areas that cannot be.
+    """Find impossible areas: placeholders such as 0 or 1, shares of the image, areas of another scale.
+
+    pycocotools sorts objects into small, medium and large by the file's ``area``: such areas falsify AP_S, AP_M and
+    AP_L.
 
     Args:
-        areas_px: (M,) as the file says; NaN where it says nothing.
+        areas_px: (M,) of the file; NaN where it has none.
         boxes_xywh_px: (M, 4) left, top, width, height, finite and positive.
-        outline_areas_px: (M,) of the outlines, for areas that ``is_far_below`` says; else NaN.
+        outline_areas_px: (M,) of the outlines where ``is_far_smaller``; else NaN.
         has_outline: (M,) bool.
 
     Returns:
@@ -150,21 +159,17 @@ def impossible_areas(
 
 
 def _is_placeholder(areas_px: np.ndarray, boxes_px: np.ndarray) -> bool:
-    """The same area for all boxes, which differ."""
+    """Tell whether the area is the same for all boxes, which differ."""
     return bool(np.ptp(areas_px) == 0 and boxes_px.max() > 1.5 * boxes_px.min())
 
 
 def _is_scaled(areas_px: np.ndarray, boxes_px: np.ndarray) -> bool:
-    """The same share of each box, and not one that a shape has."""
+    """Tell whether the area is the same share of each box, and not one that a shape has."""
     shares = areas_px / boxes_px
     return bool(shares.max() <= 1.02 * shares.min() and not MIN_FACTOR <= shares.min() <= 1.02)
 
 
-# ------------------------------------------------------------------------------------------------ coco_outlines
-
-
-MAX_RUNS = 10**6
-"""Runs of a mask; more are refused."""
+# -------------------------------------------------------------------------------------------------- outlines
 
 
 class Outline(NamedTuple):
@@ -172,7 +177,7 @@ class Outline(NamedTuple):
 
     Args:
         box_xywh_px: left, top, width, height.
-        area_px: of the polygons together, or the pixels of the mask.
+        area_px: sum of the polygons' areas, or number of pixels of the mask.
     """
 
     box_xywh_px: tuple[float, float, float, float]
@@ -180,7 +185,11 @@ class Outline(NamedTuple):
 
 
 def outline_of(segmentation: Any) -> Outline | None:
-    """The outline that a JSON value is; None if it is not one, or encloses nothing."""
+    """Return the outline of a ``segmentation``: polygons or a run-length mask; None if it is invalid or empty.
+
+    Run-length masks come from strangers: they are decoded here, not in C, and one whose runs do not fill its image is
+    invalid.
+    """
     if isinstance(segmentation, dict):
         return _of_mask(segmentation)
     if not isinstance(segmentation, list) or not segmentation:
@@ -208,7 +217,7 @@ def _of_polygons(polygons: list[list[float]]) -> Outline | None:
 
 
 def _enclosed(points: list[tuple[float, float]]) -> float:
-    """The area of a polygon, by the shoelace formula."""
+    """Return the area of a polygon, by the shoelace formula."""
     return abs(math.fsum(x * v - u * y for (x, y), (u, v) in pairwise([*points, points[0]]))) / 2
 
 
@@ -229,7 +238,7 @@ def _of_mask(mask: dict[str, Any]) -> Outline | None:
 
 
 def _of_runs(first: np.ndarray, last: np.ndarray, height: int) -> Outline:
-    """The outline of runs of pixels, column by column; ``last`` belongs to its run."""
+    """Return the outline of runs of pixels in column-major order; ``last`` is the last pixel of each run."""
     left, right = first.min() // height, last.max() // height
     spans_columns = (first // height < last // height).any()
     top = 0 if spans_columns else (first % height).min()
@@ -239,10 +248,10 @@ def _of_runs(first: np.ndarray, last: np.ndarray, height: int) -> Outline:
 
 
 def _decoded_counts(text: str) -> list[int] | None:
-    """The runs of a compressed mask; None if it is none.
+    """Return the runs of a compressed mask; None if it is invalid.
 
-    Each number is in characters from 48 on, five bits each, the lowest first; 32 says that more follow, and 16 of the
-    last is the sign. From the fourth number on it is the difference from the last but one. Source: pycocotools,
+    Each number is in characters from 48 on, five bits each, the lowest first; 32 marks that more follow, and 16 of the
+    last one is the sign. From the fourth number on it is the difference from the last but one. Source: pycocotools,
     ``maskApi.c``, ``rleToString`` (BSD).
     """
     counts: list[int] = []
@@ -262,25 +271,7 @@ def _decoded_counts(text: str) -> list[int] | None:
     return counts if shift == 0 else None
 
 
-# ------------------------------------------------------------------------------------------------ coco_annotations
-
-
-OTHER_TYPE_ID = (
-    "annotations whose image_id or category_id is text where its list has a number, or a number for text (matched)"
-)
-BAD_ANNOTATION = "annotations with neither a bbox of four numbers nor an outline (skipped)"
-FROM_OUTLINE = Understood("annotations without a bbox (the box of their outline taken)")
-UNKNOWN_IMAGE = "annotations of an image_id that is not listed (skipped)"
-UNKNOWN_CATEGORY = "annotations of a category_id that is not listed (skipped)"
-ZERO_ID = "annotations with id 0, which pycocotools counts as missed (renumbered)"
-REPEATED_ID = "annotations whose id stands before (renumbered)"
-BAD_CROWD = "annotations whose iscrowd is neither 0 nor 1 (0 taken)"
-IGNORED = Understood(
-    "annotations with ignore: 1 (taken as crowd regions: not trained on, neither right nor wrong in evaluation)"
-)
-BAD_AREA = "annotations whose area is not a number of at least 0 (width * height taken)"
-
-_LARGEST = 1e300  # whole numbers in JSON can be beyond the floats
+# --------------------------------------------------------------------------------------------------- columns
 
 
 @dataclass(frozen=True)
@@ -289,10 +280,10 @@ class AnnotationColumns:
 
     Args:
         entries: the whole list.
-        positions: (M,) int64, each annotation's place in the list.
+        positions: (M,) int64, index of each annotation in the list.
         boxes_xywh_px: (M, 4) float64.
         areas: (M,) float64, pixels; NaN where the file has none.
-        outline_areas: (M,) float64, pixels; NaN where it is not needed, or there is none.
+        outline_areas: (M,) float64, pixels; NaN where there is none, or it is not needed.
         has_outline: (M,) bool.
         is_crowd: (M,) bool.
         marks: (M, number of ``MARKS``) int8.
@@ -308,20 +299,19 @@ class AnnotationColumns:
     marks: np.ndarray
 
     def select(self, keep: np.ndarray) -> AnnotationColumns:
-        """The annotations where ``keep`` (M,) bool is True."""
+        """Return the annotations where ``keep`` (M,) bool is True."""
         columns = {f.name: getattr(self, f.name)[keep] for f in dataclasses.fields(self) if f.name != "entries"}
         return AnnotationColumns(self.entries, **columns)
 
     def entry(self, index: int) -> dict[str, Any]:
-        """Annotation ``index`` as the file has it."""
+        """Return annotation ``index`` as the file has it."""
         found = self.entries[self.positions[index]]
         assert isinstance(found, dict), "others are skipped"
         return found
 
     def describe(self, index: int) -> str:
-        """Annotation ``index`` in words, for a message."""
         entry = self.entry(index)
-        return f"annotation {shown_id(entry.get('id'))} of image {shown_id(entry.get('image_id'))}"
+        return f"annotation {format_id(entry.get('id'))} of image {format_id(entry.get('image_id'))}"
 
     def rows_and_labels(
         self, image_keys: Sequence[Key], wanted: Sequence[Key], ignored: Sequence[Key], problems: Problems
@@ -331,7 +321,7 @@ class AnnotationColumns:
         Args:
             image_keys: ids of the images.
             wanted: K ids of the classes.
-            ignored: ids of the categories that are not wanted.
+            ignored: ids of unwanted categories.
             problems: gets the ids that are not listed.
 
         Returns:
@@ -344,15 +334,15 @@ class AnnotationColumns:
         for index in np.flatnonzero(rows < 0).tolist():
             problems.add(UNKNOWN_IMAGE, self.describe(index))
         for index in np.flatnonzero(labels < 0).tolist():
-            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {shown_id(entries[index].get('category_id'))}")
+            problems.add(UNKNOWN_CATEGORY, f"{self.describe(index)}: {format_id(entries[index].get('category_id'))}")
         for index in np.flatnonzero(is_other_image | is_other_class).tolist():
             problems.add(
-                OTHER_TYPE_ID, f"{self.describe(index)}: category {shown_id(entries[index].get('category_id'))}"
+                OTHER_TYPE_ID, f"{self.describe(index)}: category {format_id(entries[index].get('category_id'))}"
             )
         return rows, np.where(labels < len(wanted), labels, -1)
 
     def report_areas(self, problems: Problems) -> None:
-        """Count the areas that cannot be; boxes are sound by now."""
+        """Count the impossible areas; the boxes must be valid."""
         is_wrong = impossible_areas(self.areas, self.boxes_xywh_px, self.outline_areas, self.has_outline)
         for index in np.flatnonzero(is_wrong).tolist():
             _, _, width, height = self.boxes_xywh_px[index].tolist()
@@ -362,7 +352,7 @@ class AnnotationColumns:
 
 
 def read_annotations(entries: list[Any], problems: Problems) -> AnnotationColumns:
-    """The columns of all entries that have a bbox of four numbers or an outline; the others are counted."""
+    """Return the columns of all entries with a bbox of four numbers or an outline; the others are counted."""
     good: list[dict[str, Any]] = []
     positions: list[int] = []
     boxes: list[Sequence[float]] = []
@@ -395,7 +385,6 @@ def read_annotations(entries: list[Any], problems: Problems) -> AnnotationColumn
 
 
 def _box_of(entry: dict[str, Any]) -> Sequence[float] | None:
-    """The bbox, or that of the outline."""
     box, outline = entry.get("bbox"), entry.get("segmentation")
     if is_box(box):
         return box
@@ -403,7 +392,7 @@ def _box_of(entry: dict[str, Any]) -> Sequence[float] | None:
 
 
 def _oddities(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Kinds of problems of an annotation with a box, each with the end of its example."""
+    """Yield the kinds of problems of an annotation with a box, each with the end of its example."""
     if not is_box(entry.get("bbox")):
         yield FROM_OUTLINE, ""
     if entry.get("area") is not None and math.isnan(_area(entry["area"])):
@@ -427,12 +416,11 @@ def _report_ids(table: AnnotationColumns, problems: Problems) -> None:
 
 
 def _area(value: Any) -> float:
-    """The area if it is a number of at least 0, else NaN."""
     return float(value) if type(value) in (int, float) and 0 <= value < _LARGEST else math.nan
 
 
 def _degree(value: Any) -> int:
-    """A mark that is a small whole number, true or false; else 0."""
+    """Return a mark that is a small whole number, true or false; else 0."""
     return int(value) if isinstance(value, int) and abs(value) < 128 else 0
 
 
@@ -443,7 +431,7 @@ def is_box(value: Any) -> TypeGuard[list[float]]:
 
 
 def floats(values: Sequence[float]) -> list[float]:
-    """The numbers as floats; whole numbers beyond the range of float become infinite."""
+    """Convert to floats; whole numbers beyond the range of float become infinite."""
     try:
         return [float(value) for value in values]
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Writing COCO JSON. From COCO everything is kept: ids, outlines and keys that mean nothing here."""
+"""Write COCO JSON. From COCO everything is kept: ids, outlines and unknown keys."""
 
 from __future__ import annotations
 
@@ -19,19 +19,11 @@ from detect.data.formats.writing import Target
 from detect.errors import InputError
 from detect.runtime.files import write_text
 
-NEW_ID = "annotation ids that are 0, no whole number or stand twice (numbered anew)"
+NEW_ID = "annotation ids that are 0, no whole number or duplicates (renumbered)"
 
 
 def write_coco(target: Target, folder: Path) -> SplitConfig:
-    """Write ``annotations/instances_<split>.json``.
-
-    Args:
-        target: the split.
-        folder: of the new data set.
-
-    Returns:
-        The split's section of the new data config.
-    """
+    """Write ``annotations/instances_<split>.json``, and return the split's section of the data config."""
     file = f"annotations/instances_{target.split}.json"
     (content,) = coco_contents(target, [np.arange(len(target.table))])
     write_coco_file(folder / file, content)
@@ -39,11 +31,7 @@ def write_coco(target: Target, folder: Path) -> SplitConfig:
 
 
 def write_coco_file(path: Path, content: dict[str, Any]) -> None:
-    """Write a COCO annotation file, in ASCII: names may hold halves of surrogate pairs, which UTF-8 cannot.
-
-    Raises:
-        InputError: there is a number in it that JSON has not.
-    """
+    """Write a COCO file in ASCII, because names may hold lone surrogates, which UTF-8 cannot encode; refuse NaN."""
     try:
         write_text(path, json.dumps(content, allow_nan=False) + "\n")
     except ValueError:
@@ -51,11 +39,11 @@ def write_coco_file(path: Path, content: dict[str, Any]) -> None:
 
 
 def coco_contents(target: Target, parts: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
-    """Some images of a split with their boxes, in COCO's format, part by part; the source is parsed once.
+    """Yield the images of each part, with their boxes, in COCO's format; the source is parsed once.
 
     Args:
         target: the split.
-        parts: of each part (n,) int64, its images, ascending.
+        parts: (n,) int64 rows of each part's images, ascending.
     """
     source: dict[str, Any] = {}
     if target.table.positions is not None:
@@ -86,7 +74,7 @@ def _new_content(table: AnnotationTable, names: list[str]) -> dict[str, Any]:
 
 
 def _same_content(target: Target, table: AnnotationTable, names: list[str], source: dict[str, Any]) -> dict[str, Any]:
-    """The source's own entries of the images and boxes that are used, and all that is beside them."""
+    """Return the source's own entries of the images and boxes that are used, and its other keys."""
     assert table.positions is not None
     content = dict(source)
     image_of_id = {id_key(image.get("id")): image for image in reversed(content["images"]) if isinstance(image, dict)}
@@ -105,7 +93,7 @@ def _same_content(target: Target, table: AnnotationTable, names: list[str], sour
 
 
 def _mended(entries: list[dict[str, Any]], table: AnnotationTable, losses: Problems) -> list[dict[str, Any]]:
-    """The entries with distinct ids, the ids of their images and categories, boxes, and areas that are numbers."""
+    """Return the entries with distinct ids, the ids of their images and categories, boxes, and valid areas."""
     ids = [entry.get("id") for entry in entries]
     counts = Counter(number for number in ids if type(number) is int)
     following = max(counts, default=0) + 1

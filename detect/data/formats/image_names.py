@@ -1,17 +1,23 @@
-"""Paths that another tool or another machine wrote, found among the files of this data set.
+"""Find the images that annotation files name, although another tool or machine wrote the names.
 
-Exporters put a folder in front (``data/images/a.jpg``), Windows has backslashes and drives, web tools write ``%20``,
-and absolute paths are those of the machine where the data was labelled. What stays the same is the end of the path.
+Exporters put a folder in front (``data/images/a.jpg``), Windows writes backslashes and drives, web tools write URLs and
+``%20``, absolute paths are those of the machine where the data was labelled, and the case of letters may differ. No
+name leads out of the data set.
+
+``ImageFolder`` finds names that are relative to one folder (COCO), ``ImageList`` finds lines of a list that may be
+relative to several folders and may lack a suffix (YOLO), ``find_image`` finds the image of an annotation file (VOC,
+VisDrone).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -24,38 +30,85 @@ from detect.data.images import IMAGE_SUFFIXES
 NOT_AS_WRITTEN = "listed paths that are not there as written (the file of the data set with that end is taken)"
 LEADS_OUT = "names that lead out of the data set (skipped)"
 
-_MAX_ENDS = 12  # folders of a path; each costs a look at the disk
+FOREIGN_NAME = Understood(
+    "image names of another system or folder: backslashes, URLs, absolute paths (the image of that name taken)"
+)
+OUTSIDE_NAME = "image names that lead out of the images' folder, or that no file can have (skipped)"
+AMBIGUOUS_NAME = (
+    "image names of which only the end, or another case, is in the folder, where several mean one file (skipped)"
+)
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://[^/\\]*")
+_LOCAL_FILES = "?d="  # Label Studio's /data/local-files/?d=images/a.jpg
+
+_MAX_ENDS = 12  # folders of a path; each costs a system call
+
+Reading = Literal["plain", "foreign", "likely", "missing", "outside"]
 
 
 def path_forms(text: str) -> list[str]:
-    """Forms of a path, the most literal first: as written, with slashes, decoded, then each end of it, longest first.
+    """Return the forms of a path to try: as written, with slashes, unquoted, then each end of it, longest first.
 
     The ends are relative and do not climb: ``../data/a/b.jpg`` has ``data/a/b.jpg``, ``a/b.jpg`` and ``b.jpg``.
     """
     plain = text.replace("\\", "/")
-    decoded = unquote(plain) if "%" in plain else plain
-    parts = [part for part in decoded.split("/") if part not in ("", ".", "..")][-_MAX_ENDS:]
-    return list(dict.fromkeys([text, plain, decoded, *("/".join(parts[start:]) for start in range(len(parts)))]))
+    parts = [part for part in _decoded(text)[0].split("/") if part not in ("", ".", "..")][-_MAX_ENDS:]
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return list(dict.fromkeys([text, plain, unquote(plain), *ends]))
 
 
 def suffix_forms(suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Each suffix in lower and in upper case."""
     for suffix in suffixes:
         yield from (suffix, suffix.upper())
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether there is such a file; False for a name that cannot be one, where ``Path.is_file`` has an error."""
+    """Return False where ``Path.is_file`` raises: for names that no file can have."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
-class ImageList:
-    """The images that the lines of a list name.
+def find_image(folder: Path, stem: str, named: Sequence[str] = ()) -> Path:
+    """Find the image of an annotation file: the one of its own stem, else the one that it names.
+
+    The stem has precedence because tools that rename files do not update the names inside them.
 
     Args:
-        folders: a line may be relative to each of them, the first first.
-        allowed: the folders that an image must be in, the images' own last.
-        problems: gets paths that were found by their end, and those that lead out.
+        folder: absolute folder of the images.
+        stem: of the annotation file, with ``/`` between folders.
+        named: names and paths of the image in the annotation file; they may be of another machine.
+
+    Returns:
+        The path; ``<stem>.jpg`` where there is no such image.
+    """
+    own = os.path.normpath(folder / stem)
+    forms = [path_forms(text) for text in named if text]
+    for *_, name in forms:
+        if is_named(stem, name) and is_file(beside := Path(own).with_name(name)):
+            return beside
+    others = [os.path.normpath(folder / form) for form in (*itertools.chain(*forms), Path(stem).name)]
+    for path in (own, *(path for path in others if path.startswith(f"{folder}{os.sep}"))):
+        for suffix in suffix_forms(IMAGE_SUFFIXES) if path == own else ("", *suffix_forms(IMAGE_SUFFIXES)):
+            if is_file(path + suffix):
+                return Path(path + suffix)
+    return Path(own + ".jpg")
+
+
+def is_named(stem: str, name: str) -> bool:
+    """Tell whether a file name, with or without its suffix, is that of an annotation file."""
+    own = PurePosixPath(stem).name
+    return own in (name, PurePosixPath(name).stem)
+
+
+# ------------------------------------------------------------------------------------------- lines of a list
+
+
+class ImageList:
+    """Finder of the images of a list.
+
+    Args:
+        folders: bases of relative lines, in order of precedence.
+        allowed: folders that an image must be in; the last one is the images' own.
+        problems: gets the paths found by their end, and those that lead out.
     """
 
     def __init__(self, folders: tuple[Path, ...], allowed: tuple[Path, ...], problems: Problems) -> None:
@@ -65,7 +118,7 @@ class ImageList:
         self._paths_of: dict[str, list[Path]] | None = None
 
     def find(self, line: str) -> Path | None:
-        """The image of a line, there or not; None, counted, where it leads out of the data set."""
+        """Find the image of a line, or the path where it should be; None, counted, where that is outside."""
         candidates = [] if "\0" in line else [Path(os.path.normpath(folder / line)) for folder in self._folders]
         found = next((path for path in candidates if self._is_allowed(path) and is_file(path)), None)
         if found is not None:
@@ -84,7 +137,7 @@ class ImageList:
         return found
 
     def _missing(self, line: str) -> Path | None:
-        """Where an image of another machine would be; None for a path that climbs."""
+        """Return where the image of another machine would be; None for a path that climbs."""
         parts = line.replace("\\", "/").split("/")
         return None if ".." in parts or "\0" in line else self._allowed[-1] / parts[-1]
 
@@ -92,14 +145,14 @@ class ImageList:
         return any(path.is_relative_to(folder) for folder in self._allowed)
 
     def _through_link(self, path: Path) -> Path | None:
-        """The path, below an allowed folder, of a file that is written through a symbolic link."""
+        """Return the path inside an allowed folder of a file that is written through a symbolic link."""
         real = Path(os.path.realpath(path))
         return next(
             (folder / real.relative_to(end) for end, folder in self._real.items() if real.is_relative_to(end)), None
         )
 
     def _by_end(self, line: str) -> Path | None:
-        """The file whose path ends like the line; where the last line of its folder was found is tried first."""
+        """Find the file whose path ends like the line; the last folder found for the same parent is tried first."""
         if "\0" in line:
             return None
         forms = path_forms(line)
@@ -113,7 +166,7 @@ class ImageList:
         return found
 
     def _only_one_of_name(self, name: str) -> Path | None:
-        """The image of this name below the images' folder, if no other one there has it."""
+        """Find the image by its name alone, if it is unique below the images' folder."""
         if self._paths_of is None:
             self._paths_of = {}
             for path in map(Path, walk_files(self._allowed[-1], self._allowed[-1], lambda _: None)):
@@ -122,38 +175,24 @@ class ImageList:
         return paths[0] if len(paths) == 1 and is_image_name(name) else None
 
     def _with_suffix(self, folder: Path, form: str) -> Path | None:
-        """The image of a path or, where it has no image's suffix, of that path with one."""
+        """Find the image of a path, trying each image suffix where it has none."""
         path = os.path.normpath(folder / form)
         suffixes = ("",) if path.lower().endswith(IMAGE_SUFFIXES) else tuple(suffix_forms(IMAGE_SUFFIXES))
         paths = (Path(path + suffix) for suffix in suffixes)
         return next((one for one in paths if self._is_allowed(one) and is_file(one)), None)
 
 
-# ------------------------------------------------------------------------------------------------ file_names
-
-
-FOREIGN_NAME = Understood(
-    "image names of another system or folder: backslashes, URLs, absolute paths (the image of that name taken)"
-)
-OUTSIDE_NAME = "image names that lead out of the images' folder, or that no file can have (skipped)"
-AMBIGUOUS_NAME = (
-    "image names of which only the end, or another case, is in the folder, where several mean one file (skipped)"
-)
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://[^/\\]*")
-_LOCAL_FILES = "?d="  # Label Studio's /data/local-files/?d=images/a.jpg
-
-Reading = Literal["plain", "foreign", "likely", "missing", "outside"]
+# ------------------------------------------------------------------------------------------ names in a folder
 
 
 class FoundImage(NamedTuple):
-    """The file that a name means.
+    """The image of a name.
 
     Args:
         path: absolute; None if the name leads out of the data set.
         reading: ``plain``: as written. ``foreign``: written for another system or relative to another folder.
             ``likely``: only the end of an absolute path is in the folder, or the name in another case. ``missing``:
-            nowhere. ``outside``: it leads out.
+            not found. ``outside``: leads out of the data set.
     """
 
     path: Path | None
@@ -161,11 +200,11 @@ class FoundImage(NamedTuple):
 
 
 class ImageFolder:
-    """A folder of images, in which those that an annotation file names are found. Each folder is listed once.
+    """Finder of the images of a folder by their names in an annotation file; lists each folder once.
 
     Args:
         folder: of the images.
-        root: of the data set; absolute names in it are the user's own.
+        root: of the data set; absolute names inside it are valid.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -176,11 +215,6 @@ class ImageFolder:
         self._by_case: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, name: str) -> FoundImage:
-        """The image of one name.
-
-        Args:
-            name: as an annotation file gives it, so not to be trusted.
-        """
         plain = inside(self._folder, name)
         if plain is not None and plain.name in self._listing(plain.parent):
             return FoundImage(plain, "plain")
@@ -198,11 +232,14 @@ class ImageFolder:
         return FoundImage(missing, "missing" if missing else "outside")
 
     def find_all(self, names: Sequence[str], problems: Problems) -> list[Path | None]:
-        """The images of all names of an annotation file; None for those that cannot be used, which are counted.
+        """Find the images of all names of an annotation file.
 
         Args:
             names: in any order.
-            problems: gets the names that were not taken as they are.
+            problems: gets the names that are not taken as written.
+
+        Returns:
+            A path for each name, also of a missing file; None for an unusable name.
         """
         found = [self.find(name) for name in names]
         counts = Counter(one.path for one in found) if any(one.reading == "likely" for one in found) else {}
@@ -219,7 +256,7 @@ class ImageFolder:
         return paths
 
     def _candidates(self, path: str, is_absolute: bool) -> Iterator[tuple[Path | None, Reading]]:
-        """Files that a name with ``/`` may mean, the likeliest first; None is nothing."""
+        """Yield the files that a name with ``/`` may mean, the likeliest first."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if is_absolute:
             yield self._in_data_set(path), "foreign"
@@ -235,7 +272,7 @@ class ImageFolder:
                 yield tail, "likely"
 
     def _in_data_set(self, path: str) -> Path | None:
-        """The file of an absolute path, if it is the data set's, by its name or through links."""
+        """Return the file of an absolute path that is inside the data set, by its name or through links."""
         file = Path(os.path.normpath(path))
         resolved = _resolved(file)
         is_named_so = file.is_relative_to(self._named_as) or file.is_relative_to(self._root)
@@ -243,7 +280,7 @@ class ImageFolder:
         return resolved if is_named_so or is_own else None
 
     def _there(self, path: Path | None) -> Path | None:
-        """The path if it is there, else the only file that differs from it in case or in the form of its accents."""
+        """Return the path if it exists, else the only file that differs in case or in Unicode normalisation."""
         if path is None or path.name in self._listing(path.parent):
             return path
         if path.parent not in self._by_case:
@@ -268,7 +305,7 @@ class ImageFolder:
 
 
 def _decoded(name: str) -> tuple[str, bool]:
-    """A name with ``/`` between folders and without URL escapes, drive and host; and whether it is absolute."""
+    """Return a name with ``/`` between folders, unquoted, without drive and host; and whether it is absolute."""
     is_absolute = False
     if _LOCAL_FILES in name:
         name = name.partition(_LOCAL_FILES)[2]
@@ -285,12 +322,11 @@ def _decoded(name: str) -> tuple[str, bool]:
 
 
 def _resolved(file: Path) -> Path:
-    """The file in its folder without links; the file may be one itself."""
+    """Resolve the links of the folder; the file itself may be one."""
     return Path(os.path.realpath(file.parent), file.name)
 
 
 def _is_end(folder: Path, parts: list[str]) -> bool:
-    """Tell whether a folder's path ends with these parts, whatever their case."""
     ends = folder.parts[len(folder.parts) - len(parts) :] if parts else ()
     return bool(parts) and [part.casefold() for part in ends] == [part.casefold() for part in parts]
 

@@ -1,4 +1,4 @@
-"""Images inside tar files, read where they lie: nothing is unpacked, and no file is read from its beginning.
+"""Images inside tar files, read in place: nothing is unpacked, and no file is read from its beginning.
 
 Letters: N images, F tar files.
 """
@@ -18,25 +18,18 @@ import numpy as np
 from detect.data.images import ImageError, read_image_file
 from detect.data.pixel_values import MAX_PIXELS
 
-MAX_OPEN = 16
-"""Tar files that a process keeps open; opening one costs several round trips where it lies on another machine."""
+MAX_OPEN = 16  # tar files per process; opening one on another machine costs several round trips
 
 
 class OpenFile:
-    """A descriptor that is closed when nothing uses it any more.
-
-    Args:
-        path: the file.
-    """
+    """A file descriptor that is closed when it is no longer referenced."""
 
     def __init__(self, path: Path) -> None:
         self._number = -1
         self._number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, offset: int, size: int) -> bytes:
-        """At most ``size`` bytes from ``offset``. The descriptor's own position stays, so threads and forked processes
-        may share it.
-        """
+        """Read at most ``size`` bytes. The descriptor's position stays: threads and forked processes may share it."""
         parts = []
         while size > 0 and (part := os.pread(self._number, size, offset)):
             parts.append(part)
@@ -49,12 +42,12 @@ class OpenFile:
 
 
 class Span(io.RawIOBase):
-    """A part of an open file as a file of its own.
+    """A part of an open file as a file.
 
     Args:
         file: the file.
-        offset: where the part begins.
-        size: its bytes.
+        offset: of the part, in bytes.
+        size: of the part, in bytes.
     """
 
     def __init__(self, file: OpenFile, offset: int, size: int) -> None:
@@ -81,10 +74,10 @@ class Span(io.RawIOBase):
 
 
 class StoredImage(NamedTuple):
-    """Where the content of an image is, small enough to be sent to another process.
+    """Location of an image file's content, small enough to be sent to another process.
 
     Args:
-        path: of the image, as messages call it; its file, unless it is in a shard.
+        path: of the image in messages; its file, unless it is in a shard.
         shard: the tar file that it is in.
         offset: in the shard, in bytes.
         size: in the shard, in bytes.
@@ -96,10 +89,7 @@ class StoredImage(NamedTuple):
     size: int = 0
 
     def read(self, max_pixels: int = MAX_PIXELS) -> bytes:
-        """The content.
-
-        Args:
-            max_pixels: a file may be as large as so many pixels need.
+        """Read the content; ``max_pixels`` limits its size.
 
         Raises:
             ImageError: it cannot be read.
@@ -109,11 +99,7 @@ class StoredImage(NamedTuple):
         return self.read_from(partial(OpenFile, self.shard))
 
     def read_from(self, opened: Callable[[], OpenFile]) -> bytes:
-        """The content, of a shard that ``opened`` gives.
-
-        Raises:
-            ImageError: the shard is missing, cannot be read or ends before.
-        """
+        """Read the content from the shard that ``opened`` returns, or raise an ``ImageError``."""
         try:
             data = opened().read(self.offset, self.size)
         except OSError as error:
@@ -125,7 +111,7 @@ class StoredImage(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardImages:
-    """Where the images of a split lie.
+    """The images of a split in shards.
 
     Args:
         files: the F tar files.
@@ -139,20 +125,15 @@ class ShardImages:
     _open: dict[Path, OpenFile] = field(default_factory=dict, repr=False, compare=False)
 
     def file(self, row: int) -> Path:
-        """The tar file of image ``row``."""
         return self.files[self.file_of_image[row]]
 
     def read(self, image: StoredImage) -> bytes:
-        """The content of an image, by a descriptor that is kept.
-
-        Raises:
-            ImageError: the tar file is missing, cannot be read or ends before.
-        """
+        """Read the content of an image through a cached descriptor, or raise an ``ImageError``."""
         assert image.shard is not None, "it is in a shard"
         return image.read_from(partial(self._opened, image.shard))
 
     def select(self, keep: np.ndarray) -> ShardImages:
-        """The images where ``keep`` (N,) bool is True."""
+        """Return the images where ``keep`` (N,) bool is True."""
         return ShardImages(self.files, self.file_of_image[keep], self.spans[keep])
 
     def _opened(self, path: Path) -> OpenFile:
@@ -164,5 +145,5 @@ class ShardImages:
         return file
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to worker processes: no descriptors."""
+        """Leave out the descriptors, which cannot be sent to worker processes."""
         return {**self.__dict__, "_open": {}}

@@ -1,10 +1,10 @@
-"""What is in the tar files of a split: WebDataset's layout, read with distrust and remembered.
+"""Index of the tar files of a split in WebDataset's layout, read with distrust and cached in a file.
 
-A sample is files of one name but for the suffix, one behind the other: ``000017.jpg``, ``000017.json``. The name ends
-at its first dot. The tar files are read once, header by header; what was found is kept in a JSON file beside them,
-which holds as long as no size or date changes.
+A sample is consecutive files with the same name but for the suffix: ``000017.jpg``, ``000017.json``. The name ends at
+its first dot. The tar files are read once, header by header; the index is kept in a JSON file beside them, which is
+valid until a size or a date changes.
 
-Letters: N images, F tar files.
+Letters: F tar files.
 
 Source: the WebDataset format, https://github.com/webdataset/webdataset, section "The WebDataset Format".
 """
@@ -37,19 +37,15 @@ TOO_LARGE = "members of shards that are larger than allowed (skipped)"
 NO_IMAGE = "samples of shards without an image (skipped)"
 BAD_JSON = "samples of shards whose JSON is not a mapping that can be read (skipped)"
 
-MAX_JSON_BYTES = 2**24
-"""Of one image's annotations; COCO's largest, with all polygons, has 0.1 MB."""
-MAX_HEADER_BYTES = 2**14
-"""Of one tar header with its extensions, such as a long name."""
-MAX_MEMBERS = 2_000_000
-"""Files in one shard; each costs memory, however small it is."""
+MAX_JSON_BYTES = 2**24  # of one image's annotations; COCO's largest, with all polygons, has 0.1 MB
+MAX_HEADER_BYTES = 2**14  # of one tar header with its extensions, such as a long name
+MAX_MEMBERS = 2_000_000  # of one shard; each costs memory, however small it is
 MAX_INDEX_BYTES = 2 * 10**9
-VERSION = 2
-"""Of the file that remembers; another one is made anew."""
+VERSION = 2  # of the index file; one of another version is written anew
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ\x00": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 _NUM_THREADS = 8  # they wait for the disk or the network
-# What tarfile raises on damage, found by truncating and mutating shards.
+# Errors of tarfile on damage, found by truncating and mutating shards.
 _DAMAGE = (tarfile.TarError, OSError, ValueError, IndexError, OverflowError, RecursionError, AttributeError, KeyError)
 
 
@@ -61,7 +57,7 @@ class ShardSample:
         name: with its suffix, as in the shard.
         offset: of its first byte in the shard.
         size: in bytes.
-        height: as shown, in pixels; 0 if the image is damaged.
+        height: after the EXIF orientation, in pixels; 0 if the image is damaged.
         width: as ``height``.
         orientation: of EXIF.
         damage: what is wrong with the image; empty if nothing is.
@@ -79,7 +75,7 @@ class ShardSample:
 
     @property
     def header(self) -> ImageHeader | ImageError:
-        """As ``read_header`` gives it, or raises it."""
+        """The result of ``read_header``, or its error."""
         if self.damage:
             return ImageError(self.damage)
         return ImageHeader((self.height, self.width), self.orientation)
@@ -91,7 +87,7 @@ class Shard:
 
     Args:
         samples: its images, in its order.
-        problems: what was wrong, as ``Problems.found`` has it.
+        problems: as returned by ``Problems.found``.
     """
 
     samples: list[ShardSample]
@@ -99,15 +95,15 @@ class Shard:
 
 
 def open_index(files: Sequence[Path], index: Path, title: str) -> list[Shard]:
-    """What is in the tar files: as remembered, or found by reading them.
+    """Load the index of tar files, or build it by reading them.
 
     Args:
         files: F tar files.
-        index: the file that remembers; it is written if its folder allows.
+        index: the index file; it is written if its folder allows.
         title: of the progress bar.
 
     Raises:
-        InputError: a file is compressed, no file, or cannot be read.
+        InputError: a tar file is compressed, not a regular file, or cannot be read.
     """
     stamps = [_stamp(file) for file in files]
     remembered = _load(index, stamps)
@@ -140,7 +136,7 @@ def _stamp(file: Path) -> list[Any]:
 
 
 def _load(index: Path, stamps: list[list[Any]]) -> list[Shard] | None:
-    """What an index says of these tar files; None if it is not there, of others, or not ours to read."""
+    """Return the content of an index; None if it does not exist, belongs to other tar files, or is invalid."""
     try:
         if not index.is_file() or index.stat().st_size > MAX_INDEX_BYTES:
             return None
@@ -157,7 +153,7 @@ def _load(index: Path, stamps: list[list[Any]]) -> list[Shard] | None:
 
 
 def _checked(sample: ShardSample, file_size: int) -> ShardSample:
-    """A sample out of an index, which may come from a stranger as the shards do."""
+    """Validate a sample of an index, which may come from a stranger as the shards do."""
     numbers = (sample.offset, sample.size, sample.height, sample.width, sample.orientation)
     is_good = (
         all(type(number) is int and number >= 0 for number in numbers)
@@ -181,7 +177,7 @@ def _found(problems: list[Any]) -> list[tuple[str, int, Sequence[str]]]:
 
 
 def read_shard(path: Path) -> Shard:
-    """The images of a tar file.
+    """Read the index of a tar file.
 
     Raises:
         InputError: it is compressed, has too many files, or cannot be opened.
@@ -212,14 +208,14 @@ def read_shard(path: Path) -> Shard:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The sample that a file belongs to, and its suffix in small letters; the first dot divides them."""
+    """Split a name at its first dot into the sample's key and the suffix in lower case."""
     folder, slash, base = name.rpartition("/")
     stem, dot, suffix = base.partition(".")
     return folder + slash + stem, dot + suffix.lower()
 
 
 def _sample(path: Path, file: OpenFile, parts: dict[str, tuple[int, int]], problems: Problems) -> Iterator[ShardSample]:
-    """The sample of these files, if it is one that can be used; the first image counts."""
+    """Yield the sample of these files, if it is usable; of several images the first one."""
     documents = [name for name in parts if name.lower().endswith(".json")]
     images = [name for name in parts if name not in documents]
     document = None
@@ -241,7 +237,7 @@ def _sample(path: Path, file: OpenFile, parts: dict[str, tuple[int, int]], probl
 
 
 def _parse(content: bytes) -> dict[str, Any] | None:
-    """A JSON mapping; None if it is none."""
+    """Parse a JSON mapping; None if it is none."""
     try:
         document = json.loads(content, object_hook=_slim)
     except (ValueError, RecursionError):
@@ -250,13 +246,13 @@ def _parse(content: bytes) -> dict[str, Any] | None:
 
 
 def _slim(item: dict[str, Any]) -> dict[str, Any]:
-    """Outlines are most of COCO's annotations and not needed."""
+    """Drop outlines: they are most of COCO's annotations and not needed."""
     item.pop("segmentation", None)
     return item
 
 
 class _Headers:
-    """A tar file as ``tarfile`` reads it, header by header; a header that asks for more than a header is refused."""
+    """A file for ``tarfile`` that refuses to read more than a header at once."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -269,7 +265,7 @@ class _Headers:
 
 
 def _members(path: Path, problems: Problems) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each file in a tar file, as far as it is whole."""
+    """Yield name, offset and size of each intact file in a tar file."""
     with path.open("rb") as file:
         _refuse_compressed(file, path)
         size = os.fstat(file.fileno()).st_size
@@ -295,7 +291,7 @@ def _members(path: Path, problems: Problems) -> Iterator[tuple[str, int, int]]:
 
 
 def _walk(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
-    """All members. That offsets only grow is checked here: damaged sizes make ``tarfile`` go back, for ever."""
+    """Yield all members; their offsets must grow, because damaged sizes make ``tarfile`` go back in an endless loop."""
     archive = tarfile.TarFile(fileobj=_Headers(file))  # type: ignore[arg-type]  # it needs read, seek, tell
     last = -1
     for number in range(MAX_MEMBERS + 1):
@@ -320,7 +316,7 @@ def _refuse_compressed(file: IO[bytes], path: Path) -> None:
 
 
 def _is_plain(name: Any) -> bool:
-    """Whether a member's name is a relative path that leads nowhere else and can be shown."""
+    """Tell whether a member's name is a printable relative path that leads nowhere else."""
     if not isinstance(name, str) or not name or len(name) > 255:
         return False
     parts = name.split("/")

@@ -1,10 +1,10 @@
-"""Data sets in tar files (shards): images and annotations in WebDataset's layout, read at random.
+"""Data sets in tar files (shards) of images and annotations in WebDataset's layout, with random access.
 
 A data set larger than a disk lies on a network store as some hundred large files instead of millions of small ones.
 Mosaics and the training order, which is the same for any number of processes, need images in any order, so each is read
-where it lies (``detect.data.formats.shard_images``).
+in place (``detect.data.formats.shard_images``).
 
-Letters: N images, K classes.
+Letters: N images, m boxes of one image, K classes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from detect.boxes.convert import xyxy_to_xywh
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import compare_sizes
 from detect.data.folders import (
     sorted_splits,
 )
-from detect.data.formats.coco import ListedImages, coco_table, is_whole, read_categories
-from detect.data.formats.coco_annotations import Key, id_key, shown_id
+from detect.data.formats.coco import ListedImages, coco_table, is_whole, read_categories, read_json
+from detect.data.formats.coco_annotations import Key, format_id, id_key
 from detect.data.formats.shard_images import ShardImages
 from detect.data.formats.shard_index import MAX_JSON_BYTES, Shard, ShardSample, open_index
 from detect.data.formats.writing import RENAMED_IMAGE
@@ -42,38 +41,43 @@ from detect.runtime.distributed import main_process_first
 from detect.runtime.files import atomic_path, write_json
 
 DATASET_FILE = "dataset.json"
-"""Beside the shards: ``categories``, and the names of all ``shards``."""
+"""A file beside the shards with ``categories`` and the names of all ``shards``."""
 
 MISSING_SHARD = f"shards that {DATASET_FILE} lists and that are not there (skipped)"
 NO_JSON = "images of shards without a .json beside them (skipped)"
 BAD_ANNOTATIONS = "images of shards whose JSON has annotations that are no list (skipped)"
 REPEATED_NAME = "images whose name several shards have (kept)"
-REPEATED_ID = "images whose id stands before (all are numbered anew)"
+REPEATED_ID = "images with a duplicate id (all are renumbered)"
 
 MAX_SHARDS = 100_000
+IMAGES_PER_SHARD = 10_000
+MAX_SHARD_BYTES = 2**29  # few files to open, and a damaged one is soon copied again
+
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_STEM = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_SPLIT = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_SHARD_FILE = re.compile(r"(.+)-\d+\.tar")
 
 
 def read_shards(config: DataConfig, split: str) -> AnnotationTable:
     """Read one split.
 
-    Beside ``KEY.jpg`` (or another image) is ``KEY.json``: ``annotations``, entries as COCO has them without their
-    ``image_id``, where the name ``category`` may stand for ``category_id``; and, if known, ``id``, ``width`` and
-    ``height`` of the image. Categories are in ``dataset.json`` beside the shards, or are ``config.names``. A split in
-    which no image has annotations was published without. What is damaged is skipped and counted in the table's
-    ``problems``.
+    Beside ``KEY.jpg`` (or another image) is ``KEY.json``: ``annotations``, entries of COCO without ``image_id``, with
+    the name ``category`` or ``category_id``; and optionally ``id``, ``width`` and ``height`` of the image. Categories
+    are in ``dataset.json`` beside the shards, or are ``config.names``. A split in which no image has annotations was
+    published without. Damaged data is skipped and counted in the table's ``problems``.
 
     Args:
         config: the data set.
         split: a key of ``config.splits``.
 
     Raises:
-        InputError: there are no such shards, a shard is compressed, the classes are not known, or no image can be used.
+        InputError: there are no shards, a shard is compressed, the classes are unknown, or no image can be used.
     """
     problems = Problems()
     files = find_shards(config, split)
     title = f"{config.name} {split}"
-    with main_process_first():  # of several processes one reads the shards, the others what it remembered
+    with main_process_first():  # one process reads the shards, the others its index
         shards = open_index(files, files[0].with_name(f"{re.sub(r'[^A-Za-z0-9_-]', '_', split)}.index.json"), title)
     for shard in shards:
         problems.merge(shard.problems)
@@ -99,10 +103,10 @@ def read_shards(config: DataConfig, split: str) -> AnnotationTable:
 
 
 def find_shards(config: DataConfig, split: str) -> list[Path]:
-    """The tar files of a split, in the order of their names.
+    """Find the tar files of a split, sorted by name.
 
     ``images`` of the split is a pattern (``train-*.tar``), or has numbers in braces (``train-{000000..000119}.tar``),
-    all of which must be there.
+    and then all files must exist.
 
     Raises:
         InputError: there are none, or too many.
@@ -125,7 +129,7 @@ def find_shards(config: DataConfig, split: str) -> list[Path]:
 
 
 def _expand(pattern: str) -> list[str]:
-    """All names of a pattern with numbers in braces, which keep their leading zeros."""
+    """Return all names of a pattern with numbers in braces, which keep their leading zeros."""
     pieces: list[Sequence[str]] = []
     count = 1
     for number, piece in enumerate(re.split(r"(\{\d+\.\.\d+\})", pattern)):
@@ -144,9 +148,8 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _categories(config: DataConfig, split: str, files: Sequence[Path], problems: Problems) -> dict[str, Any]:
-    """A mapping with COCO's ``categories``: ``dataset.json``, or the data config's names.
-
-    Shards that the file lists and that are missing are counted.
+    """Return a mapping with COCO's ``categories``, of ``dataset.json`` or the data config's names; count missing
+    shards.
     """
     path = files[0].with_name(DATASET_FILE)
     if not path.exists():
@@ -162,18 +165,9 @@ def _categories(config: DataConfig, split: str, files: Sequence[Path], problems:
 
 
 def _read_dataset(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError(f"{path}: is larger than {MAX_JSON_BYTES // 2**20} MiB")
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except RecursionError:
-        raise InputError(f"{path}: is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not JSON: not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not JSON: {error}") from None
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"{path}: is larger than {MAX_JSON_BYTES // 2**20} MiB")
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
         raise InputError(f"{path}: must be a mapping with a list of categories")
     if not isinstance(content.get("shards", []), list):
@@ -185,7 +179,7 @@ def _read_dataset(path: Path) -> dict[str, Any]:
 
 
 def _usable(files: Sequence[Path], shards: Sequence[Shard], problems: Problems) -> tuple[list[int], list[ShardSample]]:
-    """The images and the numbers of their shards; in a split with annotations, those that have some, be it none."""
+    """Return the images and the numbers of their shards; in a split with annotations, only images that have a list."""
     found = [(number, sample) for number, shard in enumerate(shards) for sample in shard.samples]
     if not found:
         reasons = "; ".join(problems.summary()) or "they have no images"
@@ -211,25 +205,25 @@ def _annotations(sample: ShardSample) -> Any:
 
 
 def _declared_hw(sample: ShardSample) -> list[int]:
-    """Height and width as the JSON says; 0 where it says nothing."""
+    """Return height and width of the JSON; 0 where it has none."""
     sides = (_document(sample).get(side) for side in ("height", "width"))
     return [int(value) if is_whole(value) else 0 for value in sides]
 
 
 def _ids(samples: Sequence[ShardSample], problems: Problems) -> tuple[list[Key], bool]:
-    """N ids, and whether they are the images' own: all have one, and no two the same."""
+    """Return N ids, and whether they are the images' own: all images have one, and all are distinct."""
     numbers: list[Key] = list(range(1, len(samples) + 1))
     ids = [key for sample in samples if (key := id_key(_document(sample).get("id"))) is not None]
     if len(ids) < len(samples):
         return numbers, False
     repeated = [key for key, count in Counter(ids).items() if count > 1]
     for key in repeated:
-        problems.add(REPEATED_ID, shown_id(key))
+        problems.add(REPEATED_ID, format_id(key))
     return (numbers, False) if repeated else (ids, True)
 
 
 def _content(samples: Sequence[ShardSample], ids: Sequence[Key], by_name: dict[str, int]) -> dict[str, Any]:
-    """COCO's ``annotations`` of all images, in which ``by_name`` gives ids to names; none if no image has a list."""
+    """Return COCO's ``annotations`` of all images, with ids for names by ``by_name``; nothing without any list."""
     entries = []
     is_labelled = False
     for sample, image_id in zip(samples, ids, strict=True):
@@ -248,15 +242,7 @@ def _content(samples: Sequence[ShardSample], ids: Sequence[Key], by_name: dict[s
     return {"annotations": entries} if is_labelled else {}
 
 
-# ------------------------------------------------------------------------------------------------ shards
-
-
-IMAGES_PER_SHARD = 10_000
-MAX_SHARD_BYTES = 2**29
-"""Large enough that few files are opened, small enough to be copied again when one is damaged."""
-
-_STEM = re.compile(r"[A-Za-z0-9_-]{1,80}")
-_SPLIT = re.compile(r"[A-Za-z0-9_-]{1,40}")
+# ------------------------------------------------------------------------------------------------- writing
 
 
 def write_shards(
@@ -266,15 +252,15 @@ def write_shards(
     images_per_shard: int = IMAGES_PER_SHARD,
     max_bytes: int = MAX_SHARD_BYTES,
 ) -> dict[str, str]:
-    """Write splits as ``SPLIT-000000.tar`` and so on, with the images' files as they are, and last ``dataset.json``.
+    """Write splits as ``SPLIT-000000.tar`` and so on, with copies of the image files.
 
-    Without the last one a data set is not complete: that is how an interrupted writing is seen.
+    ``dataset.json`` is written last and marks the data set as complete.
 
     Args:
-        tables: the splits, which have the same classes, by name.
+        tables: the splits by name; all have the same classes.
         out: a folder without any of these files.
-        images_per_shard: at most.
-        max_bytes: of the images of a shard, unless a single one has more.
+        images_per_shard: maximum.
+        max_bytes: maximum of the images of a shard, unless a single one has more.
 
     Returns:
         The pattern of each split, for ``images`` in a data config.
@@ -285,7 +271,8 @@ def write_shards(
     """
     _check(tables, out, images_per_shard, max_bytes)
     shards: list[str] = []
-    for split, table in tables.items():
+    for split, original in tables.items():
+        table = dataclasses.replace(original, boxes_xywh_px=original.exact_xywh_px)  # computed once, not per image
         for number, rows in enumerate(_divide(table, images_per_shard, max_bytes)):
             shards.append(f"{split}-{number:06d}.tar")
             _write_shard(out / shards[-1], table, rows)
@@ -317,7 +304,7 @@ def _check(tables: Mapping[str, AnnotationTable], out: Path, images_per_shard: i
 
 
 def _divide(table: AnnotationTable, images_per_shard: int, max_bytes: int) -> Iterator[list[tuple[int, str]]]:
-    """Rows with their keys, shard by shard."""
+    """Yield the rows of each shard with their keys."""
     rows: list[tuple[int, str]] = []
     size = 0
     for row, key in enumerate(_keys(table)):
@@ -331,20 +318,14 @@ def _divide(table: AnnotationTable, images_per_shard: int, max_bytes: int) -> It
 
 
 def report_renamed(table: AnnotationTable, names: Sequence[str], losses: Problems) -> None:
-    """Count the images that are called otherwise in shards; what they were called stays in their JSON, without folders.
-
-    Args:
-        table: the split.
-        names: what its N images are called, with folders.
-        losses: gets them.
-    """
+    """Count the images whose key in the shards is another name; their JSON keeps the old one, without folders."""
     for key, name in zip(_keys(table), names, strict=True):
         if key != name.rpartition(".")[0]:
             losses.add(RENAMED_IMAGE, f"{name[:100]!r} is {key!r}")
 
 
 def _keys(table: AnnotationTable) -> list[str]:
-    """The names of the N images without suffix, if they can be keys and are distinct; else numbers."""
+    """Return the stems of the N images if they are valid keys and distinct; else numbers."""
     stems = [table.path(row).stem for row in range(len(table))]
     if all(_STEM.fullmatch(stem) for stem in stems) and len({stem.casefold() for stem in stems}) == len(stems):
         return stems
@@ -355,20 +336,19 @@ def _write_shard(path: Path, table: AnnotationTable, rows: list[tuple[int, str]]
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
         for row, key in rows:
             suffix = table.path(row).suffix.lower()
-            # What an image is, is told by its content; a reader needs some suffix of one.
+            # The format is recognised by the content; a reader needs the suffix of some image.
             _add(archive, key + (suffix if suffix in IMAGE_SUFFIXES else ".jpg"), table.read_bytes(row))
             _add(archive, f"{key}.json", _written_document(table, row))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    """A member without date, owner and rights of this machine: the same data makes the same bytes."""
+    """Add a member without date, owner and rights, so that the same data makes the same bytes."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     archive.addfile(member, BytesIO(content))
 
 
 def _written_document(table: AnnotationTable, row: int) -> bytes:
-    """What stands beside an image."""
     height, width = table.sizes_hw[row].tolist()
     document: dict[str, Any] = {"file_name": table.path(row).name, "width": width, "height": height}
     if table.has_own_ids:
@@ -379,17 +359,13 @@ def _written_document(table: AnnotationTable, row: int) -> bytes:
 
 
 def _written_annotations(table: AnnotationTable, row: int) -> list[dict[str, Any]]:
-    """COCO's entries of the m boxes of an image."""
+    """Return COCO's entries of the m boxes of an image."""
     here = slice(table.box_offsets[row], table.box_offsets[row + 1])
-    if table.boxes_xywh_px is None:
-        xywh = xyxy_to_xywh(table.boxes_xyxy_px[here]).tolist()
-    else:
-        xywh = table.boxes_xywh_px[here].tolist()
     category_ids = table.category_ids_of_file
     entries = [
         {"bbox": box, "category_id": category, "area": area, "iscrowd": int(is_crowd)}
         for box, category, area, is_crowd in zip(
-            xywh,
+            table.exact_xywh_px[here].tolist(),
             [category_ids[label] for label in table.labels[here].tolist()],
             table.areas[here].tolist(),
             table.is_crowd[here].tolist(),
@@ -402,13 +378,11 @@ def _written_annotations(table: AnnotationTable, row: int) -> list[dict[str, Any
     return entries
 
 
-# -------------------------------------------------------------------------------------------- layout
-
-
-_SHARD_FILE = re.compile(r"(.+)-\d+\.tar")
+# -------------------------------------------------------------------------------------------------- layout
 
 
 def find_shard_splits(folder: Path) -> dict[str, SplitConfig]:
+    """Find the splits of a folder of shards."""
     names = [found[1] for path in folder.glob("*.tar") if (found := _SHARD_FILE.fullmatch(path.name))]
     is_whole = (folder / DATASET_FILE).is_file()
     splits = {name: SplitConfig(f"{glob.escape(name)}-[0-9]*.tar") for name in names if is_whole}

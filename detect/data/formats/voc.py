@@ -1,15 +1,16 @@
-"""Pascal VOC's annotation format: one XML file for each image, and lists of image names.
+"""Pascal VOC's annotation format: one XML file per image, and lists of image names.
 
 A box is ``xmin, ymin, xmax, ymax``. VOC's own files count pixels from 1 and include the last one; most other files in
-this format do not. The numbers are taken as they are, without a shift: left = xmin, top = ymin, width = xmax - xmin,
-height = ymax - ymin. The difference is at most a pixel.
+this format do not. The numbers are taken without a shift: left = xmin, top = ymin, width = xmax - xmin, height =
+ymax - ymin. The difference is at most a pixel.
 
-Letters: N images, M boxes, K classes.
+Letters: N images, K classes.
 """
 
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import math
 import re
 from functools import partial
@@ -19,15 +20,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from detect.boxes.convert import xyxy_to_xywh
 from detect.config.data import DataConfig, SplitConfig
-from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths, kept_marks, offsets_of
+from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_paths
 from detect.data.checks import (
-    check_boxes,
     check_distinct,
     find_folder,
     inspect_images,
-    report_repeated,
 )
 from detect.data.folders import (
     has_suffix,
@@ -36,8 +34,8 @@ from detect.data.folders import (
     split_of_folder,
     subfolders,
 )
-from detect.data.formats.annotation_files import find_image, is_named, read_annotation_bytes, read_annotation_files
-from detect.data.formats.image_names import is_file, path_forms
+from detect.data.formats.annotation_files import BoxLine, read_annotation_bytes, read_annotation_files, table_of_boxes
+from detect.data.formats.image_names import find_image, is_file, is_named, path_forms
 from detect.data.formats.writing import Target, annotation_file, plain_number, write_lines
 from detect.errors import InputError
 
@@ -50,8 +48,8 @@ BORROWED = "annotation files without an image, whose <filename> is the image of 
 BAD_OBJECT = "objects without a name or four numbers as bndbox (skipped)"
 UNREADABLE_TEXT = "annotation files with bytes that are not of their encoding, outside of class names (read)"
 UNKNOWN_NAME = "objects of a class that is not among the names (skipped)"
-
-
+DEGREE = "degrees of truncation or occlusion (written as yes or no)"
+_SPLITS: tuple[str, ...] = ("train", "val", "trainval", "test")
 _DECLARATION = re.compile(rb"""(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
 _MAX_DECLARATION = 200  # bytes
 _UNREADABLE = "\ufffd"
@@ -64,7 +62,7 @@ _STARTS = {
     b"\0<": "utf-16-be",
 }
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949", "big5": "cp950"}
-"""Encodings that have all of another one: what tools write under its name."""
+"""Supersets that tools write under the name of an encoding."""
 _NO_CHARACTER_SETS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7")
 
 
@@ -76,7 +74,7 @@ class _Object(NamedTuple):
 
 
 class _File(NamedTuple):
-    """One XML file: names and paths of its image, the size it declares (0 where it does not) and its objects."""
+    """An XML file; ``declared_hw`` is 0 where the file gives no size."""
 
     stem: str
     image_names: tuple[str, ...]
@@ -97,7 +95,7 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
         split: a key of ``config.splits``.
 
     Raises:
-        InputError: the list or a folder is missing, a name leads out of its folder, or no image can be used.
+        InputError: the list or a folder is missing, or no image can be used.
     """
     problems = Problems()
     files, unread_stems = _read_files(config, split, problems)
@@ -107,72 +105,52 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
     files, paths = _with_images(files, folder, problems)
     declared_hw = np.array([file.declared_hw for file in files], np.int64).reshape(-1, 2)
     ends_xy_px = np.array([_end(file) for file in files], np.float64).reshape(-1, 2)
+    title = f"{config.name} {split}"
     sizes_hw, is_good = inspect_images(
-        paths,
-        declared_hw,
-        problems,
-        f"{config.name} {split}",
-        max_pixels=config.max_pixels,
-        ends_xy_px=ends_xy_px,
+        paths, declared_hw, problems, title, max_pixels=config.max_pixels, ends_xy_px=ends_xy_px
     )
-
-    objects = [(row, item) for row, file in enumerate(files) if is_good[row] for item in file.objects]
-    for row, item in objects:
-        if item.name not in names:
-            problems.add(UNKNOWN_NAME, f"{item.name!r} in {files[row].stem}")
-    objects = [(row, item) for row, item in objects if item.name in names]
-
-    def describe(index: int) -> str:
-        return f"{objects[index][1].name} in {files[objects[index][0]].stem}"
-
-    rows = np.array([row for row, _ in objects], np.int64)
-    labels = np.array([names.index(item.name) for _, item in objects], np.int64)
-    xyxy = np.array([item.box_xyxy_px for _, item in objects], np.float64).reshape(-1, 4)
-    xywh = xyxy_to_xywh(xyxy)
-    keep = check_boxes(xywh, sizes_hw[rows], describe, problems)
-    kept = np.flatnonzero(keep)
-    report_repeated(xywh[keep], rows[keep], labels[keep], lambda index: describe(kept[index]), problems)
-    return AnnotationTable(
-        image_paths=encode_paths([path for path, good in zip(paths, is_good, strict=True) if good]),
-        image_ids=np.arange(1, is_good.sum() + 1, dtype=np.int64),
-        has_own_ids=False,
-        sizes_hw=sizes_hw[is_good],
-        box_offsets=offsets_of(np.bincount(rows[keep], minlength=len(files))[is_good]),
-        boxes_xyxy_px=xyxy[keep],
-        labels=labels[keep],
-        is_crowd=np.array([item.is_difficult for _, item in objects], bool)[keep],
-        areas=xywh[keep, 2] * xywh[keep, 3],
-        names=names,
-        category_ids=np.arange(1, len(names) + 1, dtype=np.int64),
-        problems=problems,
-        marks=kept_marks(np.array([item.marks for _, item in objects], np.int8).reshape(-1, len(MARKS))[keep]),
-        skipped_paths=encode_paths([*unread, *(path for path, good in zip(paths, is_good, strict=True) if not good)]),
+    good = np.flatnonzero(is_good).tolist()
+    boxes = _boxes([files[row] for row in good], names, problems)
+    category_ids = np.arange(1, len(names) + 1, dtype=np.int64)
+    table = table_of_boxes(
+        [paths[row] for row in good], sizes_hw[is_good], boxes, "xyxy px", names, category_ids, problems
     )
+    skipped = [*unread, *(path for path, is_fine in zip(paths, is_good, strict=True) if not is_fine)]
+    return dataclasses.replace(table, skipped_paths=encode_paths(skipped))
+
+
+def _boxes(files: list[_File], names: tuple[str, ...], problems: Problems) -> list[BoxLine]:
+    label_of = {name: label for label, name in enumerate(names)}
+    boxes = []
+    for row, file in enumerate(files):
+        for item in file.objects:
+            if item.name not in label_of:
+                problems.add(UNKNOWN_NAME, f"{item.name!r} in {file.stem}")
+                continue
+            place = f"{item.name} in {file.stem}"
+            boxes.append(BoxLine(row, label_of[item.name], item.box_xyxy_px, place, item.is_difficult, item.marks))
+    return boxes
 
 
 def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[_File], list[str]]:
-    """All XML files of a split that can be read, in the order of its list, and the stems of the others."""
+    """Return the readable XML files of a split, in the order of its list, and the stems of the others."""
     files, unread = read_annotation_files(config, split, ".xml", partial(_parse, problems=problems), BAD_XML, problems)
     return list(files.values()), unread
 
 
 def _with_images(files: list[_File], folder: Path, problems: Problems) -> tuple[list[_File], list[Path]]:
-    """The files with their images, without those whose image belongs to another file.
-
-    Raises:
-        InputError: no file is left.
-    """
+    """Return the files with their images, without those whose image belongs to another file."""
     kept, paths = [], []
     stems = {file.stem for file in files}
     for file in files:
         path = find_image(folder, file.stem, file.image_names)
         if file.image_names and not is_named(file.stem, path_forms(file.image_names[0])[-1]):
-            said = f"{file.stem}.xml says {file.image_names[0][:100]!r}"
+            found = f"{file.stem}.xml says {file.image_names[0][:100]!r}"
             if not is_named(file.stem, path.name) and path.stem in stems:
-                problems.add(BORROWED, said)
+                problems.add(BORROWED, found)
                 continue
             if is_named(file.stem, path.name) and is_file(path):
-                problems.add(OTHER_NAME, f"{said}, {path.name} is taken")
+                problems.add(OTHER_NAME, f"{found}, {path.name} is taken")
         kept.append(file)
         paths.append(path)
     if not kept:
@@ -181,16 +159,16 @@ def _with_images(files: list[_File], folder: Path, problems: Problems) -> tuple[
 
 
 def _end(file: _File) -> tuple[float, float]:
-    """The largest right and bottom of a file's boxes, 0 where there are none."""
+    """Return the largest right and bottom of a file's boxes, 0 without boxes."""
     rights, bottoms = ([item.box_xyxy_px[side] for item in file.objects] for side in (2, 3))
     return max(rights, default=0.0), max(bottoms, default=0.0)
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root of an annotation file, its tags without namespaces.
+    """Return the root of an annotation file, with tags without namespaces.
 
     Raises:
-        InputError: it is too large, cannot be read, is not XML, or has what annotations do not need.
+        InputError: it is too large, cannot be read, is not XML, or has a document type or entities.
     """
     text = _decode(read_annotation_bytes(path, MAX_XML_BYTES), path.name)
     # Entities can grow without limit or name other files. They are looked for in the text that the parser gets.
@@ -206,9 +184,9 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def _decode(content: bytes, where: str) -> str:
-    """The text of an XML file in the encoding that it declares; what is not of it becomes U+FFFD.
+    """Decode an XML file by the encoding that it declares; undecodable bytes become U+FFFD.
 
-    The text goes to the parser as such, which then does not look at the declaration.
+    The parser gets text, so it does not look at the declaration.
 
     Raises:
         InputError: Python has no such encoding.
@@ -227,9 +205,9 @@ def _decode(content: bytes, where: str) -> str:
 
 
 def _encoding_of(content: bytes, declared: str) -> str | None:
-    """Python's name of the encoding, None if it has none.
+    """Return Python's name of the encoding, None if it has none.
 
-    Its byte order mark, or zeros around the first character, say more than the declaration.
+    A byte order mark, or zeros around the first character, overrule the declaration.
     """
     for start, encoding in _STARTS.items():
         if content.startswith(start):
@@ -282,7 +260,6 @@ def _parse_object(element: ElementTree.Element) -> _Object | None:
 
 
 def _number(text: str | None) -> float:
-    """The number in an XML element, NaN when there is none."""
     try:
         return float(text or "nan")
     except ValueError:
@@ -301,25 +278,14 @@ def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...
     return names
 
 
-# ------------------------------------------------------------------------------------------------ voc_files
-
-
-DEGREE = "degrees of truncation or occlusion (written as yes or no)"
+# ------------------------------------------------------------------------------------------------- writing
 
 
 def write_voc(target: Target, folder: Path, own_folder: bool) -> SplitConfig:
-    """Write ``Annotations/*.xml`` and ``ImageSets/Main/<split>.txt``.
+    """Write ``Annotations/*.xml`` and ``ImageSets/Main/<split>.txt``; return the split's section of the data config.
 
     A crowd region is an object with ``difficult`` 1; an image without boxes has a file without objects. Coordinates are
-    written in full, not rounded to whole pixels.
-
-    Args:
-        target: the split.
-        folder: of the new data set.
-        own_folder: the split's files go into a folder of their own, because another split has the same names.
-
-    Returns:
-        The split's section of the new data config.
+    not rounded. With ``own_folder``, the files go into a folder of the split, because another split has the same names.
     """
     annotations = f"Annotations/{target.split}" if own_folder else "Annotations"
     stems = [str(PurePosixPath(name).with_suffix("")) for name in target.image_names]
@@ -336,7 +302,6 @@ def write_voc(target: Target, folder: Path, own_folder: bool) -> SplitConfig:
 
 
 def _element(target: Target, row: int) -> ElementTree.Element:
-    """The XML of an image."""
     table = target.table
     root = ElementTree.Element("annotation")
     _add(root, "filename", target.image_names[row])
@@ -361,13 +326,11 @@ def _add(parent: ElementTree.Element, name: str, text: str) -> None:
     ElementTree.SubElement(parent, name).text = text
 
 
-# -------------------------------------------------------------------------------------------- layout
-
-
-_VOC_SPLITS: tuple[str, ...] = ("train", "val", "trainval", "test")
+# -------------------------------------------------------------------------------------------------- layout
 
 
 def find_voc(folder: Path) -> dict[str, SplitConfig]:
+    """Find the splits of a folder in a layout of VOC."""
     images, annotations, lists = "JPEGImages", "Annotations", "ImageSets/Main"
     if not ((folder / images).is_dir() and (folder / annotations).is_dir()):
         return _voc_folders(folder) or side_by_side(folder, ".xml")
@@ -376,12 +339,12 @@ def find_voc(folder: Path) -> dict[str, SplitConfig]:
         split = _split_of_list(path.stem)
         if split is not None:
             splits.setdefault(split, SplitConfig(images, annotations, f"{lists}/{path.name}"))
-    splits = {split: splits[split] for split in _VOC_SPLITS if split in splits}
+    splits = {split: splits[split] for split in _SPLITS if split in splits}
     return splits or {"train": SplitConfig(images, annotations)}
 
 
 def _voc_folders(folder: Path) -> dict[str, SplitConfig]:
-    """``images`` and ``annotations`` with XML files, in the folder or in one for each split."""
+    """Find ``images`` and ``annotations`` with XML files, in the folder or in one folder per split."""
     splits: dict[str, SplitConfig] = {}
     for path in (folder, *subfolders(folder)):
         inside = "" if path == folder else f"{path.name}/"
@@ -392,6 +355,6 @@ def _voc_folders(folder: Path) -> dict[str, SplitConfig]:
 
 
 def _split_of_list(name: str) -> str | None:
-    """The split of a list in ``ImageSets/Main``; CVAT calls it ``Train``, ``Validation`` or ``default``."""
+    """Return the split of a list in ``ImageSets/Main``; CVAT calls it ``Train``, ``Validation`` or ``default``."""
     split = {"validation": "val", "valid": "val", "default": "train"}.get(name.lower(), name.lower())
-    return split if split in _VOC_SPLITS else None
+    return split if split in _SPLITS else None

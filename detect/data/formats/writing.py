@@ -1,4 +1,10 @@
-"""What the writers of all formats are given."""
+"""Common parts of the writers: the split to write, its files, valid names of images and classes, the new data config.
+
+Names come from other people's files and may hold anything; a format needs them on one line, in XML, or as a path that
+stays in its folder. Changed names are counted.
+
+Letters: N images, M boxes, K classes.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +22,28 @@ from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import InputError
 from detect.runtime.files import write_text
 
+RENAMED_IMAGE = "image names that the format cannot hold, or duplicates without their suffix (changed)"
+RENAMED_CLASS = "class names that the format cannot hold, or duplicates (changed)"
+
+CONFIG = "data.yaml"
+"""The data config in the folder of the new data set."""
+
+_UNSAFE = '\\:*?"<>|'  # invalid in file names of other systems; a backslash separates folders there
+_PLAIN = "_"
+
 
 @dataclass(frozen=True)
 class Target:
-    """A split that is to be written.
+    """A split to write.
 
     Args:
-        config: the data set that it comes from.
+        config: the source data set.
         split: its name.
         table: its images and boxes.
-        images: folder of the images in the new data set, relative to it; or, absolute, where they stay.
+        images: folder of the images, relative to the new data set; or absolute, where they stay in place.
         image_names: N paths relative to that folder, with ``/``.
-        names: K class names, as they can be written.
-        stays: the images stay where they are, among others perhaps, so that a list says which are meant.
+        names: K valid class names.
+        stays: the images stay in place, perhaps among others, so that the split needs a list.
         losses: gets what the format cannot hold.
     """
 
@@ -43,40 +58,30 @@ class Target:
 
     @property
     def source(self) -> SplitConfig:
-        """Where the split comes from."""
         return self.config.splits[self.split]
 
 
 def annotation_file(folder: Path, image_name: str, suffix: str) -> Path:
-    """The file of an image's boxes in a folder, which is made: called like the image, but for the suffix."""
+    """Return the path of an image's annotation file, and make its folder."""
     path = folder / PurePosixPath(image_name).with_suffix(suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write UTF-8 text, a line each, into a folder that is made."""
+    """Write lines in UTF-8, and make the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-# ------------------------------------------------------------------------------------------------ names
-
-
-RENAMED_IMAGE = "image names that the format cannot hold, or that stand twice without their suffix (changed)"
-RENAMED_CLASS = "class names that the format cannot hold, or that stand twice (changed)"
-
-_UNSAFE = '\\:*?"<>|'  # not in file names of other systems, and a backslash divides folders there
-_PLAIN = "_"
+# --------------------------------------------------------------------------------------------------- names
 
 
 def relative_names(table: AnnotationTable, images: Path) -> list[str]:
-    """N image names as they are: paths relative to the folder of the images, with ``/``.
+    """Return N image paths relative to the folder of the images, with ``/``.
 
-    Args:
-        table: the split.
-        images: its folder; an image elsewhere is called by its file name alone. One in a shard is called as there, and
-            if such a name stands twice, all have their shard's in front.
+    An image elsewhere keeps its file name alone. One in a shard has its name there, with the shard's in front if any
+    name is not unique.
     """
     if table.shards is not None:
         return _names_in_shards(table)
@@ -97,12 +102,12 @@ def _names_in_shards(table: AnnotationTable) -> list[str]:
 
 
 def safe_names(names: Sequence[str], flat: bool, changes: Problems) -> list[str]:
-    """N image names of printable characters, no two of which are the same without their suffix, whatever their case.
+    """Return N image names of printable characters that are distinct without their suffix, whatever their case.
 
     Args:
         names: with ``/`` between folders.
         flat: no folders: ``a/b.jpg`` becomes ``a_b.jpg``.
-        changes: gets those that were changed.
+        changes: gets the changed names.
     """
     taken: set[str] = set()
     safe = []
@@ -117,15 +122,7 @@ def safe_names(names: Sequence[str], flat: bool, changes: Problems) -> list[str]
 
 
 def check_safe(names: Sequence[str], why: str) -> None:
-    """Refuse image names that would have to be changed.
-
-    Args:
-        names: N names with ``/`` between folders.
-        why: they cannot be.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuse image names that would have to be changed; ``why`` they cannot be goes into the message."""
     changes = Problems()
     safe_names(names, False, changes)
     if changes:
@@ -133,11 +130,8 @@ def check_safe(names: Sequence[str], why: str) -> None:
 
 
 def safe_classes(names: Sequence[str], changes: Problems) -> tuple[str, ...]:
-    """K class names of printable characters, without blanks around them, all different.
-
-    Args:
-        names: K class names.
-        changes: gets those that were changed.
+    """Return K distinct class names of printable characters, without spaces around them; ``changes`` gets the changed
+    ones.
     """
     taken: set[str] = set()
     safe = []
@@ -152,11 +146,7 @@ def safe_classes(names: Sequence[str], changes: Problems) -> tuple[str, ...]:
 
 
 def split_folder(name: str) -> str:
-    """The name of a split, which becomes part of file names.
-
-    Raises:
-        InputError: it holds anything else than letters, digits, ``.``, ``-`` and ``_``, or starts with a dot.
-    """
+    """Return the name of a split if it can be part of file names: letters, digits, ``.``, ``-`` and ``_``."""
     if not name or name.startswith(".") or not all(c.isalnum() or c in ".-_" for c in name) or len(name) > 100:
         raise InputError(f"split {name[:100]!r}: cannot be a folder's name; use letters, digits, '.', '-' and '_'")
     return name
@@ -174,7 +164,7 @@ def _safe_path(name: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without control characters, line ends and halves of surrogate pairs; every other character as it is."""
+    """Replace control characters, line ends and lone surrogates."""
     return "".join(c if c.isprintable() else _PLAIN for c in text)
 
 
@@ -188,7 +178,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def _numbered(stem: str, suffix: str) -> Iterable[str]:
-    """``stem``, ``stem-2``, ``stem-3``, ... with the suffix."""
+    """Yield ``stem``, ``stem-2``, ``stem-3``, ... with the suffix."""
     yield f"{stem}{suffix}"
     number = 2
     while True:
@@ -196,11 +186,8 @@ def _numbered(stem: str, suffix: str) -> Iterable[str]:
         number += 1
 
 
-# ------------------------------------------------------------------------------------------------ regions
-
-
-def of_every_class(table: AnnotationTable) -> np.ndarray:
-    """(M,) bool, the crowd regions that stand for every class with the same box in their image."""
+def ignored_in_all_classes(table: AnnotationTable) -> np.ndarray:
+    """Return (M,) bool: crowd regions ignored for all classes, so that each class has one with the same box."""
     result = np.zeros(len(table.labels), bool)
     crowds = np.flatnonzero(table.is_crowd)
     if len(table.names) > 1 and len(crowds):
@@ -210,11 +197,7 @@ def of_every_class(table: AnnotationTable) -> np.ndarray:
     return result
 
 
-# ------------------------------------------------------------------------------------------------ new_config
-
-
-CONFIG = "data.yaml"
-"""Its file, in the folder of the new data set."""
+# --------------------------------------------------------------------------------------------- data config
 
 
 def write_data_config(
@@ -225,15 +208,15 @@ def write_data_config(
     splits: Mapping[str, SplitConfig],
     names: tuple[str, ...] | None,
 ) -> None:
-    """Write the data config.
+    """Write the data config of a data set made from another one.
 
     Args:
         folder: of the new data set.
-        source: the data set that it was made of, whose name, treatment of background and range of values it has.
-        command: of ``tools/data.py``, which made it.
+        source: the data set that it is made from, whose name, background and range of values it keeps.
+        command: subcommand of ``detect data`` that made it.
         kind: its format.
         splits: its splits.
-        names: K class names, where the format does not say them or some of them are wanted.
+        names: K class names, where the format does not hold them or only some are wanted.
     """
     content: dict[str, Any] = {"name": source.name, "root": ".", "format": kind}
     if names is not None:
@@ -248,9 +231,9 @@ def write_data_config(
         split: {key: value for key, value in vars(section).items() if value is not None}
         for split, section in splits.items()
     }
-    write_text(folder / CONFIG, f"# Made by tools/data.py {command}.\n{dump_yaml(content)}")
+    write_text(folder / CONFIG, f"# Made by detect data {command}.\n{dump_yaml(content)}")
 
 
 def plain_number(value: float) -> str:
-    """A number with all its digits, a whole one without a point."""
+    """Return a number with all its digits, a whole one without a decimal point."""
     return str(int(value)) if value.is_integer() else repr(value)

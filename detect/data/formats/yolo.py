@@ -1,11 +1,10 @@
-"""The YOLO format: beside each image a text file with a line for each object.
+"""The YOLO format: one text file per image with a line for each object.
 
-``class cx cy w h``: the number of the class, the box's centre, width and height as shares of the image as it is shown
-(EXIF orientation applied). ``class x1 y1 x2 y2 x3 y3 ...`` is an outline, whose box is taken.
-``images/train/a.jpg`` has its lines in ``labels/train/a.txt``; an image without such a file shows nothing but
-background.
+``class cx cy w h``: the class number, the box's centre, width and height as shares of the image with its EXIF
+orientation applied. ``class x1 y1 x2 y2 x3 y3 ...`` is an outline, whose box is taken. ``images/train/a.jpg`` has its
+lines in ``labels/train/a.txt``; an image without a label file is background.
 
-Letters: N images, K classes.
+Letters: N images, M boxes, K classes.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ from detect.data.folders import (
     subfolders,
     walk_files,
 )
-from detect.data.formats.annotation_files import REPEATED_STEM, BoxLines, read_lines, read_list, table_of_lines
+from detect.data.formats.annotation_files import REPEATED_STEM, BoxLine, read_lines, read_list, table_of_boxes
 from detect.data.formats.image_names import ImageList, is_file
 from detect.data.formats.writing import Target, annotation_file, write_lines
-from detect.data.formats.yolo_rows import COMMAS, LongRow, meaning_of_long_rows, parse_row, split_row
+from detect.data.formats.yolo_rows import COMMAS, LongRow, Row, meaning_of_long_rows, parse_row, split_row
 from detect.errors import InputError
 from detect.runtime.files import write_text
 from detect.runtime.logs import LOGGER
 
 MAX_CLASSES = 10_000
-"""Larger class numbers are damage where nothing says how many classes there are."""
+"""Larger class numbers are damage where the number of classes is unknown."""
 
 BAD_FILE = "label files that cannot be read (their images are skipped)"
 BAD_LINE = "lines that are not a class number and cx cy w h, or an outline (skipped)"
@@ -48,22 +47,24 @@ UNKNOWN_CLASS = "objects whose class number is beyond the names (skipped)"
 SHARED_LABELS = "label files that several images share (kept: each image has these objects)"
 NO_IMAGE = "label files without an image (skipped)"
 UNREADABLE_FOLDER = "folders that cannot be read (skipped)"
+CROWD = "crowd regions (left out: a label has no place for them, and as boxes they would be trained on)"
+MARK = "truncated or occluded boxes (the boxes are kept, the marks are not)"
+
+DIGITS = 12
+"""Significant digits of a written share: 10,000 px times half of 1e-12, for centre and size, is below 1e-7 px."""
 
 CLASSES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 """Lists of class names, one per line, as labelling tools write them beside the labels."""
 
-LIST_SUFFIX = ".txt"
-"""Of a file that lists images."""
-
-_LABELS = {"images": "labels", "Images": "Labels", "JPEGImages": "labels"}
-"""Folder of images to the one of their labels."""
+LIST_SUFFIX = ".txt"  # of a file that lists images
+_LABELS = {"images": "labels", "Images": "Labels", "JPEGImages": "labels"}  # folder of images to that of their labels
 
 
 def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
     """Read one split.
 
-    Images are numbered 1..N in the order of the list, or, without one, of their sorted paths below ``images``. If none
-    of them has a label file, the split counts as published without annotations. Damaged files, lines and images are
+    Images are numbered 1..N in the order of the list, or, without one, of their sorted paths below ``images``. If no
+    image has a label file, the split counts as published without annotations. Damaged files, lines and images are
     skipped and counted in the table's ``problems``.
 
     Args:
@@ -91,29 +92,30 @@ def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
     if not is_good.any():
         raise InputError(f"{config.name} {split}: no image can be used: {'; '.join(problems.summary())}")
     rows = np.flatnonzero(is_good).tolist()
-    boxes, long_row = BoxLines(), meaning_of_long_rows(files)
+    boxes, long_row = [], meaning_of_long_rows(files)
     for row, source in enumerate(rows):
         for number, line in enumerate(files[source] or (), start=1):
             place = f"{labels[source].name}:{number}"
-            _add_object(line, long_row, row, place, len(names), boxes, problems)
+            found = _parse_line(line, long_row, place, len(names), problems)
+            boxes += [BoxLine(row, int(found.class_number), found.box_xywh, place)] if found else []
     is_labelled = any(path.is_file() for path in labels)
     if not is_labelled:
         LOGGER.warning("%s %s: no image has a label file; the first would be %s", config.name, split, labels[0])
     good, numbers = [paths[row] for row in rows], np.arange(len(names))
-    table = table_of_lines(good, sizes_hw[is_good], boxes, True, names, numbers, problems)
+    table = table_of_boxes(good, sizes_hw[is_good], boxes, "xywh shares", names, numbers, problems)
     skipped = [path for path, good in zip(paths, is_good, strict=True) if not good]
     return dataclasses.replace(table, is_labelled=is_labelled, skipped_paths=encode_paths(skipped))
 
 
 def label_file(image: Path, images: Path, labels: Path | None, root: Path) -> Path:
-    """Where the lines of an image are.
+    """Return the path of an image's label file.
 
     Args:
         image: its path.
         images: the folder of the split's images.
-        labels: the folder of the label files, whose folders are those of ``images``. Without it, the last folder
-            ``images`` or ``JPEGImages`` of the path, below ``root``, is ``labels`` instead; where there is none, they
-            lie together.
+        labels: the folder of the label files, with the subfolders of ``images``. None: the last folder ``images`` or
+            ``JPEGImages`` of the path, below ``root``, is replaced by ``labels``; without such a folder, the label file
+            is beside the image.
         root: of the data set.
     """
     if labels is not None:
@@ -128,12 +130,12 @@ def label_file(image: Path, images: Path, labels: Path | None, root: Path) -> Pa
 
 
 def find_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[Path], list[Path]]:
-    """The images of a split, sorted or as listed, and their label files, there or not.
+    """Find the images of a split, sorted or in the order of its list, and their label files, which need not exist.
 
     Args:
         config: the data set.
         split: a key of ``config.splits``.
-        problems: gets folders that cannot be read, lines that stand twice, are not there as written or lead out.
+        problems: gets unreadable folders and lines that are repeated, not as written or lead out.
 
     Raises:
         InputError: a folder or a list is missing, or has no images of the data set.
@@ -154,14 +156,13 @@ def find_files(config: DataConfig, split: str, problems: Problems) -> tuple[list
 
 
 def _listed(config: DataConfig, file: str, images: Path, problems: Problems) -> list[Path]:
-    """The images of a list, whose lines are relative to its own folder, to the root or to the images' folder."""
+    """Return the images of a list, whose lines are relative to its own folder, to the root or to the images' folder."""
     path, root = find_file(config, file), Path(config.root)
     finder = ImageList((path.parent, root, images), (root, images), problems)
     return [image for line in read_list(path, problems, "image") if (image := finder.find(line)) is not None]
 
 
 def _images_below(config: DataConfig, part: str, problems: Problems) -> list[Path]:
-    """The images of a folder and of those below it, sorted."""
     folder = Path(os.path.normpath(find_folder(config, part)))
 
     def report(error: OSError) -> None:
@@ -173,7 +174,7 @@ def _images_below(config: DataConfig, part: str, problems: Problems) -> list[Pat
 
 
 def _distinct(paths: list[Path], problems: Problems) -> list[Path]:
-    """Each path once: lines that are written differently, or two parts of a split, may name one image."""
+    """Return each path once: lines that are written differently, or two parts of a split, may name one image."""
     distinct: dict[Path, None] = {}
     for path in paths:
         if path in distinct:
@@ -183,7 +184,7 @@ def _distinct(paths: list[Path], problems: Problems) -> list[Path]:
 
 
 def _label_files(paths: list[Path], images: Path, labels: Path | None, root: Path) -> list[Path]:
-    """The label file of each image; beside it, where there is no folder for labels and one lies there."""
+    """Return the label file of each image; beside it, where there is no folder for labels and one lies there."""
     files = [label_file(path, images, labels, root) for path in paths]
     is_there = {folder: folder.is_dir() for folder in {file.parent for file in files}}
     return [
@@ -203,7 +204,7 @@ def _in_its_case(file: Path) -> Path:
 
 
 def _report_labels_without_image(labels: list[Path], problems: Problems) -> None:
-    """Count the label files that belong to no image, in the folders where there are others."""
+    """Count the label files without an image, in the folders that hold label files of images."""
     known = set(labels)
     for folder in sorted({path.parent for path in labels}):
         for path in sorted(folder.glob("*.txt")):
@@ -212,14 +213,14 @@ def _report_labels_without_image(labels: list[Path], problems: Problems) -> None
 
 
 def _report_shared_labels(labels: list[Path], problems: Problems) -> None:
-    """Count the images that have one label file together, such as a.jpg and a.png."""
+    """Count the images that share a label file, such as a.jpg and a.png."""
     for path, count in Counter(labels).items():
         if count > 1 and path.is_file():
             problems.add(SHARED_LABELS, f"{path.name}, of {count} images")
 
 
 def _read(path: Path, problems: Problems) -> list[str] | None:
-    """The lines of a label file, none where there is no such file; None, counted, where it cannot be read."""
+    """Return the lines of a label file, none for a missing file; None, counted, where it cannot be read."""
     try:
         return read_lines(path) if path.exists() else []
     except InputError as error:
@@ -253,59 +254,42 @@ def _names(config: DataConfig, split: str, labels: list[Path], files: list[list[
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """The class names of a text file, one per line.
-
-    Raises:
-        InputError: it cannot be read, has none, or has one twice.
-    """
+    """Read distinct class names from a text file, one per line."""
     names = read_list(path, repeated := Problems(), "class")
     if repeated:
-        raise InputError(f"{path}: a class stands twice: {'; '.join(repeated.summary())}")
+        raise InputError(f"{path}: duplicate class: {'; '.join(repeated.summary())}")
     return tuple(names)
 
 
 # ------------------------------------------------------------------------------------------------- objects
 
 
-def _add_object(
-    line: str, long_row: LongRow, row: int, place: str, num_classes: int, boxes: BoxLines, problems: Problems
-) -> None:
-    """Put the object of a line to the others, or count why not."""
+def _parse_line(line: str, long_row: LongRow, place: str, num_classes: int, problems: Problems) -> Row | None:
+    """Return the object of a line; None where it is blank or, counted, where it has none."""
     words = split_row(line)
     if not words:
-        return
+        return None
     found = parse_row(words, long_row)
     if found is None or not found.class_number.is_integer() or found.class_number < 0:
         problems.add(BAD_LINE, f"{place}: {line[:80]!r}")
-    elif found.class_number >= num_classes:
+        return None
+    if found.class_number >= num_classes:
         problems.add(UNKNOWN_CLASS, f"{place}: {words[0][:20]} of {num_classes}")
-    else:
-        if found.kind is not None:
-            problems.add(found.kind, place)
-        if "," in line:
-            problems.add(COMMAS, place)
-        boxes.add(row, int(found.class_number), found.box_xywh, place)
+        return None
+    if found.kind is not None:
+        problems.add(found.kind, place)
+    if "," in line:
+        problems.add(COMMAS, place)
+    return found
 
 
-# ------------------------------------------------------------------------------------------------ yolo_files
-
-
-CROWD = "crowd regions (left out: a label has no place for them, and as boxes they would be trained on)"
-MARK = "truncated or occluded boxes (the boxes are kept, the marks are not)"
-
-DIGITS = 12
-"""Significant digits of a share: 10,000 px times half of 1e-12, for centre and size, is below 1e-7 px."""
+# ------------------------------------------------------------------------------------------------- writing
 
 
 def write_yolo(target: Target, folder: Path) -> SplitConfig:
-    """Write ``labels/<split>/*.txt``; an image without boxes gets an empty file.
+    """Write ``labels/<split>/*.txt``, and return the split's section of the data config.
 
-    Args:
-        target: the split.
-        folder: of the new data set.
-
-    Returns:
-        The split's section of the new data config.
+    An image without boxes has an empty file.
     """
     table = target.table
     labels = f"labels/{target.split}"
@@ -328,19 +312,13 @@ def write_yolo(target: Target, folder: Path) -> SplitConfig:
 
 
 def write_yolo_yaml(folder: Path, splits: dict[str, SplitConfig], names: tuple[str, ...]) -> None:
-    """Write ``yolo.yaml``, the same as tools for YOLO read it.
-
-    Args:
-        folder: of the new data set.
-        splits: of the new data config.
-        names: K class names.
-    """
+    """Write ``yolo.yaml``, the data config in the form of tools for YOLO."""
     images = {split: section.images for split, section in splits.items()}
     write_text(folder / "yolo.yaml", dump_yaml({**images, "nc": len(names), "names": dict(enumerate(names))}))
 
 
 def _shares(xywh_px: np.ndarray, sizes_hw: np.ndarray) -> np.ndarray:
-    """(M, 4) centre x, centre y, width, height as shares of the image."""
+    """Return (M, 4) centre x, centre y, width, height as shares of the image."""
     sizes_wh = sizes_hw[:, ::-1]
     return xywh_to_cxcywh(xywh_px) / np.tile(sizes_wh, 2)
 
@@ -349,10 +327,11 @@ def _line(label: int, shares: np.ndarray) -> str:
     return f"{label} " + " ".join(f"{share:.{DIGITS}g}" for share in shares.tolist())
 
 
-# -------------------------------------------------------------------------------------------- layout
+# -------------------------------------------------------------------------------------------------- layout
 
 
 def find_yolo(folder: Path) -> dict[str, SplitConfig]:
+    """Find the splits of a folder in a layout of YOLO."""
     splits: dict[str, SplitConfig] = {}
     for path in subfolders(folder):
         if (path / "images").is_dir() and (path / "labels").is_dir():

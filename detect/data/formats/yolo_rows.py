@@ -1,10 +1,9 @@
-"""Rows of YOLO's label files: a class number, and behind it a box, an outline, or a box with more behind it.
+"""Rows of YOLO's label files: a class number, then a box, an outline, or a box with more numbers after it.
 
-``class cx cy w h`` is a box. More numbers have several meanings, and a row does not say which: an outline
-``x y x y ...``, the corners of a rotated box (an outline of four points), or a box with key points behind it, ``x y``
-or ``x y v`` each. All rows of a split together tell them apart.
+``class cx cy w h`` is a box. Longer rows are ambiguous: an outline ``x y x y ...``, the corners of a rotated box (an
+outline of four points), or a box and key points, ``x y`` or ``x y v`` each. The rows of a split together decide.
 
-Letters: R rows, V numbers behind the class, P key points.
+Letters: R rows, V numbers after the class, P key points.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 LongRow = Literal["outline", "scored outline", "key points", "track"]
-"""Meaning of the rows with more than five numbers behind the class, or of six."""
+"""Meaning of rows with six or more numbers after the class."""
 
-KEY_POINTS = "rows with key points (the box in front of them is taken, the points are not)"
+KEY_POINTS = "rows with key points (the box before them is taken, the points are not)"
 OUTLINE = "outlines taken as boxes"
-SCORED = "rows with a score or track number behind the box, as predictions have them (not used; each box is taken)"
+SCORED = "rows with a score or track number after the box, as predictions have them (not used; each box is taken)"
 COMMAS = "rows with commas between their numbers or in them (read)"
 
 Box = tuple[float, float, float, float]
@@ -32,7 +31,7 @@ _SAME_LENGTH = 0.95  # share of the rows; outlines differ in their number of poi
 _MIN_FITTING = 0.9  # share of the rows whose points lie in their box
 _MIN_FILLED = 0.25  # of a side of a box, by its points
 _TOLERANCE = 0.02  # of the image and of the box: points at the edge of the object, rounded
-_MAX_ROWS = 2000  # that are looked at
+_MAX_ROWS = 2000
 _DECIMAL_COMMA = re.compile(r"\d,\d")
 
 
@@ -41,8 +40,8 @@ class Row(NamedTuple):
 
     Args:
         class_number: as written; not always a whole number.
-        box_xywh: left, top, width, height.
-        kind: of what was understood or passed over, for the problems; None for a plain box.
+        box_xywh: left, top, width, height as shares of the image.
+        kind: problem to report, None for a plain box.
     """
 
     class_number: float
@@ -51,7 +50,7 @@ class Row(NamedTuple):
 
 
 def split_row(line: str) -> list[str]:
-    """The words of a row, between spaces, tabs, commas or semicolons; a comma may be a decimal point."""
+    """Split a row at spaces, tabs, commas or semicolons; a comma may be a decimal point."""
     if "," not in line and ";" not in line:
         return line.split()
     words = line.replace(";", " ").split()
@@ -61,7 +60,7 @@ def split_row(line: str) -> list[str]:
 
 
 def meaning_of_long_rows(files: Iterable[list[str] | None]) -> LongRow:
-    """Meaning of the rows that are longer than a box, as those of a split show it together."""
+    """Decide what rows longer than a box mean, from all rows of a split."""
     found = (words for lines in files for line in lines or () if len(words := split_row(line)) > 6)
     rows = list(itertools.islice(found, _MAX_ROWS))
     if not rows:
@@ -79,12 +78,7 @@ def meaning_of_long_rows(files: Iterable[list[str] | None]) -> LongRow:
 
 
 def parse_row(words: list[str], long_row: LongRow) -> Row | None:
-    """The object of a row, None if it is none.
-
-    Args:
-        words: of the row, at least one.
-        long_row: meaning of rows that are longer than a box.
-    """
+    """Return the object of a row of at least one word, or None if it has none."""
     numbers = _numbers(words)
     if numbers is None:
         return None
@@ -112,13 +106,13 @@ def _numbers(words: list[str]) -> list[float] | None:
 
 
 def _box(values: list[float]) -> Box:
-    """Left, top, width, height of centre, width, height."""
+    """Convert centre, width, height to left, top, width, height."""
     x, y, width, height = values
     return x - width / 2, y - height / 2, width, height
 
 
 def _box_of_outline(values: list[float]) -> Box:
-    """Left, top, width, height of x y x y ...; not finite where any of them is not."""
+    """Return left, top, width, height of x y x y ...; NaN where any number is not finite."""
     if not all(math.isfinite(value) for value in values):
         return math.nan, math.nan, math.nan, math.nan
     xs, ys = values[::2], values[1::2]
@@ -129,7 +123,7 @@ def _box_of_outline(values: list[float]) -> Box:
 
 
 def _are_tracks(values: np.ndarray) -> bool:
-    """Whether rows (R, V) are a box, a score and the number of a track."""
+    """Tell whether rows (R, V) are a box, a score and a track number."""
     if values.shape[1] != 6:
         return False
     score, track = values[:, 4:].T
@@ -137,7 +131,7 @@ def _are_tracks(values: np.ndarray) -> bool:
 
 
 def _are_key_points(values: np.ndarray, num_values: int) -> bool:
-    """Whether rows (R, V) are a box and points of ``num_values`` numbers.
+    """Tell whether rows (R, V) are a box and points of ``num_values`` numbers.
 
     The points lie in the box, and the box in the image. A small outline, read so, has a box that is far larger than it:
     its second point would be width and height. Four corners of a rotated box are a parallelogram.
@@ -158,24 +152,24 @@ def _are_key_points(values: np.ndarray, num_values: int) -> bool:
 
 
 def _fit_their_box(boxes: np.ndarray, points: np.ndarray, is_labelled: np.ndarray) -> np.ndarray:
-    """(R,) bool, the boxes (R, 4) cx cy w h that can be those of their labelled points (R, P, 2)."""
+    """Return (R,) bool: boxes (R, 4) cx cy w h that fit their labelled points (R, P, 2)."""
     centre, size = boxes[:, :2], boxes[:, 2:]
     low, high = centre - size / 2, centre + size / 2  # (R, 2)
     in_image = ((low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE) & (size > 0)).all(axis=1)
     slack = _TOLERANCE * (1 + size)[:, None]
     inside = ((points >= low[:, None] - slack) & (points <= high[:, None] + slack)).all(axis=2) | ~is_labelled
-    # What is not labelled is put at the centre, where it does not widen the extent.
+    # Points that are not labelled are put at the centre, where they do not widen the extent.
     known = np.where(is_labelled[..., None], points, centre[:, None])
     extent = np.maximum(known.max(axis=1), centre) - np.minimum(known.min(axis=1), centre)
     is_filled = (extent >= _MIN_FILLED * size).any(axis=1)
-    # A single point says little: of a triangle, read so, width and height would be near to the centre.
+    # A single point is weak evidence: a triangle, read so, has a width and height near to its centre.
     is_single = is_labelled.sum(axis=1) < 2
     is_apart = (np.abs(size - centre) > 2 * extent).any(axis=1)
     return in_image & inside.all(axis=1) & np.where(is_single, is_apart, is_filled)
 
 
 def _are_parallelograms(values: np.ndarray) -> bool:
-    """Whether most rows (R, 8) are the corners of one, in order."""
+    """Tell whether most rows (R, 8) are the corners of a parallelogram, in order."""
     corners = values.reshape(len(values), 4, 2)
     extent = (corners.max(axis=1) - corners.min(axis=1)).max(axis=1)
     gap = np.abs(corners[:, 0] + corners[:, 2] - corners[:, 1] - corners[:, 3]).max(axis=1)

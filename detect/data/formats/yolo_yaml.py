@@ -1,6 +1,6 @@
-"""The files by which tools for YOLO say where data is: ``data.yaml``, and Darknet's ``obj.data`` (``key = value``).
+"""Data configs of tools for YOLO: ``data.yaml``, and Darknet's ``obj.data`` (``key = value``).
 
-They are data, nothing more: a ``download`` in one is never fetched and never run.
+They are data only: a ``download`` key is never fetched and never run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
-"""The keys that name images, and what the splits are called here."""
+"""Keys that name images, and the names of their splits."""
 
 DARKNET_SUFFIX = ".data"
 
@@ -30,12 +30,12 @@ _PARTS = "must be a folder of images, a txt file that lists them, or a list of s
 
 
 def is_yolo_yaml(content: dict[str, Any]) -> bool:
-    """Whether a YAML file's mapping is such a file: it names classes and images, and has no ``splits``."""
+    """Tell whether a YAML mapping is YOLO's: it names classes and images, and has no ``splits``."""
     return "splits" not in content and any(key in content for key in ("names", "nc")) and bool({*SPLITS} & {*content})
 
 
 def config_of_yolo_yaml(path: Path, content: dict[str, Any], data_root: str | None) -> DataConfig:
-    """Such a file as a data config, with ``root`` as an absolute path.
+    """Convert ``data.yaml`` to a data config, with ``root`` as an absolute path.
 
     Args:
         path: the file.
@@ -43,7 +43,7 @@ def config_of_yolo_yaml(path: Path, content: dict[str, Any], data_root: str | No
         data_root: replaces ``path`` in it; relative to the current folder.
 
     Raises:
-        InputError: a key has a value that it cannot have, or two splits lead to the same images.
+        InputError: a value is invalid, or two splits lead to the same images.
     """
     names = _names(path, content)
     found = {key: content[key] for key in SPLITS if content.get(key) is not None}
@@ -61,14 +61,14 @@ def config_of_yolo_yaml(path: Path, content: dict[str, Any], data_root: str | No
 
 
 def config_of_darknet_data(path: Path, data_root: str | None) -> DataConfig:
-    """Darknet's ``obj.data`` as a data config, as CVAT and others write it: ``train = data/train.txt``.
+    """Convert Darknet's ``obj.data``, as CVAT and others write it (``train = data/train.txt``), to a data config.
 
     Args:
         path: the file.
         data_root: replaces its folder; relative to the current folder.
 
     Raises:
-        InputError: it has no such lines, or names no images.
+        InputError: it names no images.
     """
     lines = [line.split("#", 1)[0].partition("=") for line in read_list(path, Problems(), "key = value")]
     content = {key.strip(): value.strip() for key, equals, value in lines if equals and value.strip()}
@@ -87,7 +87,7 @@ def config_of_darknet_data(path: Path, data_root: str | None) -> DataConfig:
 
 
 def _names(path: Path, content: dict[str, Any]) -> tuple[str, ...] | None:
-    """The class names as they are written; None where only their number is given, or nothing."""
+    """Return the class names as written, numbers where only ``nc`` is given, None where neither is."""
     count = content.get("nc")
     if count is not None and (type(count) is not int or count < 1):
         raise InputError(f"{path}: nc: must be a whole number above 0, found {count!r}")
@@ -116,7 +116,7 @@ def _listed(keys: Iterable[str]) -> str:
 
 
 def _root(path: Path, found: Any, data_root: str | None, images: Iterable[Any]) -> Path:
-    """The data set's folder: ``path`` as written or, where only the file's own folder has the images, that one."""
+    """Return ``path`` as written or, where only the file's own folder has the images, that folder."""
     if found is not None and (not isinstance(found, str) or not is_path(found)):
         raise InputError(f"{path}: path: must be text, found {found!r:.100}")
     root = Path(data_root) if data_root else path.parent / (found or ".")
@@ -132,13 +132,7 @@ def _root(path: Path, found: Any, data_root: str | None, images: Iterable[Any]) 
 
 
 def _splits(path: Path, found: dict[str, Any], root: Path) -> dict[str, SplitConfig]:
-    """The splits by their names here.
-
-    Args:
-        path: the file that names them.
-        found: its keys and what each names.
-        root: of the data set.
-    """
+    """Return the splits by name; ``found`` has the file's keys and their values."""
     splits: dict[str, SplitConfig] = {}
     keys: dict[tuple[str, ...], str] = {}
     for key, value in found.items():
@@ -165,7 +159,7 @@ def _section(parts: tuple[str, ...]) -> SplitConfig:
 
 
 def _existing(path: Path, key: str, found: str, root: Path) -> str:
-    """A folder or file as written or, if that is not there, the longest end of its path that is.
+    """Return a path as written or, if it does not exist, the longest end of it that does.
 
     Some exporters write ``../train/images`` beside a folder ``train``, or put the project's name in front.
     """

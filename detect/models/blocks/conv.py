@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from detect.config.model import Convolutions
 from detect.errors import InputError, did_you_mean
 from detect.models.registry import Block, register
-from detect.runtime.plugins import need_plugin
+from detect.runtime.plugins import require_plugin
 from detect.structures import FeatureShape
 
 LEAKY_SLOPE = 0.1
@@ -117,7 +117,7 @@ def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
     Raises:
         InputError: this installation does not have the kind.
     """
-    make = need_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")
+    make = require_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")
     found = [
         (parent, name, conv)
         for parent in module.modules()

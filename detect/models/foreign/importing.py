@@ -28,7 +28,7 @@ from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.torchvision_models import load_torchvision, torchvision_family
 from detect.models.foreign.yolov5 import load_yolov5
 from detect.models.model import Model
-from detect.runtime.reproducibility import made_with
+from detect.runtime.reproducibility import collect_provenance
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
 """Of files with named tensors, where their content does not say what they are; all others are taken for Darknet's."""
@@ -92,7 +92,7 @@ def import_weights(wanted: Import) -> list[str]:
         category_ids=COCO_IDS if detects and names == COCO_NAMES else tuple(range(len(names))),
         image_size=size,
         metrics={},
-        provenance={**made_with(), "imported_from": {**_file(wanted.weights), **read.origin}},
+        provenance={**collect_provenance(), "imported_from": {**_file(wanted.weights), **read.origin}},
         center_crop=read.center_crop,
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -103,11 +103,11 @@ def advice_of(statistics: DataStatistics) -> dict[str, str]:
 
 
 def train(more: str, model: str = MODEL) -> str:
-    return f"python tools/train.py --data d.yaml --model {model} --image-size {more}"
+    return f"detect train --data d.yaml --model {model} --image-size {more}"
 
 
 def tiles(side: str) -> str:
-    return f"python tools/evaluate.py --weights FILE --data d.yaml --tile {side}"
+    return f"detect val --weights FILE --data d.yaml --tile {side}"
 
 
 def test_large_boxes_need_nothing() -> None:
@@ -172,7 +172,7 @@ def test_anchors() -> None:
     anchors = np.array(find_definition(MODEL).rows[-1].args["anchors_px"]).reshape(-1, 2)
     assert (np.maximum(anchors / (600, 20), (600, 20) / anchors).max(axis=1) >= 4).all()
     long = measure(table_of([(640, 640)], [(0, 0, 0, 0, 600, 20)] * 2), "pets", "train", 640)
-    assert "serve 0.0 % of the boxes" in advice_of(long)["anchors.fit: auto"]
+    assert "match 0.0 % of the boxes" in advice_of(long)["anchors.fit: auto"]
 
 
 def test_imbalance() -> None:
@@ -235,9 +235,8 @@ def test_many_classes_are_shortened() -> None:
     assert "... 30 more ..." in text
 
 
-@pytest.mark.parametrize("names", ["a", "$_\x1b人é" * 8])
-def test_picture(names: str, tmp_path: Path) -> None:
-    draw_statistics(tmp_path / "new" / "stats.png", squares(4, 20, 100, names=names))
+def test_picture(tmp_path: Path) -> None:
+    draw_statistics(tmp_path / "new" / "stats.png", squares(4, 20, 100, names="$_\x1b人é" * 8))
     image = cv2.imread(str(tmp_path / "new" / "stats.png"))
     assert image is not None
     assert image.shape == (960, 1680, 3)  # 14 x 8 inches of 120 px

@@ -82,7 +82,7 @@ def test_names_that_cannot_be_chosen() -> None:
     assert table.of_classes(("cat", "dog")) is table
     with pytest.raises(InputError, match=r"names: there is no class 'dogs'; did you mean 'dog'\?"):
         table.of_classes(("cat", "dogs"))
-    with pytest.raises(InputError, match="names: a class stands twice in cat, cat"):
+    with pytest.raises(InputError, match="names: duplicate class in cat, cat"):
         table.of_classes(("cat", "cat"))
     with pytest.raises(InputError, match="names: no image shows any of dog"):
         table.of_classes(("dog",))

@@ -465,11 +465,11 @@ def test_windows_names_in_a_linked_folder(tmp_path: Path) -> None:
             '{"images": ["\xc4\xe3"]}'.encode("latin-1"),
             "a.json: is not JSON: it is no text in UTF-8 or UTF-16; save it",
         ),
-        (_content(categories=[{"id": 1, "name": "\ud800"}]), r"categories: the name '\\ud800' has half a character"),
-        (_content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "categories: id 1 stands twice"),
+        (_content(categories=[{"id": 1, "name": "\ud800"}]), r"categories: the name '\\ud800' has a lone surrogate"),
+        (_content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "categories: duplicate id 1"),
         (
             _content(images=[{"id": 4, "file_name": "a.jpg"}, {"id": 4, "file_name": "sub/b.jpg"}]),
-            "1 image ids stand twice, such as 4, for different files; number the images of merged files anew",
+            "1 duplicate image ids, such as 4, of different files; renumber the images of merged files",
         ),
         (
             _content(images=[{"id": 4, "file_name": "../../x.jpg"}]),
@@ -487,7 +487,7 @@ def test_files_that_are_refused(tmp_path: Path, content: Any, message: str) -> N
 def test_names_that_the_file_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"names: 'dogs' is no category of .*a.json; did you mean 'dog'\?"):
         _read(tmp_path, _content(), names=("person", "dogs"))
-    with pytest.raises(InputError, match="names: a class stands twice in dog, dog"):
+    with pytest.raises(InputError, match="names: duplicate class in dog, dog"):
         _read(tmp_path, _content(), names=("dog", "dog"))
 
 
@@ -535,7 +535,7 @@ def _scores(annotations: dict[str, Any], detections: list[dict[str, Any]]) -> np
     return evaluation.stats
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "val"])
 def test_pycocotools_scores_the_table_as_the_original_file(real_data: Path, split: str) -> None:
     root = real_data / "tiny_coco"
     splits = {split: SplitConfig(f"{split}2017", f"instances_{split}2017.json")}
@@ -560,7 +560,10 @@ def test_pycocotools_scores_the_table_as_the_original_file(real_data: Path, spli
     assert [a["bbox"] for a in table.to_coco()["annotations"]] == [a["bbox"] for a in ordered]
 
 
-@pytest.mark.parametrize(("split", "num_images", "num_boxes"), [("train", 850, 5827), ("val", 150, 1046)])
+@pytest.mark.parametrize(
+    ("split", "num_images", "num_boxes"),
+    [pytest.param("train", 850, 5827, marks=pytest.mark.slow), ("val", 150, 1046)],
+)
 def test_deeppcb(real_data: Path, split: str, num_images: int, num_boxes: int) -> None:
     config = DataConfig(
         "deeppcb", str(real_data / "deeppcb"), {split: SplitConfig("images", f"instances_{split}.json")}

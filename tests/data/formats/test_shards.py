@@ -71,7 +71,7 @@ def test_the_same_table(both: tuple[AnnotationTable, AnnotationTable, Path]) -> 
     assert all(folder.read_bytes(row) == shards.read_bytes(row) for row in range(12))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_same_training_batches(both: tuple[AnnotationTable, AnnotationTable, Path], workers: int) -> None:
     recipe = DetectionRecipe(epochs=3, batch_size=4, image_size=64, workers=workers, augment=AUGMENT)
     loaders = [TrainingLoader(table, recipe) for table in both[:2]]
@@ -509,6 +509,14 @@ def test_few_files_are_open_and_none_travels(tmp_path: Path, monkeypatch: pytest
     assert copy.read(3)[0, 0, 0] == 3
 
 
+def test_a_pickled_table_reads_the_same_images(both: tuple[AnnotationTable, AnnotationTable, Path]) -> None:
+    """As worker processes get it: descriptors stay behind."""
+    table = both[1]
+    expected = [table.read_bytes(row) for row in range(12)]
+    copy = pickle.loads(pickle.dumps(table))
+    assert [copy.read_bytes(row) for row in range(12)] == expected
+
+
 def test_forked_processes_share_what_is_open(both: tuple[AnnotationTable, AnnotationTable, Path]) -> None:
     """A position that processes shared would make them read each other's images."""
     table = both[1]
@@ -517,7 +525,7 @@ def test_forked_processes_share_what_is_open(both: tuple[AnnotationTable, Annota
     for _ in range(4):
         child = os.fork()
         if child == 0:
-            same = all(table.read_bytes(row) == expected[row] for _ in range(200) for row in range(12))
+            same = all(table.read_bytes(row) == expected[row] for _ in range(50) for row in range(12))
             os._exit(0 if same else 1)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4

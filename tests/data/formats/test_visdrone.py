@@ -117,5 +117,5 @@ def test_what_is_refused(tmp_path: Path) -> None:
         _read(tmp_path)
     with pytest.raises(InputError, match=r"names: 'cars' is no class of VisDrone; did you mean 'car'\?"):
         _read(tmp_path, names=("cars",))
-    with pytest.raises(InputError, match="names: a class stands twice in car, car"):
+    with pytest.raises(InputError, match="names: duplicate class in car, car"):
         _read(tmp_path, names=("car", "car"))

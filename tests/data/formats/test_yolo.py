@@ -271,9 +271,9 @@ def test_names(tmp_path: Path) -> None:
     (tmp_path / "labels/classes.txt").write_text("ant\nbee\n\ncat\ndog\nemu\nfox\n")
     assert yolo.read_yolo(config, "val").names == ("ant", "bee", "cat", "dog", "emu", "fox")
     (tmp_path / "labels/classes.txt").write_text("ant\nant\n")
-    with pytest.raises(InputError, match=r"classes.txt: a class stands twice: 1 .*: ant"):
+    with pytest.raises(InputError, match=r"classes.txt: duplicate class: 1 .*: ant"):
         yolo.read_yolo(config, "val")
-    with pytest.raises(InputError, match="names: a class stands twice in dog, dog"):
+    with pytest.raises(InputError, match="names: duplicate class in dog, dog"):
         _read(tmp_path, names=("dog", "dog"))
 
 

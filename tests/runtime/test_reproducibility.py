@@ -1,14 +1,18 @@
-"""Equal seeds give equal numbers, other keys give others."""
+"""Equal seeds give equal numbers, other keys give others; the record of what made a file is plain text."""
 
 from __future__ import annotations
 
+import json
 import random
+import sys
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
 import torch
 
-from detect.runtime.reproducibility import generator, seed_everything
+import detect
+from detect.runtime.reproducibility import collect_provenance, generator, seed_everything
 
 
 def draw() -> list[float]:
@@ -51,3 +55,14 @@ def test_neighbouring_keys_are_independent() -> None:
     first = np.array([generator(0, 3, position).random() for position in range(2000)])
     assert abs(first.mean() - 0.5) < 4 * 0.0065
     assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 4 / 2000**0.5
+
+
+def test_plain_values_that_say_when_and_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--model", "yolov5n"])
+    found = collect_provenance()
+    assert json.loads(json.dumps(found)) == found
+    assert all(type(value) is str for value in found.values())  # a str of another class is refused by weights_only
+    assert (found["detect"], found["torch"]) == (detect.__version__, str(torch.__version__))
+    assert found["command"] == "train.py --model yolov5n"
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(found["date"])
+    assert timedelta(0) <= age < timedelta(seconds=60)
