@@ -39,17 +39,14 @@ def test_cutmix_by_hand() -> None:
     np.testing.assert_allclose(shares, [[52 / 64, 12 / 64], [12 / 64, 52 / 64]])
 
 
-@pytest.mark.parametrize(
-    ("weight", "centre_xy", "expected"),
-    [
+def test_cutmix_rectangle() -> None:
+    for weight, centre_xy, expected in [
         (1.0, (4, 4), (4, 4, 4, 4)),  # nothing
         (0.0, (4, 4), (0, 0, 8, 8)),  # all
         (0.75, (4, 4), (2, 2, 6, 6)),  # a quarter of the area: half the sides
         (0.75, (0, 8), (0, 6, 2, 8)),  # clipped at the left and at the bottom
-    ],
-)
-def test_cutmix_rectangle(weight, centre_xy, expected) -> None:
-    assert cutmix_rectangle((8, 8), 1 - weight, centre_xy) == expected
+    ]:
+        assert cutmix_rectangle((8, 8), 1 - weight, centre_xy) == expected
 
 
 def test_cutmix_rectangle_has_the_shape_of_the_image() -> None:
