@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.images import ImageError, write_image
 from detect.drawing.sheets import GREEN, RED, Color, Panel, heading, panel_sheet, sheet_width
 from detect.drawing.text import shorten

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from detect.boxes.convert import box_areas
+from detect.boxes.convert import box_areas, xywh_to_xyxy
 from detect.boxes.iou import intersection_areas
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import FoundBoxes
@@ -39,9 +39,7 @@ def confusion_matrix(table: AnnotationTable, found: FoundBoxes) -> np.ndarray:
     background = len(table.names)
     matrix = np.zeros((background + 1, background + 1), dtype=np.int64)
     counted = found.scores >= SCORE
-    corners = np.concatenate(
-        [found.boxes_xywh_px[:, :2], found.boxes_xywh_px[:, :2] + found.boxes_xywh_px[:, 2:]], axis=1
-    )
+    corners = xywh_to_xyxy(found.boxes_xywh_px)
     limits = np.searchsorted(found.rows, np.arange(len(table) + 1))
     for row in range(len(table)):
         here = np.flatnonzero(counted[limits[row] : limits[row + 1]]) + limits[row]

@@ -13,8 +13,7 @@ import torch
 
 from detect.class_names import match_names, some_names
 from detect.data.annotations import AnnotationTable
-from detect.data.detection.loading import EvaluationLoader
-from detect.data.detection.original_images import OriginalLoader
+from detect.data.detection.loading import EvaluationLoader, OriginalLoader
 from detect.errors import InputError
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
 from detect.evaluation.predict import (

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from detect.data.annotations import AnnotationTable
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.letterbox import letterbox, pad_batch
 from detect.data.shapes import draw_scene
 from detect.errors import InputError

@@ -9,7 +9,7 @@ from typing import overload
 import numpy as np
 import torch
 
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.pixel_values import ReadSettings
 from detect.errors import InputError
 from detect.inference.inputs import ImageSource, as_image, in_batches, is_list

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detect.data.annotations import encode_paths
-from detect.data.cache import ImageFiles
+from detect.data.detection.images import ImageFiles
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.evaluation.forward import PredictSettings

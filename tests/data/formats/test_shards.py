@@ -17,11 +17,10 @@ import torch
 
 from detect.config.recipe import AugmentConfig, DetectionRecipe
 from detect.data.annotations import AnnotationTable
-from detect.data.cache import ImageFiles, build_cache
 from detect.data.checks import BAD_IMAGE, NOT_FINITE, WRONG_SIZE
 from detect.data.datasets import open_split
-from detect.data.detection.loading import EvaluationLoader, TrainingLoader
-from detect.data.detection.original_images import OriginalLoader
+from detect.data.detection.images import ImageFiles, build_cache
+from detect.data.detection.loading import EvaluationLoader, OriginalLoader, TrainingLoader
 from detect.data.formats import shard_images, shard_index
 from detect.data.formats.coco_annotations import BAD_ANNOTATION, UNKNOWN_CATEGORY
 from detect.data.formats.shard_index import BAD_JSON, BAD_MEMBER, DAMAGED, NO_IMAGE, REPEATED, TOO_LARGE, read_shard
