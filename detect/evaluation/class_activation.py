@@ -21,9 +21,9 @@ from torch import Tensor
 from detect.data.images import write_image
 from detect.evaluation.class_pictures import seen, spread
 from detect.evaluation.classification import ClassEvaluation
-from detect.evaluation.predict import evaluation_mode, run_classifier
+from detect.evaluation.forward import evaluation_mode, run_classifier
 from detect.evaluation.sheets import GREEN, RED, Color, Tile, heading, sheet_width, tile_sheet
-from detect.models.classifier import ClassificationModel
+from detect.models.model import ClassificationModel
 from detect.runtime.logs import LOGGER
 
 MAX_IMAGES = 9

@@ -11,7 +11,7 @@ from detect.evaluation.class_pictures import draw_class_confusion, draw_confused
 from detect.evaluation.class_report import write_class_metrics
 from detect.evaluation.classification import ClassEvaluation
 from detect.evaluation.outputs import EvaluationOutputs
-from detect.models.classifier import ClassificationModel
+from detect.models.model import ClassificationModel
 from detect.runtime.files import write_json
 
 

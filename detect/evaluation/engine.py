@@ -13,11 +13,10 @@ import torch
 
 from detect.class_names import match_names, some_names
 from detect.data.annotations import AnnotationTable
-from detect.data.detection.loading import EvaluationLoader
-from detect.data.detection.original_images import OriginalLoader
+from detect.data.detection.loading import EvaluationLoader, OriginalLoader
 from detect.errors import InputError
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
-from detect.evaluation.predict import (
+from detect.evaluation.forward import (
     COCO_SETTINGS,
     PredictSettings,
     evaluation_mode,
@@ -26,7 +25,7 @@ from detect.evaluation.predict import (
     settings_for_limit,
 )
 from detect.evaluation.tiling import Network, TiledPredictor, Tiling
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from detect.models.detector import DetectionModel
-from detect.models.model import Model
+from detect.models.model import DetectionModel, Model
 
 
 @torch.no_grad()

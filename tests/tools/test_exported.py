@@ -3,58 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from detect.evaluation.coco import METRICS
-from detect.models.build import build_model
-from detect.models.checkpoint import save_checkpoint
-from tests.exporting.exports import DETECTOR, exporter_once
-from tests.exporting.lively import enliven, find_everywhere
-from tests.tools.running import make_world, run_here
+from tests.inference.onnx_files import write_detections
+from tests.tools.running import run_here
 
-EXPORT = ("export.py", "--weights", "run/best.pt", "--data", "data.yaml", "--no-dynamic")
+EXPORT = ("export.py", "--weights", "run/best.pt", "--data", "data.yaml")
 EVALUATE = ("evaluate.py", "--data", "data.yaml", "--workers", 0, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model, data, a checkpoint ``run/best.pt`` and its export, ``run/model.onnx``."""
-    folder = make_world(tmp_path_factory.mktemp("exported"))
-    (folder / "run").mkdir()
-    content = json.loads((folder / "shapes/annotations/val.json").read_text())
-    names, ids = zip(*((category["name"], category["id"]) for category in content["categories"]), strict=True)
-    torch.manual_seed(0)
-    (folder / "tiny.yaml").write_text(DETECTOR)
-    model = build_model(str(folder / "tiny.yaml"), len(names)).train()
-    enliven(model)
-    find_everywhere(model)
-    facts = {"names": names, "category_ids": ids, "image_size": 64, "metrics": {}, "provenance": {}}
-    save_checkpoint(folder / "run" / "best.pt", model, **facts)
-    with exporter_once():
-        ended = run_here(folder, *EXPORT)
-    assert ended.code == 0, ended.error
-    assert ", AP " in ended.output
-    assert "(at most 0.001 apart)" in ended.output
+def world(trained_world: Path, exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the trained world with the exported ``run/model.onnx``."""
+    folder = shutil.copytree(trained_world, tmp_path_factory.mktemp("exported") / "world")
+    shutil.copy(exported_run, folder / "run/model.onnx")
     return folder
 
 
-@pytest.fixture(scope="module")
-def metrics(world: Path) -> dict[str, dict[str, Any]]:
-    """The metrics of the checkpoint and of the file."""
+def test_the_same_metrics(world: Path, tmp_path: Path) -> None:
     found = {}
     for weights in ("run/best.pt", "run/model.onnx"):
-        ended = run_here(world, *EVALUATE, "--weights", weights, "--metrics-json", "m.json")
+        ended = run_here(world, *EVALUATE, "--weights", weights, "--metrics-json", tmp_path / "m.json")
         assert ended.code == 0, ended.error
-        found[weights] = json.loads((world / "m.json").read_text())
-    return found
-
-
-def test_the_same_metrics(metrics: dict[str, dict[str, Any]]) -> None:
-    expected, exported = metrics.values()
+        found[weights] = json.loads((tmp_path / "m.json").read_text())
+    expected, exported = found.values()
     assert exported["weights"] == "run/model.onnx"
     for name in METRICS:
         assert exported[name] == pytest.approx(expected[name], abs=1e-3)
@@ -84,7 +60,7 @@ def test_the_same_predictions(world: Path, tmp_path: Path) -> None:
         ((*EVALUATE, "--weights", "run/model.onnx", "--precision", "bf16"), "leave the precision out"),
         ((*EVALUATE, "--weights", "data.onnx"), "data.onnx: cannot be read: No such file"),
         ((*EXPORT, "--split", "nowhere"), "nowhere"),
-        (("predict.py", "--weights", "run/model.onnx", "--source", "shapes/images/val", "--cost", 0.5), "is settled"),
+        (("predict.py", "--weights", "run/model.onnx", "--source", "shapes/images/val", "--cost", 0.5), "is fixed"),
     ],
 )
 def test_refused(world: Path, command: tuple, message: str) -> None:
@@ -94,12 +70,13 @@ def test_refused(world: Path, command: tuple, message: str) -> None:
     assert ended.error.count("\n") == 1
 
 
-def test_another_limit_of_detections(world: Path, tmp_path: Path, metrics: dict[str, dict[str, Any]]) -> None:
-    """A second table follows COCO's, whose numbers are the same without it."""
-    command = (*EVALUATE, "--weights", "run/best.pt", "--metrics-json", tmp_path / "limited", "--max-det", 5)
-    ended = run_here(world, *command)
-    assert ended.code == 0, ended.error
-    plain, limited = metrics["run/best.pt"], json.loads((tmp_path / "limited").read_text())
+def test_another_limit_of_detections(world: Path, tmp_path: Path) -> None:
+    """A second table stands behind COCO's, whose numbers are the same without it."""
+    for name, options in (("plain", ()), ("limited", ("--max-det", 5))):
+        command = (*EVALUATE, "--weights", "run/best.pt", "--metrics-json", tmp_path / name, *options)
+        ended = run_here(world, *command)
+        assert ended.code == 0, ended.error
+    plain, limited = (json.loads((tmp_path / name).read_text()) for name in ("plain", "limited"))
     assert {name: limited[name] for name in METRICS} == {name: plain[name] for name in METRICS}
     assert limited["other_limit"]["max_det"] == 5
     titles = [line for line in ended.output.splitlines() if line.startswith(("COCO metrics", "Metrics with"))]
@@ -117,10 +94,7 @@ def test_images_that_reach_the_limit_of_detections(world: Path, tmp_path: Path) 
 
 
 def test_limit_of_a_file_with_suppression_inside(world: Path, tmp_path: Path) -> None:
-    file = tmp_path / "nms.onnx"
-    with exporter_once():
-        ended = run_here(world, *EXPORT, "--nms", "--max-det", 3, "--conf", 0.0001, "--out", file)
-    assert ended.code == 0, ended.error
+    file = write_detections(tmp_path / "nms.onnx", [[4 * n, 0, 4 * n + 3, 9, 0.9, n] for n in range(3)])
     options = ("--source", "shapes/images/val", "--conf", 0.001, "--device", "cpu", "--out", tmp_path / "out")
     ended = run_here(world, "predict.py", "--weights", file, *options)
     assert "images reached the limit of 3 detections" in ended.error

@@ -17,14 +17,13 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
 from detect.models.definition import ModelDefinition
-from detect.models.detector import DetectionModel
 from detect.models.foreign.classifiers import is_cifar_resnet, load_cifar_resnet, load_torchvision, torchvision_family
 from detect.models.foreign.darknet import DarknetFile, load_darknet
 from detect.models.foreign.darknet_cfg import DarknetCfg, anchors_text, check_structure, read_cfg, with_anchors_of
 from detect.models.foreign.kinds import ARCHIVE, DARKNET, LEGACY, SAFETENSORS, kind_of
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.yolov5 import load_yolov5
-from detect.models.model import Model
+from detect.models.model import DetectionModel, Model
 from detect.runtime.reproducibility import collect_provenance
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
