@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from detect.models.classifier import ClassificationModel
+from detect.models.model import ClassificationModel
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -43,6 +43,13 @@ def shapes_only(name: str, num_classes: int = 5) -> dict[str, Tensor]:
     """The state dict of a model, of tensors without values."""
     with torch.device("meta"):
         return torchvision_model(name, num_classes).state_dict()
+
+
+def zeros(name: str, num_classes: int) -> dict[str, Tensor]:
+    """The state dict of a model, all 0."""
+    return {
+        key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in shapes_only(name, num_classes).items()
+    }
 
 
 def as_older_versions(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from detect.config.base import build
 from detect.config.recipe import ClassificationRecipe, SdpointConfig
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_graph, build_model
-from detect.models.classifier import ClassificationModel
+from detect.models.model import ClassificationModel
 from detect.papers.trd.schedule import reduced_epochs
 from detect.papers.trd.strategy import Trd
 from detect.structures import ClassTargets, Targets

@@ -1,0 +1,74 @@
+"""Tidying of graphs: small ones, whose result is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from detect.exporting.onnx_graph import fold_constants, remove_traces
+
+
+def make_model(nodes, weights):
+    """A model of input x (2,) and output y (2,), opset 18."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+        [numpy_helper.from_array(np.array(values), name) for name, values in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+def run(model):
+    (y,) = ReferenceEvaluator(model).run(None, {"x": np.array([1, 2], np.float32)})
+    return y.tolist()
+
+
+def test_nothing_to_fold():
+    model = make_model([helper.make_node("Neg", ["x"], ["y"])], {})
+    before = model.SerializeToString(deterministic=True)
+    fold_constants(model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_chain_with_several_outputs():
+    """w = [1, 2, 10, 20] is split into [1, 2] and [10, 20]; the second half, negated, is added to x."""
+    nodes = [
+        helper.make_node("Split", ["w", "sizes"], ["first", "second"]),
+        helper.make_node("Neg", ["second"], ["negative"]),
+        helper.make_node("Add", ["x", "negative"], ["y"]),
+    ]
+    weights = {"w": np.array([1, 2, 10, 20], np.float32), "sizes": np.array([2, 2]), "unused": np.zeros(1, np.float32)}
+    model = make_model(nodes, weights)
+    assert run(model) == [1 - 10, 2 - 20]
+    fold_constants(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Add"]
+    assert {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in model.graph.initializer} == {
+        "negative": [-10, -20]
+    }
+    assert run(model) == [-9, -18]
+
+
+def test_what_depends_on_the_input_stays():
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Expand", ["one", "shape"], ["ones"]),
+        helper.make_node("Add", ["x", "ones"], ["y"]),
+    ]
+    model = make_model(nodes, {"one": np.ones(1, np.float32)})
+    fold_constants(model)
+    assert [node.op_type for node in model.graph.node] == ["Shape", "Expand", "Add"]
+    assert run(model) == [2, 3]
+
+
+def test_traces_are_removed():
+    model = make_model([helper.make_node("Neg", ["x"], ["y"], doc_string="from a/b.py")], {})
+    for part in (model, model.graph, model.graph.node[0], model.graph.input[0], model.graph.output[0]):
+        helper.set_model_props(part, {"stack_trace": "a/b.py"})
+    remove_traces(model)
+    assert b"a/b.py" not in model.SerializeToString()
+    assert run(model) == [-1, -2]
