@@ -24,7 +24,7 @@ from torchvision import transforms
 
 from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
 from detect.data.annotations import encode_paths
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.classification.loading import ClassTrainingLoader
 from detect.data.classification.table import ClassTable
 from detect.data.images import IMAGE_SUFFIXES, read_image

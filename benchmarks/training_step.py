@@ -23,7 +23,7 @@ from detect.data.letterbox import STRIDE
 from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from detect.runtime.cli import run_tool
 from detect.runtime.device import Precision, autocast
 from detect.structures import Targets

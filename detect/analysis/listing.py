@@ -1,4 +1,4 @@
-"""The names that models are put together from, each with a line that says what it is."""
+"""List of the shipped models and parts, with a line about each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
 from detect.models.definition import SECTIONS, mapping
 
 MAX_LENGTH = 110
-"""Characters of a line behind the name; where the rows of a variant need more, they are only named."""
+"""Characters of a line behind the name; where the changes of a variant's rows need more, only the rows are named."""
 
 
 def listed() -> dict[str, dict[str, str]]:
-    """Shipped models, backbones, necks and heads by name, each with a line about it, in the order of their files."""
+    """Return a line about each shipped model, backbone, neck and head, by group and name."""
     groups = {"models": shipped_models(), **{folder: shipped_parts(section) for section, folder in FOLDERS.items()}}
     return {group: {name: describe(path, name) for name, path in files.items()} for group, files in groups.items()}
 
 
 def listing() -> str:
-    """The shipped names as text, a line each.
-
-    The first one of a file has the file's headline, a variant of it what it changes.
-    """
+    """Return the shipped names as text: a file's own name with its headline, a variant with its changes."""
     groups = listed()
     width = max(len(name) for group in groups.values() for name in group)
     lines = []
@@ -34,7 +31,6 @@ def listing() -> str:
 
 
 def describe(path: Path, name: str) -> str:
-    """One line about a name that a model's or a part's YAML defines."""
     content = load_yaml(path)
     if name == content["name"]:
         return _headline(path)
@@ -42,13 +38,11 @@ def describe(path: Path, name: str) -> str:
 
 
 def _headline(path: Path) -> str:
-    """The first sentence of a file's header."""
     line = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
     return line.split(". ")[0].split(": ")[0].removesuffix(".")
 
 
 def _changes(variant: dict[str, Any]) -> str:
-    """What a variant says: sections, scale, words, norms, rows."""
     found = [f"{section} {_reference(variant[section])}" for section in SECTIONS if section in variant]
     scale = variant.get("scale", {})
     found += [f"scale {scale}"] if isinstance(scale, str) else _pairs(scale)
@@ -63,7 +57,6 @@ def _changes(variant: dict[str, Any]) -> str:
 
 
 def _reference(entry: Any) -> str:
-    """A part's name, with what a model says about it."""
     if not isinstance(entry, dict):
         return str(entry)
     words = {key: value for key, value in entry.items() if key != "part"}
@@ -71,7 +64,7 @@ def _reference(entry: Any) -> str:
 
 
 def _rows(override: dict[str, dict[str, Any]]) -> str:
-    """What changes in which rows, those with the same change together."""
+    """Describe the changes of rows; rows with the same change share an entry."""
     by_change: dict[str, list[str]] = {}
     for row, changes in override.items():
         words = [str(changes["module"])] if "module" in changes else []
@@ -82,5 +75,4 @@ def _rows(override: dict[str, dict[str, Any]]) -> str:
 
 
 def _pairs(words: dict[str, Any]) -> list[str]:
-    """``KEY VALUE``, values as in YAML."""
     return [f"{key} {json.dumps(value)}".replace('"', "") for key, value in words.items()]

@@ -1,6 +1,6 @@
-"""What a model costs: parameters, multiply-adds, activation memory, memory traffic; in sum, row by row, layer by layer.
+"""Cost of a model: parameters, multiply-adds, activation memory, memory traffic, bytes; in sum, by row and by layer.
 
-Papers count differently, so each count has one name here and says whose it is.
+Papers count differently: each count has one name here, and its docstring names the paper.
 """
 
 from __future__ import annotations
@@ -11,18 +11,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from detect.analysis.activation_memory import kept_bytes
-from detect.analysis.file_size import count_bytes, measure_file
-from detect.analysis.layers import LayerProfile, record_layers
+from detect.analysis.layers import LayerProfile, kept_bytes, record_layers
 from detect.errors import InputError
-from detect.models.build import build_graph
+from detect.models.build import empty_model
 from detect.models.catalog import find_definition
+from detect.models.checkpoint import Checkpoint, checkpoint_archive
+from detect.models.definition import ModelDefinition, Row
 from detect.models.graph import Graph, GraphTransform
+from detect.models.heads import AnchorDetect, Classify
+from detect.models.packing import packed_layers
+from detect.models.registry import find_block
+
+MEASURES = (
+    "parameters",
+    "weights",
+    "stored_values",
+    "size_bytes",
+    "file_bytes",
+    "macs",
+    "gflops",
+    "bflops",
+    "activation_bytes",
+    "cio",
+)
 
 
 @dataclass(frozen=True)
 class RowProfile:
-    """The cost of one row, for one image.
+    """Cost of one row, for one image.
 
     Args:
         name: of the row.
@@ -30,14 +46,13 @@ class RowProfile:
         inputs: names of the rows it reads.
         channels: of its output.
         reduction: input pixels per cell of its output.
-        parameters: learnt values.
+        parameters: number of trainable values.
         weights: those of convolutions and linear layers without biases; the CSPNet paper's count for classifiers.
-        stored_values: the learnt values and the norms' running statistics, as Darknet stores them; the CSPNet paper's
-            count for detectors, which is the size of the weights file.
-        size_bytes: 4 bytes for each of ``stored_values``; but of a binary mask 1 bit for each entry, and 4 bytes for
-            the magnitude of each output. The BDSC paper's model size.
-        activation_bytes: what is made in it and training keeps for the backward pass, whichever row needs it: float32
-            maps, and the indices of max-pools.
+        stored_values: trainable values and the norms' running statistics, as Darknet stores them; the CSPNet paper's
+            count for detectors, the size of the weights file.
+        size_bytes: ``count_bytes``, the BDSC paper's model size.
+        activation_bytes: maps (float32) and indices of max-pools that are made in the row and that training keeps for
+            the backward pass, whichever row needs them.
         layers: its convolutions, linear layers and pools, in execution order.
     """
 
@@ -61,15 +76,14 @@ class RowProfile:
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """The cost of a model, for one image.
+    """Cost of a model, for one image.
 
     Args:
         name: of the model.
         image_hw: input height and width.
         num_classes: K.
         rows: in execution order.
-        file_bytes: size of a checkpoint file (``detect.analysis.file_size``); None where it was not measured, or the
-            graph is no model yet.
+        file_bytes: ``measure_file``; None where it was not measured.
     """
 
     name: str
@@ -80,32 +94,28 @@ class ModelProfile:
 
     @property
     def layers(self) -> tuple[LayerProfile, ...]:
-        """Convolutions, linear layers and pools of all rows, in execution order."""
         return tuple(layer for row in self.rows for layer in row.layers)
 
     @property
     def parameters(self) -> int:
-        """Learnt values."""
         return sum(row.parameters for row in self.rows)
 
     @property
     def weights(self) -> int:
-        """Learnt values of convolutions and linear layers, without biases."""
         return sum(row.weights for row in self.rows)
 
     @property
     def stored_values(self) -> int:
-        """Learnt values and the norms' running statistics: what a Darknet weights file holds."""
+        """Values of a Darknet weights file."""
         return sum(row.stored_values for row in self.rows)
 
     @property
     def size_bytes(self) -> int:
-        """The BDSC paper's model size, a bit for each entry of a binary mask; its MB are 2 ** 20 bytes."""
+        """Model size of the BDSC paper, whose MB are 2 ** 20 bytes."""
         return sum(row.size_bytes for row in self.rows)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds."""
         return sum(row.macs for row in self.rows)
 
     @property
@@ -115,59 +125,37 @@ class ModelProfile:
 
     @property
     def bflops(self) -> float:
-        """Darknet's billions of operations: those of ``gflops``, and the values that max-pools look at.
-
-        ``LayerProfile.darknet_flops`` says where pools run otherwise than in Darknet.
-        """
+        """Billions of operations as Darknet counts them (``LayerProfile.darknet_flops``)."""
         return sum(layer.darknet_flops for layer in self.layers) / 1e9
 
     @property
     def activation_bytes(self) -> int:
-        """What training keeps for the backward pass, for each image of a batch; the image and the loss come on top."""
+        """Bytes kept for the backward pass, for each image of a batch; without the image and the loss."""
         return sum(row.activation_bytes for row in self.rows)
 
     @property
     def cio(self) -> int:
-        """Convolutional input/output: values that convolutions, linear layers and pools read and write, weights apart.
-
-        It stands for the traffic between memory and processor.
-
-        Source: HarDNet (Chao et al., 2019) for convolutions; that pools count is what the totals of CSPNet (Wang et
-        al., 2020), section 4.5, ask for.
-        """
+        """Convolutional input/output: values that convolutions, linear layers and pools read and write; no weights."""
+        # A proxy for the traffic between memory and processor: HarDNet (Chao et al., 2019) for convolutions; that pools
+        # count follows from the totals of CSPNet (Wang et al., 2020), section 4.5.
         return sum(layer.input_elements + layer.output_elements for layer in self.layers)
 
     @property
     def bottleneck(self) -> LayerProfile | None:
-        """The computational bottleneck: the layer with most multiply-adds, the first of equals; None without layers.
-
-        Source: CSPNet, section 4.5 and Figure 7.
-        """
+        """Layer with the most multiply-adds, the first of equals (CSPNet, section 4.5); None without layers."""
         return max(self.layers, key=lambda layer: layer.macs, default=None)
 
     def to_plain(self) -> dict[str, Any]:
-        """The profile for JSON."""
+        """Return the profile as a mapping for JSON."""
         rows = [{**asdict(row), "macs": row.macs} for row in self.rows]
         for row in rows:
             del row["layers"]
-        measures = (
-            "parameters",
-            "weights",
-            "stored_values",
-            "size_bytes",
-            "file_bytes",
-            "macs",
-            "gflops",
-            "bflops",
-            "activation_bytes",
-            "cio",
-        )
         bottleneck = self.bottleneck
         return {
             "name": self.name,
             "image_size": list(self.image_hw),
             "num_classes": self.num_classes,
-            **{measure: getattr(self, measure) for measure in measures},
+            **{measure: getattr(self, measure) for measure in MEASURES},
             "bottleneck": bottleneck.path if bottleneck else None,
             "bottleneck_macs": bottleneck.macs if bottleneck else 0,
             "rows": rows,
@@ -180,64 +168,50 @@ class ModelProfile:
 
 
 def profile_model(name: str, image_size: int, num_classes: int) -> ModelProfile:
-    """Profile a model by name or file, without computing anything (on PyTorch's meta device).
-
-    Args:
-        name: what ``detect.models.catalog.find_definition`` takes; detectors and classifiers alike.
-        image_size: side of the square input in pixels.
-        num_classes: K.
-
-    Raises:
-        InputError: no such model, or the size does not suit it.
-    """
+    """Profile a detector or classifier by name or file, without computing anything (on PyTorch's meta device)."""
     return profile_graph(build_on_meta(name, num_classes), image_size, num_classes)
 
 
 def profile_with_file(name: str, image_size: int, num_classes: int) -> ModelProfile:
-    """``profile_model``, and the size of a checkpoint file, for which the model is built and saved in memory."""
+    """Profile a model as ``profile_model`` does, and the size of its checkpoint file (``measure_file``)."""
     profile = profile_model(name, image_size, num_classes)
     return replace(profile, file_bytes=measure_file(find_definition(name), num_classes, image_size))
 
 
 def build_on_meta(name: str, num_classes: int) -> Graph:
-    """The graph that ``profile_graph`` takes: shapes without values (PyTorch's meta device); see ``profile_model``."""
+    """Build a graph on the meta device: shapes without values; see ``profile_model``."""
     with torch.device("meta"):
-        return build_graph(name, num_classes)
+        return Graph(find_definition(name), num_classes)
 
 
-def profile_graph(graph: Graph, image_size: int, num_classes: int) -> ModelProfile:
-    """Profile a graph.
+def profile_graph(graph: Graph, image_size: int, num_classes: int, memory: bool = True) -> ModelProfile:
+    """Profile a graph on the meta device, whose mode may change.
 
-    Args:
-        graph: on the meta device; is left in training mode.
-        image_size: side of the square input in pixels.
-        num_classes: K of the graph.
-
-    Raises:
-        InputError: the size does not suit it.
+    Without ``memory`` all ``activation_bytes`` are 0; they take most of the time. An ``InputError`` reports a size that
+    does not suit the graph.
     """
     name, image_hw = graph.definition.name, (image_size, image_size)
     if image_size % graph.max_reduction:
         raise InputError(f"image size {image_size}: must be a multiple of {graph.max_reduction} for {name}")
-    return ModelProfile(name, image_hw, num_classes, _profile_rows(graph, image_hw))
+    layers = _layers(graph, image_hw)
+    activation_bytes = kept_bytes(graph, image_hw) if memory else dict.fromkeys(layers, 0)
+    rows = tuple(
+        _profile_row(graph, row, layers[row.name], activation_bytes[row.name]) for row in graph.definition.rows
+    )
+    return ModelProfile(name, image_hw, num_classes, rows)
 
 
 def graph_macs(graph: Graph, image_hw: tuple[int, int]) -> int:
-    """Multiply-adds of one image of any size, with the transform that the graph has.
-
-    Args:
-        graph: on the meta device; is left in evaluation mode.
-        image_hw: height and width of the input.
-    """
+    """Count the multiply-adds of one image of any size, with the current transform of a graph on the meta device."""
     return sum(layer.macs for layers in _layers(graph, image_hw).values() for layer in layers)
 
 
 class MacCounter:
-    """Counts multiply-adds with any transform; each transform and size once.
+    """Counter of multiply-adds with any transform, which computes each transform and size once.
 
     Args:
         graph: the network; a copy without values is kept.
-        num_classes: K of it.
+        num_classes: its K.
     """
 
     def __init__(self, graph: Graph, num_classes: int) -> None:
@@ -246,7 +220,6 @@ class MacCounter:
         self._known: dict[tuple[GraphTransform, tuple[int, int]], int] = {}
 
     def macs(self, transform: GraphTransform, image_hw: tuple[int, int]) -> int:
-        """Multiply-adds of one image of that height and width."""
         key = (transform, image_hw)
         if key not in self._known:
             self._graph.use_transform(transform)
@@ -254,34 +227,26 @@ class MacCounter:
         return self._known[key]
 
 
-def _profile_rows(graph: Graph, image_hw: tuple[int, int]) -> tuple[RowProfile, ...]:
-    layers = _layers(graph, image_hw)
-    activation_bytes = kept_bytes(graph, image_hw)
-    rows = []
-    for row in graph.definition.rows:
-        module, shape = graph.layer(row.name), graph.shapes[row.name]
-        parameters = sum(p.numel() for p in module.parameters())
-        norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-        rows.append(
-            RowProfile(
-                name=row.name,
-                module=row.module,
-                inputs=row.inputs,
-                channels=shape.channels,
-                reduction=shape.reduction,
-                parameters=parameters,
-                weights=sum(m.weight.numel() for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
-                stored_values=parameters + sum(2 * norm.num_features for norm in norms),
-                size_bytes=count_bytes(module),
-                activation_bytes=activation_bytes[row.name],
-                layers=layers[row.name],
-            )
-        )
-    return tuple(rows)
+def _profile_row(graph: Graph, row: Row, layers: tuple[LayerProfile, ...], activation_bytes: int) -> RowProfile:
+    module, shape = graph.layer(row.name), graph.shapes[row.name]
+    parameters = sum(p.numel() for p in module.parameters())
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    return RowProfile(
+        name=row.name,
+        module=row.module,
+        inputs=row.inputs,
+        channels=shape.channels,
+        reduction=shape.reduction,
+        parameters=parameters,
+        weights=sum(m.weight.numel() for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))),
+        stored_values=parameters + sum(2 * norm.num_features for norm in norms),
+        size_bytes=count_bytes(module),
+        activation_bytes=activation_bytes,
+        layers=layers,
+    )
 
 
 def _layers(graph: Graph, image_hw: tuple[int, int]) -> dict[str, tuple[LayerProfile, ...]]:
-    """The layers of each row, for one image."""
     graph.eval()
     image = torch.empty(1, 3, *image_hw, device="meta")
     values: dict[str, Any] = {"image": image}
@@ -292,3 +257,42 @@ def _layers(graph: Graph, image_hw: tuple[int, int]) -> dict[str, tuple[LayerPro
             values[row.name] = graph.run_row(row, values, flow)
         found[row.name] = tuple(layers)
     return found
+
+
+def count_bytes(module: nn.Module) -> int:
+    """Return the model size of the BDSC paper (AAAI 2018) in bytes; its MB are 2 ** 20 of them."""
+    # 4 bytes for each weight, each bias and each of the four values of a norm's channel; for binary weights a bit for
+    # each entry and 4 bytes for the magnitude of each output.
+    packed = packed_layers(module).values()
+    floats = sum(p.numel() for p in module.parameters()) - sum(layer.weight.numel() for layer in packed)
+    floats += sum(2 * layer.num_features for layer in module.modules() if isinstance(layer, nn.BatchNorm2d))
+    return 4 * floats + sum(layer.packed_bytes for layer in packed)
+
+
+def measure_file(definition: ModelDefinition, num_classes: int, image_size: int) -> int | None:
+    """Return the bytes of the model's best checkpoint after a training; one is made in memory.
+
+    Its provenance and metrics are left out, some thousand bytes; the names of the classes are numbers.
+
+    Args:
+        definition: the model.
+        num_classes: K.
+        image_size: side of the square input in pixels.
+
+    Returns:
+        The size; None where the last row is no head.
+    """
+    if not issubclass(find_block(definition.rows[-1].module), (AnchorDetect, Classify)):
+        return None
+    with torch.device("meta"):  # the values do not matter, so that nothing is initialised
+        model = empty_model(definition, num_classes).to_empty(device="cpu")
+    numbers = range(num_classes)
+    checkpoint = Checkpoint(
+        model,
+        names=tuple(map(str, numbers)),
+        category_ids=tuple(numbers),
+        image_size=image_size,
+        metrics={},
+        provenance={},
+    )
+    return checkpoint_archive(checkpoint).getbuffer().nbytes

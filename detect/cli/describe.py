@@ -37,9 +37,8 @@ def run(args: argparse.Namespace) -> None:
         models.run(args)
         return
     with heavy_imports():
-        from detect.analysis.cost_picture import draw_costs
         from detect.analysis.profile import profile_with_file
-        from detect.analysis.profile_text import profiles_text
+        from detect.analysis.report import draw_costs, profiles_text
     profiles = [profile_with_file(name, args.image_size, args.num_classes) for name in args.model]
     if args.picture:
         draw_costs(args.picture, profiles)

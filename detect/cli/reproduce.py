@@ -32,8 +32,14 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("give the name of a table, or --list; --help lists what there is")
     with heavy_imports():
         from detect.config.base import CONFIGS
-        from detect.papers.tables.tables import compare, load_results, load_table, shipped_tables
-        from detect.papers.tables.text import comparison_plain, comparison_text
+        from detect.papers.tables.tables import (
+            compare,
+            comparison_plain,
+            comparison_text,
+            load_results,
+            load_table,
+            shipped_tables,
+        )
     if args.list:
         tables = [load_table(name) for name in shipped_tables()]
         width = max(len(table.name) for table in tables)

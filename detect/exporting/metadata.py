@@ -7,15 +7,14 @@ from typing import Any
 
 from detect import __version__
 from detect.boxes.coding import MAX_LOG_RATIO
-from detect.data.classification.center_crop import MAX_ASPECT, resized_side
+from detect.data.classification.geometry import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
 from detect.exporting.options import ExportOptions, Masks
 from detect.exporting.wrappers import raw_names
 from detect.inference.onnx_network import FORMAT
 from detect.models.checkpoint import Checkpoint
-from detect.models.classifier import ClassificationModel
 from detect.models.heads import AnchorDetect
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, Model
 from detect.models.packing import packed_layers
 from detect.runtime.plugins import find_plugin, plugin_names
 

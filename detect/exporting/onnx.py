@@ -26,9 +26,8 @@ from detect.exporting.tidy import fold_constants, remove_traces
 from detect.exporting.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint
-from detect.models.classifier import ClassificationModel
 from detect.models.fuse import fuse_conv_bn
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, Model
 from detect.models.packing import packed_layers
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin

@@ -14,8 +14,7 @@ import torch
 
 from detect.exporting.wrappers import wrapped
 from detect.inference.onnx_network import runtime_errors
-from detect.models.classifier import ClassificationModel
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, Model
 
 if TYPE_CHECKING:
     from detect.exporting.onnx_runner import OnnxModel  # it needs ONNX Runtime

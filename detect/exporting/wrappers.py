@@ -8,10 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detect.models.classifier import ClassificationModel
-from detect.models.detector import DetectionModel
 from detect.models.heads import AnchorDetect
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.models.registry import Block
 
 PREFIX = "model."

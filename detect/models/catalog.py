@@ -1,9 +1,9 @@
-"""Models by name: shipped YAML files, their variants, and parts put together.
+"""Models and shipped weights by name: YAML files, their variants, and combinations of parts.
 
-A model YAML writes each section out, or names a part: ``backbone: csppeleenet``. A part is a YAML of
-``configs/backbones``, ``configs/necks`` or ``configs/heads``. What makes parts fit is the names of their rows: a
-backbone has ``c2``, ``c3``, ``c4`` and ``c5``, its maps at 4, 8, 16 and 32 input pixels per cell; a neck reads those
-that it needs and has ``p3``, ``p4`` and ``p5`` (or fewer) for the head.
+A model YAML contains each section, or names a part: ``backbone: csppeleenet``. A part is a YAML of
+``configs/backbones``, ``configs/necks`` or ``configs/heads``. Parts fit together by the names of their rows: a backbone
+has ``c2``, ``c3``, ``c4`` and ``c5``, its maps at 4, 8, 16 and 32 input pixels per cell; a neck reads some of them and
+has ``p3``, ``p4`` and ``p5`` (or fewer) for the head.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from detect.errors import InputError, did_you_mean
 from detect.models.definition import (
     ROW_KEYS,
     SECTIONS,
-    WORD_KEYS,
+    SETTING_KEYS,
     ModelDefinition,
     mapping,
     parse_definition,
@@ -29,45 +29,67 @@ from detect.models.definition import (
     read_scale,
     refuse_unknown,
     with_conv,
-    with_words,
+    with_options,
 )
 
+_PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).parents[2] / "weights"
+"""Folder of the shipped checkpoints: inside an installed package, or beside it in a checkout."""
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
-"""Where the parts of a section are, in ``configs``."""
-MODEL_KEYS = ("name", "scales", "variants", *WORD_KEYS, *SECTIONS)
+"""Folder of a section's parts in ``configs``."""
+MODEL_KEYS = ("name", "scales", "variants", *SETTING_KEYS, *SECTIONS)
 PART_KEYS = ("name", "rows", "head", "variants", "defaults", "norm", "conv")
-REFERENCE_KEYS = ("part", "override", *WORD_KEYS)
+REFERENCE_KEYS = ("part", "override", *SETTING_KEYS)
 CLASSIFIER_HEAD = "classify"
 """The head of a backbone without a neck, if its YAML names no other."""
-SHORT_WORDS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
-"""Words of a model's name that stand for ``KEY=VALUE``."""
-CONV_WORDS = {"conv": "kind", "p": "p", "p_of": "p_of", "conv_norm": "norm"}
-"""Words of a model's name, and which keys of a YAML's ``conv`` they are."""
+SHORT_OPTIONS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
+"""Short forms of ``KEY=VALUE`` in a model's name."""
+CONV_OPTIONS = {"conv": "kind", "p": "p", "p_of": "p_of", "conv_norm": "norm"}
+"""Keywords of a model's name, and the keys of a YAML's ``conv`` that they set."""
 
 _FILE = re.compile(r"(?P<path>.+\.ya?ml)(?::(?P<variant>.*))?")
 _NAME = re.compile(r"(?P<base>.*?\.ya?ml(?::[^+]*)?|[^+]*)(?P<rest>(?:\+[^+]*)*)")
 
 
 def shipped_models() -> dict[str, Path]:
-    """Every model name of ``configs/models`` with the file that defines it."""
+    """Return the model names of ``configs/models`` with their files."""
     return _index("models")
 
 
 def shipped_parts(section: str) -> dict[str, Path]:
-    """Every part of a section (``backbone``, ``neck`` or ``head``) with the file that defines it."""
+    """Return the parts of a section (``backbone``, ``neck`` or ``head``) with their files."""
     return _index(FOLDERS[section])
 
 
+def shipped_weights() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.pt"))}
+
+
+def find_weights(weights: Path) -> Path:
+    """Return the file of a checkpoint: the path itself, or the file of a shipped name (``yolov5n-spd-bccd``).
+
+    An existing file takes precedence over a name; a missing one is no error here, an unknown name an ``InputError``.
+    Nothing is downloaded.
+    """
+    is_word = len(weights.parts) == 1 and not weights.suffix
+    if not is_word or weights.is_file():
+        return weights
+    shipped = shipped_weights()
+    if weights.name not in shipped:
+        hint = did_you_mean(weights.name, shipped)
+        raise InputError(f"{weights.name!r} is neither a file nor one of weights/{hint}")
+    return shipped[weights.name]
+
+
 def find_definition(name: str) -> ModelDefinition:
-    """The definition that a name stands for.
+    """Return the definition of a model's name.
 
     Args:
-        name: what the model starts from, then what to change, with ``+`` between. The start is a shipped model
-            (``yolov5n-spd``), a YAML file, ``FILE:VARIANT`` (a file alone is the model that its own top level
-            describes), or a backbone, which then has the head of a classifier. What follows: a neck (its head comes
-            with it), a head, ``width=X`` and ``depth=X`` as factors on the model's own, ``conv=KIND``, ``p=X``,
-            ``p_of=input`` and ``conv_norm=false`` for what k x k convolutions are
-            (``detect.models.definition.Convolutions``), any word that the parts have defaults for, ``KEY=VALUE``; or
+        name: a start and options, joined by ``+``. The start is a shipped model (``yolov5n-spd``), a YAML file,
+            ``FILE:VARIANT`` (a file alone is the model of its top level), or a backbone, which then has a classifier's
+            head. Options: a neck (with its head), a head, ``width=X`` and ``depth=X`` as factors on the model's own,
+            ``conv=KIND``, ``p=X``, ``p_of=input`` and ``conv_norm=false`` for the k x k convolutions
+            (``detect.config.model.Convolutions``), ``KEY=VALUE`` for any keyword that the parts have defaults for; or
             ``spd`` for ``downsample=spd``, ``csp`` for ``fusion=csp``, ``bdsc`` for ``conv=bdsc``.
             ``cspdarknet53+efm+spd`` is a detector, ``resnet18+bdsc+p=2`` a classifier.
 
@@ -82,25 +104,25 @@ def find_definition(name: str) -> ModelDefinition:
     conv: dict[str, Any] = {}
     parts: dict[str, Any] = {}
     for token in match["rest"].split("+")[1:]:
-        if "=" in token or token in SHORT_WORDS:
-            key, value = _word_of_name(token, name)
-            said = scale if key in Scale.__dataclass_fields__ else conv if key in CONV_WORDS else defaults
+        if "=" in token or token in SHORT_OPTIONS:
+            key, value = _option_of_name(token, name)
+            target = scale if key in Scale.__dataclass_fields__ else conv if key in CONV_OPTIONS else defaults
             found = {key: value}
         else:
-            said, found = parts, _part_of_name(token, name)
-        if said.keys() & found.keys():
-            raise InputError(f"model {name!r}: {token!r} says {', '.join(found)} a second time")
-        said |= found
-    if not match["rest"]:
+            target, found = parts, _part_of_name(token, name)
+        if target.keys() & found.keys():
+            raise InputError(f"model {name!r}: {token!r} sets {', '.join(found)} a second time")
+        target |= found
+    if not match["rest"]:  # a plain name keeps the file's own name and source
         return parse_definition(_resolve(content, source), source)
+    # A named neck comes with its head, unless the name has a head too.
     content |= {"name": name, **({"head": None} if "neck" in parts else {}), **parts}
     definition = replace(parse_definition(_resolve(content, source), source), source=f"model {name!r}")
-    definition = with_words(definition, defaults, scale, f"model {name!r}")
-    return with_conv(definition, {CONV_WORDS[word]: value for word, value in conv.items()}, f"model {name!r}")
+    definition = with_options(definition, defaults, scale, f"model {name!r}")
+    return with_conv(definition, {CONV_OPTIONS[option]: value for option, value in conv.items()}, f"model {name!r}")
 
 
 def _start(base: str) -> tuple[dict[str, Any], str]:
-    """The content of the model that a name starts with, and its file."""
     if file := _FILE.fullmatch(base):
         return _read_model(Path(file["path"]), file["variant"]), file["path"]
     models, backbones = shipped_models(), shipped_parts("backbone")
@@ -114,10 +136,9 @@ def _start(base: str) -> tuple[dict[str, Any], str]:
     )
 
 
-def _word_of_name(token: str, name: str) -> tuple[str, Any]:
-    """A keyword of a model's name and its value."""
-    if token in SHORT_WORDS:
-        return SHORT_WORDS[token]
+def _option_of_name(token: str, name: str) -> tuple[str, Any]:
+    if token in SHORT_OPTIONS:
+        return SHORT_OPTIONS[token]
     if token.startswith("="):
         raise InputError(f"model {name!r}: {token!r} has no keyword in front of its value")
     ((key, value),) = parse_overrides([token]).items()
@@ -125,25 +146,22 @@ def _word_of_name(token: str, name: str) -> tuple[str, Any]:
 
 
 def _part_of_name(token: str, name: str) -> dict[str, Any]:
-    """The section that a word of a model's name replaces, and by what."""
     necks, heads = shipped_parts("neck"), shipped_parts("head")
     if token in necks:
         return {"neck": token}
     if token in heads:
         return {"head": token}
-    known = [*SHORT_WORDS, "width=", "depth=", *(f"{word}=" for word in CONV_WORDS), *necks, *heads]
-    raise InputError(f"model {name!r}: unknown neck, head or word {token!r}{did_you_mean(token, known)}")
+    known = [*SHORT_OPTIONS, "width=", "depth=", *(f"{option}=" for option in CONV_OPTIONS), *necks, *heads]
+    raise InputError(f"model {name!r}: unknown neck, head or option {token!r}{did_you_mean(token, known)}")
 
 
 def _read_model(path: Path, variant: str | None = None) -> dict[str, Any]:
-    """A model YAML's content with one of its variants chosen."""
     content = load_yaml(path)
     refuse_unknown(content, MODEL_KEYS, str(path))
-    return _choose(content, variant, (*WORD_KEYS, *SECTIONS), path)
+    return _choose(content, variant, (*SETTING_KEYS, *SECTIONS), path)
 
 
 def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
-    """A part YAML's content with one of its variants chosen."""
     content = load_yaml(path)
     refuse_unknown(content, PART_KEYS, str(path))
     content = _choose(content, variant, ("override", "head", "defaults", "norm", "conv"), path)
@@ -151,7 +169,7 @@ def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
 
 
 def _choose(content: dict[str, Any], variant: str | None, keys: tuple[str, ...], path: Path) -> dict[str, Any]:
-    """The content with what its variant says, which adds to ``defaults`` and ``norm`` and replaces all else."""
+    """Apply a variant to the content: it adds to ``defaults`` and ``norm`` and replaces all other keys."""
     content = dict(content)
     variants = mapping(content, "variants", str(path))
     content.pop("variants", None)
@@ -174,7 +192,7 @@ def _choose(content: dict[str, Any], variant: str | None, keys: tuple[str, ...],
 
 
 def _resolve(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """A model's content with scales and parts looked up, as ``parse_definition`` takes it."""
+    """Look up scales and parts of a model's content, for ``parse_definition``."""
     content = dict(content)
     scales = mapping(content, "scales", source)
     content.pop("scales", None)
@@ -190,7 +208,7 @@ def _resolve(content: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _own_head(content: dict[str, Any], source: str) -> str | None:
-    """The head that the neck's YAML names; without a neck, the backbone's, which by default is a classifier's."""
+    """Return the head of the neck's YAML; without a neck the backbone's, by default a classifier's."""
     section, default = ("backbone", CLASSIFIER_HEAD) if content.get("neck") is None else ("neck", None)
     reference = _reference(content.get(section))
     if reference is None:
@@ -199,7 +217,6 @@ def _own_head(content: dict[str, Any], source: str) -> str | None:
 
 
 def _reference(entry: Any) -> dict[str, Any] | None:
-    """A section as a reference to a part, if it is one."""
     if isinstance(entry, str):
         return {"part": entry}
     return entry if isinstance(entry, dict) and "rows" not in entry else None
@@ -208,22 +225,22 @@ def _reference(entry: Any) -> dict[str, Any] | None:
 def _resolve_part(
     reference: dict[str, Any], section: str, content: dict[str, Any], scales: dict[str, Any], source: str
 ) -> dict[str, Any]:
-    """The section that a reference stands for. Its own words overrule the model's, and those overrule the part's."""
+    """Return the section of a reference. Its own options override the model's, and those override the part's."""
     where = f"{source}: {section}"
     refuse_unknown(reference, REFERENCE_KEYS, where)
     path, variant = _find_part(reference.get("part"), section, source)
     part = _read_part(path, variant)
     rows = _override({**part, "override": reference.get("override")}, where)
-    words = [part, content, reference]
+    levels = [part, content, reference]  # later ones override earlier ones
     scale = _named_scale(reference.get("scale"), scales, where) or content["scale"]
     read_conv(reference.get("conv"), where)
-    conv = next((w["conv"] for w in reversed(words) if w.get("conv") is not None), None)
-    resolved = {key: {k: v for w in words for k, v in mapping(w, key, where).items()} for key in ("defaults", "norm")}
+    conv = next((w["conv"] for w in reversed(levels) if w.get("conv") is not None), None)
+    resolved = {key: {k: v for w in levels for k, v in mapping(w, key, where).items()} for key in ("defaults", "norm")}
     return {"rows": rows, "scale": scale, "conv": conv, "source": str(path), **resolved}
 
 
 def _find_part(name: Any, section: str, source: str) -> tuple[Path, str | None]:
-    """The file of a part and which variant of it: a shipped one, or ``FILE`` or ``FILE:VARIANT`` beside the model's."""
+    """Return a part's file and variant: a shipped one, or ``FILE`` or ``FILE:VARIANT`` beside the model's."""
     file = _FILE.fullmatch(name) if isinstance(name, str) else None
     if file:
         return Path(source).parent / file["path"], file["variant"]
@@ -234,7 +251,7 @@ def _find_part(name: Any, section: str, source: str) -> tuple[Path, str | None]:
 
 
 def _override(content: dict[str, Any], where: str) -> list[Any]:
-    """The rows with what ``override`` says of some of them: ``args`` are added, all else replaced."""
+    """Return the rows with ``override`` applied: ``args`` are added, all other keys replaced."""
     rows = copy.deepcopy(content.get("rows", []))
     if not isinstance(rows, list):
         raise InputError(f"{where}: rows: must be a list of rows")
@@ -251,7 +268,6 @@ def _override(content: dict[str, Any], where: str) -> list[Any]:
 
 
 def _named_scale(scale: Any, scales: dict[str, Any], where: str) -> Any:
-    """A scale, looked up when it is a name, and checked."""
     if isinstance(scale, str):
         if scale not in scales:
             raise InputError(f"{where}: scale: unknown {scale!r}{did_you_mean(scale, scales)}")

@@ -1,7 +1,6 @@
-"""What a model is, before anything is built: sections of named rows.
+"""Model definitions: sections of named rows, read from a mapping and checked before anything is built.
 
-Rows refer to one another by name only; the facts that comments would state are fields that the builder checks. Where
-the sections come from (``detect.models.catalog``) is forgotten here.
+Rows refer to one another by name only. Files, parts and variants are resolved before (``detect.models.catalog``).
 """
 
 from __future__ import annotations
@@ -18,14 +17,12 @@ from detect.errors import InputError, did_you_mean
 
 SECTIONS = ("backbone", "neck", "head")
 ROW_KEYS = tuple(keys_of(RowConfig))
-WORD_KEYS = ("scale", "defaults", "norm", "conv")
-"""What a section says about all of its rows."""
+SETTING_KEYS = ("scale", "defaults", "norm", "conv")
+"""Keys of a section that hold for all of its rows."""
 _LEVEL = re.compile(r"[cp]\d")
 """Names of rows by which parts fit together."""
-
-
 BDSC_KINDS = ("bdsc", "bdsc-float")
-"""The kinds that have the keys of ``BDSC_KEYS``."""
+"""Kinds of convolutions that have the keys of ``BDSC_KEYS``."""
 BDSC_KEYS = ("p", "p_of", "norm")
 _OF_BDSC = f"belongs to the kinds {' and '.join(BDSC_KINDS)}"
 
@@ -40,9 +37,9 @@ class Row:
         module: class name in the registry.
         inputs: names of rows above, or ``image``.
         args: the module's constructor keywords.
-        repeats: how often, before the model's depth is applied.
+        repeats: number of copies, before the model's depth is applied.
         reduction: input pixels per cell that the builder asserts, if given.
-        conv: what its k x k convolutions are, if not what the section says.
+        conv: kind of its k x k convolutions, if not that of the section.
     """
 
     section: str
@@ -56,22 +53,22 @@ class Row:
 
     @property
     def label(self) -> str:
-        """``section.name``, as messages call the row."""
+        """``section.name``, for messages."""
         return f"{self.section}.{self.name}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of a backbone, a neck or a head, and what holds for all of them.
+    """Rows of a backbone, a neck or a head, and the settings of all of them.
 
     Args:
         name: ``backbone``, ``neck`` or ``head``.
         scale: compound scaling.
-        defaults: constructor keywords that every module which has them gets, unless its row says otherwise.
+        defaults: constructor keywords for every module that has them, unless its row overrides them.
         norm: ``eps`` and ``momentum`` of all batch norms.
-        conv: what k x k convolutions are, unless their row says otherwise.
+        conv: kind of the k x k convolutions, unless their row overrides it.
         rows: in execution order.
-        source: the file that it comes from, for messages.
+        source: its file, for messages.
     """
 
     name: str
@@ -88,9 +85,9 @@ class ModelDefinition:
     """A model, ready to be built.
 
     Args:
-        name: what reports and checkpoints call it.
+        name: in reports and checkpoints.
         source: the file, for messages.
-        sections: in execution order; those that have rows.
+        sections: in execution order, without empty ones.
     """
 
     name: str
@@ -98,33 +95,26 @@ class ModelDefinition:
     sections: tuple[Section, ...]
 
     def where(self, section: Section) -> str:
-        """The file of a section, for messages, with the model in front where that is another."""
+        """Return the file of a section for messages, with the model in front where that is another."""
         return section.source if section.source == self.source else f"{self.source}: {section.source}"
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the last row is a classifier's head: one answer for the whole image."""
         return self.rows[-1].module == "Classify"
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The rows of all sections, in execution order; the last one is the output."""
+        """Rows of all sections, in execution order; the last one is the output."""
         return tuple(row for section in self.sections for row in section.rows)
 
 
 def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
-    """A model's mapping as a definition.
+    """Read a model's mapping: its ``name``, its sections, and ``SETTING_KEYS`` for sections that do not override them.
 
-    Args:
-        content: ``name``; the sections, each a list of rows, or a mapping with ``rows``, ``scale``, ``defaults``,
-            ``norm``, ``conv`` and ``source``; and ``scale``, ``defaults``, ``norm`` and ``conv`` for sections that do
-            not say otherwise.
-        source: the file, for messages.
-
-    Raises:
-        InputError: with file, row, what was found and what is allowed.
+    A section is a list of rows, or a mapping with ``rows``, ``source`` and ``SETTING_KEYS``. ``source`` is the file,
+    for messages; an ``InputError`` names file, row, the value found and those allowed.
     """
-    refuse_unknown(content, ("name", *WORD_KEYS, *SECTIONS), source)
+    refuse_unknown(content, ("name", *SETTING_KEYS, *SECTIONS), source)
     if not isinstance(content.get("name"), str):
         raise InputError(f"{source}: name: must be text, found {content.get('name')!r}")
     known = ["image"]
@@ -136,7 +126,7 @@ def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
 
 
 def definition_to_plain(definition: ModelDefinition) -> dict[str, Any]:
-    """The definition as a mapping that ``parse_definition`` reads back, for checkpoints."""
+    """Return the definition as a mapping for checkpoints, which ``parse_definition`` reads back."""
     plain: dict[str, Any] = {"name": definition.name}
     for section in definition.sections:
         plain[section.name] = {
@@ -150,7 +140,7 @@ def definition_to_plain(definition: ModelDefinition) -> dict[str, Any]:
 
 
 def with_args(definition: ModelDefinition, module: str, **args: Any) -> ModelDefinition:
-    """The definition with constructor keywords replaced in every row of that module."""
+    """Replace constructor keywords in every row of a module."""
 
     def changed(row: Row) -> Row:
         return replace(row, args={**row.args, **args}) if row.module == module else row
@@ -160,25 +150,25 @@ def with_args(definition: ModelDefinition, module: str, **args: Any) -> ModelDef
     )
 
 
-def with_words(
+def with_options(
     definition: ModelDefinition, defaults: dict[str, Any], scale: dict[str, Any], where: str
 ) -> ModelDefinition:
-    """The definition with words that overrule those of all its sections.
+    """Override ``defaults`` and ``scale`` of all sections.
 
     Args:
         definition: the model.
-        defaults: constructor keywords for all rows that do not say otherwise.
-        scale: fields of ``Scale``; ``depth`` and ``width`` multiply what a section has, so that parts keep their
+        defaults: constructor keywords, for rows that do not override them.
+        scale: fields of ``Scale``; ``depth`` and ``width`` multiply those of a section, so that parts keep their
             proportion.
-        where: who says so, for messages.
+        where: origin of the options, for messages.
 
     Raises:
-        InputError: a scale is wrong, or no section has a default for a word.
+        InputError: a scale is wrong, or no section has a default for a keyword.
     """
-    known = {word for section in definition.sections for word in section.defaults}
-    for word in defaults:
-        if word not in known:
-            raise InputError(f"{where}: unknown word {word!r}{did_you_mean(word, known)}")
+    known = {key for section in definition.sections for key in section.defaults}
+    for key in defaults:
+        if key not in known:
+            raise InputError(f"{where}: unknown option {key!r}{did_you_mean(key, known)}")
     factors = vars(read_scale(scale, where))
 
     def scaled(own: Scale) -> Scale:
@@ -192,27 +182,27 @@ def with_words(
     return replace(definition, sections=sections)
 
 
-def with_conv(definition: ModelDefinition, words: dict[str, Any], where: str) -> ModelDefinition:
-    """The definition with another choice of convolutions in all its sections.
+def with_conv(definition: ModelDefinition, options: dict[str, Any], where: str) -> ModelDefinition:
+    """Override ``conv`` of all sections.
 
     Args:
         definition: the model.
-        words: ``kind`` and ``BDSC_KEYS``; where no kind is said, the sections with a BDSC kind keep that.
-        where: who says so, for messages.
+        options: ``kind`` and ``BDSC_KEYS``; without a kind, only sections of a BDSC kind change.
+        where: origin of the options, for messages.
 
     Raises:
-        InputError: the choice is wrong, or there is no BDSC kind that its words could belong to.
+        InputError: an option is wrong, or belongs to a BDSC kind that no section has.
     """
 
     def changed(section: Section) -> Section:
-        if "kind" not in words and section.conv.kind not in BDSC_KINDS:
+        if "kind" not in options and section.conv.kind not in BDSC_KINDS:
             return section
-        own = {} if "kind" in words else _conv_to_plain(section.conv)
-        return replace(section, conv=read_conv({**own, **words}, where))
+        own = {} if "kind" in options else _conv_to_plain(section.conv)
+        return replace(section, conv=read_conv({**own, **options}, where))
 
     sections = tuple(map(changed, definition.sections))
     if not any(section.conv.kind in BDSC_KINDS for section in sections):
-        for key in (key for key in BDSC_KEYS if key in words):
+        for key in (key for key in BDSC_KEYS if key in options):
             raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, which no section has")
     return replace(definition, sections=sections)
 
@@ -234,7 +224,7 @@ def _conv_to_plain(conv: Convolutions) -> dict[str, Any]:
 def _read_section(content: dict[str, Any], name: str, source: str, known: list[str]) -> Section:
     entry = content[name] if isinstance(content[name], dict) else {"rows": content[name]}
     own = entry.get("source", source)
-    refuse_unknown(entry, ("rows", "source", *WORD_KEYS), f"{own}: {name}")
+    refuse_unknown(entry, ("rows", "source", *SETTING_KEYS), f"{own}: {name}")
     scale, scale_where = _own_or_shared(entry, content, "scale", own, source)
     conv, conv_where = _own_or_shared(entry, content, "conv", own, source)
     return Section(
@@ -249,7 +239,7 @@ def _read_section(content: dict[str, Any], name: str, source: str, known: list[s
 
 
 def _own_or_shared(entry: dict[str, Any], content: dict[str, Any], key: str, own: str, source: str) -> tuple[Any, str]:
-    """What a section says under a key, or else the model, and the file that it stands in."""
+    """Return the section's value of a key, or else the model's, and its file."""
     return (entry[key], own) if entry.get(key) is not None else (content.get(key), source)
 
 
@@ -279,6 +269,7 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
         if not isinstance(reference, str):
             raise InputError(f"{where}: from: {reference!r} is not a name; rows are referred to by name, not by number")
         if reference not in known:
+            # Parts are joined by their levels, so that a missing level is compared with levels only.
             levels = [name for name in known if _LEVEL.fullmatch(name)] if _LEVEL.fullmatch(reference) else []
             raise InputError(f"{where}: from: unknown layer {reference!r}{did_you_mean(reference, levels or known)}")
     return Row(
@@ -294,7 +285,7 @@ def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
 
 
 def read_scale(scale: Any, where: str) -> Scale:
-    """A mapping with the fields of ``Scale``, or None for no scaling; ``where`` is the file, for messages."""
+    """Read a mapping with the fields of ``Scale``, or None for no scaling; ``where`` is the file, for messages."""
     if scale is None:
         return Scale()
     if not isinstance(scale, dict):
@@ -303,12 +294,12 @@ def read_scale(scale: Any, where: str) -> Scale:
 
 
 def read_conv(conv: Any, where: str) -> Convolutions:
-    """A kind, or a mapping with the fields of ``Convolutions``; None is ``standard``. ``where`` is for messages."""
+    """Read a kind, or a mapping with the fields of ``Convolutions``; ``where`` is the file, for messages."""
     if conv is None:
         return Convolutions()
-    words = conv if isinstance(conv, dict) else {"kind": conv}
-    read = build(Convolutions, {"kind": None, **words}, where, "conv")
-    for key in words:
+    options = conv if isinstance(conv, dict) else {"kind": conv}
+    read = build(Convolutions, {"kind": None, **options}, where, "conv")
+    for key in options:
         if key in BDSC_KEYS and read.kind not in BDSC_KINDS:
             raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, found {read.kind}")
     return read
@@ -320,7 +311,7 @@ def _read_norm(content: dict[str, Any], source: str) -> dict[str, float]:
 
 
 def mapping(content: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    """The mapping under a key, empty when there is none; ``where`` is the file, for messages."""
+    """Return the mapping under a key, empty when there is none; ``where`` is the file, for messages."""
     value = content.get(key)
     if value is None:
         return {}

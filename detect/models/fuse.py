@@ -1,4 +1,4 @@
-"""A model as ordinary convolutions only: what is fastest to run, and what an exported file computes."""
+"""Fusion of a model into ordinary convolutions, for inference and export."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ModelKind = TypeVar("ModelKind", bound=Model)
 
 @torch.no_grad()
 def fuse_conv_bn(model: ModelKind) -> ModelKind:
-    """A copy without binarisation, whose norms right behind a convolution have become its weights and bias.
+    """Return a copy whose norms are fused into the convolutions before them, with ordinary in place of binary weights.
 
-    The same function: a norm scales and shifts each channel. That between the two steps of a decoupled convolution goes
-    into the first, whose bias acts before the zeros that the second is padded with, as the norm did.
+    It computes the same function: a norm scales and shifts each channel. The norm between the two steps of a decoupled
+    convolution goes into the first, whose bias acts before the zero padding of the second, as the norm did.
 
     Args:
         model: in evaluation mode, float32.

@@ -1,4 +1,4 @@
-"""A model definition as a module: rows are built in order, each from the shapes of those it names."""
+"""Module graph of a model definition: rows are built and run in order, each from the outputs of the rows it names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from detect.models.rows import (
     build_row,
     choose_convolutions,
     plan_pieces,
+    refuse_idle_defaults,
     refuse_idle_rows,
-    refuse_idle_words,
     set_norms,
 )
 from detect.safety.allocation import AllocationLimit
@@ -27,42 +27,42 @@ IMAGE = FeatureShape(channels=3, reduction=1)
 
 
 class Flow:
-    """The maps of one forward pass on their way from row to row; here they stay as they are."""
+    """Hook on the maps of one forward pass between rows; the base class leaves them as they are."""
 
     def needs_map(self, row: Row) -> bool:
-        """Whether the row's output must be one map, not pieces, because it may be changed."""
+        """Return True where the row's output must be one map, not pieces, because it may be changed."""
         return False
 
     def inputs(self, row: Row, maps: list[Any]) -> list[Any]:
-        """What the row reads in the place of the outputs of the rows that it names."""
+        """Return the row's inputs, given the outputs of the rows that it names."""
         return maps
 
     def output(self, row: Row, output: Any) -> None:
-        """Take note of a row's output."""
+        """Observe a row's output."""
 
 
 @dataclass(frozen=True)
 class GraphTransform:
-    """A change of a graph without a change of its weights (a paper's); here there is none. It holds no graph."""
+    """Change of a graph that keeps its weights (a paper's); the base class changes nothing. It holds no graph."""
 
     @property
     def name(self) -> str:
-        """Of the network that runs, for exported files."""
+        """Name of the resulting network, for exported files."""
         return "plain"
 
     @property
     def fixed_sizes(self) -> str:
-        """Why the network takes one image size only once it is exported; empty where maps have their nominal sizes."""
+        """Reason why an exported network takes one image size only; empty where maps have their nominal sizes."""
         return ""
 
     def enter(self, graph: Graph) -> None:
-        """Set the graph's modules up; its transform of before has left."""
+        """Set the graph's modules up; the previous transform has left."""
 
     def leave(self, graph: Graph) -> None:
         """Undo what ``enter`` did."""
 
     def start(self, graph: Graph, image: Tensor) -> Flow:
-        """The flow of the maps of an image (B, 3, H, W)."""
+        """Return the flow of one forward pass of images (B, 3, H, W)."""
         return Flow()
 
 
@@ -70,9 +70,9 @@ NO_TRANSFORM = GraphTransform()
 
 
 class Graph(nn.Module):
-    """The rows of a definition, run in order.
+    """Rows of a definition, run in order.
 
-    Each row's module is ``layers.<row name>``. ``shapes`` holds each row's output shape, that of the plain network.
+    Each row's module is ``layers.<row name>``. ``shapes`` holds each row's output shape in the plain network.
 
     Args:
         definition: the model.
@@ -92,7 +92,7 @@ class Graph(nn.Module):
             for section in definition.sections:
                 for row in section.rows:
                     self._add(row, section, num_classes, used)
-        refuse_idle_words(definition, used)
+        refuse_idle_defaults(definition, used)
         refuse_idle_rows(definition)
         self._last_use = {name: i for i, row in enumerate(definition.rows) for name in row.inputs}
         self._as_pieces = plan_pieces(definition, {row.name: self.layer(row.name) for row in definition.rows})
@@ -102,8 +102,8 @@ class Graph(nn.Module):
     def forward(self, image: Tensor) -> Any:
         """(B, 3, H, W) to the output of the last row.
 
-        Maps are dropped after their last use. A space-to-depth whose consumers are all stride-less convolutions is not
-        carried out: they take it in pieces (``detect.models.blocks.conv.convolve``), with the same result.
+        A space-to-depth whose consumers are all convolutions of stride 1 is not carried out: they take it in pieces
+        (``detect.models.blocks.conv.convolve``), with the same result.
         """
         values: dict[str, Any] = {"image": image}
         flow = self.transform.start(self, image)
@@ -112,19 +112,13 @@ class Graph(nn.Module):
                 values[row.name] = self.layer(row.name).pieces(*(values[name] for name in row.inputs))
             else:
                 values[row.name] = self.run_row(row, values, flow)
-            for name in row.inputs:
+            for name in row.inputs:  # a map is dropped after its last use
                 if self._last_use[name] == i:
                     values.pop(name, None)
         return values[self.definition.rows[-1].name]
 
     def run_row(self, row: Row, values: dict[str, Any], flow: Flow) -> Any:
-        """The output of a row.
-
-        Args:
-            row: one of the definition.
-            values: outputs of the rows that it reads.
-            flow: of this forward pass.
-        """
+        """Run a row; ``values`` holds the outputs of the rows that it reads."""
         output = self.layer(row.name)(*flow.inputs(row, [values[name] for name in row.inputs]))
         if row.name in self.behind:
             output = self.behind[row.name](output)
@@ -132,25 +126,23 @@ class Graph(nn.Module):
         return output
 
     def use_transform(self, transform: GraphTransform) -> None:
-        """Run with another transform from now on."""
+        """Replace the transform."""
         self.transform.leave(self)
         transform.enter(self)
         self.transform = transform
 
     def layer(self, name: str) -> Block:
-        """The module of a row."""
         layer = self.layers[name]
         assert isinstance(layer, Block), f"{name} is not a block"
         return layer
 
     @property
     def max_reduction(self) -> int:
-        """Input height and width must be multiples of it."""
+        """Number of pixels of which input height and width must be multiples."""
         return max(shape.reduction for shape in self.shapes.values())
 
     @property
     def last(self) -> Block:
-        """The module of the last row."""
         return self.layer(self.definition.rows[-1].name)
 
     def _add(self, row: Row, section: Section, num_classes: int, used: set[str | Convolutions]) -> None:
@@ -158,7 +150,7 @@ class Graph(nn.Module):
         try:
             if hasattr(self.layers, row.name):
                 raise InputError(f"name: {row.name!r} is an attribute of PyTorch's modules; choose another name")
-            layer, words = build_row(row, inputs, section, num_classes)
+            layer, taken = build_row(row, inputs, section, num_classes)
             shape = layer.out_shape(*inputs)
             if row.reduction is not None and row.reduction != shape.reduction:
                 raise InputError(f"reduction: stated {row.reduction}, built {shape.reduction}")
@@ -167,5 +159,5 @@ class Graph(nn.Module):
         except InputError as error:
             raise InputError(f"{self.definition.where(section)}: {row.label}: {error}") from None
         set_norms(layer, section.norm)
-        used |= {*words, conv}
+        used |= {*taken, conv}
         self.layers[row.name], self.shapes[row.name] = layer, shape

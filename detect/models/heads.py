@@ -1,4 +1,4 @@
-"""Detection heads: from the neck's maps to raw predictions, and from those to boxes.
+"""Heads: from the neck's maps to raw predictions and boxes, and from the backbone's map to logits.
 
 Letters: B batch, A anchors per cell, H W cells, K classes, L levels, P predictions of an image (A*H*W summed over
 the levels).
@@ -15,16 +15,15 @@ from torch import Tensor, nn
 
 from detect.boxes.coding import BoxCoding, CellSize, decode_levels
 from detect.errors import InputError
-from detect.models.blocks.conv import check_choice
-from detect.models.registry import Block, register
+from detect.models.registry import Block, check_choice, register
 from detect.structures import FeatureShape
 
 PRIOR_OBJECTS_PER_IMAGE = 8
-"""Objects expected in a 640 px image before anything is learnt (YOLOv5 v6.0); it sets the objectness bias."""
+"""Expected objects in a 640 px image before training (YOLOv5 v6.0); it sets the objectness bias."""
 Coding = Literal["yolov5", "yolov3"]
 GlobalPool = Literal["avg", "max"]
 PRIOR_CLASS_MASS = 0.6
-"""Sum of the class probabilities before anything is learnt (YOLOv5 v6.0)."""
+"""Sum of the class probabilities before training (YOLOv5 v6.0)."""
 
 
 @register
@@ -36,9 +35,9 @@ class AnchorDetect(Block):
         in_reductions: input pixels per cell of the L maps, finest first.
         num_classes: K.
         anchors_px: (L, A, 2) widths and heights in network-input pixels.
-        coding: how raw values become boxes (``detect.boxes.coding``).
-        xy_scale: with ``yolov3``, how far centres reach: one number for all levels, or one for each (YOLOv4); 1 by
-            default.
+        coding: of boxes by raw values (``detect.boxes.coding``).
+        xy_scale: with ``yolov3``, factor on the sigmoid of the centres: one number for all levels, or one for each
+            (YOLOv4); 1 by default.
 
     Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018).
     """
@@ -70,19 +69,16 @@ class AnchorDetect(Block):
         """(B, C, H, W) of each level to raw predictions (B, A, H, W, 5 + K), before any sigmoid."""
         raw = []
         for conv, x in zip(self.predict, maps, strict=True):
-            y = conv(x)
+            y = conv(x)  # (B, A * (5 + K), H, W)
             batch, _, height, width = y.shape
             split = y.view(batch, self.anchors_px.shape[1], 5 + self.num_classes, height, width)
-            raw.append(split.permute(0, 1, 3, 4, 2))
+            raw.append(split.permute(0, 1, 3, 4, 2))  # (B, A, H, W, 5 + K)
         return raw
 
     def cells_px(self, raw: list[Tensor], image_hw: tuple[int, int] | None) -> list[CellSize]:
-        """How large the cells of each level are, in network-input pixels.
+        """Return the size of each level's cells in network-input pixels.
 
-        Args:
-            raw: what ``forward`` gave.
-            image_hw: height and width of the network input; None where the levels have their nominal size, as they have
-                but for instances that shrink them (SDPoint).
+        ``image_hw`` is the network input's; None where levels have their nominal size, as everywhere but in SDPoint.
         """
         cells: list[CellSize] = []
         for y, reduction in zip(raw, self.reductions, strict=True):
@@ -91,30 +87,24 @@ class AnchorDetect(Block):
         return cells
 
     def decode(self, raw: list[Tensor], image_hw: tuple[int, int] | None = None) -> Tensor:
-        """Raw predictions to boxes and probabilities.
-
-        Args:
-            raw: what ``forward`` gave.
-            image_hw: see ``cells_px``.
-
-        Returns:
-            (B, P, 5 + K): centre x, centre y, width, height in network-input pixels, objectness, K class probabilities.
-        """
+        """Convert the output of ``forward`` to (B, P, 5 + K): cx, cy, width, height in input pixels, probabilities."""
+        # objectness, then K classes; P runs over the levels, anchors, rows and columns
         return decode_levels(raw, self.codings, list(self.anchors_px), self.cells_px(raw, image_hw))
 
     @torch.no_grad()
     def reset_biases(self) -> None:
-        """Start from few objects and no favourite class, so that the first steps are not spent on learning that."""
+        """Set the biases so that the first predictions are few objects and equally likely classes."""
         for conv, reduction in zip(self.predict, self.reductions, strict=True):
             assert isinstance(conv, nn.Conv2d)
             assert conv.bias is not None, "the head's convolutions have biases"
-            bias = conv.bias.view(self.anchors_px.shape[1], -1)
+            bias = conv.bias.view(self.anchors_px.shape[1], -1)  # (A, 5 + K)
+            # exp(b), nearly sigmoid(b) where it is small: expected objects over the cells of a 640 px image.
             bias[:, 4] += math.log(PRIOR_OBJECTS_PER_IMAGE / (640 / reduction) ** 2)
             # 0.99 keeps one class finite; for it the logit is log(60), as in the source.
             bias[:, 5:] += math.log(PRIOR_CLASS_MASS / (self.num_classes - 0.99))
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """The channels of one level's output, at the finest reduction."""
+        """Return the channels of one level's output, at the finest reduction."""
         reductions = [shape.reduction for shape in inputs]
         if reductions != sorted(reductions):
             found = ", ".join(str(reduction) for reduction in reductions)
@@ -129,8 +119,8 @@ class Classify(Block):
     Args:
         in_channels: C.
         num_classes: K.
-        average_last: classify every cell, then average: the same function for H * W times the arithmetic, as some of
-            Darknet's files have it.
+        average_last: classify every cell, then average: the same function for H * W times the arithmetic, as in some of
+            Darknet's files.
         pool: ``avg`` or ``max``, over all cells.
     """
 
@@ -148,16 +138,15 @@ class Classify(Block):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, K) logits."""
         if self.average_last:
-            return self.linear(x.permute(0, 2, 3, 1)).mean(dim=(1, 2))
+            return self.linear(x.permute(0, 2, 3, 1)).mean(dim=(1, 2))  # (B, H, W, K) to (B, K)
         return self.linear(x.amax(dim=(2, 3)) if self.pool == "max" else x.mean(dim=(2, 3)))
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """K channels; the reduction says nothing, the map is one cell."""
+        # The reduction has no meaning: the output is one cell.
         return FeatureShape(self.linear.out_features, inputs[0].reduction)
 
 
 def _box_codings(coding: Coding, xy_scale: float | list[float] | None, num_levels: int) -> tuple[BoxCoding, ...]:
-    """The coding of each level."""
     if coding == "yolov5":
         if xy_scale is not None:
             raise InputError(f"xy_scale: belongs to coding yolov3, found {xy_scale!r} with yolov5")

@@ -1,4 +1,7 @@
-"""A graph whose head decides the task, as training, checkpoints and tools see it."""
+"""Models as training, checkpoints and commands see them: a graph whose head decides the task.
+
+Letters: B batch, A anchors per cell, h w cells of a level, K classes.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detect.errors import InputError
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
+from detect.models.heads import AnchorDetect, Classify
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:
-    """(B, H, W, 3) uint8 RGB to (B, 3, H, W) float in [0, 1] on ``device``, channels last in memory, as models take it.
-
-    They travel as bytes, a quarter of their size as floats.
-    """
+    """Convert images (B, H, W, 3) uint8 RGB to (B, 3, H, W) float in [0, 1] on ``device``, channels last in memory."""
+    # The images travel as bytes, a quarter of their size as floats; permute changes the strides only: (B, 3, H, W).
     return images.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
 
 class Model(nn.Module):
-    """What ``DetectionModel`` and ``ClassificationModel`` have in common.
+    """Base of ``DetectionModel`` and ``ClassificationModel``.
 
     Args:
         definition: the model.
@@ -40,14 +43,97 @@ class Model(nn.Module):
 
     @property
     def definition(self) -> ModelDefinition:
-        """What the model was built from."""
         return self.graph.definition
 
     @property
     def max_reduction(self) -> int:
-        """Input height and width must be multiples of it."""
+        """Number of pixels of which input height and width must be multiples."""
         return self.graph.max_reduction
 
     def forward(self, images: Tensor) -> Any:
-        """(B, 3, H, W) RGB in [0, 1], H and W multiples of ``max_reduction``, to what the head gives."""
+        """Run the graph and its head on (B, 3, H, W) RGB in [0, 1], H and W multiples of ``max_reduction``."""
         raise NotImplementedError
+
+
+class DetectionModel(Model):
+    """Images to raw predictions, which ``decode`` turns into boxes.
+
+    The loss (``detect.losses``) and the post-processing (``detect.boxes.nms``) are separate: all three share only the
+    head's anchors and reductions.
+
+    Args:
+        definition: the model.
+        num_classes: K.
+
+    Raises:
+        InputError: the definition cannot be built, or does not end with a detection head.
+    """
+
+    def __init__(self, definition: ModelDefinition, num_classes: int) -> None:
+        super().__init__(definition, num_classes)
+        assert isinstance(self.head, AnchorDetect)  # reading it checks the last row
+
+    @property
+    def head(self) -> AnchorDetect:
+        head = self.graph.last
+        if not isinstance(head, AnchorDetect):
+            row, name = self.definition.rows[-1], self.definition.name
+            pyramid = isinstance(head, Classify) and {"c3", "c4", "c5"} <= self.graph.shapes.keys()
+            hint = f"; {name} is a classifier, {name}+fpn a detector" if pyramid else ""
+            raise InputError(
+                f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}{hint}"
+            )
+        return head
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return raw predictions, one (B, A, h, w, 5 + K) for each level, finest first; ``images`` as in ``Model``."""
+        return self.graph(images)
+
+    def decode(self, raw: list[Tensor], image_hw: tuple[int, int] | None = None) -> Tensor:
+        """Convert raw predictions to boxes and probabilities, see ``AnchorDetect.decode``."""
+        return self.head.decode(raw, image_hw)
+
+
+class ClassificationModel(Model):
+    """Images to logits. The mean and deviation of the images belong to the model; callers give values in [0, 1].
+
+    Args:
+        definition: the model.
+        num_classes: K.
+
+    Raises:
+        InputError: the definition cannot be built, or does not end with a classifier's head.
+    """
+
+    def __init__(self, definition: ModelDefinition, num_classes: int) -> None:
+        super().__init__(definition, num_classes)
+        assert isinstance(self.head, Classify)  # reading it checks the last row
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("std", torch.ones(3))
+
+    @property
+    def head(self) -> Classify:
+        head = self.graph.last
+        if not isinstance(head, Classify):
+            row = self.definition.rows[-1]
+            raise InputError(
+                f"{self.definition.source}: {row.label}: the last row must be Classify, found {row.module}; "
+                f"{self.definition.name} is a detector"
+            )
+        return head
+
+    def normalise_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Set the mean and deviation of red, green and blue, in [0, 1]."""
+        self.mean.copy_(torch.tensor(mean))
+        self.std.copy_(torch.tensor(std))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Normalise images (B, 3, H, W) in [0, 1] to mean 0 and deviation 1."""
+        mean, std = self.mean.view(1, 3, 1, 1), self.std.view(1, 3, 1, 1)  # one value for each channel
+        return (images - mean) / std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K); ``images`` as in ``Model``."""
+        return self.graph(self.normalised(images))

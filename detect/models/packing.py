@@ -1,7 +1,7 @@
-"""Small state dicts: weights that a layer knows to pack, others as float16.
+"""Small state dicts: packed binary weights, and float16.
 
-A layer whose weight has a shorter form (``PackedLayer``; the binary weights of ``detect.papers.bdsc``) has in a packed
-state dict, in the place of ``X.weight``, the tensors ``X.<name>`` of its ``packed_names``.
+In a packed state dict the tensors ``X.<name>`` of a layer's ``packed_names`` replace the ``X.weight`` of a
+``PackedLayer`` (the binary weights of ``detect.papers.bdsc``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 
 class PackedLayer(ABC):
-    """A layer whose ``weight`` is stored in a shorter form, from which evaluation computes the same."""
+    """Layer whose ``weight`` can be stored in a shorter form that evaluates to the same outputs.
+
+    ``is_packed`` states whether the weight has this form, ``packed_bytes`` its size. ``pack`` returns its tensors in
+    the order of ``packed_names``; ``unpack`` makes a weight of them again and raises an ``InputError`` if they do not
+    fit, where ``where`` is the file and the layer, with a dot behind.
+    """
 
     packed_names: ClassVar[tuple[str, ...]]
     """Names of the tensors of the shorter form."""
@@ -22,47 +27,27 @@ class PackedLayer(ABC):
 
     @property
     @abstractmethod
-    def is_packed(self) -> bool:
-        """Whether this layer's weight has the shorter form at all."""
+    def is_packed(self) -> bool: ...
 
     @property
     @abstractmethod
-    def packed_bytes(self) -> int:
-        """Bytes of the shorter form."""
+    def packed_bytes(self) -> int: ...
 
     @abstractmethod
-    def pack(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """The shorter form of a weight, in the order of ``packed_names``."""
+    def pack(self, weight: Tensor) -> tuple[Tensor, ...]: ...
 
     @abstractmethod
-    def unpack(self, packed: tuple[Tensor, ...], where: str) -> Tensor:
-        """A weight whose shorter form is ``packed``.
-
-        Args:
-            packed: in the order of ``packed_names``.
-            where: file and layer with a dot behind, for messages.
-
-        Raises:
-            InputError: the tensors are not what the layer needs.
-        """
+    def unpack(self, packed: tuple[Tensor, ...], where: str) -> Tensor: ...
 
 
 def packed_layers(model: nn.Module) -> dict[str, PackedLayer]:
-    """The layers whose weights are packed, by the key of the weight in the module's state dict."""
+    """Return the layers whose weights are packed, by the weight's key in the module's state dict."""
     layers = model.named_modules()
     return {f"{name}.weight": m for name, m in layers if isinstance(m, PackedLayer) and m.is_packed}
 
 
 def pack_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with the shorter forms of weights.
-
-    Args:
-        model: says which weights have one.
-        state: its state dict; is not changed.
-
-    Returns:
-        The rest of it, and the tensors of the shorter form in the place of each ``X.weight``.
-    """
+    """Replace each packed layer's ``X.weight`` by its shorter form, in a copy of the model's state dict."""
     layers = packed_layers(model)
     packed = {}
     for key, tensor in state.items():
@@ -75,36 +60,25 @@ def pack_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack_state(model: nn.Module, state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """A state dict with ``X.weight`` in the place of its shorter form; what is not packed stays as it is.
-
-    Args:
-        model: says which weights have a shorter form.
-        state: as ``pack_state`` gave it, or never packed; is not changed.
-        where: the file, for messages.
+    """Undo ``pack_state``, in a copy; weights that are not packed stay.
 
     Raises:
-        InputError: a shorter form is not what the model needs.
+        InputError: a shorter form does not fit the model; ``where`` is the file, for messages.
     """
-    unpacked = dict(state)
+    unpacked = dict(state)  # the tensors are shared, not copied
     for key, layer in packed_layers(model).items():
         prefix = key.removesuffix("weight")
         names = [prefix + name for name in layer.packed_names]
         if key in state or any(name not in state for name in names):
-            continue  # what is missing or too much is told with all other weights that do not fit
+            continue  # missing and superfluous weights are reported together by load_weights
         unpacked[key] = layer.unpack(tuple(unpacked.pop(name) for name in names), f"{where}: {prefix}")
     return unpacked
 
 
 def halve_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with the weights in half precision.
-
-    What is one-dimensional (norms, biases) and buffers (the norms' statistics, anchors) stay as they are: few values,
-    of any magnitude, each of which moves a whole channel. So does a weight that half precision would make infinite.
-
-    Args:
-        model: says what is a weight.
-        state: its state dict, packed or not; is not changed.
-    """
+    """Convert the weights to half precision, in a copy of the model's state dict, packed or not."""
+    # Norms, biases and buffers (statistics, anchors) stay: few values, of any magnitude, each of which moves a whole
+    # channel. So does a weight that half precision would make infinite.
     weights = {name for name, parameter in model.named_parameters() if parameter.dim() > 1}
     halves = {name: tensor.half() for name, tensor in state.items() if name in weights}
     return {**state, **{name: tensor for name, tensor in halves.items() if torch.isfinite(tensor).all()}}

@@ -1,4 +1,4 @@
-"""Points inside blocks where a map may be made smaller, and how maps are resized.
+"""Points inside blocks where a map may be made smaller, and the resizing of maps.
 
 Letters: B batch, C channels, H W cells, r ratio.
 """
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 
 class ResizePoint(nn.Module):
-    """Adaptive average pooling to r times the height and width, or nothing.
+    """Adaptive average pooling to r times the height and width, or the identity.
 
-    It has no weights, and so leaves a model's parameters and their names alone. A graph transform sets the ratio.
+    It has no weights, so that a model's parameters and their names do not depend on it. A graph transform sets the
+    ratio.
 
     Source: SDPoint (Kuen et al., 2018), section 3.1.
     """
@@ -28,7 +29,7 @@ class ResizePoint(nn.Module):
 
 
 class PoolPoint(ResizePoint):
-    """The point of the stem's max-pool, which then pools to r times the size that it would have.
+    """Point of the stem's max-pool, which then pools to r times its ordinary output size.
 
     The pool reads the ratio (``detect.models.blocks.downsample.Pool``). Behind the first block a pool is no point.
 
@@ -37,16 +38,11 @@ class PoolPoint(ResizePoint):
 
 
 def pooled_hw(size_hw: tuple[int, int], ratio: float) -> tuple[int, int]:
-    """``ratio`` times a height and width, half to even (14 at 0.75 is 10, 7 at 0.5 is 4), at least 1."""
+    """Return ``ratio`` times a height and width, rounded half to even (14 at 0.75 is 10, 7 at 0.5 is 4), at least 1."""
     return max(round(size_hw[0] * ratio), 1), max(round(size_hw[1] * ratio), 1)
 
 
 def resize_cells(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Adaptive average pooling: cell i of m covers rows floor(i*n/m) to ceil((i+1)*n/m) - 1 of n; to more cells, it
-    repeats them.
-
-    Args:
-        x: (B, C, H, W).
-        size_hw: height and width of the result; a map that has them is returned itself.
-    """
+    """Resize a map (B, C, H, W) by adaptive average pooling; a map of that size is returned itself."""
+    # Cell i of m covers rows floor(i*n/m) to ceil((i+1)*n/m) - 1 of n; with more cells than before, they repeat.
     return x if x.shape[2:] == size_hw else F.adaptive_avg_pool2d(x, size_hw)

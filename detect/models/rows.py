@@ -1,10 +1,11 @@
-"""The module of a row: its class, and its constructor's keywords from the row, its section and the graph."""
+"""A row's module: its class, and its constructor's keywords from the row, its section and the graph."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -22,90 +23,93 @@ ORDINARY = "convolutions of 1x1, of several groups, of the first row that has an
 
 
 def scale_width(channels: int, scale: Scale) -> int:
-    """Channels at the model's width, rounded up to the multiple (YOLOv5's rule; the SPD paper's text says nearest).
-
-    At width 1 they are what the row says.
-    """
+    """Scale channels by the width and round up to the multiple (YOLOv5's rule; the SPD paper's text says nearest)."""
     if scale.width == 1:
-        return channels
+        return channels  # as published, also where they are no multiple
     return max(math.ceil(round(channels * scale.width / scale.channel_multiple, 6)), 1) * scale.channel_multiple
 
 
 def scale_depth(repeats: int, scale: Scale) -> int:
-    """Repeats at the model's depth, at least one."""
     return max(round(repeats * scale.depth), 1) if repeats > 1 else repeats
 
 
 def build_row(row: Row, inputs: list[FeatureShape], section: Section, num_classes: int) -> tuple[Block, set[str]]:
-    """The row's module, and the words of ``defaults`` that it took."""
+    """Build the row's module; the set holds the keys of ``defaults`` that it took."""
     block = find_block(row.module)
-    parameters = _keywords(block)
-    allowed = [name for name in parameters if name not in FROM_GRAPH]
-    for word in row.args:
-        if word not in allowed:
-            raise InputError(f"args: {row.module} has no keyword {word!r}{did_you_mean(str(word), allowed)}")
+    keywords = _keywords(block)
+    allowed = [name for name in keywords if name not in FROM_GRAPH]
+    for key in row.args:
+        if key not in allowed:
+            raise InputError(f"args: {row.module} has no keyword {key!r}{did_you_mean(str(key), allowed)}")
     if len(inputs) > 1 and not block.many_inputs:
         raise InputError(f"from: {row.module} takes one input, found {len(inputs)}")
-    defaults = {word: value for word, value in section.defaults.items() if word in allowed}
-    repeats = scale_depth(row.repeats, section.scale)
-    many = block.many_inputs
+    defaults = {key: value for key, value in section.defaults.items() if key in allowed}
+    values = {**defaults, **row.args}  # the row's own overrule the section's
+    for key, value in values.items():
+        _check_kind(value, key, keywords[key].annotation)
+        if key in block.widths and value is not None:  # None leaves the layer out
+            values[key] = scale_width(value, section.scale)
     from_graph = {
-        "in_channels": tuple(s.channels for s in inputs) if many else inputs[0].channels,
-        "in_reductions": tuple(s.reduction for s in inputs) if many else inputs[0].reduction,
+        **_shape_keywords(block, inputs),
         "num_classes": num_classes,
-        "repeats": repeats,
+        "repeats": scale_depth(row.repeats, section.scale),
     }
-    words = {**defaults, **row.args}
-    for word, value in words.items():
-        _check_kind(value, word, parameters[word].annotation)
-        if word in block.widths and value is not None:
-            words[word] = scale_width(value, section.scale)
-    words.update({word: value for word, value in from_graph.items() if word in parameters})
-    missing = [
-        name for name, parameter in parameters.items() if parameter.default is parameter.empty and name not in words
-    ]
+    values |= {key: value for key, value in from_graph.items() if key in keywords}
+    missing = [name for name, keyword in keywords.items() if keyword.default is keyword.empty and name not in values]
     if missing:
         raise InputError(f"args: {row.module} needs {', '.join(missing)}")
-    if row.repeats > 1 and "repeats" not in parameters:
+    if row.repeats > 1 and "repeats" not in keywords:
         raise InputError(f"repeats: {row.module} cannot be repeated")
-    return _construct(block, words), set(defaults) - set(row.args)
+    return _construct(block, values), set(defaults) - set(row.args)
+
+
+def _shape_keywords(block: type[Block], inputs: list[FeatureShape]) -> dict[str, Any]:
+    if block.many_inputs:
+        return {
+            "in_channels": tuple(shape.channels for shape in inputs),
+            "in_reductions": tuple(shape.reduction for shape in inputs),
+        }
+    return {"in_channels": inputs[0].channels, "in_reductions": inputs[0].reduction}
 
 
 def _keywords(block: type[Block]) -> dict[str, inspect.Parameter]:
-    """The keywords of the block's constructor. One without a constructor of its own has PyTorch's, which takes none."""
-    parameters = inspect.signature(block.__init__).parameters.values()
-    return {p.name: p for p in parameters if p.name != "self" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    """Return the constructor's keywords, the fields of its options among them."""
+    found = dict(inspect.signature(block.__init__).parameters)
+    if block.Options is not None:
+        del found["options"]
+        found |= inspect.signature(block.Options.__init__).parameters
+    # A block without a constructor of its own has PyTorch's ``*args, **kwargs``, which take none.
+    return {n: p for n, p in found.items() if n != "self" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
-def _construct(block: type[Block], words: dict[str, Any]) -> Block:
+def _construct(block: type[Block], values: dict[str, Any]) -> Block:
+    options = {field.name for field in fields(block.Options)} if block.Options else set()
+    own = {key: value for key, value in values.items() if key not in options}
     try:
-        return block(**words)
+        if block.Options is None:
+            return block(**own)
+        return block(**own, options=block.Options(**{key: values[key] for key in values if key in options}))
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         if isinstance(error, InputError):
             raise InputError(f"args: {error}") from None
-        given = ", ".join(f"{word}={value!r}" for word, value in words.items())
+        given = ", ".join(f"{key}={value!r}" for key, value in values.items())
         raise InputError(f"args: {block.__name__}({given}): {str(error).splitlines()[0]}") from None
 
 
-def _check_kind(value: Any, word: str, annotation: Any) -> None:
-    """Refuse what Python would take for a number or a truth value: ``true`` as 1, ``"no"`` as true, 0 as a stride."""
+def _check_kind(value: Any, key: str, annotation: Any) -> None:
+    """Refuse values that Python itself would accept: ``true`` as 1, ``"no"`` as true, 0 as a stride."""
     if annotation == "int | None" and value is None:
         return
     if annotation in ("int", "int | None") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"args: {word}: must be a whole number above 0, found {value!r}")
+        raise InputError(f"args: {key}: must be a whole number above 0, found {value!r}")
     if annotation == "float" and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
-        raise InputError(f"args: {word}: must be a number, found {value!r}")
+        raise InputError(f"args: {key}: must be a number, found {value!r}")
     if annotation == "bool" and not isinstance(value, bool):
-        raise InputError(f"args: {word}: must be true or false, found {value!r}")
+        raise InputError(f"args: {key}: must be true or false, found {value!r}")
 
 
 def set_norms(module: nn.Module, norm: dict[str, float]) -> None:
-    """Set ``eps`` and ``momentum`` of all batch norms; what ``norm`` does not name stays.
-
-    Args:
-        module: is changed.
-        norm: the values.
-    """
+    """Set ``eps`` and ``momentum`` of all batch norms in place; a key that ``norm`` lacks keeps its value."""
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eps = norm.get("eps", layer.eps)
@@ -113,19 +117,9 @@ def set_norms(module: nn.Module, norm: dict[str, float]) -> None:
 
 
 def choose_convolutions(layer: Block, row: Row, section: Section, is_first: bool) -> Convolutions:
-    """Make a layer's convolutions what its row or section says.
+    """Replace a layer's k x k convolutions in place by the kind of its row or section; return their resulting kind.
 
-    Args:
-        layer: is changed.
-        row: whose layer it is.
-        section: of the row.
-        is_first: no row before has a convolution.
-
-    Returns:
-        What they are now.
-
-    Raises:
-        InputError: the row's choice has no effect, or this installation does not have it.
+    An ``InputError`` reports a choice of the row without effect, or a kind that this installation does not have.
     """
     wanted = section.conv if row.conv is None else row.conv
     if wanted.kind == "standard":
@@ -137,22 +131,14 @@ def choose_convolutions(layer: Block, row: Row, section: Section, is_first: bool
     return Convolutions()
 
 
-def refuse_idle_words(definition: ModelDefinition, used: set[str | Convolutions]) -> None:
-    """Refuse ``defaults`` and convolutions of a section that no row has taken.
-
-    Args:
-        definition: the model.
-        used: the words and convolutions that rows have taken.
-
-    Raises:
-        InputError: names the first.
-    """
+def refuse_idle_defaults(definition: ModelDefinition, used: set[str | Convolutions]) -> None:
+    """Refuse ``defaults`` and convolutions of a section that no row has taken (those in ``used``)."""
     for section in definition.sections:
         where = definition.where(section)
-        for word in section.defaults:
-            if word not in used:
+        for key in section.defaults:
+            if key not in used:
                 raise InputError(
-                    f"{where}: defaults.{word}: has no effect; no module has this keyword, or "
+                    f"{where}: defaults.{key}: has no effect; no module has this keyword, or "
                     "every row that could take it says otherwise"
                 )
         if section.conv not in used:
@@ -160,11 +146,6 @@ def refuse_idle_words(definition: ModelDefinition, used: set[str | Convolutions]
 
 
 def refuse_idle_rows(definition: ModelDefinition) -> None:
-    """Refuse a row that no other reads and that is not the last one.
-
-    Raises:
-        InputError: names the first.
-    """
     read = {name for row in definition.rows for name in row.inputs}
     for section in definition.sections:
         for row in section.rows:
@@ -175,7 +156,7 @@ def refuse_idle_rows(definition: ModelDefinition) -> None:
 
 
 def plan_pieces(definition: ModelDefinition, layers: Mapping[str, Block]) -> frozenset[str]:
-    """The rows whose output goes out in pieces: they can, it gains something, and all who use it accept pieces.
+    """Return the rows whose output stays in pieces: they emit pieces, all readers accept those, and it saves a copy.
 
     Args:
         definition: the model.
@@ -183,11 +164,12 @@ def plan_pieces(definition: ModelDefinition, layers: Mapping[str, Block]) -> fro
     """
     plan: set[str] = set()
     for row in definition.rows:
-        # A module that accepts and emits pieces (a concatenation) only hands on those of its inputs.
+        # A module that accepts and emits pieces (a concatenation) only forwards those of its inputs.
         source = not layers[row.name].accepts_pieces or any(name in plan for name in row.inputs)
         if layers[row.name].emits_pieces and source:
             plan.add(row.name)
     plan.discard(definition.rows[-1].name)
+    # Backwards: a row that cannot read pieces takes its inputs out of the plan, and so a concatenation its own inputs.
     for row in reversed(definition.rows):
         if not layers[row.name].accepts_pieces or (layers[row.name].emits_pieces and row.name not in plan):
             plan.difference_update(row.inputs)

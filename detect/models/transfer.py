@@ -1,4 +1,4 @@
-"""Weights of a checkpoint as the start of a model for other classes or another size.
+"""Transfer of a checkpoint's weights to a model for other classes or of another size.
 
 Letters: K classes, A anchors per cell, C input channels of the head.
 """
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from detect.class_names import ClassMatch
-from detect.models.detector import DetectionModel
-from detect.models.model import Model
+from detect.models.model import DetectionModel, Model
 
 _BOX_ROWS = 5
 """Outputs of an anchor in front of its classes: x, y, w, h, objectness."""
@@ -23,9 +22,9 @@ class Transfer(NamedTuple):
     """Numbers of tensors.
 
     Args:
-        whole: copied as they are.
-        by_class: of the head; the rows of shared classes were copied, those of the others left as they were.
-        total: of the model, its anchors apart.
+        whole: copied unchanged.
+        by_class: of the head, where only the rows of shared classes were copied.
+        total: of the model, without its anchors.
     """
 
     whole: int
@@ -34,13 +33,13 @@ class Transfer(NamedTuple):
 
 
 def transfer_weights(model: Model, source: Model, classes: ClassMatch) -> Transfer:
-    """Copy every weight whose name and shape agree, and of the head the rows of the classes that both have.
+    """Copy every weight whose name and shape agree, and of the head the rows of the classes that both models have.
 
     Args:
-        model: receives them; a detector keeps its own anchors, which may have been fitted to its data. Rows of classes
-            that the source lacks stay as they are.
-        source: gives them.
-        classes: those of ``source`` among those of ``model``.
+        model: target; a detector keeps its own anchors, which may have been fitted to its data. Rows of classes that
+            the source lacks stay.
+        source: model whose weights are copied.
+        classes: match of the classes of ``source`` and ``model``.
     """
     own, given = model.state_dict(), source.state_dict()
     anchors = model.head.anchors_px if isinstance(model, DetectionModel) else None
@@ -49,6 +48,7 @@ def transfer_weights(model: Model, source: Model, classes: ClassMatch) -> Transf
             del own[name]
     layers = {} if classes.is_same else _class_layers(model)
     of_head = {name for tensors in layers.values() for name in tensors}
+    # All but the head's tensors go by name and shape; those of the head go row by row, by class.
     fitting = {
         name: tensor
         for name, tensor in given.items()
@@ -56,7 +56,7 @@ def transfer_weights(model: Model, source: Model, classes: ClassMatch) -> Transf
     }
     model.load_state_dict(fitting, strict=False)
     by_class = 0
-    for tensors in layers.values():  # the biases of a layer mean nothing without its weights
+    for tensors in layers.values():  # weights and biases of a layer are copied together or not at all
         if all(name in given and _fits(own[name], given[name], classes, model) for name in tensors):
             for name in tensors:
                 _copy_rows(own[name], given[name], classes, model)
@@ -65,7 +65,7 @@ def transfer_weights(model: Model, source: Model, classes: ClassMatch) -> Transf
 
 
 def _class_layers(model: Model) -> dict[str, list[str]]:
-    """Names of the head's tensors, which have outputs for each class, by layer."""
+    """Return the names of the head's tensors, whose rows belong to classes, by layer."""
     row = f"graph.layers.{model.definition.rows[-1].name}."
     layers: dict[str, list[str]] = {}
     for name, _ in model.named_parameters():
@@ -75,14 +75,14 @@ def _class_layers(model: Model) -> dict[str, list[str]]:
 
 
 def _split_rows(tensor: Tensor, num_classes: int, model: Model) -> tuple[int, ...]:
-    """The shape (A, 5 + K, C, 1, 1) of a detector's head; (1, K, C) of a classifier's. Biases have none of C."""
+    """Return the shape (A, 5 + K, C, 1, 1) of a detector's head, (1, K, C) of a classifier's; biases end before C."""
     is_detector = isinstance(model, DetectionModel)
     anchors = model.head.anchors_px.shape[1] if isinstance(model, DetectionModel) else 1
     return (anchors, num_classes + _BOX_ROWS * is_detector, *tensor.shape[1:])
 
 
 def _fits(own: Tensor, given: Tensor, classes: ClassMatch, model: Model) -> bool:
-    """Whether the two tensors have the same anchors and input channels."""
+    # the same anchors and input channels
     pairs = ((own, classes.target), (given, classes.source))
     counts = [math.prod(_split_rows(own, len(names), model)) == tensor.numel() for tensor, names in pairs]
     return own.shape[1:] == given.shape[1:] and all(counts)
@@ -90,7 +90,7 @@ def _fits(own: Tensor, given: Tensor, classes: ClassMatch, model: Model) -> bool
 
 @torch.no_grad()
 def _copy_rows(own: Tensor, given: Tensor, classes: ClassMatch, model: Model) -> None:
-    """Copy the rows of shared classes, and of a detector those of its boxes."""
+    # (A, 5 + K, C, 1, 1) or (1, K, C): dimension 1 holds the box's rows, of a detector, then the classes
     receives = own.view(_split_rows(own, len(classes.target), model))
     gives = given.reshape(_split_rows(own, len(classes.source), model))
     before = receives.shape[1] - len(classes.target)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from detect.analysis.profile_text import align
+from detect.analysis.report import align
 from detect.config.sweep import SweepConfig
 from detect.errors import InputError
 from detect.runtime.files import write_text

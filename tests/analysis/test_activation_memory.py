@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from detect.analysis.activation_memory import kept_bytes
+from detect.analysis.layers import kept_bytes
 from detect.models.build import build_graph
+from tests.models.thin import thin
 from tests.models.yamls import write_rows
 
 
@@ -64,7 +65,7 @@ def test_space_to_depth_that_is_not_carried_out(tmp_path: Path) -> None:
 def test_maps_of_one_cell() -> None:
     """A norm in training cannot take statistics of a single value; two images have two."""
     with torch.device("meta"):
-        graph = build_graph("csppeleenet-cem+width=0.25", 3)
+        graph = build_graph("resnet10+cem+width=0.25", 3)
     assert all(count >= 0 for count in kept_bytes(graph, (32, 32)).values())
 
 
@@ -77,13 +78,17 @@ def test_no_hooks_are_left() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "yolov5n-spd+width=0.5",  # space-to-depth that is not carried out, concatenation in pieces
-        "csppeleenet-cem-sam+width=0.25",  # averages, Maxout, attention
-        "peleenet+se=true+activation=mish+width=0.25",  # a classifier, with squeeze-and-excite
-        "densenet121+width=0.25+depth=0.25",  # norms before convolutions
-        "resnet10+activation=relu+width=0.25",
-    ],
+    thin(
+        [
+            "yolov5n-spd+width=0.5",  # space-to-depth that is not carried out, concatenation in pieces
+            "csppeleenet-cem-sam+width=0.25",  # averages, Maxout, attention
+            "peleenet+se=true+activation=mish+width=0.25",  # a classifier, with squeeze-and-excite
+            "densenet121+width=0.25+depth=0.25",  # norms before convolutions
+            "resnet10+activation=relu+width=0.25",
+        ],
+        3,
+        4,
+    ),
 )
 def test_as_much_as_with_values(name: str) -> None:
     """The same sum as of all distinct memory that autograd holds on the CPU, for three images less that for two."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from detect.analysis.file_size import count_bytes, measure_file
+from detect.analysis.profile import count_bytes, measure_file
 from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models.blocks.conv import replace_convolutions

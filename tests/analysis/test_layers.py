@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detect.analysis.layers import LayerProfile, record_layers
 from detect.models.blocks.conv import Conv
 from detect.models.blocks.downsample import Stem
-from detect.models.blocks.spp import SPPF
+from detect.models.blocks.pool import SPPF
 from detect.models.heads import Classify
 
 

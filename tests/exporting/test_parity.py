@@ -9,8 +9,7 @@ import pytest
 from torch import nn
 
 from detect.exporting.parity import TOLERANCES, Difference, ExportError, compare_outputs, comparison_shapes, worst
-from detect.models.classifier import ClassificationModel
-from detect.models.detector import DetectionModel
+from detect.models.model import ClassificationModel, DetectionModel
 
 
 class Detector(DetectionModel):

@@ -14,12 +14,19 @@ from detect.errors import InputError
 from detect.losses.detection import DetectionLoss
 from detect.models.build import build_model
 from detect.models.catalog import shipped_models
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from detect.structures import Targets
+from tests.models.thin import thin
 from tests.models.yamls import TINY, read_model, write_model, write_rows
 
+FAST = {*{path: name for name, path in shipped_models().items()}.values(), "yolov5n-spd", "csppeleenet-efm-sam"}
+"""A model of each file, and two with a space-to-depth or attention."""
 
-@pytest.mark.parametrize("name", sorted(shipped_models()))
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in sorted(shipped_models())],
+)
 def test_every_parameter_learns(name: str) -> None:
     """Forward, loss and backward with an object for each level, on an image that is not square."""
     torch.manual_seed(0)
@@ -45,7 +52,7 @@ def test_strided_convolutions(name: str, strided: int) -> None:
     assert not [layer for layer in layers if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d))]
 
 
-@pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd"])
+@pytest.mark.parametrize("name", thin(["yolov5n", "yolov5n-spd"], 1))
 @pytest.mark.parametrize("size_hw", [(32, 32), (32, 160), (96, 64)])
 def test_sizes(name: str, size_hw: tuple[int, int]) -> None:
     """Any multiples of the largest reduction; predictions lie where their cells are."""

@@ -10,7 +10,7 @@ from detect.config.base import CONFIGS
 from detect.config.model import Convolutions, Scale
 from detect.errors import InputError
 from detect.models.build import build_model
-from detect.models.catalog import SHORT_WORDS, find_definition, shipped_models, shipped_parts
+from detect.models.catalog import SHORT_OPTIONS, find_definition, shipped_models, shipped_parts
 from detect.models.definition import ModelDefinition, Row, definition_to_plain
 from tests.models.yamls import TINY, write_model
 
@@ -42,7 +42,7 @@ def test_names_are_unambiguous() -> None:
     assert not set(shipped_parts("neck")) & set(shipped_parts("head"))
     for name in [*shipped_models(), *(n for s in ("backbone", "neck", "head") for n in shipped_parts(s))]:
         assert re.fullmatch(r"[a-z0-9-]+", name), name
-        assert name not in SHORT_WORDS
+        assert name not in SHORT_OPTIONS
 
 
 # ---------------------------------------------------------------------------------------------- variants
@@ -255,31 +255,31 @@ def test_convolutions_of_parts(tmp_path: Path) -> None:
         (f"{YOLOV5}:", r"yolov5\.yaml: has no model ''; allowed: "),
         (
             "peleenet+yolov5-pan",
-            r"^model 'peleenet\+yolov5-pan': unknown neck, head or word 'yolov5-pan'; did you mean ",
+            r"^model 'peleenet\+yolov5-pan': unknown neck, head or option 'yolov5-pan'; did you mean ",
         ),
-        ("peleenet+", r"^model 'peleenet\+': unknown neck, head or word ''"),
+        ("peleenet+", r"^model 'peleenet\+': unknown neck, head or option ''"),
         (
             "peleenet+width=0",
             r"^model 'peleenet\+width=0': scale\.width: must be a number above 0 and below 1000, found 0$",
         ),
         (
             "peleenet+kernel_size=3",
-            r"^model 'peleenet\+kernel_size=3': unknown word 'kernel_size'; allowed: activation, ",
+            r"^model 'peleenet\+kernel_size=3': unknown option 'kernel_size'; allowed: activation, ",
         ),
-        ("peleenet+gama=0.25", r"unknown word 'gama'; did you mean 'gamma'\?$"),
+        ("peleenet+gama=0.25", r"unknown option 'gama'; did you mean 'gamma'\?$"),
         ("peleenet+=5", r"^model 'peleenet\+=5': '=5' has no keyword in front of its value$"),
-        ("peleenet+prn+efm", r"^model 'peleenet\+prn\+efm': 'efm' says neck a second time$"),
-        ("yolov5n+width=0.5+width=2", r"'width=2' says width a second time$"),
-        ("yolov5n+spd+downsample=stride", r"'downsample=stride' says downsample a second time$"),
+        ("peleenet+prn+efm", r"^model 'peleenet\+prn\+efm': 'efm' sets neck a second time$"),
+        ("yolov5n+width=0.5+width=2", r"'width=2' sets width a second time$"),
+        ("yolov5n+spd+downsample=stride", r"'downsample=stride' sets downsample a second time$"),
         (
             "peleenet+yolov3",
             r"yolov3\.yaml: head, row 1 \(head\.detect\): from: unknown layer 'p3'; allowed: c2, c3, c4, c5$",
         ),
         ("peleenet+width=big", r"scale\.width: must be a number above 0 and below 1000, found 'big'$"),
-        ("yolov5n+csp", r"^model 'yolov5n\+csp': unknown word 'fusion'; "),
-        ("peleenet+csp+fusion=last", r"'fusion=last' says fusion a second time$"),
-        ("peleenet+bdsc+conv=depthwise", r"'conv=depthwise' says conv a second time$"),
-        ("peleenet+bdcs", r"unknown neck, head or word 'bdcs'; did you mean 'bdsc'\?$"),
+        ("yolov5n+csp", r"^model 'yolov5n\+csp': unknown option 'fusion'; "),
+        ("peleenet+csp+fusion=last", r"'fusion=last' sets fusion a second time$"),
+        ("peleenet+bdsc+conv=depthwise", r"'conv=depthwise' sets conv a second time$"),
+        ("peleenet+bdcs", r"unknown neck, head or option 'bdcs'; did you mean 'bdsc'\?$"),
         ("peleenet+conv=bdcs", r"^model 'peleenet\+conv=bdcs': conv.kind: 'bdcs' is not allowed; did you mean 'bdsc'"),
         (
             "peleenet+p=3",
@@ -297,7 +297,7 @@ def test_convolutions_of_parts(tmp_path: Path) -> None:
         ("peleenet+conv=depthwise+conv_norm=true", r"conv\.norm: belongs to the kinds .*, found depthwise$"),
         ("peleenet+bdsc+p_of=inputs", r"conv\.p_of: 'inputs' is not allowed; did you mean 'input'\?$"),
         ("peleenet+bdsc+conv_norm=0", r"conv\.norm: must be true or false, found 0$"),
-        ("peleenet+bdsc+p_of", r"unknown neck, head or word 'p_of'; did you mean 'p_of='\?$"),
+        ("peleenet+bdsc+p_of", r"unknown neck, head or option 'p_of'; did you mean 'p_of='\?$"),
         ("peleenet+bdsc+p=0", r"conv\.p: must be a number above 0 and below 1000, found 0$"),
     ],
 )

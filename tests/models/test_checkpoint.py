@@ -15,7 +15,7 @@ from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from detect.models.definition import with_args
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from tests.models.yamls import TINY, write_model
 
 FACTS: dict[str, Any] = {
@@ -171,11 +171,11 @@ class Hostile:
 
 REFUSED = (
     "holds Python objects, not only tensors and plain values; reading it could run code, so it is refused; "
-    r"tools/import_weights\.py imports models of YOLOv5 and torchvision without running any$"
+    r"detect import converts models of YOLOv5 and torchvision without running any$"
 )
 NOT_OURS = (
-    r"is not a checkpoint of this toolkit; tools/train\.py writes them, "
-    r"and tools/import_weights\.py makes them of YOLOv5's, Darknet's and torchvision's weights$"
+    r"is not a checkpoint of this toolkit; detect train writes them, "
+    r"and detect import converts the weights of YOLOv5, Darknet and torchvision$"
 )
 DAMAGED = "is not a checkpoint, or is damaged$"
 
@@ -225,9 +225,7 @@ def test_other_files(tmp_path: Path, content: bytes) -> None:
 )
 def test_files_that_can_be_imported(tmp_path: Path, content: bytes, kind: str) -> None:
     (tmp_path / "model.pt").write_bytes(content)
-    message = (
-        rf"model\.pt: is a {kind} file, not a checkpoint of this toolkit; tools/import_weights\.py makes one of it$"
-    )
+    message = rf"model\.pt: is a {kind} file, not a checkpoint of this toolkit; detect import makes one of it$"
     with pytest.raises(InputError, match=message):
         load_checkpoint(tmp_path / "model.pt")
 

@@ -11,8 +11,7 @@ from detect.errors import InputError
 from detect.models.build import build_classifier, build_model, empty_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint, save_checkpoint
-from detect.models.classifier import ClassificationModel
-from detect.models.detector import DetectionModel
+from detect.models.model import ClassificationModel, DetectionModel
 
 FACTS = {"names": ("a", "b", "c"), "category_ids": (0, 1, 2), "image_size": 32, "metrics": {}, "provenance": {}}
 

@@ -15,7 +15,7 @@ from detect.models.definition import (
     parse_definition,
     with_args,
     with_conv,
-    with_words,
+    with_options,
 )
 from tests.models.yamls import TINY, read_model, write_model, write_rows
 
@@ -82,13 +82,13 @@ def test_a_section_overrules_the_model() -> None:
 
 
 def test_words_overrule_all_sections() -> None:
-    definition = with_words(find_definition("yolov5n"), {"downsample": "spd"}, {"width": 2}, "here")
+    definition = with_options(find_definition("yolov5n"), {"downsample": "spd"}, {"width": 2}, "here")
     assert {section.defaults["downsample"] for section in definition.sections} == {"spd"}
     assert {section.scale for section in definition.sections} == {Scale(depth=0.33, width=0.5)}  # 0.25 * 2
-    (same,) = {s.scale for s in with_words(definition, {}, {"depth": 2, "channel_multiple": 4}, "here").sections}
+    (same,) = {s.scale for s in with_options(definition, {}, {"depth": 2, "channel_multiple": 4}, "here").sections}
     assert same == Scale(depth=0.66, width=0.5, channel_multiple=4)
     with pytest.raises(InputError, match=r"^here: scale\.width: must be a number above 0 and below 1000, found 0$"):
-        with_words(definition, {}, {"width": 0}, "here")
+        with_options(definition, {}, {"width": 0}, "here")
 
 
 def test_convolutions_of_model_section_and_row(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import torchvision
@@ -11,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from detect.errors import InputError
 from detect.models.build import build_graph
 from detect.models.graph import Graph
+from tests.models.thin import thin
 
 
+@functools.cache
 def count(name: str, num_classes: int, size: int) -> tuple[int, int, int]:
     """Weights of convolutions and of the classifier, trainable parameters, multiply-adds."""
     with torch.device("meta"):
@@ -26,30 +30,34 @@ def count(name: str, num_classes: int, size: int) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize(
     ("name", "weights", "macs"),
-    [
-        ("peleenet", 2_791_520, 507_757_568),
-        ("csppeleenet+gamma=0.25", 3_215_776, 505_750_528),
-        ("csppeleenet", 2_843_488, 446_141_440),
-        ("csppeleenet+gamma=0.75", 2_514_336, 391_750_656),
-        ("csppeleenet-fusion-first+gamma=0.25", 2_123_872, 430_486_528),
-        ("csppeleenet-fusion-first", 1_951_840, 377_500_672),
-        ("csppeleenet-fusion-first+gamma=0.75", 1_779_808, 324_514_816),
-        ("csppeleenet-fusion-last+gamma=0.25", 2_378_848, 451_560_448),
-        ("csppeleenet-fusion-last", 2_009_184, 400_180_224),
-        ("csppeleenet-fusion-last+gamma=0.75", 1_682_528, 353_616_896),
-        # All four stages divided, one topology for all fusions.
-        ("peleenet+fusion=last+gamma=0.5", 2_003_808, 383_321_088),
-        ("speleenet", 2_391_136, 451_560_448),
-        ("peleenext", 2_506_976, 417_779_456),
-        # Each of 21 layers adds 32 * 16 * 2 weights, which are used once an image.
-        ("peleenet+se=true", 2_791_520 + 21 * 1024, 507_757_568 + 21 * 1024),
-        ("csppeleenet+se=true+activation=silu", 2_843_488 + 21 * 1024, 446_141_440 + 21 * 1024),
-    ],
+    thin(
+        [
+            ("peleenet", 2_791_520, 507_757_568),
+            ("csppeleenet+gamma=0.25", 3_215_776, 505_750_528),
+            ("csppeleenet", 2_843_488, 446_141_440),
+            ("csppeleenet+gamma=0.75", 2_514_336, 391_750_656),
+            ("csppeleenet-fusion-first+gamma=0.25", 2_123_872, 430_486_528),
+            ("csppeleenet-fusion-first", 1_951_840, 377_500_672),
+            ("csppeleenet-fusion-first+gamma=0.75", 1_779_808, 324_514_816),
+            ("csppeleenet-fusion-last+gamma=0.25", 2_378_848, 451_560_448),
+            ("csppeleenet-fusion-last", 2_009_184, 400_180_224),
+            ("csppeleenet-fusion-last+gamma=0.75", 1_682_528, 353_616_896),
+            # All four stages divided, one topology for all fusions.
+            ("peleenet+fusion=last+gamma=0.5", 2_003_808, 383_321_088),
+            ("speleenet", 2_391_136, 451_560_448),
+            ("peleenext", 2_506_976, 417_779_456),
+            # Each of 21 layers adds 32 * 16 * 2 weights, which are used once an image.
+            ("peleenet+se=true", 2_791_520 + 21 * 1024, 507_757_568 + 21 * 1024),
+            ("csppeleenet+se=true+activation=silu", 2_843_488 + 21 * 1024, 446_141_440 + 21 * 1024),
+        ],
+        5,
+    ),
 )
 def test_peleenets(name: str, weights: int, macs: int) -> None:
     assert count(name, 1000, 224)[::2] == (weights, macs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "millions", "bflops"),
     [("densenet201-elastic", 19.48, 8.77), ("cspdensenet201-elastic", 20.17, 7.13)],
@@ -63,16 +71,19 @@ def test_elastic_meets_the_paper_within_5_percent(name: str, millions: float, bf
 
 @pytest.mark.parametrize(
     ("name", "num_classes", "parameters", "macs"),
-    [
-        ("densenet-bc-100-12", 100, 800_032, 287_960_472),
-        ("densenet-bc-190-40", 100, 25_821_620, 9_302_142_840),
-        ("densenet-bc-190-40", 10, 25_624_430, 9_301_945_740),
-        ("densenet-bc-250-24", 10, 15_324_406, 5_418_785_724),
-        ("densenet-bc-40-60", 10, 4_261_690, 1_795_836_360),
-        # Norms have 16 + 28 + ... + 148, 160 + ... and 304 + ... channels in the layers, 160 and 304 in the transitions
-        # and 448 at the end: 9048, two parameters each; convolutions 997,136, classifier 448 * 10 + 10.
-        ("densenet40", 10, 997_136 + 2 * 9048 + 4490, 264_812_928),
-    ],
+    thin(
+        [
+            ("densenet-bc-100-12", 100, 800_032, 287_960_472),
+            ("densenet-bc-190-40", 100, 25_821_620, 9_302_142_840),
+            ("densenet-bc-190-40", 10, 25_624_430, 9_301_945_740),
+            ("densenet-bc-250-24", 10, 15_324_406, 5_418_785_724),
+            ("densenet-bc-40-60", 10, 4_261_690, 1_795_836_360),
+            # Norms have 16 + 28 + ... + 148, 160 + ... and 304 + ... channels in the layers, 160 and 304 in the
+            # transitions and 448 at the end: 9048, two parameters each; convolutions 997,136, classifier 448 * 10 + 10.
+            ("densenet40", 10, 997_136 + 2 * 9048 + 4490, 264_812_928),
+        ],
+        5,
+    ),
 )
 def test_cifar(name: str, num_classes: int, parameters: int, macs: int) -> None:
     assert count(name, num_classes, 32)[1:] == (parameters, macs)
@@ -95,7 +106,7 @@ def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
 
 
-@pytest.mark.parametrize("name", ["densenet121", "densenet161", "densenet169", "densenet201"])
+@pytest.mark.parametrize("name", thin(["densenet121", "densenet161", "densenet169", "densenet201"]))
 def test_same_tensors_in_the_same_order_as_torchvision(name: str) -> None:
     with torch.device("meta"):
         ours, theirs = build_graph(name, 1000), getattr(torchvision.models, name)(weights=None)
@@ -127,18 +138,21 @@ def channels(graph: Graph) -> list[int]:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [
-        ("peleenet", [128, 256, 512, 704]),
-        ("csppeleenet", [128, 256, 512, 704]),
-        ("csppeleenet-fusion-first", [128, 256, 512, 704]),
-        ("csppeleenet-fusion-last+gamma=0.75", [128, 256, 512, 704]),
-        ("densenet121", [128, 256, 512, 1024]),
-        # Only the second transition compresses, behind the pool: 64 + 6 * 32, 128 + 12 * 32, 256 + 24 * 32.
-        ("cspdensenet121", [256, 512, 1024, 1024]),
-        ("cspdensenet121+compressed_by=first", [128, 256, 512, 1024]),
-        ("densenet201-elastic", [192, 416, 848, 1808]),
-        ("cspdensenet201-elastic", [192, 416, 848, 1808]),
-    ],
+    thin(
+        [
+            ("peleenet", [128, 256, 512, 704]),
+            ("csppeleenet", [128, 256, 512, 704]),
+            ("csppeleenet-fusion-first", [128, 256, 512, 704]),
+            ("csppeleenet-fusion-last+gamma=0.75", [128, 256, 512, 704]),
+            ("densenet121", [128, 256, 512, 1024]),
+            # Only the second transition compresses, behind the pool: 64 + 6 * 32, 128 + 12 * 32, 256 + 24 * 32.
+            ("cspdensenet121", [256, 512, 1024, 1024]),
+            ("cspdensenet121+compressed_by=first", [128, 256, 512, 1024]),
+            ("densenet201-elastic", [192, 416, 848, 1808]),
+            ("cspdensenet201-elastic", [192, 416, 848, 1808]),
+        ],
+        6,
+    ),
 )
 def test_levels(name: str, expected: list[int]) -> None:
     with torch.device("meta"):
@@ -155,16 +169,21 @@ def test_cifar_halves_twice(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "csppeleenet-fusion-first",
-        "csppeleenet-fusion-last",
-        "csppeleenet+se=true",
-        "speleenet",
-        "peleenext",
-        "cspdensenet121+depth=0.2",
-        "cspdensenet201-elastic+depth=0.2",
-        "densenet-bc-100-12+fusion=csp+depth=0.2",
-    ],
+    thin(
+        [
+            "csppeleenet-fusion-first",
+            "csppeleenet-fusion-last",
+            "csppeleenet+se=true",
+            "speleenet",
+            "peleenext",
+            "cspdensenet121+depth=0.2",
+            "cspdensenet201-elastic+depth=0.2",
+            "densenet-bc-100-12+fusion=csp+depth=0.2",
+        ],
+        0,
+        5,
+        7,
+    ),
 )
 def test_space_to_depth_everywhere(name: str) -> None:
     """In spd there is no stride and no pool, and every parameter still learns."""

@@ -16,10 +16,11 @@ from detect.models.blocks.conv import Pieces, space_to_depth
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from detect.models.definition import ModelDefinition, with_words
+from detect.models.definition import ModelDefinition, with_options
 from detect.models.graph import Graph
 from detect.models.rows import scale_depth, scale_width
 from detect.structures import FeatureShape
+from tests.models.thin import thin
 from tests.models.yamls import TINY, read_model, write_model, write_rows
 
 
@@ -176,7 +177,9 @@ def test_count_of_binary_convolutions(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["yolov5n-spd+bdsc+p=2", "yolov5n-spd+order=spd_first+conv=depthwise"])
+@pytest.mark.parametrize(
+    "name", ["yolov5n-spd+bdsc+p=2+depth=0.1", "yolov5n-spd+order=spd_first+conv=depthwise+depth=0.1"]
+)
 def test_decoupled_convolutions_take_pieces(name: str) -> None:
     """The same result as with every space-to-depth and concatenation between rows built."""
     torch.manual_seed(0)
@@ -190,7 +193,7 @@ def test_decoupled_convolutions_take_pieces(name: str) -> None:
             torch.testing.assert_close(level, expected, atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["yolov5n-spd+bdsc+p=2", "csppeleenet-efm+bdsc+width=0.25"])
+@pytest.mark.parametrize("name", thin(["yolov5n-spd+bdsc+p=2+width=0.5", "csppeleenet-efm+bdsc+width=0.25"], 0))
 def test_binary_models_learn_and_come_back(tmp_path: Path, name: str) -> None:
     """A gradient in every parameter; saved and loaded, the same predictions bit for bit."""
     torch.manual_seed(0)
@@ -229,7 +232,7 @@ def test_decoupled_convolutions_as_onnx(tmp_path: Path, word: str) -> None:
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd"])
 def test_every_row_has_the_shape_it_promises(name: str, order: str) -> None:
     definition = find_definition(name)
-    definition = with_words(definition, {"order": order}, {}, "test")
+    definition = with_options(definition, {"order": order}, {"depth": 0.1, "width": 0.5}, "test")
     graph = Graph(definition, 2).eval()
     values: dict[str, Tensor] = {"image": torch.zeros(1, 3, 64, 96)}
     for row in definition.rows[:-1]:
@@ -250,7 +253,7 @@ def convolve_plainly(conv: nn.Conv2d, x: Tensor | Pieces) -> Tensor:
 def spd_model(order: str) -> nn.Module:
     definition = find_definition("yolov5n-spd")
     torch.manual_seed(0)
-    return build_model(with_words(definition, {"order": order}, {}, "test"), 2).double()
+    return build_model(with_options(definition, {"order": order}, {"depth": 0.1, "width": 0.5}, "test"), 2).double()
 
 
 def run(model: nn.Module, training: bool) -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detect.models.build import build_graph
 from detect.models.graph import Graph
+from tests.models.thin import thin
 
 NECKS = ["prn", "prn-3l", "cem", "cem-sam", "gfm", "efm", "efm-sam", "efm-spp"]
 K = 80
@@ -78,14 +79,18 @@ EFM = [
 
 @pytest.mark.parametrize(
     ("neck", "convs", "weights", "macs"),
-    [
-        ("prn", PRN, 1_048_192, 268_453_120),
-        ("prn-3l", PRN_3L, 1_244_672, 766_508_288),
-        # The context's convolution, 704 to 128, sees a single cell.
-        ("cem", CEM, 679_552 - 704 * 128, 498_037_120 - 704 * 128),
-        ("gfm", GFM, 1_539_456, 741_501_696),
-        ("efm", EFM, 1_981_824, 907_635_456),
-    ],
+    thin(
+        [
+            ("prn", PRN, 1_048_192, 268_453_120),
+            ("prn-3l", PRN_3L, 1_244_672, 766_508_288),
+            # The context's convolution, 704 to 128, sees a single cell.
+            ("cem", CEM, 679_552 - 704 * 128, 498_037_120 - 704 * 128),
+            ("gfm", GFM, 1_539_456, 741_501_696),
+            ("efm", EFM, 1_981_824, 907_635_456),
+        ],
+        0,
+        4,
+    ),
 )
 def test_neck_by_hand(neck: str, convs: list[tuple[int, int, int, int]], weights: int, macs: int) -> None:
     by_hand = [i * o * k * k for i, o, k, _ in convs]
@@ -98,16 +103,18 @@ def test_neck_by_hand(neck: str, convs: list[tuple[int, int, int, int]], weights
 
 @pytest.mark.parametrize(
     ("neck", "base", "added"),
-    [
-        # 1x1 of 128 at levels 4 and 3 (before it is enlarged), 3x3 and output at level 3; the paper says 0.996 BF
-        ("prn-3l", "prn", 128 * 128 * 676 + (9 * 128 * 128 + 128 * OUT) * 2704),
-        # Attention of 128, 256 and 256 channels at 52, 26 and 13 cells a side; the paper says 0.200 BF
-        ("efm-sam", "efm", 128 * 128 * 2704 + 256 * 256 * 676 + 256 * 256 * 169),
-        # Of 128 channels at all three; the paper says 0.116 BF
-        ("cem-sam", "cem", 128 * 128 * (2704 + 676 + 169)),
-        # 256 to 128, pooled to 4 * 128, to 256, in place of 256 to 256
-        ("efm-spp", "efm", (256 * 128 + 512 * 256 - 256 * 256) * 169),
-    ],
+    thin(
+        [
+            # 1x1 of 128 at levels 4 and 3 (before it is enlarged), 3x3 and output at level 3; the paper says 0.996 BF
+            ("prn-3l", "prn", 128 * 128 * 676 + (9 * 128 * 128 + 128 * OUT) * 2704),
+            # Attention of 128, 256 and 256 channels at 52, 26 and 13 cells a side; the paper says 0.200 BF
+            ("efm-sam", "efm", 128 * 128 * 2704 + 256 * 256 * 676 + 256 * 256 * 169),
+            # Of 128 channels at all three; the paper says 0.116 BF
+            ("cem-sam", "cem", 128 * 128 * (2704 + 676 + 169)),
+            # 256 to 128, pooled to 4 * 128, to 256, in place of 256 to 256
+            ("efm-spp", "efm", (256 * 128 + 512 * 256 - 256 * 256) * 169),
+        ]
+    ),
 )
 def test_increments(neck: str, base: str, added: int) -> None:
     assert meta_graph(f"csppeleenet-{neck}")[1] - meta_graph(f"csppeleenet-{base}")[1] == added
@@ -115,18 +122,22 @@ def test_increments(neck: str, base: str, added: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "paper_bflops"),
-    [
-        ("csppeleenet-prn", 3.590),
-        ("csppeleenet-prn-swish", 3.590),
-        ("csppeleenet-prn-3l", 4.586),
-        ("csppeleenet-cem", 4.049),
-        ("csppeleenet-cem-sam", 4.165),
-        ("csppeleenet-gfm", 4.605),
-        ("csppeleenet-efm", 4.868),
-        ("csppeleenet-efm-sam", 5.068),
-        ("csppeleenet-efm-spp", 4.863),
-        ("peleenet-prn", 4.04),
-    ],
+    thin(
+        [
+            ("csppeleenet-prn", 3.590),
+            ("csppeleenet-prn-swish", 3.590),
+            ("csppeleenet-prn-3l", 4.586),
+            ("csppeleenet-cem", 4.049),
+            ("csppeleenet-cem-sam", 4.165),
+            ("csppeleenet-gfm", 4.605),
+            ("csppeleenet-efm", 4.868),
+            ("csppeleenet-efm-sam", 5.068),
+            ("csppeleenet-efm-spp", 4.863),
+            ("peleenet-prn", 4.04),
+        ],
+        0,
+        6,
+    ),
 )
 def test_detectors_against_the_paper(name: str, paper_bflops: float) -> None:
     """CSPNet, Tables 2 and 4. GFM (-1.1 %) and EFM with SPP (+1.2 %) are the farthest of the reconstructions."""
@@ -135,26 +146,32 @@ def test_detectors_against_the_paper(name: str, paper_bflops: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "numbers", "macs"),
-    [
-        ("csppeleenet-prn", 3_215_262, 1_804_757_760),
-        ("csppeleenet-prn-3l", 3_413_021, 2_302_812_928),
-        ("csppeleenet-cem", 2_848_413, 2_034_341_760),
-        ("csppeleenet-cem-sam", 2_899_101, 2_092_488_576),
-        ("csppeleenet-gfm", 3_709_085, 2_277_806_336),
-        ("csppeleenet-efm", 4_152_989, 2_443_940_096),
-        ("csppeleenet-efm-sam", 4_303_005, 2_543_620_352),  # the paper says 4.31 M
-        ("peleenet-prn", 3_158_750, 2_017_270_528),  # 3.16 M
-    ],
+    thin(
+        [
+            ("csppeleenet-prn", 3_215_262, 1_804_757_760),
+            ("csppeleenet-prn-3l", 3_413_021, 2_302_812_928),
+            ("csppeleenet-cem", 2_848_413, 2_034_341_760),
+            ("csppeleenet-cem-sam", 2_899_101, 2_092_488_576),
+            ("csppeleenet-gfm", 3_709_085, 2_277_806_336),
+            ("csppeleenet-efm", 4_152_989, 2_443_940_096),
+            ("csppeleenet-efm-sam", 4_303_005, 2_543_620_352),  # the paper says 4.31 M
+            ("peleenet-prn", 3_158_750, 2_017_270_528),  # 3.16 M
+        ],
+        0,
+        5,
+    ),
 )
 def test_detectors_exactly(name: str, numbers: int, macs: int) -> None:
     graph, found = meta_graph(name)
     assert (numbers_in_file(graph), found) == (numbers, macs)
 
 
+@pytest.mark.slow
 def test_panet_costs_as_much_as_efm() -> None:
     assert neck_macs("csppeleenet-panet") == pytest.approx(neck_macs("csppeleenet-efm"), rel=0.02)
 
 
+@pytest.mark.slow
 def test_swish_reaches_every_convolution() -> None:
     kinds = {type(layer) for layer in meta_graph("csppeleenet-prn-swish")[0].modules()}
     assert nn.SiLU in kinds
@@ -162,8 +179,10 @@ def test_swish_reaches_every_convolution() -> None:
     assert nn.LeakyReLU in {type(layer) for layer in meta_graph("csppeleenet-prn")[0].modules()}
 
 
-@pytest.mark.parametrize("name", NECKS)
-@pytest.mark.parametrize("downsample", ["stride", "spd"])
+@pytest.mark.parametrize(
+    ("name", "downsample"),
+    thin([(name, word) for name in NECKS for word in ("stride", "spd")], 2, 5, 7, 8, 11),
+)
 def test_every_parameter_learns(name: str, downsample: str) -> None:
     """Forward and backward of a single image that is not square, on the width of the smallest models."""
     torch.manual_seed(0)
@@ -177,7 +196,7 @@ def test_every_parameter_learns(name: str, downsample: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in graph.parameters())
 
 
-@pytest.mark.parametrize("neck", NECKS)
+@pytest.mark.parametrize("neck", thin(NECKS, 5))
 @pytest.mark.parametrize("words", ["", "+width=0.125+spd"])
 def test_another_backbone(neck: str, words: str) -> None:
     """Levels of 128, 256, 512 and 1024 channels, and of an eighth of these."""
@@ -186,7 +205,7 @@ def test_another_backbone(neck: str, words: str) -> None:
     assert macs > 0
 
 
-@pytest.mark.parametrize("neck", ["cem", "gfm", "efm"])
+@pytest.mark.parametrize("neck", thin(["cem", "gfm", "efm"]))
 def test_space_to_depth_leaves_no_pool(neck: str) -> None:
     """Each pool becomes a 1x1 convolution of four times the channels; nothing else of the neck changes."""
     detector = f"csppeleenet-{neck}"

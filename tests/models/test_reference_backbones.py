@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from detect.analysis.profile import ModelProfile, profile_model
+from detect.analysis.profile import ModelProfile, build_on_meta, profile_graph
 from detect.errors import InputError
 from detect.models.blocks.pool import StrideOnePool
 from detect.models.build import build_graph, build_model
 from detect.models.graph import Graph
+from tests.models.thin import thin
 
 BACKBONES = ("darknet-tiny", "csppeleenet-reference", "cspdensenet-reference", "cspdensenet-reference-b")
 DETECTORS = (
@@ -44,7 +45,7 @@ def test_darknets_own(name: str, size: int, num_classes: int, weights: int, para
 @pytest.mark.parametrize(
     ("name", "weights_millions", "bflops"),
     # CSPNet, Table 3.
-    [("csppeleenet-reference", 4.10, 1.103), ("cspdensenet-reference", 3.48, 0.886)],
+    thin([("csppeleenet-reference", 4.10, 1.103), ("cspdensenet-reference", 3.48, 0.886)]),
 )
 def test_classifiers_of_the_paper(name: str, weights_millions: float, bflops: float) -> None:
     profile = cost(name, 224, 1000)
@@ -55,14 +56,17 @@ def test_classifiers_of_the_paper(name: str, weights_millions: float, bflops: fl
 @pytest.mark.parametrize(
     ("name", "millions_in_file", "bflops"),
     # CSPNet, Table 4, at 320 px.
-    [
-        ("csppeleenet-reference-efm-sam", 5.67, 3.43),
-        ("csppeleenet-reference-prn-3l", 4.79, 3.15),
-        ("csppeleenet-reference-prn", 4.59, 2.56),
-        ("cspdensenet-reference-efm-sam", 5.05, 2.89),
-        ("cspdensenet-reference-prn", 3.97, 2.01),
-        ("cspdensenet-reference-b-prn", 1.87, 1.59),
-    ],
+    thin(
+        [
+            ("csppeleenet-reference-efm-sam", 5.67, 3.43),
+            ("csppeleenet-reference-prn-3l", 4.79, 3.15),
+            ("csppeleenet-reference-prn", 4.59, 2.56),
+            ("cspdensenet-reference-efm-sam", 5.05, 2.89),
+            ("cspdensenet-reference-prn", 3.97, 2.01),
+            ("cspdensenet-reference-b-prn", 1.87, 1.59),
+        ],
+        5,
+    ),
 )
 def test_detectors_of_the_paper(name: str, millions_in_file: float, bflops: float) -> None:
     profile = cost(name, 320, 80)
@@ -70,6 +74,7 @@ def test_detectors_of_the_paper(name: str, millions_in_file: float, bflops: floa
     assert profile.bflops == pytest.approx(bflops, rel=0.05)
 
 
+@pytest.mark.slow
 def test_what_the_headers_state() -> None:
     """Convolution weights of the classifiers, and the detectors' parameters, in the configurations' comments."""
     assert cost("csppeleenet-reference", 224, 1000).weights == 4_217_264
@@ -108,6 +113,7 @@ def test_the_classifier_is_no_backbone_of_detectors() -> None:
         build_graph("darknet-reference+fpn-tiny", 2)
 
 
+@pytest.mark.slow
 def test_the_lighter_one_is_narrower_in_its_last_stage() -> None:
     heavy, light = cost("cspdensenet-reference", 224, 10), cost("cspdensenet-reference-b", 224, 10)
     differ = [a.name for a, b in zip(heavy.rows, light.rows, strict=True) if a.weights != b.weights]
@@ -120,8 +126,9 @@ def test_tiny_rows_stand_in_darknets_order() -> None:
     assert rows[-8:] == ["c5", "fuse5", "p5", "lateral5", "up5", "cat4", "p4", "detect"]
 
 
-@pytest.mark.parametrize("downsample", ["stride", "spd"])
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize(
+    ("name", "downsample"), thin([(name, word) for name in DETECTORS for word in ("stride", "spd")], 1, 2, 5, 10)
+)
 def test_every_parameter_learns(name: str, downsample: str) -> None:
     """At a quarter of the width, on images that are not square."""
     torch.manual_seed(0)
@@ -164,7 +171,7 @@ def test_the_stride_one_pool_stays_in_spd() -> None:
 @functools.cache
 def cost(name: str, size: int, num_classes: int) -> ModelProfile:
     """The profile of a model, made once."""
-    return profile_model(name, size, num_classes)
+    return profile_graph(build_on_meta(name, num_classes), size, num_classes, memory=False)
 
 
 def on_meta(name: str) -> Graph:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from detect.errors import InputError
-from detect.models.shipped import WEIGHTS, find_weights, shipped_weights
+from detect.models.catalog import WEIGHTS, find_weights, shipped_weights
 
 
 def test_names_are_those_of_the_files() -> None:

@@ -12,6 +12,7 @@ from detect.models.blocks.downsample import Pool
 from detect.models.build import build_graph
 from detect.models.catalog import find_definition
 from detect.models.graph import Graph
+from tests.models.thin import thin
 
 
 def on_meta(name: str, num_classes: int) -> Graph:
@@ -27,45 +28,55 @@ def strided(graph: Graph) -> list[nn.Conv2d]:
 
 @pytest.mark.parametrize(
     ("name", "num_classes", "size", "parameters", "macs", "strides"),
-    [
-        # The baselines in the published code of SPD-Conv: a stride in 3 stages, in the path and in the shortcut.
-        ("resnet18-small", 200, 64, 11_271_432, 2_221_772_800, 6),
-        ("resnet50-small", 200, 64, 23_910_152, 5_191_647_232, 6),
-        ("resnet18-small", 10, 32, 11_173_962, 555_422_720, 6),
-        ("resnet50-small", 10, 32, 23_520_842, 1_297_829_888, 6),
-        # The same parameters, one stride more, in the stem: a quarter of the arithmetic behind it, where the stem's
-        # 27 * 64 multiply-adds are one for each of 32 x 32 cells in place of 64 x 64, and the classifier's stay.
-        ("resnet18-strided", 200, 64, 11_271_432, (2_221_772_800 - 102_400) // 4 + 102_400, 7),
-        ("resnet50-strided", 200, 64, 23_910_152, (5_191_647_232 - 409_600) // 4 + 409_600, 7),
-        # The published code's ResNet-SPD
-        ("resnet18-spd-official", 200, 64, 20_565_576, 1_064_144_896, 3),
-        ("resnet50-spd-official", 200, 64, 28_043_336, 1_787_969_536, 3),
-        ("resnet18-spd-official", 10, 32, 20_468_106, 266_015_744, 3),
-        ("resnet50-spd-official", 10, 32, 27_654_026, 446_910_464, 3),
-        # Readings of Table 3
-        ("resnet18-spd", 200, 64, 14_374_088, 674_074_624, 0),
-        ("resnet50-spd", 200, 64, 29_423_944, 1_429_356_544, 0),
-        ("resnet18-spd", 10, 32, 14_276_618, 168_498_176, 0),
-        ("resnet50-spd", 10, 32, 29_034_634, 357_257_216, 0),
-        ("resnet18-spd+spd_kernel_size=1", 200, 64, 11_621_576, 573_411_328, 0),
-        ("resnet50-spd+spd_kernel_size=3", 200, 64, 73_464_136, 3_039_969_280, 0),
-        ("resnet18-spd+spd_kernel_size=1", 10, 32, 11_524_106, 143_332_352, 0),
-        ("resnet50-spd+spd_kernel_size=3", 10, 32, 73_074_826, 759_910_400, 0),
-        ("resnet18-spd+spd_form=absorb", 200, 64, 16_437_576, 749_572_096, 0),
-        ("resnet50-spd+spd_form=absorb", 200, 64, 34_237_256, 1_605_517_312, 0),
-        ("resnet18-spd+spd_form=absorb", 10, 32, 16_340_106, 187_372_544, 0),
-        ("resnet50-spd+spd_form=absorb", 10, 32, 33_847_946, 401_297_408, 0),
-        # CIFAR's ResNets with bottlenecks, as the paper on Temporally Resolution Decrement counts them
-        ("resnet56-bottleneck", 100, 32, 614_452, 87_237_632, 4),
-        ("resnet110-bottleneck", 100, 32, 1_170_868, 167_453_696, 4),
-        ("resnet110-bottleneck", 200, 64, 1_196_568, 669_763_584, 4),
-        # Wide ResNets
-        ("wrn-28-10", 10, 32, 36_479_194, 5_243_328_768, 4),
-        ("wrn-28-10", 100, 32, 36_536_884, 5_243_386_368, 4),
-        ("wrn-40-4", 10, 32, 8_949_210, 1_298_582_016, 4),
-        # A VGG's convolutions keep the size; its pools are no convolutions.
-        ("vgg19-bn", 100, 32, 20_086_692, 398_182_400, 0),
-    ],
+    thin(
+        [
+            # The baselines in the published code of SPD-Conv: a stride in 3 stages, in the path and in the shortcut.
+            ("resnet18-small", 200, 64, 11_271_432, 2_221_772_800, 6),
+            ("resnet50-small", 200, 64, 23_910_152, 5_191_647_232, 6),
+            ("resnet18-small", 10, 32, 11_173_962, 555_422_720, 6),
+            ("resnet50-small", 10, 32, 23_520_842, 1_297_829_888, 6),
+            # The same parameters, one stride more, in the stem: a quarter of the arithmetic behind it, where the stem's
+            # 27 * 64 multiply-adds are one for each of 32 x 32 cells in place of 64 x 64, and the classifier's stay.
+            ("resnet18-strided", 200, 64, 11_271_432, (2_221_772_800 - 102_400) // 4 + 102_400, 7),
+            ("resnet50-strided", 200, 64, 23_910_152, (5_191_647_232 - 409_600) // 4 + 409_600, 7),
+            # The published code's ResNet-SPD
+            ("resnet18-spd-official", 200, 64, 20_565_576, 1_064_144_896, 3),
+            ("resnet50-spd-official", 200, 64, 28_043_336, 1_787_969_536, 3),
+            ("resnet18-spd-official", 10, 32, 20_468_106, 266_015_744, 3),
+            ("resnet50-spd-official", 10, 32, 27_654_026, 446_910_464, 3),
+            # Readings of Table 3
+            ("resnet18-spd", 200, 64, 14_374_088, 674_074_624, 0),
+            ("resnet50-spd", 200, 64, 29_423_944, 1_429_356_544, 0),
+            ("resnet18-spd", 10, 32, 14_276_618, 168_498_176, 0),
+            ("resnet50-spd", 10, 32, 29_034_634, 357_257_216, 0),
+            ("resnet18-spd+spd_kernel_size=1", 200, 64, 11_621_576, 573_411_328, 0),
+            ("resnet50-spd+spd_kernel_size=3", 200, 64, 73_464_136, 3_039_969_280, 0),
+            ("resnet18-spd+spd_kernel_size=1", 10, 32, 11_524_106, 143_332_352, 0),
+            ("resnet50-spd+spd_kernel_size=3", 10, 32, 73_074_826, 759_910_400, 0),
+            ("resnet18-spd+spd_form=absorb", 200, 64, 16_437_576, 749_572_096, 0),
+            ("resnet50-spd+spd_form=absorb", 200, 64, 34_237_256, 1_605_517_312, 0),
+            ("resnet18-spd+spd_form=absorb", 10, 32, 16_340_106, 187_372_544, 0),
+            ("resnet50-spd+spd_form=absorb", 10, 32, 33_847_946, 401_297_408, 0),
+            # CIFAR's ResNets with bottlenecks, as the paper on Temporally Resolution Decrement counts them
+            ("resnet56-bottleneck", 100, 32, 614_452, 87_237_632, 4),
+            ("resnet110-bottleneck", 100, 32, 1_170_868, 167_453_696, 4),
+            ("resnet110-bottleneck", 200, 64, 1_196_568, 669_763_584, 4),
+            # Wide ResNets
+            ("wrn-28-10", 10, 32, 36_479_194, 5_243_328_768, 4),
+            ("wrn-28-10", 100, 32, 36_536_884, 5_243_386_368, 4),
+            ("wrn-40-4", 10, 32, 8_949_210, 1_298_582_016, 4),
+            # A VGG's convolutions keep the size; its pools are no convolutions.
+            ("vgg19-bn", 100, 32, 20_086_692, 398_182_400, 0),
+        ],
+        2,
+        8,
+        12,
+        16,
+        20,
+        22,
+        27,
+        28,
+    ),
 )
 def test_counts(name: str, num_classes: int, size: int, parameters: int, macs: int, strides: int) -> None:
     graph = on_meta(name, num_classes).eval()
@@ -78,21 +89,27 @@ def test_counts(name: str, num_classes: int, size: int, parameters: int, macs: i
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [
-        ("resnext29-8x64d", 34.4),
-        ("resnext29-16x64d", 68.1),
-        ("wrn-40-4", 8.9),
-        ("wrn-16-8", 11.0),
-        ("wrn-22-8", 17.2),
-        ("wrn-28-10", 36.5),
-        ("wrn-28-10+widen=12", 52.5),
-        ("densenet-100-12", 7.0),
-        ("densenet-100-24", 27.2),
-        ("resnet20", 0.27),
-        ("resnet32", 0.46),
-        ("resnet56", 0.85),
-        ("resnet110", 1.7),
-    ],
+    thin(
+        [
+            ("resnext29-8x64d", 34.4),
+            ("resnext29-16x64d", 68.1),
+            ("wrn-40-4", 8.9),
+            ("wrn-16-8", 11.0),
+            ("wrn-22-8", 17.2),
+            ("wrn-28-10", 36.5),
+            ("wrn-28-10+widen=12", 52.5),
+            ("densenet-100-12", 7.0),
+            ("densenet-100-24", 27.2),
+            ("resnet20", 0.27),
+            ("resnet32", 0.46),
+            ("resnet56", 0.85),
+            ("resnet110", 1.7),
+        ],
+        0,
+        3,
+        7,
+        9,
+    ),
 )
 def test_parameters_of_the_papers(name: str, millions: float) -> None:
     """With 10 classes; ResNeXt, Table 7; Wide ResNet, Table 4; DenseNet, Table 2; ResNet, Table 6."""
@@ -101,14 +118,18 @@ def test_parameters_of_the_papers(name: str, millions: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "num_classes", "size_mib"),
-    [
-        ("resnet32", 100, 1.833),
-        ("resnet32+width=2", 100, 7.180),
-        ("resnet32+width=3", 100, 16.063),
-        ("resnet32+width=4", 100, 28.481),
-        ("resnet74+width=2", 100, 17.564),
-        ("resnet74+width=2", 10, 17.520),
-    ],
+    thin(
+        [
+            ("resnet32", 100, 1.833),
+            ("resnet32+width=2", 100, 7.180),
+            ("resnet32+width=3", 100, 16.063),
+            ("resnet32+width=4", 100, 28.481),
+            ("resnet74+width=2", 100, 17.564),
+            ("resnet74+width=2", 10, 17.520),
+        ],
+        0,
+        1,
+    ),
 )
 def test_sizes_of_the_bdsc_paper(name: str, num_classes: int, size_mib: float) -> None:
     """Tables 1 and 4, standard convolutions: 4 bytes for each weight, bias, and value of a norm (4 a channel).
@@ -132,17 +153,24 @@ def test_resnet_spd_is_one_word_from_its_baseline(depth: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reduction"),
-    [
-        ("resnet18-small", 8),
-        ("resnet18-strided", 16),
-        ("resnet18-spd", 16),
-        ("resnet50-spd-official", 16),
-        ("resnet20", 4),
-        ("resnet56-bottleneck", 4),
-        ("wrn-16-4", 4),
-        ("resnext29-32x4d", 4),
-        ("vgg19-bn", 16),
-    ],
+    thin(
+        [
+            ("resnet18-small", 8),
+            ("resnet18-strided", 16),
+            ("resnet18-spd", 16),
+            ("resnet50-spd-official", 16),
+            ("resnet20", 4),
+            ("resnet56-bottleneck", 4),
+            ("wrn-16-4", 4),
+            ("resnext29-32x4d", 4),
+            ("vgg19-bn", 16),
+        ],
+        0,
+        3,
+        4,
+        7,
+        8,
+    ),
 )
 def test_reduction(name: str, reduction: int) -> None:
     assert on_meta(name, 10).max_reduction == reduction
@@ -150,21 +178,30 @@ def test_reduction(name: str, reduction: int) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "resnet18-small",
-        "resnet50-strided",
-        "resnet50-strided+spd_form=absorb",
-        "resnet50-strided+spd_form=absorb+fusion=csp",
-        "resnet20",
-        "resnet56-bottleneck+fusion=csp",
-        "wrn-16-4",
-        "wrn-16-4+fusion=csp+gamma=0.25",
-        "wrn-16-4+fusion=first",
-        "wrn-16-4+fusion=last",
-        "preresnet50+fusion=csp",
-        "resnext29-32x4d",
-        "vgg19-bn",
-    ],
+    thin(
+        [
+            "resnet18-small",
+            "resnet50-strided",
+            "resnet50-strided+spd_form=absorb",
+            "resnet50-strided+spd_form=absorb+fusion=csp",
+            "resnet20",
+            "resnet56-bottleneck+fusion=csp",
+            "wrn-16-4",
+            "wrn-16-4+fusion=csp+gamma=0.25",
+            "wrn-16-4+fusion=first",
+            "wrn-16-4+fusion=last",
+            "preresnet50+fusion=csp",
+            "resnext29-32x4d",
+            "vgg19-bn",
+        ],
+        0,
+        3,
+        5,
+        7,
+        10,
+        11,
+        12,
+    ),
 )
 def test_space_to_depth_everywhere(name: str) -> None:
     """In spd there is no stride and no pool but the global one, and every parameter learns."""
@@ -177,7 +214,7 @@ def test_space_to_depth_everywhere(name: str) -> None:
     assert [key for key, p in graph.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize("name", ["wrn-16-4", "preresnet18", "resnet56-bottleneck"])
+@pytest.mark.parametrize("name", thin(["wrn-16-4", "preresnet18", "resnet56-bottleneck"], 0))
 def test_partial_stages_learn_less_the_more_passes_by(name: str) -> None:
     sizes = [
         sum(p.numel() for p in on_meta(name + words, 10).parameters())
@@ -229,7 +266,7 @@ def test_the_convolutions_of_vgg_have_biases() -> None:
         ),
         ("resnet18-spd+spd_kernel_size=2", r"kernel_size: must be odd where the stride is 1, found 2$"),
         ("resnet18-spd+spd_form=within", r"spd_form: unknown 'within'; allowed: absorb, conv, inside$"),
-        ("vgg19-bn+fusion=csp", r"unknown word 'fusion'"),
+        ("vgg19-bn+fusion=csp", r"unknown option 'fusion'"),
         ("wrn-16-4+widen=0", r"widen: must be a whole number above 0, found 0$"),
     ],
 )

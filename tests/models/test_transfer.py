@@ -10,6 +10,7 @@ from detect.class_names import match_names
 from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.models.transfer import transfer_weights
+from tests.models.thin import thin
 
 SMALL = "yolov5n+width=0.1"
 SAME = match_names(("a", "b"), ("a", "b"))
@@ -32,7 +33,7 @@ def by_anchor(state: dict[str, Tensor], level: int, word: str) -> Tensor:
         (("a", "b"), ("x", "y"), {}),
     ],
 )
-@pytest.mark.parametrize("name", [SMALL, "yolov3-tiny+width=0.1"])
+@pytest.mark.parametrize("name", thin([SMALL, "yolov3-tiny+width=0.1"], 0))
 def test_rows_of_the_head_go_by_name(
     name: str, given: tuple[str, ...], wanted: tuple[str, ...], rows: dict[int, int]
 ) -> None:

@@ -99,7 +99,10 @@ def test_voc(tmp_path: Path) -> None:
 
 def test_stats(tmp_path: Path) -> None:
     """40 x 30 px at 160 px: four times as large. The shorter sides, 10, 8, 20 and 9 px, become 40, 32, 80 and 36 px."""
-    world_in(tmp_path).write()
+    world = world_in(tmp_path)
+    for content in world.files.values():
+        content["categories"][0]["name"] = "$_\x1b人é" * 8  # matplotlib could read it as mathematics
+    world.write()
     options = ("--data", "data.yaml", "--image-size", 160, "--out", "out", "--json", "stats.json")
     code, output, error = run_here(tmp_path, "data.py", "stats", *options)
     assert (code, error) == (0, "")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from detect.exporting.publish import sha256
-from detect.models.shipped import shipped_weights
+from detect.models.catalog import shipped_weights
 from tests.tools.running import run_here
 
 NAME = "yolov5n-spd-shapes"

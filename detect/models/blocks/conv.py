@@ -1,4 +1,4 @@
-"""Convolution, and convolution of a space-to-depth that is never carried out.
+"""Convolutions: with norm and activation behind or in front, alone, and of a space-to-depth that is never carried out.
 
 Letters: B batch, C channels of a map, O output channels, H W cells, k kernel size, s block size of a space-to-depth.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from detect.config.model import Convolutions
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError
 from detect.models.registry import Block, register
+from detect.models.resize import ResizePoint
 from detect.runtime.plugins import require_plugin
 from detect.structures import FeatureShape
 
@@ -32,7 +33,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def make_activation(name: str) -> nn.Module:
-    """An activation by name, in place where it can be. The papers call ``silu`` swish."""
+    """Return an activation by its name, in place where possible. The papers call ``silu`` swish."""
     if not isinstance(name, str) or name not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise InputError(f"activation: unknown {name!r}; allowed: {known} (what the papers call swish is silu)")
@@ -57,11 +58,11 @@ Pieces = tuple[Piece, ...]
 
 
 def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
-    """``conv`` of a map, or of the concatenation of pieces, which is never built.
+    """Convolve a map, or the concatenation of pieces without building it.
 
-    A k x k convolution of stride 1 after a space-to-depth by s is a (k*s) x (k*s) convolution of stride s and the same
-    weights, rearranged: no copy of the map is needed, and the arithmetic is the same. A convolution of a concatenation
-    is the sum of the convolutions of its parts.
+    A k x k convolution of stride 1 after a space-to-depth by s equals a (k*s) x (k*s) convolution of stride s with the
+    same weights, rearranged: no copy of the map is needed, and the arithmetic is the same. A convolution of a
+    concatenation is the sum of the convolutions of its parts.
 
     Args:
         conv: convolution of stride 1, dilation 1, one group and padding k // 2; or a module in the place of one
@@ -81,41 +82,33 @@ def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
     for piece, weight in zip(x, weights, strict=True):
         s = piece.block_size
         padding = conv.kernel_size[0] // 2 * s
+        # (B, C, s*H, s*W) to (B, O, H, W)
         part = F.conv2d(whole_blocks(piece.map, s), unfold_kernel(weight, s), bias, stride=s, padding=padding)
         total = part if total is None else total + part
-        bias = None
+        bias = None  # added once, with the first piece
     assert total is not None, "a convolution needs an input"
     return total
 
 
 class SteppedConv(nn.Module):
-    """Several steps in the place of one k x k convolution (``detect.papers.bdsc``); takes a map or pieces.
+    """Several steps that replace one k x k convolution (``detect.papers.bdsc``); takes a map or pieces.
 
-    It has ``out_channels``, ``stride`` and ``groups`` as the convolution had, and a ``norm`` between its steps.
+    It has the convolution's ``out_channels``, ``stride`` and ``groups``, and a ``norm`` between its steps.
     """
 
     last: ClassVar[str]
     """Name of its last convolution, into which a norm behind the module can be fused."""
 
     def fuse(self) -> None:
-        """Become ordinary convolutions without a norm between them, in place; in evaluation mode."""
+        """Fold the norm and binary weights into ordinary convolutions, in place; in evaluation mode."""
         raise NotImplementedError
 
 
 def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
-    """Put a paper's modules in the place of the k x k convolutions, under the same names.
+    """Replace the k x k convolutions of a module in place by a paper's modules of the same names; return their number.
 
-    Those of 1x1 and those of several groups stay.
-
-    Args:
-        module: is changed.
-        wanted: what they become; not ``standard``.
-
-    Returns:
-        How many were replaced.
-
-    Raises:
-        InputError: this installation does not have the kind.
+    1x1 convolutions and those of several groups stay. ``wanted`` is not ``standard``; an ``InputError`` reports a kind
+    that this installation does not have.
     """
     make = require_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")
     found = [
@@ -130,14 +123,14 @@ def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
 
 
 def fuse_norm(layer: nn.Module, parent: nn.Module, name: str) -> None:
-    """Fuse ``layer.norm``, if it has one, into the convolution ``parent.name``; in evaluation mode."""
+    """Fold ``layer.norm``, if it is a batch norm, into the convolution ``parent.name``; in evaluation mode."""
     if isinstance(layer.norm, nn.BatchNorm2d):
         setattr(parent, name, fuse_conv_bn_eval(getattr(parent, name), layer.norm))
-        layer.add_module("norm", nn.Identity())  # in its place
+        layer.add_module("norm", nn.Identity())
 
 
 def unfold_kernel(weight: Tensor, block_size: int) -> Tensor:
-    """The kernel of stride ``block_size`` that does what ``weight`` does behind a space-to-depth.
+    """Return the kernel of stride ``block_size`` that is equivalent to ``weight`` behind a space-to-depth.
 
     Args:
         weight: (O, s*s*C, k, k); channel (j*s + i)*C + c holds row offset i, column offset j (the paper's order).
@@ -154,13 +147,8 @@ def unfold_kernel(weight: Tensor, block_size: int) -> Tensor:
     s = block_size
     channels = folded // (s * s)
     split = weight.view(num_out, s, s, channels, k, k)  # (O, j, i, C, k rows, k columns)
-    return split.permute(0, 3, 4, 2, 5, 1).reshape(num_out, channels, k * s, k * s)  # rows (k, i), columns (k, j)
-
-
-def check_choice(word: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a keyword's value that is not one of those allowed."""
-    if value not in allowed:
-        raise InputError(f"{word}: unknown {value!r}{did_you_mean(str(value), allowed)}")
+    # rows (k, i) and columns (k, j): the offset within a block is the inner index of each
+    return split.permute(0, 3, 4, 2, 5, 1).reshape(num_out, channels, k * s, k * s)  # (O, C, k*s, k*s)
 
 
 @register
@@ -174,7 +162,7 @@ class Conv(Block):
         stride: 1 or more.
         groups: as in ``torch.nn.Conv2d``.
         activation: name of the activation.
-        bias: whether the convolution has one. The norm takes it out again; some published networks have it.
+        bias: give the convolution a bias. The norm cancels it; some published networks have it.
     """
 
     def __init__(
@@ -190,6 +178,7 @@ class Conv(Block):
         super().__init__()
         if stride == 1 and kernel_size % 2 == 0:
             raise InputError(f"kernel_size: must be odd where the stride is 1, found {kernel_size}")
+        # An even kernel with a stride of 2 (YOLOv5's 6x6 stem) is padded by one less than half: the map is halved.
         padding = (kernel_size - 1) // 2 if stride > 1 else kernel_size // 2
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
         self.norm = nn.BatchNorm2d(out_channels)
@@ -197,7 +186,6 @@ class Conv(Block):
 
     @property
     def accepts_pieces(self) -> bool:
-        """Whether the input may be given as pieces."""
         return self.conv.stride == (1, 1) and self.conv.groups == 1
 
     def forward(self, x: Tensor | Pieces) -> Tensor:
@@ -205,12 +193,139 @@ class Conv(Block):
         return self.activation(self.norm(convolve(self.conv, x)))
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """O channels at ``stride`` times the reduction."""
         return FeatureShape(self.conv.out_channels, inputs[0].reduction * self.conv.stride[0])
 
 
+@register
+class ConvStage(Block):
+    """3x3 convolutions at one resolution, with a point behind each.
+
+    Args:
+        in_channels: C.
+        out_channels: O, of each.
+        repeats: convolutions.
+        bias: give each a bias, in front of its norm.
+        activation: name of the activation.
+
+    Source: VGG (Simonyan and Zisserman, 2015), Table 1, with batch norms.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, repeats: int = 1, bias: bool = False, activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        inputs = [in_channels] + [out_channels] * (repeats - 1)
+        self.convs = nn.ModuleList(
+            Conv(channels, out_channels, 3, activation=activation, bias=bias) for channels in inputs
+        )
+        self.behind = nn.ModuleList(ResizePoint() for _ in inputs)
+
+    def forward(self, x: Tensor | Pieces) -> Tensor:
+        """(B, C, H, W) or pieces to (B, O, H, W)."""
+        y: Any = x
+        for conv, point in zip(self.convs, self.behind, strict=True):
+            y = point(conv(y))
+        return y
+
+    @property
+    def points(self) -> list[ResizePoint]:
+        return [m for m in self.behind if isinstance(m, ResizePoint)]
+
+    @property
+    def accepts_pieces(self) -> bool:
+        return True
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        return FeatureShape(self.out_channels, inputs[0].reduction)
+
+
+class PreConv(nn.Module):
+    """Batch norm → activation → convolution without bias.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: k, odd.
+        activation: name of the activation.
+        groups: as in ``torch.nn.Conv2d``; 1 with a space-to-depth.
+        block_size: s, of a space-to-depth between activation and convolution; 1 for none.
+        stride: of the convolution; 1 with a space-to-depth.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        activation: str,
+        groups: int = 1,
+        block_size: int = 1,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.activation = make_activation(activation)
+        folded = in_channels * block_size**2
+        self.conv = nn.Conv2d(folded, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+        self.block_size = block_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H / s, W / s), or to (B, O, H / stride, W / stride)."""
+        y = self.activation(self.norm(x))
+        return convolve(self.conv, y if self.block_size == 1 else (Piece(y, self.block_size),))
+
+
+@register
+class NormActivation(Block):
+    """Batch norm → activation, behind the last convolution of a pre-activation network.
+
+    Args:
+        in_channels: C.
+        activation: name of the activation.
+    """
+
+    def __init__(self, in_channels: int, activation: str = "relu") -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.activation = make_activation(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        return self.activation(self.norm(x))
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        return inputs[0]
+
+
+@register
+class BareConv(Block):
+    """Convolution of stride 1 without bias, norm or activation: the first layer of a pre-activation network.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: k, odd.
+        groups: as in ``torch.nn.Conv2d``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, groups: int = 1) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise InputError(f"kernel_size: must be odd, found {kernel_size}")
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H, W)."""
+        return self.conv(x)
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        return FeatureShape(self.conv.out_channels, inputs[0].reduction)
+
+
 def space_to_depth(x: Tensor, block_size: int) -> Tensor:
-    """Space-to-depth in the order of the SPD-Conv paper.
+    """Move blocks of s x s cells into the channels, in the order of the SPD-Conv paper.
 
     Args:
         x: (B, C, H, W); where H or W is no multiple of ``block_size``, zeros are added below or on the right.
@@ -228,9 +343,7 @@ def space_to_depth(x: Tensor, block_size: int) -> Tensor:
 
 
 def whole_blocks(x: Tensor, block_size: int) -> Tensor:
-    """A map (B, C, H, W) with zeros below and on the right, so that its sides are multiples of ``block_size``.
-
-    Behind a point (SDPoint) they need not be. An exported graph takes multiples only.
-    """
+    """Pad a map (B, C, H, W) with zeros below and on the right, so that its sides are multiples of ``block_size``."""
+    # Other sides occur only behind an active point (SDPoint); an exported graph takes multiples only.
     below, right = -x.shape[2] % block_size, -x.shape[3] % block_size
     return F.pad(x, (0, right, 0, below)) if not torch.compiler.is_exporting() and (below or right) else x

@@ -1,4 +1,4 @@
-"""Cross-stage-partial stages: a part of the channels passes by, the rest is computed, and both are joined.
+"""Cross-stage-partial stages: a share of the channels bypasses the blocks, and both parts are joined behind them.
 
 Letters: B batch, C input channels, O output channels, H W cells, h hidden channels.
 """
@@ -10,53 +10,60 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from detect.errors import InputError
 from detect.models.blocks.conv import Conv, Pieces
 from detect.models.blocks.downsample import HalvingPool
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 
 Fusion = Literal["none", "first", "last", "csp"]
-"""How a stage joins what passed by: not at all (``none``, a plain stage); concatenation → transition (``first``);
-transition → concatenation (``last``); transition → concatenation → transition (``csp``, what the paper proposes)."""
+"""Order in which a stage joins its parts: ``none``, a plain stage; ``first``, concatenation → transition; ``last``,
+transition → concatenation; ``csp``, transition → concatenation → transition, the paper's proposal."""
+
+
+def divide_channels(channels: int, gamma: float) -> tuple[int, int]:
+    """Return the channels of the bypass, a share ``gamma``, and of the computed part.
+
+    Raises:
+        InputError: one of the parts would be empty.
+    """
+    bypass = round(gamma * channels)
+    if not 0 < gamma < 1 or not 0 < bypass < channels:
+        raise InputError(
+            f"gamma: must be between 0 and 1, and leave some of {channels} channels on each side, found {gamma!r}"
+        )
+    return bypass, channels - bypass
 
 
 class ConvDivide(nn.Module):
     """Division by two 1x1 convolutions that each see all channels, as in CSPResNe(X)t and CSPDarknet.
 
     Args:
-        in_channels: C.
-        bypass_channels: of the part that passes by.
-        computed_channels: of the part that is computed.
-        activation: name of the activation behind both.
-        halve: whether the part that passes by is halved by a 2x2 max-pool, where the computed part halves itself.
+        bypass: convolution of the part that passes by.
+        computed: convolution of the part that is computed.
+        halve: halve the bypass by a 2x2 max-pool, where the computed part halves itself.
     """
 
-    def __init__(
-        self, in_channels: int, bypass_channels: int, computed_channels: int, activation: str, halve: bool
-    ) -> None:
+    def __init__(self, bypass: nn.Module, computed: nn.Module, halve: bool) -> None:
         super().__init__()
-        self.bypass = Conv(in_channels, bypass_channels, 1, activation=activation)
-        self.computed = Conv(in_channels, computed_channels, 1, activation=activation)
+        self.bypass = bypass
+        self.computed = computed
         self.pool = HalvingPool() if halve else nn.Identity()
 
     def forward(self, x: Tensor | Pieces) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) or pieces to what passes by and what is computed."""
+        """(B, C, H, W), or pieces where the convolutions take them, to the bypass and the computed part."""
         return self.pool(self.bypass(x)), self.computed(x)
 
 
 class ChannelDivide(nn.Module):
-    """Division by slicing the channels: the first ones pass by, as in CSPDenseNet and CSPPeleeNet.
-
-    Args:
-        bypass_channels: of the part that passes by.
-    """
+    """Division by slicing the channels: the first ones pass by, as in CSPDenseNet and CSPPeleeNet."""
 
     def __init__(self, bypass_channels: int) -> None:
         super().__init__()
         self.bypass_channels = bypass_channels
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) to what passes by and what is computed."""
+        """(B, C, H, W) to the bypass and the computed part."""
         return x[:, : self.bypass_channels], x[:, self.bypass_channels :]
 
 
@@ -64,11 +71,11 @@ class CrossStage(nn.Module):
     """A stage around any ``body``: divide → body → first transition → concatenation → second transition.
 
     Args:
-        divide: a map to the part that passes by and the part that is computed.
+        divide: from a map to the bypass and the part that is computed.
         body: the blocks.
         transition1: of the computed part, before the concatenation; the identity in ``first``.
         transition2: of the concatenation; the identity in ``last``.
-        bypass_first: whether the concatenation starts with what passed by.
+        bypass_first: put the bypass in front in the concatenation.
 
     Source: CSPNet (Wang et al., 2020), section 3.1, figures 2, 3 and 5.
     """
@@ -90,7 +97,7 @@ class CrossStage(nn.Module):
 
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W), or pieces where ``divide`` takes them, to (B, O, H, W)."""
-        bypass, computed = self.divide(x)
+        bypass, computed = self.divide(x)  # the gradient of the bypass does not reach the body
         computed = self.transition1(self.body(computed))
         parts = [bypass, computed] if self.bypass_first else [computed, bypass]
         return self.transition2(torch.cat(parts, dim=1))
@@ -101,7 +108,7 @@ class Bottleneck(nn.Module):
 
     Args:
         channels: h, in and out.
-        shortcut: whether the input is added.
+        shortcut: add the input.
         activation: name of the activation.
     """
 
@@ -125,7 +132,7 @@ class C3(Block):
         in_channels: C.
         out_channels: O, even; h = O / 2.
         repeats: bottlenecks.
-        shortcut: whether the bottlenecks add their input.
+        shortcut: let the bottlenecks add their input.
         activation: name of the activation.
 
     Source: CSPNet (Wang et al., 2020), section 3.1; YOLOv5 v6.0 for the form.
@@ -143,19 +150,16 @@ class C3(Block):
 
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W) or pieces to (B, O, H, W)."""
-        computed, bypass = self.divide(x).chunk(2, dim=1)
+        computed, bypass = self.divide(x).chunk(2, dim=1)  # (B, h, H, W) each
         return self.fuse(torch.cat([self.blocks(computed), bypass], dim=1))
 
     @property
     def point_behind(self) -> bool:
-        """The stage is a basic building block."""
         return True
 
     @property
     def accepts_pieces(self) -> bool:
-        """The input may be given as pieces."""
         return True
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """O channels at the same reduction."""
         return FeatureShape(self.fuse.conv.out_channels, inputs[0].reduction)

@@ -1,31 +1,27 @@
 """Densely connected stages (DenseNet, PeleeNet), plain or cross-stage-partial, and the transitions between them.
 
-Letters: B batch, C input channels, O output channels, H W cells, g growth, n layers.
+Letters: B batch, C input channels, O output channels, H W cells, g growth, n layers, b bottleneck channels.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.models.blocks.attention import SqueezeExcite
-from detect.models.blocks.conv import check_choice
+from detect.models.blocks.conv import Conv, Piece, PreConv
 from detect.models.blocks.csp import ChannelDivide, CrossStage, Fusion
-from detect.models.blocks.dense_layers import (
-    ConvStyle,
-    DenseBody,
-    DenseLayer,
-    ElasticDenseLayer,
-    TwoWayDenseLayer,
-    layer_sources,
-)
-from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool
+from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool, is_odd
 from detect.models.blocks.residual import block_points
-from detect.models.registry import Block, register
-from detect.models.resize import ResizePoint
+from detect.models.registry import Block, BlockOptions, check_choice, register
+from detect.models.resize import ResizePoint, resize_cells
 from detect.structures import FeatureShape
 
 CompressedBy = Literal["first", "second"]
@@ -33,96 +29,275 @@ SQUEEZE = 2
 """Channels per squeezed channel in each layer: the ratio that fits the parameters of SEPeleeNet (CSPNet, Table 3)."""
 
 
+class FoldedConv(nn.Module):
+    """Space-to-depth → 1x1 convolution → batch norm → activation.
+
+    Args:
+        in_channels: C, before the space-to-depth.
+        out_channels: O.
+        activation: name of the activation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, activation: str) -> None:
+        super().__init__()
+        self.conv = Conv(in_channels * BLOCK_SIZE**2, out_channels, 1, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H/2, W/2)."""
+        return self.conv((Piece(x, BLOCK_SIZE),))
+
+
+@dataclass(frozen=True)
+class ConvStyle:
+    """Form of all convolutions of a stage.
+
+    Args:
+        preactivation: put norm and activation in front of the convolution (DenseNet), not behind it.
+        activation: name of the activation.
+        downsample: ``stride``, for a 2x2 average pool, or ``spd``.
+        group_width: input channels of one group of the 3x3 convolutions; None for one group.
+    """
+
+    preactivation: bool
+    activation: str
+    downsample: Kind = "stride"
+    group_width: int | None = None
+
+    def conv(self, in_channels: int, out_channels: int, kernel_size: int) -> nn.Module:
+        groups = 1
+        if self.group_width is not None and kernel_size > 1:
+            # A narrow model may have too few channels for this number of groups.
+            groups = math.gcd(max(in_channels // self.group_width, 1), in_channels, out_channels)
+        if self.preactivation:
+            return PreConv(in_channels, out_channels, kernel_size, self.activation, groups)
+        return Conv(in_channels, out_channels, kernel_size, 1, groups, self.activation)
+
+    def halving_conv(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Return a 1x1 convolution of the map at half its size: behind a pool, or of the space-to-depth itself."""
+        if self.downsample == "stride":
+            return nn.Sequential(Pool(in_channels, "avg"), self.conv(in_channels, out_channels, 1))
+        if self.preactivation:
+            return PreConv(in_channels, out_channels, 1, self.activation, block_size=BLOCK_SIZE)
+        return FoldedConv(in_channels, out_channels, self.activation)
+
+    def pool(self, channels: int) -> Pool:
+        """Return a pool that no convolution absorbs: in ``spd`` it has its own."""
+        return Pool(channels, "avg", downsample=self.downsample, activation=self.activation)
+
+
+class DenseLayer(nn.Sequential):
+    """[1x1 →] 3x3 convolution: (B, C, H, W) to (B, g, H, W).
+
+    Args:
+        in_channels: C.
+        growth: g.
+        bottleneck: b, of the 1x1 convolution; None leaves it out.
+        style: form of the convolutions.
+
+    Source: DenseNet (Huang et al., 2017), section 3.
+    """
+
+    def __init__(self, in_channels: int, growth: int, bottleneck: int | None, style: ConvStyle) -> None:
+        if bottleneck is None:
+            super().__init__(style.conv(in_channels, growth, 3))
+        else:
+            super().__init__(style.conv(in_channels, bottleneck, 1), style.conv(bottleneck, growth, 3))
+
+
+class TwoWayDenseLayer(nn.Module):
+    """Two branches of g / 2 channels each, 1x1 → 3x3 and 1x1 → 3x3 → 3x3, side by side.
+
+    Args:
+        in_channels: C.
+        growth: g, even.
+        bottleneck: b, of each 1x1 convolution.
+        style: form of the convolutions.
+
+    Source: PeleeNet (Wang et al., 2018), section 2.1.
+    """
+
+    def __init__(self, in_channels: int, growth: int, bottleneck: int, style: ConvStyle) -> None:
+        super().__init__()
+        half = growth // 2
+        self.near = nn.Sequential(style.conv(in_channels, bottleneck, 1), style.conv(bottleneck, half, 3))
+        self.far = nn.Sequential(
+            style.conv(in_channels, bottleneck, 1), style.conv(bottleneck, half, 3), style.conv(half, half, 3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, g, H, W)."""
+        return torch.cat([self.near(x), self.far(x)], dim=1)
+
+
+class ElasticDenseLayer(nn.Module):
+    """Two branches 1x1 → 3x3, at full and at half size, each with half of the bottleneck, are added.
+
+    Args:
+        in_channels: C.
+        growth: g.
+        bottleneck: b, even; of both 1x1 convolutions together.
+        style: form of the convolutions.
+
+    Source: ELASTIC (Wang et al., 2019), section 3; there the small branch is enlarged bilinearly.
+    """
+
+    def __init__(self, in_channels: int, growth: int, bottleneck: int, style: ConvStyle) -> None:
+        super().__init__()
+        half = bottleneck // 2
+        # The full branch sees (H, W), the small one (H/2, W/2).
+        self.full = nn.Sequential(style.conv(in_channels, half, 1), style.conv(half, growth, 3))
+        self.small = nn.Sequential(style.halving_conv(in_channels, half), style.conv(half, growth, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, g, H, W)."""
+        # An odd map was padded before it was halved, so that the enlarged one is too large.
+        enlarged = F.interpolate(self.small(x), scale_factor=float(BLOCK_SIZE), mode="nearest")
+        return self.full(x) + (resize_cells(enlarged, (x.shape[2], x.shape[3])) if is_odd(x) else enlarged)
+
+
+class DenseBody(nn.Module):
+    """Layers that each read outputs of earlier layers; the input and all outputs are concatenated at the end.
+
+    Behind each layer there is a point, where all maps so far may be made smaller.
+
+    Args:
+        layers: (B, C, H, W) to (B, g, H, W) each, C the channels of what the layer reads.
+        sources: for each layer the numbers of the maps that it reads, ascending: 0 is the input, i the output of layer
+            i, counted from 1.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], sources: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.sources = sources
+        self.points = nn.ModuleList(ResizePoint() for _ in layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C + n*g, H, W) for n layers: the input, then the outputs in order."""
+        maps = [x]
+        for layer, sources, point in zip(self.layers, self.sources, self.points, strict=True):
+            # (B, C + i*g, H, W) to (B, g, H, W), for i outputs among the sources
+            maps.append(layer(torch.cat([maps[i] for i in sources], dim=1)))
+            if point.ratio is not None:  # later layers read all maps, so that all get the smaller size
+                maps = [point(m) for m in maps]
+        return torch.cat(maps, dim=1)
+
+
+def layer_sources(layer: int, sparse: bool) -> tuple[int, ...]:
+    """Return the maps that layer 1, 2, ... of a ``DenseBody`` reads, by ascending number; number 0 is the input."""
+    if not sparse:
+        return tuple(range(layer))
+    # The maps 1, 2, 4, 8, ... before it: Sparsely Aggregated Convolutional Networks (Zhu et al., 2018), section 3.
+    return tuple(layer - 2**exponent for exponent in reversed(range(layer.bit_length())))
+
+
+@dataclass(frozen=True)
+class DenseOptions(BlockOptions):
+    """Keywords of ``DenseStage``.
+
+    Args:
+        growth: g, channels that each layer adds.
+        repeats: n.
+        bottleneck: b, channels of each layer's 1x1 convolution; None leaves it out.
+        two_way: give layers two branches (PeleeNet).
+        elastic: give layers a second branch at half the size (ELASTIC).
+        sparse: let a layer read only the maps 1, 2, 4, 8, ... layers before it (SparseNet).
+        group_width: input channels of one group of the 3x3 convolutions; None for one group.
+        se: put squeeze-and-excitation behind each layer.
+        preactivation: put norm and activation in front of the convolutions (DenseNet), not behind them.
+        transition: end a plain stage with a transition; a partial one has those of its ``fusion``.
+        compression: where this stage's transition compresses, width of the whole behind it as a share of C + n*g, in
+            (0, 1]; beside a wide bypass the transition has at least g channels.
+        compressed_by: with ``fusion: csp``, the transition that compresses; the other one keeps the width.
+        fusion: order in which the parts are joined; ``none`` is the plain stage.
+        gamma: share of the input that passes by, in [0, 1).
+        downsample: ``stride`` or ``spd``, of the layers' second branch.
+        activation: name of the activation.
+    """
+
+    growth: int
+    repeats: int = 1
+    bottleneck: int | None = None
+    two_way: bool = False
+    elastic: bool = False
+    sparse: bool = False
+    group_width: int | None = None
+    se: bool = False
+    preactivation: bool = False
+    transition: bool = True
+    compression: float = 1.0
+    compressed_by: CompressedBy = "second"
+    fusion: Fusion = "none"
+    gamma: float = 0.5
+    downsample: Kind = "stride"
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_compression(self.compression)
+
+    @property
+    def style(self) -> ConvStyle:
+        return ConvStyle(self.preactivation, self.activation, self.downsample, self.group_width)
+
+    @property
+    def compresses(self) -> bool:
+        """True where the stage's own transition compresses, not that behind the pool."""
+        first = self.fusion in ("none", "last") or (self.fusion == "csp" and self.compressed_by == "first")
+        return self.transition and first
+
+
 @register
 class DenseStage(Block):
     """Dense layers at one resolution and their first transition, plain or cross-stage-partial.
 
     When partial, the first ``gamma`` of the channels pass by; the layers run on the rest. The first transition is a 1x1
-    convolution of what was computed; the second one stands behind the pool, in ``Transition``.
+    convolution of the computed part; the second one stands behind the pool, in ``Transition``.
 
     Args:
         in_channels: C.
-        growth: g, channels that each layer adds.
-        repeats: n.
-        bottleneck: channels of each layer's 1x1 convolution; None leaves it out.
-        two_way: whether layers have two branches (PeleeNet).
-        elastic: whether layers have a second branch at half the size (ELASTIC).
-        sparse: whether a layer reads only what lies 1, 2, 4, 8, ... layers before it (SparseNet).
-        group_width: input channels of one group of the 3x3 convolutions; None for one group.
-        se: whether squeeze-and-excitation follows each layer.
-        preactivation: whether norm and activation come before the convolutions (DenseNet) or behind them.
-        transition: whether a plain stage ends with a transition; a partial one has those of its ``fusion``.
-        compression: where this stage's transition compresses, width of the whole behind it as a share of C + n g, in
-            (0, 1]; beside a wide bypass the transition has at least g channels.
-        compressed_by: with ``fusion: csp``, the transition that compresses; the other one keeps the width.
-        fusion: how the parts are joined; ``none`` is the plain stage.
-        gamma: share of the input that passes by, in [0, 1).
-        downsample: ``stride`` or ``spd``, of the layers' second branch.
-        activation: name of the activation.
+        options: further keywords.
 
     Source: DenseNet (Huang et al., 2017); PeleeNet (Wang et al., 2018); CSPNet (Wang et al., 2020), section 3.1,
     equations 3 and 4, and Table 1 for ``sparse`` and ``group_width``.
     """
 
+    Options = DenseOptions
     widths: ClassVar[tuple[str, ...]] = ("growth", "bottleneck")
 
-    def __init__(
-        self,
-        in_channels: int,
-        growth: int,
-        repeats: int = 1,
-        bottleneck: int | None = None,
-        two_way: bool = False,
-        elastic: bool = False,
-        sparse: bool = False,
-        group_width: int | None = None,
-        se: bool = False,
-        preactivation: bool = False,
-        transition: bool = True,
-        compression: float = 1.0,
-        compressed_by: CompressedBy = "second",
-        fusion: Fusion = "none",
-        gamma: float = 0.5,
-        downsample: Kind = "stride",
-        activation: str = "relu",
-    ) -> None:
+    def __init__(self, in_channels: int, options: DenseOptions) -> None:
         super().__init__()
-        _check_words(fusion, compressed_by, compression, downsample)
-        bypass = 0 if fusion == "none" else round(gamma * in_channels)
-        if not 0 <= gamma < 1 or bypass == in_channels:
+        bypass = 0 if options.fusion == "none" else round(options.gamma * in_channels)
+        if not 0 <= options.gamma < 1 or bypass == in_channels:
             raise InputError(
                 f"gamma: must be at least 0 and below 1, and leave some of {in_channels} channels to compute, "
-                f"found {gamma!r}"
+                f"found {options.gamma!r}"
             )
-        style = ConvStyle(preactivation, activation, downsample, group_width)
-        widths = [in_channels - bypass] + [growth] * repeats
-        sources = [layer_sources(number, sparse) for number in range(1, repeats + 1)]
-        layers = []
-        for read in sources:
-            layer = _layer(sum(widths[i] for i in read), growth, bottleneck, two_way, elastic, style)
-            layers.append(nn.Sequential(layer, SqueezeExcite(growth, growth // SQUEEZE, activation)) if se else layer)
-        body = DenseBody(layers, sources)
+        growth = options.growth
+        widths = [in_channels - bypass] + [growth] * options.repeats  # of map 0, the input, and of each layer's output
+        sources = [layer_sources(number, options.sparse) for number in range(1, options.repeats + 1)]
+        body = DenseBody([_layer(sum(widths[i] for i in read), options) for read in sources], sources)
 
         computed = out = sum(widths)
-        if transition and (fusion in ("none", "last") or (fusion == "csp" and compressed_by == "first")):
-            out = max(int((bypass + computed) * compression) - bypass, growth)
-        has_first = transition if fusion == "none" else fusion != "first"
-        first = style.conv(computed, out, 1) if has_first else nn.Identity()
+        if options.compresses:
+            # The whole, bypass included, shrinks to the share; the bypass keeps its width, the transition at least g.
+            out = max(int((bypass + computed) * options.compression) - bypass, growth)
+        has_first = options.transition if options.fusion == "none" else options.fusion != "first"
+        first = options.style.conv(computed, out, 1) if has_first else nn.Identity()
         self.out_channels = bypass + out
         self.stage: nn.Module = (
             nn.Sequential(body, first)
-            if fusion == "none"
+            if options.fusion == "none"
             else CrossStage(ChannelDivide(bypass), body, first, nn.Identity(), bypass_first=True)
         )
 
     @property
     def points(self) -> list[ResizePoint]:
-        """Of a plain stage, one behind each layer."""
+        """Points behind the layers of a plain stage."""
         return block_points(self.stage)
 
     @property
     def point_behind(self) -> bool:
-        """Whether the stage is cross-stage-partial."""
         return isinstance(self.stage, CrossStage)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,8 +305,34 @@ class DenseStage(Block):
         return self.stage(x)
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """O channels at the same reduction."""
         return FeatureShape(self.out_channels, inputs[0].reduction)
+
+
+@dataclass(frozen=True)
+class TransitionOptions(BlockOptions):
+    """Keywords of ``Transition``.
+
+    Args:
+        pool: put a pool in front; there is none behind the last stage.
+        compression: output channels of the convolution, as a share of C, in (0, 1].
+        compressed_by: that of the stage; the convolution keeps the width when it is ``first``.
+        preactivation: put norm and activation in front of the convolution.
+        downsample: ``stride``; or ``spd``, where the convolution reads a space-to-depth in place of the pool.
+        fusion: that of the stage; ``none`` and ``last`` have no second transition.
+        activation: name of the activation.
+    """
+
+    pool: bool = True
+    compression: float = 1.0
+    compressed_by: CompressedBy = "second"
+    preactivation: bool = False
+    downsample: Kind = "stride"
+    fusion: Fusion = "none"
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_compression(self.compression)
 
 
 @register
@@ -140,68 +341,52 @@ class Transition(Block):
 
     Args:
         in_channels: C.
-        pool: whether there is a pool; behind the last stage there is none.
-        compression: output channels of the convolution, as a share of C, in (0, 1].
-        compressed_by: that of the stage; the convolution keeps the width when it is ``first``.
-        preactivation: whether norm and activation come before the convolution.
-        downsample: ``stride``; or ``spd``, where the convolution reads a space-to-depth in place of the pool.
-        fusion: that of the stage; ``none`` and ``last`` have no second transition.
-        activation: name of the activation.
+        options: further keywords.
 
-    Source: CSPNet (Wang et al., 2020), section 3.1; that the convolution stands behind the pool is what the cost in
-    Table 1 allows.
+    Source: CSPNet (Wang et al., 2020), section 3.1; that the convolution stands behind the pool follows from the cost
+    in Table 1.
     """
 
+    Options = TransitionOptions
     widths: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self,
-        in_channels: int,
-        pool: bool = True,
-        compression: float = 1.0,
-        compressed_by: CompressedBy = "second",
-        preactivation: bool = False,
-        downsample: Kind = "stride",
-        fusion: Fusion = "none",
-        activation: str = "relu",
-    ) -> None:
+    def __init__(self, in_channels: int, options: TransitionOptions) -> None:
         super().__init__()
-        _check_words(fusion, compressed_by, compression, downsample)
+        pool, fusion = options.pool, options.fusion
         self.reduction = BLOCK_SIZE if pool else 1
-        second = fusion in ("first", "csp")
-        compresses = fusion == "first" or (fusion == "csp" and compressed_by == "second")
-        self.out_channels = int(in_channels * compression) if compresses else in_channels
-        style = ConvStyle(preactivation, activation, downsample)
+        second = fusion in ("first", "csp")  # these have a transition behind the concatenation
+        compresses = fusion == "first" or (fusion == "csp" and options.compressed_by == "second")
+        self.out_channels = int(in_channels * options.compression) if compresses else in_channels
+        style = ConvStyle(options.preactivation, options.activation, options.downsample)
         self.layers: nn.Module = nn.Identity()
         if second and pool:
             self.layers = style.halving_conv(in_channels, self.out_channels)
         elif second:
             self.layers = style.conv(in_channels, self.out_channels, 1)
         elif pool:
-            self.layers = _pool(in_channels, style)
+            self.layers = style.pool(in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H/2, W/2), or to the same size without a pool."""
         return self.layers(x)
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """O channels at twice the reduction, or the same without a pool."""
         return FeatureShape(self.out_channels, inputs[0].reduction * self.reduction)
 
 
 @register
 class DividedTransition(Block):
-    """Between dense stages that are fused first: the two parts of the next stage's input are made apart.
+    """Between dense stages with ``fusion: first``: separate layers for the two parts of the next stage's input.
 
-    What will pass by is a pool → 1x1 convolution; what will be computed is a 1x1 convolution → pool.
+    The next bypass is a pool → 1x1 convolution; the next computed part is a 1x1 convolution → pool.
 
     Args:
-        in_channels: C, which is also the width of both parts together.
+        in_channels: C, also the width of both parts together.
         gamma: share that passes by in the next stage, in (0, 1).
         downsample: ``stride``, for 2x2 average pools, or ``spd``.
         activation: name of the activation.
 
-    Source: CSPNet (Wang et al., 2020), Table 1: with this transition ``fusion: first`` costs what the paper says.
+    Source: CSPNet (Wang et al., 2020), Table 1: with this transition ``fusion: first`` has the paper's cost.
     """
 
     widths: ClassVar[tuple[str, ...]] = ()
@@ -218,40 +403,36 @@ class DividedTransition(Block):
         style = ConvStyle(preactivation=False, activation=activation, downsample=downsample)
         self.bypass = style.halving_conv(in_channels, bypass)
         computed = in_channels - bypass
-        self.computed = nn.Sequential(style.conv(in_channels, computed, 1), _pool(computed, style))
+        self.computed = nn.Sequential(style.conv(in_channels, computed, 1), style.pool(computed))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H/2, W/2): what passes by, then what is computed."""
+        """(B, C, H, W) to (B, C, H/2, W/2): the bypass, then the part to be computed."""
         return torch.cat([self.bypass(x), self.computed(x)], dim=1)
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """C channels at twice the reduction."""
         return FeatureShape(self.out_channels, inputs[0].reduction * BLOCK_SIZE)
 
 
-def _check_words(fusion: Fusion, compressed_by: CompressedBy, compression: float, downsample: Kind) -> None:
-    check_choice("fusion", fusion, get_args(Fusion))
-    check_choice("compressed_by", compressed_by, get_args(CompressedBy))
-    check_choice("downsample", downsample, get_args(Kind))
+def _check_compression(compression: float) -> None:
     if not 0 < compression <= 1:
         raise InputError(f"compression: must be above 0 and at most 1, found {compression!r}")
 
 
-def _layer(
-    in_channels: int, growth: int, bottleneck: int | None, two_way: bool, elastic: bool, style: ConvStyle
-) -> nn.Module:
-    """The layer of that kind."""
-    if not (two_way or elastic):
-        return DenseLayer(in_channels, growth, bottleneck, style)
-    if two_way and elastic:
+def _layer(in_channels: int, options: DenseOptions) -> nn.Module:
+    layer = _plain_layer(in_channels, options)
+    if not options.se:
+        return layer
+    return nn.Sequential(layer, SqueezeExcite(options.growth, options.growth // SQUEEZE, options.activation))
+
+
+def _plain_layer(in_channels: int, options: DenseOptions) -> nn.Module:
+    growth, bottleneck = options.growth, options.bottleneck
+    if not (options.two_way or options.elastic):
+        return DenseLayer(in_channels, growth, bottleneck, options.style)
+    if options.two_way and options.elastic:
         raise InputError("elastic: two-way layers cannot be elastic")
     if bottleneck is None:
         raise InputError("bottleneck: layers with two branches need it")
-    if two_way and growth % 2:
+    if options.two_way and growth % 2:
         raise InputError(f"growth: must be even, half of it for each branch, found {growth}")
-    return (TwoWayDenseLayer if two_way else ElasticDenseLayer)(in_channels, growth, bottleneck, style)
-
-
-def _pool(channels: int, style: ConvStyle) -> Pool:
-    """A pool that nothing absorbs: in ``spd`` it brings its own convolution."""
-    return Pool(channels, "avg", downsample=style.downsample, activation=style.activation)
+    return (TwoWayDenseLayer if options.two_way else ElasticDenseLayer)(in_channels, growth, bottleneck, options.style)

@@ -1,7 +1,9 @@
-"""Every way to halve a map: a strided convolution or a pool, or space-to-depth with a convolution that has no stride.
+"""Modules that halve a map: strided convolutions and pools, or a space-to-depth with a convolution of stride 1.
 
-``downsample`` is the one word that turns a model into its SPD counterpart, so it is meant for the ``defaults`` of a
-model YAML.
+The keyword ``downsample`` selects between the two. In the ``defaults`` of a model YAML it turns a whole model into its
+SPD counterpart.
+
+Letters: B batch, C input channels, O output channels, H W cells, k kernel size, s block size of a space-to-depth.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detect.models.blocks.conv import Conv, Piece, Pieces, check_choice, space_to_depth
-from detect.models.registry import Block, register
+from detect.models.blocks.conv import Conv, Piece, Pieces, space_to_depth
+from detect.models.registry import Block, check_choice, register
 from detect.models.resize import PoolPoint, ResizePoint, pooled_hw
 from detect.structures import FeatureShape
 
@@ -25,12 +27,12 @@ BLOCK_SIZE = 2
 
 
 def is_odd(x: Tensor) -> bool:
-    """Whether a map (B, C, H, W) has an odd side, as behind a point (SDPoint). An exported graph has none."""
+    """Test a map (B, C, H, W) for an odd side, as behind an active point (SDPoint). An exported graph has none."""
     return not torch.compiler.is_exporting() and bool(x.shape[2] % 2 or x.shape[3] % 2)
 
 
 class HalvingPool(nn.MaxPool2d):
-    """2x2 max-pool of stride 2 beside a strided convolution: an odd side is rounded up, as there."""
+    """2x2 max-pool of stride 2; an odd side is rounded up, as a strided convolution beside it does."""
 
     def __init__(self) -> None:
         super().__init__(BLOCK_SIZE)
@@ -42,7 +44,7 @@ class HalvingPool(nn.MaxPool2d):
 
 @register
 class SpaceToDepth(Block):
-    """Space-to-depth by ``block_size``: no information is lost, none is computed.
+    """Space-to-depth by ``block_size``: it moves values and computes none.
 
     Args:
         block_size: s.
@@ -56,7 +58,6 @@ class SpaceToDepth(Block):
 
     @property
     def emits_pieces(self) -> bool:
-        """The output may be left for the following convolution to rearrange."""
         return True
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,11 +65,10 @@ class SpaceToDepth(Block):
         return space_to_depth(x, self.block_size)
 
     def pieces(self, x: Tensor) -> Pieces:
-        """The same, left for the following convolution to carry out."""
+        """Return the map as a piece, whose space-to-depth the next convolution absorbs."""
         return (Piece(x, self.block_size),)
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """s*s times the channels at s times the reduction."""
         return FeatureShape(inputs[0].channels * self.block_size**2, inputs[0].reduction * self.block_size)
 
 
@@ -76,7 +76,7 @@ class SpaceToDepth(Block):
 class Stem(Block):
     """The first layer: k x k convolution of stride 2, or space-to-depth → 3x3 convolution.
 
-    With YOLOv5's 6x6 kernel both hold 36 weights per input and output channel, and can express the same maps.
+    With YOLOv5's 6x6 kernel both forms have 36 weights per input and output channel and express the same functions.
 
     Args:
         in_channels: C, 3 for images.
@@ -109,7 +109,6 @@ class Stem(Block):
         return self.conv((Piece(x, BLOCK_SIZE),)) if self.spd else self.conv(x)
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """O channels at twice the reduction."""
         return FeatureShape(self.conv.conv.out_channels, inputs[0].reduction * BLOCK_SIZE)
 
 
@@ -128,7 +127,7 @@ class Downsample(Block):
         groups: of the convolution; where they do not divide its channels, as in a narrower model, their greatest
             common divisor.
         downsample: ``stride`` or ``spd``.
-        order: order of the two in ``spd``.
+        order: order of convolution and space-to-depth in ``spd``.
         activation: name of the activation.
 
     Source: SPD-Conv, sections 3 and 4.1.
@@ -147,6 +146,7 @@ class Downsample(Block):
         super().__init__()
         check_choice("downsample", downsample, get_args(Kind))
         check_choice("order", order, get_args(Order))
+        # Position of the space-to-depth relative to the convolution; None is the strided form.
         self.space_to_depth: Literal["before", "after"] | None = None
         if downsample == "spd":
             self.space_to_depth = "after" if order == "conv_first" else "before"
@@ -159,7 +159,6 @@ class Downsample(Block):
 
     @property
     def emits_pieces(self) -> bool:
-        """Whether the output may be left for the following convolution to rearrange."""
         return self.space_to_depth == "after"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,11 +169,10 @@ class Downsample(Block):
         return space_to_depth(y, BLOCK_SIZE) if self.space_to_depth == "after" else y
 
     def pieces(self, x: Tensor) -> Pieces:
-        """The convolution's output with its space-to-depth not carried out."""
+        """Return the convolution's output as a piece, whose space-to-depth the next convolution absorbs."""
         return (Piece(self.conv(x), BLOCK_SIZE),)
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """The channels of ``forward`` at twice the reduction."""
         channels = self.conv.conv.out_channels * (BLOCK_SIZE**2 if self.space_to_depth == "after" else 1)
         return FeatureShape(channels, inputs[0].reduction * BLOCK_SIZE)
 
@@ -208,6 +206,7 @@ class Pool(Block):
         self.pool = F.max_pool2d if kind == "max" else F.avg_pool2d
         self.kernel_size = kernel_size
         spd = downsample == "spd"
+        # In spd: (B, 4*C, H/2, W/2) back to C channels.
         self.conv = Conv(in_channels * BLOCK_SIZE**2, in_channels, 1, activation=activation) if spd else None
         self.point = PoolPoint() if kind == "max" and not spd else None
 
@@ -216,16 +215,16 @@ class Pool(Block):
         if self.conv is not None:
             return self.conv((Piece(x, BLOCK_SIZE),))
         if self.point is not None and self.point.ratio is not None:
+            # The stem's pool is itself the point: it pools straight to the reduced size.
             half_hw = (-(-x.shape[2] // BLOCK_SIZE), -(-x.shape[3] // BLOCK_SIZE))
             return F.adaptive_max_pool2d(x, pooled_hw(half_hw, self.point.ratio))
-        padding = (self.kernel_size - 1) // 2
+        padding = (self.kernel_size - 1) // 2  # 0 for a window of 2, 1 for 3
         return self.pool(x, self.kernel_size, BLOCK_SIZE, padding, ceil_mode=padding == 0 and is_odd(x))
 
     @property
     def points(self) -> list[ResizePoint]:
-        """Of a max-pool, the pool itself."""
+        """The pool itself, if it is a max-pool."""
         return [] if self.point is None else [self.point]
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """The same channels at twice the reduction."""
         return FeatureShape(self.channels, inputs[0].reduction * BLOCK_SIZE)

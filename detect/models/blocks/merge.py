@@ -1,6 +1,6 @@
-"""Bringing maps of different levels together.
+"""Modules that bring maps of different levels together.
 
-Letters: B batch, C channels, H W cells.
+Letters: B batch, C channels, O output channels, H W cells.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class Upsample(Block):
         return F.interpolate(x, scale_factor=float(self.scale_factor), mode="nearest")
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """The same channels at a finer reduction."""
         shape = inputs[0]
         if shape.reduction % self.scale_factor:
             raise InputError(
@@ -52,12 +51,10 @@ class Concat(Block):
 
     @property
     def accepts_pieces(self) -> bool:
-        """The input may be given as pieces."""
         return True
 
     @property
     def emits_pieces(self) -> bool:
-        """The output may be left for the following convolution to rearrange."""
         return True
 
     def forward(self, *maps: Tensor) -> Tensor:
@@ -65,13 +62,47 @@ class Concat(Block):
         return torch.cat(maps, dim=1)
 
     def pieces(self, *maps: Tensor | Pieces) -> Pieces:
-        """The inputs side by side, left for the following convolution to join."""
+        """Return the inputs as pieces, for the following convolution to join."""
         return tuple(piece for m in maps for piece in ((Piece(m),) if isinstance(m, Tensor) else m))
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """The sum of the channels at the common reduction."""
         _check_reductions(inputs, "concatenated")
         return FeatureShape(sum(shape.channels for shape in inputs), inputs[0].reduction)
+
+
+@register
+class Maxout(Block):
+    """Each output channel is the maximum of every O-th input channel.
+
+    It compresses a map without weights or multiply-adds. A map of O channels or fewer passes unchanged, so that a neck
+    fits backbones of any width.
+
+    Args:
+        in_channels: C.
+        out_channels: largest number of output channels; O is the smaller of it and C.
+
+    Source: CSPNet (Wang et al., 2020), section 3.2; Maxout (Goodfellow et al., 2013).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = min(in_channels, out_channels)
+        self.groups, self.rest = divmod(in_channels, self.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H, W); channel g is the maximum over the channels k with k mod O = g."""
+        if self.groups == 1 and self.rest == 0:
+            return x
+        whole = self.groups * self.out_channels
+        # (B, groups, O, H, W) to (B, O, H, W)
+        y = x[:, :whole].unflatten(1, (self.groups, self.out_channels)).amax(dim=1)
+        if self.rest == 0:
+            return y
+        # The channels beyond the whole groups belong to the first outputs.
+        return torch.cat([torch.maximum(y[:, : self.rest], x[:, whole:]), y[:, self.rest :]], dim=1)
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        return FeatureShape(self.out_channels, inputs[0].reduction)
 
 
 @register
@@ -96,11 +127,10 @@ class Add(Block):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         """(B, C, H, W) and others of any width to (B, C, H, W)."""
         for other in others:
-            x = self.activation(partial_add(x, other))
+            x = self.activation(partial_add(x, other))  # the first min(C, C2) channels change
         return x
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """The shape of the first input."""
         if len(inputs) < 2:
             raise InputError("from: Add needs two maps or more, found 1")
         _check_reductions(inputs, "added")
@@ -130,9 +160,9 @@ class GlobalContext(Block):
         """(B, C, H, W) and (B, C2, H2, W2) to (B, C, H, W)."""
         context = source.mean(dim=(2, 3), keepdim=True)  # (B, C2, 1, 1)
         if self.training and len(context) == 1:
-            # A channel has one value for each image. Of a single image there is nothing to take statistics from.
+            # A channel has one value for each image, and batch statistics of a single value are undefined.
             return x + self._with_running_statistics(context)
-        return x + self.conv(context)
+        return x + self.conv(context)  # (B, C, 1, 1), added to every cell
 
     def _with_running_statistics(self, context: Tensor) -> Tensor:
         norm = self.conv.norm
@@ -142,7 +172,6 @@ class GlobalContext(Block):
         return self.conv.activation(y)
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """The shape of the first input."""
         return inputs[0]
 
 

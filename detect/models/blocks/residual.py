@@ -1,41 +1,51 @@
-"""Residual stages (Darknet, ResNet, ResNeXt), plain or cross-stage-partial.
+"""Residual stages, plain or cross-stage-partial: Darknet, ResNet, ResNeXt, and ResNets in pre-activation.
 
-Letters: B batch, C input channels, O output channels, H W cells.
+Letters: B batch, C input channels, O output channels, H W cells, s stride.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv, Piece, Pieces, check_choice, make_activation, space_to_depth
-from detect.models.blocks.csp import ConvDivide, CrossStage, Fusion
+from detect.models.blocks.conv import (
+    BareConv,
+    Conv,
+    NormActivation,
+    Piece,
+    Pieces,
+    PreConv,
+    make_activation,
+    space_to_depth,
+)
+from detect.models.blocks.csp import ConvDivide, CrossStage, Fusion, divide_channels
 from detect.models.blocks.downsample import BLOCK_SIZE, HalvingPool, Kind, SpaceToDepth
-from detect.models.blocks.preactivation import BareConv, NormActivation
-from detect.models.registry import Block, register
+from detect.models.registry import Block, BlockOptions, register
 from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
 
 BlockKind = Literal["basic", "bottleneck", "darknet"]
 Shortcut = Literal["partial", "projection", "pool"]
 SpdForm = Literal["conv", "absorb", "inside"]
-"""Where the space-to-depth of a halving stage is, and what reads its 4*C channels: in front of the stage, a convolution
-back to C channels (``conv``) or the first block itself (``absorb``); or in the first block behind its 3x3 convolution,
-the block's last one (``inside``), where the shortcut keeps its stride."""
+"""Place of a halving stage's space-to-depth, and the reader of its 4*C channels. ``conv``: in front of the stage, read
+by a convolution back to C channels. ``absorb``: in front, read by the first block. ``inside``: in the first block
+behind its 3x3 convolution, read by the block's last convolution; the shortcut keeps its stride."""
+PreBlockKind = Literal["basic", "bottleneck"]
 
 
 def partial_add(x: Tensor, shortcut: Tensor, stride: int = 1) -> Tensor:
-    """Residual addition of maps that may differ in width and size, without weights.
+    """Add maps that may differ in width and size, without weights.
 
     Args:
         x: (B, C1, H, W).
         shortcut: (B, C2, stride * H, stride * W).
-        stride: every so many rows and columns of ``shortcut`` count.
+        stride: step between the rows and columns of ``shortcut`` that are added.
 
     Returns:
         (B, C1, H, W): ``shortcut`` is added to the first min(C1, C2) channels; the others stay.
@@ -44,10 +54,15 @@ def partial_add(x: Tensor, shortcut: Tensor, stride: int = 1) -> Tensor:
     Combination" (2019).
     """
     if stride > 1:
-        shortcut = shortcut[..., ::stride, ::stride]
+        shortcut = shortcut[..., ::stride, ::stride]  # (B, C2, H, W)
     channels = min(x.shape[1], shortcut.shape[1])
     total = x[:, :channels] + shortcut[:, :channels]
     return total if channels == x.shape[1] else torch.cat([total, x[:, channels:]], dim=1)
+
+
+def block_points(stage: nn.Module) -> list[ResizePoint]:
+    """Return the points of a stack of blocks; none where the blocks are a part of a cross-stage-partial stage."""
+    return [] if isinstance(stage, CrossStage) else [m for m in stage.modules() if isinstance(m, ResizePoint)]
 
 
 class ResidualBlock(nn.Module):
@@ -55,8 +70,8 @@ class ResidualBlock(nn.Module):
 
     Args:
         layers: the convolutions.
-        shortcut: what the input goes through before it is added.
-        stride: every so many rows and columns of what the shortcut gives count.
+        shortcut: from the input to what is added.
+        stride: step between the rows and columns of the shortcut's output that are added.
         activation: name of the activation behind the addition.
     """
 
@@ -69,81 +84,304 @@ class ResidualBlock(nn.Module):
         self.activation = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, O, H / s, W / s), s the stride of the convolutions."""
+        """(B, C, H, W) to (B, O, H / s, W / s)."""
         return self.activation(self.point(partial_add(self.layers(x), self.shortcut(x), self.stride)))
 
 
+class PreResidualBlock(nn.Module):
+    """Batch norm → activation → convolutions, whose result is added to the input; the block's point lies behind.
+
+    Args:
+        in_channels: C.
+        layers: the convolutions, the first without a norm of its own.
+        shortcut: where the shape changes, from the activated map to what is added; None adds the input itself.
+        activation: name of the activation.
+
+    Source: Identity Mappings in Deep Residual Networks (He et al., 2016), figure 1b; Wide Residual Networks (Zagoruyko
+    and Komodakis, 2016), section 2. In the published code of both the shortcut reads the activated map.
+    """
+
+    def __init__(self, in_channels: int, layers: nn.Module, shortcut: nn.Module | None, activation: str) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.activation = make_activation(activation)
+        self.layers = layers
+        self.shortcut = shortcut
+        self.point = ResizePoint()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H / s, W / s)."""
+        y = self.activation(self.norm(x))
+        return self.point(self.layers(y) + (x if self.shortcut is None else self.shortcut(y)))
+
+
 @dataclass(frozen=True)
-class BlockForm:
-    """What the residual blocks of a stage have in common; fields as for ``ResidualStage``, ``inside`` for ``spd``."""
+class ResidualOptions(BlockOptions):
+    """Keywords of ``ResidualStage``.
 
-    kind: BlockKind
-    ratio: float
-    groups: int
-    shortcut: Shortcut
-    activation: str
-    inside: bool = False
+    Args:
+        out_channels: O. With ``fusion: last`` the output has ``divided_channels``.
+        block: kind of the blocks.
+        repeats: number of blocks.
+        ratio: inner channels of ``bottleneck`` and ``darknet``, as a share of their output.
+        groups: of the 3x3 convolution of ``bottleneck`` (ResNeXt); where they do not divide its channels, as in a
+            narrower model, their greatest common divisor.
+        halve: halve the map: ``stride`` in the first block's (first) 3x3 convolution; in ``spd``, a space-to-depth and
+            a convolution back to C channels come first, unless ``spd_form`` says otherwise.
+        shortcut: of a block that changes the shape: ``partial`` adds the channels that both have, ``projection`` is a
+            1x1 convolution, ``pool`` a 2x2 max-pool.
+        downsample: ``stride`` or ``spd``.
+        spd_form: of ``spd``: ``conv``, ``absorb`` or ``inside`` (``SpdForm``).
+        spd_kernel_size: of the convolution of ``conv``, odd; by default 1, for ``basic`` blocks 3.
+        fusion: order in which the parts are joined; ``none`` is the plain stage.
+        gamma: share of the divided channels that pass by, in (0, 1).
+        divided_channels: channels of both parts together; O by default.
+        entry_channels: of the convolution in front of the blocks; by default as many as they have.
+        divide_activation: activation of the dividing convolutions; by default ``activation``.
+        activation: name of the activation.
+    """
 
-    def stack(self, in_channels: int, out_channels: int, repeats: int, stride: int) -> nn.Sequential:
-        """``repeats`` blocks, of which the first changes width and size."""
+    out_channels: int
+    block: BlockKind = "basic"
+    repeats: int = 1
+    ratio: float = 1.0
+    groups: int = 1
+    halve: bool = False
+    shortcut: Shortcut = "partial"
+    downsample: Kind = "stride"
+    spd_form: SpdForm = "conv"
+    spd_kernel_size: int | None = None
+    fusion: Fusion = "none"
+    gamma: float = 0.5
+    divided_channels: int | None = None
+    entry_channels: int | None = None
+    divide_activation: str | None = None
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.downsample != "spd" and self.spd_form != "conv":
+            raise InputError(f"spd_form: belongs to downsample spd, found {self.spd_form} with {self.downsample}")
+        if self.spd_kernel_size is not None and (self.downsample != "spd" or self.spd_form != "conv"):
+            found = self.spd_form if self.downsample == "spd" else self.downsample
+            raise InputError(
+                "spd_kernel_size: belongs to downsample spd with spd_form conv, "
+                f"found {self.spd_kernel_size} with {found}"
+            )
+        if self.spd_form == "inside" and self.block == "darknet":
+            raise InputError("spd_form: inside belongs to blocks basic and bottleneck, found darknet")
+
+    def hidden(self, out_channels: int) -> int:
+        """Inner channels of a block with O channels."""
+        return max(round(out_channels * self.ratio), 1)
+
+
+@dataclass(frozen=True)
+class PreResidualOptions(BlockOptions):
+    """Keywords of ``PreResidualStage``.
+
+    Args:
+        out_channels: O / ``widen``.
+        block: kind of the blocks.
+        repeats: number of blocks.
+        ratio: inner channels of ``bottleneck``, as a share of its output.
+        widen: factor on ``out_channels``; unlike the model's width, not on the stem's.
+        halve: halve the map: ``stride`` in the first block's (first) 3x3 convolution; in ``spd``, a space-to-depth and
+            a convolution back to C channels (1x1, for ``basic`` 3x3) come first.
+        projection_norm: put a batch norm behind the 1x1 convolution on the shortcut of a block that changes the shape.
+        downsample: ``stride`` or ``spd``.
+        fusion: order in which the parts are joined; ``none`` is the plain stage.
+        gamma: share of O that passes by, in (0, 1).
+        activation: name of the activation.
+    """
+
+    out_channels: int
+    block: PreBlockKind = "basic"
+    repeats: int = 1
+    ratio: float = 1.0
+    widen: int = 1
+    halve: bool = False
+    projection_norm: bool = False
+    downsample: Kind = "stride"
+    fusion: Fusion = "none"
+    gamma: float = 0.5
+    activation: str = "relu"
+
+
+class _Form(ABC):
+    """Blocks and 1x1 convolutions of a stage, and their assembly."""
+
+    fusion: Fusion
+    gamma: float
+    repeats: int
+
+    @abstractmethod
+    def block(self, in_channels: int, out_channels: int, stride: int) -> nn.Module: ...
+
+    @abstractmethod
+    def conv1x1(self, in_channels: int, out_channels: int) -> nn.Module: ...
+
+    def dividing_conv(self, in_channels: int, out_channels: int) -> nn.Module:
+        return self.conv1x1(in_channels, out_channels)
+
+    def stack(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+        """Return the blocks; the first one changes width and size."""
         first = self.block(in_channels, out_channels, stride)
-        return nn.Sequential(first, *(self.block(out_channels, out_channels, 1) for _ in range(repeats - 1)))
+        return nn.Sequential(first, *(self.block(out_channels, out_channels, 1) for _ in range(self.repeats - 1)))
+
+    def stage(
+        self, in_channels: int, out_channels: int, stride: int, divided: int | None = None, entry: int | None = None
+    ) -> nn.Module:
+        """Return the blocks, in a cross stage unless ``fusion`` is ``none``.
+
+        Args:
+            in_channels: C.
+            out_channels: O.
+            stride: s.
+            divided: channels of both parts together; O by default.
+            entry: channels in front of the blocks; by default those of the computed part.
+        """
+        if self.fusion == "none":
+            return self.stack(in_channels, out_channels, stride)
+        divided = divided or out_channels
+        bypass, computed = divide_channels(divided, self.gamma)
+        entry = entry or computed
+        # (B, C, H, W) to bypass and computed channels, blocks on the computed ones, then their concatenation to O
+        return CrossStage(
+            ConvDivide(
+                self.dividing_conv(in_channels, bypass), self.dividing_conv(in_channels, entry), halve=stride > 1
+            ),
+            self.stack(entry, computed, stride),
+            nn.Identity() if self.fusion == "first" else self.conv1x1(computed, computed),
+            nn.Identity() if self.fusion == "last" else self.conv1x1(divided, out_channels),
+            bypass_first=False,
+        )
+
+
+class _ResidualForm(_Form):
+    """Blocks with norm and activation behind each convolution."""
+
+    def __init__(self, options: ResidualOptions) -> None:
+        self.options = options
+        self.fusion, self.gamma, self.repeats = options.fusion, options.gamma, options.repeats
+
+    def conv1x1(self, in_channels: int, out_channels: int) -> Conv:
+        return Conv(in_channels, out_channels, 1, activation=self.options.activation)
+
+    def dividing_conv(self, in_channels: int, out_channels: int) -> Conv:
+        options = self.options
+        return Conv(in_channels, out_channels, 1, activation=options.divide_activation or options.activation)
 
     def block(self, in_channels: int, out_channels: int, stride: int) -> ResidualBlock:
-        """One block from C to O channels."""
+        shortcut, kind = self.options.shortcut, self.options.block
         path: nn.Module = nn.Identity()
-        skipped = stride
-        if self.shortcut == "projection" and (stride > 1 or in_channels != out_channels):
+        skipped = stride  # a shortcut that keeps the size is read with the block's stride
+        if shortcut == "projection" and (stride > 1 or in_channels != out_channels):
             path, skipped = Conv(in_channels, out_channels, 1, stride, activation="none"), 1
-        elif self.shortcut == "pool" and stride > 1:
+        elif shortcut == "pool" and stride > 1:
             path, skipped = HalvingPool(), 1
-        behind = "none" if self.kind == "darknet" else self.activation
+        behind = "none" if kind == "darknet" else self.options.activation
         return ResidualBlock(self._layers(in_channels, out_channels, stride), path, skipped, behind)
 
     def _layers(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-        activation = self.activation
-        if stride > 1 and self.inside:
+        activation, kind = self.options.activation, self.options.block
+        if stride > 1 and self.options.spd_form == "inside":
             return self._layers_around_space_to_depth(in_channels, out_channels)
-        if self.kind == "basic":
+        if kind == "basic":
             return nn.Sequential(
                 Conv(in_channels, out_channels, 3, stride, activation=activation),
                 Conv(out_channels, out_channels, 3, activation="none"),
             )
-        hidden = self._hidden(out_channels)
-        if self.kind == "darknet":
+        hidden = self.options.hidden(out_channels)
+        if kind == "darknet":
             return nn.Sequential(
                 Conv(in_channels, hidden, 1, activation=activation),
                 Conv(hidden, out_channels, 3, stride, activation=activation),
             )
         return nn.Sequential(
             Conv(in_channels, hidden, 1, activation=activation),
-            Conv(hidden, hidden, 3, stride, math.gcd(self.groups, hidden), activation),
+            Conv(hidden, hidden, 3, stride, math.gcd(self.options.groups, hidden), activation),
             Conv(hidden, out_channels, 1, activation="none"),
         )
 
     def _layers_around_space_to_depth(self, in_channels: int, out_channels: int) -> nn.Sequential:
-        """Halving by a space-to-depth between the 3x3 convolution and its norm, which so has 4 times the channels."""
+        """Halve by a space-to-depth between the 3x3 convolution and its norm, which so has 4 times the channels."""
+        activation = self.options.activation
         first: list[nn.Module] = []
         hidden, groups, last_kernel = out_channels, 1, 3
-        if self.kind == "bottleneck":
-            hidden, last_kernel = self._hidden(out_channels), 1
-            groups = math.gcd(self.groups, hidden)
-            first, in_channels = [Conv(in_channels, hidden, 1, activation=self.activation)], hidden
+        if self.options.block == "bottleneck":  # its 1x1 convolution comes first and narrows
+            hidden, last_kernel = self.options.hidden(out_channels), 1
+            groups = math.gcd(self.options.groups, hidden)
+            first, in_channels = [self.conv1x1(in_channels, hidden)], hidden
         folded = hidden * BLOCK_SIZE**2
         return nn.Sequential(
             *first,
             BareConv(in_channels, hidden, 3, groups),
             SpaceToDepth(),
-            NormActivation(folded, self.activation),
+            NormActivation(folded, activation),
             Conv(folded, out_channels, last_kernel, activation="none"),
         )
 
-    def _hidden(self, out_channels: int) -> int:
-        return max(round(out_channels * self.ratio), 1)
+
+class _PreResidualForm(_Form):
+    """Blocks with norm and activation in front of each convolution."""
+
+    def __init__(self, options: PreResidualOptions) -> None:
+        self.options = options
+        self.fusion, self.gamma, self.repeats = options.fusion, options.gamma, options.repeats
+
+    def conv1x1(self, in_channels: int, out_channels: int) -> PreConv:
+        return PreConv(in_channels, out_channels, 1, self.options.activation)
+
+    def block(self, in_channels: int, out_channels: int, stride: int) -> PreResidualBlock:
+        shortcut: nn.Module | None = None
+        if stride > 1 or in_channels != out_channels:  # otherwise the input itself is added
+            shortcut = _bare(in_channels, out_channels, 1, stride)
+            if self.options.projection_norm:
+                shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
+        layers = self._layers(in_channels, out_channels, stride)
+        return PreResidualBlock(in_channels, layers, shortcut, self.options.activation)
+
+    def _layers(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+        activation = self.options.activation
+        if self.options.block == "basic":
+            return nn.Sequential(
+                _bare(in_channels, out_channels, 3, stride), PreConv(out_channels, out_channels, 3, activation)
+            )
+        hidden = max(round(out_channels * self.options.ratio), 1)
+        return nn.Sequential(
+            _bare(in_channels, hidden, 1),
+            PreConv(hidden, hidden, 3, activation, stride=stride),
+            PreConv(hidden, out_channels, 1, activation),
+        )
+
+
+def _bare(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+
+
+class _Stage(Block):
+    """Interface that both kinds of stages have in common; they set the three attributes."""
+
+    stage: nn.Module
+    out_channels: int
+    reduction: int
+
+    @property
+    def points(self) -> list[ResizePoint]:
+        """Points of the blocks of a plain stage, one in each."""
+        return block_points(self.stage)
+
+    @property
+    def point_behind(self) -> bool:
+        return isinstance(self.stage, CrossStage)
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        return FeatureShape(self.out_channels, inputs[0].reduction * self.reduction)
 
 
 @register
-class ResidualStage(Block):
+class ResidualStage(_Stage):
     """Residual blocks at one resolution, plain or cross-stage-partial.
 
     ``basic`` is 3x3 → 3x3; ``bottleneck`` 1x1 → 3x3 → 1x1, both with the activation behind the addition; ``darknet``
@@ -152,105 +390,37 @@ class ResidualStage(Block):
 
     Args:
         in_channels: C.
-        out_channels: O. With ``fusion: last`` the output has ``divided_channels``.
-        block: kind of the blocks.
-        repeats: blocks.
-        ratio: inner channels of ``bottleneck`` and ``darknet``, as a share of their output.
-        groups: of the 3x3 convolution of ``bottleneck`` (ResNeXt); where they do not divide its channels, as in a
-            narrower model, their greatest common divisor.
-        halve: whether the stage halves the map: ``stride`` in the first block's (first) 3x3 convolution; in ``spd``,
-            space-to-depth and a convolution back to C channels come first, unless ``spd_form`` says otherwise.
-        shortcut: of a block that changes the shape: ``partial`` adds the channels that there are, ``projection`` is a
-            1x1 convolution, ``pool`` a 2x2 max-pool.
-        downsample: ``stride`` or ``spd``.
-        spd_form: of ``spd``: ``conv``, ``absorb`` or ``inside`` (``SpdForm``).
-        spd_kernel_size: of the convolution of ``conv``, odd; by default 1, for ``basic`` blocks 3.
-        fusion: how the parts are joined; ``none`` is the plain stage.
-        gamma: share of the divided channels that pass by, in (0, 1).
-        divided_channels: see above; O by default.
-        entry_channels: of the convolution in front of the blocks; by default as many as they have.
-        divide_activation: activation of the dividing convolutions; by default ``activation``.
-        activation: name of the activation.
+        options: further keywords.
 
     Source: ResNet (He et al., 2016); ResNeXt (Xie et al., 2017); YOLOv3 (Redmon and Farhadi, 2018); CSPNet (Wang et
     al., 2020), section 3.1 and figure 5; SPD-Conv, Table 3, for ``spd``, and its published code for ``inside``. Table 3
     does not say what reads the 4*C channels: ``conv`` and ``absorb`` are readings of it, and so is the kernel size.
     """
 
+    Options = ResidualOptions
     widths: ClassVar[tuple[str, ...]] = ("out_channels", "divided_channels", "entry_channels")
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        block: BlockKind = "basic",
-        repeats: int = 1,
-        ratio: float = 1.0,
-        groups: int = 1,
-        halve: bool = False,
-        shortcut: Shortcut = "partial",
-        downsample: Kind = "stride",
-        spd_form: SpdForm = "conv",
-        spd_kernel_size: int | None = None,
-        fusion: Fusion = "none",
-        gamma: float = 0.5,
-        divided_channels: int | None = None,
-        entry_channels: int | None = None,
-        divide_activation: str | None = None,
-        activation: str = "relu",
-    ) -> None:
+    def __init__(self, in_channels: int, options: ResidualOptions) -> None:
         super().__init__()
-        for word, value, kind in [
-            ("block", block, BlockKind),
-            ("shortcut", shortcut, Shortcut),
-            ("downsample", downsample, Kind),
-            ("spd_form", spd_form, SpdForm),
-            ("fusion", fusion, Fusion),
-        ]:
-            check_choice(word, value, get_args(kind))
-        _check_spd_words(block, downsample, spd_form, spd_kernel_size)
-        form = BlockForm(block, ratio, groups, shortcut, activation, spd_form == "inside")
-        self.reduction = BLOCK_SIZE if halve else 1
-        self.folds_first = halve and downsample == "spd" and spd_form != "inside"
-        stride = 1 if self.folds_first else self.reduction
+        self.reduction = BLOCK_SIZE if options.halve else 1
+        self.folds_first = options.halve and options.downsample == "spd" and options.spd_form != "inside"
+        stride = 1 if self.folds_first else self.reduction  # the space-to-depth in front halves, no block has a stride
         self.down: Conv | None = None
         if self.folds_first:
             folded = in_channels * BLOCK_SIZE**2
-            if spd_form == "absorb":
-                in_channels = folded
+            if options.spd_form == "absorb":
+                in_channels = folded  # the first block reads all 4*C channels
             else:
-                kernel_size = spd_kernel_size or (3 if block == "basic" else 1)
-                self.down = Conv(folded, in_channels, kernel_size, activation=activation)
-        self.out_channels = out_channels
-        if fusion == "none":
-            self.stage: nn.Module = form.stack(in_channels, out_channels, repeats, stride)
-            return
-        divided = divided_channels or out_channels
-        bypass, computed = divide_channels(divided, gamma)
-        entry = entry_channels or computed
-        self.out_channels = divided if fusion == "last" else out_channels
-        self.stage = CrossStage(
-            ConvDivide(in_channels, bypass, entry, divide_activation or activation, halve=stride > 1),
-            form.stack(entry, computed, repeats, stride),
-            nn.Identity() if fusion == "first" else Conv(computed, computed, 1, activation=activation),
-            nn.Identity() if fusion == "last" else Conv(divided, out_channels, 1, activation=activation),
-            bypass_first=False,
-        )
+                kernel_size = options.spd_kernel_size or (3 if options.block == "basic" else 1)
+                self.down = Conv(folded, in_channels, kernel_size, activation=options.activation)
+        out, divided = options.out_channels, options.divided_channels
+        self.out_channels = (divided or out) if options.fusion == "last" else out
+        self.stage = _ResidualForm(options).stage(in_channels, out, stride, divided, options.entry_channels)
 
     @property
     def accepts_pieces(self) -> bool:
-        """Whether the stage starts with 1x1 convolutions that read its input in pieces."""
+        """True where the stage starts with 1x1 convolutions, which read its input in pieces."""
         return isinstance(self.stage, CrossStage) and not self.folds_first
-
-    @property
-    def points(self) -> list[ResizePoint]:
-        """Of a plain stage, one in each block."""
-        return block_points(self.stage)
-
-    @property
-    def point_behind(self) -> bool:
-        """Whether the stage is cross-stage-partial."""
-        return isinstance(self.stage, CrossStage)
 
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W), or pieces, to (B, O, H, W), or to half the size."""
@@ -259,34 +429,35 @@ class ResidualStage(Block):
             x = space_to_depth(x, BLOCK_SIZE) if self.down is None else self.down((Piece(x, BLOCK_SIZE),))
         return self.stage(x)
 
-    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """O channels at the same or twice the reduction."""
-        return FeatureShape(self.out_channels, inputs[0].reduction * self.reduction)
 
+@register
+class PreResidualStage(_Stage):
+    """Residual blocks in pre-activation at one resolution, plain or cross-stage-partial.
 
-def block_points(stage: nn.Module) -> list[ResizePoint]:
-    """The points of a stack of blocks; none where the blocks are only a part of a cross-stage-partial stage."""
-    return [] if isinstance(stage, CrossStage) else [m for m in stage.modules() if isinstance(m, ResizePoint)]
+    ``basic`` is 3x3 → 3x3, ``bottleneck`` 1x1 → 3x3 → 1x1. Behind the last stage stands a ``NormActivation``. When
+    partial, two 1x1 convolutions divide the input into ``gamma`` of the output's channels, which pass by, and the rest,
+    on which the blocks run; these and the transitions are in pre-activation too.
 
+    Args:
+        in_channels: C.
+        options: further keywords.
 
-def _check_spd_words(block: BlockKind, downsample: Kind, spd_form: SpdForm, spd_kernel_size: int | None) -> None:
-    """Refuse words of ``spd`` that would have no effect."""
-    if downsample != "spd" and spd_form != "conv":
-        raise InputError(f"spd_form: belongs to downsample spd, found {spd_form} with {downsample}")
-    if spd_kernel_size is not None and (downsample != "spd" or spd_form != "conv"):
-        found = spd_form if downsample == "spd" else downsample
-        raise InputError(
-            f"spd_kernel_size: belongs to downsample spd with spd_form conv, found {spd_kernel_size} with {found}"
-        )
-    if spd_form == "inside" and block == "darknet":
-        raise InputError("spd_form: inside belongs to blocks basic and bottleneck, found darknet")
+    Source: Identity Mappings in Deep Residual Networks (He et al., 2016); Wide Residual Networks (Zagoruyko and
+    Komodakis, 2016), section 2, for ``widen``; CSPNet (Wang et al., 2020), section 3.1; SPD-Conv, Table 3, for ``spd``.
+    """
 
+    Options = PreResidualOptions
 
-def divide_channels(channels: int, gamma: float) -> tuple[int, int]:
-    """How many channels pass by and how many are computed."""
-    bypass = round(gamma * channels)
-    if not 0 < gamma < 1 or not 0 < bypass < channels:
-        raise InputError(
-            f"gamma: must be between 0 and 1, and leave some of {channels} channels on each side, found {gamma!r}"
-        )
-    return bypass, channels - bypass
+    def __init__(self, in_channels: int, options: PreResidualOptions) -> None:
+        super().__init__()
+        self.out_channels = options.out_channels * options.widen
+        self.reduction = stride = BLOCK_SIZE if options.halve else 1
+        self.down: nn.Module = nn.Identity()
+        if options.halve and options.downsample == "spd":
+            kernel_size, stride = 3 if options.block == "basic" else 1, 1
+            self.down = PreConv(in_channels, in_channels, kernel_size, options.activation, block_size=BLOCK_SIZE)
+        self.stage = _PreResidualForm(options).stage(in_channels, self.out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H, W), or to half the size."""
+        return self.stage(self.down(x))

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from detect.errors import InputError
-from detect.models.classifier import ClassificationModel
 from detect.models.foreign.tensor_files import TensorFile
 from detect.models.foreign.torchvision_models import Family, State, fit_family, residual_name
+from detect.models.model import ClassificationModel
 
 STAGES = {"stage1": "layer1", "stage2": "layer2", "c5": "layer3"}
 """Our rows to their stages."""

@@ -17,7 +17,6 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
 from detect.models.definition import ModelDefinition
-from detect.models.detector import DetectionModel
 from detect.models.foreign.cifar_resnets import is_cifar_resnet, load_cifar_resnet
 from detect.models.foreign.coco_names import COCO_IDS, COCO_NAMES
 from detect.models.foreign.darknet import DarknetFile, load_darknet
@@ -27,7 +26,7 @@ from detect.models.foreign.kinds import ARCHIVE, DARKNET, LEGACY, SAFETENSORS, k
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.torchvision_models import load_torchvision, torchvision_family
 from detect.models.foreign.yolov5 import load_yolov5
-from detect.models.model import Model
+from detect.models.model import DetectionModel, Model
 from detect.runtime.reproducibility import collect_provenance
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")

@@ -37,8 +37,8 @@ from torch import Tensor
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_weights
-from detect.models.classifier import ClassificationModel
 from detect.models.foreign.tensor_files import TensorFile
+from detect.models.model import ClassificationModel
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1]: what torchvision trains and tests all of these models with."""

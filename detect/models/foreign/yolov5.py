@@ -32,13 +32,13 @@ from detect.errors import InputError
 from detect.models.blocks.conv import Conv
 from detect.models.blocks.csp import C3
 from detect.models.blocks.downsample import Downsample, Stem
-from detect.models.blocks.spp import SPPF
+from detect.models.blocks.pool import SPPF
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_weights
 from detect.models.definition import Row, with_args
-from detect.models.detector import DetectionModel
 from detect.models.foreign.tensor_files import TensorFile
 from detect.models.heads import AnchorDetect
+from detect.models.model import DetectionModel
 from detect.models.registry import Block
 
 FAMILY = tuple(f"yolov5{size}{form}" for size in "nsml" for form in ("", "-spd"))

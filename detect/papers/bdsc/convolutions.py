@@ -1,4 +1,4 @@
-"""Convolutions decoupled into a mixture of channels and a spatial convolution, in place of ordinary ones.
+"""Convolutions decoupled into a mixture of channels and a spatial convolution, which replace ordinary ones.
 
 Letters: B batch, C input channels, S channels between the two steps, O output channels, H W cells, k kernel size.
 """
@@ -9,25 +9,56 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.config.model import ChannelsOf, Convolutions
 from detect.errors import InputError
 from detect.models.blocks.conv import Pieces, SteppedConv, convolve, fuse_norm, space_to_depth
 from detect.models.packing import PackedLayer
-from detect.papers.bdsc.bits import BITS, pack_signs, unpack_signs
+
+BITS = 8
+"""Of a byte."""
 
 
 def decouple(conv: nn.Conv2d, wanted: Convolutions) -> DecoupledConv | DepthwiseConv:
-    """The module in the place of an ordinary convolution.
-
-    Args:
-        conv: of one group, k above 1.
-        wanted: what it becomes; not ``standard``.
-    """
+    """Return the replacement, which is not ``standard``, of an ordinary convolution of one group, with k above 1."""
     if wanted.kind == "depthwise":
         return DepthwiseConv(conv)
     return DecoupledConv(conv, wanted.p, wanted.kind == "bdsc", wanted.p_of, wanted.norm)
+
+
+def pack_signs(q: Tensor) -> Tensor:
+    """Pack the signs of a tensor as bits, in the order of ``numpy.packbits``.
+
+    Args:
+        q: n values of any shape; the sign of 0 is +1.
+
+    Returns:
+        uint8 (ceil(n / 8),) on the same device: 1 for +1, the first value in the highest bit, the end filled with 0.
+    """
+    positive = (~(q < 0)).flatten().to(torch.uint8)
+    rows = F.pad(positive, (0, -len(positive) % BITS)).view(-1, BITS)  # (ceil(n / 8), 8), a row for each byte
+    return (rows << _shifts(q.device)).sum(dim=1, dtype=torch.uint8)
+
+
+def unpack_signs(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Unpack the output of ``pack_signs``.
+
+    Args:
+        bits: uint8 (ceil(n / 8),).
+        shape: of the n signs.
+
+    Returns:
+        float32 of that shape: -1 and +1.
+    """
+    found = ((bits[:, None] >> _shifts(bits.device)) & 1).flatten()  # (N, 8) to (8 * N,)
+    return (2.0 * found - 1)[: torch.Size(shape).numel()].view(shape)  # without the zeros at the end
+
+
+def _shifts(device: torch.device) -> Tensor:
+    # distance of each bit of a byte from the lowest, the highest bit first
+    return torch.arange(BITS - 1, -1, -1, dtype=torch.uint8, device=device)
 
 
 class _Binarise(torch.autograd.Function):
@@ -36,24 +67,24 @@ class _Binarise(torch.autograd.Function):
         magnitudes = q.abs().clamp(max=1)
         measures = (torch.mean, torch.amin, torch.amax)
         mean, least, most = (measure(magnitudes, dim=(1, 2, 3), keepdim=True) for measure in measures)
-        # The mean of equal values may differ from them in its last bit; what is binary already must stay as it is.
+        # The mean of equal values may differ from them in its last bit; binary weights must stay as they are.
         alpha = torch.where(least == most, most, mean)  # (O, 1, 1, 1)
         return torch.where(q < 0, -alpha, alpha)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0]
+        return gradients[0]  # straight through the sign; alpha counts as a constant
 
 
 def binarise(q: Tensor) -> Tensor:
-    """Weights of two values for each output: alpha * sign(Q), where alpha is the mean of abs(Q) and sign(0) is +1.
+    """Binarise weights to alpha * sign(Q) for each output, where alpha is the mean of abs(Q) and sign(0) is +1.
 
     Args:
-        q: (O, S, k, k); a value beyond -1 or 1 counts as that.
+        q: (O, S, k, k); values are clamped to [-1, 1].
 
     Returns:
-        (O, S, k, k). Binary weights stay as they are, bit for bit. What comes back as the gradient of these weights is
-        that of Q: straight through the sign, alpha being a constant.
+        (O, S, k, k). Binary weights stay as they are, bit for bit. The gradient of Q is that of the result: a
+        straight-through estimator, with alpha as a constant.
 
     Source: BDSC, Algorithm 1.
     """
@@ -64,23 +95,23 @@ def binarise(q: Tensor) -> Tensor:
 class MaskConv(nn.Conv2d, PackedLayer):
     """The spatial step: k x k convolution from S to O channels, whose ``weight`` is Q of ``binarise``.
 
-    Packed, binary weights are ``bits``, uint8 (ceil(O * S * k * k / 8),): the signs in the order of the weights
+    Binary weights are packed as ``bits``, uint8 (ceil(O * S * k * k / 8),): the signs in the order of the weights
     (output, input, row, column), the first one in the highest bit, 1 for +1, zeros at the end; and ``alpha``, float32
-    (O,): the magnitude of each output's weights, from 0 to 1. The magnitudes of Q are lost, which only training needs.
+    (O,): the magnitude of each output's weights, from 0 to 1. The magnitudes of Q, which only training needs, are lost.
 
     The paper writes its masks with zeros and ones, M01. With M = 2 * M01 - 1 of -1 and +1 these are the same layer but
     for one map that all outputs share::
 
         conv(z, alpha * M) = alpha * (2 * conv(z, M01) - box(z))
 
-    box(z) being the sum over the k x k window, of the same stride and padding, of the sum of z over its channels.
+    where box(z) sums z over its channels and over the k x k window, with the same stride and padding.
 
     Args:
         hidden_channels: S.
-        replaced: gives O, k, stride, padding, and whether there is a bias.
-        binary: whether the map is convolved with the binary weights, or with Q as it is.
+        replaced: the convolution whose O, k, stride, padding and bias (or none) it takes.
+        binary: convolve with the binary weights, not with Q itself.
 
-    Source: BDSC, Algorithm 1; with Q as it is, Table 2.
+    Source: BDSC, Algorithm 1; with Q itself, Table 2.
     """
 
     packed_names = ("bits", "alpha")
@@ -102,21 +133,18 @@ class MaskConv(nn.Conv2d, PackedLayer):
 
     @property
     def is_packed(self) -> bool:
-        """Whether the weights are binary."""
         return self.binary
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of the bits and the magnitudes."""
         return -(-self.weight.numel() // BITS) + 4 * len(self.weight)
 
     def pack(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Bits and magnitudes of Q."""
         weights = binarise(weight)
-        return pack_signs(weights), weights[:, 0, 0, 0].abs().float()  # all of an output are equal
+        return pack_signs(weights), weights[:, 0, 0, 0].abs().float()  # (O,), one magnitude each
 
     def unpack(self, packed: tuple[Tensor, ...], where: str) -> Tensor:
-        """Alpha * sign, float32 (O, S, k, k), of which ``binarise`` makes itself again; see ``PackedLayer``."""
+        """Return alpha * sign, float32 (O, S, k, k), a fixed point of ``binarise``; see ``PackedLayer``."""
         bits, alpha = packed
         shape = self.weight.shape
         _check(bits, torch.uint8, -(-shape.numel() // BITS), f"{where}bits")
@@ -127,7 +155,7 @@ class MaskConv(nn.Conv2d, PackedLayer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Q starts as He et al. (2015) start a convolution, within [-1, 1]; a bias at 0."""
+        """Initialise Q as He et al. (2015) do a convolution, clamped to [-1, 1], and a bias with 0."""
         nn.init.normal_(self.weight, std=math.sqrt(2 / self.weight[0].numel())).clamp_(-1, 1)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -138,7 +166,7 @@ class MaskConv(nn.Conv2d, PackedLayer):
             return super().forward(x)
         if self.training:
             with torch.no_grad():
-                self.weight.clamp_(-1, 1)  # or Q could leave for good: beyond, only its sign counts
+                self.weight.clamp_(-1, 1)  # beyond, only the sign would count, and Q could drift away for good
         return self._conv_forward(x, binarise(self.weight), self.bias)
 
 
@@ -146,17 +174,17 @@ class DecoupledConv(SteppedConv):
     """Balanced decoupled spatial convolution: 1x1 convolution → batch norm → k x k convolution with binary weights.
 
     There is no activation between the two: a k x k convolution *is* a 1x1 convolution to S = k * k * O channels and a
-    spatial one with a fixed mask of zeros and ones. Here S is smaller, and the mask is learnt.
+    spatial one with a fixed mask of zeros and ones. Here S is smaller, and the mask is trained.
 
     Args:
         replaced: an ordinary convolution; its stride and padding go to the spatial step.
         p: S is ``p`` times O or C, at least 1.
-        binary: whether the weights of the spatial step are binary.
+        binary: binarise the weights of the spatial step.
         p_of: ``output``: times O; ``input``: times C.
-        norm: whether there is a batch norm between the two.
+        norm: put a batch norm between the two.
 
-    Source: Balanced Decoupled Spatial Convolution (AAAI 2018), Algorithm 1. Its text takes S from C and says nothing of
-    a norm; S from O, and a norm, give the sizes of its tables.
+    Source: Balanced Decoupled Spatial Convolution (AAAI 2018), Algorithm 1. Its text takes S from C and mentions no
+    norm; S from O, and a norm, give the sizes of its tables.
     """
 
     last = "spatial"
@@ -176,7 +204,7 @@ class DecoupledConv(SteppedConv):
         return self.spatial(self.norm(convolve(self.project, x)))
 
     def fuse(self) -> None:
-        """See ``SteppedConv``. A binary weight times a norm's factor is still one magnitude for each output."""
+        # A binary weight times a norm's factor still has one magnitude for each output.
         if self.spatial.binary:
             self.spatial.weight.copy_(binarise(self.spatial.weight))
             self.spatial.binary = False
@@ -184,7 +212,7 @@ class DecoupledConv(SteppedConv):
 
 
 class DepthwiseConv(SteppedConv):
-    """k x k convolution of each channel on its own → batch norm → 1x1 convolution: what BDSC is compared with.
+    """k x k convolution of each channel on its own → batch norm → 1x1 convolution: the paper's baseline.
 
     Args:
         replaced: an ordinary convolution; its stride and padding go to the first step, its bias to the second.
@@ -206,21 +234,20 @@ class DepthwiseConv(SteppedConv):
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W) or pieces to (B, O, H / stride, W / stride)."""
         if not isinstance(x, Tensor):
-            x = torch.cat([space_to_depth(piece.map, piece.block_size) for piece in x], dim=1)
+            x = torch.cat([space_to_depth(piece.map, piece.block_size) for piece in x], dim=1)  # (B, C, H, W)
         return self.pointwise(self.norm(self.depthwise(x)))
 
     def fuse(self) -> None:
-        """See ``SteppedConv``."""
         fuse_norm(self, self, "depthwise")
 
 
 def _window(conv: nn.Conv2d) -> dict[str, Any]:
-    """Constructor keywords of a convolution that looks at the same cells."""
+    """Return the constructor keywords of a convolution with the same window."""
     return {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
 
 
 def _made(conv: nn.Conv2d) -> dict[str, Any]:
-    """Constructor keywords of a module whose weights are on the same device and of the same type."""
+    """Return the constructor keywords of a module whose weights have the same device and type."""
     return {"device": conv.weight.device, "dtype": conv.weight.dtype}
 
 

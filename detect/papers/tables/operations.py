@@ -1,7 +1,7 @@
 """Operations of a forward pass beyond multiply-adds, as two papers count them: SDPoint and TRD.
 
-Norms, activations, additions and pools have no entry in ``detect.analysis.layers``; here every one is counted where
-PyTorch calls its operator, whichever module it belongs to.
+``detect.analysis.layers`` lists convolutions, linear layers and pools; here norms, activations and additions count too,
+at PyTorch's operators, whichever module they belong to.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from detect.analysis.layers import OperatorRecorder, is_global
 from detect.errors import InputError
 from detect.models.graph import Graph
 from detect.papers.sdpoint.transform import PLAIN, Instance, use_instance
@@ -22,16 +22,16 @@ from detect.papers.sdpoint.transform import PLAIN, Instance, use_instance
 
 @dataclass(frozen=True)
 class Operations:
-    """What one forward pass of one image does.
+    """Counts of one forward pass of one image.
 
     Args:
         macs: multiply-adds of convolutions and linear layers.
-        biases: values of theirs that a bias is added to.
+        biases: values to which they add a bias.
         normed: values that batch norms read.
         activated: values that activations read.
-        added: values that residual additions give, and the sums of a convolution's pieces.
-        pooled: values that windows of fixed size look at, max or average.
-        pooled_globally: values that pools over the whole map look at, in windows that are one row and column too large.
+        added: outputs of residual additions, and of the sums of a convolution's pieces.
+        pooled: values in the windows of pools with a fixed window, max or average.
+        pooled_globally: values of pools over the whole map, with windows that are one row and column too large.
     """
 
     macs: int = 0
@@ -44,23 +44,18 @@ class Operations:
 
     @property
     def sdpoint_flops(self) -> int:
-        """Operations as SDPoint's published counter sees them: multiplications and additions apart.
-
-        2 for each multiply-add and each value of a norm, 1 for all else. An adaptive pool to one cell counts (H + 1) *
-        (W + 1) values of an H x W map. What makes a map smaller at a point counts nothing. The published counter has
-        the addition of a block with an active point at the size behind the point; here it has its own.
-
-        Source: SDPoint (Kuen et al., 2018), section 6, and its published code.
-        """
+        """Operations of the published counter of SDPoint (Kuen et al., 2018), section 6."""
+        # Multiplications and additions count separately: 2 for each multiply-add and each value of a norm, 1 for all
+        # else. An adaptive pool to one cell counts (H + 1) * (W + 1) values of an H x W map, the pool of a point
+        # nothing. The published counter takes the addition of a block with an active point at the size behind the
+        # point; here it counts at its own size.
         ones = self.biases + self.activated + self.added + self.pooled + self.pooled_globally
         return 2 * (self.macs + self.normed) + ones
 
     @property
     def trd_macs(self) -> int:
-        """Multiply-adds with biases, and 2 for each value of a norm: 0 to 0.8 % below the paper's "FLOPs".
-
-        Source: Temporally Resolution Decrement, Tables 1, 3 and 4, which give sums without a rule.
-        """
+        """Multiply-adds with biases, and 2 for each value of a norm, as in Temporally Resolution Decrement."""
+        # The paper's Tables 1, 3 and 4 give sums without a rule; this one is 0 to 0.8 % below its "FLOPs".
         return self.macs + self.biases + 2 * self.normed
 
 
@@ -71,13 +66,14 @@ def count_operations(graph: Graph, image_size: int, instance: Instance = PLAIN) 
         graph: on the meta device (``detect.analysis.profile.build_on_meta``); is left in evaluation mode, as the plain
             network.
         image_size: side of the square input in pixels.
-        instance: which of the networks with points inside it (SDPoint).
+        instance: the network to count (SDPoint).
 
     Raises:
-        InputError: the network has no such point, or no map of its has that size.
+        InputError: the network has no such point, or the size does not suit it.
     """
     use_instance(graph.eval(), instance)
-    recorder = _Recorder()
+    counts: Counter[str] = Counter()
+    recorder = OperatorRecorder(_READERS, lambda read, args, output: counts.update(read(args, output)))
     try:
         with recorder, torch.no_grad():
             graph(torch.empty(1, 3, image_size, image_size, device="meta"))
@@ -86,22 +82,7 @@ def count_operations(graph: Graph, image_size: int, instance: Instance = PLAIN) 
         raise InputError(f"image size {image_size}: does not suit {graph.definition.name}: {reason}") from None
     finally:
         use_instance(graph, PLAIN)
-    return Operations(**recorder.counts)
-
-
-class _Recorder(TorchDispatchMode):
-    """Adds up what every operator does, by the names of ``Operations``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        read = _READERS.get(func.overloadpacket)
-        if read is not None:
-            self.counts.update(read(args, output))
-        return output
+    return Operations(**counts)
 
 
 def _convolution(args: Any, output: Tensor) -> dict[str, int]:
@@ -111,22 +92,18 @@ def _convolution(args: Any, output: Tensor) -> dict[str, int]:
 
 
 def _addition(args: Any, output: Tensor) -> dict[str, int]:
-    """Of two maps; or of a bias to a linear layer's map, where it is an operator of its own."""
+    # Of two maps; or of a bias to a linear layer's map, where it is an operator of its own.
     dims = [x.ndim for x in args[:2] if isinstance(x, Tensor)]
     return {"added" if dims == [4, 4] else "biases": output.numel()} if dims in ([4, 4], [4, 1]) else {}
 
 
 def _pool(args: Any, output: Tensor) -> dict[str, int]:
-    """Kernels are given as [height, width] or as one number for both."""
-    return {"pooled": args[1][0] * args[1][-1] * output.numel()}
+    return {"pooled": args[1][0] * args[1][-1] * output.numel()}  # the kernel is [k] or [height, width]
 
 
 def _global_pool(args: Any, output: Tensor) -> dict[str, int]:
-    """A mean or a maximum over height and width."""
-    x, dims = args[0], args[1]
-    if x.ndim != 4 or sorted(dim % 4 for dim in dims) != [2, 3]:
-        return {}
-    return {"pooled_globally": x.shape[1] * (x.shape[2] + 1) * (x.shape[3] + 1)}
+    x = args[0]
+    return {} if not is_global(x, args[1]) else {"pooled_globally": x.shape[1] * (x.shape[2] + 1) * (x.shape[3] + 1)}
 
 
 _ATEN = torch.ops.aten

@@ -1,7 +1,7 @@
-"""The papers' tables as data, beside what our models measure.
+"""Papers' tables beside measurements of the models here, as text and for JSON.
 
-A table is a YAML of ``configs/tables``: a paper's columns and rows as printed, and for each row the model here that it
-names. Structure (parameters, operations) is measured from the model; accuracy comes from a file of results, where there
+A table is a YAML of ``configs/tables``: a paper's columns and rows as printed, and for each row the corresponding model
+here. Structure (parameters, operations) is measured from the model; accuracy comes from a file of results, where there
 is one.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from detect.analysis.file_size import count_bytes
-from detect.analysis.profile import ModelProfile, build_on_meta, profile_graph
+from detect.analysis.profile import ModelProfile, build_on_meta, count_bytes, profile_graph
+from detect.analysis.report import align
 from detect.config.base import CONFIGS, Listed, Named, Strict, build, load_yaml
 from detect.errors import InputError, did_you_mean
 from detect.models.catalog import find_definition
@@ -37,12 +37,14 @@ Measure = Literal[
     "depth",
     "width",
 ]
-"""What a column holds: millions of ``ModelProfile``'s counts, MiB, billions of operations, or factors of the scale; of
-TRD's mean operations millions, by the area rule or by what the network does at the reduced resolution."""
+"""Contents of a column: ``ModelProfile``'s counts in millions, MiB, billions of operations, or factors of the scale;
+TRD's mean operations in millions, by the area rule or by the operations at the reduced resolution."""
+NOTHING = "-"
+"""A cell without a value."""
 
 FILE_MIB = 0.02
-"""What a model file of the BDSC paper has of its own, its ``size`` being that of a file. Fitted: what its tables print
-to 0.01 MB needs 0.00 to 0.03 more than is counted, ResNet-74 0.06."""
+"""Overhead of a model file of the BDSC paper, whose ``size`` is that of a file. Fitted: its tables, printed to 0.01 MB,
+exceed the count by 0.00 to 0.03, ResNet-74's by 0.06."""
 
 _MEASURES: dict[str, Callable[[ModelProfile], float]] = {
     "parameters": lambda profile: profile.parameters / 1e6,
@@ -60,7 +62,7 @@ class Column(Strict):
 
     Args:
         name: its heading.
-        measure: what it holds, if that follows from a model's structure; accuracy and speed do not.
+        measure: its contents, if they follow from a model's structure; accuracy and speed do not.
     """
 
     name: str
@@ -69,7 +71,7 @@ class Column(Strict):
 
 @dataclass(frozen=True)
 class ReducedEpochs(Strict):
-    """A training some of whose epochs have a lower resolution (TRD).
+    """Epochs at a lower resolution (TRD).
 
     Args:
         resolution: lambda, side of their images in pixels.
@@ -87,15 +89,15 @@ class PaperRow(Strict):
     Args:
         label: as in the paper, unique in the table.
         paper: values by the names of the columns; percentages in percent. A column without one has none in the paper.
-        model: the model here that it is; None where the paper quotes a network that is not built here.
+        model: the corresponding model here; None where there is none.
         image_size: side of the square input in pixels; required with a model.
         num_classes: K of its model, where it is not the table's.
-        instance: of its model, whose operations count (SDPoint); default, the plain network.
+        instance: network of the model whose operations count (SDPoint); default, the plain network.
         trd: its training; default, one at ``image_size`` alone.
-        tolerance_percent: how far from the paper a value of ours may be.
-        reproduced: false where the paper's value is known to be out of reach of the model here: the table says so, and
-            no deviation counts.
-        note: why it is further away than 1 %, or what else there is to know; required where it is not reproduced.
+        tolerance_percent: largest allowed deviation from the paper.
+        reproduced: false where the model here is known not to give the paper's value: the table says so, and no
+            deviation counts.
+        note: reason of a deviation above 1 %, or a remark; required where it is not reproduced.
     """
 
     label: str
@@ -110,7 +112,6 @@ class PaperRow(Strict):
     note: str = ""
 
     def mistakes(self, columns: list[str]) -> Iterator[str]:
-        """Yield what the row may not say in a table with these columns."""
         yield from (f"paper: {mistake}" for mistake in _unknown_names(self.paper, columns))
         if self.model is not None and self.image_size is None:
             yield "image_size: is missing; a model is measured at one"
@@ -134,7 +135,7 @@ class PaperTable(Strict):
         num_classes: K of its models, unless a row says otherwise.
         columns: in the paper's order, after the label.
         rows: in the paper's order.
-        notes: what holds for the whole table.
+        notes: remarks on the whole table.
     """
 
     name: str
@@ -149,7 +150,7 @@ class PaperTable(Strict):
         labels: set[str] = set()
         for row in self.rows:
             if row.label in labels:
-                yield "", f"row {row.label!r}: the label stands twice"
+                yield "", f"row {row.label!r}: duplicate label"
             labels.add(row.label)
             for mistake in row.mistakes(columns):
                 yield "", f"row {row.label!r}: {mistake}"
@@ -171,25 +172,24 @@ class Comparison:
 
     @property
     def deviations_percent(self) -> dict[str, float]:
-        """How far ours are from the paper's, where both have a value."""
+        """Deviations of ours from the paper's, where both have a value."""
         paper = self.row.paper
         return {name: 100 * (value / paper[name] - 1) for name, value in self.ours.items() if name in paper}
 
     @property
     def within_tolerance(self) -> bool:
-        """Whether no deviation is larger than the row allows; a row that is not reproduced allows any."""
+        """True where no deviation exceeds the tolerance; a row that is not reproduced allows any."""
         return not self.row.reproduced or all(
             abs(value) <= self.row.tolerance_percent for value in self.deviations_percent.values()
         )
 
 
 def shipped_tables() -> dict[str, Path]:
-    """Every table with its file."""
     return {path.stem: path for path in sorted((CONFIGS / "tables").glob("*.yaml"))}
 
 
 def load_table(name: str) -> PaperTable:
-    """A shipped table, or a YAML file with one.
+    """Load a shipped table by its name, or a YAML file.
 
     Raises:
         InputError: there is none, or its YAML is wrong.
@@ -202,14 +202,14 @@ def load_table(name: str) -> PaperTable:
 
 
 def load_results(path: Path, table: PaperTable) -> dict[str, dict[str, float]]:
-    """Measured accuracy, from JSON: ``{label of a row: {name of a column: value}}``, percentages in percent.
+    """Read measured accuracy from JSON: ``{label of a row: {name of a column: value}}``, percentages in percent.
 
     Args:
-        path: the file; none is no result.
-        table: whose results they are.
+        path: the file; a missing one gives no results.
+        table: the results'.
 
     Raises:
-        InputError: it is not of that form, or names what the table has not.
+        InputError: the form is wrong, or the table has no such row or column.
     """
     if not path.exists():
         return {}
@@ -234,7 +234,7 @@ def compare(table: PaperTable, results: dict[str, dict[str, float]]) -> list[Com
 
     Args:
         table: the paper's.
-        results: what ``load_results`` gave.
+        results: from ``load_results``.
 
     Raises:
         InputError: a model does not exist or cannot be built.
@@ -243,7 +243,7 @@ def compare(table: PaperTable, results: dict[str, dict[str, float]]) -> list[Com
 
     @functools.cache
     def profile(model: str, image_size: int, num_classes: int) -> ModelProfile:
-        return profile_graph(graph(model, num_classes), image_size, num_classes)
+        return profile_graph(graph(model, num_classes), image_size, num_classes, memory=False)
 
     @functools.cache
     def count(model: str, image_size: int, num_classes: int, instance: Instance = PLAIN) -> Operations:
@@ -264,7 +264,6 @@ def _measure(
     count: Callable[..., Operations],
     size: Callable[[str, int], float],
 ) -> dict[str, float]:
-    """The columns that follow from the structure of the row's model."""
     if row.model is None or row.image_size is None:
         return {}
     model, image_size, num_classes = row.model, row.image_size, row.num_classes or table.num_classes
@@ -301,3 +300,93 @@ def _check_names(found: dict[str, Any], allowed: list[str], where: str) -> None:
 
 def _unknown_names(found: dict[str, Any], allowed: list[str]) -> list[str]:
     return [f"unknown {name!r}{did_you_mean(name, allowed)}" for name in found if name not in allowed]
+
+
+def comparison_text(table: PaperTable, comparisons: list[Comparison]) -> str:
+    """Format the table: for each structural column the paper's value, ours and the deviation; then accuracy and notes.
+
+    A deviation beyond the row's tolerance is marked by ``!``, or by ``not reproduced``.
+    """
+    structure = [column for column in table.columns if column.measure is not None]
+    others = [column for column in table.columns if column.measure is None]
+    head = ["", "model", "px"]
+    for column in structure:
+        head += [column.name, "ours", "dev. %"]
+    head += [column.name for column in others] + (["measured here"] if others else [])
+    lines = [tuple(head)]
+    fractions = {name for row in table.rows for name, value in row.paper.items() if value % 1}
+    for comparison in comparisons:
+        row = comparison.row
+        cells = [row.label, _network(row), str(row.image_size or NOTHING)]
+        for column in structure:
+            cells += _structure_cells(comparison, column, column.name in fractions)
+        cells += [_number(row.paper.get(column.name), column.name in fractions) for column in others]
+        lines.append((*cells, _results(comparison, others)) if others else tuple(cells))
+    notes = [f"{row.label}: {row.note}" for row in table.rows if row.note] + list(table.notes)
+    beyond = [comparison.row for comparison in comparisons if not comparison.within_tolerance]
+    notes += [f"{row.label}: beyond its tolerance of {row.tolerance_percent:g} %!" for row in beyond]
+    return "\n".join([table.title, "", align(lines, left=2), "", *(f"  {note}" for note in notes)]).rstrip()
+
+
+def comparison_plain(table: PaperTable, comparisons: list[Comparison]) -> dict[str, Any]:
+    """Return the table as a mapping for JSON."""
+    return {
+        "name": table.name,
+        "title": table.title,
+        "rows": [
+            {
+                "label": comparison.row.label,
+                "model": comparison.row.model,
+                "image_size": comparison.row.image_size,
+                "num_classes": comparison.row.num_classes or table.num_classes,
+                "instance": asdict(comparison.row.instance),
+                "trd": asdict(comparison.row.trd) if comparison.row.trd else None,
+                "paper": comparison.row.paper,
+                "ours": comparison.ours,
+                "deviations_percent": comparison.deviations_percent,
+                "tolerance_percent": comparison.row.tolerance_percent,
+                "within_tolerance": comparison.within_tolerance,
+                "reproduced": comparison.row.reproduced,
+                "measured": comparison.results,
+                "note": comparison.row.note,
+            }
+            for comparison in comparisons
+        ],
+        "notes": list(table.notes),
+    }
+
+
+def _network(row: PaperRow) -> str:
+    if row.model is None:
+        return NOTHING
+    return row.model if row.instance == PLAIN else f"{row.model} {row.instance.name}"
+
+
+def _structure_cells(comparison: Comparison, column: Column, fraction: bool) -> list[str]:
+    ours, deviation = comparison.ours.get(column.name), comparison.deviations_percent.get(column.name)
+    cells = [_number(comparison.row.paper.get(column.name), fraction), NOTHING, NOTHING]
+    if ours is not None:
+        cells[1] = f"{ours:.2f}" if ours >= 10 or column.measure in ("depth", "width") else f"{ours:.3f}"
+    if deviation is not None:
+        cells[2] = f"{round(deviation, 1) + 0.0:+.1f}" + _mark(comparison.row, deviation)
+    return cells
+
+
+def _mark(row: PaperRow, deviation: float) -> str:
+    if abs(deviation) <= row.tolerance_percent:
+        return ""
+    return "!" if row.reproduced else " not reproduced"
+
+
+def _results(comparison: Comparison, columns: list[Column]) -> str:
+    if comparison.row.model is None:
+        return NOTHING
+    found = [f"{c.name} {comparison.results[c.name]:g}" for c in columns if c.name in comparison.results]
+    return ", ".join(found) or "not measured"
+
+
+def _number(value: float | None, fraction: bool) -> str:
+    """Format a value as the paper prints it, with a decimal if others of its column have one (``fraction``)."""
+    if value is None:
+        return NOTHING
+    return f"{value:g}" if value % 1 or not fraction else f"{value:.1f}"

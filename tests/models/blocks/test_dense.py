@@ -6,11 +6,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv, space_to_depth
+from detect.models.blocks.conv import BareConv, Conv, NormActivation, PreConv, space_to_depth
 from detect.models.blocks.csp import ChannelDivide, CrossStage
-from detect.models.blocks.dense import DenseStage, DividedTransition, Transition
-from detect.models.blocks.dense_layers import ConvStyle, DenseBody, DenseLayer, ElasticDenseLayer, layer_sources
-from detect.models.blocks.preactivation import BareConv, NormActivation, PreConv
+from detect.models.blocks.dense import (
+    ConvStyle,
+    DenseBody,
+    DenseLayer,
+    DenseOptions,
+    DenseStage,
+    DividedTransition,
+    ElasticDenseLayer,
+    Transition,
+    TransitionOptions,
+    layer_sources,
+)
 from detect.structures import FeatureShape
 
 STYLE = ConvStyle(preactivation=False, activation="leaky")
@@ -144,7 +153,7 @@ def test_groups(channels: int, out_channels: int, kernel_size: int, groups: int)
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_stage(words: dict, channels: int, weights: int, preactivation: bool) -> None:
     """C 8, g 4, n 2, bottleneck 4."""
-    stage = DenseStage(8, 4, repeats=2, bottleneck=4, preactivation=preactivation, **words).double()
+    stage = DenseStage(8, DenseOptions(4, repeats=2, bottleneck=4, preactivation=preactivation, **words)).double()
     assert stage.out_shape(FeatureShape(8, 4)) == FeatureShape(channels, 4)
     assert stage(X).shape == (2, channels, 4, 6)
     assert num_weights(stage) == weights
@@ -152,7 +161,7 @@ def test_stage(words: dict, channels: int, weights: int, preactivation: bool) ->
 
 def test_sparse_layers_read_less() -> None:
     """3x3 layers without bottleneck of C 8, g 4: the third reads layers 2 and 1, not the input: 8, 12, 8 channels."""
-    stage = DenseStage(8, 4, repeats=3, sparse=True, transition=False)
+    stage = DenseStage(8, DenseOptions(4, repeats=3, sparse=True, transition=False))
     assert num_weights(stage) == (8 + 12 + 8) * 4 * 9
 
 
@@ -172,7 +181,7 @@ def test_sparse_layers_read_less() -> None:
 )
 def test_refuses(words: dict, message: str) -> None:
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
-        DenseStage(**{"in_channels": 8, "growth": 4, "bottleneck": 4, **words})
+        DenseStage(8, DenseOptions(**{"growth": 4, "bottleneck": 4, **words}))
 
 
 # ------------------------------------------------------------------------------------------- transitions
@@ -193,7 +202,7 @@ def test_refuses(words: dict, message: str) -> None:
 )
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_transition(words: dict, channels: int, weights: int, preactivation: bool) -> None:
-    transition = Transition(8, preactivation=preactivation, **words).double()
+    transition = Transition(8, TransitionOptions(preactivation=preactivation, **words)).double()
     assert transition.out_shape(FeatureShape(8, 4)) == FeatureShape(channels, 8)
     assert transition(X).shape == (2, channels, 2, 3)
     assert num_weights(transition) == weights
@@ -201,7 +210,7 @@ def test_transition(words: dict, channels: int, weights: int, preactivation: boo
 
 @pytest.mark.parametrize(("fusion", "weights"), [("none", 0), ("csp", 64)])
 def test_transition_without_pool(fusion: str, weights: int) -> None:
-    transition = Transition(8, pool=False, downsample="spd", fusion=fusion).double()
+    transition = Transition(8, TransitionOptions(pool=False, downsample="spd", fusion=fusion)).double()
     assert transition(X).shape == X.shape
     assert transition.out_shape(FeatureShape(8, 4)) == FeatureShape(8, 4)
     assert num_weights(transition) == weights
@@ -209,7 +218,7 @@ def test_transition_without_pool(fusion: str, weights: int) -> None:
 
 def test_transition_refuses() -> None:
     with pytest.raises(InputError, match="compression: must be above 0"):
-        Transition(8, compression=1.5)
+        Transition(8, TransitionOptions(compression=1.5))
 
 
 @pytest.mark.parametrize(("gamma", "bypass"), [(0.25, 2), (0.75, 6)])
@@ -247,8 +256,8 @@ def test_divided_transition_refuses(gamma: float) -> None:
 def test_nothing_passes_by_without_gamma(style: ConvStyle, sparse: bool) -> None:
     """With gamma 0 and no transitions a partial stage is the plain one."""
     words = {"repeats": 3, "bottleneck": 4, "sparse": sparse, "preactivation": style.preactivation}
-    plain = DenseStage(8, 4, transition=False, **words).double().eval()
-    partial = DenseStage(8, 4, fusion="first", gamma=0.0, **words).double().eval()
+    plain = DenseStage(8, DenseOptions(4, transition=False, **words)).double().eval()
+    partial = DenseStage(8, DenseOptions(4, fusion="first", gamma=0.0, **words)).double().eval()
     assert isinstance(partial.stage, CrossStage)
     partial.stage.body.load_state_dict(plain.stage[0].state_dict())
     torch.testing.assert_close(partial(X), plain(X), rtol=0, atol=0)
@@ -258,7 +267,7 @@ def test_nothing_passes_by_without_gamma(style: ConvStyle, sparse: bool) -> None
 @pytest.mark.parametrize(("gamma", "bypass"), [(0.25, 2), (0.5, 4), (0.75, 6)])
 def test_bypass_is_untouched(fusion: str, gamma: float, bypass: int) -> None:
     """What passes by is the stage's input bit for bit, and says nothing to the weights of the dense layers."""
-    stage = DenseStage(8, 4, repeats=2, bottleneck=4, fusion=fusion, gamma=gamma).double()
+    stage = DenseStage(8, DenseOptions(4, repeats=2, bottleneck=4, fusion=fusion, gamma=gamma)).double()
     passed = stage(X)[:, :bypass]
     torch.testing.assert_close(passed, X[:, :bypass], rtol=0, atol=0)
     gradients = torch.autograd.grad(passed.square().sum(), list(stage.parameters()))
@@ -301,6 +310,10 @@ def test_fusions_agree_with_linear_transitions(pool: str) -> None:
 def test_transitions_round_odd_sides_up(downsample: str) -> None:
     """In both parts of the map, so that they fit; a side of 1 stays."""
     words = {"downsample": downsample}
-    for transition in (Transition(8, fusion="csp", **words), Transition(8, **words), DividedTransition(8, **words)):
+    for transition in (
+        Transition(8, TransitionOptions(fusion="csp", **words)),
+        Transition(8, TransitionOptions(**words)),
+        DividedTransition(8, **words),
+    ):
         assert transition(torch.rand(2, 8, 5, 8)).shape == (2, 8, 3, 4)
         assert transition(torch.rand(2, 8, 1, 1)).shape == (2, 8, 1, 1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detect.models.blocks.maxout import Maxout
+from detect.models.blocks.merge import Maxout
 from detect.structures import FeatureShape
 
 

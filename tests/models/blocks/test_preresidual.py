@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import space_to_depth
-from detect.models.blocks.preactivation import PreConv
-from detect.models.blocks.preresidual import PreDivide, PreResidualStage
+from detect.models.blocks.conv import PreConv, space_to_depth
+from detect.models.blocks.csp import ConvDivide
+from detect.models.blocks.residual import PreResidualOptions, PreResidualStage
 from detect.structures import FeatureShape
 
 X = torch.randn(2, 6, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -16,7 +16,7 @@ X = torch.randn(2, 6, 4, 8, generator=torch.Generator().manual_seed(0), dtype=to
 def stage(in_channels: int, out_channels: int, **words) -> PreResidualStage:
     """In float64, with norms as after training."""
     torch.manual_seed(0)
-    built = PreResidualStage(in_channels, out_channels, **words).double()
+    built = PreResidualStage(in_channels, PreResidualOptions(out_channels, **words)).double()
     for norm in norms(built):
         norm.weight.data.uniform_(0.5, 1.5)
         norm.bias.data.normal_()
@@ -122,7 +122,7 @@ def test_a_partial_stage() -> None:
     divide, body, first, second = (
         built.stage.get_submodule(n) for n in ("divide", "body", "transition1", "transition2")
     )
-    assert isinstance(divide, PreDivide)
+    assert isinstance(divide, ConvDivide)
     bypass = divide.bypass(X)
     assert bypass.shape[1] == 4
     computed = first(body[1](body[0](divide.computed(X))))
@@ -155,4 +155,4 @@ def test_fusion_says_which_transitions_there_are(fusion: str, transitions: tuple
 )
 def test_refused(words: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        PreResidualStage(6, 8, **words)
+        PreResidualStage(6, PreResidualOptions(8, **words))

@@ -6,7 +6,7 @@ from torch import nn
 
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv, Piece, space_to_depth
-from detect.models.blocks.residual import BlockForm, ResidualStage, partial_add
+from detect.models.blocks.residual import ResidualOptions, ResidualStage, partial_add
 from detect.structures import FeatureShape
 
 X = torch.randn(2, 6, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -25,7 +25,7 @@ def count(module: nn.Module) -> int:
 def stage(in_channels: int, out_channels: int, **words) -> ResidualStage:
     """In float64, with norms as after training."""
     torch.manual_seed(0)
-    return ResidualStage(in_channels, out_channels, **words).double().eval()
+    return ResidualStage(in_channels, ResidualOptions(out_channels, **words)).double().eval()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_arguments_of_a_partial_add_stay() -> None:
 
 @pytest.mark.parametrize(("kind", "activated"), [("basic", True), ("bottleneck", True), ("darknet", False)])
 def test_the_activation_stands_behind_the_addition_except_in_darknet(kind: str, activated: bool) -> None:
-    block = BlockForm(kind, 0.5, 1, "partial", "relu").block(6, 6, 1).double().eval()
+    block = stage(6, 6, block=kind, ratio=0.5).stage[0]
     total = X + block.layers(X)
     torch.testing.assert_close(block(X), total.relu() if activated else total)
     assert isinstance(block.layers[-1].activation, nn.Identity) == activated
@@ -79,7 +79,7 @@ def test_the_activation_stands_behind_the_addition_except_in_darknet(kind: str, 
     ],
 )
 def test_parameters(words: dict, parameters: int) -> None:
-    assert count(ResidualStage(6, 8, **words)) == parameters
+    assert count(ResidualStage(6, ResidualOptions(8, **words))) == parameters
 
 
 def test_only_the_first_block_changes_the_shape() -> None:
@@ -192,7 +192,8 @@ def test_groups_of_a_3x3_convolution_in_front_of_a_space_to_depth() -> None:
 
 def test_without_halving_there_is_nothing_to_replace() -> None:
     words = {"block": "basic", "downsample": "spd"}
-    assert count(ResidualStage(6, 8, **words)) == count(ResidualStage(6, 8, block="basic"))
+    plain = ResidualStage(6, ResidualOptions(8, block="basic"))
+    assert count(ResidualStage(6, ResidualOptions(8, **words))) == count(plain)
 
 
 def test_a_partial_stage() -> None:
@@ -296,4 +297,4 @@ def test_pieces() -> None:
 )
 def test_refused(words: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ResidualStage(6, 8, **words)
+        ResidualStage(6, ResidualOptions(8, **words))

@@ -4,8 +4,8 @@ import math
 
 import torch
 
+from detect.models.blocks.attention import AttendedConv, SpatialAttention
 from detect.models.blocks.conv import Conv, Piece, space_to_depth
-from detect.models.blocks.spatial_attention import AttendedConv, SpatialAttention
 from detect.structures import FeatureShape
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.models.build import build_graph
-from detect.models.classifier import ClassificationModel
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.torchvision_models import FAMILIES, load_torchvision, torchvision_family
+from detect.models.model import ClassificationModel
 from tests.models.foreign.torchvision_files import (
     as_older_versions,
     assert_computes_the_same,

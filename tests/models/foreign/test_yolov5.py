@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from detect.errors import InputError
-from detect.models.detector import DetectionModel
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.yolov5 import load_yolov5
+from detect.models.model import DetectionModel
 from tests.models.foreign.yolov5_files import (
     ROWS,
     SPD_ROWS,

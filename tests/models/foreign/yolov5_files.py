@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detect.models.build import build_model
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 
 _ROWS = (
     *("stem", "down2", "c2", "down3", "c3", "down4", "c4", "down5", "c5", "spp"),

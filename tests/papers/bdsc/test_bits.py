@@ -9,8 +9,7 @@ from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models.blocks.conv import replace_convolutions
 from detect.models.packing import pack_state, packed_layers, unpack_state
-from detect.papers.bdsc.bits import pack_signs, unpack_signs
-from detect.papers.bdsc.convolutions import MaskConv, binarise
+from detect.papers.bdsc.convolutions import MaskConv, binarise, pack_signs, unpack_signs
 
 SHAPES = [(1, 1, 1, 1), (1, 7, 1, 1), (2, 2, 1, 2), (1, 1, 3, 3), (5, 3, 3, 3), (3, 4, 5, 5)]
 """1, 7, 8, 9, 135 and 300 entries."""

@@ -121,6 +121,7 @@ def test_what_the_exporter_has_changed_is_refused(name: str, weight: list[float]
 # ------------------------------------------------------------------------------------------ exported files
 
 
+@pytest.mark.slow
 def test_the_bits_are_the_signs_of_q(classifier, packed) -> None:
     model = onnx.load(packed[0])
     tensors, names = stored(model), packed_layers(classifier.model)
@@ -134,6 +135,7 @@ def test_the_bits_are_the_signs_of_q(classifier, packed) -> None:
     assert min(tensors[f"model.{name}_scale"].min() for name in names) < 0, "norms with negative factors"
 
 
+@pytest.mark.slow
 def test_the_forms_differ_in_the_masks_only(folded, packed) -> None:
     """Everything else in the file is byte for byte the same, and so is what ONNX Runtime makes of it."""
     first, second = stored(onnx.load(folded[0])), stored(onnx.load(packed[0]))
@@ -148,6 +150,7 @@ def test_the_forms_differ_in_the_masks_only(folded, packed) -> None:
     np.testing.assert_array_equal(*outputs)
 
 
+@pytest.mark.slow
 def test_the_packed_file_is_smaller(classifier, folded, packed) -> None:
     """By 31 of 32 bits of each sign, less the table of bytes (8 KiB), a scale for each output, nodes and names."""
     signs = sum(layer.weight.numel() for layer in packed_layers(classifier.model).values())

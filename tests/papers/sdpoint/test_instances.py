@@ -11,7 +11,7 @@ import torch
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from detect.papers.sdpoint.instances import (
     InstanceRecord,
     Instances,

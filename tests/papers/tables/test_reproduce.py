@@ -28,7 +28,7 @@ def test_shipped_table(tmp_path: Path) -> None:
 def test_beyond_the_tolerance(tmp_path: Path) -> None:
     """ResNet-10 has 2.273 BFLOPs; the table is printed all the same, and the exit code says it."""
     write_table(tmp_path, macs_giga=2.5)
-    ended = run_process(tmp_path, "reproduce.py", "my.yaml")
+    ended = run_here(tmp_path, "reproduce.py", "my.yaml")
     assert (ended.code, ended.error) == (3, "")
     assert "-9.1!" in ended.output
     write_table(tmp_path, macs_giga=2.27)

@@ -3,23 +3,30 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detect.analysis.file_size import count_bytes
+from detect.analysis.profile import count_bytes
 from detect.models.build import build_classifier
 from detect.papers.tables.tables import FILE_MIB
+from tests.models.thin import thin
 
 
 @pytest.mark.parametrize(
     ("name", "num_classes", "megabytes"),
-    [
-        ("resnet32", 100, 1.83),
-        ("resnet32+bdsc", 100, 0.36),
-        ("resnet32+bdsc+p=2", 100, 0.63),
-        ("resnet32+bdsc+p=3+width=3", 100, 7.24),
-        ("resnet32+conv=bdsc-float+width=2", 100, 8.35),
-        ("densenet40+bdsc+p=6", 10, 2.95),
-        ("resnet18+bdsc", 1000, 9.00),
-        ("resnet34+bdsc", 1000, 14.6),
-    ],
+    thin(
+        [
+            ("resnet32", 100, 1.83),
+            ("resnet32+bdsc", 100, 0.36),
+            ("resnet32+bdsc+p=2", 100, 0.63),
+            ("resnet32+bdsc+p=3+width=3", 100, 7.24),
+            ("resnet32+conv=bdsc-float+width=2", 100, 8.35),
+            ("densenet40+bdsc+p=6", 10, 2.95),
+            ("resnet18+bdsc", 1000, 9.00),
+            ("resnet34+bdsc", 1000, 14.6),
+        ],
+        0,
+        1,
+        2,
+        6,
+    ),
 )
 def test_published_sizes(name: str, num_classes: int, megabytes: float) -> None:
     """BDSC, Tables 1, 2, 3 and 5, in MiB; ``configs/tables`` has all of their rows."""

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from detect.analysis.file_size import count_bytes
-from detect.analysis.profile import build_on_meta
+from detect.analysis.profile import build_on_meta, count_bytes
 from detect.errors import InputError
 from detect.models.graph import Graph
 from detect.papers.sdpoint.transform import Instance
@@ -17,11 +17,13 @@ from detect.papers.tables.tables import (
     PaperRow,
     PaperTable,
     compare,
+    comparison_plain,
+    comparison_text,
     load_results,
     load_table,
     shipped_tables,
 )
-from detect.papers.tables.text import comparison_plain, comparison_text
+from tests.models.thin import thin
 
 TABLE = """
 name: small
@@ -46,6 +48,12 @@ def table(tmp_path: Path) -> PaperTable:
     return load_table(write_table(tmp_path))
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Comparison]:
+    """The rows of ``TABLE`` beside our models; without results."""
+    return compare(load_table(write_table(tmp_path_factory.mktemp("table"))), {})
+
+
 # ------------------------------------------------------------------------------------------------ reading
 
 
@@ -58,7 +66,7 @@ def test_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("label: theirs", "label: ours", r"row 'ours': the label stands twice"),
+        ("label: theirs", "label: ours", r"row 'ours': duplicate label"),
         ("BFLOPs: 2.5", "BFLOP: 2.5", r"row 'ours': paper: unknown 'BFLOP'; did you mean 'BFLOPs'\?"),
         (", image_size: 256", "", r"row 'ours': image_size: is missing; a model is measured at one"),
         (
@@ -204,8 +212,8 @@ def test_point_that_the_model_has_not(tmp_path: Path) -> None:
         compare(load_table(write_table(tmp_path, wrong)), {})
 
 
-def test_text(table: PaperTable) -> None:
-    text = comparison_text(table, compare(table, {}))
+def test_text(table: PaperTable, measured: list[Comparison]) -> None:
+    text = comparison_text(table, measured)
     assert text == (
         "A paper, Table 1\n\n"
         "        model      px  Params   ours  dev. %  BFLOPs   ours  dev. %    AP  measured here\n"
@@ -219,14 +227,16 @@ def test_text(table: PaperTable) -> None:
     )
 
 
-def test_measured_results_in_the_text(table: PaperTable) -> None:
-    text = comparison_text(table, compare(table, {"ours": {"AP": 29.0}}))
+def test_measured_results_in_the_text(table: PaperTable, measured: list[Comparison]) -> None:
+    ours, theirs = measured
+    text = comparison_text(table, [replace(ours, results={"AP": 29.0}), theirs])
     assert "not measured" not in text
     assert "AP 29" in text
 
 
-def test_plain_is_json(table: PaperTable) -> None:
-    plain = json.loads(json.dumps(comparison_plain(table, compare(table, {"ours": {"AP": 29}}))))
+def test_plain_is_json(table: PaperTable, measured: list[Comparison]) -> None:
+    ours, theirs = measured
+    plain = json.loads(json.dumps(comparison_plain(table, [replace(ours, results={"AP": 29}), theirs])))
     ours, theirs = plain["rows"]
     assert (ours["label"], ours["model"], ours["within_tolerance"], ours["measured"]) == (
         "ours",
@@ -300,15 +310,7 @@ def test_shipped() -> None:
     assert tuple(shipped_tables()) == TABLES
 
 
-def tables() -> list:
-    """Those with a dozen models take seconds each."""
-    large = ("csp-figure-7", "csp-published", "csp-table-1", "csp-table-2", "csp-table-3", "csp-table-4")
-    large += ("sdpoint-table-1", "sdpoint-table-2", "trd-table-3", "trd-table-4")
-    large += tuple(f"bdsc-table-{number}" for number in range(1, 6))
-    return [pytest.param(name, marks=pytest.mark.slow) if name in large else name for name in TABLES]
-
-
-@pytest.mark.parametrize("name", tables())
+@pytest.mark.parametrize("name", thin(TABLES, TABLES.index("spd-table-2")))
 def test_shipped_table(name: str) -> None:
     """Every model is within its tolerance, and what is more than 1 % away has a note that says why."""
     table = load_table(name)
@@ -346,6 +348,7 @@ def test_size_of_a_row(tmp_path: Path) -> None:
     assert ours.ours["Params"] == pytest.approx(4 * 5_248_936 / 2**20 + 0.02)
 
 
+@pytest.mark.slow
 def test_memory_traffic_of_the_paper() -> None:
     """CSPNet, section 4.5: 34.4 M and 32.6 M values."""
     plain, partial = compare(load_table("csp-figure-8"), {})

@@ -1,15 +1,25 @@
-"""Profiles as text: a line for each row, for each layer, or for each model."""
+"""Profiles as text, with a line for each row, layer or model, and as a picture.
+
+matplotlib is imported on use, and only its figures: ``pyplot`` would hold every figure in global state and choose a
+window system.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from detect.analysis.layers import LayerProfile
 from detect.analysis.profile import ModelProfile
+from detect.errors import InputError
+from detect.runtime.files import atomic_path
+
+BAR, LARGEST = "#4c78a8", "#d62728"
+"""Colours of the bars, and of the bottleneck's."""
 
 
 def row_table(profile: ModelProfile) -> str:
-    """The graph, a line for each row."""
     head = ("name", "module", "from", "channels", "reduction", "parameters", "MACs (M)", "activations (MB)")
     lines = [
         (
@@ -28,7 +38,6 @@ def row_table(profile: ModelProfile) -> str:
 
 
 def layer_table(profile: ModelProfile) -> str:
-    """A line for each convolution, linear layer and pool."""
     head = ("", "layer", "kind", "kernel", "groups", "channels", "size", "weights", "MACs (M)", "read + written (k)")
     lines = [
         (
@@ -49,7 +58,6 @@ def layer_table(profile: ModelProfile) -> str:
 
 
 def summary(profile: ModelProfile) -> str:
-    """All measures of a model, with what each counts."""
     size = f"{profile.image_hw[0]} x {profile.image_hw[1]} px"
     lines = [
         f"{profile.name}, {size}, {profile.num_classes} classes: {profile.parameters:,} parameters, "
@@ -77,7 +85,6 @@ def summary(profile: ModelProfile) -> str:
 
 
 def comparison_table(profiles: Sequence[ModelProfile]) -> str:
-    """All measures, a line for each model."""
     head = (
         "model",
         "parameters",
@@ -111,7 +118,7 @@ def comparison_table(profiles: Sequence[ModelProfile]) -> str:
 
 
 def profiles_text(profiles: Sequence[ModelProfile], by_layer: bool) -> str:
-    """Each model's table, by row or by layer, and summary; several models are compared at the end."""
+    """Return each model's table and summary; several models are compared at the end."""
     table = layer_table if by_layer else row_table
     blocks = [f"{table(profile)}\n\n{summary(profile)}" for profile in profiles]
     if len(profiles) > 1:
@@ -120,11 +127,11 @@ def profiles_text(profiles: Sequence[ModelProfile], by_layer: bool) -> str:
 
 
 def align(lines: Sequence[tuple[str, ...]], left: int) -> str:
-    """Cells in columns, with a rule below the first line.
+    """Align cells in columns, with a rule below the first line.
 
     Args:
-        lines: the head, then what follows; as many cells in each.
-        left: so many columns from the left are text, the others numbers.
+        lines: the head, then the body; as many cells in each.
+        left: number of columns from the left that are text; the others are numbers.
     """
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = []
@@ -150,3 +157,61 @@ def _describe(layer: LayerProfile) -> str:
 
 def _by(size_hw: tuple[int, int]) -> str:
     return f"{size_hw[0]}x{size_hw[1]}"
+
+
+def draw_costs(path: Path, profiles: Sequence[ModelProfile]) -> None:
+    """Draw the BFLOPs of each layer as bars in execution order, the bottleneck marked (CSPNet, Figure 7).
+
+    Args:
+        path: the PNG file.
+        profiles: at least one; each gets a panel, all with the same axes.
+
+    Raises:
+        InputError: the file's name does not end in ``.png``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: the picture is a PNG file; its name must end in .png")
+    figure = Figure(figsize=(11, 1.0 + 2.2 * len(profiles)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(profiles), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, profile in zip(panels, profiles, strict=True):
+        _draw_panel(axes, profile)
+    panels[-1].set_xlabel("layer, in execution order")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _draw_panel(axes: Any, profile: ModelProfile) -> None:
+    heights = [layer.darknet_flops / 1e9 for layer in profile.layers]
+    largest = profile.layers.index(profile.bottleneck) if profile.bottleneck else -1
+    colors = [LARGEST if i == largest else BAR for i in range(len(heights))]
+    axes.bar(range(1, len(heights) + 1), heights, width=0.85, color=colors)
+    size = f"{profile.image_hw[0]} x {profile.image_hw[1]} px"
+    title = f"{_drawable(profile.name)}, {size}: {profile.bflops:.3f} BFLOPs in {len(heights)} layers"
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+    axes.set_ylabel("BFLOPs")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.01)
+    if profile.bottleneck:
+        # The label stands on the side of the bar where there is room.
+        right = largest > len(heights) / 2
+        axes.annotate(
+            _drawable(f"{profile.bottleneck.path}: {heights[largest]:.3f}"),
+            (largest + 1, heights[largest]),
+            xytext=(-6 if right else 6, -2),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="top",
+            fontsize=9,
+            color=LARGEST,
+            parse_math=False,
+        )
+
+
+def _drawable(text: str) -> str:
+    """Replace characters that matplotlib's own font lacks."""
+    return text.encode("latin-1", "replace").decode("latin-1")
