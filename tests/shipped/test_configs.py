@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,14 +49,18 @@ def assert_detector_starts(model_name: str, recipe: DetectionRecipe, num_classes
     if recipe.augment.albumentations:
         AlbumentationsStage(recipe.augment.albumentations, recipe.image_size)
     known = dataclasses.replace(recipe, precision="fp32")  # "auto" would measure
-    assert_starts(DetectionTask(DetectionData(None, None), known, strict=False), model, len(order))
+    assert_starts(DetectionTask(DetectionData(NAMED, None), known, strict=False), model, len(order))
 
 
 def assert_classifier_starts(model_name: str, recipe: ClassificationRecipe, num_classes: int) -> None:
     """The same for a classifier."""
     model = build_classifier(model_name, num_classes)
     known = dataclasses.replace(recipe, precision="fp32")
-    assert_starts(ClassificationTask(ClassificationData(None, None), known, strict=False), model, 50_000 // 128)
+    assert_starts(ClassificationTask(ClassificationData(NAMED, None), known, strict=False), model, 50_000 // 128)
+
+
+NAMED = SimpleNamespace(names=("a", "b"))
+"""A training set, of which a task reads the class names alone before the first batch."""
 
 
 class Batches:
