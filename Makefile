@@ -4,7 +4,7 @@
 VENV ?= .venv
 PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3.10 python3; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
-PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=8
+PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=8 --dist=loadfile
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 

@@ -1,4 +1,4 @@
-"""How fast training images of 32 x 32 pixels are made, against torchvision's transforms on images in memory.
+"""Throughput of training images of 32 x 32 pixels, against torchvision's transforms on images in memory.
 
 python benchmarks/class_loader.py [--images FOLDER] [--count 6400] [--batch-size 128] [--rounds 5]
 
@@ -24,7 +24,7 @@ from torchvision import transforms
 
 from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
 from detect.data.annotations import encode_paths
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.classification.loading import ClassTrainingLoader
 from detect.data.classification.table import ClassTable
 from detect.data.images import IMAGE_SUFFIXES, read_image
@@ -34,7 +34,7 @@ from detect.runtime.cli import run_tool
 S = 32
 NUM_CLASSES = 10
 GOAL = 5
-"""Ours should be so many times as fast."""
+"""Required speed-up."""
 
 FLIP = transforms.RandomHorizontalFlip()
 SETTINGS: dict[str, tuple[ClassAugmentConfig, list[Callable]]] = {
@@ -110,7 +110,6 @@ def torchvisions(table: ClassTable, steps: list[Callable], batch_size: int) -> C
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(description="speed of the classification loader against torchvision")
     parser.add_argument("--images", type=Path, help="folder that is searched for images; default, random pixels")
     parser.add_argument("--count", type=int, default=6400, help="images per round")
@@ -120,7 +119,6 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and print."""
     arguments = parse()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -70,7 +70,6 @@ def random_detections(rng: np.random.Generator, table: AnnotationTable, count: i
 
 
 def main() -> None:
-    """Measure, compare and print."""
     parser = argparse.ArgumentParser(description="the COCO metrics by pycocotools and by hotcoco")
     parser.add_argument("--images", type=positive_int, default=500)
     parser.add_argument("--detections", type=positive_int, default=50_000)

@@ -1,4 +1,4 @@
-"""What the forward pass of one image costs, model by model, in one run.
+"""Time of the forward pass of one image, model by model, in one run.
 
 python benchmarks/forward.py --model A B ... [--image-size 320] [--num-classes 6] [--rounds 30] [--threads 1]
 
@@ -26,7 +26,6 @@ def forward(graph: Graph, image: torch.Tensor) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="the forward pass of one image, model by model")
     parser.add_argument("--model", required=True, nargs="+", metavar="NAME|FILE")
     parser.add_argument("--image-size", type=positive_int, default=320)

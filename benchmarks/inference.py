@@ -24,9 +24,9 @@ import torch
 from detect.cli.parser import positive_int
 from detect.data.images import read_image
 from detect.data.letterbox import letterbox, pad_batch
-from detect.evaluation.predict import PredictSettings, postprocess, run_network
+from detect.evaluation.forward import PredictSettings, postprocess, run_network
 from detect.exporting.onnx import export_onnx
-from detect.inference.network import Network, TorchNetwork
+from detect.inference.network import InferenceNetwork, TorchNetwork
 from detect.inference.onnx_network import OnnxNetwork
 from detect.inference.sources import expand_sources
 from detect.models.checkpoint import Checkpoint, load_checkpoint
@@ -41,7 +41,7 @@ class WithNorms(TorchNetwork):
     """The network as it was trained."""
 
     def predictions(self, images: torch.Tensor) -> torch.Tensor:
-        """As of ``Network``."""
+        """As of ``InferenceNetwork``."""
         return run_network(self.checkpoint.detector, images, CPU)
 
 
@@ -56,12 +56,12 @@ class OpenVinoNetwork(OnnxNetwork):
         self._compiled = openvino.Core().compile_model(path, "CPU", threads)
 
     def predictions(self, images: torch.Tensor) -> torch.Tensor:
-        """As of ``Network``."""
+        """As of ``InferenceNetwork``."""
         pixels = network_input(images, CPU).contiguous().numpy()
         return torch.from_numpy(self._compiled({"images": pixels})[0])
 
 
-def one_pass(network: Network, paths: Sequence[Path], size: int) -> list[float]:
+def one_pass(network: InferenceNetwork, paths: Sequence[Path], size: int) -> list[float]:
     """CPU seconds of each stage for one batch."""
     times = [time.process_time()]
     images = [read_image(path) for path in paths]
@@ -76,11 +76,11 @@ def one_pass(network: Network, paths: Sequence[Path], size: int) -> list[float]:
     return np.diff(times).tolist()
 
 
-def networks_of(checkpoint: Checkpoint, folder: Path) -> dict[str, Network]:
+def networks_of(checkpoint: Checkpoint, folder: Path) -> dict[str, InferenceNetwork]:
     """The ways to run it."""
     export_onnx(checkpoint, folder / "model.onnx")
     checkpoint.model.to(memory_format=torch.channels_last)
-    networks: dict[str, Network] = {
+    networks: dict[str, InferenceNetwork] = {
         "PyTorch, as trained": WithNorms(checkpoint, CPU, "fp32"),
         "PyTorch": TorchNetwork(checkpoint, CPU, "fp32"),
         "ONNX Runtime": OnnxNetwork(folder / "model.onnx", CPU),
@@ -91,7 +91,6 @@ def networks_of(checkpoint: Checkpoint, folder: Path) -> dict[str, Network]:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="from an image file to boxes, stage by stage")
     parser.add_argument("--weights", required=True, type=Path)
     parser.add_argument("--source", required=True)

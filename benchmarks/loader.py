@@ -1,4 +1,4 @@
-"""How fast training samples are made, against the time that decoding the images takes anyway.
+"""Throughput of training samples, against the time of decoding the images.
 
 python benchmarks/loader.py --images FOLDER [--image-size 640] [--batch-size 16] [--samples 960]
                             [--workers 1] [--rounds 3]
@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from detect.config.recipe import DetectionRecipe
-from detect.data import annotations, cache
+from detect.data import annotations
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
-from detect.data.detection import loading
+from detect.data.detection import images, loading
 from detect.data.images import IMAGE_SUFFIXES, read_header
 from detect.errors import InputError
 from detect.runtime.cli import run_tool
@@ -82,7 +82,6 @@ def decode_floor(paths: list[Path]) -> float:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(description="speed of the training loader against the decode floor")
     parser.add_argument("--images", type=Path, required=True, help="folder that is searched for images")
     parser.add_argument("--image-size", type=int, default=640)
@@ -94,7 +93,6 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and print."""
     arguments = parse()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -106,7 +104,7 @@ def main() -> None:
 
     parts = {
         "read and decode": Part(annotations, "decode_image"),
-        "resize": Part(cache, "letterbox"),
+        "resize": Part(images, "letterbox"),
         "mosaic": Part(loading, "mosaic4"),
         "warp": Part(loading, "warp"),
         "HSV": Part(loading, "random_hsv"),

@@ -1,4 +1,4 @@
-"""What non-maximum suppression of one image's raw predictions costs, against torchvision's suppression alone.
+"""Time of non-maximum suppression of one image's raw predictions, against torchvision's suppression alone.
 
 python benchmarks/nms.py [--survivors 100 1000 5000] [--classes 80] [--rounds 200] [--threads 1]
 
@@ -49,7 +49,6 @@ def alone(boxes: Tensor, scores: Tensor, labels: Tensor) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="non-maximum suppression of one image's raw predictions")
     parser.add_argument("--survivors", type=positive_int, nargs="+", default=[100, 1000, 5000])
     parser.add_argument("--classes", type=positive_int, default=80)

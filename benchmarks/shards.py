@@ -1,4 +1,4 @@
-"""How long images take to read in random order: from a folder of files, and from shards.
+"""Time of reading images in random order, from a folder of files and from shards.
 
 python benchmarks/shards.py --images FOLDER [--count 2000] [--rounds 5] [--place DIR]
 
@@ -78,7 +78,6 @@ def seconds_to_open(config: DataConfig) -> tuple[float, AnnotationTable]:
 
 
 def main() -> None:
-    """Measure and print."""
     arguments = parse()
     paths = sorted(path for path in arguments.images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
@@ -109,7 +108,6 @@ def measure(tables: dict[str, AnnotationTable], rounds: int) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(description="Time the reading of images from a folder and from shards.")
     parser.add_argument("--images", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--count", type=positive_int, default=2000, metavar="N")

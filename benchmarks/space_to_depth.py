@@ -1,4 +1,4 @@
-"""What space-to-depth costs when it is carried out, and when the convolution behind it does its work.
+"""Time of space-to-depth as an operation, and inside the convolution that follows it.
 
 python benchmarks/space_to_depth.py [--batch-size 8] [--rounds 15] [--threads 1]
 
@@ -66,7 +66,6 @@ def difference(chain: Chain, x: Tensor, precision: Precision) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="space-to-depth carried out, and left to the next convolution")
     parser.add_argument("--batch-size", type=positive_int, default=8)
     parser.add_argument("--rounds", type=positive_int, default=15)

@@ -37,7 +37,8 @@ from detect.cli.parser import positive_int
 from detect.config.recipe import load_detection_recipe
 from detect.data.datasets import open_split
 from detect.data.recognition import open_data
-from detect.evaluation.engine import evaluate
+from detect.evaluation.detection import evaluate
+from detect.evaluation.loop import Conditions
 from detect.exporting.onnx import export_onnx
 from detect.inference import onnx_network
 from detect.inference.detector import Detector
@@ -69,7 +70,7 @@ def evaluate_split(folder: Path) -> float:
     table = open_split(open_data("shapes", str(folder / "shapes")), "val")
 
     def run() -> int:
-        evaluate(checkpoint.detector, table, image_size=192, batch_size=16, workers=1, device=CPU, progress=False)
+        evaluate(checkpoint.detector, table, Conditions(192, batch_size=16, workers=1, device=CPU, progress=False))
         return len(table)
 
     return _seconds_of(run)
@@ -164,7 +165,6 @@ def _used_by_children() -> float:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description="time of the tools' work on idle and busy machines")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--busy", nargs="+", type=int, default=[0, 1, 2], help="busy processes")

@@ -16,8 +16,8 @@ import numpy as np
 
 from detect.cli.parser import positive_int
 from detect.data.annotations import AnnotationTable
-from detect.data.cache import read_original
 from detect.data.datasets import open_split
+from detect.data.detection.images import read_original
 from detect.data.images import write_image
 from detect.data.letterbox import PAD_VALUE
 from detect.data.recognition import open_data

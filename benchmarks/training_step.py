@@ -1,4 +1,4 @@
-"""What a training step costs, plain and as training here runs it.
+"""Time of a training step, plain and as the training here runs it.
 
 python benchmarks/training_step.py [--models yolov5n yolov5n-spd yolov5n-matched] [--image-size 320] [--batch-size 8]
                                    [--rounds 5] [--threads 1]
@@ -81,7 +81,6 @@ def build_step(model: DetectionModel, way: str, images: Tensor, targets: Targets
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(description="cost of a training step, plain and as training here runs it")
     parser.add_argument("--models", nargs="+", default=["yolov5n", "yolov5n-spd", "yolov5n-matched"], metavar="NAME")
     parser.add_argument("--image-size", type=positive_int, default=320)
@@ -92,7 +91,6 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and print."""
     arguments = parse()
     if arguments.image_size % STRIDE:
         raise InputError(f"--image-size: must be a multiple of {STRIDE}, found {arguments.image_size}")

@@ -88,10 +88,6 @@ def are_numbers(names: tuple[str, ...]) -> bool:
 def class_indices(classes: Sequence[str | int] | None, names: Sequence[str]) -> tuple[int, ...] | None:
     """Return class names or indices as distinct indices; None stays None.
 
-    Args:
-        classes: a user's choice.
-        names: K class names.
-
     Raises:
         InputError: there is no such class.
     """

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from detect.class_names import are_numbers, match_names, some_names
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "expected"),
-    [
+def test_match_names() -> None:
+    for source, target, expected in [
         ((), ("a",), []),
         (("a", "b"), ("a", "b"), [0, 1]),
         (("a", "b"), ("b", "c", "a"), [2, 0]),
@@ -20,10 +17,8 @@ from detect.class_names import are_numbers, match_names, some_names
         (("Car", "car"), ("car",), [-1, 0]),
         (("Car", "CAR"), ("car",), [-1, -1]),
         (("pole_a",), ("pole a",), [-1]),  # another character is another name
-    ],
-)
-def test_match_names(source, target, expected):
-    assert match_names(source, target).target_of.tolist() == expected
+    ]:
+        assert match_names(source, target).target_of.tolist() == expected
 
 
 def test_what_a_match_says():

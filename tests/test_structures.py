@@ -49,9 +49,8 @@ def test_tracks_go_along():
     assert tracked.filter(["dog"]).track_ids.tolist() == [7, 3]
 
 
-@pytest.mark.parametrize(
-    ("options", "kept"),
-    [
+def test_filter() -> None:
+    for options, kept in [
         ({}, [0, 1, 2]),
         ({"classes": ["cat"]}, [1]),
         ({"classes": [1]}, [0, 2]),
@@ -60,25 +59,20 @@ def test_tracks_go_along():
         ({"min_score": 0.75}, [0, 1]),  # at least, not above
         ({"classes": ["dog"], "min_score": 0.5}, [0]),
         ({"min_score": 1}, []),
-    ],
-)
-def test_filter(options, kept):
-    assert list(found().filter(**options)) == [found()[index] for index in kept]
+    ]:
+        assert list(found().filter(**options)) == [found()[index] for index in kept]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_filter_refuses() -> None:
+    for options, message in [
         ({"classes": ["dgo"]}, "classes: unknown class 'dgo'; did you mean 'dog'"),
         ({"classes": "dog"}, r"classes: must be a list, such as \['dog'\]"),
         ({"classes": [2]}, "classes: there is no class 2; allowed: 0 to 1"),
         ({"min_score": 25}, "min_score: must be from 0 to 1, found 25"),
         ({"min_score": float("nan")}, "min_score: must be from 0 to 1, found nan"),
-    ],
-)
-def test_filter_refuses(options, message):
-    with pytest.raises(InputError, match=message):
-        found().filter(**options)
+    ]:
+        with pytest.raises(InputError, match=message):
+            found().filter(**options)
 
 
 def test_classes_by_name_or_index():
@@ -94,18 +88,15 @@ def test_plot_takes_what_was_looked_at():
     np.testing.assert_array_equal(found().plot(Image.fromarray(image)), drawn)
 
 
-@pytest.mark.parametrize(
-    ("image", "shown"),
-    [
+def test_plot_refuses_another_image() -> None:
+    for image, shown in [
         (np.zeros((200, 100, 3), np.uint8), r"found \(200, 100, 3\) uint8"),
         (np.zeros((100, 200, 3), np.float32), r"found \(100, 200, 3\) float32"),
         (Image.new("L", (200, 100)), r"found \(100, 200\) uint8"),
         ("photo.jpg", r"found \(\) <U9"),
-    ],
-)
-def test_plot_refuses_another_image(image, shown):
-    with pytest.raises(InputError, match=r"plot: needs the image .* \(100, 200, 3\) uint8 RGB; " + shown):
-        found().plot(image)
+    ]:
+        with pytest.raises(InputError, match=r"plot: needs the image .* \(100, 200, 3\) uint8 RGB; " + shown):
+            found().plot(image)
 
 
 def test_coco_results_are_read_by_pycocotools():

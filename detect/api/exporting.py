@@ -13,8 +13,8 @@ from detect.data.datasets import open_split
 from detect.data.recognition import open_data
 from detect.data.value_range import as_trained
 from detect.errors import InputError
-from detect.evaluation.engine import tell_classes
-from detect.evaluation.predict import PredictSettings
+from detect.evaluation.forward import PredictSettings
+from detect.evaluation.loop import log_class_differences
 from detect.exporting.gate import Parity
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
@@ -141,7 +141,7 @@ def _table(request: ExportRequest, checkpoint: Checkpoint) -> AnnotationTable | 
     checkpoint.detector  # noqa: B018  # a classifier is refused before its images are looked for as boxes
     data = as_trained(open_data(request.data, request.data_root), checkpoint.value_range)
     table = open_split(data, request.split)
-    tell_classes(checkpoint.names, table.names)
+    log_class_differences(checkpoint.names, table.names)
     if not table.is_labelled:
         raise InputError(f"--split {request.split}: has no annotations, so that there is no AP to compare")
     return table

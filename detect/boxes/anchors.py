@@ -1,4 +1,4 @@
-"""Anchors: how well a set of them covers boxes, and fitting them.
+"""Anchors: recall of a set of them on boxes, and fitting by k-means.
 
 Letters: A anchors, M boxes.
 """
@@ -12,57 +12,38 @@ from detect.boxes.iou import centred_iou
 KMEANS_ITERATIONS = 100
 
 MIN_ANCHOR_PX = 1.0
-"""Smallest side of a fitted anchor. A box that is thinner leaves nothing in the network input that could be learnt."""
+"""Smallest side of a fitted anchor; nothing of a thinner box is left in the network input."""
 
 
 def fittable_sizes(sizes_px: np.ndarray) -> np.ndarray:
-    """The sizes (m, 2) of (M, 2) that anchors are fitted to: finite, and at least ``MIN_ANCHOR_PX`` on both sides."""
+    """Select the sizes (m, 2) of (M, 2) that are finite and at least ``MIN_ANCHOR_PX`` on both sides."""
     return sizes_px[np.isfinite(sizes_px).all(axis=1) & (sizes_px >= MIN_ANCHOR_PX).all(axis=1)]
 
 
 def best_possible_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, max_ratio: float) -> float:
-    """Share of boxes that YOLOv5's assignment gives to at least one anchor.
-
-    Args:
-        sizes_px: (M, 2) widths and heights in network-input pixels, above 0.
-        anchors_px: (A, 2).
-        max_ratio: an anchor matches when neither side differs by this factor or more.
-
-    Returns:
-        In [0, 1]; 1 when there are no boxes.
-    """
+    """Share of box sizes (M, 2) that match an anchor (A, 2) by YOLOv5's ``match_by_ratio``; 1 for no boxes."""
     if not len(sizes_px):
         return 1.0
     return float((_worst_ratio(sizes_px, anchors_px).min(axis=1) < max_ratio).mean())
 
 
 def close_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, min_iou: float) -> float:
-    """Share of boxes with an anchor like them, for YOLOv3's assignment, which gives each box to the most alike.
-
-    Args:
-        sizes_px: (M, 2) widths and heights in network-input pixels, above 0.
-        anchors_px: (A, 2).
-        min_iou: an anchor is like a box when their IoU, with the same centre, is at least this.
-
-    Returns:
-        In [0, 1]; 1 when there are no boxes.
-    """
+    """Share of box sizes (M, 2) whose centred IoU with an anchor (A, 2) reaches ``min_iou``; 1 for no boxes."""
     if not len(sizes_px):
         return 1.0
     return float((centred_iou(sizes_px, anchors_px).max(axis=1) >= min_iou).mean())
 
 
 def fit_anchors(sizes_px: np.ndarray, num_anchors: int, seed: int) -> np.ndarray:
-    """Anchors for boxes by k-means on the logarithms of their sizes (the assignment judges ratios, not differences).
+    """Fit anchors by k-means on the logarithms of box sizes (the assignment compares ratios, not differences).
 
     Args:
-        sizes_px: (M, 2) widths and heights in network-input pixels, as of ``fittable_sizes``, M at least 1.
+        sizes_px: (M, 2) as of ``fittable_sizes``, M at least 1.
         num_anchors: A.
         seed: of the starting points.
 
     Returns:
-        (A, 2) sorted by area, sides at least ``MIN_ANCHOR_PX``. With fewer distinct sizes than anchors, some anchors
-        are spread around the sizes.
+        (A, 2) sorted by area. With fewer distinct sizes than anchors, some anchors are spread around the sizes.
     """
     rng = np.random.default_rng(seed)
     points = np.log(sizes_px)
@@ -86,7 +67,7 @@ def _worst_ratio(sizes_px: np.ndarray, anchors_px: np.ndarray) -> np.ndarray:
 
 
 def _spread_start(points: np.ndarray, num_centres: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++: each next centre is a point, the farther from the ones before the likelier."""
+    """k-means++: draw each next centre among the points, with probability by squared distance to the centres so far."""
     centres = [points[rng.integers(len(points))]]
     while len(centres) < num_centres:
         nearest = _squared_distances(points, np.array(centres)).min(axis=1)

@@ -1,4 +1,4 @@
-"""How a head's raw values become boxes: YOLOv5's way and YOLOv3's (with YOLOv4's wider centres).
+"""Decoding of a head's raw values to boxes: YOLOv5's way and YOLOv3's (with YOLOv4's wider centres).
 
 Letters: B images, A anchors, H W cells, K classes, n boxes; * any leading dimensions.
 """
@@ -17,12 +17,12 @@ CellSize = float | tuple[float, float]
 """Input pixels per cell, in both directions or for x and y."""
 Sizes = Literal["square", "exp"]
 MAX_LOG_RATIO = math.log(1000)
-"""Sides beyond 1000 times the anchor are noise; unbounded, their areas overflow float32, and overlaps are NaN."""
+"""Limit of a side over the anchor's; without it, areas overflow float32, and overlaps are NaN."""
 
 
 @dataclass(frozen=True)
 class BoxCoding:
-    """Raw x, y, w, h of an anchor in a cell, and the box that they mean.
+    """Meaning of the raw x, y, w, h of an anchor in a cell.
 
     With s the sigmoid: centre = (xy_scale * s - (xy_scale - 1) / 2 + cell) * cell size, so that it reaches
     (xy_scale - 1) / 2 cells beyond each side of its cell. Width and height are (2s)^2 * anchor (``square``) or
@@ -39,26 +39,17 @@ class BoxCoding:
     sizes: Sizes
 
     def centres(self, raw_xy: Tensor) -> Tensor:
-        """(*, 2) raw x, y to (*, 2) centres relative to the cell's corner, in cells."""
+        """Decode raw x, y (*, 2) to centres (*, 2) relative to the cell's corner, in cells."""
         return raw_xy.sigmoid() * self.xy_scale - (self.xy_scale - 1) / 2
 
     def extents(self, raw_wh: Tensor, anchors: Tensor) -> Tensor:
-        """(*, 2) raw w, h to (*, 2) widths and heights, in the unit of ``anchors`` (*, 2)."""
+        """Decode raw w, h (*, 2) to widths and heights (*, 2) in the unit of ``anchors`` (*, 2)."""
         if self.sizes == "square":
             return (raw_wh.sigmoid() * 2).square() * anchors
         return raw_wh.clamp(max=MAX_LOG_RATIO).exp() * anchors
 
     def decode(self, raw: Tensor, anchors_px: Tensor, cell_px: CellSize) -> Tensor:
-        """The boxes of a level.
-
-        Args:
-            raw: (B, A, H, W, 4) x, y, w, h.
-            anchors_px: (A, 2) width, height.
-            cell_px: input pixels per cell.
-
-        Returns:
-            (B, A, H, W, 4) centre x, centre y, width, height in network-input pixels.
-        """
+        """Decode raw x, y, w, h (B, A, H, W, 4) of anchors (A, 2) to cxcywh in network-input pixels."""
         height, width = raw.shape[2:4]
         centres = (self.centres(raw[..., :2]) + cell_grid(height, width, raw)) * as_xy(cell_px, raw)
         sizes = self.extents(raw[..., 2:4], anchors_px[:, None, None].to(raw.dtype))
@@ -68,17 +59,10 @@ class BoxCoding:
 def decode_levels(
     raw: Sequence[Tensor], codings: Sequence[BoxCoding], anchors_px: Sequence[Tensor], cells_px: Sequence[CellSize]
 ) -> Tensor:
-    """Raw predictions to boxes and probabilities; the arguments have an entry for each level.
+    """Decode raw predictions; each argument has an entry per level. P is A*H*W summed over the levels.
 
-    Args:
-        raw: (B, A, H, W, 5 + K) x, y, w, h, objectness, classes, before any sigmoid.
-        codings: what the first four mean.
-        anchors_px: (A, 2) width, height.
-        cells_px: input pixels per cell.
-
-    Returns:
-        (B, P, 5 + K), P being A*H*W summed over the levels: centre x, centre y, width, height in network-input pixels,
-        objectness, K class probabilities.
+    ``raw`` is (B, A, H, W, 5 + K) x, y, w, h, objectness, classes, before any sigmoid; the result (B, P, 5 + K) cxcywh
+    in network-input pixels and probabilities.
     """
     levels = []
     for y, coding, anchors, cell_px in zip(raw, codings, anchors_px, cells_px, strict=True):
@@ -88,12 +72,12 @@ def decode_levels(
 
 
 def as_xy(cell_px: CellSize, like: Tensor) -> Tensor | float:
-    """A cell's width and height as (2,) with the device and type of ``like``, or the number for both."""
+    """Width and height of a cell as (2,) with the device and type of ``like``, or the number for both."""
     return like.new_tensor(cell_px) if isinstance(cell_px, tuple) else cell_px
 
 
 def cell_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """(H, W, 2) column and row of each cell, with the device and type of ``like``."""
+    """Column and row of each cell, (H, W, 2), with the device and type of ``like``."""
     rows = torch.arange(height, device=like.device, dtype=like.dtype)
     columns = torch.arange(width, device=like.device, dtype=like.dtype)
     grid_y, grid_x = torch.meshgrid(rows, columns, indexing="ij")

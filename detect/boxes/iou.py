@@ -20,15 +20,15 @@ EPSILON = 1e-7
 
 
 def paired_iou(first_cxcywh: Tensor, second_cxcywh: Tensor, kind: IouKind) -> Tensor:
-    """Overlap of boxes in pairs; 1 less it is a loss.
+    """Overlap of boxes in pairs; 1 minus the overlap is a loss.
 
     Args:
         first_cxcywh: (N, 4) centre x, centre y, width, height, in any one unit.
         second_cxcywh: (N, 4) the other box of each pair, in the same unit.
         kind: ``iou``, intersection over union, in [0, 1]; without a gradient where the boxes are apart.
-            ``giou``: less the share of the enclosing box that neither covers, in (-1, 1].
-            ``diou``: less the squared distance of the centres over that of the enclosing box's corners, in (-1, 1].
-            ``ciou``: DIoU less a penalty for unlike shapes, whose weight is not differentiated, in (-1.5, 1].
+            ``giou``: minus the share of the enclosing box that neither covers, in (-1, 1].
+            ``diou``: minus the squared distance of the centres over that of the enclosing box's corners, in (-1, 1].
+            ``ciou``: DIoU minus a penalty for unlike shapes, whose weight is not differentiated, in (-1.5, 1].
 
     Returns:
         (N,), finite for boxes of any size, zero included, and so are the gradients.
@@ -72,15 +72,7 @@ def intersection_areas(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.nd
 
 
 def centred_iou(sizes: Boxes, anchors: Boxes) -> Boxes:
-    """IoU of boxes and anchors that share their centre.
-
-    Args:
-        sizes: (N, 2) width, height.
-        anchors: (M, 2) in the same unit, above 0.
-
-    Returns:
-        (N, M) in [0, 1].
-    """
+    """IoU (N, M) of sizes (N, 2) and anchors (M, 2), in one unit and above 0, that share their centre."""
     if isinstance(sizes, Tensor):
         overlap = torch.minimum(sizes[:, None], anchors[None]).prod(-1)
     else:
@@ -89,7 +81,7 @@ def centred_iou(sizes: Boxes, anchors: Boxes) -> Boxes:
 
 
 def exceeds_iou(first_xyxy: Tensor, second_xyxy: Tensor, min_iou: float) -> Tensor:
-    """Whether the IoU of each pair is above ``min_iou``, coordinates first: (4, ...), (4, ...) to (...) bool.
+    """Compare the IoU of pairs with ``min_iou``, coordinates first: (4, ...), (4, ...) to (...) bool.
 
     False for a pair without area.
     """

@@ -13,10 +13,10 @@ from detect.boxes.convert import cxcywh_to_xyxy
 
 MIN_CANDIDATES = 8192
 """Best-scoring candidates of an image that enter the suppression, for up to 512 detections. At a score threshold of
-0.001 an untrained model gives hundreds of thousands; what lies beyond this many could not become one of them."""
+0.001 an untrained model has hundreds of thousands, of which later ones could not become detections."""
 
 CANDIDATES_PER_DETECTION = 16
-"""Candidates for each of more detections: three anchors of five cells and more see the same object."""
+"""Candidates per detection beyond: three anchors of at least five cells predict the same object."""
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Boxes (n, 4) xyxy, scores (n,), labels (n,) int64, best first."""
@@ -31,20 +31,16 @@ def non_max_suppression(
     class_agnostic: bool = False,
     classes: tuple[int, ...] | None = None,
 ) -> list[Found]:
-    """The detections of each image of a batch.
+    """Select boxes, scores and labels of each image; the boxes, in pixels of ``predictions``, are not clipped.
 
     Args:
-        predictions: (B, P, 5 + K): centre x, centre y, width, height in pixels, objectness and K class probabilities
-            in [0, 1].
+        predictions: (B, P, 5 + K) cxcywh in pixels, objectness and K class probabilities in [0, 1].
         score_threshold: a candidate's objectness times class probability must be above it.
-        iou_threshold: of two candidates of a class that overlap more, the one with the lower score goes.
-        max_detections: the best so many remain.
+        iou_threshold: of two candidates of a class with a higher IoU, the one with the lower score is dropped.
+        max_detections: limit per image; the best remain.
         multi_label: every class above the threshold makes a candidate, instead of the best class only.
         class_agnostic: candidates of different classes suppress one another too.
         classes: labels to keep; None keeps all.
-
-    Returns:
-        For each image boxes in the pixels of ``predictions`` (not clipped), scores, labels.
     """
     return [
         suppress(
@@ -58,7 +54,7 @@ def non_max_suppression(
 
 
 def max_candidates(max_detections: int) -> int:
-    """Most candidates of an image that enter the suppression, of which so many detections shall remain."""
+    """Limit of the candidates of an image that enter the suppression."""
     return max(MIN_CANDIDATES, CANDIDATES_PER_DETECTION * max_detections)
 
 
@@ -88,15 +84,9 @@ def _candidates(
 def suppress(
     boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, max_detections: int, class_agnostic: bool
 ) -> Found:
-    """Of candidates that overlap, the best.
+    """Drop candidates that overlap a better one, as ``non_max_suppression`` does.
 
-    Args:
-        boxes: (N, 4) xyxy, best score first.
-        scores: (N,).
-        labels: (N,) int64.
-        iou_threshold: of two candidates of a class that overlap more, the one with the lower score goes.
-        max_detections: the best so many remain.
-        class_agnostic: candidates of different classes suppress one another too.
+    ``boxes`` are (N, 4) xyxy, best score first; ``scores`` and ``labels`` are (N,).
     """
     if not len(boxes):
         return boxes, scores, labels
@@ -113,10 +103,10 @@ def suppress(
 
 
 def _best(boxes: Tensor, scores: Tensor, iou_threshold: float, count: int) -> Tensor:
-    """The first ``count`` that ``nms`` keeps of boxes in the order of their scores.
+    """Indices of the first ``count`` boxes that ``nms`` keeps, boxes in the order of their scores.
 
-    A box only loses to better ones. So the best candidates are looked at first, and all only if too few remain: time
-    grows with the square of their number.
+    A box is suppressed by better ones only. So the best candidates are processed first, and all only if too few remain:
+    time grows with the square of their number.
     """
     looked_at = 2 * count
     while True:

@@ -1,6 +1,6 @@
-"""Tiles of a large image, and which boxes at their edges are fragments of what another view shows whole.
+"""Tiles of a large image, and fragments of objects at their edges.
 
-Letters: V views (the tiles and the whole image), N boxes that they gave, n of them fragments of one view, m others.
+Letters: V views (the tiles and the whole image), N boxes of all views, n fragments of one view, m other boxes.
 """
 
 from __future__ import annotations
@@ -13,24 +13,18 @@ from detect.boxes.convert import box_areas
 from detect.boxes.iou import intersection_areas
 
 COVERED = 0.5
-"""A fragment lies in the box of the whole object; more than this share of its area must."""
+"""Least share of a fragment's area inside the box of the whole object."""
 
 SURE = 0.5
-"""The other box must have at least this share of the fragment's score. A whole object is not always found with more
-confidence than its half; but at the low thresholds that AP is measured with, something covers every place."""
+"""Least score of the other box, over the fragment's. A whole object does not always score higher than its half; but at
+the low thresholds of AP, some box covers every place."""
 
 
 def tile_windows(image_hw: tuple[int, int], tile: int, overlap: float) -> np.ndarray:
-    """The views of an image: even rows of tiles that cover it exactly, then the whole.
+    """Views of an image, (V, 4) int64 xyxy: rows of evenly spaced tiles that cover it exactly, then the whole image.
 
-    Args:
-        image_hw: height and width of the image in pixels.
-        tile: side of a tile in pixels; where the image is narrower, tiles are as narrow.
-        overlap: least share of its side that a tile has in common with the next one, in [0, 1).
-
-    Returns:
-        (V, 4) int64 left, top, right, bottom in image pixels: all tiles of one size, row by row, then the whole image.
-        An image that is no larger than a tile is one view.
+    Tiles have one size, ``tile`` pixels or the image's side if that is less; neighbours share at least ``overlap`` of
+    their side, in [0, 1). An image that is no larger than a tile is one view.
     """
     height, width = image_hw
     whole = np.array([[0, 0, width, height]], dtype=np.int64)
@@ -44,7 +38,7 @@ def tile_windows(image_hw: tuple[int, int], tile: int, overlap: float) -> np.nda
 
 
 def _starts(length: int, tile: int, overlap: float) -> np.ndarray:
-    """Where tiles begin along a side: as few as overlap enough, spread evenly from one end to the other."""
+    """First pixels of the tiles along a side: as few tiles as ``overlap`` allows, evenly spaced."""
     if length <= tile:
         return np.zeros(1, dtype=np.int64)
     step = max(1, math.floor(tile * (1 - overlap)))
@@ -55,16 +49,9 @@ def _starts(length: int, tile: int, overlap: float) -> np.ndarray:
 def ends_at_edge(
     boxes_xyxy_px: np.ndarray, windows_xyxy_px: np.ndarray, image_hw: tuple[int, int], margin_px: float
 ) -> np.ndarray:
-    """Which boxes end where their view does, so that the object may go on beyond. The image's border is no such edge.
+    """Boxes (N, 4) that end within ``margin_px`` of an inner edge of their windows (N, 4): (N,) bool.
 
-    Args:
-        boxes_xyxy_px: (N, 4) in image pixels, inside their views.
-        windows_xyxy_px: (N, 4), the view of each.
-        image_hw: height and width of the image in pixels.
-        margin_px: a box that ends closer to the edge than this ends there.
-
-    Returns:
-        (N,) bool.
+    The object may go on beyond; the image's border does not count.
     """
     inner_low = windows_xyxy_px[:, :2] > 0
     inner_high = windows_xyxy_px[:, 2:] < [image_hw[1], image_hw[0]]
@@ -75,20 +62,11 @@ def ends_at_edge(
 def find_fragments(
     boxes_xyxy_px: np.ndarray, scores: np.ndarray, labels: np.ndarray, views: np.ndarray, is_cut: np.ndarray
 ) -> np.ndarray:
-    """Which boxes show a part of an object that another view shows better.
+    """Boxes (N, 4) of a part of an object that another view shows better: (N,) bool.
 
-    Such a box ends at an edge of its view and is covered by a box of its class in another view, one that is whole or at
-    least larger. An object that no view shows whole keeps its largest fragment, and any that goes on where that ends.
-
-    Args:
-        boxes_xyxy_px: (N, 4) in image pixels.
-        scores: (N,).
-        labels: (N,) int; boxes of different labels are of different objects.
-        views: (N,) int, the view that gave each.
-        is_cut: (N,) bool, see ``ends_at_edge``.
-
-    Returns:
-        (N,) bool.
+    A fragment ends at an edge of its view (``is_cut``, see ``ends_at_edge``) and is covered by a box of its label in
+    another view, one that is whole or at least larger. An object that no view shows whole keeps its largest fragment,
+    and any that continues it. ``views`` (N,) is the view of each box.
     """
     areas = box_areas(boxes_xyxy_px)
     is_fragment = np.zeros(len(boxes_xyxy_px), dtype=bool)

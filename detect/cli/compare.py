@@ -1,4 +1,4 @@
-"""Draw images at several costs side by side, with the network's milliseconds: the detections of each instance.
+"""Draw images at several costs side by side, with the network's milliseconds and the detections of each instance.
 
 detect compare --weights best.pt --source photo.jpg --costs 1.0 0.6 0.3
 
@@ -38,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     with heavy_imports():
         from detect.inference.classifier import Classifier
-        from detect.inference.predictor import open_predictor
+        from detect.inference.run import open_predictor
         from detect.inference.sources import expand_sources, image_paths
-        from detect.papers.sdpoint.cost_sheet import write_cost_sheets
         from detect.runtime.cpu import use_threads
         from detect.runtime.files import locked_folder
+        from detect.runtime.plugins import require_plugin
+
+        write_cost_sheets = require_plugin("cost_sheets", "images", "detect compare")
     use_threads(args.threads)
     paths = image_paths(expand_sources(args.source))
     predictor = open_predictor(args.weights, args.device, args.precision)

@@ -87,14 +87,12 @@ def run(args: argparse.Namespace) -> None:
     with heavy_imports():
         from detect.inference.classifier import Classifier
         from detect.inference.outputs import OutputOptions
-        from detect.inference.predictor import open_predictor
-        from detect.inference.run import classify_sources, detect_sources
+        from detect.inference.run import PreviewWindow, classify_sources, detect_sources, open_predictor
         from detect.inference.sources import expand_sources
-        from detect.inference.window import Window
         from detect.runtime.cpu import use_threads
         from detect.runtime.distributed import init_distributed
         from detect.runtime.files import locked_folder
-    tell = _print_record if args.json else None
+    on_record = _print_record if args.json else None
     sizes = {"batch_size": args.batch_size, "image_size": args.image_size}
     with init_distributed():
         use_threads(args.threads)
@@ -104,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
             print_lines([predictor.choose(image_size=args.image_size, **budget).line()], is_json=args.json)
         if isinstance(predictor, Classifier):
             _check_classifier(args)
-            lines = classify_sources(predictor, sources, args.out, args.save_json, tell, **sizes)
+            lines = classify_sources(predictor, sources, args.out, args.save_json, on_record, **sizes)
         else:
             options = _detector_options(args)
             outputs = OutputOptions(
@@ -114,8 +112,8 @@ def run(args: argparse.Namespace) -> None:
                 crops=bool(args.save_crops),
                 frames=bool(args.save_frames),
             )
-            window = Window() if args.show else None
-            lines = detect_sources(predictor, sources, args.out, outputs, window, tell, **sizes, **options)
+            window = PreviewWindow() if args.show else None
+            lines = detect_sources(predictor, sources, args.out, outputs, window, on_record, **sizes, **options)
         with locked_folder(args.out):
             print_lines(lines, is_json=args.json)
 

@@ -17,7 +17,7 @@ from detect.runtime.startup import heavy_imports
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``detect sweep``."""
     add = parser.add_argument
-    add("--space", metavar="NAME|FILE", help="what to search: a file, or the name of one in configs/sweeps")
+    add("--space", metavar="NAME|FILE", help="search to run: a file, or the name of one in configs/sweeps")
     add("--out", metavar="DIR", help="folder of the sweep (default: runs/NAME)")
     add("--devices", nargs="+", default=["auto"], metavar="D", help="a trial at a time on each: cuda:0 cuda:1, cpu cpu")
     add("--trials", type=positive_int, metavar="N", help="how many trainings, instead of what the YAML says")
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Search, then say what was best and where everything is."""
+    """Search, then print the best trial and the places of the outputs."""
     with heavy_imports():
         from detect.runtime.device import select_device
         from detect.runtime.logs import LOGGER
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         from detect.sweep.report import conclude, write_csv
         from detect.sweep.trials import TRAIN, Search
     for device in args.devices:
-        select_device(device)  # a mistake is told before the first trial
+        select_device(device)  # report a mistake before the first trial
     plan = make_plan(args.space, args.out, args.trials, args.data_root, args.resume)
     ledger = Ledger(plan.folder, plan.space, plan.config.seed)
     metric, table = plan.config.metric, plan.folder / "trials.csv"

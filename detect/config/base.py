@@ -138,7 +138,7 @@ def _load_yaml(path: Path, loader: type[_StrictLoader]) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise InputError(f"{path}: larger than {MAX_YAML_BYTES // 2**20} MiB, which no configuration is")
-        content = copy.deepcopy(_parse(path.read_text(encoding="utf-8"), loader))
+        content = copy.deepcopy(_parse(path.read_text(encoding="utf-8"), cast("Any", loader)))  # mypy: hashable
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:

@@ -18,8 +18,8 @@ from detect.data.datasets import open_split
 from detect.data.formats.writing import ignored_in_all_classes, relative_names, safe_names
 from detect.data.images import ImageError, write_image
 from detect.drawing.boxes import draw_boxes, draw_frames
+from detect.drawing.sheets import PANEL_PX, Panel, fitted, panel_sheet
 from detect.errors import InputError, did_you_mean
-from detect.evaluation.sheets import TILE_PX, Tile, fitted, tile_sheet
 from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import generator
 
@@ -87,7 +87,7 @@ def view_data(
         chosen = generator(seed, _STREAM).permutation(len(table))[:count]
         rows = sorted(chosen.tolist())
     files = safe_names([SHEET, *(names[row] for row in rows)], True, Problems())[1:]
-    tiles: list[Tile] = []
+    tiles: list[Panel] = []
     lines = []
     for row, file in zip(rows, files, strict=True):
         try:
@@ -99,11 +99,11 @@ def view_data(
         target = folder / f"{PurePosixPath(file).stem}.jpg"
         write_image(target, draw_truth(image, truth, table.names))
         if len(tiles) < MAX_ON_SHEET:
-            tiles.append(Tile(_small(image, truth), (names[row], truth.summary())))
+            tiles.append(Panel(_small(image, truth), (names[row], truth.summary())))
         lines.append(f"{names[row]!r}: {truth.summary()} -> {target}")
     if not lines:
         raise InputError(f"{config.name} {split}: none of the {len(rows)} images could be read")
-    write_image(folder / SHEET, tile_sheet(tiles, min(_COLUMNS, len(tiles))))
+    write_image(folder / SHEET, panel_sheet(tiles, min(_COLUMNS, len(tiles))))
     return [*lines, f"{len(tiles)} of them on one sheet: {folder / SHEET}"]
 
 
@@ -130,7 +130,7 @@ def _caption(truth: Truth, index: int, names: Sequence[str]) -> str:
 
 
 def _small(image_rgb: np.ndarray, truth: Truth) -> np.ndarray:
-    picture, shown = _scaled(image_rgb, truth, TILE_PX, MIN_FRAME_ON_SHEET_PX)
+    picture, shown = _scaled(image_rgb, truth, PANEL_PX, MIN_FRAME_ON_SHEET_PX)
     return draw_frames(picture, shown.boxes_xyxy_px, shown.labels, shown.is_crowd)
 
 

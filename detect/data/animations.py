@@ -1,7 +1,7 @@
 """Image files with several images: the frames of GIF, PNG, WebP and AVIF, the pages of TIFF.
 
-Of a TIFF, smaller copies of a page and masks are no pages; of an MPO, whose pictures are views or previews of one
-scene, only the first is one.
+Smaller copies of a page and masks in a TIFF are no pages. Of an MPO, whose images are views or previews of one scene,
+only the first counts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from detect.data.pixel_values import MAX_TILED_PIXELS, PLAIN, ReadSettings, is_d
 from detect.runtime.logs import decoder_warnings
 
 USUAL_FPS = 10.0
-"""Of an animation that states no time, as browsers show it."""
+"""Default of animations that state no time, as in browsers."""
 
 _SUFFIXES = tuple(suffix for kind in ("GIF", "PNG", "WEBP", "AVIF", "TIFF") for suffix in FORMATS[kind])
 _TAG_KIND = 254  # NewSubfileType (TIFF 6.0, section 8)
@@ -37,17 +37,17 @@ _NO_PAGE = 0b101  # bit 0: a smaller copy, bit 2: a mask
 
 
 def may_have_frames(path: Path) -> bool:
-    """Whether a file, by its suffix, may hold several images."""
+    """Return True for the suffix of a format with several images."""
     return path.suffix.lower() in _SUFFIXES
 
 
 def count_frames(path: Path) -> int:
-    """Frames or pages of a file; 1 where it cannot be read, which is reported when it is."""
+    """Count frames or pages; 1 for a file that cannot be read, which is reported when it is."""
     return describe_path(path)[0]
 
 
 def describe_path(path: Path) -> tuple[int, bool]:
-    """As ``describe_file``, of a file that may have several frames or many bits by its suffix; else (1, False)."""
+    """Describe a file as ``describe_file``; (1, False) if its format has one frame of 8 bits only, or on an error."""
     if not may_have_frames(path):
         return 1, False
     try:
@@ -58,7 +58,7 @@ def describe_path(path: Path) -> tuple[int, bool]:
 
 
 def frame_numbers(image: Image.Image) -> list[int]:
-    """Where an opened file's frames or pages are among the images in it."""
+    """Return the positions of the frames or pages among the images of an opened file."""
     count = int(getattr(image, "n_frames", 1))
     if image.format != "TIFF":
         return list(range(count))
@@ -66,26 +66,18 @@ def frame_numbers(image: Image.Image) -> list[int]:
 
 
 def describe_file(file: BinaryIO, where: str) -> tuple[int, bool]:
-    """Count the frames or pages of an open file, and tell whether the first has more than 8 bits a channel.
-
-    Args:
-        file: the image.
-        where: what error messages call it.
-
-    Raises:
-        ImageError: it cannot be opened.
-    """
+    """Count frames or pages; the second value is True if the first has more than 8 bits a channel."""
     with pillow_errors(where), without_warnings(), open_by_pillow(file, MAX_TILED_PIXELS) as image:
         has_many_bits = is_deep(image)
         return max(1, len(frame_numbers(image))), has_many_bits
 
 
 class Animation:
-    """An image file with several images, to be read once.
+    """An image file with several images.
 
     Args:
         path: the file.
-        settings: the range of values and the limit of pixels.
+        settings: range of values and limit of pixels.
 
     Raises:
         ImageError: it cannot be read.
@@ -101,13 +93,13 @@ class Animation:
             self.fps = min(1000.0, 1 / _seconds(image))
             """Frames per second, by the time that the first one is shown; of pages, one."""
         self.num_frames = len(self._numbers)
-        """How many frames or pages it has."""
+        """Frames or pages."""
 
     def frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        """The frames in order.
+        """Yield the frames in order.
 
         Yields:
-            The time in seconds from the start at which the frame is shown, and (H, W, 3) uint8 RGB.
+            Time in seconds from the start, and (H, W, 3) uint8 RGB.
 
         Raises:
             ImageError: a frame is damaged, or has too many pixels.
@@ -126,7 +118,7 @@ class Animation:
 
 
 def _seconds(image: Image.Image) -> float:
-    """How long the current frame is shown."""
+    """Duration of the current frame."""
     if image.format == "TIFF":
         return 1.0
     found = image.info.get("duration", 0)

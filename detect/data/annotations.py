@@ -1,4 +1,4 @@
-"""The annotations of a split in flat arrays, whatever format they were read from.
+"""Annotations of a split in flat arrays, independent of the format.
 
 Letters: N images, M boxes of all images together, m boxes of one image, K classes.
 
@@ -33,51 +33,45 @@ _MAX_EXAMPLE = 400
 
 
 class Understood(str):
-    """A kind of problem that is none: other tools write so, and it was read as it is meant."""
+    """Kind of a finding that is no problem: written in another tool's way, and read as meant."""
 
     __slots__ = ()
 
 
 class Problems:
-    """What was wrong in a data set: for each kind its count and its first examples."""
+    """Problems of a data set: the count and the first examples of each kind."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
 
     def add(self, kind: str, example: str) -> None:
-        """Count one more problem.
-
-        Args:
-            kind: what is wrong and what was done about it, such as "boxes without area (skipped)".
-            example: where, in a few words.
-        """
+        """Count a problem; ``kind`` includes its treatment, such as "boxes without area (skipped)"."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
         examples = self._examples.setdefault(kind, [])
         if len(examples) < _NUM_EXAMPLES:
             examples.append(shorten(example, _MAX_EXAMPLE))
 
     def count(self, kind: str) -> int:
-        """How many problems of the kind there were."""
         return self._counts.get(kind, 0)
 
     def found(self) -> list[tuple[str, int, tuple[str, ...]]]:
-        """Each kind with its count and its first examples, in the order in which the kinds came up."""
+        """Return kind, count and first examples of each kind, in the order of first occurrence."""
         return [(kind, count, tuple(self._examples[kind])) for kind, count in self._counts.items()]
 
     def merge(self, found: Iterable[tuple[str, int, Sequence[str]]]) -> None:
-        """Count what ``found`` of others gave."""
+        """Add the result of ``found`` of others."""
         for kind, count, examples in found:
             self._counts[kind] = self._counts.get(kind, 0) + count
             mine = self._examples.setdefault(kind, [])
             mine += examples[: _NUM_EXAMPLES - len(mine)]
 
     def summary(self) -> list[str]:
-        """One line for each kind, with its count and up to three examples."""
+        """Return a line per kind, with its count and up to three examples."""
         return list(self.lines().values())
 
     def lines(self) -> dict[str, str]:
-        """Each kind with its line in the summary."""
+        """Return the summary's line of each kind."""
         return {kind: f"{count} {kind}: {self._shown(kind, count)}" for kind, count in self._counts.items()}
 
     def __bool__(self) -> bool:
@@ -89,7 +83,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class AnnotationTable:
-    """A split: its images and their boxes.
+    """Images of a split and their boxes.
 
     Args:
         image_paths: (N,) bytes (dtype S), absolute paths in UTF-8; ``path`` decodes one.
@@ -99,23 +93,23 @@ class AnnotationTable:
         box_offsets: (N + 1,) int64; image ``row`` has the boxes ``box_offsets[row]`` to ``box_offsets[row + 1]``.
         boxes_xyxy_px: (M, 4) float64, original-image pixels as annotated: they may stick out of the image a little.
         labels: (M,) int64 class index in [0, K).
-        is_crowd: (M,) bool; such a region is not trained on, and detections in it count neither as right nor as wrong.
+        is_crowd: (M,) bool; not trained on, and detections in it count neither as right nor as wrong.
         areas: (M,) float64, pixels: the annotation's own ``area`` (in COCO of the segmentation), else width * height.
-        names: the K class names.
-        category_ids: (K,) int64, the classes' ids in the annotation file.
+        names: K class names.
+        category_ids: (K,) int64, ids of the classes in the annotation file.
         is_labelled: False for a split that was published without annotations.
-        problems: everything that was reported while reading.
-        boxes_xywh_px: (M, 4) float64, left, top, width, height to the last bit as in the file, if it has them so.
-        marks: (M,) int8 each, by a name of ``MARKS``, where the file says such a thing of any box. 0 is no; VisDrone
-            knows degrees. Training and evaluation do not look at them.
-        positions: (M,) int64, each box's place in the list ``annotations`` of a COCO file; else None.
-        skipped_paths: (S,) as ``image_paths``, images that the annotations name and that cannot be used.
-        image_ids_json: (N,) bytes, each image's id as the file has it, in JSON, if they are no such numbers (text,
-            beyond 64 bits); ``image_ids`` then stand for them.
+        problems: found while reading.
+        boxes_xywh_px: (M, 4) float64, left, top, width, height, bit for bit as in the file, if it has this form.
+        marks: (M,) int8 each, by a name of ``MARKS``, if the file marks any box. 0 is no; VisDrone has degrees. They
+            are ignored in training and evaluation.
+        positions: (M,) int64, position of each box in the list ``annotations`` of a COCO file; else None.
+        skipped_paths: (S,) as ``image_paths``, annotated images that cannot be used.
+        image_ids_json: (N,) bytes, each image's id in JSON, if the ids of the file are text or beyond 64 bits;
+            ``image_ids`` then are substitutes.
         category_ids_json: (K,) bytes, likewise of the classes.
-        shards: where in shards the images lie (``detect.data.formats.shards``), whose paths then are the shard's
-            with the image's name behind it; None: each image is a file of its own.
-        read_settings: how the files become pixels.
+        shards: place of the images in shards (``detect.data.formats.shards``), whose paths then are the shard's
+            followed by the image's name; None: each image is a file of its own.
+        read_settings: of the images.
     """
 
     image_paths: np.ndarray
@@ -144,64 +138,49 @@ class AnnotationTable:
         return len(self.image_ids)
 
     def path(self, row: int) -> Path:
-        """The file of image ``row``."""
+        """Path of image ``row``."""
         return Path(self.image_paths[row].decode("utf-8", "surrogateescape"))
 
     def read_bytes(self, row: int) -> bytes:
-        """The content of image ``row``'s file, however it is kept.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
+        """Read the content of image ``row``'s file, from a shard or not; ``ImageError`` if that fails."""
         image = self.stored(row)
         return image.read(self.read_settings.max_pixels) if self.shards is None else self.shards.read(image)
 
     def stored(self, row: int) -> StoredImage:
-        """Where the content of image ``row`` is."""
+        """Location of the content of image ``row``."""
         if self.shards is None:
             return StoredImage(self.path(row))
         return StoredImage(self.path(row), self.shards.file(row), *self.shards.spans[row].tolist())
 
     def num_bytes(self, row: int) -> int:
-        """How much ``read_bytes`` gives."""
+        """Size of ``read_bytes``."""
         return self.path(row).stat().st_size if self.shards is None else int(self.shards.spans[row, 1])
 
     def read(self, row: int) -> np.ndarray:
-        """Image ``row``, (H, W, 3) uint8 RGB.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
+        """Read image ``row``, (H, W, 3) uint8 RGB; ``ImageError`` if that fails."""
         with decoder_warnings(self.path(row)):
             return decode_image(self.read_bytes(row), str(self.path(row)), self.read_settings)
 
     def stored_in(self, row: int) -> Path:
-        """The file on the disk that image ``row`` is in."""
+        """File on the disk that has image ``row``."""
         return self.path(row) if self.shards is None else self.shards.file(row)
 
     def boxes(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ground truth of image ``row``.
-
-        Returns:
-            boxes_xyxy_px (m, 4) float64, labels (m,) int64, is_crowd (m,) bool; views, not copies.
-        """
+        """Views of image ``row``'s boxes_xyxy_px (m, 4) float64, labels (m,) int64, is_crowd (m,) bool."""
         here = slice(self.box_offsets[row], self.box_offsets[row + 1])
         return self.boxes_xyxy_px[here], self.labels[here], self.is_crowd[here]
 
     def without_background(self) -> AnnotationTable:
-        """The split without the images that have nothing to train on (no box, or only crowd regions).
-
-        Images whose only boxes are crowd regions go with them: their content is not background, it is unknown.
-        """
+        """Return the split without images that have no box, or only crowd regions (whose content is unknown)."""
         return self.select(np.bincount(self.image_of_box[~self.is_crowd], minlength=len(self)) > 0)
 
     @property
     def image_of_box(self) -> np.ndarray:
-        """(M,) int64 row of each box's image."""
+        """Row of each box's image, (M,) int64."""
         return np.repeat(np.arange(len(self)), np.diff(self.box_offsets))
 
     def select(self, keep: np.ndarray) -> AnnotationTable:
-        """The images where ``keep`` (N,) bool is True, with their boxes."""
+        """Return the images where ``keep`` (N,) bool is True, with their boxes."""
         keep_box = keep[self.image_of_box]
         return dataclasses.replace(
             self,
@@ -221,7 +200,7 @@ class AnnotationTable:
         )
 
     def with_box_areas(self) -> AnnotationTable:
-        """The split with width * height as the areas."""
+        """Return the split with width * height as the areas."""
         return dataclasses.replace(self, areas=self.exact_xywh_px[:, 2:].prod(axis=1))
 
     @property
@@ -235,14 +214,14 @@ class AnnotationTable:
 
     @property
     def category_ids_of_file(self) -> list[Any]:
-        """K ids as JSON values of the annotation file."""
+        """Ids of the K classes as JSON values of the annotation file."""
         if self.category_ids_json is None:
             return self.category_ids.tolist()
         return [*map(json.loads, self.category_ids_json)]
 
     @property
     def exact_xywh_px(self) -> np.ndarray:
-        """(M, 4) float64 left, top, width, height: as in the file where it has them so."""
+        """Left, top, width, height (M, 4) float64, as in the file if it has this form."""
         if self.boxes_xywh_px is not None:
             return self.boxes_xywh_px
         return xyxy_to_xywh(self.boxes_xyxy_px)
@@ -281,16 +260,16 @@ class AnnotationTable:
 
 
 def offsets_of(counts: np.ndarray) -> np.ndarray:
-    """(N,) boxes per image to (N + 1,) int64 offsets into the flat arrays."""
+    """Convert boxes per image (N,) to (N + 1,) int64 offsets into the flat arrays."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def kept_marks(values: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of (M, number of ``MARKS``) int8 that say anything, as ``AnnotationTable.marks`` has them."""
+    """Select the columns of (M, number of ``MARKS``) int8 that are not all 0, for ``AnnotationTable.marks``."""
     return {name: column for name, column in zip(MARKS, values.T, strict=True) if column.any()}
 
 
 def encode_paths(paths: Sequence[Path]) -> np.ndarray:
-    """Paths as a flat (N,) array of UTF-8 bytes, the form of ``AnnotationTable.image_paths``."""
+    """Encode paths as a flat (N,) array of UTF-8 bytes, the form of ``AnnotationTable.image_paths``."""
     encoded = [str(path).encode("utf-8", "surrogateescape") for path in paths]
     return np.array(encoded, dtype=np.bytes_) if encoded else np.zeros(0, dtype="S1")

@@ -1,9 +1,8 @@
-"""Reading images from files that may be anything, and writing them.
+"""Reading of images from untrusted files, and writing.
 
-Every image of the toolkit comes through here: RGB, uint8, (H, W, 3), turned as its EXIF orientation says, or, where
-there is none, the orientation in its XMP. JPEG is
-decoded by OpenCV, because it is the hot path of training; everything else by Pillow, which is a little slower, stricter
-about damage and silent on standard error.
+Every image of the toolkit comes through here: RGB, uint8, (H, W, 3), with the EXIF orientation applied, or, if there is
+none, that of its XMP. JPEG is decoded by OpenCV, because it is the hot path of training; everything else by Pillow,
+which is a little slower, stricter about damage and silent on standard error.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from detect.data.image_headers import TAG_ORIENTATION, Stream, is_complete, parse_header, without_metadata
 from detect.data.pixel_values import (
     MAX_PIXELS,
     MAX_TILED_PIXELS,
@@ -39,7 +39,7 @@ from detect.errors import InputError
 from detect.runtime.files import atomic_path
 
 MAX_FILE_BYTES = 2**30
-"""Larger files are refused unread: the largest allowed image is half of that uncompressed."""
+"""Limit of a file; the largest allowed image is half of that uncompressed."""
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
@@ -52,22 +52,16 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "AVIF": (".avif",),
     "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 }
-"""The formats that are read, by Pillow's names, and the suffixes of their files."""
+"""Readable formats, by Pillow's names, and the suffixes of their files."""
 
 IMAGE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-"""File names that folders of images are searched for, lower case. A file that is named may have any suffix."""
+"""Suffixes of images in folders, lower case. A file given by its path may have any suffix."""
 
 _PILLOW_FORMATS = tuple(FORMATS)
-_HEAD_BYTES, _TAIL_BYTES = 64 * 1024, 4 * 1024
-_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-_TAG_ORIENTATION = 274
-_PNG_XMP = b"XML:com.adobe.xmp\0\0"  # not compressed, as XMP has it
-_XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
-_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])\b")
+_HEAD_BYTES = 64 * 1024
 _WARNINGS_LOCK = threading.RLock()
 
-# What Pillow raises for damaged files, found by mutating real ones; it has no common base class.
+# Pillow's exceptions for damaged files, found by mutating real ones; they have no common base class.
 _PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -87,94 +81,55 @@ _PILLOW_ERRORS = (
 
 
 class ImageError(InputError):
-    """An image that cannot be used, told in one line."""
+    """An image that cannot be used; the message is one line."""
 
 
 class ImageHeader(NamedTuple):
-    """What the first bytes of a file say about its image.
+    """Size and orientation of an image.
 
     Args:
-        size_hw: height and width as shown, so after the EXIF rotation.
-        orientation: the EXIF orientation, 1 (upright) to 8; 5 to 8 swap height and width.
+        size_hw: height and width as shown, after the EXIF rotation.
+        orientation: EXIF orientation, 1 (upright) to 8; 5 to 8 swap height and width.
     """
 
     size_hw: tuple[int, int]
     orientation: int
 
 
-class _Stream(NamedTuple):
-    """A JPEG or PNG header that was parsed here.
-
-    Args:
-        stored_hw: height and width as stored, before the EXIF rotation.
-        orientation: EXIF orientation, 1 to 8.
-        data_start: offset of the compressed data; the end marker comes after it.
-        end_marker: the bytes that only a complete file has after ``data_start``.
-        is_plain_jpeg: OpenCV decodes it faithfully: 8 bits, 1 or 3 channels, Huffman coded.
-    """
-
-    stored_hw: tuple[int, int]
-    orientation: int
-    data_start: int
-    end_marker: bytes
-    is_plain_jpeg: bool
-
-    @property
-    def header(self) -> ImageHeader:
-        height, width = self.stored_hw
-        return ImageHeader((width, height) if self.orientation >= 5 else (height, width), self.orientation)
-
-
 def read_image(path: Path, settings: ReadSettings = PLAIN) -> np.ndarray:
-    """Read an image file.
+    """Read an image file as RGB (H, W, 3) uint8; see ``decode_image``."""
+    return decode_image(read_image_file(path, settings.max_pixels), str(path), settings)
+
+
+def read_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Read the content of an image file; ``ImageError`` if it is missing, no file, or too large."""
+    with open_image_file(path, max_pixels) as file:
+        return file.read()
+
+
+def decode_image(data: bytes, where: str, settings: ReadSettings = PLAIN) -> np.ndarray:
+    """Decode an image file's content, of one of ``FORMATS``; of an animation the first frame.
 
     Args:
-        path: of one of ``FORMATS``; of an animation the first frame is taken.
-        settings: the range of values and the limit of pixels.
+        data: the file's bytes.
+        where: name of the image in error messages.
+        settings: range of values and limit of pixels.
 
     Returns:
         (H, W, 3) uint8 RGB, EXIF orientation applied. An alpha channel is dropped; without a range, of 16 bits the high
         byte is kept (value // 256), of other depths above 8 the eight highest bits.
 
     Raises:
-        ImageError: the file is missing, truncated, damaged, not an image, has more than ``settings.max_pixels`` pixels,
-            or values that need a range.
-    """
-    return decode_image(read_image_file(path, settings.max_pixels), str(path), settings)
-
-
-def read_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """The content of an image file, for ``decode_image``.
-
-    Args:
-        path: the file.
-        max_pixels: the file may be as large as so many pixels need.
-
-    Raises:
-        ImageError: it is missing, no file, too large, or cannot be read.
-    """
-    with open_image_file(path, max_pixels) as file:
-        return file.read()
-
-
-def decode_image(data: bytes, where: str, settings: ReadSettings = PLAIN) -> np.ndarray:
-    """Decode an image file's content, as ``read_image`` does.
-
-    Args:
-        data: the file's bytes.
-        where: what error messages call the image.
-        settings: the range of values and the limit of pixels.
-
-    Raises:
-        ImageError: as ``read_image``.
+        ImageError: it is truncated, damaged, not an image, has more than ``settings.max_pixels`` pixels, or values that
+            need a range.
     """
     stream = _parse(data, where, settings.max_pixels)
     if stream is None:
         return _decode_by_pillow(data, where, None, settings)
     if data.rfind(stream.end_marker, stream.data_start) < 0:
         raise _truncated(where)
-    if stream.end_marker == _PNG_END:
-        data = _without_metadata(data)
+    if stream.is_png:
+        data = without_metadata(data)
     if not stream.is_plain_jpeg:
         return _decode_by_pillow(data, where, stream.orientation, settings)
     try:
@@ -187,32 +142,19 @@ def decode_image(data: bytes, where: str, settings: ReadSettings = PLAIN) -> np.
 
 
 def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Size and orientation of an image file, without decoding it where its format allows.
-
-    JPEG and PNG are judged by their first and last bytes: the end marker of a complete file must be there. The other
-    formats have none, so they are decoded.
-
-    Args:
-        path: the file.
-        max_pixels: larger images are refused.
-
-    Raises:
-        ImageError: as ``read_image``, for all damage that is visible without decoding.
-    """
+    """Read size and orientation of an image file; see ``header_of``."""
     with open_image_file(path, max_pixels) as file:
         return header_of(file, str(path), max_pixels)
 
 
 def header_of(file: BinaryIO, where: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """As ``read_header``, of an open file at its beginning.
+    """Read size and orientation of an open file at its beginning, without decoding it where its format allows.
 
-    Args:
-        file: the image.
-        where: what error messages call it.
-        max_pixels: larger images are refused.
+    JPEG and PNG are checked by their first and last bytes: the end marker of a complete file must be there. The other
+    formats have none, so they are decoded.
 
     Raises:
-        ImageError: as ``read_header``.
+        ImageError: as ``decode_image``, for all damage that is visible without decoding.
     """
     data = file.read(_HEAD_BYTES)
     stream = _parse(data, where, max_pixels)
@@ -221,29 +163,20 @@ def header_of(file: BinaryIO, where: str, max_pixels: int = MAX_PIXELS) -> Image
         stream = _parse(data, where, max_pixels)
     if stream is None:
         return _decode_header_by_pillow(data, where, max_pixels)
-    if not _ends_well(file, stream):
+    if not is_complete(file, stream):
         raise _truncated(where)
-    return stream.header
+    return _header(stream)
 
 
 def read_deep_values(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The values of an image of more than 8 bits a channel, (H, W) or (H, W, 3), not turned.
-
-    Args:
-        data: the file's bytes.
-        where: what error messages call the image.
-        max_pixels: larger images are refused.
-
-    Raises:
-        ImageError: it cannot be decoded.
-    """
+    """Decode an image of more than 8 bits a channel to (H, W) or (H, W, 3) values, not rotated."""
     with pillow_errors(where), open_by_pillow(BytesIO(data), max_pixels) as opened:
         _check_pixels(opened.height, opened.width, where, max_pixels)
         return deep_values(opened, data)
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a file begins as one of ``FORMATS`` does; what cannot be read does not."""
+    """Return True for a file that begins as one of ``FORMATS``."""
     try:
         with (
             pillow_errors(str(path)),
@@ -256,19 +189,7 @@ def is_image_file(path: Path) -> bool:
 
 
 def from_pil(image: Image.Image, where: str = "PIL image", settings: ReadSettings = PLAIN) -> np.ndarray:
-    """The pixels of an image that Pillow has opened or made, as ``read_image`` gives them.
-
-    Args:
-        image: of any mode; it is left as it is, except that Pillow loads its pixels.
-        where: what error messages call it.
-        settings: the range of values and the limit of pixels.
-
-    Returns:
-        (H, W, 3) uint8 RGB, EXIF orientation applied.
-
-    Raises:
-        ImageError: as ``read_image``.
-    """
+    """Convert an image of Pillow of any mode as ``decode_image`` does its file; it is left as it is, but loaded."""
     with pillow_errors(where):
         return upright_rgb(image, where, settings)
 
@@ -281,7 +202,7 @@ def write_image(path: Path, image_rgb: np.ndarray) -> None:
         image_rgb: (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: the suffix is none of a format that can be written, or the image is too large for the format.
+        InputError: no such format can be written, or the image is too large for the format.
     """
     if not cv2.haveImageWriter(f"image{path.suffix.lower()}"):
         raise InputError(f"{path}: images cannot be written with the suffix {path.suffix!r}; use .jpg or .png")
@@ -296,11 +217,11 @@ def write_image(path: Path, image_rgb: np.ndarray) -> None:
 
 
 def open_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> BinaryIO:
-    """Open a file that is to be read as an image; pipes and devices, which have no end, are refused.
+    """Open an image file; pipes and devices, which have no end, are refused.
 
     Args:
         path: the file.
-        max_pixels: larger images may have larger files.
+        max_pixels: limit of pixels, which raises the limit of bytes.
 
     Raises:
         ImageError: it is not a file, is too large, or cannot be opened.
@@ -319,6 +240,20 @@ def open_image_file(path: Path, max_pixels: int = MAX_PIXELS) -> BinaryIO:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def _parse(data: bytes, where: str, max_pixels: int) -> Stream | None:
+    if not data:
+        raise ImageError(f"{where}: is empty")
+    stream = parse_header(data)
+    if stream is not None:
+        _check_pixels(*stream.stored_hw, where, max_pixels)
+    return stream
+
+
+def _header(stream: Stream) -> ImageHeader:
+    height, width = stream.stored_hw
+    return ImageHeader((width, height) if stream.orientation >= 5 else (height, width), stream.orientation)
+
+
 def _truncated(where: str) -> ImageError:
     return ImageError(f"{where}: is truncated (the end of the file is missing); copy it again")
 
@@ -331,134 +266,25 @@ def _check_pixels(height: int, width: int, where: str, max_pixels: int) -> None:
 
 
 def _too_large(where: str, found: str, num_pixels: int, max_pixels: int) -> ImageError:
-    """What is refused, and what helps: tiles only where they would."""
+    """Make an error with a hint; tiles are mentioned only if they help."""
     hint = "scale it down, or cut it into several files"
     if max_pixels < num_pixels <= MAX_TILED_PIXELS:
         hint += f"; with --tile, predict and evaluate look at up to {MAX_TILED_PIXELS}"
     return ImageError(f"{where}: has {found}; allowed are {max_pixels}: {hint}")
 
 
-# ------------------------------------------------------------------------------------ JPEG and PNG headers
-
-
-def _parse(data: bytes, where: str, max_pixels: int) -> _Stream | None:
-    """The header of a JPEG or PNG; ``None`` for other formats and for a JPEG whose header goes on beyond ``data``."""
-    if not data:
-        raise ImageError(f"{where}: is empty")
-    if data.startswith(_JPEG_START):
-        stream = _parse_jpeg(data)
-    elif data.startswith(_PNG_START):
-        stream = _parse_png(data)
-    else:
-        return None
-    if stream is not None:
-        _check_pixels(*stream.stored_hw, where, max_pixels)
-    return stream
-
-
-def _parse_jpeg(data: bytes) -> _Stream | None:
-    """Walk the segments up to the first scan (ITU-T T.81, B.1 and B.2)."""
-    position, orientation, of_xmp, frame = 2, 0, 0, None
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # these have no length
-            position += 2
-            continue
-        body = data[position + 4 : position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")]
-        if marker == 0xDA and frame is not None:
-            precision, height, width, channels, huffman = frame
-            is_plain = precision == 8 and channels in (1, 3) and huffman
-            return _Stream((height, width), orientation or of_xmp or 1, position, _JPEG_END, is_plain)
-        if marker in (0xD9, 0xDA):
-            return None
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6:
-            frame = (*struct.unpack(">BHHB", body[:6]), marker <= 0xC2)
-        elif marker == 0xE1 and body.startswith(b"Exif\0\0") and not orientation:
-            orientation = _exif_orientation(body[6:])
-        elif marker == 0xE1 and body.startswith(_XMP_START):
-            of_xmp = of_xmp or _xmp_orientation(body)
-        position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
-    return None
-
-
-def _parse_png(data: bytes) -> _Stream | None:
-    """Walk the chunks up to the first image data (PNG 3rd edition, 5.3); ``eXIf`` behind it is not looked for."""
-    if data[12:16] != b"IHDR" or len(data) < 33:
-        return None
-    width, height = struct.unpack(">II", data[16:24])
-    position, orientation, of_xmp = 33, 0, 0
-    while position + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[position : position + 8])
-        if kind == b"IDAT":
-            break
-        if kind == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
-        elif kind == b"iTXt" and data.startswith(_PNG_XMP, position + 8):
-            of_xmp = _xmp_orientation(data[position + 8 : position + 8 + length])
-        position += 12 + length
-    return _Stream((height, width), orientation or of_xmp or 1, min(position, len(data)), _PNG_END, is_plain_jpeg=False)
-
-
-def _without_metadata(png: bytes) -> bytes:
-    """A PNG file with its critical chunks only: a damaged colour profile or a text bomb does not spoil the pixels."""
-    kept, position = [_PNG_START], len(_PNG_START)
-    while position + 12 <= len(png):
-        length, kind = struct.unpack(">I4s", png[position : position + 8])
-        if kind[:1].isupper():  # the case of the first letter says critical or ancillary (PNG 3rd edition, 5.4)
-            kept.append(png[position : position + 12 + length])
-        position += 12 + length
-    return b"".join(kept)
-
-
-def _xmp_orientation(packet: bytes) -> int:
-    """The orientation in an XMP packet, else 0 (XMP specification part 2, 2.10: tiff:Orientation)."""
-    found = _XMP_ORIENTATION.search(packet)
-    return int(found.group(1)) if found else 0
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block (a TIFF header and its first directory), else 0 (EXIF 2.32, 4.6)."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or len(tiff) < 10:
-        return 0
-    start = int(struct.unpack(f"{order}I", tiff[4:8])[0])
-    if start + 2 > len(tiff):
-        return 0
-    count = struct.unpack(f"{order}H", tiff[start : start + 2])[0]
-    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
-        tag, kind, _, value = struct.unpack(f"{order}HHIH", tiff[entry : entry + 10])
-        if tag == _TAG_ORIENTATION:
-            return int(value) if kind == 3 and 1 <= value <= 8 else 0
-    return 0
-
-
-def _ends_well(file: BinaryIO, stream: _Stream) -> bool:
-    """Whether the end marker follows the compressed data: looked for in the last bytes, then (trailers) everywhere."""
-    size = file.seek(0, 2)
-    file.seek(max(stream.data_start, size - _TAIL_BYTES))
-    if stream.end_marker in file.read():
-        return True
-    file.seek(stream.data_start)
-    return stream.end_marker in file.read()
-
-
-# ------------------------------------------------------------------------------------------ everything else
+# --------------------------------------------------------------------------------------------------------- by Pillow
 
 
 def _decode_by_pillow(data: bytes, where: str, orientation: int | None, settings: ReadSettings) -> np.ndarray:
-    """Decode by Pillow; ``orientation`` None means: as Pillow finds it."""
+    """Decode by Pillow; ``orientation`` None is the one that Pillow finds."""
     with pillow_errors(where, settings.max_pixels), open_by_pillow(BytesIO(data), settings.max_pixels) as opened:
         return upright_rgb(opened, where, settings, orientation, data)
 
 
 @contextmanager
 def pillow_errors(where: str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
-    """Whatever Pillow raises becomes an ``ImageError``."""
+    """Turn all exceptions of Pillow into ``ImageError``."""
     try:
         yield
     except ImageError:
@@ -481,12 +307,14 @@ def _decode_header_by_pillow(data: bytes, where: str, max_pixels: int) -> ImageH
             _check_pixels(opened.height, opened.width, where, max_pixels)
             _load(opened)
             height, width = opened.height, opened.width
-            still_to_turn = _pillow_orientation(opened)  # Pillow's TIFF reader turns the pixels itself, then says 1
+            still_to_turn = _pillow_orientation(
+                opened
+            )  # Pillow's TIFF reader rotates the pixels itself, then returns 1
         return ImageHeader((width, height) if still_to_turn >= 5 else (height, width), orientation)
 
 
 def open_by_pillow(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read the header only. Pillow's own limit of pixels gives way to a higher one, for as long as this takes."""
+    """Read the header only. Pillow's own limit of pixels is raised to a higher ``max_pixels`` meanwhile."""
     with without_warnings():
         limit = Image.MAX_IMAGE_PIXELS
         if max_pixels > MAX_PIXELS:
@@ -499,7 +327,7 @@ def open_by_pillow(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 def _pillow_orientation(image: Image.Image) -> int:
     with without_warnings():
-        found = image.getexif().get(_TAG_ORIENTATION, 1)
+        found = image.getexif().get(TAG_ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
@@ -511,36 +339,27 @@ def upright_rgb(
     data: bytes = b"",
     page: int = 0,
 ) -> np.ndarray:
-    """The pixels of an opened image as shown.
+    """Convert an image opened at ``page`` to pixels as shown, (H, W, 3) uint8.
 
-    Args:
-        image: opened by Pillow, at ``page``.
-        where: what error messages call it.
-        settings: the range of values and the limit of pixels.
-        orientation: 1 to 8; None is as Pillow finds it.
-        data: the file's content, where there is one.
-        page: of several in the file.
-
-    Returns:
-        (H, W, 3) uint8.
+    ``orientation`` None is the one that Pillow finds; ``data`` is the file's content, if there is one.
     """
     _check_pixels(image.height, image.width, where, settings.max_pixels)
     pixels = _to_rgb(image, where, settings.value_range, data, page)
-    if orientation is None:  # asked after loading: Pillow's TIFF reader turns the pixels itself, then says 1
+    if orientation is None:  # after loading: Pillow's TIFF reader rotates the pixels itself, then returns 1
         orientation = _pillow_orientation(image)
     return _upright(pixels, orientation)
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Keep Pillow from warning of large images (our limit is the larger one) and of damage that it has mended."""
+    """Silence Pillow's warnings of large images (our limit is the larger one) and of repaired damage."""
     with _WARNINGS_LOCK, warnings.catch_warnings():  # the filters belong to the process: one thread at a time
         warnings.simplefilter("ignore")
         yield
 
 
 def _load(image: Image.Image) -> None:
-    """Decode; Pillow's TIFF reader is the one that warns as late as here."""
+    """Decode; only Pillow's TIFF reader may warn at this point."""
     with without_warnings() if image.format == "TIFF" else nullcontext():
         image.load()
 
@@ -556,7 +375,7 @@ def _to_rgb(
         return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
     if is_grey and not is_unsigned_16(image):
         raise ImageError(
-            f"{where}: has {depth_text(image)}, and nothing says which values are black and white: give the data "
+            f"{where}: has {depth_text(image)}, and its values of black and white are unknown: give the data "
             "config 'range: [low, high]', or convert it to 8 bits"
         )
     _load(image)
@@ -569,7 +388,7 @@ def _to_rgb(
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The image turned as its EXIF orientation asks (EXIF 2.32, 4.6.4: where row 0 and column 0 are shown)."""
+    """Apply an EXIF orientation (EXIF 2.32, 4.6.4: where row 0 and column 0 are shown)."""
     if orientation in (5, 7):
         image = cv2.transpose(image)
         orientation = 3 if orientation == 7 else 1

@@ -1,4 +1,4 @@
-"""Bringing an image to the network: scale, put in the top left corner, pad right and below; and the way back.
+"""Letterboxing: scale an image, put it in the top left corner, pad right and below; and the way back.
 
 Letters: B images of a batch, H W pixels, N boxes. Coordinates are continuous: pixel i covers [i, i + 1], so the whole
 image is the box (0, 0, W, H) and a resize multiplies coordinates, with no half-pixel shift.
@@ -14,26 +14,21 @@ import numpy as np
 from detect.structures import Letterbox
 
 PAD_VALUE = 114
-"""Grey level of everything that is not image (ImageNet's mean is (124, 116, 104)): about zero after normalisation."""
+"""Grey level of the padding (ImageNet's mean is (124, 116, 104)): about zero after normalisation."""
 
 STRIDE = 32
-"""Network inputs are multiples of this: the coarsest level sees 32 x 32 pixels as one cell."""
+"""Default divisor of network inputs: the coarsest level has 32 x 32 pixels per cell."""
 
 
 def letterbox(image_rgb: np.ndarray, image_size: int) -> tuple[np.ndarray, Letterbox]:
-    """Scale an image so that its long side is ``image_size``. Nothing is padded here.
-
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        image_size: pixels of the long side afterwards.
+    """Scale an image (H, W, 3) uint8 to a long side of ``image_size``; nothing is padded here.
 
     Returns:
-        The scaled image, (h, w, 3) uint8 with max(h, w) = ``image_size`` (the same array if the size is right already),
-        and how it was placed.
+        The scaled image (the same array if it has this size already), and its placement.
     """
     height, width = image_rgb.shape[:2]
     new_height, new_width = letterboxed_hw((height, width), image_size)
-    placement = Letterbox((new_width / width, new_height / height), (height, width))
+    placement = letterbox_placement((height, width), image_size)
     if (new_height, new_width) == (height, width):
         return image_rgb, placement
     # Averaging over areas keeps small objects when shrinking; linear sampling would skip pixels.
@@ -43,26 +38,32 @@ def letterbox(image_rgb: np.ndarray, image_size: int) -> tuple[np.ndarray, Lette
 
 
 def letterboxed_hw(image_hw: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """Height and width after ``letterbox``; no side is ever less than 1 pixel."""
+    """Height and width after ``letterbox``; no side is less than 1 pixel."""
     height, width = image_hw
     scale = image_size / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def letterbox_placement(image_hw: tuple[int, int], image_size: int) -> Letterbox:
+    """Placement by ``letterbox`` of an image of this height and width."""
+    (height, width), (new_height, new_width) = image_hw, letterboxed_hw(image_hw, image_size)
+    return Letterbox((new_width / width, new_height / height), (height, width))
+
+
 def padded_hw(image_hw: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The smallest height and width that are multiples of ``multiple`` and hold an image of so many pixels."""
+    """Round height and width up to multiples of ``multiple``."""
     return -(-image_hw[0] // multiple) * multiple, -(-image_hw[1] // multiple) * multiple
 
 
 def letterbox_boxes(boxes_xyxy_px: np.ndarray, placement: Letterbox) -> np.ndarray:
-    """Boxes (N, 4) in original-image pixels to network-input pixels, clipped to the image."""
+    """Transform boxes (N, 4) from original-image to network-input pixels, clipped to the image."""
     height, width = placement.image_hw
     clipped = np.clip(boxes_xyxy_px, 0, np.array([width, height, width, height], dtype=np.float64))
     return clipped * np.array([*placement.scale_xy, *placement.scale_xy])
 
 
 def unletterbox(boxes_xyxy_px: np.ndarray, placement: Letterbox) -> np.ndarray:
-    """Boxes (N, 4) in network-input pixels to original-image pixels, clipped to the image."""
+    """Transform boxes (N, 4) from network-input to original-image pixels, clipped to the image."""
     height, width = placement.image_hw
     boxes = boxes_xyxy_px / np.array([*placement.scale_xy, *placement.scale_xy], dtype=boxes_xyxy_px.dtype)
     return np.clip(boxes, 0, np.array([width, height, width, height], dtype=boxes.dtype))
@@ -71,7 +72,7 @@ def unletterbox(boxes_xyxy_px: np.ndarray, placement: Letterbox) -> np.ndarray:
 def pad_batch(
     images: Sequence[np.ndarray], multiple: int = STRIDE, shape_hw: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Images of different sizes in one array, each in the top left corner.
+    """Copy images of different sizes into one array, each in the top left corner.
 
     Args:
         images: at least one (h, w, 3) uint8.

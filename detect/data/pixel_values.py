@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel: their values, and the bytes that the network sees of them.
+"""Images of more than 8 bits a channel: their values, and the conversion to bytes.
 
 Letters: H W pixels.
 """
@@ -13,16 +13,16 @@ import numpy as np
 from PIL import Image
 
 MAX_PIXELS = 178_956_970
-"""Larger images are refused before they are decoded, unless more were asked for. Pillow refuses from here on, too."""
+"""Default limit of pixels, checked before decoding; Pillow's own limit, too."""
 
 MAX_TILED_PIXELS = 2**29
-"""The limit where images are looked at in tiles (``--tile``). Decoding takes 7 bytes a pixel, so 3.5 GiB."""
+"""Limit with tiles (``--tile``). Decoding takes 7 bytes a pixel, so 3.5 GiB."""
 
 FEW_GREY_LEVELS = 16
-"""An image of more than 8 bits a channel that becomes fewer levels of 256 shows next to nothing."""
+"""Least useful number of the 256 levels of an image of more than 8 bits a channel."""
 
 _DEEP_COLOUR = re.compile(r"\b(?:RGB|RGBA|RGBX|RGBa|LA);16")
-"""In the name of how Pillow unpacks it; ``BGR;16`` has 16 bits a pixel."""
+"""In the name of Pillow's unpacker; ``BGR;16`` has 16 bits a pixel."""
 _TAG_BITS_PER_SAMPLE, _TAG_SAMPLE_FORMAT = 258, 339
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating point"}
 _MAX_TABLE = 2**16
@@ -30,12 +30,12 @@ _MAX_TABLE = 2**16
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How the files of images become pixels.
+    """Conversion of image files to pixels.
 
     Args:
         value_range: of images of more than 8 bits a channel: values up to the first become 0, from the second on 255,
             with equal steps between them. None keeps the high byte of unsigned 16 bits; others are refused then. Images
-            of 8 bits are as they are.
+            of 8 bits are not changed.
         max_pixels: larger images are refused before they are decoded.
     """
 
@@ -44,24 +44,24 @@ class ReadSettings:
 
 
 PLAIN = ReadSettings()
-"""Of a data set or model that says nothing else."""
+"""Default settings."""
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image that Pillow has opened, not yet loaded, has more than 8 bits a channel."""
+    """Return True if an image that Pillow has opened, not yet loaded, has more than 8 bits a channel."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return True
     return _has_deep_colour(image)
 
 
 def is_unsigned_16(image: Image.Image) -> bool:
-    """Whether a deep image has at most 16 bits without a sign, whose high byte is a picture."""
+    """Return True for a deep image of at most 16 unsigned bits, whose high byte is a picture."""
     is_grey = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     return is_grey or _has_deep_colour(image)
 
 
 def deep_values(image: Image.Image, data: bytes, page: int = 0) -> np.ndarray:
-    """The values of a deep image as stored, (H, W), or (H, W, 3) RGB.
+    """Decode the stored values of a deep image, (H, W), or (H, W, 3) RGB.
 
     Args:
         image: opened by Pillow, at ``page``; loaded, unless it has colours, of which Pillow keeps the high bytes.
@@ -91,14 +91,9 @@ def deep_values(image: Image.Image, data: bytes, page: int = 0) -> np.ndarray:
 
 
 def to_bytes(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """Bring values to 0 ... 255: floor((value - low) * 256 / (high - low)), at least 0 and at most 255; NaN is 0.
+    """Map values to 0 ... 255: floor((value - low) * 256 / (high - low)), clipped; NaN is 0.
 
-    Args:
-        values: of any shape and number type.
-        value_range: low and high, of ``ReadSettings``.
-
-    Returns:
-        uint8 of the same shape. (0, 65536) gives the high byte of 16 bits.
+    (0, 65536) gives the high byte of 16 bits.
     """
     if values.dtype == np.uint16 and values.size > _MAX_TABLE:
         table: np.ndarray = to_bytes(np.arange(2**16, dtype=np.int64), value_range)
@@ -110,14 +105,14 @@ def to_bytes(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray
 
 
 def high_byte(image: Image.Image) -> np.ndarray:
-    """(H, W) uint8, the highest eight bits of a grey image of up to 16 bits without a sign, which is loaded."""
+    """Return the highest eight bits, (H, W) uint8, of a loaded grey image of up to 16 unsigned bits."""
     tags = getattr(image, "tag_v2", {})
     bits = int(np.ravel(tags.get(_TAG_BITS_PER_SAMPLE, 16))[0])
     return np.clip(np.asarray(image) >> (bits - 8), 0, 255).astype(np.uint8)
 
 
 def depth_text(image: Image.Image) -> str:
-    """Bits a channel, and how they are meant, such as ``16 bits a channel (signed)``."""
+    """Bits a channel and their meaning, such as ``16 bits a channel (signed)``."""
     tags = getattr(image, "tag_v2", {})
     bits = int(np.ravel(tags.get(_TAG_BITS_PER_SAMPLE, 32))[0])
     kind = int(np.ravel(tags.get(_TAG_SAMPLE_FORMAT, 3 if image.mode == "F" else 1))[0])

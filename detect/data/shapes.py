@@ -1,7 +1,8 @@
 """The embedded data set: coloured shapes on textured backgrounds, generated in seconds, for first steps and tests.
 
-It has what a real set of small objects has: six classes, objects from 6 px to half the image, occlusion, distractors of
-texture, colours that say nothing about the class, and images without any object. The same seed gives the same files.
+It has the difficulties of a real set of small objects: six classes, objects from 6 px to half the image, occlusion,
+distractors of texture, colours that are independent of the class, and images without objects. The same seed gives the
+same files.
 
 Letters: H W pixels of an image, M objects of an image.
 """
@@ -24,14 +25,14 @@ from detect.runtime.files import write_json
 from detect.runtime.reproducibility import generator
 
 MIN_SIZE_PX = 6.0
-"""Side of the smallest object; a star or a ring of less has no recognisable form."""
+"""Side of the smallest object; a smaller star or ring has no recognisable form."""
 
 _EMPTY_SHARE = 0.08
 _MAX_OBJECTS = 10
 _MIN_VISIBLE_SHARE = 0.3
-_MIN_CONTRAST = 60.0  # grey levels between an object and what it is put on
+_MIN_CONTRAST = 60.0  # grey levels between an object and the pixels under it
 _NUM_TRIES = 20
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: how bright red, green and blue appear
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: brightness of red, green and blue
 _SPLIT_KEYS = {"train": 0, "val": 1, "test": 2}
 
 
@@ -70,15 +71,7 @@ def generate_shapes(
     """Generate the data set in COCO's format: ``annotations/{train,val,test}.json``, ``images/{train,val,test}/*.jpg``.
 
     A box is the extent of the visible pixels of the object; of every object at least 30 % of the pixels are visible.
-
-    Args:
-        root: the folder to make; it must not exist. It appears when it is complete. If another process has made it
-            meanwhile, that one stays.
-        num_train: number of training images.
-        num_val: number of validation images.
-        num_test: number of test images.
-        image_size: height and width, pixels.
-        seed: chooses everything.
+    ``root`` appears when it is complete. If another process has created it meanwhile, that one stays.
 
     Raises:
         InputError: the folder exists already.
@@ -109,11 +102,11 @@ def draw_scene(image_size: int, rng: np.random.Generator) -> tuple[np.ndarray, n
 
     Args:
         image_size: height and width, pixels.
-        rng: chooses everything.
+        rng: for all random numbers.
 
     Returns:
-        image (H, W, 3) uint8 RGB; boxes_xywh_px (M, 4) int64, the extent of the visible pixels; labels (M,) int64, the
-        place in the sorted names of ``OUTLINES``; areas (M,) int64, the number of visible pixels.
+        image (H, W, 3) uint8 RGB; boxes_xywh_px (M, 4) int64, extent of the visible pixels; labels (M,) int64, index in
+        the sorted names of ``OUTLINES``; areas (M,) int64, number of visible pixels.
     """
     image = _background(image_size, rng)
     owner = np.zeros((image_size, image_size), np.int32)  # the object that each pixel shows, from 1; 0 is background
@@ -152,7 +145,7 @@ def _generate_split(root: Path, split: str, num_images: int, image_size: int, se
 def _place(
     image: np.ndarray, owner: np.ndarray, full_areas: list[int], name: str, rng: np.random.Generator
 ) -> np.ndarray | None:
-    """(H, W) uint8 coverage of a new object that leaves every earlier one visible enough; None if none was found."""
+    """Draw a new object that leaves every earlier one visible enough: (H, W) uint8 coverage; None without a place."""
     size_range = math.log(MIN_SIZE_PX), math.log(image.shape[0] / 2)
     for _ in range(_NUM_TRIES):
         mask = _rasterise(name, math.exp(rng.uniform(*size_range)), image.shape[0], rng)
@@ -180,7 +173,7 @@ def _rasterise(name: str, size_px: float, image_size: int, rng: np.random.Genera
 
 
 def _paint(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
-    """Blend an object of a random colour onto the image (H, W, 3) float32; it stands out from what is under it."""
+    """Blend an object of a random colour onto the image (H, W, 3) float32, in contrast to the pixels under it."""
     under = image[mask > 127].mean(axis=0) @ _LUMA
     for _ in range(_NUM_TRIES):
         colour = rng.uniform(0, 255, size=3)
@@ -196,7 +189,7 @@ def _paint(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Non
 
 
 def _visible(owner: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (M, 4) xywh and pixel counts (M,) of what is visible of each object, both int64."""
+    """Boxes (M, 4) xywh and counts (M,) of the visible pixels of each object, both int64."""
     boxes = np.zeros((num_objects, 4), np.int64)
     areas = np.zeros(num_objects, np.int64)
     for index in range(num_objects):

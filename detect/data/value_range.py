@@ -1,6 +1,6 @@
-"""The range of values that becomes 0 ... 255 in a data set whose images have more than 8 bits a channel.
+"""Range of values that is mapped to 0 ... 255 in a data set whose images have more than 8 bits a channel.
 
-The high byte of 16 bits is a picture only where the values fill them. A thermal camera of 14 bits gives values between,
+The high byte of 16 bits is a picture only if the values fill them. A thermal camera of 14 bits gives values between,
 say, 7,400 and 7,600, of which all high bytes are 28 and 29. So the range is stated in the data config (``range``), or
 measured once on the training split, kept in the checkpoint, and the same in evaluation and prediction.
 """
@@ -25,12 +25,12 @@ from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 FEW_LEVELS = 128
-"""Images whose values have fewer different high bytes have their range measured unless the data config says one."""
+"""Different high bytes below which the range is measured, unless the data config states one."""
 
 MEASURED = RangeConfig()
-"""``range: measured``: a dead pixel in each image, and the smallest objects, lie beyond the one or within the other."""
+"""``range: measured``: a dead pixel per image is outside of the percentiles, the smallest objects are inside."""
 
-_MAX_OPENED = 256  # images whose headers are looked at
+_MAX_OPENED = 256  # images whose headers are read
 _MAX_DECODED = 64
 _MAX_VALUES = 2**16  # of an image, evenly spaced
 
@@ -38,13 +38,13 @@ Table = TypeVar("Table", AnnotationTable, ClassTable)
 
 
 class RangeChoice(NamedTuple):
-    """The range of a split.
+    """Range of a split.
 
     Args:
         value_range: low and high; None keeps the high byte.
         is_stated: by the data config, if only as ``measured``.
-        num_deep: images of more than 8 bits a channel, among those of the split that were looked at.
-        text: in words; empty where nothing is changed.
+        num_deep: images of more than 8 bits a channel, among those of the split that were examined.
+        text: description for the log; empty if nothing is changed.
     """
 
     value_range: tuple[float, float] | None
@@ -56,16 +56,9 @@ class RangeChoice(NamedTuple):
 def with_value_range(
     config: DataConfig, split: str, table: Table, read_split: Callable[[DataConfig, str], Table]
 ) -> Table:
-    """The split with the range of values that its images are read with, which is logged in one line.
+    """Return the split with its images' range of values, which is logged; ``choose_range`` has the errors.
 
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-        table: the split.
-        read_split: reads the training split, where the range is measured.
-
-    Raises:
-        InputError: ``range`` of the data config is none, or cannot be measured.
+    ``read_split`` reads the training split, on which the range is measured.
     """
     choice = choose_range(config, split, table, read_split)
     if choice.text:
@@ -74,7 +67,7 @@ def with_value_range(
 
 
 def as_trained(config: DataConfig, value_range: tuple[float, float] | None) -> DataConfig:
-    """The data set as a model sees it: with the range of values of its training, where it has one.
+    """Return the data set with a model's range of values, if it has one.
 
     Args:
         config: the data set.
@@ -95,10 +88,10 @@ def as_trained(config: DataConfig, value_range: tuple[float, float] | None) -> D
 def choose_range(
     config: DataConfig, split: str, table: Table, read_split: Callable[[DataConfig, str], Table]
 ) -> RangeChoice:
-    """The range of values of a split's images; the arguments are those of ``with_value_range``.
+    """Choose the range of values of a split's images; arguments as of ``with_value_range``.
 
     Raises:
-        InputError: ``range`` of the data config is none, or cannot be measured.
+        InputError: ``range`` of the data config is invalid, or cannot be measured.
     """
     _check(config)
     rows = deep_rows(table)
@@ -117,7 +110,7 @@ def choose_range(
 
 
 def deep_rows(table: AnnotationTable | ClassTable) -> list[int]:
-    """Which images of a sample have more than 8 bits a channel, by their headers."""
+    """Rows of images with more than 8 bits a channel, in a sample, by their headers."""
     if isinstance(table, ClassTable) and table.pixels is not None:
         return []
     rows = _spaced(np.arange(len(table)), _MAX_OPENED).tolist()
@@ -125,7 +118,7 @@ def deep_rows(table: AnnotationTable | ClassTable) -> list[int]:
 
 
 def _measured(config: DataConfig, table: AnnotationTable | ClassTable, rows: list[int], split: str) -> RangeChoice:
-    """The range that the values of some images ask for."""
+    """Measure the range on some images."""
     wanted = config.range if isinstance(config.range, RangeConfig) else MEASURED
     rows = _spaced(np.array(rows), _MAX_DECODED).tolist()
     values = [found for row in rows if (found := _values(table, row)) is not None and len(found)]
@@ -137,16 +130,18 @@ def _measured(config: DataConfig, table: AnnotationTable | ClassTable, rows: lis
     has_high_byte = all(_header(table, row, is_unsigned_16) for row in rows)
     if not is_stated and has_high_byte and levels >= FEW_LEVELS:
         return RangeChoice(None, False, len(rows), "")
-    why = f"their high bytes have {levels} of 256 levels" if has_high_byte else "they have a sign, or more than 16 bits"
+    reason = (
+        f"their high bytes have {levels} of 256 levels" if has_high_byte else "they have a sign, or more than 16 bits"
+    )
     text = (
         f"images of more than 8 bits: values {low:g} to {high:g} become 0 to 255, measured on {len(values)} images of "
-        f"{split}{'' if is_stated else f', because {why}'} (range: [{low:g}, {high:g}] in the data config states it)"
+        f"{split}{'' if is_stated else f', because {reason}'} (range: [{low:g}, {high:g}] in the data config states it)"
     )
     return RangeChoice((low, high), is_stated, len(rows), text)
 
 
 def _percentiles(values: np.ndarray, percentiles: tuple[float, ...]) -> tuple[float, float]:
-    """Two different numbers, the outermost values where the percentiles are one."""
+    """Two different numbers, the outermost values if the percentiles are equal."""
     low, high = (float(value) for value in np.percentile(values, percentiles))
     if high <= low:
         low, high = float(values.min()), float(values.max())
@@ -154,12 +149,12 @@ def _percentiles(values: np.ndarray, percentiles: tuple[float, ...]) -> tuple[fl
         high = low + 1
     if np.issubdtype(values.dtype, np.integer):
         return float(math.floor(low)), float(math.ceil(high))
-    # As many digits as the message shows, so that stating what it says gives the same.
+    # The digits of the message, so that a stated range gives the same.
     return float(f"{low:g}"), float(f"{high:g}")
 
 
 def _values(table: AnnotationTable | ClassTable, row: int) -> np.ndarray | None:
-    """Some finite values of an image; None where it cannot be decoded, which is reported when it is used."""
+    """Some finite values of an image; None if it cannot be decoded, which is reported when it is used."""
     try:
         values = read_deep_values(table.read_bytes(row), str(table.path(row)), table.read_settings.max_pixels)
     except ImageError:
@@ -169,7 +164,7 @@ def _values(table: AnnotationTable | ClassTable, row: int) -> np.ndarray | None:
 
 
 def _header(table: AnnotationTable | ClassTable, row: int, test: Callable[[Any], bool]) -> bool:
-    """Whether an image, opened by Pillow, passes a test; False where it cannot be opened."""
+    """Apply a test to an image opened by Pillow; False if it cannot be opened."""
     path: Path = table.path(row)
     is_in_shard = isinstance(table, AnnotationTable) and table.shards is not None
     limit = max(MAX_PIXELS, table.read_settings.max_pixels)
@@ -185,7 +180,7 @@ def _header(table: AnnotationTable | ClassTable, row: int, test: Callable[[Any],
 
 
 def _spaced(items: np.ndarray, most: int) -> np.ndarray:
-    """At most so many items, evenly spaced."""
+    """At most ``most`` items, evenly spaced."""
     return items[:: -(-len(items) // most)] if len(items) > most else items
 
 

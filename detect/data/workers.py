@@ -1,4 +1,4 @@
-"""Batches that worker processes make, and the images that they could not read."""
+"""Batches made by worker processes, and the images that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import gc
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sized
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from detect.data.images import ImageError
 from detect.errors import InputError
 from detect.runtime.cpu import return_freed_memory
-from detect.runtime.distributed import num_processes
+from detect.runtime.distributed import num_processes, shard
 from detect.runtime.interruption import LostContactError, lost_worker, requested_stop, timer_ticks
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch
@@ -33,11 +35,11 @@ Failure = tuple[int, str]
 
 
 class Loaded(NamedTuple):
-    """What a worker sends back.
+    """A batch as a worker sends it.
 
     Args:
         batch: None if no image of it could be read.
-        failures: the images that could not be read.
+        failures: images that could not be read.
     """
 
     batch: Batch | None
@@ -46,21 +48,29 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class _Piped:
-    """What a worker sends back without shared memory.
+    """A batch without shared memory.
 
     Args:
-        loaded: with arrays instead of tensors, whose content goes through the pipe between the processes.
+        loaded: with arrays instead of tensors; their content goes through the pipe between the processes.
     """
 
     loaded: Loaded
 
 
-class _Sender(Dataset[Any]):
-    """Makes batches in a worker, and makes them ready to be sent; a worker never ends by what it meets in a file.
+def read_each(read: Callable[[int], np.ndarray], rows: Sequence[int]) -> tuple[dict[int, np.ndarray], list[Failure]]:
+    """Read images: row to image of those that can be read, and the failures."""
+    images: dict[int, np.ndarray] = {}
+    failures: list[Failure] = []
+    for row in rows:
+        try:
+            images[row] = read(row)
+        except ImageError as error:
+            failures.append((row, str(error)))
+    return images, failures
 
-    Args:
-        samples: makes them.
-    """
+
+class _Sender(Dataset[Any]):
+    """Dataset that makes batches in a worker and returns errors instead of raising them."""
 
     def __init__(self, samples: Dataset[Loaded]) -> None:
         self._samples = samples
@@ -74,59 +84,55 @@ class _Sender(Dataset[Any]):
 
 
 def _shared(loaded: Loaded) -> Loaded | _Piped:
-    """The batch in shared memory, or, where ``/dev/shm`` has no room for it, without.
+    """Move the batch to shared memory, or, if ``/dev/shm`` has no room for it, prepare it for the pipe.
 
-    Left to itself, PyTorch shares tensors in a thread of the worker, where the error is printed and the batch lost.
+    PyTorch itself shares tensors in a thread of the worker, where the error is printed and the batch lost.
     """
     if loaded.batch is None:
         return loaded
     try:
-        _changed(loaded.batch, Tensor, Tensor.share_memory_)
+        _mapped(loaded.batch, Tensor, Tensor.share_memory_)
     except RuntimeError:
-        return _Piped(loaded._replace(batch=_changed(loaded.batch, Tensor, Tensor.numpy)))
+        return _Piped(loaded._replace(batch=_mapped(loaded.batch, Tensor, Tensor.numpy)))
     return loaded
 
 
 def _next(batches: Iterator[Any]) -> Any:
-    """What a worker has sent; None after the last."""
+    """Return the next element, None after the last."""
     try:
         return next(batches, None)
     except (OSError, EOFError) as error:  # of the connection to it
-        time.sleep(1)  # PyTorch's own error, which says how it ended, comes with its signal
+        time.sleep(1)  # PyTorch's own error, with the cause, comes with its signal
         raise LostContactError(f"a worker process has ended: {error}; --workers 0 shows what it does") from None
 
 
 def _unpacked(piped: _Piped) -> Loaded:
-    _say_no_room()
-    return piped.loaded._replace(batch=_changed(piped.loaded.batch, np.ndarray, torch.from_numpy))
+    _warn_no_room()
+    return piped.loaded._replace(batch=_mapped(piped.loaded.batch, np.ndarray, torch.from_numpy))
 
 
 @cache
-def _say_no_room() -> None:
-    """Warn once in a process."""
+def _warn_no_room() -> None:
+    """Warn once per process."""
     LOGGER.warning("/dev/shm has no room for batches, so that they take a slower way; docker's --shm-size makes room")
 
 
-def _changed(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """The record with ``change`` of each field, of it or of its records, that is of a kind."""
+def _mapped(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """Apply ``change`` to each field of type ``kind`` of a record, nested records included."""
     if isinstance(value, kind):
         return change(value)
     if is_dataclass(value) and not isinstance(value, type):
-        new = {field.name: _changed(getattr(value, field.name), kind, change) for field in fields(value)}
+        new = {field.name: _mapped(getattr(value, field.name), kind, change) for field in fields(value)}
         return replace(value, **new)
     return value
 
 
 def _check_semaphores(workers: int) -> None:
-    """Make as many semaphores, which lie in ``/dev/shm``, as the queues of the workers have.
-
-    Raises:
-        OSError: there is no room for them. PyTorch would tell it by a second error, too.
-    """
+    # They lie in /dev/shm. PyTorch would report a lack of room with a second error.
     _ = [multiprocessing.Lock() for _ in range(4 * workers + 8 if workers else 0)]
 
 
-def _as_it_is(loaded: Any) -> Any:
+def _unchanged(loaded: Any) -> Any:
     return loaded
 
 
@@ -138,32 +144,25 @@ def _start_worker(_: int) -> None:
     gc.freeze()  # looking for garbage would write to, and so copy, all pages that the worker shares with its parent
 
 
-class Consequence(NamedTuple):
-    """What it means that an image cannot be read.
+class UnreadablePolicy(NamedTuple):
+    """Treatment of images that cannot be read, as words of a message.
 
     Args:
-        of_one: behind "the image".
-        of_all: behind their count.
+        of_one: after "the image".
+        of_all: after the number of images.
     """
 
     of_one: str
     of_all: str
 
 
-MISSED = Consequence("has no detections, so its objects count as missed", "their objects count as missed")
+MISSED = UnreadablePolicy("has no detections, so its objects count as missed", "their objects count as missed")
 """In the evaluation of a detector."""
+REPLACED = UnreadablePolicy("is replaced by grey in training", "grey in training")
 
 
 def check_shares(batch_size: int, num_images: int) -> None:
-    """Refuse training batches of which some process would get nothing.
-
-    Args:
-        batch_size: images of a batch, over all processes.
-        num_images: of the split.
-
-    Raises:
-        InputError: there are fewer images than processes.
-    """
+    """Raise InputError for training batches of which some process would get nothing."""
     if min(batch_size, num_images) < num_processes():
         raise InputError(
             f"batch_size: is that of all processes together; {batch_size} of {num_images} images cannot be shared out "
@@ -171,34 +170,48 @@ def check_shares(batch_size: int, num_images: int) -> None:
         )
 
 
-class Order(Protocol):
-    """Which images make the batches of an epoch: something for the workers to make each batch of."""
+class Order(ABC):
+    """Batches of an epoch, as a ``sampler`` of PyTorch's ``DataLoader`` whose elements are whole batches.
 
-    epoch: int
-    """Counted from 0."""
-    start: int
-    """The first batch."""
+    A last batch with fewer images is dropped, because batch normalisation suffers from tiny batches; every epoch drops
+    others.
+
+    Args:
+        num_images: of the split, at least 1.
+        batch_size: over all processes; fewer images are one batch.
+        seed: of the run.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+        self.num_images = num_images
+        self.batch_size = min(batch_size, num_images)
+        self.seed = seed
+        self.epoch = 0
+        self.start = 0
+        """First batch of the next iteration."""
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        return self.num_images // self.batch_size
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Any]:
-        """What the batches of ``epoch`` from ``start`` on are made of, in this process."""
+        """Yield this process's elements of the batches of ``epoch`` from ``start`` on."""
 
 
 class WorkerBatches:
-    """Batches that worker processes make as a whole.
+    """Batches made as a whole by worker processes.
 
-    An image that cannot be read is reported once; its row and the reason are in ``unreadable``. The count comes last.
+    An image that cannot be read is logged once; its row and the reason are in ``unreadable``. Their number is logged at
+    the end.
 
     Args:
-        samples: gives the batch of an element of ``batches``.
-        batches: has an element for each batch.
+        samples: returns the batch of an element of ``batches``.
+        batches: one element per batch.
         workers: processes; 0 makes the batches in this one.
-        keep_workers: whether they stay between two iterations.
+        keep_workers: keep them between two iterations.
         num_images: of the split.
-        consequence: for an image that cannot be read.
-        strict: refuse such an image instead.
+        policy: treatment of images that cannot be read.
+        strict: refuse these instead.
     """
 
     def __init__(
@@ -209,13 +222,13 @@ class WorkerBatches:
         *,
         keep_workers: bool,
         num_images: int,
-        consequence: Consequence,
+        policy: UnreadablePolicy,
         strict: bool,
     ) -> None:
         self.unreadable: dict[int, str] = {}
         """Row to reason, of the images that could not be read so far."""
         self._num_images = num_images
-        self._consequence = consequence
+        self._policy = policy
         self._strict = strict
         self._batches = batches
         if workers:
@@ -225,7 +238,7 @@ class WorkerBatches:
             _Sender(samples),
             sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do
             batch_size=None,  # each element is a whole batch already
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             num_workers=workers,
             persistent_workers=keep_workers and workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -243,20 +256,20 @@ class WorkerBatches:
                     raise InputError(f"{reason}; refused, because --strict was asked for")
                 if row not in self.unreadable:
                     self.unreadable[row] = reason
-                    LOGGER.warning("%s; the image %s", reason, self._consequence.of_one)
+                    LOGGER.warning("%s; the image %s", reason, self._policy.of_one)
             if batch is not None:
                 yield batch
         if self.unreadable:
-            count, consequence = len(self.unreadable), self._consequence.of_all
-            LOGGER.warning("unreadable so far: %d of %d images (%s)", count, self._num_images, consequence)
+            count = len(self.unreadable)
+            LOGGER.warning("unreadable so far: %d of %d images (%s)", count, self._num_images, self._policy.of_all)
 
     def _received(self) -> Iterator[Loaded]:
-        """What the workers send, in order.
+        """Yield the batches in order.
 
         Raises:
             InputError: the workers cannot be started, or a file is not what it must be.
             LostContactError: a worker has ended, or none has sent anything for ``END_TICKS``.
-            KeyboardInterrupt: none has sent anything for ``STOP_TICKS`` after a signal asked for the end.
+            KeyboardInterrupt: none has sent anything for ``STOP_TICKS`` after a stop request.
         """
         try:
             _check_semaphores(self._workers)
@@ -275,21 +288,17 @@ class WorkerBatches:
             del batches  # the workers end now; left to the garbage collector, PyTorch waits for them
 
     def _wait(self, step: Callable[[], Any]) -> Any:
-        """What a step of the loader gives, unless it is waited for too long."""
-        patience = _Patience(self._workers)
+        """Run a step of the loader, with a timeout."""
+        timeout = _Timeout(self._workers)
         try:
-            with timer_ticks(patience.tick):
+            with timer_ticks(timeout.tick):
                 return step()
         except RuntimeError as error:
             raise lost_worker(error) or error from None
 
 
-class _Patience:
-    """The end of the patience with workers that send nothing.
-
-    Args:
-        workers: processes.
-    """
+class _Timeout:
+    """Limit of the time without a batch."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -299,8 +308,8 @@ class _Patience:
         """Count a tick.
 
         Raises:
-            LostContactError: that was the last one.
-            KeyboardInterrupt: that was the last one after a signal asked for the end.
+            LostContactError: the time is up.
+            KeyboardInterrupt: the time after a stop request is up.
         """
         if not self._workers:
             return
@@ -316,11 +325,38 @@ class _Patience:
             raise LostContactError(f"no batch from the worker processes for {END_TICKS} s: {cause}")
 
 
-class TrainingBatches(WorkerBatches):
-    """Batches that follow an order, another one in each epoch; worker processes are kept between epochs.
+class EvaluationBatches(WorkerBatches):
+    """Batches of a split, each image once; those that cannot be read are in no batch.
 
     Args:
-        samples: as for ``WorkerBatches``, whose images are grey if they cannot be read.
+        samples: as for ``WorkerBatches``.
+        batches: elements of all processes, which share them out.
+        workers: as for ``WorkerBatches``.
+        num_images: of the split.
+        policy: as for ``WorkerBatches``.
+        strict: as for ``WorkerBatches``.
+    """
+
+    def __init__(
+        self,
+        samples: Dataset[Loaded],
+        batches: Sequence[Any],
+        workers: int,
+        *,
+        num_images: int,
+        policy: UnreadablePolicy,
+        strict: bool,
+    ) -> None:
+        super().__init__(
+            samples, shard(batches), workers, keep_workers=False, num_images=num_images, policy=policy, strict=strict
+        )
+
+
+class TrainingBatches(WorkerBatches):
+    """Batches in an order that differs by epoch; worker processes are kept between epochs.
+
+    Args:
+        samples: as for ``WorkerBatches``; images that cannot be read are grey.
         order: of the batches.
         workers: as for ``WorkerBatches``.
         num_images: of the split.
@@ -328,27 +364,12 @@ class TrainingBatches(WorkerBatches):
     """
 
     def __init__(self, samples: Dataset[Loaded], order: Order, workers: int, *, num_images: int, strict: bool) -> None:
-        consequence = Consequence("is replaced by grey in training", "grey in training")
         super().__init__(
-            samples,
-            order,
-            workers,
-            keep_workers=True,
-            num_images=num_images,
-            consequence=consequence,
-            strict=strict,
+            samples, order, workers, keep_workers=True, num_images=num_images, policy=REPLACED, strict=strict
         )
         self._order = order
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch; a pure function of what the loader was made of, and ``number``.
-
-        Args:
-            number: counted from 0.
-            start: of the first batch; those before it are not made.
-
-        Raises:
-            InputError: with ``strict``, an image cannot be read.
-        """
+        """Yield the batches of epoch ``number`` from ``start`` on, a pure function of the constructor's arguments."""
         self._order.epoch, self._order.start = number, start
         yield from self

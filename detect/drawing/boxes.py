@@ -1,4 +1,4 @@
-"""Boxes drawn into their image.
+"""Drawing of boxes and captions into an image.
 
 Letters: H W pixels of the image, N boxes.
 """
@@ -20,7 +20,7 @@ TINY_PX = 12
 """A box with a side below this is drawn with the thinnest line, so that the object stays visible."""
 
 SMALL_PX = 48
-"""Labels keep off boxes with a side below this; a larger object is still known with a label on it."""
+"""Labels keep off boxes with a side below this; larger objects stay recognisable under a label."""
 
 DASH_PX = 6
 """Length of a dash and of a gap, for a line of one pixel."""
@@ -32,7 +32,7 @@ MAX_CAPTION = 40
 """Characters in a label."""
 
 MAX_HIDDEN = 0.5
-"""A label is left out when every place for it would hide more than this share of itself under or over other labels."""
+"""Largest share of a label on other labels; it is left out if no place hides less."""
 
 Rectangle = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
@@ -48,21 +48,11 @@ def draw_boxes(
     captions: Sequence[str],
     is_dashed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw boxes with captions, the best ones on top.
+    """Draw boxes (N, 4), best first, with captions into a copy of the image; the best are on top.
 
     Lines grow with the image, text with the image and the box. A label stands outside its box where there is room,
-    inside the image always, and keeps off the other labels and small boxes; in a crowd the labels of the later boxes
-    are left out, and the colour tells the class.
-
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        boxes_xyxy_px: (N, 4) float, pixels of this image, best first.
-        labels: (N,) int class index, which decides the colour.
-        captions: N texts; long ones lose their middle.
-        is_dashed: (N,) bool, the frames with gaps; default, none.
-
-    Returns:
-        A copy with the drawing, (H, W, 3) uint8.
+    inside the image always, and keeps off the other labels and small boxes; in a crowd later labels are left out.
+    Frames with ``is_dashed`` (N,) have gaps.
     """
     canvas = draw_frames(image_rgb, boxes_xyxy_px, labels, is_dashed)
     if not len(boxes_xyxy_px):
@@ -76,7 +66,7 @@ def draw_boxes(
 def draw_frames(
     image_rgb: np.ndarray, boxes_xyxy_px: np.ndarray, labels: np.ndarray, is_dashed: np.ndarray | None = None
 ) -> np.ndarray:
-    """The frames of ``draw_boxes`` alone."""
+    """Draw the frames of ``draw_boxes`` alone."""
     canvas = np.ascontiguousarray(image_rgb).copy()
     height, width = canvas.shape[:2]
     thickness = max(1, round((height + width) / 800))
@@ -91,10 +81,9 @@ def draw_frames(
 
 
 def class_color(label: int) -> Color:
-    """RGB of a class: the same in every picture, neighbours far apart.
+    """RGB of a class. Hues advance by the golden ratio, which spreads any number of them evenly.
 
-    Hues advance by the golden ratio, which spreads any number of them evenly; brightness and saturation take turns to
-    tell apart the classes whose hues come close.
+    Brightness and saturation alternate to separate similar hues.
     """
     hue = (0.02 + label * 0.6180339887) % 1
     saturation, value = ((0.95, 1.0), (0.6, 1.0), (0.9, 0.75))[label // 8 % 3]
@@ -103,12 +92,11 @@ def class_color(label: int) -> Color:
 
 
 def _short_sides(boxes_xyxy_px: np.ndarray) -> np.ndarray:
-    """(N,) the shorter side of each box, pixels."""
     return box_sizes(boxes_xyxy_px).min(axis=1, initial=np.inf)
 
 
 def _open_gaps(canvas: np.ndarray, under: np.ndarray, period: int) -> None:
-    """Put back what was under every second diagonal stripe, which cuts both upright and level lines."""
+    """Restore every second diagonal stripe, which interrupts both upright and level lines."""
     height, width = canvas.shape[:2]
     is_gap = np.add.outer(np.arange(height), np.arange(width)) // period % 2 == 1
     canvas[is_gap] = under[is_gap]
@@ -149,14 +137,13 @@ def _draw_labels(
 def _place(
     box: np.ndarray, size: tuple[int, int], image_wh: tuple[int, int], taken: list[Rectangle], objects: np.ndarray
 ) -> Rectangle | None:
-    """Where a label of ``size`` (width, height) goes: the place that hides least, above the box if several hide
-    nothing.
+    """Choose the place of a label: the one that hides least, above the box on a tie; None if it hides other labels.
 
     Args:
         box: (4,) xyxy of the detection.
         size: width and height of the label.
         image_wh: width and height of the image.
-        taken: the labels that are there.
+        taken: labels drawn before.
         objects: (n, 4) small boxes that should stay visible, perhaps with ``box`` among them.
     """
     left, top = int(box[0]), int(box[1])
@@ -183,5 +170,5 @@ def _moved_inside(corner: tuple[int, int], size: tuple[int, int], image_wh: tupl
 
 
 def _covered(rectangle: Rectangle, others: np.ndarray) -> float:
-    """Pixels of ``rectangle`` that lie on ``others`` (n, 4) xyxy."""
+    """Area of ``rectangle`` on ``others`` (n, 4) xyxy, in pixels."""
     return float(intersection_areas(np.array([rectangle]), others).sum())

@@ -1,4 +1,4 @@
-"""Class names as they may be shown: they come from a user's file and may hold anything."""
+"""Names from a user's file as text to show: shortened, padded, with a font that has their characters."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from detect.errors import visible
 
 
 def shorten(name: str, limit: int) -> str:
-    """A name on one line of at most ``limit`` characters, as it is ``visible``.
+    """Return a name on one line of at most ``limit`` characters, as it is ``visible``.
 
-    What is too long loses its middle, because similar names tend to differ at their ends.
+    A long name loses its middle, because similar names tend to differ at their ends.
     """
     shown = visible(name) or '""'
     if len(shown) <= limit:
@@ -24,28 +24,22 @@ def shorten(name: str, limit: int) -> str:
 
 
 def pad(text: str, width: int) -> str:
-    """``text`` filled with blanks to ``width`` columns of a terminal, where East Asian characters take two."""
+    """Pad ``text`` to ``width`` columns of a terminal; East Asian characters take two."""
     return text + " " * max(0, width - columns(text))
 
 
 def columns(text: str) -> int:
-    """Columns of a terminal that ``text`` takes."""
+    """Width of ``text`` in columns of a terminal."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     combining = sum(unicodedata.combining(c) > 0 for c in text)
     return len(text) + wide - combining
 
 
 def font_for(text: str) -> tuple[Path, str]:
-    r"""A font that has the characters of ``text``.
-
-    DejaVu Sans, which comes with matplotlib, has the Latin, Greek, Cyrillic, Arabic and other scripts. For the rest
-    (Chinese, Japanese, Korean, ...) the fonts of the system are searched.
-
-    Args:
-        text: what is to be drawn.
+    r"""Find a font that has the characters of ``text``: DejaVu Sans of matplotlib, else one of the system.
 
     Returns:
-        The font's file, and ``text`` as it can be drawn with it: where no font has all characters, those that DejaVu
+        The font's file, and ``text`` as it can be drawn with it: if no font has all characters, those that DejaVu
         Sans lacks are escapes such as ``\u4eba``.
     """
     font = _dejavu()
@@ -59,7 +53,7 @@ def font_for(text: str) -> tuple[Path, str]:
 
 
 def load_font(text: str, size_px: int) -> tuple[ImageFont.FreeTypeFont, str]:
-    """A font of Pillow for ``text``, and ``text`` as it can be drawn with it; see ``font_for``."""
+    """Load Pillow's font for ``text``; return it and ``text`` as it can be drawn with it, see ``font_for``."""
     path, drawable = font_for(text)
     return _loaded_font(str(path), size_px), drawable
 

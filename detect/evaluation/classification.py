@@ -1,12 +1,14 @@
-"""Evaluation of a classifier on a split: used by the tools, and by training after its epochs.
+"""Evaluation of a classifier on a split: used by ``detect val``, and by training after its epochs.
 
-Letters: N images of the split, K classes.
+Letters: N images of the split, K classes of the split, M classes of the model.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,28 +17,28 @@ import torch
 from detect.data.classification.loading import ClassEvaluationLoader
 from detect.data.classification.table import ClassTable
 from detect.evaluation.coco import ABSENT
-from detect.evaluation.engine import Clock, check_ranges, match_classes
-from detect.evaluation.predict import evaluation_mode, run_classifier
+from detect.evaluation.forward import evaluation_mode, run_classifier
+from detect.evaluation.loop import Clock, Conditions, match_classes, run_evaluation
 from detect.models.model import ClassificationModel
-from detect.runtime.device import Precision
 from detect.runtime.distributed import all_gather, all_reduce_sum
 from detect.runtime.logs import LOGGER
-from detect.runtime.progress import progress_bar
-from detect.structures import Classification
+from detect.structures import Batch, Classification
 
 TOP = 5
-"""Of so many classes the true one must be one; all of them where there are fewer."""
+"""k of top-k accuracy; all classes where there are fewer."""
+
+PARTS = ("preprocess", "network")
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How well images were classified. -1 means that there is no such image.
+    """Accuracy and loss of a classifier on a split; -1 where there is no such image.
 
     Args:
-        values: ``top1`` and ``top5``, the shares of the images whose class is the most probable one, or among the
+        values: ``top1`` and ``top5``, the share of the images whose class is the most probable one, or among the
             ``TOP`` most probable; images without an answer count as wrong. ``loss``, the mean cross-entropy (natural
             logarithm) of the images with an answer whose class the model has.
-        per_class: class name to its ``top1``, ``top5`` and ``images``, how many show it.
+        per_class: class name to its ``top1``, ``top5`` and ``images``, the number of its images.
         confusion: (K, K) int64 counts of the images with an answer, rows true class, columns predicted class.
     """
 
@@ -50,16 +52,16 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ClassEvaluation:
-    """What came out of an evaluation.
+    """Probabilities of a split's images and their metrics.
 
     Args:
-        metrics: the metrics.
+        metrics: of the split.
         probabilities: (N, K) float32, classes in the table's order; a row of zeros is an image without an answer: it
-            could not be read, or the network gave no finite numbers.
+            could not be read, or the network's output was not finite.
         table: the split.
-        label_of: (M,) int64, the table's class index of each of the model's M classes; -1 for those that it lacks.
+        label_of: (M,) int64, the table's class index of each of the model's classes; -1 for those that it lacks.
         image_size: side of the network input in pixels.
-        center_crop: the network looked at so much of the image's short side.
+        center_crop: share of the image's short side that the network sees.
         speed_ms: milliseconds per image: ``preprocess`` (reading, cropping and scaling in one process; several share
             the work) and ``network``.
     """
@@ -74,7 +76,7 @@ class ClassEvaluation:
 
     @property
     def images(self) -> int:
-        """How many images were looked at."""
+        """Number of images of the split."""
         return len(self.table)
 
     @property
@@ -88,15 +90,14 @@ class ClassEvaluation:
         return np.where(self.is_answered, self.probabilities.argmax(axis=1), -1)
 
     def classification(self, row: int) -> Classification:
-        """What image ``row``, which must have an answer, was taken for."""
+        """Answer for image ``row``, which must have one."""
         return Classification(self.probabilities[row], self.table.names)
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """An entry for each image.
+        """An entry for each image: ``file_name``, ``category`` (true class), ``label`` (its index) and ``top5``.
 
-        ``file_name``, ``category`` (name of the true class), ``label`` (its index) and ``top5``, the most probable
-        classes as of ``top_entries``; none for an image without an answer.
+        ``top5`` is that of ``top_entries``, empty for an image without an answer.
         """
         answered = self.is_answered
         return [
@@ -111,91 +112,76 @@ class ClassEvaluation:
 
 
 def evaluate_classifier(
-    model: ClassificationModel,
-    table: ClassTable,
-    *,
-    image_size: int,
-    center_crop: float,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    precision: Precision = "fp32",
-    names: tuple[str, ...] | None = None,
-    strict: bool = False,
-    progress: bool = True,
+    model: ClassificationModel, table: ClassTable, conditions: Conditions, center_crop: float = 1.0
 ) -> ClassEvaluation:
-    """Classify all images of a split, and measure how well.
+    """Evaluate a classifier on all images of a split.
 
-    Several processes share out the images; each gets all answers, and the same metrics.
+    Several processes share out the images; each returns all probabilities, and the same metrics.
 
     Args:
-        model: on ``device``; its modules are put into evaluation mode and back.
+        model: on the device of ``conditions``; its modules are put into evaluation mode and back.
         table: the split.
-        image_size: side of the network input in pixels.
-        center_crop: the network looks at so much of an image's short side, in (0, 1].
-        batch_size: images per batch.
-        workers: processes that load images; 0 loads in this one.
-        device: where to compute.
-        precision: number format of the network; probabilities are always float32.
-        names: the model's class names, if they may be others than the table's, or in another order. The answer is
-            chosen among the table's classes.
-        strict: refuse an image that cannot be read. Otherwise it counts as wrong.
-        progress: show a progress bar.
+        conditions: image size, batch size, device, ...
+        center_crop: share of the image's short side that the network sees, in (0, 1].
 
     Raises:
-        InputError: none of ``names`` is a class of the table, a size or count is outside its range, or an image cannot
-            be read and ``strict`` is set.
+        InputError: no class in common with the table, a size or count outside its range, or, if ``strict``, an image
+            that cannot be read.
     """
-    check_ranges(image_size, model.max_reduction, batch_size, workers)
-    label_of = match_classes(names or table.names, table.names)
+    conditions.check(model.max_reduction)
+    label_of = match_classes(conditions.names or table.names, table.names)
     assert model.num_classes == len(label_of), "the names are the model's"
-    loader = ClassEvaluationLoader(table, image_size, center_crop, batch_size, workers, strict=strict)
-    clock = Clock(device, ("preprocess", "network"))
-    rows, outputs = [np.zeros(0, np.int64)], [np.zeros((0, len(label_of)), np.float32)]
+    loader = open_class_loader(table, conditions, center_crop)
+    clock = Clock(conditions.device, PARTS)
     with evaluation_mode(model):
-        for batch in progress_bar(loader, "evaluate", unit="batch", is_shown=progress):
-            clock.start(batch.preprocess_seconds)
-            found = run_classifier(model, batch.images, device, precision).cpu()
-            clock.lap("network")
-            rows.append(batch.rows.numpy())
-            outputs.append(found.numpy())
-    own_rows = np.concatenate(rows)
-    logits = _gather_logits(own_rows, np.concatenate(outputs), len(table))
-    scores = class_scores(torch.from_numpy(logits), label_of, len(table.names))
+        outputs = run_evaluation(
+            loader, partial(classify_batch, model, conditions, clock), clock, progress=conditions.progress
+        )
+    scores = class_scores(
+        torch.from_numpy(gather_logits(outputs, len(table), len(label_of))), label_of, len(table.names)
+    )
     metrics = class_metrics(scores.numpy(), table.labels, table.names)
     probabilities = scores.exp().nan_to_num(nan=0.0).numpy()
-    evaluation = ClassEvaluation(
-        metrics, probabilities, table, label_of, image_size, center_crop, clock.per_image_ms(len(own_rows))
-    )
-    _warn_of_silence(evaluation, int(all_reduce_sum([len(loader.unreadable)])[0]))
+    speed_ms = clock.per_image_ms(len(outputs))
+    evaluation = ClassEvaluation(metrics, probabilities, table, label_of, conditions.image_size, center_crop, speed_ms)
+    _warn_of_infinite(evaluation, int(all_reduce_sum([len(loader.unreadable)])[0]))
     return evaluation
 
 
-def _gather_logits(rows: np.ndarray, outputs: np.ndarray, num_images: int) -> np.ndarray:
-    """(N, K) float32 of all processes, in the model's order of classes; NaN for images without an answer.
+def open_class_loader(table: ClassTable, conditions: Conditions, center_crop: float) -> ClassEvaluationLoader:
+    """Cropped and scaled images of a split."""
+    return ClassEvaluationLoader(
+        table,
+        conditions.image_size,
+        center_crop,
+        conditions.batch_size,
+        conditions.workers,
+        strict=conditions.strict,
+    )
 
-    Args:
-        rows: (n,) int64, this process's images.
-        outputs: (n, K) float32 logits.
-        num_images: N.
-    """
-    logits = np.full((num_images, outputs.shape[1]), np.nan, np.float32)
-    for own_rows, found in zip(all_gather(rows), all_gather(outputs), strict=True):
-        logits[own_rows] = found
+
+def classify_batch(model: ClassificationModel, conditions: Conditions, clock: Clock, batch: Batch) -> list[np.ndarray]:
+    """(M,) logits of each image of a batch."""
+    logits = run_classifier(model, batch.images, conditions.device, conditions.precision).cpu()
+    clock.lap("network")
+    return list(logits.numpy())
+
+
+def gather_logits(outputs: Mapping[int, np.ndarray], num_images: int, num_classes: int) -> np.ndarray:
+    """Gather (M,) logits by row from all processes as (N, M) float32; NaN for images without an answer."""
+    own_rows = np.array(list(outputs), np.int64)
+    own_logits = np.array(list(outputs.values()), np.float32).reshape(-1, num_classes)  # (n, M), also of no image
+    logits = np.full((num_images, num_classes), np.nan, np.float32)
+    for rows, found in zip(all_gather(own_rows), all_gather(own_logits), strict=True):
+        logits[rows] = found
     return logits
 
 
 def class_scores(logits: torch.Tensor, label_of: np.ndarray, num_classes: int) -> torch.Tensor:
-    """Logarithms of the probabilities of a table's classes. Classes that the table lacks are left out of the choice.
+    """Log-softmax of (..., M) logits over the classes that model and table share, (..., K) in the table's order.
 
-    Args:
-        logits: (..., M), of the model's classes.
-        label_of: (M,) int64, the table's class index of each class of the model; -1 for those that the table lacks.
-        num_classes: K, of the table.
-
-    Returns:
-        (..., K) natural logarithms; minus infinity for classes that the model lacks; all of a row are NaN where a logit
-        is not finite.
+    ``label_of`` is that of ``match_classes``. Classes that the model lacks have minus infinity; a row is NaN where a
+    logit is not finite.
     """
     is_shared = torch.from_numpy(label_of >= 0)
     shared = logits[..., is_shared].log_softmax(dim=-1)
@@ -206,13 +192,13 @@ def class_scores(logits: torch.Tensor, label_of: np.ndarray, num_classes: int) -
 
 
 def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> ClassMetrics:
-    """Compare the classes that images were taken for with the true ones.
+    """Compute accuracy, loss and the confusion matrix.
 
-    Of equally probable classes the first counts as the more probable one.
+    Of equally probable classes the first ranks higher.
 
     Args:
-        log_probabilities: (N, K) natural logarithms; all of a row are NaN where there is no answer, minus infinity
-            stands for a class that the model lacks. Not probabilities, because those of unlikely classes are all 0.
+        log_probabilities: (N, K) natural logarithms; a row of NaN is an image without an answer, minus infinity a class
+            that the model lacks. Not probabilities, because those of unlikely classes all round to 0.
         labels: (N,) int64 true class, in [0, K).
         names: the K class names.
     """
@@ -234,25 +220,20 @@ def class_metrics(log_probabilities: np.ndarray, labels: np.ndarray, names: tupl
 
 
 def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """The pairs of classes that are mixed up most often.
-
-    Args:
-        confusion: (K, K) counts, rows true class, columns predicted class.
-        count: most pairs.
+    """Find the ``count`` most frequent errors in (K, K) counts, rows true class, columns predicted class.
 
     Returns:
-        (true class, predicted class, images), most images first, of as many the first classes first; no pair without
-        images.
+        (true class, predicted class, images), most images first, ties by class index; no pair without images.
     """
     wrong = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
     rows, columns = np.unravel_index(order, wrong.shape)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
-    return [(true, taken_for, int(wrong[true, taken_for])) for true, taken_for in pairs if wrong[true, taken_for]]
+    return [(true, predicted, int(wrong[true, predicted])) for true, predicted in pairs if wrong[true, predicted]]
 
 
 def top_entries(found: Classification) -> list[dict[str, Any]]:
-    """The ``TOP`` most probable classes for JSON, best first: ``category`` (class name) and ``score``."""
+    """The ``TOP`` most probable classes, best first, for JSON: ``category`` (class name) and ``score``."""
     return [{"category": name, "score": round(score, 5)} for name, score in found.top(TOP)]
 
 
@@ -266,8 +247,8 @@ def _class_keys(names: tuple[str, ...]) -> list[str]:
     return [f"{name} (class {label})" if count[name] > 1 else name for label, name in enumerate(names)]
 
 
-def _warn_of_silence(evaluation: ClassEvaluation, unreadable: int) -> None:
-    """Tell about images that the network gave no finite numbers for; the loader has told about unreadable ones."""
-    silent = int((~evaluation.is_answered).sum()) - unreadable
-    if silent:
-        LOGGER.warning("the network's output is not finite for %d images; they count as wrong", silent)
+def _warn_of_infinite(evaluation: ClassEvaluation, unreadable: int) -> None:
+    """Warn of images whose output is not finite; the loader has warned of unreadable ones."""
+    count = int((~evaluation.is_answered).sum()) - unreadable
+    if count:
+        LOGGER.warning("the network's output is not finite for %d images; they count as wrong", count)

@@ -1,4 +1,4 @@
-"""The COCO metrics: one definition of AP for training, evaluation and tests, computed by pycocotools.
+"""COCO metrics: one definition of AP for training, evaluation and tests, computed by pycocotools.
 
 Letters: N detections, K classes, T IoU thresholds (0.50, 0.55 ... 0.95), R recall points (0, 0.01 ... 1).
 """
@@ -24,7 +24,7 @@ from detect.structures import Detections
 Engine = Literal["pycocotools", "hotcoco"]
 
 ABSENT = -1.0
-"""What pycocotools says where the ground truth has no such object, and so do we."""
+"""pycocotools' value of a metric where the ground truth has no such object."""
 
 Metric = tuple[str, str | None, str, int]
 """Precision or recall, IoU (None is the mean of T), area, detections counted per class and image."""
@@ -46,7 +46,7 @@ METRICS: dict[str, Metric] = {
     "AR_M": ("recall", None, "medium", 100),
     "AR_L": ("recall", None, "large", 100),
 }
-"""Our name of each COCO number, in COCO's order. Areas in square pixels of the original image: small < 32², medium,
+"""COCO's numbers by name, in COCO's order. Areas in square pixels of the original image: small < 32², medium,
 large > 96²."""
 
 CLASS_METRICS = ("AP", "AP50", "AP_S", "AP_M", "AP_L", "AR_100")
@@ -57,7 +57,7 @@ _AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
 
 @dataclass(frozen=True)
 class FoundBoxes:
-    """The detections of a whole data set in flat arrays, in the numbers that the results file has.
+    """Detections of a whole data set in flat arrays, rounded as in the results file.
 
     Args:
         rows: (N,) int64, the image's row in the ``AnnotationTable``, ascending.
@@ -75,12 +75,12 @@ class FoundBoxes:
         return len(self.scores)
 
     def best(self, count: int) -> FoundBoxes:
-        """The ``count`` best detections of each image."""
+        """Return the ``count`` best detections of each image."""
         keep = np.arange(len(self)) - np.searchsorted(self.rows, self.rows) < count
         return FoundBoxes(self.rows[keep], self.labels[keep], self.boxes_xywh_px[keep], self.scores[keep])
 
     def gathered(self) -> FoundBoxes:
-        """Those of all processes, whose images are not the same."""
+        """Gather the detections of all processes, each of which has its own images."""
         columns = [all_gather(column) for column in (self.rows, self.labels, self.boxes_xywh_px, self.scores)]
         rows, *others = (np.concatenate(parts) for parts in columns)
         order = np.argsort(rows, kind="stable")
@@ -88,11 +88,11 @@ class FoundBoxes:
 
 
 def collect(found: dict[int, Detections], label_of: np.ndarray) -> FoundBoxes:
-    """Gather the detections of many images.
+    """Concatenate the detections of many images.
 
     Args:
         found: row of the table to the image's detections.
-        label_of: (K,) int64, the table's class index of each class of the model that was found.
+        label_of: (K,) int64, the table's class index of each class of the model.
     """
     rows = sorted(found)
     none = [np.zeros((0, 4))]
@@ -108,15 +108,9 @@ def collect(found: dict[int, Detections], label_of: np.ndarray) -> FoundBoxes:
 
 
 def to_results(table: AnnotationTable, found: FoundBoxes) -> list[dict[str, Any]]:
-    """The COCO results format, with the ids of the annotation file.
+    """Convert detections to COCO results, ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``.
 
-    Args:
-        table: where the images and their ids are.
-        found: detections in it.
-
-    Returns:
-        N entries ``{"image_id", "category_id", "bbox": [x, y, w, h], "score"}``. A data set without ids of its own
-        (VOC) adds ``"file_name"``.
+    Ids are those of the annotation file; a data set without ids of its own (VOC) adds ``"file_name"``.
     """
     results = _entries(found, table.image_ids_of_file, table.category_ids_of_file)
     if not table.has_own_ids:
@@ -126,7 +120,6 @@ def to_results(table: AnnotationTable, found: FoundBoxes) -> list[dict[str, Any]
 
 
 def _entries(found: FoundBoxes, image_ids: Sequence[Any], category_ids: Sequence[Any]) -> list[dict[str, Any]]:
-    """Detections in the COCO results format with the ids of the images and of the classes."""
     columns = (found.rows, found.labels, found.boxes_xywh_px, found.scores)
     return [
         {"image_id": image_ids[row], "category_id": category_ids[label], "bbox": bbox, "score": score}
@@ -136,13 +129,13 @@ def _entries(found: FoundBoxes, image_ids: Sequence[Any], category_ids: Sequence
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """What COCO measures. -1 means that there is no such ground truth.
+    """COCO metrics of a split; -1 where the ground truth has no such object.
 
     Args:
-        values: the numbers by the names of ``metrics_at(limit)``, each in [0, 1] or -1.
+        values: numbers by the names of ``metrics_at(limit)``, each in [0, 1] or -1.
         per_class: class name to ``class_metrics_at(limit)`` and ``objects``, the number of (not crowd) objects.
         precision: (T, R, K) interpolated precision for all areas; -1 for classes without ground truth.
-        limit: most detections of a class and image that were counted.
+        limit: maximum number of detections of a class and image that were counted.
     """
 
     values: dict[str, float]
@@ -155,11 +148,7 @@ class CocoMetrics:
 
 
 def metrics_at(limit: int) -> dict[str, Metric]:
-    """The numbers with another limit of detections: ``METRICS`` for COCO's, otherwise those that depend on it.
-
-    Args:
-        limit: most detections of a class and image that are counted.
-    """
+    """``METRICS``, or with another limit of detections than COCO's those that depend on it."""
     if limit == COCO_LIMIT:
         return METRICS
     return {
@@ -181,16 +170,16 @@ def _name_at(name: str, limit: int) -> str:
 def coco_metrics(
     table: AnnotationTable, found: FoundBoxes, engine: Engine = "pycocotools", limit: int = COCO_LIMIT
 ) -> CocoMetrics:
-    """Compare detections with the ground truth as COCO does.
+    """Compute the COCO metrics.
 
     Args:
         table: the ground truth.
         found: the detections in its images.
-        engine: ``pycocotools`` is the reference; ``hotcoco`` gives the same numbers some fifty times faster.
-        limit: most detections of a class and image that are counted.
+        engine: ``pycocotools`` is the reference; ``hotcoco`` gives the same numbers about fifty times faster.
+        limit: maximum number of detections of a class and image that are counted.
 
     Raises:
-        InputError: hotcoco is asked for and not installed.
+        InputError: hotcoco is not installed.
     """
     run = {"pycocotools": _run_pycocotools, "hotcoco": _run_hotcoco}[engine]
     metrics = metrics_at(limit)
@@ -215,7 +204,7 @@ def coco_metrics(
 
 
 def _part(arrays: dict[str, np.ndarray], metric: Metric, limits: list[int]) -> np.ndarray:
-    """The entries that a metric averages, classes last."""
+    """Entries that a metric averages, classes last."""
     kind, iou, area, counted = metric
     entries = arrays[kind] if iou is None else arrays[kind][[_IOUS[iou]]]
     return entries[..., _AREAS[area], limits.index(counted)]
@@ -278,7 +267,7 @@ def _run_hotcoco(table: AnnotationTable, found: FoundBoxes, limits: list[int]) -
 
 
 def warn_of_nothing_to_measure(where: str, table: AnnotationTable) -> None:
-    """Say before the work that the metrics of a split will be -1.
+    """Warn before the evaluation that the metrics of a split will be -1.
 
     Args:
         where: data set and split, for the message.

@@ -1,4 +1,4 @@
-"""Which classes are taken for which.
+"""Confusion matrix of a detector.
 
 Letters: K classes, N detections and M objects of one image.
 """
@@ -9,39 +9,37 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from detect.boxes.convert import box_areas
+from detect.boxes.convert import box_areas, xywh_to_xyxy
 from detect.boxes.iou import intersection_areas
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import FoundBoxes
 
 SCORE = 0.25
-"""Detections below are not counted: the score at which predictions are shown by default."""
+"""Minimum score of a detection that is counted: that at which predictions are shown by default."""
 
 IOU = 0.5
-"""Least overlap of a detection with its object."""
+"""Minimum IoU of a detection with its object."""
 
 
 def confusion_matrix(table: AnnotationTable, found: FoundBoxes) -> np.ndarray:
     """Count pairs of true and predicted class.
 
-    In each image, detections of at least ``SCORE`` take, best score first, the object that they overlap most among
-    those that are still free, whatever its class, if the IoU is at least ``IOU``. Detections that lie by half in a
-    crowd region and match no object are not counted.
+    In each image, detections of at least ``SCORE`` are matched, best score first, with the free object of the highest
+    IoU, whatever its class, if the IoU is at least ``IOU``. A detection that matches no object and lies by at least
+    half in a crowd region is not counted.
 
     Args:
         table: the ground truth.
         found: the detections in its images.
 
     Returns:
-        (K + 1, K + 1) int64, rows true class, columns predicted class. The last row counts detections of nothing
-        (background), the last column objects that were missed.
+        (K + 1, K + 1) int64, rows true class, columns predicted class. The last row counts false positives
+        (background), the last column missed objects.
     """
     background = len(table.names)
     matrix = np.zeros((background + 1, background + 1), dtype=np.int64)
     counted = found.scores >= SCORE
-    corners = np.concatenate(
-        [found.boxes_xywh_px[:, :2], found.boxes_xywh_px[:, :2] + found.boxes_xywh_px[:, 2:]], axis=1
-    )
+    corners = xywh_to_xyxy(found.boxes_xywh_px)
     limits = np.searchsorted(found.rows, np.arange(len(table) + 1))
     for row in range(len(table)):
         here = np.flatnonzero(counted[limits[row] : limits[row + 1]]) + limits[row]
@@ -57,11 +55,7 @@ def confusion_matrix(table: AnnotationTable, found: FoundBoxes) -> np.ndarray:
 
 
 def match(found_xyxy: np.ndarray, objects_xyxy: np.ndarray) -> np.ndarray:
-    """Greedy matching.
-
-    Args:
-        found_xyxy: (N, 4) detections, best score first.
-        objects_xyxy: (M, 4) objects in the same frame.
+    """Match (N, 4) detections, best score first, with (M, 4) objects greedily by IoU.
 
     Returns:
         (N,) int64, the object of each detection, -1 for none.
@@ -79,7 +73,7 @@ def match(found_xyxy: np.ndarray, objects_xyxy: np.ndarray) -> np.ndarray:
 
 
 def _in_crowd(found_xyxy: np.ndarray, crowds_xyxy: np.ndarray) -> np.ndarray:
-    """(N,) bool: half of the detection lies in one crowd region, which is how COCO measures overlap with crowds."""
+    """(N,) bool: half of the detection lies in one crowd region; COCO measures overlap with crowds like this."""
     shared = intersection_areas(found_xyxy, crowds_xyxy)
     inside: np.ndarray = np.any(shared >= IOU * box_areas(found_xyxy)[:, None], axis=1)
     return inside

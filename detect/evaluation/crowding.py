@@ -1,4 +1,4 @@
-"""How many objects of a split lie beyond the detections that are counted and kept of an image."""
+"""Objects of a split beyond the number of detections that are counted and kept of an image."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import COCO_LIMIT
-from detect.evaluation.predict import CLASSES_AT_LIMIT, COCO_SETTINGS, settings_for_limit
+from detect.evaluation.forward import CLASSES_AT_LIMIT, COCO_SETTINGS, settings_for_limit
 from detect.runtime.logs import LOGGER
 
 ROUND_LIMIT = 100
-"""A limit that is proposed is a multiple of it."""
+"""A proposed limit is a multiple of it."""
 
 
 @dataclass(frozen=True)
 class Crowding:
-    """The objects of a split against limits of detections; crowd regions are no objects.
+    """Objects of a split, without crowd regions, compared with the limits of detections.
 
     Args:
         num_classes: K.
@@ -26,8 +26,8 @@ class Crowding:
         objects: of the split.
         beyond_limit: objects beyond ``limit`` of their class in their image.
         beyond_kept: objects beyond ``kept`` in their image.
-        most_of_class: most objects of a class in an image.
-        most: most objects of an image.
+        most_of_class: maximum number of objects of a class in an image.
+        most: maximum number of objects of an image.
     """
 
     num_classes: int
@@ -41,18 +41,18 @@ class Crowding:
 
     @property
     def is_within(self) -> bool:
-        """Whether perfect detections reach an AP of 1."""
+        """True if perfect detections reach an AP of 1."""
         return not self.beyond_limit and not self.beyond_kept
 
     @property
     def sufficient_limit(self) -> int:
-        """The round ``--max-det`` of an evaluation beyond which no object lies."""
+        """Smallest round ``--max-det`` of an evaluation beyond which no object lies."""
         most = self.most if self.most > COCO_SETTINGS.max_detections else 0
         wanted = max(self.most_of_class, -(-most // min(self.num_classes, CLASSES_AT_LIMIT)))
         return -(-wanted // ROUND_LIMIT) * ROUND_LIMIT
 
     def line(self) -> str:
-        """The shares of the objects that lie beyond the limits, without a full stop."""
+        """Shares of the objects beyond the limits, for a message."""
         parts = []
         if self.beyond_limit:
             parts.append(
@@ -68,11 +68,11 @@ class Crowding:
 
 
 def measure_crowding(table: AnnotationTable, limit: int | None = None) -> Crowding:
-    """Count the objects of a split that no detections can find in an evaluation.
+    """Count the objects of a split beyond the limits of an evaluation.
 
     Args:
         table: the split.
-        limit: of ``--max-det``; None is COCO's, with the detections that are kept by default.
+        limit: ``--max-det``; None: COCO's, with the detections that are kept by default.
     """
     num_classes = len(table.names)
     settings = COCO_SETTINGS if limit is None else settings_for_limit(COCO_SETTINGS, limit, num_classes)
@@ -94,17 +94,11 @@ def measure_crowding(table: AnnotationTable, limit: int | None = None) -> Crowdi
 
 
 def warn_of_crowding(name: str, table: AnnotationTable, limit: int | None = None) -> None:
-    """Warn of a split with objects beyond the limits of detections.
-
-    Args:
-        name: of the split, for the message.
-        table: the split.
-        limit: as of ``measure_crowding``.
-    """
+    """Warn of objects beyond the limits of an evaluation of the split ``name``; see ``measure_crowding``."""
     crowding = measure_crowding(table, limit)
     if not crowding.is_within:
         LOGGER.warning(
-            "%s: %s, so that perfect detections do not reach an AP of 1; tools/evaluate.py --max-det %d counts all",
+            "%s: %s, so that perfect detections do not reach an AP of 1; detect val --max-det %d counts all",
             name,
             crowding.line(),
             crowding.sufficient_limit,

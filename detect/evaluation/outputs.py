@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves."""
+"""Files that an evaluation writes: metrics, results, pictures."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
+from detect.evaluation.class_pictures import draw_class_activation, draw_class_confusion, draw_confused_pairs
+from detect.evaluation.classification import ClassEvaluation
 from detect.evaluation.confusion import confusion_matrix
-from detect.evaluation.engine import Evaluation
+from detect.evaluation.detection import Evaluation
 from detect.evaluation.pictures import draw_confusion_matrix, draw_precision_recall
-from detect.evaluation.report import write_metrics_json
+from detect.evaluation.report import class_metrics_record, metrics_record
+from detect.models.model import ClassificationModel
 from detect.runtime.files import write_json
 from detect.runtime.logs import LOGGER
 
 
 @dataclass(frozen=True)
 class EvaluationOutputs:
-    """Which files are wanted.
+    """Places of the requested files; None: not requested.
 
     Args:
         metrics_json: the metrics.
-        results_json: the detections in the COCO results format.
+        results_json: the detections in the COCO results format, or ``ClassEvaluation.results``.
         pictures: folder for ``precision_recall.png`` and ``confusion_matrix.png``; for a classifier,
             ``confusion_matrix.png``, ``confused_pairs.jpg`` and ``class_activation.jpg``.
 
     Raises:
-        InputError: a file is to be written where a folder is, or the other way round.
+        InputError: a file's place is a folder, or the folder's place a file.
     """
 
     metrics_json: Path | None = None
@@ -43,10 +48,10 @@ class EvaluationOutputs:
             raise InputError(f"--out {self.pictures}: is a file; name a folder")
 
     def check(self, table: AnnotationTable) -> None:
-        """Whether the wanted files can be made from the split; to be asked before the work.
+        """Check, before the evaluation, that the files can be made from the split.
 
         Raises:
-            InputError: the split has no annotations, and no results file is wanted.
+            InputError: the split has no annotations, and no results file is requested.
         """
         if table.is_labelled:
             return
@@ -54,16 +59,16 @@ class EvaluationOutputs:
             raise InputError(
                 "the split has no annotations, so that there is nothing to measure; ask for --results-json FILE"
             )
-        for option, wanted in (("--metrics-json", self.metrics_json), ("--out", self.pictures)):
-            if wanted is not None:
+        for option, path in (("--metrics-json", self.metrics_json), ("--out", self.pictures)):
+            if path is not None:
                 LOGGER.warning("%s is ignored: the split has no annotations", option)
 
     def write(self, evaluation: Evaluation, about: dict[str, Any]) -> list[str]:
-        """Write the wanted files.
+        """Write the files of a detector's evaluation.
 
         Args:
-            evaluation: what to write.
-            about: where the numbers come from, for the metrics file.
+            evaluation: of a split.
+            about: weights, data, split, for the metrics file.
 
         Returns:
             One line for each file.
@@ -76,11 +81,39 @@ class EvaluationOutputs:
             return lines
         if self.metrics_json is not None:
             about = {**about, "settings": dataclasses.asdict(evaluation.settings)}
-            write_metrics_json(self.metrics_json, evaluation, about)
+            write_json(self.metrics_json, metrics_record(evaluation, about))
             lines.append(f"metrics: {self.metrics_json}")
         if self.pictures is not None:
             draw_precision_recall(self.pictures / "precision_recall.png", evaluation.metrics)
             matrix = confusion_matrix(evaluation.table, evaluation.found)
             draw_confusion_matrix(self.pictures / "confusion_matrix.png", matrix, evaluation.table.names)
+            lines.append(f"pictures: {self.pictures}")
+        return lines
+
+    def write_classes(
+        self, evaluation: ClassEvaluation, model: ClassificationModel, device: torch.device, about: dict[str, Any]
+    ) -> list[str]:
+        """Write the files of a classifier's evaluation.
+
+        Args:
+            evaluation: of a split, by ``model``.
+            model: on ``device``, for the class activation maps.
+            device: device of the model.
+            about: weights, data, split, for the metrics file.
+
+        Returns:
+            One line for each file, and one for the pictures.
+        """
+        lines = []
+        if self.results_json is not None:
+            write_json(self.results_json, evaluation.results, indent=None)
+            lines.append(f"classes: {self.results_json}")
+        if self.metrics_json is not None:
+            write_json(self.metrics_json, class_metrics_record(evaluation, about))
+            lines.append(f"metrics: {self.metrics_json}")
+        if self.pictures is not None:
+            draw_class_confusion(self.pictures / "confusion_matrix.png", evaluation)
+            draw_confused_pairs(self.pictures / "confused_pairs.jpg", evaluation)
+            draw_class_activation(self.pictures / "class_activation.jpg", evaluation, model, device)
             lines.append(f"pictures: {self.pictures}")
         return lines

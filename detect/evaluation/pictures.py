@@ -23,22 +23,17 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 MAX_NAME = 24
-"""Characters of a class name in a picture."""
+"""Maximum length of a class name in a picture."""
 
 MAX_LEGEND = 20
-"""Classes that get a line in the legend, and matrices of so many classes that get their numbers written."""
+"""Maximum number of classes in a legend, and of classes of a matrix with written counts."""
 
 MAX_TICKS = 100
-"""Classes that get their name at the axis of the confusion matrix; more cannot be read."""
+"""Maximum number of class names at an axis of the confusion matrix; more cannot be read."""
 
 
 def draw_precision_recall(path: Path, metrics: CocoMetrics) -> None:
-    """Draw precision over recall at IoU 0.5, one thin line per class and their mean.
-
-    Args:
-        path: the PNG file.
-        metrics: of a labelled split; classes without ground truth have no line.
-    """
+    """Draw precision over recall at IoU 0.5 as a PNG file: a thin line per class with ground truth, and their mean."""
     curves = metrics.precision[0]  # (R, K) at IoU 0.50
     recall = np.linspace(0, 1, len(curves))
     present = [label for label in range(curves.shape[1]) if curves[0, label] > ABSENT]
@@ -59,25 +54,19 @@ def draw_precision_recall(path: Path, metrics: CocoMetrics) -> None:
 
 
 def draw_confusion_matrix(path: Path, matrix: np.ndarray, names: tuple[str, ...]) -> None:
-    """Draw the confusion matrix, each row in shares of its objects.
-
-    Args:
-        path: the PNG file.
-        matrix: (K + 1, K + 1) counts, see ``detect.evaluation.confusion``.
-        names: the K class names.
-    """
+    """Draw the (K + 1, K + 1) counts of ``confusion_matrix`` as a PNG file, coloured by share of the row."""
     title = f"Confusion at score {SCORE}, IoU {IOU}\n(counts; colour: share of the row)"
     draw_matrix(path, matrix, [*(shorten(name, MAX_NAME) for name in names), "background"], title)
 
 
 def draw_matrix(path: Path, matrix: np.ndarray, labels: list[str], title: str) -> None:
-    """Draw counts of true (rows) and predicted (columns), each row in shares of its sum.
+    """Draw (L, L) counts of true (rows) and predicted (columns) class, coloured by share of the row.
 
     Args:
         path: the PNG file.
         matrix: (L, L) counts.
-        labels: what the L rows and columns are, of at most ``MAX_NAME`` characters each.
-        title: stands above.
+        labels: names of the L rows and columns, of at most ``MAX_NAME`` characters each.
+        title: heading.
     """
     side = float(np.clip(3 + 0.35 * len(labels), 5, 30))
     figure, axes = _figure(side + 1, side)
@@ -108,18 +97,17 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
 def plain_text(text: str) -> str:
-    """``text`` without its meaning to matplotlib, where ``$`` begins a formula and a leading ``_`` hides a line."""
+    """Escape ``text`` for matplotlib, where ``$`` begins a formula and a leading ``_`` hides a line."""
     drawable = font_for(text)[1].replace("$", r"\$")
     return drawable if text == "_" or not drawable.startswith("_") else f"\N{ZERO WIDTH SPACE}{drawable}"
 
 
 def set_fonts(texts: Sequence[Text]) -> None:
-    """Give each text a font that has its characters."""
+    """Set a font for each text that has its characters."""
     for text in texts:
         text.set_fontproperties(font_for(text.get_text())[0])

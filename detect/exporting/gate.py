@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from detect.data.annotations import AnnotationTable
-from detect.data.classification.center_crop import center_crop
+from detect.data.classification.geometry import center_crop
 from detect.data.letterbox import letterbox, pad_batch
 from detect.data.shapes import draw_scene
 from detect.errors import InputError
-from detect.evaluation.engine import evaluate_network
-from detect.evaluation.predict import COCO_SETTINGS, PredictSettings, postprocess, run_classifier, run_network
+from detect.evaluation.detection import DetectionOptions, evaluate_network
+from detect.evaluation.forward import COCO_SETTINGS, PredictSettings, postprocess, run_classifier, run_network
+from detect.evaluation.loop import Conditions
 from detect.exporting.nms import with_predictions
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import (
@@ -145,25 +146,16 @@ def _compare_ap(
 ) -> tuple[float, float, float]:
     """AP by PyTorch, by the file, and how far apart they may be."""
     network = OnnxNetwork(path, CPU)
-    settings = options.suppression or COCO_SETTINGS
+    measured = DetectionOptions(options.suppression or COCO_SETTINGS)
 
     def reference(images: Tensor) -> Tensor:
         padded = pad_batch(list(images.numpy()), shape_hw=network.padded_hw((images.shape[1], images.shape[2])))
         return run_network(checkpoint.detector, torch.from_numpy(padded), CPU)
 
+    conditions = Conditions(network.image_size, batch_size=8, workers=0, device=CPU, names=checkpoint.names)
     found = [
-        evaluate_network(
-            looks,
-            network.multiple,
-            table,
-            image_size=network.image_size,
-            batch_size=8,
-            workers=0,
-            device=CPU,
-            settings=settings,
-            names=checkpoint.names,
-        ).metrics
-        for looks in (reference, network.predictions)
+        evaluate_network(forward, network.multiple, table, conditions, measured).metrics
+        for forward in (reference, network.predictions)
     ]
     expected, exported = (metrics.values["AP"] if metrics else 0.0 for metrics in found)
     return expected, exported, AP_TOLERANCES["fp16" if options.half else "fp32"]

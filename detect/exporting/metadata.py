@@ -7,7 +7,7 @@ from typing import Any
 
 from detect import __version__
 from detect.boxes.coding import MAX_LOG_RATIO
-from detect.data.classification.center_crop import MAX_ASPECT, resized_side
+from detect.data.classification.geometry import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
 from detect.exporting.options import ExportOptions, Masks
 from detect.exporting.wrappers import raw_names

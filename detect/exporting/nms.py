@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import compose, parser
 
-from detect.evaluation.predict import PredictSettings
+from detect.evaluation.forward import PredictSettings
 
 _SUPPRESSION = """
 suppression (float[%(batch)s, P, C] predictions)

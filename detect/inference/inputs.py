@@ -1,66 +1,50 @@
-"""What detection and classification in Python take: images of many kinds, sizes, counts, weights."""
+"""Images of many kinds, and sizes, as ``Detector`` and ``Classifier`` take them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL.Image import Image
 
-from detect.data.animations import describe_path
 from detect.data.images import from_pil, read_image
 from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_bytes
 from detect.errors import InputError
-from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.runtime.logs import LOGGER, decoder_warnings
 from detect.safety.untrusted import MAX_SIDE
 
-
-def opened(weights: str | Path | Checkpoint) -> Checkpoint:
-    """A checkpoint, read if it is a file.
-
-    Raises:
-        InputError: the file is not usable.
-    """
-    return weights if isinstance(weights, Checkpoint) else load_checkpoint(Path(weights))
+ImageSource: TypeAlias = str | Path | np.ndarray | Image
+"""An image file, a (H, W, 3) uint8 array in RGB order, or a PIL image."""
 
 
 def checked_size(image_size: int, multiple: int) -> int:
-    """The side of the network input in pixels.
-
-    Raises:
-        InputError: it is not a multiple of ``multiple``, or not from 1 to ``MAX_SIDE``.
-    """
+    """Return ``image_size``; raise ``InputError`` unless it is a multiple of ``multiple`` and at most ``MAX_SIDE``."""
     if not 1 <= image_size <= MAX_SIDE or image_size % multiple:
         raise InputError(f"image size: must be a multiple of {multiple} up to {MAX_SIDE}, found {image_size}")
     return image_size
 
 
 def in_batches(source: Any, batch_size: int) -> Iterator[Sequence[Any]]:
-    """One source or a list of them, in lists of at most ``batch_size``; an empty list gives none.
-
-    Raises:
-        InputError: ``batch_size`` is below 1.
-    """
+    """Split one source or a list of them into lists of at most ``batch_size``."""
     if batch_size < 1:
         raise InputError(f"batch size: must be at least 1, found {batch_size}")
     sources = source if is_list(source) else [source]
     return (sources[start : start + batch_size] for start in range(0, len(sources), batch_size))
 
 
-def is_list(source: Any) -> bool:
-    """Whether ``source`` is a list of images; a name is a sequence too."""
+def is_list(source: Any) -> TypeGuard[Sequence[Any]]:
+    """True for a list of images; a name is a sequence too."""
     return isinstance(source, Sequence) and not isinstance(source, str)
 
 
 def as_image(source: Any, settings: ReadSettings = PLAIN) -> np.ndarray:
-    """The image of one source, (H, W, 3) uint8 RGB.
+    """Read the image of one source, (H, W, 3) uint8 RGB.
 
     Args:
         source: a path, an array or a PIL image.
-        settings: the range of values of more than 8 bits, and the limit of pixels.
+        settings: value range of more than 8 bits, and limit of pixels.
 
     Raises:
         InputError: it is not a path, an array or a PIL image, or cannot be read.
@@ -79,12 +63,14 @@ def as_image(source: Any, settings: ReadSettings = PLAIN) -> np.ndarray:
 
 
 def _read_first(path: Path, settings: ReadSettings) -> np.ndarray:
-    """The image of a file, of several in it the first, which is said; so is a high byte that shows next to nothing."""
+    """Read a file's image, of several the first; warn where the high byte of a deep image has few grey levels."""
+    from detect.data.animations import describe_path
+
     with decoder_warnings(path):
         image = read_image(path, settings)
     count, has_many_bits = describe_path(path)
     if count > 1:
-        LOGGER.info("%s: has %d frames or pages, of which the first is looked at", path, count)
+        LOGGER.info("%s: has %d frames or pages, of which the first is used", path, count)
     if has_many_bits and settings.value_range is None and (levels := len(np.unique(image))) < FEW_GREY_LEVELS:
         LOGGER.warning(
             "%s: has more than 8 bits a channel, whose high byte shows %d of 256 levels; the model knows no range of "
@@ -95,7 +81,7 @@ def _read_first(path: Path, settings: ReadSettings) -> np.ndarray:
 
 
 def _as_bytes(values: np.ndarray, settings: ReadSettings) -> np.ndarray:
-    """An array of more than 8 bits, (H, W), (H, W, 1) or (H, W, 3), as (H, W, 3) uint8; another one as it is."""
+    """Convert (H, W), (H, W, 1) or (H, W, 3) of more than 8 bits to (H, W, 3) uint8; others stay as they are."""
     is_grey = values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 1)
     if not is_grey and not (values.ndim == 3 and values.shape[2] == 3):
         return values

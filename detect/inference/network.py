@@ -1,4 +1,4 @@
-"""What ``Detector`` and ``Classifier`` run: a checkpoint in PyTorch, or an exported file in ONNX Runtime.
+"""Networks of ``Detector`` and ``Classifier``: a checkpoint in PyTorch, or an exported file in ONNX Runtime.
 
 Letters: B images, H W network input pixels, P predictions of an image, K classes.
 """
@@ -14,10 +14,9 @@ from torch import Tensor
 
 from detect.data.letterbox import padded_hw
 from detect.errors import InputError
-from detect.evaluation.predict import run_classifier, run_network
-from detect.inference.inputs import checked_size, opened
-from detect.inference.onnx_network import OnnxNetwork
-from detect.models.checkpoint import Checkpoint
+from detect.evaluation.forward import run_classifier, run_network
+from detect.inference.inputs import checked_size
+from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.fuse import fuse_conv_bn
 from detect.models.model import ClassificationModel, DetectionModel
 from detect.runtime.device import Precision, select_device
@@ -27,24 +26,25 @@ ONNX_SUFFIX = ".onnx"
 
 
 class CostChoice(Protocol):
-    """What a network has chosen within a budget."""
+    """Network that was chosen within a budget."""
 
     def line(self) -> str:
-        """What runs now and what it costs, in one line."""
+        """Name and cost in one line."""
+        ...
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a network may cost: one of the first three.
+    """Maximum cost of a network: one of the first three.
 
     Args:
         cost: share of the full network's multiply-adds, in (0, 1].
         gflops: 2 * multiply-adds / 1e9 of a square image.
-        target_ms: milliseconds of the network for a square image, which are measured here and now.
-        image_size: side of that image in pixels; None is the one of the training.
+        target_ms: milliseconds of the network for a square image, measured on this machine first.
+        image_size: side of that image in pixels; None: the training's.
 
     Raises:
-        InputError: not one of the three is given.
+        InputError: none, or more than one, of the three is given.
     """
 
     cost: float | None = None
@@ -58,65 +58,63 @@ class Budget:
 
 
 @runtime_checkable
-class Network(Protocol):
-    """A trained network with what is known about it."""
+class InferenceNetwork(Protocol):
+    """A trained network and the facts about it."""
 
     device: torch.device
-    """Where it runs."""
     is_classifier: bool
     name: str
-    """What it is called in messages."""
+    """Name in messages."""
     names: tuple[str, ...]
     """The K class names."""
     category_ids: tuple[int, ...]
-    """Their K ids in the annotation file of the training."""
+    """The K ids of the classes in the annotation file of the training."""
     image_size: int
-    """Side of the network input in pixels, as trained or exported; of a detector the long one."""
+    """Side of the network input in pixels, as trained or exported; of a detector the long side."""
     multiple: int
-    """Height and width of the network input are multiples of it."""
+    """Divides height and width of the network input."""
     max_detections: int | None
-    """Detections of an image that suppression inside the file keeps; None without."""
+    """Detections per image that suppression inside the file keeps; None without suppression."""
     center_crop: float
-    """A classifier looks at so much of an image's short side."""
+    """Share of an image's short side that a classifier sees."""
     value_range: tuple[float, float] | None
-    """Of images with more than 8 bits a channel: the values that become 0 and 255. None: the high byte."""
+    """Values that become 0 and 255, of images with more than 8 bits a channel; None: the high byte is used."""
 
     @property
     def cost(self) -> float:
-        """The share of the full network's multiply-adds that the network in use has, in (0, 1]."""
+        """Share of the full network's multiply-adds that the network in use has, in (0, 1]."""
+        ...
 
     def choose(self, budget: Budget) -> CostChoice:
-        """Use the network with the best measured metric within a budget.
-
-        Raises:
-            InputError: the budget is out of range, or there is nothing to choose from.
-        """
+        """Switch to the network with the best measured metric within a budget."""
+        ...
 
     def check_size(self, image_size: int | None) -> int:
-        """The side of the network input in pixels; None is ``image_size``.
-
-        Raises:
-            InputError: the network does not take it.
-        """
+        """Side of the network input in pixels; None: ``image_size``. Raises ``InputError`` for other sizes."""
+        ...
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of what the network sees of an image of so many pixels, padding included."""
+        """Height and width of the network input, with padding, for a scaled image of height and width ``image_hw``."""
+        ...
 
     def predictions(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 RGB to (B, P, 5 + K) float32, as ``detect.evaluation.predict.run_network`` gives them."""
+        """(B, H, W, 3) uint8 RGB to (B, P, 5 + K) float32, as from ``detect.evaluation.forward.run_network``."""
+        ...
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 RGB to the K probabilities of each image, (B, K) float32."""
+        """(B, H, W, 3) uint8 RGB to class probabilities, (B, K) float32."""
+        ...
 
 
 class TorchNetwork:
-    """A checkpoint's model in PyTorch; see ``Network``.
+    """A checkpoint's model in PyTorch; see ``InferenceNetwork``.
 
     Args:
-        checkpoint: its content.
-        device: where.
+        checkpoint: of the model.
+        device: device of the network.
         precision: number format of the network.
-        fuse: run a copy without norms, which is faster; otherwise the model itself, moved to ``device``.
+        fuse: run a copy with the norms fused into the convolutions, which is faster; otherwise the model itself, moved
+            to ``device``.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision, fuse: bool = True) -> None:
@@ -154,16 +152,16 @@ class TorchNetwork:
 
 
 def is_exported(weights: str | Path) -> bool:
-    """Whether a file, by its name, is an exported model."""
+    """True for the name of an exported model."""
     return Path(weights).suffix.lower() == ONNX_SUFFIX
 
 
-def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> Network:
-    """The network of a file.
+def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
+    """Open the network of a file.
 
     Args:
-        weights: a checkpoint or its file, or a file that ``tools/export.py`` wrote.
-        device: as of ``Detector``.
+        weights: a checkpoint or its file, or a file that ``detect export`` wrote.
+        device: as for ``Detector``.
         precision: number format of a checkpoint's network; an exported file has its own.
 
     Raises:
@@ -173,24 +171,23 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
     if not isinstance(weights, Checkpoint) and is_exported(weights):
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
+        from detect.inference.onnx_network import OnnxNetwork
+
         return OnnxNetwork(Path(weights), chosen)
-    torch_network = find_plugin("networks", "torch") or TorchNetwork
-    return torch_network(opened(weights), chosen, precision)
+    checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(Path(weights))
+    network: InferenceNetwork = (find_plugin("networks", "torch") or TorchNetwork)(checkpoint, chosen, precision)
+    return network
 
 
 class Predictor:
-    """What ``Detector`` and ``Classifier`` share: a network, whose cost can be chosen while it is in use.
+    """Base of ``Detector`` and ``Classifier``: a network, and the choice of its cost."""
 
-    Args:
-        network: what runs; the cost of an exported file is settled.
-    """
-
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: InferenceNetwork) -> None:
         self._network = network
 
     @property
     def device(self) -> torch.device:
-        """Where the network runs."""
+        """Device of the network."""
         return self._network.device
 
     @property
@@ -200,26 +197,26 @@ class Predictor:
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The ids that the K classes have in the annotation file of the training."""
+        """The K ids of the classes in the annotation file of the training."""
         return self._network.category_ids
 
     @property
     def image_size(self) -> int:
-        """Side of the network input in pixels that the network was trained with; of a detector, the long one."""
+        """Side of the network input in pixels, as trained; of a detector the long side."""
         return self._network.image_size
 
     @property
-    def network(self) -> Network:
-        """What runs."""
+    def network(self) -> InferenceNetwork:
+        """The network in use."""
         return self._network
 
     @property
     def cost(self) -> float:
-        """The share of the full network's multiply-adds that the network in use has, in (0, 1].
+        """Share of the full network's multiply-adds that the network in use has, in (0, 1].
 
         Setting it switches, in less than 10 ms, to the instance with the best measured metric (AP, top-1) of those that
-        cost no more. 1 is the full network, even where a cheaper instance measured better. Only checkpoints that were
-        trained with SDPoint and measured (``tools/evaluate.py --instances``) take anything but 1.
+        cost no more. 1 is the full network, even where a cheaper instance measured better. Checkpoints that were not
+        trained with SDPoint and measured (``detect val --instances``) take 1 only.
 
         Raises:
             InputError: it is out of range or below the cheapest instance, or nothing was measured.
@@ -238,19 +235,19 @@ class Predictor:
         target_ms: float | None = None,
         image_size: int | None = None,
     ) -> CostChoice:
-        """Use the instance with the best measured metric within a budget, of which one is to be given.
+        """Switch to the instance with the best measured metric within one budget.
 
         Args:
-            cost: a share of the full cost, as the property.
+            cost: share of the full cost, as the property.
             gflops: 2 * multiply-adds / 1e9 of a square image.
-            target_ms: milliseconds of the network for a square image, which are measured here and now.
-            image_size: side of that image in pixels; None is the one of the training.
+            target_ms: milliseconds of the network for a square image, measured on this machine first.
+            image_size: side of that image in pixels; None: the training's.
 
         Returns:
-            What was chosen.
+            The choice; its ``line()`` has name and cost.
 
         Raises:
-            InputError: not one budget is given, it is out of range or below the cheapest instance, nothing was
-                measured, or the network is an exported file.
+            InputError: none or more than one budget, one that is out of range or below the cheapest instance, nothing
+                was measured, or the network is an exported file.
         """
         return self._network.choose(Budget(cost, gflops, target_ms, image_size))

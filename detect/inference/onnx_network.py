@@ -1,4 +1,4 @@
-"""An exported file in ONNX Runtime, used as a checkpoint is.
+"""An exported file in ONNX Runtime, in the place of a checkpoint, and the checks that a stranger's file must pass.
 
 Letters: B images, H W network input pixels, P predictions of an image, D rows of its detections, K classes, A anchors
 of a level, h w its cells.
@@ -7,6 +7,7 @@ of a level, h w its cells.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -19,22 +20,21 @@ from detect.boxes.convert import xyxy_to_cxcywh
 from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
-from detect.inference.onnx_file import check_graph
 from detect.models.model import network_input
 from detect.safety.untrusted import MAX_SIDE, read_facts
 
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
-"""Threads sleep while they wait, and share out work in small blocks: as fast on an idle machine, and a fifth to a third
-faster beside another program on one of two cores (``benchmarks/threads.py``)."""
+"""Threads sleep while they wait, and work is split into small blocks: as fast on an idle machine, and a fifth to a
+third faster beside another program on one of two cores (``benchmarks/threads.py``)."""
 FORMAT = "detect-onnx-1"
-"""``format`` in the metadata: what they mean. Another number would be another contract."""
+"""``format`` in the metadata: their version."""
 
 
 class OnnxNetwork:
-    """An exported network in ONNX Runtime; see ``detect.inference.network.Network``.
+    """An exported network in ONNX Runtime; see ``detect.inference.network.InferenceNetwork``.
 
     Args:
-        path: a file that ``tools/export.py`` wrote.
+        path: a file that ``detect export`` wrote.
         device: the CPU or a CUDA GPU.
 
     Raises:
@@ -52,23 +52,23 @@ class OnnxNetwork:
                 raise
             raise InputError(f"{path}: its metadata are incomplete or damaged ({error}); export it again") from None
 
-    def _read(self, says: dict[str, str]) -> None:
-        if says.get("format") != FORMAT:
-            raise InputError(f"{self._path}: is not a file that tools/export.py wrote (format {FORMAT})")
-        self.name = says["model"]
-        self.is_classifier = says["task"] == "classification"
-        preprocessing = json.loads(says["preprocessing"])
+    def _read(self, metadata: dict[str, str]) -> None:
+        if metadata.get("format") != FORMAT:
+            raise InputError(f"{self._path}: is not a file that detect export wrote (format {FORMAT})")
+        self.name = metadata["model"]
+        self.is_classifier = metadata["task"] == "classification"
+        preprocessing = json.loads(metadata["preprocessing"])
         crop = preprocessing["center_crop"] if self.is_classifier else 1.0
-        lists = {key: json.loads(says[key]) for key in ("names", "category_ids")}
-        entries = {**lists, "image_size": int(says["image_size"]), "center_crop": float(crop), "metrics": {}}
+        lists = {key: json.loads(metadata[key]) for key in ("names", "category_ids")}
+        entries = {**lists, "image_size": int(metadata["image_size"]), "center_crop": float(crop), "metrics": {}}
         facts = read_facts({**entries, "value_range": preprocessing.get("value_range")}, str(self._path))
         self.names, self.category_ids, self.image_size = facts.names, facts.category_ids, facts.image_size
         self.center_crop, self.value_range = facts.center_crop, facts.value_range
-        self.multiple = int(says["stride"])
+        self.multiple = int(metadata["stride"])
         if not 1 <= self.multiple <= MAX_SIDE:
             raise InputError(f"{self._path}: stride: must be from 1 to {MAX_SIDE}, found {self.multiple}")
-        self.instance, self.cost = says["instance"], float(says["cost"])
-        output = json.loads(says["output"])
+        self.instance, self.cost = metadata["instance"], float(metadata["cost"])
+        output = json.loads(metadata["output"])
         self._suppressed = output.get("non_maximum_suppression") == "applied"
         self.max_detections = int(output["max_detections"]) if self._suppressed else None
         self._levels = [_read_level(level) for level in output.get("levels", ())]  # of a raw file
@@ -77,10 +77,10 @@ class OnnxNetwork:
         sides = self._session.get_inputs()[0].shape[2:]
         self._is_fixed = isinstance(sides[0], int)
         if self._is_fixed and sides != [self.image_size, self.image_size]:
-            raise InputError(f"{self._path}: takes images of {sides}, but says {self.image_size}; export it again")
+            raise InputError(f"{self._path}: takes images of {sides}, but names {self.image_size}; export it again")
 
     def choose(self, budget: Any) -> NoReturn:
-        raise InputError("the cost of an exported file is settled; tools/export.py --cost exports another one")
+        raise InputError("the cost of an exported file is fixed; detect export --cost exports another one")
 
     def check_size(self, image_size: int | None) -> int:
         if image_size is None or image_size == self.image_size:
@@ -106,7 +106,7 @@ class OnnxNetwork:
         is_table = detections.ndim == 3 and detections.shape[2] == 6
         if not is_table or not ((detections[..., 5] >= 0) & (detections[..., 5] < len(self.names))).all():
             raise self._unlike("detections of the classes that it names", detections)
-        # As predictions that are sure of their class: suppression with the same settings leaves them as they are.
+        # As predictions with class probability 1: suppression with the same settings leaves them as they are.
         boxes = xyxy_to_cxcywh(detections[..., :4])
         classes = F.one_hot(detections[..., 5].long(), len(self.names)).to(boxes.dtype)
         return torch.cat([boxes, detections[..., 4:5], classes], dim=-1)
@@ -148,15 +148,15 @@ class OnnxNetwork:
             raise InputError(f"{self._path}: ONNX Runtime cannot run it: {reason}") from None
 
 
-def _read_level(says: dict[str, Any]) -> tuple[BoxCoding, Tensor]:
-    """How a level is decoded: the coding, and (A, 2) the anchors."""
-    anchors_px = torch.tensor(says["anchors_px"], dtype=torch.float32)
+def _read_level(level: dict[str, Any]) -> tuple[BoxCoding, Tensor]:
+    """Coding and anchors, (A, 2), of a level."""
+    anchors_px = torch.tensor(level["anchors_px"], dtype=torch.float32)
     are_sizes = (
         anchors_px.ndim == 2 and anchors_px.shape[1] == 2 and bool(((anchors_px > 0) & anchors_px.isfinite()).all())
     )
-    if says["sizes"] not in get_args(Sizes) or not are_sizes:
-        raise ValueError(f"unknown decoding {says}")
-    return BoxCoding(float(says["xy_scale"]), says["sizes"]), anchors_px
+    if level["sizes"] not in get_args(Sizes) or not are_sizes:
+        raise ValueError(f"unknown decoding {level}")
+    return BoxCoding(float(level["xy_scale"]), level["sizes"]), anchors_px
 
 
 def _open_session(path: Path, device: torch.device) -> Any:
@@ -179,11 +179,7 @@ def _open_session(path: Path, device: torch.device) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     check_graph(content, path)
-    errors: tuple[type[Exception], ...] = (
-        ValueError,
-        TypeError,
-        *runtime_errors(),
-    )  # its wrapper has Python's own, too
+    errors: tuple[type[Exception], ...] = (ValueError, TypeError, *runtime_errors())  # its wrapper raises Python's own
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except errors as error:
@@ -191,8 +187,47 @@ def _open_session(path: Path, device: torch.device) -> Any:
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
 
 
+def check_graph(content: bytes, path: Path) -> None:
+    """Refuse a file with parts that ``detect export`` does not write: other files, loops, foreign operators.
+
+    Args:
+        content: of the file.
+        path: for messages.
+
+    Raises:
+        InputError: the file is not ONNX; its tensors lie in other files; or it uses operators that are not ONNX's own,
+            or that hold graphs of their own (``If``, ``Loop``, ``Scan``).
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except (DecodeError, ValueError, RecursionError):
+        raise InputError(f"{path}: is not an ONNX file, or is damaged") from None
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise InputError(f"{path}: uses an operator that is not ONNX's own ({node.domain[:100]!r}); refused")
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise InputError(f"{path}: has a graph inside an operator ({node.op_type[:100]!r}); refused")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
+        raise InputError(f"{path}: has weights in other files; export it as one file")
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """Tensors of a model without graphs inside its operators."""
+    yield from model.graph.initializer
+    for sparse in model.graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+
+
 def runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises; its exceptions have no base class of their own."""
+    """Exceptions of ONNX Runtime, which have no base class of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = "EPFail Fail InvalidArgument InvalidGraph InvalidProtobuf NotImplemented RuntimeException"

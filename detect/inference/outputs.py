@@ -1,12 +1,15 @@
-"""What a prediction run leaves: drawn images and videos, tables of detections, text files, crops, frames."""
+"""Files of a detector's prediction run: drawn images and videos, tables of detections (JSON, CSV), text files, crops,
+frames.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,25 +17,36 @@ from typing import Any
 
 import numpy as np
 
+from detect.boxes.convert import xyxy_to_cxcywh, xyxy_to_xywh
 from detect.data.images import write_image
-from detect.inference.frames import FoundFrame
-from detect.inference.rows import Add, csv_table, json_array, to_entries, to_txt
 from detect.inference.sources import Source
-from detect.inference.video_file import SUFFIXES, video_suffix, writing_video
+from detect.inference.stream import FoundFrame
+from detect.inference.video import SUFFIXES, video_suffix, writing_video
 from detect.runtime.distributed import all_gather_texts, barrier, is_main_process, num_processes
-from detect.runtime.files import write_text
+from detect.runtime.files import atomic_path, write_text
 from detect.safety.ownership import OutputFolder
+from detect.structures import Detections
 
 _MAX_NAME = 200
 """Bytes of a folder's name; file systems allow 255."""
 
+COLUMNS = (
+    *("file_name", "frame", "time", "track_id", "category", "label", "score"),
+    *("left", "top", "right", "bottom"),
+)
+"""Columns of the CSV table. The box is in original-image pixels; ``time`` is in seconds."""
+
+_FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
+
+Add = Callable[[dict[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What is written beside the drawn images and videos. Of a video, ``<image>`` is ``<video>/<number of the frame>``.
+    """Files beside the drawn images and videos. Of a video, ``<image>`` is ``<video>/<number of the frame>``.
 
     Args:
-        json: ``predictions.json``, all detections of all images and frames (``detect.inference.rows.to_entries``).
+        json: ``predictions.json``, all detections of all images and frames (``to_entries``).
         csv: ``predictions.csv``, the same as a table.
         txt: ``labels/<image>.txt``, a line ``class cx cy w h score`` per detection, as shares of the image's width and
             height.
@@ -48,15 +62,14 @@ class OutputOptions:
 
 
 class PredictionWriter:
-    """Writes the results of a run below a folder.
+    """Writer of the results of a run, a context; the files are complete when it ends, for whatever reason.
 
-    It is a context: when it ends, for whatever reason, what was done is there and whole. Of several processes each
-    writes the images and videos that it looks at, and the first the tables of all.
+    Of several processes each writes its own images and videos, and the main one the tables of all.
 
     Args:
-        folder: where to; made when the first file is written.
-        sources: all those of the run. Files are called after their paths below the folder that they have in common.
-        options: what is written.
+        folder: place of the files; made with the first one.
+        sources: all those of the run. Files are named after their paths below their common folder.
+        options: files beside the drawn images and videos.
 
     Raises:
         InputError: something would be replaced that is not from an earlier run, an image of ``sources`` for example.
@@ -72,8 +85,8 @@ class PredictionWriter:
         self._video = self._open.enter_context(ExitStack())
         self._tables: list[Add] | None = None
         self._kept: list[dict[str, Any]] = []
-        self._in_work: str | None = None
-        barrier("the start of the predictions")  # where all have seen the folder as it was
+        self._current_video: str | None = None
+        barrier("the start of the predictions")  # each process has checked the folder before any writes
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -86,10 +99,7 @@ class PredictionWriter:
         self._open.close()
 
     def add(self, found: FoundFrame) -> np.ndarray:
-        """Write what belongs to one image, or to the next frame of a video.
-
-        Args:
-            found: of one of the sources, whose frames come one after the other.
+        """Write the files of one image, or of the next frame of a video.
 
         Returns:
             The drawing, (H, W, 3) uint8 RGB.
@@ -115,7 +125,7 @@ class PredictionWriter:
         return drawn
 
     def summary(self) -> list[str]:
-        """Where things are, one line each."""
+        """Places of the files, one line each."""
         is_video = [source.kind != "still" for source in self._sources.values()]
         wanted = {
             f"drawn images: {self._folder.path}": not all(is_video),
@@ -129,7 +139,7 @@ class PredictionWriter:
         return [line for line, is_wanted in wanted.items() if is_wanted]
 
     def _places(self) -> list[str]:
-        """What the run will write below the folder, in the order of writing."""
+        """Files of the run below the folder, in the order of writing."""
         places = [
             f"{self._names[name]}{suffix}"
             for name, source in self._sources.items()
@@ -145,7 +155,7 @@ class PredictionWriter:
         return places + [place for place, is_wanted in wanted.items() if is_wanted]
 
     def _write_kept(self) -> None:
-        """Let the first process write what all processes have for the tables, in the order of the sources."""
+        """Write the tables of all processes in the main one, in the order of the sources."""
         if num_processes() == 1 or not (self._options.json or self._options.csv):
             return
         parts = all_gather_texts(json.dumps(self._kept))
@@ -174,12 +184,12 @@ class PredictionWriter:
 
     def _add_to_video(self, found: FoundFrame, drawn: np.ndarray) -> None:
         assert found.clip is not None, "it is a frame of a video"
-        if found.source != self._in_work:
+        if found.source != self._current_video:
             self._video.close()
             image_hw = (drawn.shape[0], drawn.shape[1])
             path = self._folder.claim(f"{self._names[found.source]}{video_suffix(image_hw)}")
             self._write_frame = self._video.enter_context(writing_video(path, image_hw, found.clip.fps))
-            self._in_work = found.source
+            self._current_video = found.source
         self._write_frame(drawn, found.time_s if found.clip.is_live else None)
 
     def _write_crops(self, name: str, found: FoundFrame) -> None:
@@ -192,7 +202,7 @@ class PredictionWriter:
 
 
 def source_names(sources: Sequence[Source]) -> dict[str, str]:
-    """A name for the outputs of each source: files as in ``output_names``, others after their addresses."""
+    """Name of the outputs of each source: files as in ``output_names``, others after their addresses."""
     paths = output_names([source.path for source in sources if source.path])
     taken = {name.casefold() for name in paths.values()}
     names = {}
@@ -203,14 +213,10 @@ def source_names(sources: Sequence[Source]) -> dict[str, str]:
 
 
 def output_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for the outputs of each image, without suffix, none twice.
+    """Unique name of the outputs of each image: its path below the common folder, without suffix.
 
-    Args:
-        paths: the images.
-
-    Returns:
-        Each path's part below the common folder. Where two images differ in their suffix only (``a.jpg``, ``a.png``),
-        or in upper and lower case, which not every file system tells apart, the later ones are numbered (``a-2``).
+    Where two images differ in their suffix only (``a.jpg``, ``a.png``), or in upper and lower case, which not every
+    file system distinguishes, the later ones are numbered (``a-2``).
     """
     absolute = [Path(os.path.abspath(path)) for path in paths]
     common = Path(os.path.commonpath([path.parent for path in absolute])) if paths else Path()
@@ -223,7 +229,7 @@ def output_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    """``stem``, with a number if it is among the ``taken`` names, where it is put."""
+    """``stem``, with a number if it is ``taken``; added to ``taken``."""
     name, number = stem, 1
     while name.casefold() in taken:
         number += 1
@@ -233,6 +239,103 @@ def _free_name(stem: str, taken: set[str]) -> str:
 
 
 def file_name(class_name: str) -> str:
-    """A class name as the name of a folder: without what some file system forbids or understands otherwise."""
+    """Turn a class name into a folder's name that every file system allows."""
     safe = re.sub(r'[<>:"/\\|?*]', "_", "".join(c if c.isprintable() else "_" for c in class_name)).strip(". ")[:64]
     return safe.encode("utf-8")[:_MAX_NAME].decode("utf-8", "ignore") or "_"
+
+
+def to_entries(found: FoundFrame) -> list[dict[str, Any]]:
+    """Convert detections to JSON entries: like COCO's results, with the file and the class by name.
+
+    Returns:
+        ``file_name``; of a video ``frame``, its number from 0, and ``time`` in seconds; ``category`` (class name),
+        ``label`` (class index), ``score``, and the box twice, in original-image pixels: ``bbox`` [x, y, width, height]
+        as in COCO, and ``xyxy`` [left, top, right, bottom]; with tracking ``track_id``, None where it is not known.
+    """
+    detections = found.detections
+    xyxy = detections.boxes_xyxy_px.astype(np.float64).round(2)
+    xywh = xyxy_to_xywh(xyxy).round(2)
+    scores = detections.scores.astype(np.float64).round(5)
+    columns = zip(
+        detections.class_names, detections.labels.tolist(), scores.tolist(), xywh.tolist(), xyxy.tolist(), strict=True
+    )
+    keys = ("category", "label", "score", "bbox", "xyxy")
+    entries = [{**_place(found), **dict(zip(keys, values, strict=True))} for values in columns]
+    if detections.track_ids is not None:
+        for entry, track_id in zip(entries, detections.track_ids.tolist(), strict=True):
+            entry["track_id"] = track_id if track_id > 0 else None
+    return entries
+
+
+def to_record(found: FoundFrame) -> dict[str, Any]:
+    """Convert an image or frame to a JSON entry: file, number and time of a frame, ``detections`` of ``to_entries``."""
+    place = _place(found)
+    entries = to_entries(found)
+    return {**place, "detections": [{key: entry[key] for key in entry if key not in place} for entry in entries]}
+
+
+def to_txt(detections: Detections) -> str:
+    """Convert to a line ``class cx cy w h score`` per detection, as shares of the image's width and height."""
+    height, width = detections.image_hw
+    shares = xyxy_to_cxcywh(detections.boxes_xyxy_px) / np.array([width, height, width, height])
+    lines = [
+        f"{label} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f} {score:.5f}\n"
+        for label, (cx, cy, w, h), score in zip(detections.labels, shares, detections.scores, strict=True)
+    ]
+    return "".join(lines)
+
+
+@contextmanager
+def json_array(path: Path) -> Iterator[Add]:
+    """Write a JSON array entry by entry; the file is renamed to ``path`` when the block ends.
+
+    Bytes of a file name that are no UTF-8 become escapes of lone surrogates, which ``os.fsencode`` turns back.
+
+    Yields:
+        A function that adds one entry.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        before = "[\n"
+
+        def add(entry: dict[str, Any]) -> None:
+            nonlocal before
+            file.write(before + json.dumps(entry, allow_nan=False, ensure_ascii=False))
+            before = ",\n"
+
+        yield add
+        file.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+@contextmanager
+def csv_table(path: Path) -> Iterator[Add]:
+    """Write a CSV file with ``COLUMNS`` (RFC 4180, UTF-8); it is renamed to ``path`` when the block ends.
+
+    A spreadsheet runs a cell that starts like a formula. Such a file name is written ``./=...``, which is the same
+    file; such a class name gets an apostrophe in front, and has its index beside it.
+
+    Yields:
+        A function that adds one of ``to_entries``.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        table.writeheader()
+
+        def add(entry: dict[str, Any]) -> None:
+            box = dict(zip(("left", "top", "right", "bottom"), entry["xyxy"], strict=True))
+            name, category = entry["file_name"], entry["category"]
+            safe = {
+                "file_name": f".{os.sep}{name}" if name.startswith(_FORMULA_START) else name,
+                "category": f"'{category}" if category.startswith(_FORMULA_START) else category,
+            }
+            table.writerow({**entry, **safe, **box})
+
+        yield add
+
+
+def _place(found: FoundFrame) -> dict[str, Any]:
+    if found.index is None or found.time_s is None:
+        return {"file_name": found.source}
+    return {"file_name": found.source, "frame": found.index, "time": round(found.time_s, 4)}

@@ -1,4 +1,4 @@
-"""What ``--source`` and ``Detector.stream`` may name: images, videos, cameras and streams, alone or together."""
+"""Sources of ``--source`` and ``Detector.stream``: images, videos, cameras and streams, alone or together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -17,8 +17,8 @@ from detect.data.animations import count_frames
 from detect.data.folders import count_suffixes
 from detect.data.images import IMAGE_SUFFIXES, is_image_file
 from detect.errors import InputError
-from detect.inference.inputs import is_list
-from detect.inference.video_probe import is_video_file
+from detect.inference.inputs import ImageSource, is_list
+from detect.inference.video import is_video_file
 from detect.runtime.logs import LOGGER
 
 VIDEO_SUFFIXES = (
@@ -26,8 +26,7 @@ VIDEO_SUFFIXES = (
     *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogm", ".mts", ".m2ts", ".ts", ".m2t", ".mxf", ".dv"),
     *(".dav", ".rm", ".rmvb", ".y4m", ".mjpg", ".mjpeg", ".h264", ".264", ".h265", ".265", ".hevc", ".nut", ".ivf"),
 )
-"""File names that folders are searched for beside those of images, lower case; what is in the files, OpenCV's FFmpeg
-finds out."""
+"""Suffixes, lower case, of the videos that folders are searched for; OpenCV's FFmpeg decides by the content."""
 
 _STREAM = re.compile(r"(?:rtsps?|https?)://", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/?#]*@")
@@ -35,13 +34,13 @@ _LOGIN = re.compile(r"(?<=://)[^/?#]*@")
 
 @dataclass(frozen=True)
 class Source:
-    """Something to look at.
+    """An image, a video, a camera or a stream.
 
     Args:
-        name: what messages and results call it, no two alike in a run: the path, a stream's address without name and
-            password, ``camera 0``, ``image 3``.
+        name: name in messages and results, unique in a run: the path, a stream's address without user and password,
+            ``camera 0``, ``image 3``.
         kind: a ``still``, an ``animation`` (an image file with several frames or pages), a video ``file``, or something
-            ``live``: a camera, or whatever an address gives.
+            ``live``: a camera or an address.
         origin: the path, the address, the camera's number, or the still itself.
     """
 
@@ -55,8 +54,12 @@ class Source:
         return self.origin if isinstance(self.origin, Path) else None
 
 
-def expand_sources(source: Any) -> list[Source]:
-    """What ``source`` names.
+StreamSource: TypeAlias = ImageSource | int | Source
+"""An ``ImageSource``, a video, folder, pattern, ``.txt`` list or address as text, or the number of a camera."""
+
+
+def expand_sources(source: StreamSource | Sequence[StreamSource]) -> list[Source]:
+    """Find the sources that ``source`` names.
 
     Args:
         source: a file with an image or a video; a folder, searched with its subfolders but without hidden files; a glob
@@ -70,7 +73,7 @@ def expand_sources(source: Any) -> list[Source]:
     Raises:
         InputError: a part of ``source`` names nothing that is there.
     """
-    parts = list(source) if is_list(source) else [source]
+    parts: list[Any] = list(source) if is_list(source) else [source]
     if not parts:
         raise InputError("source: is an empty list; name an image, a video, a folder or a pattern")
     found: dict[str, Source] = {}
@@ -81,21 +84,15 @@ def expand_sources(source: Any) -> list[Source]:
 
 
 def image_paths(sources: Sequence[Source]) -> list[Path]:
-    """The files of sources that must all be image files. Of animations the first frame counts, which is said.
-
-    Raises:
-        InputError: there is a video, a camera or a stream among them.
-    """
+    """Return the files of images and animations; raise ``InputError`` for any other source."""
     for source in sources:
         if source.kind not in ("still", "animation"):
-            raise InputError(
-                f"source {source.name}: only detectors look at videos; name images, such as 'folder/*.jpg'"
-            )
+            raise InputError(f"source {source.name}: only detectors take videos; name images, such as 'folder/*.jpg'")
     return [source.path for source in sources if source.path is not None]
 
 
 def _expand(part: Any, number: int) -> Iterator[Source]:
-    """The sources of one part, which is the ``number``-th of its list."""
+    """Sources of one part, the ``number``-th of its list."""
     if isinstance(part, Source):
         yield part
     elif isinstance(part, (str, Path)):
@@ -109,7 +106,7 @@ def _expand(part: Any, number: int) -> Iterator[Source]:
 
 
 def _named(part: str, base: Path = Path(), where: str = "source") -> Iterator[Source]:
-    """What a word of the command line names; paths are relative to ``base``, mistakes are ``where``'s."""
+    """Sources that a text names; paths are relative to ``base``, errors begin with ``where``."""
     if _STREAM.match(part):
         yield Source(_LOGIN.sub("", part), "live", part)
         return
@@ -128,7 +125,7 @@ def _named(part: str, base: Path = Path(), where: str = "source") -> Iterator[So
 
 
 def _in_file(path: Path) -> Source:
-    """The source in a file. Its suffix says what it is, where that is known; else its content does."""
+    """Source of a file, by its suffix; by its content where the suffix is unknown."""
     if count_frames(path) > 1:
         return Source(str(path), "animation", path)
     suffix = path.suffix.lower()
@@ -139,7 +136,7 @@ def _in_file(path: Path) -> Source:
 
 
 def _listed(path: Path) -> Iterator[Source]:
-    """What the lines of a text file name."""
+    """Sources in the lines of a text file."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -168,7 +165,7 @@ def _matches(pattern: str, where: str) -> list[Path]:
 
 
 def _glob(pattern: str) -> Iterator[str]:
-    """What ``glob.glob(pattern, recursive=True)`` finds, but ``**`` follows no links: they may lead in circles."""
+    """Paths of ``glob.glob(pattern, recursive=True)``, but ``**`` follows no links, which may lead in circles."""
     parts = Path(pattern).parts
     if "**" not in parts:
         yield from glob.glob(pattern)
@@ -182,7 +179,7 @@ def _glob(pattern: str) -> Iterator[str]:
 
 
 def _files_below(folder: Path, where: str) -> list[Path]:
-    """The images and videos of a folder, sorted; what else lies there is counted by its suffix in one line."""
+    """Images and videos of a folder, sorted; other files are counted by their suffix in one line of the log."""
     found: list[Path] = []
     left_out: list[Path] = []
     for parent, folders, files in os.walk(folder):
@@ -200,7 +197,7 @@ def _files_below(folder: Path, where: str) -> list[Path]:
 def _report_left_out(files: Sequence[Path], where: str) -> None:
     if files:
         others = ", ".join(count_suffixes(files))
-        LOGGER.info("%s: left out, no images or videos by their suffix: %s; name a file to look at it", where, others)
+        LOGGER.info("%s: left out, no images or videos by their suffix: %s; name a file to use it", where, others)
 
 
 def _is_wanted(name: str) -> bool:

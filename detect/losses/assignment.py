@@ -1,7 +1,7 @@
-"""Which anchor of which cell learns which object.
+"""Assignment of targets to anchors and cells.
 
-Two ways: YOLOv5's teaches several anchors of several cells each object (``match_by_ratio``), YOLOv3's the most alike
-(``match_best``).
+YOLOv5's assigns a target to several anchors of several cells (``match_by_ratio``), YOLOv3's to the anchor of highest
+IoU (``match_best``).
 
 Letters: B images, M targets, L levels, A anchors per cell, H W cells, P predictions of an image (A*H*W summed over the
 levels), n matches of a level.
@@ -21,14 +21,14 @@ from detect.boxes.iou import centred_iou, exceeds_iou
 from detect.structures import Targets
 
 NEIGHBOUR_REACH = 0.5
-"""A neighbouring cell takes part when the object's centre is nearer than this to it, in cells (YOLOv5 v6.0)."""
+"""Largest distance of the centre to a neighbouring cell that takes part, in cells (YOLOv5 v6.0)."""
 PAIRS_AT_ONCE = 2**18
-"""Pairs of object and prediction that ``covered`` compares at once: some megabytes, whatever the batch."""
+"""Pairs of target and prediction that ``covered`` compares at once: some megabytes, whatever the batch."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The matches of one level: row i says that anchor ``anchor[i]`` of a cell learns the box ``boxes[i]``.
+    """Matches of one level: ``boxes[i]`` is assigned to anchor ``anchor[i]`` of a cell.
 
     Args:
         image: (n,) int64 image of the batch.
@@ -53,20 +53,10 @@ class Matches:
 def match_by_ratio(
     targets: Targets, grid_hw: tuple[int, int], anchors_px: Tensor, cell_px: CellSize, max_ratio: float
 ) -> Matches:
-    """Match targets to the anchors of one level.
+    """Match targets to the anchors (A, 2) of one level if neither side differs by ``max_ratio`` or more.
 
-    A target matches an anchor when neither side differs by ``max_ratio`` or more. It is learnt by the cell that holds
-    its centre, and by the nearer neighbour to the left or right and above or below, where there is one.
-
-    Args:
-        targets: M boxes, xyxy in network-input pixels.
-        grid_hw: H, W.
-        anchors_px: (A, 2) width, height.
-        cell_px: input pixels per cell.
-        max_ratio: see above.
-
-    Returns:
-        The matches, by neighbour (own cell first), then anchor, then target.
+    A target is assigned to the cell that holds its centre, and to the nearer neighbour to the left or right and above
+    or below, where there is one. The matches are sorted by neighbour (own cell first), then anchor, then target.
 
     Source: YOLOv5 v6.0.
     """
@@ -85,29 +75,21 @@ def match_by_ratio(
 def match_best(
     targets: Targets, grids_hw: list[tuple[int, int]], anchors_px: Tensor, cells_px: Sequence[CellSize]
 ) -> list[Matches]:
-    """Match each target to the anchor most like it, in the cell that holds the target's centre.
+    """Match each target to the anchor of highest IoU, in the cell that holds the target's centre.
 
-    Of different anchors that are equally like a target the first one counts. An anchor that several levels have learns
-    the target on each of them (YOLOv3-tiny has 81 x 82 px twice).
-
-    Args:
-        targets: M boxes, xyxy in network-input pixels. One without area is matched to nothing.
-        grids_hw: H, W of the L levels.
-        anchors_px: (L, A, 2) width, height.
-        cells_px: input pixels per cell of the L levels.
-
-    Returns:
-        The matches of each level, by target.
+    Of different anchors with the same IoU the first one counts. If several levels have that anchor, the target is
+    assigned to it on each of them (YOLOv3-tiny has 81 x 82 px twice). One without area is not matched. Arguments and
+    result have an entry per level: H and W, anchors (A, 2), input pixels per cell; the matches are sorted by target.
 
     Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.1.
     """
     centres, sizes = xyxy_to_cxcywh(targets.boxes_xyxy_px).split(2, dim=1)
     anchors = anchors_px.to(sizes.dtype)
     best_iou, best = centred_iou(sizes, anchors.flatten(0, 1)).max(dim=1)
-    most_like = anchors.flatten(0, 1)[best]  # (M, 2)
+    best_anchor = anchors.flatten(0, 1)[best]  # (M, 2)
     matches = []
     for level, (grid_hw, cell_px) in enumerate(zip(grids_hw, cells_px, strict=True)):
-        same = (anchors[level] == most_like[:, None]).all(dim=2)  # (M, A)
+        same = (anchors[level] == best_anchor[:, None]).all(dim=2)  # (M, A)
         target = (same.any(dim=1) & (best_iou > 0)).nonzero().flatten()
         anchor = same[target].int().argmax(dim=1)  # the first one, should a level have it twice
         cell = as_xy(cell_px, centres)
@@ -119,25 +101,16 @@ def match_best(
 
 
 def covered(boxes_cxcywh_px: Tensor, targets: Targets, min_iou: float) -> Tensor:
-    """Which predictions lie on an object already.
+    """Predictions (B, P, 4) whose IoU with any target of their image is above ``min_iou``: (B, P) bool.
 
-    Each object meets the predictions of its own image only, so the cost is M * P however the objects are spread over
-    the images, and a GPU need not be asked how many an image has. (On a CPU, with 16 images of 416 px, the whole loss
-    takes 0.55 of its time with a ``box_iou`` for each image and level at 112 objects, 0.24 at 3,200.)
-
-    Args:
-        boxes_cxcywh_px: (B, P, 4) decoded predictions of all levels, in network-input pixels.
-        targets: M objects of the B images.
-        min_iou: a prediction lies on an object when their IoU is above it.
-
-    Returns:
-        (B, P) bool.
+    Each target meets the predictions of its own image only: M * P pairs, 0.55 of the loss's time with a ``box_iou`` per
+    image and level (CPU, 16 images of 416 px) at 112 targets, 0.24 at 3,200.
     """
     corners = cxcywh_to_xyxy(boxes_cxcywh_px).permute(2, 0, 1).contiguous()  # (4, B, P)
     hits = torch.zeros(corners.shape[1:], device=corners.device)
     size = max(PAIRS_AT_ONCE // max(corners.shape[2], 1), 1)
-    for image, objects in zip(targets.image_index.split(size), targets.boxes_xyxy_px.split(size), strict=True):
-        hits.index_add_(0, image, exceeds_iou(corners[:, image], objects.T[..., None], min_iou).float())
+    for image, boxes in zip(targets.image_index.split(size), targets.boxes_xyxy_px.split(size), strict=True):
+        hits.index_add_(0, image, exceeds_iou(corners[:, image], boxes.T[..., None], min_iou).float())
     return hits > 0
 
 
@@ -146,7 +119,7 @@ _OFFSETS = torch.tensor([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])
 
 
 def _neighbours(centres: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """(5, n) bool: whether the own cell and the neighbours left, above, right and below take part."""
+    """(5, n) bool: own cell and neighbours left, above, right and below that take part."""
     size = centres.new_tensor([grid_hw[1], grid_hw[0]])
     from_end = size - centres
     before = (centres % 1 < NEIGHBOUR_REACH) & (centres > 1)

@@ -1,4 +1,4 @@
-"""The loss of classification.
+"""Loss of classification.
 
 Letters: B images, K classes.
 """
@@ -16,7 +16,7 @@ from detect.structures import ClassTargets
 
 @dataclass(frozen=True)
 class ClassLossTerms:
-    """The loss's one term, a scalar, as the mean over the batch.
+    """The only term, a scalar, as the mean over the batch.
 
     Args:
         classes: cross-entropy; of several processes each has its share.
@@ -28,19 +28,18 @@ class ClassLossTerms:
 
     @property
     def total(self) -> Tensor:
-        """The term."""
         return self.classes
 
     def values(self) -> dict[str, float]:
-        """A plain number by name, for logs."""
+        """Return numbers by name, for logs."""
         return {"classes": float(self.classes.detach())}
 
 
 class ClassificationLoss:
-    """Cross-entropy of logits with what the images show.
+    """Cross-entropy of logits and target shares.
 
     Args:
-        label_smoothing: so much of each target is spread over all classes, in [0, 1).
+        label_smoothing: share of each target that is spread over all classes, in [0, 1).
 
     Source: Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7, for label smoothing.
     """
@@ -49,12 +48,7 @@ class ClassificationLoss:
         self.label_smoothing = label_smoothing
 
     def __call__(self, logits: Tensor, targets: ClassTargets) -> ClassLossTerms:
-        """The loss of a batch.
-
-        Args:
-            logits: (B, K).
-            targets: shares (B, K).
-        """
+        """Compute the loss of logits (B, K) and target shares (B, K)."""
         num_images = int(all_reduce_sum([len(logits)])[0])
         mean = F.cross_entropy(logits.float(), targets.shares, label_smoothing=self.label_smoothing)
         return ClassLossTerms(mean * (len(logits) / num_images), num_images)

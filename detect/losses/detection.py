@@ -1,4 +1,4 @@
-"""The loss of anchor-based detection: boxes, objectness, classes.
+"""Loss of anchor-based detection: boxes, objectness, classes.
 
 Letters: B images, L levels, A anchors per cell, H W cells, K classes, n matches of a level.
 """
@@ -26,7 +26,7 @@ GAIN_NUM_CLASSES = 80
 GAIN_NUM_LEVELS = 3
 """The gains of ``LossConfig`` are stated for this setting and scaled from it (YOLOv5 v6.0)."""
 NEIGHBOUR_XY_SCALE = 2.0
-"""Centres of this ``BoxCoding.xy_scale`` reach half a cell beyond their own, where YOLOv5's assignment needs them."""
+"""``BoxCoding.xy_scale`` from which centres reach half a cell beyond their own, as YOLOv5's assignment requires."""
 
 Assignment = Literal["yolov5", "yolov3"]
 
@@ -43,19 +43,19 @@ GAIN_FACTORS: dict[Assignment, Gains] = {
     "yolov5": Gains(box=1.0, objectness=1.0, classes=1.0),
     "yolov3": Gains(box=1.0, objectness=100.0, classes=1.0),
 }
-"""One anchor learns an object where YOLOv5's assignment teaches ten, and objectness is a mean over all anchors, so it
-would hardly be learnt; at 100 the objectness of an object weighs about as much as its box, as in Darknet.
+"""YOLOv3 assigns one anchor per object, YOLOv5 about ten, and objectness is a mean over all anchors: its gradient would
+be too small; at 100 the objectness of an object weighs about as much as its box, as in Darknet.
 
-The 100 is provisional: it rests on one small experiment alone, on generated shapes (96 px, 160 images, 1000 updates):
-AP50 0.046 at 10, 0.072 at 30, 0.094 at 100, 0.093 at 300."""
+The 100 is provisional: it rests on one small experiment on generated shapes (96 px, 160 images, 1000 updates): AP50
+0.046 at 10, 0.072 at 30, 0.094 at 100, 0.093 at 300."""
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The weighted terms, each a scalar, as means over the batch; of several processes each has its share of them.
+    """Weighted terms, each a scalar, as means over the batch; of several processes each has its share of them.
 
     Args:
-        box: 1 - IoU of matched boxes, of the kind that the recipe names.
+        box: 1 - IoU of matched boxes, of the recipe's kind.
         objectness: cross-entropy of objectness over all cells.
         classes: cross-entropy of classes over matched boxes.
         num_images: of the batch, over all processes.
@@ -68,25 +68,24 @@ class LossTerms:
 
     @property
     def total(self) -> Tensor:
-        """Their sum."""
         return self.box + self.objectness + self.classes
 
     def values(self) -> dict[str, float]:
-        """Plain numbers by name, for logs."""
+        """Return numbers by name, for logs."""
         return {name: float(getattr(self, name).detach()) for name in ("box", "objectness", "classes")}
 
 
 class DetectionLoss:
-    """Compares raw predictions with targets.
+    """Loss of raw predictions.
 
     Args:
         config: gains and options.
-        head: its anchors, their reductions, and how its raw values become boxes.
-        image_size: the nominal training size in pixels, which scales the objectness gain.
+        head: anchors, their reductions, and the coding of boxes.
+        image_size: nominal training size in pixels, which scales the objectness gain.
 
     Raises:
-        InputError: ``config.balance`` does not have one weight for each level, or the head cannot learn what
-            ``config.assignment`` would teach it.
+        InputError: ``config.balance`` does not have one weight per level, or the head's boxes cannot reach the cells of
+            ``config.assignment``.
 
     Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018).
     """
@@ -109,11 +108,11 @@ class DetectionLoss:
         self.class_gain = config.classes * head.num_classes / GAIN_NUM_CLASSES * levels * factors.classes
 
     def __call__(self, raw: list[Tensor], targets: Targets) -> LossTerms:
-        """The loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             raw: L maps (B, A, H, W, 5 + K) before any sigmoid; any float type, computed with as float32.
-            targets: boxes in network-input pixels, and how large that input is, where cells may not be nominal.
+            targets: boxes in network-input pixels, and the input's size, where cells may not be nominal.
 
         Returns:
             The terms. Without any match, box and classes are zero; the total is differentiable still.
@@ -123,7 +122,7 @@ class DetectionLoss:
         cells = self.head.cells_px(raw, targets.image_hw)
         ignored = self._ignored(raw, targets, cells)
         found = self._match(raw, targets, cells)
-        # Means are over what all processes have, so that the loss does not depend on how a batch is shared out.
+        # Means are over all processes, so that the loss does not depend on how a batch is divided.
         num_images, *num_matches = (int(count) for count in all_reduce_sum([len(raw[0]), *map(len, found)]))
         share = len(raw[0]) / num_images
         for level, (y, matches) in enumerate(zip(raw, found, strict=True)):
@@ -137,7 +136,6 @@ class DetectionLoss:
         return LossTerms(box * self.box_gain, objectness * self.objectness_gain, classes * self.class_gain, num_images)
 
     def _match(self, raw: list[Tensor], targets: Targets, cells: list[CellSize]) -> list[Matches]:
-        """The matches of each level."""
         grids_hw = [(y.shape[2], y.shape[3]) for y in raw]
         head = self.head
         if self.assignment == "yolov3":
@@ -156,99 +154,82 @@ class DetectionLoss:
     def _objectness_loss(
         self, y: Tensor, matches: Matches, iou: Tensor, level: int, ignored: list[Tensor] | None
     ) -> Tensor:
-        """The mean over all cells of a level, weighted by its balance.
+        """Mean over all cells of a level, weighted by its balance.
 
-        The goal of a match is its IoU with YOLOv5's assignment. With YOLOv3's it is 1, provisionally: few matches learn
-        too slowly what they are to promise (AP50 0.094 against 0.081 in the one small setting of ``GAIN_FACTORS``).
+        The target of a match is its IoU with YOLOv5's assignment. With YOLOv3's it is 1, provisionally: otherwise, with
+        few matches, objectness grows too slowly (AP50 0.094 against 0.081 in the small setting of ``GAIN_FACTORS``).
         """
         counted = None
         if ignored is None:
-            goal = objectness_targets(y.shape[:4], matches, iou)
+            target = objectness_targets(y.shape[:4], matches, iou)
         else:
-            goal = objectness_targets(y.shape[:4], matches, torch.ones_like(iou))
-            counted = (goal.bool() | ~ignored[level]).float()
-        return self._cross_entropy(y[..., 4].float(), goal, counted).mean() * self.balance[level]
+            target = objectness_targets(y.shape[:4], matches, torch.ones_like(iou))
+            counted = (target.bool() | ~ignored[level]).float()
+        return self._cross_entropy(y[..., 4].float(), target, counted).mean() * self.balance[level]
 
     @torch.no_grad()
     def _ignored(self, raw: list[Tensor], targets: Targets, cells: list[CellSize]) -> list[Tensor] | None:
-        """(B, A, H, W) of each level: whether the box of a prediction lies on an object, whoever learns that.
-
-        None where nothing is ignored, in YOLOv5's assignment.
-        """
+        """(B, A, H, W) bool of each level: predictions that lie on a target; None in YOLOv5's assignment."""
         if self.assignment == "yolov5":
             return None
         head = self.head
         levels = zip(raw, head.codings, head.anchors_px, cells, strict=True)
-        # Four of 5 + K columns: brought together once, not in each step of the decoding.
+        # Four of 5 + K columns: made contiguous once, not in each step of the decoding.
         boxes = [coding.decode(y[..., :4].float().contiguous(), *level).flatten(1, 3) for y, coding, *level in levels]
         found = covered(torch.cat(boxes, dim=1), targets, self.config.ignore_iou)
         parts = found.split([part.shape[1] for part in boxes], dim=1)
         return [part.view(y.shape[:4]) for part, y in zip(parts, raw, strict=True)]
 
     def _class_loss(self, logits: Tensor, labels: Tensor, num_matches: int) -> Tensor:
-        """This process's share of the mean over classes and matches, of which all processes have ``num_matches``."""
+        """Share of this process in the mean over classes and matches, of which all processes have ``num_matches``."""
         if self.head.num_classes == 1:
             return logits.sum() * 0  # the only class is certain
         low, high = self.config.label_smoothing / 2, 1 - self.config.label_smoothing / 2
-        goal = torch.full_like(logits, low).scatter_(1, labels[:, None], high)
-        return self._cross_entropy(logits, goal).sum() / (num_matches * self.head.num_classes)
+        target = torch.full_like(logits, low).scatter_(1, labels[:, None], high)
+        return self._cross_entropy(logits, target).sum() / (num_matches * self.head.num_classes)
 
-    def _cross_entropy(self, logits: Tensor, goal: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Binary cross-entropy of each logit, focused on what is hard when ``focal_gamma`` is above 0."""
-        loss = F.binary_cross_entropy_with_logits(logits, goal, weight, reduction="none")
+    def _cross_entropy(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Binary cross-entropy of each logit, focused on hard ones if ``focal_gamma`` is above 0."""
+        loss = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
         if self.config.focal_gamma > 0:
-            # Soft goals: the error |p - goal| stands for 1 - p_t of the focal loss (Lin et al., 2017, equation 4).
-            loss = loss * (logits.sigmoid() - goal).abs() ** self.config.focal_gamma
+            # Soft targets: the error |p - target| stands for 1 - p_t of the focal loss (Lin et al., 2017, equation 4).
+            loss = loss * (logits.sigmoid() - target).abs() ** self.config.focal_gamma
         return loss
 
 
 def choose_assignment(config: LossConfig, head: AnchorDetect) -> Assignment:
-    """The assignment that the recipe asks for, or the one that suits the head.
+    """Return the recipe's assignment, or for ``auto`` the one that suits the head.
 
     Raises:
-        InputError: YOLOv5's assignment is asked for, but the head's centres cannot reach the neighbouring cells.
+        InputError: the recipe has YOLOv5's, but the head's centres cannot reach the neighbouring cells.
     """
     reach = min(coding.xy_scale for coding in head.codings)
     if config.assignment == "auto":
         return "yolov5" if head.codings[0].sizes == "square" else "yolov3"
     if config.assignment == "yolov5" and reach < NEIGHBOUR_XY_SCALE:
         raise InputError(
-            f"loss.assignment: yolov5 teaches neighbouring cells too, but the head's centres reach too little beyond "
-            f"their own (xy_scale {reach:g}, must be {NEIGHBOUR_XY_SCALE:g} or more); take yolov3 or auto"
+            f"loss.assignment: yolov5 assigns objects to neighbouring cells too, which the head's centres do not reach "
+            f"(xy_scale {reach:g}, must be {NEIGHBOUR_XY_SCALE:g} or more); take yolov3 or auto"
         )
     return config.assignment
 
 
 def default_balance(reductions: tuple[int, ...]) -> tuple[float, ...]:
-    """The objectness weights of the levels: 4, 1 and 0.4 on three, and on P2 to P5 4, 1, 0.4 and 0.4.
-
-    The mean over a level's cells times a quarter for each coarser level weighs a cell of any level alike; the few cells
-    of coarse levels weigh more. The finest level has 4 whatever its reduction, so that objectness keeps about the
-    weight that three levels give it beside boxes and classes, which are means over matches: with ``GAIN_NUM_LEVELS``
-    it is 5.4 in all on three levels, 4.4 on four, 7.5 on two. (On P4 and P5, 1 and 0.4 would make it 2.1.) What other
-    weights would do on two and on four levels has not been measured.
-
-    Args:
-        reductions: input pixels per cell, finest first.
-
-    Source: YOLOv5 v6.0 for three levels.
-    """
+    """Objectness weights of the levels, finest first: 4, 1 and 0.4 on three, and on P2 to P5 4, 1, 0.4 and 0.4."""
+    # The mean over a level's cells times a quarter for each coarser level gives every cell the same weight; the few
+    # cells of coarse levels get more. The finest level has 4 whatever its reduction, so that objectness keeps about the
+    # weight that three levels give it beside boxes and classes, which are means over matches: with GAIN_NUM_LEVELS it
+    # is 5.4 in all on three levels, 4.4 on four, 7.5 on two. (On P4 and P5, 1 and 0.4 would make it 2.1.) Other weights
+    # on two and on four levels have not been measured. Three levels are YOLOv5's (v6.0).
     return tuple(max(4 * (reductions[0] / reduction) ** 2, 0.4) for reduction in reductions)
 
 
 def objectness_targets(shape: torch.Size, matches: Matches, values: Tensor) -> Tensor:
-    """What the objectness of each anchor of each cell should be: 0 without a match.
+    """Objectness targets (B, A, H, W) float32: 0 without a match, else the largest of the matches' ``values``.
 
-    Args:
-        shape: (B, A, H, W).
-        matches: n matches.
-        values: (n,) what a match should be, such as the IoU of its prediction; below 0 counts as 0.
-
-    Returns:
-        (B, A, H, W) float32. Where several objects meet in one anchor the best one counts, so the order does not
-        matter.
+    Values (n,), such as the IoU of the prediction, count as 0 below 0.
     """
     _, num_anchors, height, width = shape
     cell = ((matches.image * num_anchors + matches.anchor) * height + matches.row) * width + matches.column
-    goal = torch.zeros(shape.numel(), dtype=torch.float32, device=values.device)
-    return goal.scatter_reduce(0, cell, values.float().clamp(min=0), "amax").view(shape)
+    target = torch.zeros(shape.numel(), dtype=torch.float32, device=values.device)
+    return target.scatter_reduce(0, cell, values.float().clamp(min=0), "amax").view(shape)

@@ -16,6 +16,15 @@ PLUGINS: dict[str, dict[str, str]] = {
     "networks": {
         "torch": "detect.papers.sdpoint.network:AdjustableNetwork",
     },
+    "cost_choices": {
+        "cost": "detect.papers.sdpoint.network:choose_cost",
+    },
+    "cost_sheets": {
+        "images": "detect.papers.sdpoint.cost_sheet:write_cost_sheets",
+    },
+    "instance_reports": {
+        "instances": "detect.papers.sdpoint.report:InstanceReport",
+    },
     "export_facts": {
         "instance": "detect.papers.sdpoint.network:export_facts",
     },

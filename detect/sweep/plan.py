@@ -85,11 +85,12 @@ def find_data(config: SweepConfig) -> DataConfig:
 
 def training_arguments(config: SweepConfig, values: Values) -> list[str]:
     """Arguments of ``detect train`` for the values of a trial."""
-    words = []
+    arguments = []
     for key in ("run", "model", "data", "recipe", "data_root"):
         if (value := getattr(config, key)) is not None:
-            words += [f"--{key.replace('_', '-')}", value]
-    return [*words, "--set", *(f"{key}={_yaml_text(value)}" for key, value in {**config.set, **values}.items())]
+            arguments += [f"--{key.replace('_', '-')}", value]
+    overrides = (f"{key}={_yaml_text(value)}" for key, value in {**config.set, **values}.items())
+    return [*arguments, "--set", *overrides]
 
 
 def shown(value: object) -> str:

@@ -161,7 +161,7 @@ def outcome_of(folder: Path, code: int, metric: str) -> float | str:
     """
     if code:
         end = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return _last_line(folder / LOG) or f"ended with {end} and said nothing"
+        return _last_line(folder / LOG) or f"ended with {end} without output"
     try:
         return read_score(folder / "results.csv", metric)
     except InputError as error:

@@ -20,6 +20,7 @@ from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.class_pictures import prediction_sheet
 from detect.evaluation.classification import evaluate_classifier
+from detect.evaluation.loop import Conditions
 from detect.losses.classification import ClassificationLoss
 from detect.models.build import build_classifier
 from detect.models.catalog import find_definition
@@ -126,18 +127,16 @@ class ClassificationTask(Task):
     def validate(self, model: Model, device: torch.device, precision: Precision) -> Validation:
         """See ``Task``; by top-1 and top-5 accuracy."""
         assert isinstance(model, ClassificationModel), "the head decides the task"
-        found = evaluate_classifier(
-            model,
-            self.data.val,
-            image_size=self.recipe.image_size,
-            center_crop=self.recipe.center_crop,
-            batch_size=self.recipe.batch_size,
-            workers=self.recipe.workers,
-            device=device,
-            precision=precision,
+        conditions = Conditions(
+            self.recipe.image_size,
+            self.recipe.batch_size,
+            self.recipe.workers,
+            device,
+            precision,
             names=self.names,
             strict=self.strict,
         )
+        found = evaluate_classifier(model, self.data.val, conditions, self.recipe.center_crop)
         return Validation(dict(found.metrics.values), partial(prediction_sheet, found, MAX_CLASS_TILES))
 
     def batch_picture(self, batch: Batch) -> np.ndarray:

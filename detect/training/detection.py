@@ -23,7 +23,8 @@ from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.coco import warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
-from detect.evaluation.engine import evaluate
+from detect.evaluation.detection import evaluate
+from detect.evaluation.loop import Conditions
 from detect.losses.detection import Assignment, DetectionLoss, choose_assignment
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
@@ -209,17 +210,16 @@ class DetectionTask(Task):
     def validate(self, model: Model, device: torch.device, precision: Precision) -> Validation:
         """See ``Task``; by the COCO metrics."""
         assert isinstance(model, DetectionModel), "the head decides the task"
-        found = evaluate(
-            model,
-            self.data.val,
-            image_size=self.recipe.image_size,
-            batch_size=self.recipe.batch_size,
-            workers=self.recipe.workers,
-            device=device,
-            precision=precision,
+        conditions = Conditions(
+            self.recipe.image_size,
+            self.recipe.batch_size,
+            self.recipe.workers,
+            device,
+            precision,
             names=self.names,
             strict=self.strict,
         )
+        found = evaluate(model, self.data.val, conditions)
         assert found.metrics is not None, "the validation split has annotations"
         return Validation(dict(found.metrics.values), partial(detections_picture, found))
 

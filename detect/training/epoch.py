@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from detect.config.recipe import Recipe
 from detect.errors import InputError
-from detect.evaluation.predict import evaluation_mode
+from detect.evaluation.forward import evaluation_mode
 from detect.models.model import network_input
 from detect.runtime.cpu import tune_threads, tuned_threads
 from detect.runtime.device import autocast

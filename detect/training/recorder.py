@@ -15,10 +15,10 @@ from torch.utils.tensorboard import SummaryWriter
 from detect.analysis.profile import MacCounter
 from detect.config.base import dump_yaml
 from detect.data.images import ImageError, write_image
+from detect.drawing.sheets import fitted
 from detect.errors import InputError
 from detect.evaluation.class_pictures import class_sheet
-from detect.evaluation.engine import Evaluation
-from detect.evaluation.sheets import fitted
+from detect.evaluation.detection import Evaluation
 from detect.models.graph import NO_TRANSFORM, Graph, GraphTransform
 from detect.runtime.distributed import is_main_process
 from detect.runtime.files import write_text

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import detect
+from detect.api import exporting
 from detect.errors import InputError
+from detect.evaluation.forward import PredictSettings
+from detect.exporting.gate import Parity
+from detect.exporting.parity import TOLERANCES, Difference
 from tests.tools.running import make_world
 
 
@@ -63,10 +69,35 @@ def test_evaluation(world, trained, capsys):
     assert tiled["without_tiles"].keys() >= {"AP"}
 
 
-def test_export(world, trained):
+def test_export(world, trained, monkeypatch):
+    """The arguments reach the export; ``tests/exporting`` looks at the file."""
+    exports = []
+
+    def export_onnx(checkpoint, out, options, table):
+        exports.append((checkpoint.names, options, table))
+        out.write_bytes(b"")
+        return Parity(Difference(0.0, 0.0, good=True), TOLERANCES["fp32"], [], images=0)
+
+    monkeypatch.setattr(exporting, "export_onnx", export_onnx)
     assert detect.export(trained.weights, world / "m.onnx", image_size=64, nms=True) == world / "m.onnx"
+    assert detect.export(trained.weights, dynamic=False, half=True) == trained.out / "model.onnx"
     assert (world / "onnx_runner.py").is_file()
-    assert detect.Detector(world / "m.onnx", device="cpu").names == detect.Detector(trained.weights, "cpu").names
+    (names, first, table), (_, second, _) = exports
+    assert (names, table) == (detect.Detector(trained.weights, "cpu").names, None)
+    assert (first.image_size, first.suppression, first.dynamic, first.half) == (64, PredictSettings(), True, False)
+    assert (second.image_size, second.suppression, second.dynamic, second.half) == (None, None, False, True)
+
+
+@pytest.mark.slow
+def test_an_exported_file(world, trained):
+    detect.export(trained.weights, world / "m.onnx", image_size=64, nms=True)
+    image = str(next((world / "shapes/images/val").iterdir()))
+    expected, found = (
+        detect.Detector(weights, "cpu").predict(image, conf=0.25, image_size=64)
+        for weights in (trained.weights, world / "m.onnx")
+    )
+    assert found.names == expected.names
+    np.testing.assert_allclose(np.sort(found.scores), np.sort(expected.scores), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -91,14 +122,14 @@ def test_what_is_wrong(world, call, message, monkeypatch):
 
 
 def test_names_come_on_demand():
+    code = "import detect, sys\nassert not {'torch', 'numpy', 'cv2'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    for name in detect.__all__:
+        assert getattr(detect, name) is not None
+    assert not hasattr(detect, "nothing")
+
+
+def test_functions_are_not_hidden_by_modules():
     """Whatever was imported before: ``detect.export`` is the function."""
-    code = (
-        "import detect, sys\nassert not {'torch', 'numpy', 'cv2'} & set(sys.modules)\n"
-        "from detect import Classifier, Detector, evaluate, export, train\n"
-        "import detect.api.exporting, detect.exporting.onnx\n"
-        "assert all(map(callable, [Classifier, Detector, detect.evaluate, detect.export, detect.train, export]))\n"
-        "from detect import *\n"
-        "assert not hasattr(detect, 'nothing')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    importlib.import_module("detect.exporting.onnx")
+    assert all(map(callable, [detect.evaluate, detect.export, detect.train]))

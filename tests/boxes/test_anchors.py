@@ -10,9 +10,8 @@ def test_recall_without_boxes() -> None:
     assert best_possible_recall(np.zeros((0, 2)), np.array([[10.0, 10.0]]), 4.0) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("size", "covered"),
-    [
+def test_recall_of_one_box() -> None:
+    for size, covered in [
         ([10, 10], True),
         ([39.9, 10], True),
         ([40, 10], False),  # the factor 4 itself does not match
@@ -22,11 +21,9 @@ def test_recall_without_boxes() -> None:
         ([100, 400], True),  # by the second anchor
         ([39.9, 400], True),
         ([10, 400], False),  # width fits the one anchor, height the other
-    ],
-)
-def test_recall_of_one_box(size: list[float], covered: bool) -> None:
-    anchors = np.array([[10.0, 10.0], [100.0, 200.0]])
-    assert best_possible_recall(np.array([size]), anchors, 4.0) == float(covered)
+    ]:
+        anchors = np.array([[10.0, 10.0], [100.0, 200.0]])
+        assert best_possible_recall(np.array([size]), anchors, 4.0) == float(covered)
 
 
 def test_recall_is_a_share() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detect.boxes.coding import BoxCoding, cell_grid
-from detect.boxes.iou import IouKind, paired_iou
+from detect.boxes.iou import paired_iou
 
 YOLOV5 = BoxCoding(2.0, "square")
 YOLOV3 = BoxCoding(1.0, "exp")
@@ -30,9 +30,9 @@ def test_nothing_to_decode() -> None:
     assert YOLOV3.centres(torch.zeros(0, 2)).shape == YOLOV3.extents(torch.zeros(0, 2), torch.ones(0, 2)).shape
 
 
-@pytest.mark.parametrize(
-    ("coding", "probability", "centre", "size"),
-    [
+def test_decoded_boxes() -> None:
+    """Every cell of every anchor, x in columns and y in rows."""
+    for coding, probability, centre, size in [
         # YOLOv5: 2 s - 0.5 and (2 s)^2: at 0.5 the middle of the cell and the anchor itself; half a cell before and
         # behind; at 0.75 1.5 - 0.5 and 1.5^2.
         (YOLOV5, 0.5, 0.5, 1.0),
@@ -46,18 +46,15 @@ def test_nothing_to_decode() -> None:
         # YOLOv4 at 16 px per cell: 1.1 s - 0.05.
         (BoxCoding(1.1, "exp"), 0.5, 0.5, 1.0),
         (BoxCoding(1.1, "exp"), 0.75, 0.775, 3.0),
-    ],
-)
-def test_decoded_boxes(coding: BoxCoding, probability: float, centre: float, size: float) -> None:
-    """Every cell of every anchor, x in columns and y in rows."""
-    anchors_px = torch.tensor([[10.0, 20.0], [30.0, 5.0]])
-    boxes = coding.decode(torch.full((1, 2, 3, 4, 4), logit(probability)), anchors_px, cell_px=8)
-    assert boxes.shape == (1, 2, 3, 4, 4)
-    for anchor in range(2):
-        for row in range(3):
-            for column in range(4):
-                expected = [(centre + column) * 8, (centre + row) * 8, *(anchors_px[anchor] * size).tolist()]
-                assert boxes[0, anchor, row, column].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    ]:
+        anchors_px = torch.tensor([[10.0, 20.0], [30.0, 5.0]])
+        boxes = coding.decode(torch.full((1, 2, 3, 4, 4), logit(probability)), anchors_px, cell_px=8)
+        assert boxes.shape == (1, 2, 3, 4, 4)
+        for anchor in range(2):
+            for row in range(3):
+                for column in range(4):
+                    expected = [(centre + column) * 8, (centre + row) * 8, *(anchors_px[anchor] * size).tolist()]
+                    assert boxes[0, anchor, row, column].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize(("coding", "reach"), [(YOLOV5, 0.5), (YOLOV3, 0.0), (BoxCoding(1.2, "exp"), 0.1)])
@@ -73,17 +70,17 @@ def test_largest_boxes() -> None:
     assert YOLOV3.extents(torch.tensor([1e3]), torch.tensor([8.0])).item() == pytest.approx(8000, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
-def test_largest_boxes_have_a_loss(kind: IouKind) -> None:
+def test_largest_boxes_have_a_loss() -> None:
     """Unbounded, exp(60) * 373 px has an area above float32's 3.4e38, and GIoU would be inf - inf."""
-    raw = torch.full((1, 2), 60.0).requires_grad_()
-    sizes = YOLOV3.extents(raw, torch.tensor([373.0, 326.0]))
-    boxes = torch.cat([torch.full((1, 2), 200.0), sizes], dim=1)
-    iou = paired_iou(boxes, torch.tensor([[200.0, 200, 10, 10]]), kind)
-    iou.sum().backward()
-    assert iou.isfinite().all()
-    assert raw.grad is not None
-    assert raw.grad.isfinite().all()
+    for kind in ["iou", "giou", "diou", "ciou"]:
+        raw = torch.full((1, 2), 60.0).requires_grad_()
+        sizes = YOLOV3.extents(raw, torch.tensor([373.0, 326.0]))
+        boxes = torch.cat([torch.full((1, 2), 200.0), sizes], dim=1)
+        iou = paired_iou(boxes, torch.tensor([[200.0, 200, 10, 10]]), kind)
+        iou.sum().backward()
+        assert iou.isfinite().all()
+        assert raw.grad is not None
+        assert raw.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("coding", [YOLOV5, YOLOV3])

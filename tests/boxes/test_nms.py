@@ -48,26 +48,26 @@ def reference(image, score_threshold, iou_threshold, max_detections, multi_label
     return kept[:max_detections]
 
 
-@pytest.mark.parametrize("max_detections", [1, 3, 8, 40])
-def test_the_best_few_of_many(max_detections: int) -> None:
+def test_the_best_few_of_many() -> None:
     """Around 16 centres most of the best candidates lose, so that twice the limit is not enough to look at."""
-    (image,) = crowd(5, num_predictions=400, num_classes=1)
-    (found,) = non_max_suppression(image[None], 0.05, 0.1, max_detections, multi_label=False)
-    expected = reference(image, 0.05, 0.1, max_detections, multi_label=False)
-    assert len(expected) == min(max_detections, len(reference(image, 0.05, 0.1, 1000, multi_label=False)))
-    torch.testing.assert_close(found[0], torch.tensor([box for box, _, _ in expected]), rtol=1e-4, atol=1e-3)
+    for max_detections in [1, 3, 8, 40]:
+        (image,) = crowd(5, num_predictions=400, num_classes=1)
+        (found,) = non_max_suppression(image[None], 0.05, 0.1, max_detections, multi_label=False)
+        expected = reference(image, 0.05, 0.1, max_detections, multi_label=False)
+        assert len(expected) == min(max_detections, len(reference(image, 0.05, 0.1, 1000, multi_label=False)))
+        torch.testing.assert_close(found[0], torch.tensor([box for box, _, _ in expected]), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("class_agnostic", [False, True])
-def test_nothing_found(multi_label: bool, class_agnostic: bool) -> None:
-    for predictions in (torch.zeros(2, 0, 8), torch.zeros(2, 5, 8)):
-        found = non_max_suppression(predictions, 0.1, 0.5, 10, multi_label, class_agnostic)
-        assert len(found) == 2
-        for boxes, scores, labels in found:
-            assert (boxes.shape, scores.shape, labels.shape) == ((0, 4), (0,), (0,))
-            assert labels.dtype == torch.int64
-    assert non_max_suppression(torch.zeros(0, 5, 8), 0.1, 0.5, 10, multi_label) == []
+def test_nothing_found() -> None:
+    for class_agnostic in [False, True]:
+        for multi_label in [False, True]:
+            for predictions in (torch.zeros(2, 0, 8), torch.zeros(2, 5, 8)):
+                found = non_max_suppression(predictions, 0.1, 0.5, 10, multi_label, class_agnostic)
+                assert len(found) == 2
+                for boxes, scores, labels in found:
+                    assert (boxes.shape, scores.shape, labels.shape) == ((0, 4), (0,), (0,))
+                    assert labels.dtype == torch.int64
+            assert non_max_suppression(torch.zeros(0, 5, 8), 0.1, 0.5, 10, multi_label) == []
 
 
 OPTIONS = [
@@ -83,18 +83,18 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_agrees_with_the_slow_way(options: dict, seed: int) -> None:
-    predictions = crowd(seed)
-    options = {"score_threshold": 0.2, "iou_threshold": 0.45, "max_detections": 300, **options}
-    ((boxes, scores, labels),) = non_max_suppression(predictions, **options)
-    expected = reference(predictions[0], **options)
-    assert 3 < len(expected) < 400
-    assert labels.tolist() == [label for _, _, label in expected]
-    torch.testing.assert_close(scores, torch.tensor([score for _, score, _ in expected]))
-    torch.testing.assert_close(boxes, torch.tensor([box for box, _, _ in expected]))
-    assert all(a >= b for a, b in pairwise(scores.tolist()))
+def test_agrees_with_the_slow_way() -> None:
+    for seed in [0, 1]:
+        for options in OPTIONS:
+            predictions = crowd(seed)
+            options = {"score_threshold": 0.2, "iou_threshold": 0.45, "max_detections": 300, **options}
+            ((boxes, scores, labels),) = non_max_suppression(predictions, **options)
+            expected = reference(predictions[0], **options)
+            assert 3 < len(expected) < 400
+            assert labels.tolist() == [label for _, _, label in expected]
+            torch.testing.assert_close(scores, torch.tensor([score for _, score, _ in expected]))
+            torch.testing.assert_close(boxes, torch.tensor([box for box, _, _ in expected]))
+            assert all(a >= b for a, b in pairwise(scores.tolist()))
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

@@ -61,6 +61,14 @@ def test_load_yaml(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
     assert load_yaml(write(tmp_path, text)) == expected
 
 
+def test_a_file_that_is_read_twice(tmp_path: Path) -> None:
+    """A text is parsed once; who changes what was read changes it for nobody else."""
+    path = tmp_path / "a.yaml"
+    path.write_text("a: [1]")
+    load_yaml(path)["a"].append(2)
+    assert load_yaml(path) == {"a": [1]}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -63,14 +63,14 @@ def configs(schema: Any) -> st.SearchStrategy:
 
 
 @pytest.mark.parametrize("schema", [DataConfig, RunConfig, DetectionRecipe])
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_plain_and_back(schema: Any, data: st.DataObject) -> None:
     config = data.draw(configs(schema))
     assert build(schema, to_plain(config), "here") == config
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(config=configs(DetectionRecipe))
 def test_yaml_and_back(tmp_path_factory: pytest.TempPathFactory, config: DetectionRecipe) -> None:
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
@@ -78,6 +78,7 @@ def test_yaml_and_back(tmp_path_factory: pytest.TempPathFactory, config: Detecti
     assert build(DetectionRecipe, load_yaml(path), "here") == config
 
 
+@settings(max_examples=50)
 @given(number=st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_as_python_writes_them(tmp_path_factory: pytest.TempPathFactory, number: float) -> None:
     """``repr`` of a float is how JSON and people write it: 1e-05, 1e+16, 0.1."""

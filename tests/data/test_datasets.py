@@ -104,8 +104,7 @@ def test_shipped_data_configs(path: Path) -> None:
     assert all(word in header for word in ("# Licence:", "# Obtain:"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["bccd", "deeppcb"])
+@pytest.mark.parametrize("name", ["bccd", pytest.param("deeppcb", marks=pytest.mark.slow)])
 def test_shipped_configs_read_the_published_data(real_data: Path, name: str) -> None:
     config = load_data_config(name, str(real_data / name))
     tables = [open_split(config, split) for split in config.splits]

@@ -65,16 +65,16 @@ def _png(ihdr: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_orientation_is_applied_in_every_format_that_has_one(tmp_path: Path, suffix: str, orientation: int) -> None:
-    path = _save(tmp_path / f"image{suffix}", Image.fromarray(_QUARTERS), orientation)
-    image = read_image(path)
-    shape_hw = (32, 24) if orientation >= 5 else (24, 32)
-    assert image.shape == (*shape_hw, 3)
-    assert _corners(image) == _SHOWN[orientation]
-    assert read_header(path).size_hw == shape_hw
-    assert read_header(path).orientation == orientation
+def test_orientation_is_applied_in_every_format_that_has_one(tmp_path: Path, suffix: str) -> None:
+    for orientation in range(1, 9):
+        path = _save(tmp_path / f"image{suffix}", Image.fromarray(_QUARTERS), orientation)
+        image = read_image(path)
+        shape_hw = (32, 24) if orientation >= 5 else (24, 32)
+        assert image.shape == (*shape_hw, 3)
+        assert _corners(image) == _SHOWN[orientation]
+        assert read_header(path).size_hw == shape_hw
+        assert read_header(path).orientation == orientation
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -84,17 +84,17 @@ def test_an_orientation_that_does_not_exist_is_none(tmp_path: Path, orientation:
     assert read_header(path).size_hw == (24, 32)
 
 
-@pytest.mark.parametrize("byte_order", ["<", ">"])
-@pytest.mark.parametrize("cut", range(0, 26, 5))
-def test_cut_exif_blocks_are_survived(byte_order: str, cut: int) -> None:
-    # A whole block (cut 0): header, IFD at 8 with one entry: orientation (0x0112), SHORT, count 1, value 6.
-    mark = b"II" if byte_order == "<" else b"MM"
-    block = mark + struct.pack(f"{byte_order}HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
-    app1 = b"Exif\0\0" + block[: len(block) - cut]
-    stored = cv2.imencode(".jpg", _QUARTERS)[1].tobytes()
-    data = stored[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(app1)) + app1 + stored[2:]
-    # The entry's value ends 6 bytes before the block's end, and its 12 bytes 4 before it.
-    assert decode_image(data, "cut").shape[:2] == ((32, 24) if cut < 5 else (24, 32))
+def test_cut_exif_blocks_are_survived() -> None:
+    for cut in range(0, 26, 5):
+        for byte_order in ["<", ">"]:
+            # A whole block (cut 0): header, IFD at 8 with one entry: orientation (0x0112), SHORT, count 1, value 6.
+            mark = b"II" if byte_order == "<" else b"MM"
+            block = mark + struct.pack(f"{byte_order}HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
+            app1 = b"Exif\0\0" + block[: len(block) - cut]
+            stored = cv2.imencode(".jpg", _QUARTERS)[1].tobytes()
+            data = stored[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(app1)) + app1 + stored[2:]
+            # The entry's value ends 6 bytes before the block's end, and its 12 bytes 4 before it.
+            assert decode_image(data, "cut").shape[:2] == ((32, 24) if cut < 5 else (24, 32))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".gif", ".ppm"])
@@ -167,16 +167,16 @@ def test_header_longer_than_what_is_read_at_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
-def test_truncated_files_are_errors(tmp_path: Path, suffix: str, share: float) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
-    data = cv2.imencode(suffix, noise)[1].tobytes()
-    (tmp_path / f"cut{suffix}").write_bytes(data[: int(share * len(data))])
-    for reader in (read_image, read_header):
-        with pytest.raises(
-            ImageError, match=rf"cut\{suffix}: (is empty|is truncated|is not an image|cannot be decoded)"
-        ):
-            reader(tmp_path / f"cut{suffix}")
+def test_truncated_files_are_errors(tmp_path: Path, suffix: str) -> None:
+    for share in (0.0, 0.02, 0.5, 0.99):
+        noise = np.random.default_rng(0).integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
+        data = cv2.imencode(suffix, noise)[1].tobytes()
+        (tmp_path / f"cut{suffix}").write_bytes(data[: int(share * len(data))])
+        for reader in (read_image, read_header):
+            with pytest.raises(
+                ImageError, match=rf"cut\{suffix}: (is empty|is truncated|is not an image|cannot be decoded)"
+            ):
+                reader(tmp_path / f"cut{suffix}")
 
 
 def test_a_thumbnail_does_not_hide_a_truncated_jpeg(tmp_path: Path) -> None:
@@ -266,13 +266,13 @@ def test_images_too_wide_to_be_written(tmp_path: Path, suffix: str) -> None:
     assert read_header(tmp_path / "image.png").size_hw == (2, 65_600)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
-def test_pil_images_become_rgb(mode: str) -> None:
-    image = Image.fromarray(_QUARTERS).quantize(4) if mode == "P" else Image.fromarray(_QUARTERS).convert(mode)
-    pixels = from_pil(image)
-    assert (pixels.shape, pixels.dtype) == ((24, 32, 3), np.uint8)
-    if mode not in ("1", "L", "LA"):
-        assert _corners(pixels) == "RGBW"
+def test_pil_images_become_rgb() -> None:
+    for mode in ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"]:
+        image = Image.fromarray(_QUARTERS).quantize(4) if mode == "P" else Image.fromarray(_QUARTERS).convert(mode)
+        pixels = from_pil(image)
+        assert (pixels.shape, pixels.dtype) == ((24, 32, 3), np.uint8)
+        if mode not in ("1", "L", "LA"):
+            assert _corners(pixels) == "RGBW"
 
 
 @pytest.mark.parametrize("name", ["turned.jpg", "turned.tif", "turned.png", "deep.png", "deep.tif", "palette.png"])
@@ -360,7 +360,7 @@ def test_turned_copies_look_like_the_upright_one(real_data: Path) -> None:
 def test_mutated_files_give_an_image_or_an_image_error(real_data: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     files = sorted((real_data / "hostile").iterdir())
-    for number in range(400):
+    for number in range(150):
         data = bytearray(files[number % len(files)].read_bytes())
         for _ in range(4):
             data[rng.integers(min(len(data), 400))] = rng.integers(256)

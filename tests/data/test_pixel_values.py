@@ -65,7 +65,7 @@ def test_values_that_need_a_range(
         Image.fromarray(values).save(path)
     assert read_header(path).size_hw == (2, 3)
     assert read_image(path, ReadSettings(value_range)).tolist() == grey(BYTES)
-    expected = f"a.tif: has {found}, and nothing says which values are black and white: give the data config 'range: ["
+    expected = f"a.tif: has {found}, and its values of black and white are unknown: give the data config 'range: ["
     with pytest.raises(ImageError, match=re.escape(expected)):
         read_image(path)
 

@@ -18,7 +18,7 @@ _SIZE = 128
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    return [draw_scene(_SIZE, generator(0, number)) for number in range(300)]
+    return [draw_scene(_SIZE, generator(0, number)) for number in range(160)]
 
 
 def _generate(root: Path, seed: int) -> dict[str, str]:

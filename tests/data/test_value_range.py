@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from detect.config.data import DataConfig, RangeConfig, SplitConfig, load_data_config
-from detect.data.cache import ImageFiles, build_cache
 from detect.data.classification.datasets import open_class_split
 from detect.data.datasets import open_split
+from detect.data.detection.images import ImageFiles, build_cache
 from detect.data.formats.writing import write_data_config
 from detect.data.value_range import as_trained
 from detect.errors import InputError

@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from detect.drawing.boxes import class_color
 from tests.inference.samples import make_detections
@@ -57,21 +56,19 @@ def test_tiny_boxes_keep_their_object_visible():
     assert not changed(grey(1600, 1600), drawn)[401:407, 401:407].any()
 
 
-@pytest.mark.parametrize(
-    "box", [(0, 0, 200, 100), (0, 0, 5, 5), (195, 95, 200, 100), (198, 0, 200, 2), (0, 97, 3, 100)]
-)
-def test_labels_stay_inside_the_image(box):
-    image = grey(100, 200)
-    drawn = make_detections([(0, *box, 0.9)]).plot(image)
-    # The label is a filled rectangle of at least 10 px text: many pixels of the class's colour beyond the frame itself.
-    assert (drawn == class_color(0)).all(axis=2).sum() > 300
+def test_labels_stay_inside_the_image() -> None:
+    for box in [(0, 0, 200, 100), (0, 0, 5, 5), (195, 95, 200, 100), (198, 0, 200, 2), (0, 97, 3, 100)]:
+        image = grey(100, 200)
+        drawn = make_detections([(0, *box, 0.9)]).plot(image)
+        # The label is a filled rectangle of at least 10 px text: many pixels of the class's colour besides the frame.
+        assert (drawn == class_color(0)).all(axis=2).sum() > 300
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (4, 400), (400, 4), (12, 12)])
-def test_images_smaller_than_a_label(shape):
-    height, width = shape
-    drawn = make_detections([(0, 0, 0, width, height, 0.9)], shape).plot(grey(height, width))
-    assert drawn.shape == (height, width, 3)
+def test_images_smaller_than_a_label() -> None:
+    for shape in [(1, 1), (4, 400), (400, 4), (12, 12)]:
+        height, width = shape
+        drawn = make_detections([(0, 0, 0, width, height, 0.9)], shape).plot(grey(height, width))
+        assert drawn.shape == (height, width, 3)
 
 
 def test_labels_of_small_neighbours_do_not_hide_them():

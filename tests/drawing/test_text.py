@@ -1,25 +1,21 @@
 from __future__ import annotations
 
-import pytest
 from PIL import ImageFont
 
 from detect.drawing.text import columns, font_for, pad, shorten
 
 
-@pytest.mark.parametrize(
-    ("name", "limit", "expected"),
-    [
+def test_shorten() -> None:
+    for name, limit, expected in [
         ("", 10, '""'),
         ("car", 10, "car"),
         ("a\nb\x1b[31m", 20, r"a\nb\x1b[31m"),
         ("exactly ten", 11, "exactly ten"),
         ("trafficlight_red_left", 11, "traff…_left"),
         ("人" * 30, 5, "人人…人人"),
-    ],
-)
-def test_shorten(name, limit, expected):
-    assert shorten(name, limit) == expected
-    assert len(shorten(name, limit)) <= max(limit, 2)
+    ]:
+        assert shorten(name, limit) == expected
+        assert len(shorten(name, limit)) <= max(limit, 2)
 
 
 def test_columns_of_a_terminal():
@@ -30,11 +26,11 @@ def test_columns_of_a_terminal():
     assert pad("too long", 3) == "too long"
 
 
-@pytest.mark.parametrize("text", ["", "car 0.97", "Ärger", "собака", "ψαρι"])
-def test_font_has_the_usual_scripts(text):
-    path, drawable = font_for(text)
-    assert drawable == text
-    ImageFont.truetype(str(path), 12).getbbox(drawable)
+def test_font_has_the_usual_scripts() -> None:
+    for text in ["", "car 0.97", "Ärger", "собака", "ψαρι"]:
+        path, drawable = font_for(text)
+        assert drawable == text
+        ImageFont.truetype(str(path), 12).getbbox(drawable)
 
 
 def test_characters_of_no_font_are_escaped():

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
+from detect.evaluation import detection
 from detect.evaluation.coco import FoundBoxes
+from detect.evaluation.loop import Conditions
+
+CONDITIONS = {field.name for field in dataclasses.fields(Conditions)}
+
+
+def evaluate(model, table, **options) -> detection.Evaluation:
+    """``detection.evaluate`` with the fields of its two records as keywords."""
+    conditions = Conditions(**{name: value for name, value in options.items() if name in CONDITIONS})
+    others = {name: value for name, value in options.items() if name not in CONDITIONS}
+    return detection.evaluate(model, table, conditions, detection.DetectionOptions(**others))
 
 
 def make_table(images, names=("a", "b"), category_ids=(1, 2), size_hw=(500, 600), image_ids=None) -> AnnotationTable:

@@ -14,18 +14,20 @@ from PIL import Image, ImageDraw
 from detect.data.annotations import encode_paths
 from detect.data.classification.table import ClassTable
 from detect.data.images import write_image
-from detect.evaluation.class_activation import class_maps, draw_class_activation, overlay
-from detect.evaluation.class_outputs import write_class_outputs
+from detect.drawing.sheets import GAP_PX, GREEN, PANEL_PX, RED, Panel, draw_text, fitted, panel_sheet, sheet_width
 from detect.evaluation.class_pictures import (
+    class_maps,
     class_sheet,
+    draw_class_activation,
     draw_class_confusion,
     draw_confused_pairs,
+    overlay,
     prediction_sheet,
     spread,
 )
 from detect.evaluation.classification import ClassEvaluation, class_metrics, evaluate_classifier
+from detect.evaluation.loop import Conditions
 from detect.evaluation.outputs import EvaluationOutputs
-from detect.evaluation.sheets import GAP_PX, GREEN, RED, TILE_PX, Tile, draw_text, fitted, sheet_width, tile_sheet
 from detect.models.build import build_classifier
 from detect.models.definition import parse_definition
 from detect.models.model import ClassificationModel
@@ -72,22 +74,22 @@ def head_arguments(text: str) -> dict[str, object]:
 
 
 def test_a_sheet_without_images_has_an_empty_row() -> None:
-    sheet = tile_sheet([], 3)
-    assert sheet.shape[1] == sheet_width(3) == 3 * TILE_PX + 4 * GAP_PX
+    sheet = panel_sheet([], 3)
+    assert sheet.shape[1] == sheet_width(3) == 3 * PANEL_PX + 4 * GAP_PX
     assert (sheet == 255).all()
 
 
 def test_tiles_stand_in_rows_above_their_captions() -> None:
     blue = np.zeros((2, 2, 3), np.uint8) + np.array([0, 0, 255], np.uint8)
-    one, two = tile_sheet([Tile(blue, "a")], 2), tile_sheet([Tile(blue, "a", RED)] * 3, 2)
+    one, two = panel_sheet([Panel(blue, "a")], 2), panel_sheet([Panel(blue, "a", RED)] * 3, 2)
     assert two.shape[0] - GAP_PX == 2 * (one.shape[0] - GAP_PX)
     assert one.shape[1] == two.shape[1]
-    tile = one[GAP_PX : GAP_PX + TILE_PX, GAP_PX : GAP_PX + TILE_PX]
+    tile = one[GAP_PX : GAP_PX + PANEL_PX, GAP_PX : GAP_PX + PANEL_PX]
     assert (tile == (0, 0, 255)).all()
-    below = one[GAP_PX + TILE_PX :]
+    below = one[GAP_PX + PANEL_PX :]
     assert below.min() < 100
-    assert (one[:, GAP_PX + TILE_PX + 1 :] == 255).all()  # no second tile
-    red = two[GAP_PX + TILE_PX : one.shape[0] - GAP_PX].astype(int)
+    assert (one[:, GAP_PX + PANEL_PX + 1 :] == 255).all()  # no second tile
+    red = two[GAP_PX + PANEL_PX : one.shape[0] - GAP_PX].astype(int)
     assert (red[..., 0] - red[..., 1]).max() > 100
 
 
@@ -102,7 +104,7 @@ def test_images_are_fitted(size_hw: tuple[int, int], expected: tuple[int, int]) 
 def test_captions_stay_in_their_tile(name: str) -> None:
     black = np.zeros((9, 9, 3), np.uint8)
     for caption in (name, (name, name, name)):
-        sheet = tile_sheet([Tile(black, caption)], 1)
+        sheet = panel_sheet([Panel(black, caption)], 1)
         assert (sheet[:, :GAP_PX] == 255).all()
         assert (sheet[:, -GAP_PX:] == 255).all()
 
@@ -117,7 +119,7 @@ def test_text_is_shortened_to_its_width() -> None:
 # ------------------------------------------------------------------------------------------- pictures
 
 
-@pytest.mark.parametrize("names", [("a", "b"), ODD_NAMES], ids=["plain", "odd"])
+@pytest.mark.parametrize("names", [pytest.param(("a", "b"), marks=pytest.mark.slow), ODD_NAMES], ids=["plain", "odd"])
 def test_pictures_of_any_class_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     """Every image is taken for class 0."""
     shares = [0.5] + [0.5 / (len(names) - 1)] * (len(names) - 1)
@@ -126,7 +128,7 @@ def test_pictures_of_any_class_names(tmp_path: Path, names: tuple[str, ...]) -> 
     draw_confused_pairs(tmp_path / "pairs.png", evaluation)
     assert min(cv2.imread(str(tmp_path / "confusion.png")).shape[:2]) > 300
     pairs = cv2.imread(str(tmp_path / "pairs.png"))
-    row = tile_sheet([], 8).shape[0] + 36  # a heading of two lines, a row of tiles
+    row = panel_sheet([], 8).shape[0] + 36  # a heading of two lines, a row of tiles
     assert pairs.shape == ((len(names) - 1) * row, sheet_width(8), 3)
     assert "matplotlib.pyplot" not in sys.modules
 
@@ -137,9 +139,9 @@ def test_the_surest_mistakes_come_first(tmp_path: Path) -> None:
     draw_confused_pairs(tmp_path / "pairs.png", evaluation)
     shown = cv2.cvtColor(cv2.imread(str(tmp_path / "pairs.png")), cv2.COLOR_BGR2RGB)
     for place, row in enumerate((2, 4, 0)):
-        left = GAP_PX + place * (TILE_PX + GAP_PX)
-        tile = shown[36 + GAP_PX :][:TILE_PX, left : left + TILE_PX]
-        np.testing.assert_array_equal(tile, fitted(evaluation.table.read(row), TILE_PX))
+        left = GAP_PX + place * (PANEL_PX + GAP_PX)
+        tile = shown[36 + GAP_PX :][:PANEL_PX, left : left + PANEL_PX]
+        np.testing.assert_array_equal(tile, fitted(evaluation.table.read(row), PANEL_PX))
 
 
 def test_nothing_is_confused(tmp_path: Path) -> None:
@@ -154,15 +156,15 @@ def test_predictions_are_green_or_red(tmp_path: Path) -> None:
     for evaluation, color in ((right, GREEN), (wrong, RED)):
         sheet = prediction_sheet(evaluation, 36)
         assert sheet.dtype == np.uint8
-        assert sheet.shape == tile_sheet([], 2).shape
-        assert (sheet[GAP_PX + TILE_PX :] == color).all(axis=2).any()
+        assert sheet.shape == panel_sheet([], 2).shape
+        assert (sheet[GAP_PX + PANEL_PX :] == color).all(axis=2).any()
 
 
 def test_predictions_of_a_part_and_of_nothing(tmp_path: Path) -> None:
     many = make_evaluation(tmp_path, ("a", "b"), [[0.9, 0.1]] * 20 + [[0, 0]])
     assert prediction_sheet(many, 9).shape[1] == sheet_width(3)
     many.table.path(0).unlink()
-    assert prediction_sheet(many, 1).shape == tile_sheet([], 1).shape
+    assert prediction_sheet(many, 1).shape == panel_sheet([], 1).shape
     none = make_evaluation(tmp_path, ("a", "b"), [])
     assert (prediction_sheet(none, 9) == 255).all()
 
@@ -176,8 +178,8 @@ def test_spread() -> None:
 def test_a_batch_with_what_it_shows() -> None:
     images = np.zeros((5, 32, 32, 3), np.uint8)
     sheet = class_sheet(images, ["cat", "dog 0.60 cat 0.40", "猫", "", "x" * 200])
-    assert sheet.shape == tile_sheet([Tile(images[0], "")] * 5, 3).shape
-    assert class_sheet(images[:0], []).shape == tile_sheet([], 1).shape
+    assert sheet.shape == panel_sheet([Panel(images[0], "")] * 5, 3).shape
+    assert class_sheet(images[:0], []).shape == panel_sheet([], 1).shape
 
 
 # ------------------------------------------------------------------------------------ class activation
@@ -215,6 +217,10 @@ def test_an_overlay_is_blue_where_least_and_red_where_most() -> None:
     assert (overlay(grey, np.zeros((2, 2))) == overlay(grey, np.ones((2, 2)))).all()
 
 
+def conditions(image_size: int, names: tuple[str, ...] | None = None) -> Conditions:
+    return Conditions(image_size, batch_size=4, workers=0, device=CPU, names=names, progress=False)
+
+
 def small_split(folder: Path, size: int, num_images: int) -> ClassTable:
     rng = np.random.default_rng(0)
     paths = [folder / f"images/{number}.png" for number in range(num_images)]
@@ -223,30 +229,26 @@ def small_split(folder: Path, size: int, num_images: int) -> ClassTable:
     return ClassTable(encode_paths(paths), np.arange(num_images) % 3, ("a", "b", "c"))
 
 
-@pytest.mark.parametrize("names", [None, ("c", "a", "b")])
+@pytest.mark.parametrize("names", [pytest.param(None, marks=pytest.mark.slow), ("c", "a", "b")])
 def test_all_files_of_an_evaluation(tmp_path: Path, names: tuple[str, ...] | None) -> None:
     """Nine images, all taken for one class: three are right, in one row; six are wrong, in two rows of three pairs."""
     model, table = tiny_model(), small_split(tmp_path, 16, 9)
     with torch.no_grad():
         model.head.linear.bias[1] = 50
-    evaluation = evaluate_classifier(
-        model, table, image_size=16, center_crop=1.0, batch_size=4, workers=0, device=CPU, names=names, progress=False
-    )
+    evaluation = evaluate_classifier(model, table, conditions(16, names))
     wanted = EvaluationOutputs(tmp_path / "m.json", tmp_path / "r.json", tmp_path / "out")
-    lines = write_class_outputs(wanted, evaluation, model, CPU, {})
+    lines = wanted.write_classes(evaluation, model, CPU, {})
     assert [line.split(":")[0] for line in lines] == ["classes", "metrics", "pictures"]
     shown = {path.name: cv2.imread(str(path)).shape for path in (tmp_path / "out").iterdir()}
     assert set(shown) == {"confusion_matrix.png", "confused_pairs.jpg", "class_activation.jpg"}
-    one, two = (tile_sheet([Tile(np.zeros((1, 1, 3), np.uint8), "")] * n, 6).shape[0] for n in (6, 12))
+    one, two = (panel_sheet([Panel(np.zeros((1, 1, 3), np.uint8), "")] * n, 6).shape[0] for n in (6, 12))
     assert shown["class_activation.jpg"] == (36 + one + 36 + two, sheet_width(6), 3)
-    assert write_class_outputs(EvaluationOutputs(), evaluation, model, CPU, {}) == []
+    assert EvaluationOutputs().write_classes(evaluation, model, CPU, {}) == []
 
 
 def test_a_map_of_one_cell_is_not_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, table = tiny_model(), small_split(tmp_path, 4, 3)
-    evaluation = evaluate_classifier(
-        model, table, image_size=4, center_crop=1.0, batch_size=4, workers=0, device=CPU, progress=False
-    )
+    evaluation = evaluate_classifier(model, table, conditions(4))
     assert not draw_class_activation(tmp_path / "map.jpg", evaluation, model, CPU)
     assert not (tmp_path / "map.jpg").exists()
     assert "map.jpg is not drawn: the last map has a single cell at this image size" in caplog.text
@@ -257,22 +259,12 @@ def test_maps_are_of_the_predicted_class_also_in_another_order(tmp_path: Path) -
     model, table = tiny_model(), small_split(tmp_path, 16, 3)
     with torch.no_grad():
         model.head.linear.bias[1] = 50
-    evaluation = evaluate_classifier(
-        model,
-        table,
-        image_size=16,
-        center_crop=1.0,
-        batch_size=4,
-        workers=0,
-        device=CPU,
-        names=("c", "a", "b"),
-        progress=False,
-    )
+    evaluation = evaluate_classifier(model, table, conditions(16, ("c", "a", "b")))
     assert draw_class_activation(tmp_path / "map.png", evaluation, model, CPU)
     shown = cv2.cvtColor(cv2.imread(str(tmp_path / "map.png")), cv2.COLOR_BGR2RGB)
     image = table.read(0)
     _, maps = class_maps(model, torch.from_numpy(image[None].copy()), CPU)
-    left = GAP_PX + TILE_PX + GAP_PX
-    tile = shown[36 + GAP_PX :][:TILE_PX, left : left + TILE_PX]
-    expected = fitted(overlay(image, maps[0, 1].numpy()), TILE_PX)
+    left = GAP_PX + PANEL_PX + GAP_PX
+    tile = shown[36 + GAP_PX :][:PANEL_PX, left : left + PANEL_PX]
+    expected = fitted(overlay(image, maps[0, 1].numpy()), PANEL_PX)
     np.testing.assert_allclose(tile.astype(int), expected.astype(int), atol=3)  # other batches round differently

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,24 @@ from detect.data.classification.table import ClassTable
 from detect.data.images import write_image
 from detect.drawing.text import columns
 from detect.errors import InputError
-from detect.evaluation.class_report import class_metrics_record, metrics_table, write_class_metrics
-from detect.evaluation.classification import ClassEvaluation, class_metrics, evaluate_classifier, most_confused
+from detect.evaluation import classification
+from detect.evaluation.classification import ClassEvaluation, class_metrics, most_confused
+from detect.evaluation.loop import Conditions
+from detect.evaluation.report import class_metrics_record, class_table
 
 CPU = torch.device("cpu")
 NAMES = ("red", "green", "blue")
 OPTIONS: dict[str, Any] = {
     "image_size": 8,
-    "center_crop": 1.0,
     "batch_size": 2,
     "workers": 0,
     "device": CPU,
     "progress": False,
 }
+
+
+def evaluate_classifier(model: Any, table: ClassTable, **conditions: Any) -> ClassEvaluation:
+    return classification.evaluate_classifier(model, table, Conditions(**conditions))
 
 
 class ColorLogits(torch.nn.Module):
@@ -126,7 +130,7 @@ def test_a_split_is_classified(table: ClassTable) -> None:
     """Logits 4 and 0 0: the best class has e^4 / (e^4 + 2). Images 0 and 2 are right; the loss of a right one is
     ln(e^4 + 2) - 4, of a wrong one ln(e^4 + 2).
     """
-    found = evaluate_classifier(ColorLogits(), table, **OPTIONS)  # type: ignore[arg-type]
+    found = evaluate_classifier(ColorLogits(), table, **OPTIONS)
     total = math.exp(4) + 2
     assert found.metrics["top1"] == 0.5
     assert found.metrics["loss"] == pytest.approx(math.log(total) - 2)
@@ -249,7 +253,7 @@ def evaluation(names: tuple[str, ...] = NAMES) -> ClassEvaluation:
 
 def test_table_shows_every_number_and_explains_minus_one() -> None:
     """top1 = 1/4, top5 = 3/4, loss = (ln 2 + ln 4 + ln 4) / 3 = 1.155."""
-    lines = metrics_table(evaluation().metrics).splitlines()
+    lines = class_table(evaluation().metrics).splitlines()
     assert lines[1] == "  top1   0.250   share of the images whose class is the most probable one"
     assert lines[2] == "  top5   0.750   share of the images whose class is among the 3 most probable"
     assert lines[3].startswith("  loss   1.155 ")
@@ -257,7 +261,7 @@ def test_table_shows_every_number_and_explains_minus_one() -> None:
     assert lines[6].split() == ["red", "0.333", "0.667", "3"]
     assert lines[7].split() == ["green", "0.000", "1.000", "1"]
     assert lines[8] == "classes without images in the split, not shown: 1"
-    assert lines[10].split() == ["true", "taken", "for", "images"]
+    assert lines[10].split() == ["true", "predicted", "images"]
     assert lines[11].split() == ["red", "green", "1"]
     assert lines[12].split() == ["green", "red", "1"]
     assert "-1" not in "".join(lines)
@@ -265,20 +269,18 @@ def test_table_shows_every_number_and_explains_minus_one() -> None:
 
 def test_table_says_nothing_of_what_does_not_occur() -> None:
     perfect = class_metrics(np.log([[0.75, 0.25], [0.25, 0.75]]), np.array([0, 1]), ("a", "b"))
-    assert len(metrics_table(perfect).splitlines()) == 8
+    assert len(class_table(perfect).splitlines()) == 8
 
 
 @pytest.mark.parametrize("name", ["猫" * 8, "x" * 200, "new\nline", "$\\alpha$"])
 def test_table_stays_aligned(name: str) -> None:
-    lines = metrics_table(evaluation((name, "b", "c")).metrics).splitlines()
+    lines = class_table(evaluation((name, "b", "c")).metrics).splitlines()
     assert len({columns(line) for line in lines[5:8]}) == 1
     assert len({columns(line) for line in lines[10:13]}) == 1
 
 
-def test_metrics_json(tmp_path: Path) -> None:
-    write_class_metrics(tmp_path / "metrics.json", evaluation(), {"weights": "w.pt"})
-    found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
-    assert found == class_metrics_record(evaluation(), {"weights": "w.pt"})
+def test_metrics_json() -> None:
+    found = class_metrics_record(evaluation(), {"weights": "w.pt"})
     assert (found["top1"], found["images"], found["unanswered"]) == (0.25, 4, 1)
     assert found["confused"][0] == {"true": "red", "predicted": "green", "images": 1}
     assert found["per_class"]["blue"]["top1"] == -1

@@ -95,7 +95,7 @@ def test_crowd_regions_neither_help_nor_hurt():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_all_numbers_are_those_of_pycocotools(engine, seed):
     table, found = random_problem(seed)
     metrics = coco_metrics(table, found, engine)
@@ -108,7 +108,7 @@ def test_all_numbers_are_those_of_pycocotools(engine, seed):
             assert metrics.per_class[name][key] == alone[key], (name, key)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_engines_give_the_same_bits(seed):
     table, found = random_problem(seed + 10, num_images=60)
     first, second = (coco_metrics(table, found, engine) for engine in ENGINES)
@@ -185,6 +185,7 @@ def test_collect_sorts_by_row_and_maps_classes():
     assert found.boxes_xywh_px[2].tolist() == [1, 2, 3, 6]
 
 
+@pytest.mark.slow
 def test_engines_agree_on_real_annotations(real_data):
     from detect.data.datasets import open_split
 

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from detect.drawing.text import columns
 from detect.evaluation.coco import ABSENT, METRICS, CocoMetrics, coco_metrics
-from detect.evaluation.engine import Evaluation
-from detect.evaluation.predict import COCO_SETTINGS
-from detect.evaluation.report import coco_table, speed_line, write_metrics_json
+from detect.evaluation.detection import Evaluation
+from detect.evaluation.forward import COCO_SETTINGS
+from detect.evaluation.report import coco_table, metrics_record, speed_line
 from tests.evaluation.synthetic import make_found, make_table
 
 
@@ -45,9 +43,8 @@ def test_table_stays_aligned(name):
     assert columns(lines[14]) == columns(lines[15])
 
 
-def test_metrics_json(tmp_path):
-    write_metrics_json(tmp_path / "new" / "metrics.json", evaluation(("猫", "b")), {"weights": "w.pt", "split": "val"})
-    found = json.loads((tmp_path / "new" / "metrics.json").read_text(encoding="utf-8"))
+def test_metrics_json():
+    found = metrics_record(evaluation(("猫", "b")), {"weights": "w.pt", "split": "val"})
     assert list(found)[:12] == list(METRICS)
     assert found["AP"] == pytest.approx(1)
     assert found["AP_S"] == ABSENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detect.evaluation.predict import PredictSettings
+from detect.evaluation.forward import PredictSettings
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.models.build import build_classifier, build_model

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from detect.boxes.nms import non_max_suppression
-from detect.evaluation.predict import PredictSettings
+from detect.evaluation.forward import PredictSettings
 from detect.exporting.gate import gate_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions

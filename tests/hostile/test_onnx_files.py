@@ -72,7 +72,7 @@ def refused(folder, model, predict=False):
         ({"stride": "1000000000"}, "stride: must be from 1"),
         ({"cost": "much"}, "its metadata are incomplete or damaged"),
         ({"output": "[]"}, "its metadata are incomplete or damaged"),
-        ({"format": "detect-onnx-2"}, "is not a file that tools/export.py wrote"),
+        ({"format": "detect-onnx-2"}, "is not a file that detect export wrote"),
     ],
 )
 def test_metadata(tmp_path, model, entries, message):

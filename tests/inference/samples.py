@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.inference.frames import FoundFrame
 from detect.inference.sources import Source
+from detect.inference.stream import FoundFrame
 from detect.inference.video import Clip
 from detect.structures import Detections
 

@@ -14,10 +14,8 @@ from PIL import Image
 from detect import Classifier, Detector
 from detect.data.images import ImageError, write_image
 from detect.errors import InputError
-from detect.inference.class_drawing import draw_classification
-from detect.inference.class_outputs import ClassWriter
-from detect.inference.predictor import open_predictor
-from detect.inference.run import classify_files
+from detect.inference.class_outputs import ClassWriter, draw_classification
+from detect.inference.run import classify_files, open_predictor
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.structures import Classification

@@ -10,9 +10,9 @@ from PIL import Image
 from detect.data.images import ImageError
 from detect.data.pixel_values import ReadSettings
 from detect.errors import InputError
-from detect.inference.frames import read_frames
 from detect.inference.inputs import as_image
 from detect.inference.sources import expand_sources
+from detect.inference.stream import read_frames
 from tests.inference.test_sources import animate
 
 VALUES = np.array([[7400, 7528, 7656]], np.uint16)
@@ -45,7 +45,7 @@ def test_an_animation_that_is_cut_off(tmp_path, caplog):
 def test_of_an_animation_that_is_named_as_an_image_the_first_frame_counts(tmp_path, caplog):
     caplog.set_level("INFO")
     assert as_image(animate(tmp_path / "a.gif")).shape == (6, 8, 3)
-    assert "a.gif: has 3 frames or pages, of which the first is looked at" in caplog.text
+    assert "a.gif: has 3 frames or pages, of which the first is used" in caplog.text
 
 
 def test_files_arrays_and_pictures_of_16_bits_are_the_same(tmp_path):

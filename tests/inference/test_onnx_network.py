@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 import pytest
 import torch
 
 from detect.errors import InputError
-from detect.evaluation.predict import PredictSettings
+from detect.evaluation.forward import PredictSettings
 from detect.exporting.gate import count_unmatched, gate_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.predictor import open_predictor
-from detect.models.build import build_classifier, build_model
+from detect.inference.run import open_predictor
+from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
+from tests.inference.onnx_files import write_classifier, write_detections, write_raw
 from tests.models.yamls import TINY, write_model
-
-SMALL = """\
-name: small
-backbone:
-  - {name: stem, module: Conv, args: {out_channels: 8}}
-  - {name: c5, module: Conv, args: {out_channels: 8, kernel_size: 3}}
-head:
-  - {name: classify, module: Classify}
-"""
 
 KINDS = {
     "predictions": ExportOptions(),
@@ -70,6 +60,7 @@ def exported(request, checkpoint, tmp_path_factory):
     return path, [*images, images[0][:, ::-1]]  # the last two make a batch of one shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 9])
 def test_the_same_detections(checkpoint, exported, batch_size):
     path, images = exported
@@ -88,6 +79,7 @@ def rows(found):
     return np.column_stack([found.boxes_xyxy_px, found.scores, found.labels])
 
 
+@pytest.mark.slow
 def test_another_size(checkpoint, exported):
     path, images = exported
     model = Detector(path)
@@ -104,26 +96,68 @@ def test_another_size(checkpoint, exported):
 
 
 def test_a_classifier(tmp_path):
-    torch.manual_seed(0)
-    model = build_classifier(str(write_model(tmp_path, SMALL)), num_classes=3)
-    facts = {"names": ("a", "b", "c"), "category_ids": (0, 1, 2), "metrics": {}, "provenance": {}}
-    save_checkpoint(tmp_path / "best.pt", model, image_size=32, center_crop=0.8, **facts)
-    export_onnx(load_checkpoint(tmp_path / "best.pt"), tmp_path / "model.onnx")
-    found = open_predictor(tmp_path / "model.onnx", "cpu", "fp32")
+    """Red is 51/255 = 0.2 in the middle 0.8 of the image, and 0 around it: probabilities e^0.2 : 1 : 1."""
+    found = open_predictor(write_classifier(tmp_path / "model.onnx"), "cpu", "fp32")
     assert isinstance(found, Classifier)
-    assert (found.names, found.image_size, found.center_crop) == (("a", "b", "c"), 32, 0.8)
-    images = gate_images()
-    for expected, given in zip(
-        Classifier(tmp_path / "best.pt", "cpu").predict(images), found.predict(images), strict=True
-    ):
-        np.testing.assert_allclose(given.probabilities, expected.probabilities, atol=1e-6)
-    with pytest.raises(InputError, match=r"small is a classifier; use detect\.Classifier"):
+    assert (found.names, found.image_size, found.center_crop) == (("a", "b", "c"), 64, 0.8)
+    image = np.zeros((80, 120, 3), np.uint8)
+    image[8:72, 28:92, 0] = 51
+    expected = np.exp([0.2, 0, 0]) / (np.exp(0.2) + 2)
+    for given in found.predict([image, image], batch_size=2):
+        np.testing.assert_allclose(given.probabilities, expected, atol=1e-6)
+    with pytest.raises(InputError, match=r"hand-made is a classifier; use detect\.Classifier"):
         Detector(tmp_path / "model.onnx")
 
 
-def test_what_an_exported_file_has_settled(exported):
-    path, _ = exported
-    with pytest.raises(InputError, match=r"the cost of an exported file is settled; detect export --cost"):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_raw_maps_are_decoded(tmp_path, fixed):
+    """Values of 0: the centre is the middle of its cell, the size that of its anchor, all probabilities are 1/2.
+
+    An image of 16 x 24 has 2 x 3 cells for each of two anchors, padded to 64 x 64 it has 8 x 8.
+    """
+    network = Detector(write_raw(tmp_path / "model.onnx", fixed=fixed)).network
+    predictions = network.predictions(torch.zeros(2, 16, 24, 3, dtype=torch.uint8))
+    rows, columns = (8, 8) if fixed else (2, 3)
+    assert network.padded_hw((16, 24)) == (8 * rows, 8 * columns)
+    assert predictions.shape == (2, 2 * rows * columns, 8)
+    assert predictions[0, 0].tolist() == [4, 4, 6, 4, 0.5, 0.5, 0.5, 0.5]
+    assert predictions[1, columns + 1].tolist() == [12, 12, 6, 4, 0.5, 0.5, 0.5, 0.5]
+    assert predictions[1, rows * columns + 1].tolist() == [12, 4, 10, 12, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_detections_of_a_file_with_suppression_inside(tmp_path, fixed):
+    """An image of 32 px is enlarged twice. Boxes of two classes that overlap stay; a higher ``conf`` counts."""
+    rows = [[0, 0, 32, 32, 0.9, 2], [0, 0, 32, 30, 0.8, 1], [0, 0, 32, 28, 0.2, 1]]
+    detector = Detector(write_detections(tmp_path / "model.onnx", rows, fixed=fixed))
+    assert detector.network.max_detections == 3
+    first, second = detector.predict([np.zeros((32, 32, 3), np.uint8)] * 2, conf=0.5, batch_size=2)
+    np.testing.assert_allclose(first.boxes_xyxy_px, [[0, 0, 16, 16], [0, 0, 16, 15]])
+    np.testing.assert_allclose(first.scores, [0.9, 0.8])
+    assert (first.class_names, second.class_names) == (["c", "b"], ["c", "b"])
+    (all_rows,) = detector.predict([np.zeros((32, 32, 3), np.uint8)], conf=0.1, iou=1, max_det=300)
+    assert (len(all_rows), all_rows.reached_limit) == (3, True)
+
+
+def test_detections_of_a_class_that_there_is_not(tmp_path):
+    path = write_detections(tmp_path / "model.onnx", [[0, 0, 32, 32, 0.9, 3]])
+    with pytest.raises(InputError, match="should give detections of the classes that it names, found"):
+        Detector(path).predict(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_sizes_of_the_network_input(tmp_path):
+    image = np.zeros((32, 96, 3), np.uint8)
+    dynamic, fixed = Detector(write_raw(tmp_path / "a.onnx")), Detector(write_raw(tmp_path / "b.onnx", fixed=True))
+    assert (dynamic.network_hw((33, 99), 96), fixed.network_hw((33, 99))) == ((32, 96), (64, 64))
+    with pytest.raises(InputError, match="image size: must be a multiple of 8"):
+        dynamic.predict(image, image_size=98)
+    with pytest.raises(InputError, match=r"image size: .*b.onnx takes 64 only, found 96"):
+        fixed.predict(image, image_size=96)
+
+
+def test_what_an_exported_file_has_settled(tmp_path):
+    path = write_raw(tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=r"the cost of an exported file is fixed; detect export --cost"):
         Detector(path).cost = 0.5
     with pytest.raises(InputError, match=r"model.onnx: has the number format that it was exported with"):
         Detector(path, precision="bf16")
@@ -139,24 +173,21 @@ def test_what_an_exported_file_has_settled(exported):
         7,
     ],
 )
-def test_levels_that_cannot_be_decoded(exported, tmp_path, level):
-    path = tmp_path / "model.onnx"
-    model = onnx.load(exported[0])
-    entry = next(entry for entry in model.metadata_props if entry.key == "output")
-    entry.value = json.dumps({"levels": [level]})
-    onnx.save(model, path)
+def test_levels_that_cannot_be_decoded(tmp_path, level):
+    path = write_raw(tmp_path / "model.onnx", level)
     with pytest.raises(InputError, match=r"model.onnx: its metadata are incomplete or damaged"):
         Detector(path)
 
 
-def test_files_that_are_none(exported, tmp_path):
+def test_files_that_are_none(tmp_path):
     path = tmp_path / "model.onnx"
     with pytest.raises(InputError, match=r"model.onnx: cannot be read: No such file"):
         Detector(path)
-    path.write_bytes(exported[0].read_bytes()[:5000])
+    whole = write_raw(tmp_path / "whole.onnx")
+    path.write_bytes(whole.read_bytes()[:200])
     with pytest.raises(InputError, match=r"model.onnx: is not an ONNX file, or is damaged"):
         Detector(path)
-    model = onnx.load(exported[0])
+    model = onnx.load(whole)
     entries = {entry.key: entry for entry in model.metadata_props}
     entries["names"].value = "[not JSON"
     onnx.save(model, path)
@@ -164,5 +195,5 @@ def test_files_that_are_none(exported, tmp_path):
         Detector(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    with pytest.raises(InputError, match=r"model.onnx: is not a file that tools/export.py wrote"):
+    with pytest.raises(InputError, match=r"model.onnx: is not a file that detect export wrote"):
         Detector(path)

@@ -156,7 +156,7 @@ def test_something_else():
 
 def test_who_wants_images_only_refuses_the_others(folder):
     assert image_paths(expand_sources(f"{folder}/*.jpg")) == [folder / "b.jpg", folder / "odd[1].jpg"]
-    with pytest.raises(InputError, match=r"v\.MP4: only detectors look at videos; name images"):
+    with pytest.raises(InputError, match=r"v\.MP4: only detectors take videos; name images"):
         image_paths(expand_sources(folder))
 
 

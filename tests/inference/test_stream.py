@@ -28,7 +28,7 @@ def detector(tmp_path_factory):
     """An untrained model: what it finds means nothing, but it finds something at a low score."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "model.pt"
-    model = build_model("yolov5n-spd", num_classes=2)
+    model = build_model("yolov5n+width=0.1", num_classes=2)
     save_checkpoint(path, model, names=("cat", "dog"), category_ids=(1, 2), image_size=64, metrics={}, provenance={})
     return Detector(path, device="cpu")
 
@@ -75,7 +75,7 @@ def test_no_more_than_a_batch_is_held(tmp_path):
     alive: list[weakref.ref] = []
     most = 0
 
-    def predict(images, **options):
+    def predict(images, conf):
         nonlocal most
         alive.extend(weakref.ref(image) for image in images)
         most = max(most, sum(each() is not None for each in alive))
@@ -140,7 +140,7 @@ def test_options_out_of_range_are_refused_at_once(detector, image, options, mess
 def test_tracking_without_its_library(detector, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackers", None)
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(InputError, match=r"tracking needs the package \w+: pip install -e '\.\[track\]'"):
+    with pytest.raises(InputError, match=r"tracking needs the package \w+: pip install 'detect-small\[track\]'"):
         detector.stream(write_clip(tmp_path / "a.mp4"), track=True)
 
 

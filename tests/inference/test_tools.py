@@ -1,4 +1,4 @@
-"""tools/evaluate.py and tools/predict.py as a user runs them; processes of their own where it takes one to see it."""
+"""tools/evaluate.py and tools/predict.py as a user runs them, in this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,12 +20,6 @@ from detect.models.checkpoint import save_checkpoint
 from detect.runtime.logs import LOGGER
 
 TOOLS = Path(__file__).parents[2] / "tools"
-
-
-def run(tool, *arguments):
-    """Run a tool in a process of its own, which takes seconds to import PyTorch."""
-    command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture
@@ -55,9 +48,18 @@ def place(tmp_path_factory):
     torch.manual_seed(0)
     save_checkpoint(
         place / "model.pt",
-        build_model("yolov5n-spd", num_classes=2),
+        build_model("yolov5n+width=0.1", num_classes=2),
         names=("cat", "dog"),
         category_ids=(3, 9),
+        image_size=64,
+        metrics={},
+        provenance={},
+    )
+    save_checkpoint(
+        place / "three.pt",
+        build_model("yolov5n+width=0.1", num_classes=3),
+        names=("emu", "fox", "gnu"),
+        category_ids=(1, 2, 3),
         image_size=64,
         metrics={},
         provenance={},
@@ -88,15 +90,15 @@ def place(tmp_path_factory):
     return place
 
 
-def test_evaluate(place, tmp_path):
-    ended = run(
+def test_evaluate(place, tmp_path, run_here):
+    code, output, error = run_here(
         "evaluate.py",
         *("--weights", place / "model.pt", "--data", place / "data.yaml", "--workers", 0),
         *("--metrics-json", tmp_path / "m.json", "--results-json", tmp_path / "r.json", "--out", tmp_path / "pictures"),
     )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("COCO metrics\n  AP  ")
-    assert "ms per image: preprocess" in ended.stdout
+    assert code == 0, error
+    assert output.startswith("COCO metrics\n  AP  ")
+    assert "ms per image: preprocess" in output
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert set(metrics["per_class"]) == {"cat", "dog"}
     assert metrics["images"] == 4
@@ -139,15 +141,7 @@ def test_evaluate_refuses_in_one_line(place, tmp_path, run_here, options, messag
             return os.mkdir, (str(tmp_path / "ran"),)
 
     torch.save({"format": "detect-checkpoint", "names": Hostile()}, tmp_path / "hostile.pt")
-    save_checkpoint(
-        tmp_path / "three.pt",
-        build_model("yolov5n-spd", num_classes=3),
-        names=("emu", "fox", "gnu"),
-        category_ids=(1, 2, 3),
-        image_size=64,
-        metrics={},
-        provenance={},
-    )
+    shutil.copy(place / "three.pt", tmp_path)
     base = ("--weights", place / "model.pt", "--data", place / "data.yaml", "--workers", 0)
     code, _, error = run_here("evaluate.py", *base, *options)
     assert code == 2
@@ -174,8 +168,8 @@ def test_evaluate_of_damaged_images(place, tmp_path, run_here):
     assert "--strict" in error.splitlines()[-1]
 
 
-def test_predict(place, tmp_path):
-    ended = run(
+def test_predict(place, tmp_path, run_here):
+    code, output, error = run_here(
         "predict.py",
         *(
             "--weights",
@@ -192,8 +186,8 @@ def test_predict(place, tmp_path):
         *("--save-json", "--save-txt", "--save-crops", "--classes", "cat", "1", "--batch-size", 3),
         "--class-agnostic",
     )
-    assert ended.returncode == 0, ended.stderr
-    lines = ended.stdout.splitlines()
+    assert code == 0, error
+    lines = output.splitlines()
     assert lines[0].startswith(f"{place / 'images' / '0.jpg'}: ")
     assert len(lines) == 8
     assert lines[-4] == f"drawn images: {tmp_path}"

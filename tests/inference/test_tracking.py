@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.inference.tracking import Tracks
+from detect.inference.stream import Tracks
 from tests.inference.samples import make_detections, seen, seen_frame
 
 pytest.importorskip("trackers")

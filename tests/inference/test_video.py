@@ -12,7 +12,7 @@ import pytest
 
 from detect.inference import video
 from detect.inference.sources import expand_sources
-from detect.inference.video import USUAL_FPS, Clip, Video, VideoError
+from detect.inference.video import USUAL_FPS, Clip, Video, VideoError, quiet
 from tests.inference.clips import HW, camera, gray, number_of, write_clip
 
 
@@ -153,3 +153,12 @@ def test_stopping_early_closes_the_file(tmp_path):
     next(frames)
     frames.close()
     assert str(tmp_path / "a.mp4") not in {os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
+
+
+def test_opencv_is_silent():
+    """FFmpeg reads the variable at its first use, perhaps before the tests."""
+    level = cv2.utils.logging.getLogLevel()
+    with quiet():
+        assert os.environ["OPENCV_FFMPEG_LOGLEVEL"] == "-8"
+        assert cv2.utils.logging.getLogLevel() == cv2.utils.logging.LOG_LEVEL_SILENT
+    assert cv2.utils.logging.getLogLevel() == level

@@ -39,9 +39,8 @@ def test_no_targets() -> None:
     assert (found.row.dtype, found.labels.dtype, found.image.dtype) == (torch.int64,) * 3
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "expected"),
-    [
+def test_cells() -> None:
+    for x, y, expected in [
         # In the middle of a cell, nothing is nearer than half a cell.
         (1.5, 1.5, [(1, 1)]),
         (1.2, 1.5, [(1, 1), (0, 1)]),
@@ -57,30 +56,25 @@ def test_no_targets() -> None:
         (0.8, 0.2, [(0, 0), (1, 0)]),
         (3.8, 3.8, [(3, 3)]),
         (3.2, 3.8, [(3, 3), (2, 3)]),
-    ],
-)
-def test_cells(x: float, y: float, expected: list[tuple[int, int]]) -> None:
-    found = match(targets((8 * x, 8 * y, 16, 16)))
-    assert cells(found) == expected
-    centres = [[pytest.approx(x - column, abs=1e-5), pytest.approx(y - row, abs=1e-5)] for column, row in expected]
-    assert found.boxes_cxcywh_cells[:, :2].tolist() == centres
-    torch.testing.assert_close(found.boxes_cxcywh_cells[:, 2:], torch.full((len(expected), 2), 2.0))  # 16 px
+    ]:
+        found = match(targets((8 * x, 8 * y, 16, 16)))
+        assert cells(found) == expected
+        centres = [[pytest.approx(x - column, abs=1e-5), pytest.approx(y - row, abs=1e-5)] for column, row in expected]
+        assert found.boxes_cxcywh_cells[:, :2].tolist() == centres
+        torch.testing.assert_close(found.boxes_cxcywh_cells[:, 2:], torch.full((len(expected), 2), 2.0))  # 16 px
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "expected"),
-    [
+def test_centres_on_a_border_of_cells() -> None:
+    """Exactly there, and only there, the own cell counts once more for each such direction, as in the source."""
+    for x, y, expected in [
         (2.0, 1.5, [(2, 1), (1, 1), (2, 1)]),
         (2.0, 2.0, [(2, 2), (1, 2), (2, 1), (2, 2), (2, 2)]),
         (0.0, 1.5, [(0, 1), (0, 1)]),
         (4.0, 1.5, [(3, 1), (3, 1)]),  # the right edge of the image belongs to the last column
-    ],
-)
-def test_centres_on_a_border_of_cells(x: float, y: float, expected: list[tuple[int, int]]) -> None:
-    """Exactly there, and only there, the own cell counts once more for each such direction, as in the source."""
-    found = match(targets((8 * x, 8 * y, 16, 16)))
-    assert cells(found) == expected
-    assert found.boxes_cxcywh_cells[:, 0].tolist() == [x - column for column, _ in expected]
+    ]:
+        found = match(targets((8 * x, 8 * y, 16, 16)))
+        assert cells(found) == expected
+        assert found.boxes_cxcywh_cells[:, 0].tolist() == [x - column for column, _ in expected]
 
 
 def test_every_matched_centre_can_be_decoded() -> None:
@@ -93,9 +87,8 @@ def test_every_matched_centre_can_be_decoded() -> None:
     assert found.boxes_cxcywh_cells[:, :2].max() <= 1.5
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "fits"),
-    [
+def test_ratio() -> None:
+    for width, height, fits in [
         (16, 16, True),
         (63.9, 16, True),
         (64, 16, False),  # the factor 4 itself does not match
@@ -106,10 +99,8 @@ def test_every_matched_centre_can_be_decoded() -> None:
         (63.9, 4.1, True),  # each side is judged alone
         (0, 16, False),
         (0, 0, False),
-    ],
-)
-def test_ratio(width: float, height: float, fits: bool) -> None:
-    assert len(match(targets((12, 12, width, height)))) == int(fits)
+    ]:
+        assert len(match(targets((12, 12, width, height)))) == int(fits)
 
 
 def test_several_anchors() -> None:
@@ -157,27 +148,34 @@ def slow_matches(given: Targets, grid_hw: tuple[int, int], anchors_px: torch.Ten
     return sorted(found)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("grid_hw", "reduction"), [((10, 14), 8), ((5, 7), 16)])
-def test_agrees_with_the_slow_way(seed: int, grid_hw: tuple[int, int], reduction: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    number = 60
-    centres = torch.rand(number, 2, generator=generator) * torch.tensor([grid_hw[1], grid_hw[0]]) * reduction
-    sizes = torch.exp(torch.rand(number, 2, generator=generator) * 3.5 + 1)  # 2.7 to 90 px
-    given = Targets(
-        torch.randint(0, 4, (number,), generator=generator),
-        torch.randint(0, 3, (number,), generator=generator),
-        torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1),
-    )
-    anchors = torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]])
-    found = match_by_ratio(given, grid_hw, anchors, reduction, 4.0)
-    columns = (found.image, found.anchor, found.column, found.row, found.labels, *found.boxes_cxcywh_cells.unbind(1))
-    rows = sorted(zip(*(column.tolist() for column in columns), strict=True))
-    expected = slow_matches(given, grid_hw, anchors, reduction, 4.0)
-    assert len(rows) == len(expected) > 100
-    for row, slow in zip(rows, expected, strict=True):
-        assert row[:5] == slow[:5]
-        assert row[5:] == pytest.approx(slow[5:], abs=1e-4)
+def test_agrees_with_the_slow_way() -> None:
+    for grid_hw, reduction in [((10, 14), 8), ((5, 7), 16)]:
+        for seed in range(5):
+            generator = torch.Generator().manual_seed(seed)
+            number = 60
+            centres = torch.rand(number, 2, generator=generator) * torch.tensor([grid_hw[1], grid_hw[0]]) * reduction
+            sizes = torch.exp(torch.rand(number, 2, generator=generator) * 3.5 + 1)  # 2.7 to 90 px
+            given = Targets(
+                torch.randint(0, 4, (number,), generator=generator),
+                torch.randint(0, 3, (number,), generator=generator),
+                torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1),
+            )
+            anchors = torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]])
+            found = match_by_ratio(given, grid_hw, anchors, reduction, 4.0)
+            columns = (
+                found.image,
+                found.anchor,
+                found.column,
+                found.row,
+                found.labels,
+                *found.boxes_cxcywh_cells.unbind(1),
+            )
+            rows = sorted(zip(*(column.tolist() for column in columns), strict=True))
+            expected = slow_matches(given, grid_hw, anchors, reduction, 4.0)
+            assert len(rows) == len(expected) > 100
+            for row, slow in zip(rows, expected, strict=True):
+                assert row[:5] == slow[:5]
+                assert row[5:] == pytest.approx(slow[5:], abs=1e-4)
 
 
 # ------------------------------------------------------------------------------------- the one best anchor
@@ -198,9 +196,8 @@ def test_no_targets_for_the_best_anchor() -> None:
         assert (found.row.dtype, found.labels.dtype, found.anchor.dtype) == (torch.int64,) * 3
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "level", "anchor"),
-    [
+def test_the_anchor_most_like_the_target() -> None:
+    for width, height, level, anchor in [
         (8, 8, 0, 0),
         (8, 23, 0, 1),
         (30, 30, 1, 0),
@@ -209,14 +206,12 @@ def test_no_targets_for_the_best_anchor() -> None:
         # IoU with 8 x 8 64 / 128, with 8 x 24 128 / 192: no matter that the sides of both are within a factor of 2.
         (8, 16, 0, 1),
         (16, 16, 0, 1),  # 128 / 320; 64 / 256 with 8 x 8 and 256 / 1024 with 32 x 32
-    ],
-)
-def test_the_anchor_most_like_the_target(width: float, height: float, level: int, anchor: int) -> None:
-    expected = [0, 0]
-    expected[level] = 1
-    found = match_one(targets((20, 20, width, height)))
-    assert [len(matches) for matches in found] == expected
-    assert found[level].anchor.tolist() == [anchor]
+    ]:
+        expected = [0, 0]
+        expected[level] = 1
+        found = match_one(targets((20, 20, width, height)))
+        assert [len(matches) for matches in found] == expected
+        assert found[level].anchor.tolist() == [anchor]
 
 
 def test_an_anchor_of_both_levels_learns_on_both() -> None:
@@ -258,19 +253,16 @@ def test_targets_without_area(size: tuple[int, int]) -> None:
     assert [len(matches) for matches in match_one(targets((20, 20, *size)))] == [0, 0]
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "cell", "centre"),
-    [
+def test_only_the_own_cell() -> None:
+    for x, y, cell, centre in [
         (12, 12, (1, 1), (0.5, 0.5)),
         (8, 15.2, (1, 1), (0.0, 0.9)),  # near its borders too the own cell is the only one
         (0, 0, (0, 0), (0.0, 0.0)),
         (64, 64, (7, 7), (1.0, 1.0)),  # the right and lower edges of the image belong to the last cells
-    ],
-)
-def test_only_the_own_cell(x: float, y: float, cell: tuple[int, int], centre: tuple[float, float]) -> None:
-    found = match_one(targets((x, y, 8, 8)))[0]
-    assert cells(found) == [cell]
-    assert found.boxes_cxcywh_cells[0].tolist() == pytest.approx([*centre, 1, 1], abs=1e-5)
+    ]:
+        found = match_one(targets((x, y, 8, 8)))[0]
+        assert cells(found) == [cell]
+        assert found.boxes_cxcywh_cells[0].tolist() == pytest.approx([*centre, 1, 1], abs=1e-5)
 
 
 def test_labels_and_images_follow_to_each_level() -> None:

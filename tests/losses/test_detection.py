@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from detect.boxes.iou import IouKind
 from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches
@@ -115,16 +114,16 @@ def test_the_goal_of_the_objectness_is_constant() -> None:
     assert gradient.flatten().nonzero().flatten().tolist() == [4]
 
 
-@pytest.mark.parametrize("words", [{}, {"coding": "yolov3"}])
-@pytest.mark.parametrize("size", [0.0003, 1e-20, 0.0])
-def test_tiny_box(words: dict[str, Any], size: float) -> None:
+def test_tiny_box() -> None:
     """YOLOv3's assignment gives a stray label of 0.0003 px to some anchor: loss and gradients are finite."""
-    raw = torch.zeros(1, 1, 1, 1, 7, requires_grad=True)
-    terms = one_cell(**words)([raw], one_target(size=size))
-    terms.total.backward()
-    assert all(math.isfinite(value) for value in values(terms))
-    assert raw.grad is not None
-    assert raw.grad.isfinite().all()
+    for size in [0.0003, 1e-20, 0.0]:
+        for words in [{}, {"coding": "yolov3"}]:
+            raw = torch.zeros(1, 1, 1, 1, 7, requires_grad=True)
+            terms = one_cell(**words)([raw], one_target(size=size))
+            terms.total.backward()
+            assert all(math.isfinite(value) for value in values(terms))
+            assert raw.grad is not None
+            assert raw.grad.isfinite().all()
 
 
 def test_unmatched_size() -> None:
@@ -159,26 +158,23 @@ def test_the_only_class_is_certain() -> None:
 # ----------------------------------------------------------------------------------------- assignments
 
 
-@pytest.mark.parametrize(
-    ("asked", "words", "chosen"),
-    [
+def test_assignment() -> None:
+    for asked, words, chosen in [
         ("auto", {}, "yolov5"),
         ("auto", {"coding": "yolov3"}, "yolov3"),
         ("auto", {"coding": "yolov3", "xy_scale": 2.0}, "yolov3"),
         ("yolov5", {"coding": "yolov3", "xy_scale": 2.0}, "yolov5"),
         ("yolov3", {}, "yolov3"),
         ("yolov3", {"coding": "yolov3", "xy_scale": [1.2, 1.1, 1.05]}, "yolov3"),
-    ],
-)
-def test_assignment(asked: Any, words: dict[str, Any], chosen: str) -> None:
-    assert choose_assignment(LossConfig(assignment=asked), make_head(**words)) == chosen
+    ]:
+        assert choose_assignment(LossConfig(assignment=asked), make_head(**words)) == chosen
 
 
 @pytest.mark.parametrize(("scale", "told"), [(1.0, "1"), ([2.0, 1.1, 1.05], "1.05")])
 def test_neighbours_that_centres_cannot_reach(scale: Any, told: str) -> None:
     message = (
-        r"^loss\.assignment: yolov5 teaches neighbouring cells too, but the head's centres reach too little beyond "
-        rf"their own \(xy_scale {told}, must be 2 or more\); take yolov3 or auto$"
+        r"^loss\.assignment: yolov5 assigns objects to neighbouring cells too, which the head's centres do not reach "
+        rf"\(xy_scale {told}, must be 2 or more\); take yolov3 or auto$"
     )
     with pytest.raises(InputError, match=message):
         DetectionLoss(LossConfig(assignment="yolov5"), make_head(coding="yolov3", xy_scale=scale), 640)
@@ -260,23 +256,20 @@ def test_gains_are_brought_to_the_assignment() -> None:
 # --------------------------------------------------------------------------------------------- options
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
+def test_box_iou() -> None:
+    for kind, expected in [
         # The 16 px prediction in the middle of the cell, the target 16 px to the right: the sides touch. The enclosing
         # 32 x 16 px are covered; the centres are 16 px apart, its squared diagonal is 5 * 16^2.
         ("iou", 1.0),
         ("giou", 1.0),
         ("diou", 1 + 1 / 5),
         ("ciou", 1 + 1 / 5),
-    ],
-)
-def test_box_iou(kind: IouKind, expected: float) -> None:
-    loss = one_cell(dataclasses.replace(ONE_LEVEL, box_iou=kind))
-    target = one_target()
-    shifted = Targets(target.image_index, target.labels, target.boxes_xyxy_px + torch.tensor([16.0, 0, 16, 0]))
-    terms = loss([torch.zeros(1, 1, 1, 1, 7)], shifted)
-    assert terms.box.item() == pytest.approx(0.05 * 3 * expected, abs=1e-6)
+    ]:
+        loss = one_cell(dataclasses.replace(ONE_LEVEL, box_iou=kind))
+        target = one_target()
+        shifted = Targets(target.image_index, target.labels, target.boxes_xyxy_px + torch.tensor([16.0, 0, 16, 0]))
+        terms = loss([torch.zeros(1, 1, 1, 1, 7)], shifted)
+        assert terms.box.item() == pytest.approx(0.05 * 3 * expected, abs=1e-6)
 
 
 def test_label_smoothing() -> None:

@@ -15,11 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from detect.models.build import build_graph
-from detect.models.catalog import shipped_models, shipped_parts
+from detect.models.catalog import find_definition, shipped_models, shipped_parts
 from detect.models.graph import Graph
 
 NAMES = [*shipped_models(), *shipped_parts("backbone")]
 SMALL = "+width=0.25+depth=0.1"
+FAST = {
+    *("csppeleenet-efm-sam", "csppeleenet-cem-sam", "csppeleenet-prn-swish", "cspdensenet-reference-b-prn", "yolov4"),
+    *("yolov3-tiny-prn", "yolov5n-spd", "densenet201-elastic", "csppeleenet-fusion-first", "peleenext", "preresnet18"),
+    *("resnet18-spd", "resnet20-bottleneck", "cspresnet10", "resnext29-8x64d", "vgg11-bn", "wrn-10-1"),
+}
+"""One of each family, together with every block."""
+SMALL_ONES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 
 
 def images(batch: int, graph: Graph, seed: int = 0) -> Tensor:
@@ -87,20 +94,20 @@ def assert_exports(graph: Graph, path: Path) -> None:
         assert np.abs(a - b.numpy()).max() < 0.01 * b.abs().max()
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_fast_ones_have_every_block() -> None:
+    blocks = {name: {row.module for row in find_definition(name).rows} for name in NAMES}
+    assert set().union(*blocks.values()) == set().union(*(blocks[name] for name in FAST))
+
+
+@pytest.mark.parametrize("name", SMALL_ONES)
 def test_small(name: str) -> None:
     graph = built(name + SMALL)
     assert_learns_everywhere(graph)
     assert_does_not_mix_images(graph)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("densenet201-elastic", "cspresnext50+panet-spp+spd")),
-        "csppeleenet+efm-sam+spd",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["densenet201-elastic", "cspresnext50+panet-spp+spd", "csppeleenet+efm-sam+spd"])
 def test_small_exports(name: str, tmp_path: Path) -> None:
     assert_exports(built(name + SMALL), tmp_path / "model.onnx")
 

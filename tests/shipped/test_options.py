@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from detect.config.base import CONFIGS, load_yaml
 from detect.config.describe import describe_keys
@@ -17,20 +14,20 @@ TESTS = Path(__file__).parents[1]
 
 EFFECTS = {
     "anchors.min_recall": "training/test_detection.py::test_the_recall_that_is_enough",
-    "augment.albumentations": "data/test_loading.py::test_geometric_transforms_of_the_library_get_squares",
-    "augment.albumentations.args": "data/test_albumentations_stage.py::test_boxes_and_labels_move_along",
-    "augment.albumentations.name": "data/test_albumentations_stage.py::test_boxes_and_labels_move_along",
-    "augment.albumentations.p": "data/test_albumentations_stage.py::test_probability_zero",
-    "augment.contrast": "data/test_class_augment.py::test_colour_by_hand",
-    "augment.cutmix": "data/test_sampling.py::test_probabilities",
-    "augment.cutmix_alpha": "data/test_class_mixing.py::test_small_alpha_often_cuts_nothing",
-    "augment.cutout": "data/test_class_augment.py::test_cutout_by_hand",
-    "augment.mixup": "data/test_sampling.py::test_probabilities",
-    "augment.mixup_alpha": "data/test_class_mixing.py::test_small_alpha_mixes_little",
-    "augment.mosaic9": "data/test_sampling.py::test_probabilities",
-    "augment.perspective": "data/test_geometry.py::test_moves",
-    "augment.rotate90": "data/test_loading.py::test_boxes_are_where_the_paint_is",
-    "augment.shear": "data/test_geometry.py::test_moves",
+    "augment.albumentations": "data/detection/test_loading.py::test_geometric_transforms_of_the_library_get_squares",
+    "augment.albumentations.args": "data/detection/test_albumentations_stage.py::test_boxes_and_labels_move_along",
+    "augment.albumentations.name": "data/detection/test_albumentations_stage.py::test_boxes_and_labels_move_along",
+    "augment.albumentations.p": "data/detection/test_albumentations_stage.py::test_probability_zero",
+    "augment.contrast": "data/classification/test_augment.py::test_colour_by_hand",
+    "augment.cutmix": "data/detection/test_sampling.py::test_probabilities",
+    "augment.cutmix_alpha": "data/classification/test_mixing.py::test_small_alpha_often_cuts_nothing",
+    "augment.cutout": "data/classification/test_augment.py::test_cutout_by_hand",
+    "augment.mixup": "data/detection/test_sampling.py::test_probabilities",
+    "augment.mixup_alpha": "data/classification/test_mixing.py::test_small_alpha_mixes_little",
+    "augment.mosaic9": "data/detection/test_sampling.py::test_probabilities",
+    "augment.perspective": "data/detection/test_geometry.py::test_moves",
+    "augment.rotate90": "data/detection/test_loading.py::test_boxes_are_where_the_paint_is",
+    "augment.shear": "data/detection/test_geometry.py::test_moves",
     "background": "training/test_detection.py::test_background",
     "checkpoint_minutes": "training/test_loop.py::test_checkpoints_within_an_epoch",
     "data": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
@@ -54,7 +51,7 @@ EFFECTS = {
     "sdpoint.points": "papers/sdpoint/test_strategy.py::test_chosen_points",
     "sdpoint.way": "papers/sdpoint/test_strategy.py::test_a_run",
     "seed": "training/test_loop.py::test_the_same_seed_is_the_same_run",
-    "splits.NAME.parts": "data/test_yolo.py::test_several_folders_and_lists",
+    "splits.NAME.parts": "data/formats/test_yolo.py::test_several_folders_and_lists",
     "trd.exact": "papers/trd/test_schedule.py::test_an_exact_share",
     "trd.guard": "papers/trd/test_schedule.py::test_guards",
     "trd.interpolation": "papers/trd/test_strategy.py::test_areas_are_means",
@@ -101,10 +98,10 @@ def test_every_key_is_in_use() -> None:
     assert unnamed == set(EFFECTS)
 
 
-@pytest.mark.parametrize("key", EFFECTS)
-def test_its_effect_is_tested(key: str) -> None:
-    path, name = EFFECTS[key].split("::")
-    text = (TESTS / path).read_text(encoding="utf-8")
-    assert name in [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
-    word = "AlbumentationConfig" if key.startswith("augment.albumentations.") else key.rpartition(".")[2]
-    assert re.search(rf"(\b|\\n){word}\b", text)  # in YAML within a string, behind a line break
+def test_their_effect_is_tested() -> None:
+    for key, test in EFFECTS.items():
+        path, name = test.split("::")
+        text = (TESTS / path).read_text(encoding="utf-8")
+        assert re.search(rf"^def {name}\(", text, re.MULTILINE), test
+        word = "AlbumentationConfig" if key.startswith("augment.albumentations.") else key.rpartition(".")[2]
+        assert re.search(rf"(\b|\\n){word}\b", text), test  # in YAML within a string, behind a line break

@@ -15,7 +15,8 @@ from detect import Detector
 from detect.config.data import load_data_config
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
-from detect.evaluation.engine import evaluate
+from detect.evaluation.detection import evaluate
+from detect.evaluation.loop import Conditions
 from detect.exporting.publish import sha256, without_machine
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import load_checkpoint
@@ -104,11 +105,7 @@ def test_the_card_says_what_is_measured(real_data: Path, name: str, data: str, s
     found = evaluate(
         checkpoint.detector,
         real_split(real_data, data, split),
-        image_size=checkpoint.image_size,
-        batch_size=16,
-        workers=0,
-        device=torch.device("cpu"),
-        names=checkpoint.names,
+        Conditions(checkpoint.image_size, 16, workers=0, device=torch.device("cpu"), names=checkpoint.names),
     )
     said = metrics_of(name)
     assert len(said) == 12

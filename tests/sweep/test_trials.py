@@ -151,8 +151,8 @@ def test_results_without_a_score(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("log", "code", "line"),
     [
-        (b"", 1, "ended with exit code 1 and said nothing"),
-        (b"\n \n", -9, "ended with signal 9 and said nothing"),
+        (b"", 1, "ended with exit code 1 without output"),
+        (b"\n \n", -9, "ended with signal 9 without output"),
         (b"one\ntwo\n\n", 2, "two"),
         (b"10%\r20%\rerror: no  \x1b[1mdata\n", 2, "no [1mdata"),
         (b"\xff\n", 2, "\ufffd"),

@@ -88,26 +88,24 @@ def world(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("data", ["set", "set/yolo.yaml"])
-def test_training_on_a_folder_and_on_a_yolo_yaml(world, tmp_path, data):
-    out = tmp_path / "out"
-    words = (*TRAIN, "--data", data, "--epochs", 1, "--out", out)
-    ended = run_here(world, *words)
-    assert ended.code == 0, ended.error
-    assert "read as YOLO data" in ended.error or "its data.yaml is read" in ended.error
-    # Resuming reads the same data: the resolved config is kept.
-    assert "format: yolo" in (out / "config.yaml").read_text()
-    weights = ("--weights", out / "best.pt", "--data", data, "--workers", 0, "--device", "cpu")
-    ended = run_here(world, "evaluate.py", *weights, "--metrics-json", out / "metrics.json", "--areas", "boxes")
-    assert ended.code == 0, ended.error
-    assert json.loads((out / "metrics.json").read_text())["areas"] == "boxes"
-
-
-def test_a_run_without_a_name_is_called_after_the_folder(world, tmp_path):
+def test_a_folder_and_a_yolo_yaml(world, tmp_path):
+    """Trained on the folder, after which the run is named, and measured on both."""
     ended = run_here(tmp_path, "train.py", "--model", world / "tiny.yaml", "--recipe", world / "recipe.yaml",
                      "--data", world / "set", "--epochs", 1, "--device", "cpu")  # fmt: skip
     assert ended.code == 0, ended.error
+    assert "its data.yaml is read" in ended.error
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["tiny-set"]
+    run = tmp_path / "runs/tiny-set"
+    assert "format: yolo" in (run / "config.yaml").read_text()  # resuming reads the same data
+    found = []
+    for data, line in (("set", "its data.yaml is read"), ("set/yolo.yaml", "read as YOLO data")):
+        words = ("--weights", run / "best.pt", "--data", data, "--workers", 0, "--device", "cpu", "--areas", "boxes")
+        ended = run_here(world, "evaluate.py", *words, "--metrics-json", tmp_path / "metrics.json")
+        assert ended.code == 0, ended.error
+        assert line in ended.error
+        found.append(json.loads((tmp_path / "metrics.json").read_text()))
+    assert found[0]["areas"] == found[1]["areas"] == "boxes"
+    assert found[0]["AP"] == found[1]["AP"]
 
 
 def test_a_folder_that_could_be_two_things(world, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
-from tests.tools.running import run_here
+from tests.tools.running import run_here, run_process
 
 
 def test_json(tmp_path: Path) -> None:
@@ -27,8 +27,9 @@ def test_json(tmp_path: Path) -> None:
 
 
 def test_json_of_several(tmp_path: Path) -> None:
-    found = json.loads(run_here(tmp_path, "describe.py", "--model", "yolov5n", "yolov5n-spd", "--json").output)
-    assert [model["name"] for model in found] == ["yolov5n", "yolov5n-spd"]
+    words = ("--model", "resnet10", "resnet10+width=0.5", "--image-size", 64, "--json")
+    found = json.loads(run_here(tmp_path, "describe.py", *words).output)
+    assert [model["name"] for model in found] == ["resnet10", "resnet10+width=0.5"]
 
 
 def test_table(tmp_path: Path) -> None:
@@ -40,6 +41,7 @@ def test_table(tmp_path: Path) -> None:
     assert output.splitlines()[-1].startswith("  bottleneck ")
 
 
+@pytest.mark.slow
 def test_sizes_of_a_binary_model(tmp_path: Path) -> None:
     """0.19 MiB as counted; the file has a name for each of its 256 tensors too."""
     options = ("--model", "resnet20+bdsc", "--num-classes", "10", "--image-size", "32")
@@ -58,17 +60,17 @@ def test_classifier_layer_by_layer(tmp_path: Path) -> None:
 
 def test_several_side_by_side(tmp_path: Path) -> None:
     """Each for itself, then a line for each; the picture is written beside."""
-    options = ("--model", "yolov5n", "yolov5n-spd", "--picture", tmp_path / "costs.png")
+    options = ("--model", "resnet10", "resnet10+width=0.5", "--image-size", 64, "--picture", tmp_path / "costs.png")
     code, output, errors = run_here(tmp_path, "describe.py", *options)
     assert (code, errors) == (0, "")
     last = output.splitlines()[-2:]
-    assert [line.split()[:2] for line in last] == [["yolov5n", "1,872,157"], ["yolov5n-spd", "2,256,157"]]
+    assert [line.split()[:2] for line in last] == [["resnet10", "4,773,008"], ["resnet10+width=0.5", "1,206,896"]]
     assert (tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_list(tmp_path: Path) -> None:
     """Every name that can be given, with a few words."""
-    code, output, errors = run_here(tmp_path, "describe.py", "--list")
+    code, output, errors = run_process(tmp_path, "describe.py", "--list")
     assert (code, errors) == (0, "")
     lines = [line.split(maxsplit=1) for line in output.splitlines() if line.startswith("  ")]
     names = [*shipped_models(), *(name for section in FOLDERS for name in shipped_parts(section))]
@@ -89,7 +91,7 @@ def test_list(tmp_path: Path) -> None:
             "error: image size 100: must be a multiple of 32 for yolov5n",
         ),
         (
-            ("--model", "yolov5n", "--picture", "costs.jpg"),
+            ("--model", "resnet10", "--image-size", "64", "--picture", "costs.jpg"),
             "error: costs.jpg: the picture is a PNG file; its name must end in .png",
         ),
         (("--model",), "error: argument --model: expected at least one argument; --help lists what there is"),

@@ -18,7 +18,7 @@ WEIGHTS = ("--weights", "yolov5n-spd-shapes", "--device", "cpu")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    data = make_shapes(folder / "shapes", sizes=(1, 5, 1), image_size=192)
+    data = make_shapes(folder / "shapes", sizes=(1, 3, 1), image_size=192)
     (folder / "data.yaml").write_text(yaml.safe_dump(to_plain(data)))
     return folder
 
@@ -50,9 +50,9 @@ def test_predict(world):
     assert ended.code == 0, ended.error
     output = by_two(world, "predict.py", *words, "--out", "two")
     assert output.count("drawn images:") == 1
-    assert output.count("shapes/images/val/") == 5
+    assert output.count("shapes/images/val/") == 3
     files = sorted(path.relative_to(world / "one") for path in (world / "one").rglob("*") if path.is_file())
-    assert len(files) == 5 + 5 + 3  # drawn images, text files; JSON, CSV and the list of what was written
+    assert len(files) == 3 + 3 + 3  # drawn images, text files; JSON, CSV and the list of what was written
     assert files == sorted(path.relative_to(world / "two") for path in (world / "two").rglob("*") if path.is_file())
     for file in files:
         if file.name != ".detect-outputs":  # in the order of writing

@@ -33,7 +33,7 @@ def world(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "annotations/image_info_test-dev2017.json").write_text(json.dumps(published))
 
     torch.manual_seed(0)
-    model = build_model("yolov5n+width=0.25", num_classes=80)
+    model = build_model("yolov5n", num_classes=80)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".detect." in name:
@@ -44,7 +44,7 @@ def world(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("tiles", [(), ("--tile", 320)])
+@pytest.mark.parametrize("tiles", [(), pytest.param(("--tile", 320), marks=pytest.mark.slow)])
 def test_the_file_for_the_evaluation_server(world: Path, tmp_path: Path, tiles: tuple) -> None:
     data = ("--data", "coco", "--data-root", world, "--split", "test-dev")
     words = ("--weights", world / "model.pt", "--workers", 0, "--device", "cpu", "--results-json", RESULTS)

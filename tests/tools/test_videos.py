@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from detect.data.images import write_image
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 from tests.inference.clips import camera, frames_of, gray, number_of, rate_of, write_clip
-from tests.tools.running import TOOLS, run_here, run_process
+from tests.tools.running import TOOLS, Ended, run_here
 
 AT_THE_LIMIT = (
     "reached the limit of 3 detections and may have more objects; raise --max-det (of export for a file with "
@@ -29,12 +30,15 @@ AT_THE_LIMIT = (
 )
 
 
+DAMAGED = "cannot be opened: is no video, or is cut off or damaged"
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """An untrained detector: what it finds means nothing, but it finds something at a low score."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "model.pt"
-    network = build_model("yolov5n-spd", num_classes=2)
+    network = build_model("yolov5n+width=0.1", num_classes=2)
     save_checkpoint(path, network, names=("cat", "dog"), category_ids=(3, 9), image_size=64, metrics={}, provenance={})
     return path
 
@@ -141,6 +145,66 @@ def test_a_real_video_keeps_count_rate_and_size(model, tmp_path, real_data):
     assert entries[-1]["time"] == pytest.approx(376 / 12.5)
 
 
+SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+SAVED = ("--save-json", "--save-csv", "--save-txt")
+
+
+@pytest.fixture
+def long_video(tmp_path):
+    """``a.mp4`` of 5,000 frames, and two damaged videos."""
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for each in range(5000):
+        writer.write(gray(each % 25))
+    writer.release()
+    damage(tmp_path)
+    return tmp_path
+
+
+def wait_for_frames(folder, until):
+    """Wait for the tenth frame, at most until a time; False if it has not come."""
+    while not (folder / "out/labels/a.mp4/000009.txt").exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def check_stopped(folder, ended, code, word):
+    """What was done until the signal is there and whole."""
+    assert ended.code == code, ended
+    first, second, limit, last = said(ended)
+    assert [first, second] == [f"warning: {name}.mp4: {DAMAGED} (skipped)" for name in ("no", "cut")]
+    assert limit.endswith(AT_THE_LIMIT)
+    assert last == word
+    frames = frames_of(folder / "out/a.mp4")
+    assert 10 <= len(frames) < 5000
+    assert ended.output.startswith(f"a.mp4: {len(frames)} frames, ")
+    entries = json.loads((folder / "out/predictions.json").read_text())
+    assert [entry["frame"] for entry in entries] == [frame for frame in range(len(frames)) for _ in range(3)]
+    with (folder / "out/predictions.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + len(entries)
+    assert len(list((folder / "out/labels").rglob("*.txt"))) == len(frames)
+    assert {path.name for path in (folder / "out").glob(".*")} == {".detect-outputs"}
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_stopped_half_way(model, long_video, number, code, word):
+    done = threading.Event()
+
+    def send() -> None:
+        if wait_for_frames(long_video, time.monotonic() + 60) and not done.is_set():
+            os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    sender = threading.Thread(target=send)
+    sender.start()
+    ended = run_here(long_video, *command(model, "no.mp4", "cut.mp4", "a.mp4"), *SAVED)
+    done.set()
+    sender.join()
+    signal.signal(signal.SIGINT, before)
+    check_stopped(long_video, ended, code, word)
+
+
 HEARD = """
 import runpy, signal, sys
 # A shell that starts the tests in the background lets all their children ignore the signal.
@@ -150,51 +214,37 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-)
-def test_stopped_half_way(model, tmp_path, number, code, word):
-    num_frames = 5000
-    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
-    for each in range(num_frames):
-        writer.write(gray(each % 25))
-    writer.release()
-    words = [*command(model, "a.mp4"), "--save-json", "--save-csv", "--save-txt"]
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_a_process_stopped_half_way(model, long_video, number, code, word):
+    """FFmpeg and OpenCV, which write to standard error themselves, are silent."""
+    words = [*command(model, "no.mp4", "cut.mp4", "a.mp4"), *SAVED]
     start = [sys.executable, "-c", HEARD, str(TOOLS / words[0]), *map(str, words[1:])]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(start, cwd=tmp_path, **pipes) as process:
-        give_up = time.monotonic() + 60
-        while not (tmp_path / "out/labels/a.mp4/000009.txt").exists() and time.monotonic() < give_up:
-            time.sleep(0.02)
+    with subprocess.Popen(start, cwd=long_video, **pipes) as process:
+        wait_for_frames(long_video, time.monotonic() + 60)
         process.send_signal(number)
         output, error = process.communicate()
-    assert process.returncode == code, error
-    assert error.replace("\r", "\n").splitlines()[-1] == word
-    assert "Traceback" not in error
-    frames = frames_of(tmp_path / "out/a.mp4")
-    assert 10 <= len(frames) < num_frames
-    assert output.startswith(f"a.mp4: {len(frames)} frames, ")
-    entries = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert [entry["frame"] for entry in entries] == [frame for frame in range(len(frames)) for _ in range(3)]
-    with (tmp_path / "out/predictions.csv").open(newline="") as file:
-        assert len(list(csv.reader(file))) == 1 + len(entries)
-    assert len(list((tmp_path / "out/labels").rglob("*.txt"))) == len(frames)
-    assert {path.name for path in (tmp_path / "out").glob(".*")} == {".detect-outputs"}
+    check_stopped(long_video, Ended(process.returncode, output, error), code, word)
 
 
-def test_what_a_damaged_video_says(model, tmp_path):
-    """FFmpeg and OpenCV, which write to standard error themselves, are silent."""
-    (tmp_path / "no.mp4").write_bytes(b"hello")
-    content = write_clip(tmp_path / "a.mp4").read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+def damage(folder):
+    (folder / "no.mp4").write_bytes(b"hello")
+    content = write_clip(folder / "cut.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(content[: len(content) // 2])
+
+
+def test_a_damaged_video(model, tmp_path):
+    damage(tmp_path)
+    write_clip(tmp_path / "a.mp4")
     alone = run_here(tmp_path, *command(model, "no.mp4"))
-    assert alone.complaint == "error: no.mp4: cannot be opened: is no video, or is cut off or damaged"
+    assert alone.complaint == f"error: no.mp4: {DAMAGED}"
     assert not (tmp_path / "out").exists()
-    together = run_process(tmp_path, *command(model, "no.mp4", "a.mp4", "cut.mp4"))
+    together = run_here(tmp_path, *command(model, "no.mp4", "a.mp4", "cut.mp4"))
     assert together.code == 0
     assert said(together) == [
-        "warning: no.mp4: cannot be opened: is no video, or is cut off or damaged (skipped)",
-        "warning: cut.mp4: cannot be opened: is no video, or is cut off or damaged (skipped)",
+        f"warning: no.mp4: {DAMAGED} (skipped)",
+        f"warning: cut.mp4: {DAMAGED} (skipped)",
         "warning: 2 of 3 sources could not be read and were skipped",
         f"warning: 12 of 12 images {AT_THE_LIMIT}",
     ]
@@ -220,6 +270,7 @@ def test_hostile_names(model, tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_each_hostile_file_is_drawn_or_told_in_one_line(model, tmp_path, real_data):
     write_clip(tmp_path / "last.mp4", num_frames=2)
@@ -281,7 +332,7 @@ def test_track_without_its_library(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     write_clip(tmp_path / "a.mp4")
     ended = run_here(tmp_path, *command(model, "a.mp4"), "--track")
-    assert re.search(r"tracking needs the package \w+: pip install -e '\.\[track\]'$", ended.complaint)
+    assert re.search(r"tracking needs the package \w+: pip install 'detect-small\[track\]'$", ended.complaint)
 
 
 def test_tracks_are_in_the_files(model, tmp_path):
@@ -309,12 +360,12 @@ sources = expand_sources(video)
 frames = Detector(model, device="cpu").stream(sources, batch_size=4, conf=0.0, max_det=3)
 resident = []
 
-def is_over():
+def should_stop():
     resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
     return False
 
 with PredictionWriter(Path(out), sources, OutputOptions(json=True, csv=True)) as writer:
-    list(write_found(frames, writer, is_over=is_over))
+    list(write_found(frames, writer, should_stop=should_stop))
 print(len(resident), resident[100], max(resident[100:]))
 """
 

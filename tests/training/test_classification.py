@@ -84,7 +84,7 @@ def data(tmp_path_factory):
 
 
 def test_a_run_learns(data, tmp_path):
-    settings = make_settings(tmp_path, data, epochs=6)
+    settings = make_settings(tmp_path, data, epochs=4)
     best = train(settings)
     assert best["top1"] == 1.0
     assert set(best) == {"top1", "top5", "loss"}
@@ -100,6 +100,7 @@ def test_a_run_learns(data, tmp_path):
         assert (settings.out / name).is_file(), name
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(data, tmp_path):
     first, second = (make_settings(tmp_path, data, workers=workers, epochs=1) for workers in (0, 2))
     second = dataclasses.replace(second, out=tmp_path / "again")

@@ -8,8 +8,8 @@ from PIL import Image
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
 from detect.data.images import write_image
 from detect.evaluation.coco import FoundBoxes
-from detect.evaluation.engine import Evaluation
-from detect.evaluation.predict import COCO_SETTINGS
+from detect.evaluation.detection import Evaluation
+from detect.evaluation.forward import COCO_SETTINGS
 from detect.training.recorder import TILE_PX, Recorder, detections_picture, tile_images
 
 

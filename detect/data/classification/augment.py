@@ -1,6 +1,6 @@
-"""Training images of a classifier: cut out, mirrored, coloured, covered; a whole batch at a time.
+"""Augmentation of a classifier's training images: crop, flip, colour, cutout, mixup and CutMix, by batches.
 
-Letters: B images of a batch, R side of the squares, S side of the network input.
+Letters: B images of a batch, R side of the squares, S side of the network input, K classes.
 """
 
 from __future__ import annotations
@@ -11,17 +11,27 @@ import cv2
 import numpy as np
 
 from detect.config.recipe import ClassAugmentConfig
-from detect.data.classification.center_crop import middle_of_square
-from detect.data.classification.geometry import Window, area_window, cut, flip, pad_crop, resize_crop, starts, turn
+from detect.data.classification.geometry import (
+    Window,
+    area_window,
+    cut,
+    flip,
+    middle_of_square,
+    pad_crop,
+    resize_crop,
+    starts,
+    turn,
+)
 from detect.data.classification.images import ImageSource
 from detect.data.letterbox import PAD_VALUE
+from detect.data.mixing import choose_mix, cutmix_rectangle
 from detect.data.workers import Failure
 
 GREY = np.array([0.299, 0.587, 0.114])
 """Shares of red, green and blue in a pixel's grey. Source: ITU-R BT.601."""
 
 AREA_TRIES = 10
-"""Rectangles that are drawn before the middle is taken, as is usual in the field."""
+"""Rectangles drawn before the middle is taken, as usual in the field."""
 
 _HUE_STEPS = 180  # the circle in OpenCV's 8-bit HSV
 
@@ -48,18 +58,18 @@ class Draws(NamedTuple):
     ratios: np.ndarray
 
     def of(self, places: np.ndarray) -> Draws:
-        """Those for some images of the batch."""
+        """Select the numbers of some images of the batch."""
         return Draws(*(numbers[places] for numbers in self))
 
 
 def draw(rng: np.random.Generator, count: int) -> Draws:
-    """The random numbers for a batch of ``count`` images."""
+    """Draw the random numbers of ``count`` images."""
     single = rng.random((len(Draws._fields) - 2, count))
     return Draws(*single, *rng.random((2, count, AREA_TRIES)))
 
 
 class Augmentation:
-    """Makes augmented images of rows; what mixes images is not its part.
+    """Augmented images of rows, before any mixing.
 
     Args:
         source: the images.
@@ -73,12 +83,12 @@ class Augmentation:
         self.image_size = image_size
 
     def images(self, draws: Draws, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
-        """A batch of augmented images.
+        """Make a batch of augmented images.
 
         Args:
             draws: for each of the rows.
             rows: (B,) int64.
-            failures: gets those that could not be read; they start as grey.
+            failures: images that could not be read are appended; they start as grey.
 
         Returns:
             (B, S, S, 3) uint8, contiguous.
@@ -109,7 +119,7 @@ class Augmentation:
         return np.ascontiguousarray(middle_of_square(squares, self.image_size))
 
     def _cut_one_by_one(self, rows: np.ndarray, draws: Draws, failures: list[Failure]) -> np.ndarray:
-        """Where images have sizes of their own, or are turned."""
+        """Crop images of different sizes, or rotated ones."""
         is_whole = self.augment.crop in ("resize", "area")
         sources = self.source.wholes(rows, failures) if is_whole else self.source.squares(rows, failures)
         degrees = _both_ways(self.augment.degrees, draws.turn)
@@ -123,7 +133,7 @@ class Augmentation:
         return images
 
     def _window(self, image: np.ndarray, draws: Draws, index: int) -> tuple[np.ndarray, Window]:
-        """Image ``index`` of the batch, resized if the crop says so, and what is taken of it."""
+        """Image ``index`` of the batch, resized if the crop requires it, and its window."""
         augment, size = self.augment, self.image_size
         height, width = image.shape[:2]
         position_xy = (float(draws.x[index]), float(draws.y[index]))
@@ -143,15 +153,10 @@ class Augmentation:
 
 
 def change_colour(images: np.ndarray, brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray) -> None:
-    """Scale brightness, then contrast, then saturation, in place, in one step: only the result is rounded and clipped.
+    """Scale brightness, then contrast, then saturation of (B, S, S, 3) uint8 in place; only the result is rounded.
 
-    One level of error is possible, because OpenCV counts with 10 fractional bits.
-
-    Args:
-        images: (B, S, S, 3) uint8.
-        brightness: (B,) factor on all.
-        contrast: (B,) factor on the distance from the image's mean grey.
-        saturation: (B,) factor on the distance from each pixel's grey.
+    The factors (B,) are on all, on the distance from the image's mean grey, and on that from each pixel's grey. One
+    level of error is possible, because OpenCV counts with 10 fractional bits.
     """
     # With the factors b, c, s and the image's mean grey m, brightness and contrast make c b x + (1 - c) b m of a pixel.
     # The second term is grey, which saturation leaves alone; of a pixel x with grey g it makes s x + (1 - s) g.
@@ -165,7 +170,7 @@ def change_colour(images: np.ndarray, brightness: np.ndarray, contrast: np.ndarr
 
 
 def turn_hue(images: np.ndarray, turns: np.ndarray) -> None:
-    """Turn the hue, in place; it has 180 steps.
+    """Rotate the hue, in place, in 180 steps.
 
     Args:
         images: (B, S, S, 3) uint8, contiguous.
@@ -182,13 +187,7 @@ def turn_hue(images: np.ndarray, turns: np.ndarray) -> None:
 
 
 def cutout(images: np.ndarray, side: int, position_xy: np.ndarray) -> None:
-    """Cover a square of each image with grey, in place; the part outside the image is lost.
-
-    Args:
-        images: (B, S, S, 3) uint8.
-        side: of the square, in pixels.
-        position_xy: (2, B) in [0, 1), where its centre is: at any of the pixels with equal probability. A square of
-            even side reaches one pixel further to the left (top) of it.
+    """Cover a square of each image (B, S, S, 3) with grey, in place; its centre, ``position_xy`` (2, B), is any pixel.
 
     Source: DeVries and Taylor, Cutout, arXiv:1708.04552, section 3.
     """
@@ -199,6 +198,50 @@ def cutout(images: np.ndarray, side: int, position_xy: np.ndarray) -> None:
     images[covered_y[:, :, None] & covered_x[:, None, :]] = PAD_VALUE
 
 
+# ------------------------------------------------------------------------------------------------ mixup and CutMix
+
+
+def mix(
+    rng: np.random.Generator, augment: ClassAugmentConfig, images: np.ndarray, shares: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply mixup or CutMix to images (B, S, S, 3) uint8 and shares (B, K), or neither.
+
+    Each image is mixed with the one before it: batches are shuffled already, and no image meets itself unless it is
+    alone. The images may be written to.
+    """
+    kind = choose_mix(rng.random(), augment.mixup, augment.cutmix)
+    if kind == "mixup":
+        return mixup(images, shares, rng.beta(augment.mixup_alpha, augment.mixup_alpha))
+    if kind == "cutmix":
+        weight = rng.beta(augment.cutmix_alpha, augment.cutmix_alpha)
+        size = images.shape[1]
+        centre_x, centre_y = rng.uniform(0, size, size=2)
+        return cutmix(images, shares, cutmix_rectangle((size, size), 1 - weight, (centre_x, centre_y)))
+    return images, shares
+
+
+def mixup(images: np.ndarray, shares: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """Blend each image with the one before it, which gets 1 - ``weight``; pixels are rounded."""
+    flat = images.reshape(len(images), -1)
+    blended = cv2.addWeighted(flat, weight, np.roll(flat, 1, axis=0), 1 - weight, 0)
+    return blended.reshape(images.shape), _blend(shares, weight)
+
+
+def cutmix(
+    images: np.ndarray, shares: np.ndarray, rectangle_xyxy_px: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replace a rectangle of each image by that of the image before it, in place; areas become shares."""
+    x1, y1, x2, y2 = rectangle_xyxy_px
+    images[:, y1:y2, x1:x2] = np.roll(images[:, y1:y2, x1:x2], 1, axis=0)
+    return images, _blend(shares, 1 - (x2 - x1) * (y2 - y1) / images.shape[1] ** 2)
+
+
+def _blend(shares: np.ndarray, weight: float) -> np.ndarray:
+    own = np.float32(weight)
+    blended: np.ndarray = own * shares + (1 - own) * np.roll(shares, 1, axis=0)
+    return blended
+
+
 def _both_ways(reach: float, draw: np.ndarray) -> np.ndarray:
-    """Uniform in +-``reach``, from numbers uniform in [0, 1)."""
+    """Map numbers uniform in [0, 1) to +-``reach``."""
     return reach * (2 * draw - 1)

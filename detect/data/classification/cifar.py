@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as they are distributed: four archives, or the folders that they unpack to.
+"""CIFAR-10 and CIFAR-100 as distributed: four archives, or the folders that they unpack to.
 
 Letters: N images, K classes.
 
@@ -30,15 +30,15 @@ IMAGE_BYTES = 3 * 32 * 32
 
 
 class _Form(NamedTuple):
-    """One of the four ways in which CIFAR is distributed.
+    """One of the four distributions of CIFAR.
 
     Args:
-        title: how messages call it.
-        names_file: the file that has the class names; what it is called tells the forms apart.
+        title: name in messages.
+        names_file: file of the class names; its name distinguishes the forms.
         train: files of the training images.
         test: files of the test images.
-        read_names: class names out of that file; its arguments are the content and how messages call it.
-        read_batch: rows (N, 3072) uint8 and labels (N,) int64 out of a file of images; the same arguments.
+        read_names: class names of that file; the arguments are the content and the file's name in messages.
+        read_batch: rows (N, 3072) uint8 and labels (N,) int64 of a file of images; the same arguments.
     """
 
     title: str
@@ -49,7 +49,6 @@ class _Form(NamedTuple):
     read_batch: Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]
 
     def files(self, part: str) -> tuple[str, ...]:
-        """Those of the ``train`` or the ``test`` images."""
         return self.train if part == "train" else self.test
 
 
@@ -57,7 +56,7 @@ def read_cifar(config: DataConfig, split: str) -> ClassTable:
     """Read one split. CIFAR-100's classes are the 100 fine ones.
 
     Args:
-        config: the data set. What it has is told by its content, not by its name. The pickles in it are not run.
+        config: the data set. Its form is recognised by its content, not by its name. The pickles in it are not run.
         split: a key of ``config.splits``, whose ``annotations`` name the part, ``train`` or ``test``.
 
     Raises:
@@ -97,7 +96,7 @@ def _part(config: DataConfig, split: str) -> str:
 
 
 def _find(config: DataConfig, split: str) -> Path:
-    """The archive or folder of a split; of several that its pattern matches, the first."""
+    """Archive or folder of a split; the first of several that match its pattern."""
     root, pattern = Path(config.root), config.splits[split].images
     if (root / pattern).exists():
         return (root / pattern).resolve()
@@ -125,7 +124,7 @@ def _names(form: _Form, members: dict[str, bytes], where: str) -> tuple[str, ...
 
 
 def _check_labels(labels: np.ndarray, names: tuple[str, ...], where: str) -> None:
-    """Refuse a file without images, and one whose labels lie outside of [0, K)."""
+    """Refuse a file without images, and labels outside of [0, K)."""
     if not len(labels):
         raise InputError(f"{where}: has no images")
     wrong = labels[(labels < 0) | (labels >= len(names))]
@@ -147,7 +146,7 @@ def _open_pickle(content: bytes, where: str) -> dict[Any, Any]:
 
 
 def _entry(content: dict[Any, Any], key: str, where: str) -> Any:
-    """An entry under its name, which Python 2 has written; a Python 3 may have made bytes of it."""
+    """Entry of a name written by Python 2, which Python 3 may have converted to bytes."""
     for spelling in (key, key.encode()):
         if spelling in content:
             return content[spelling]
@@ -186,7 +185,6 @@ def _pickled_batch(key: str) -> Callable[[bytes, str], tuple[np.ndarray, np.ndar
 
 
 def _listed_names(content: bytes, where: str) -> list[str]:
-    """One name a line."""
     try:
         lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -195,7 +193,7 @@ def _listed_names(content: bytes, where: str) -> list[str]:
 
 
 def _binary_batch(num_label_bytes: int) -> Callable[[bytes, str], tuple[np.ndarray, np.ndarray]]:
-    """Records of label bytes, of which the last one is the class, and the pixels behind them."""
+    """Reader of records: label bytes, of which the last one is the class, then the pixels."""
 
     def read(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
         record = num_label_bytes + IMAGE_BYTES

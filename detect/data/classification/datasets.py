@@ -1,4 +1,4 @@
-"""A data config's split as a ``ClassTable``, whatever its format."""
+"""Opening a split of any format as a ``ClassTable``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import replace
 from detect.config.data import DataConfig
 from detect.data.checks import check_split, log_problems
 from detect.data.classification.cifar import read_cifar
-from detect.data.classification.image_folders import read_image_folders
+from detect.data.classification.image_folders import read_image_folders, read_tiny_imagenet
 from detect.data.classification.table import ClassTable
-from detect.data.classification.tiny_imagenet import read_tiny_imagenet
 from detect.data.pixel_values import ReadSettings
 from detect.data.recognition import with_format
 from detect.data.value_range import with_value_range
@@ -25,18 +24,7 @@ CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
 
 
 def open_class_split(config: DataConfig, split: str, strict: bool = False) -> ClassTable:
-    """Read one split of a data set; what is wrong in it is logged, each kind in one line with its count.
-
-    Args:
-        config: the data set, with ``root`` as an absolute path. With ``names``, only these classes are used, in this
-            order.
-        split: a key of ``config.splits``.
-        strict: refuse a split with any problem instead.
-
-    Raises:
-        InputError: the data set is one for detection, the split is unknown, unusable, or, with ``strict``, not free of
-            problems.
-    """
+    """Read a split; log its problems, or refuse them by ``InputError`` if ``strict``. ``names`` select the classes."""
     table = _read_class_split(config, split)
     log_problems(config, split, table.problems, strict)
     return with_value_range(config, split, table, _read_class_split)

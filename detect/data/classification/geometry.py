@@ -1,7 +1,7 @@
-"""Where a classifier's training images are cut out, and how they are turned.
+"""Crops of a classifier's images: the centre for evaluation; windows for training, and their rotation.
 
-Letters: B images of a batch, H W pixels of an image, R side of the squares, S side of the network input.
-Coordinates are continuous: pixel i covers [i, i + 1].
+Letters: B images of a batch, H W pixels of an image, S side of the network input, R side of the square from which S x S
+pixels are cut. Coordinates are continuous: pixel i covers [i, i + 1].
 """
 
 from __future__ import annotations
@@ -13,11 +13,68 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from detect.data.classification.center_crop import resize_short_side
+MAX_ASPECT = 8
+"""Of longer images only the middle is resized, so that one row of a million pixels does not become gigabytes."""
+
+
+def center_crop(image_rgb: np.ndarray, image_size: int, share: float) -> np.ndarray:
+    """Resize the short side to R = round(S / share) and take the middle S x S: what evaluation and prediction see."""
+    return _middle(resize_short_side(image_rgb, resized_side(image_size, share)), image_size, image_size)
+
+
+def center_square(image_rgb: np.ndarray, image_size: int, share: float) -> np.ndarray:
+    """Resize the short side to R and take a square (R, R, 3) whose middle is ``center_crop``."""
+    side = resized_side(image_size, share)
+    return _middle(resize_short_side(image_rgb, side), side, image_size)
+
+
+def middle_of_square(squares: np.ndarray, image_size: int) -> np.ndarray:
+    """Middle S x S pixels of (..., R, R, 3) squares; a view."""
+    start = (squares.shape[-2] - image_size) // 2
+    return squares[..., start : start + image_size, start : start + image_size, :]
+
+
+def resized_side(image_size: int, share: float) -> int:
+    """Return R, the short side of which S pixels are ``share``."""
+    return max(image_size, round(image_size / share))
+
+
+def resize_short_side(image_rgb: np.ndarray, side: int) -> np.ndarray:
+    """Scale an image to a short side of ``side`` pixels; beyond ``MAX_ASPECT`` the ends of the long side are cut off.
+
+    Returns:
+        (h, w, 3) uint8; a view if that needs no scaling.
+    """
+    image_rgb = _without_ends(image_rgb)
+    height, width = image_rgb.shape[:2]
+    short = min(height, width)
+    if short == side:
+        return image_rgb
+    # Averaging over areas keeps all pixels' light when shrinking; linear sampling would skip pixels.
+    interpolation = cv2.INTER_AREA if side < short else cv2.INTER_LINEAR
+    new_width, new_height = round(width * side / short), round(height * side / short)
+    return cv2.resize(image_rgb, (new_width, new_height), interpolation=interpolation)
+
+
+def _without_ends(image_rgb: np.ndarray) -> np.ndarray:
+    height, width = image_rgb.shape[:2]
+    longest = MAX_ASPECT * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return image_rgb[top : top + longest, left : left + longest]
+
+
+def _middle(image_rgb: np.ndarray, side: int, image_size: int) -> np.ndarray:
+    """Cut ``side`` x ``side`` pixels whose own middle S x S pixels are the image's, also if halves are rounded."""
+    inset = (side - image_size) // 2
+    top, left = ((length - image_size) // 2 - inset for length in image_rgb.shape[:2])
+    return image_rgb[top : top + side, left : left + side]
+
+
+# --------------------------------------------------------------------------------------------------------- training
 
 
 class Window(NamedTuple):
-    """A rectangle of an image, in whole pixels; it may reach over the edges, where all is black."""
+    """Rectangle of an image, in whole pixels; outside of the image it is black."""
 
     x: int
     y: int
@@ -26,13 +83,13 @@ class Window(NamedTuple):
 
 
 def pad_crop(squares: np.ndarray, image_size: int, padding: int, position_xy: np.ndarray) -> np.ndarray:
-    """S x S pixels anywhere in images with black around them.
+    """Crop S x S pixels of images with a black border.
 
     Args:
         squares: (B, R, R, 3) uint8, R >= S.
         image_size: S.
-        padding: width of the black, in pixels.
-        position_xy: (2, B) in [0, 1): 0 is at the left (top) edge of the black, 1 would be at the right (bottom) one.
+        padding: width of the border, in pixels.
+        position_xy: (2, B) in [0, 1): 0 is at the left (top) edge of the border, 1 would be at the right (bottom) one.
 
     Returns:
         (B, S, S, 3) uint8.
@@ -55,23 +112,14 @@ def pad_crop(squares: np.ndarray, image_size: int, padding: int, position_xy: np
 
 
 def starts(position: np.ndarray, room: int) -> np.ndarray:
-    """Positions in [0, 1) to whole pixels in [0, room], each equally likely; int64."""
+    """Map positions in [0, 1) to whole pixels in [0, room], each equally likely; int64."""
     return (position * (room + 1)).astype(np.int64)
 
 
 def resize_crop(
     image_rgb: np.ndarray, image_size: int, side: int, position_xy: Sequence[float]
 ) -> tuple[np.ndarray, Window]:
-    """Resize an image, and choose S x S pixels of it.
-
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        image_size: S.
-        side: pixels of the short side afterwards, at least S.
-        position_xy: in [0, 1), as of ``pad_crop``.
-
-    Returns:
-        The resized image and the window in it.
+    """Resize the short side to ``side``, and choose a window of S x S pixels by ``position_xy`` in [0, 1).
 
     Source: BDSC (2018), section 4.1.
     """
@@ -84,16 +132,12 @@ def resize_crop(
 def area_window(
     image_hw: tuple[int, int], areas: Sequence[float], ratios: Sequence[float], position_xy: Sequence[float]
 ) -> Window:
-    """The first rectangle that fits into the image; if none does, the largest one in its middle of a ratio in between.
+    """Choose the first rectangle that fits into the image; if none does, a largest centred one of a ratio in between.
 
-    Args:
-        image_hw: H and W.
-        areas: shares of the image's area to try, in (0, 1].
-        ratios: width / height, one for each of the areas.
-        position_xy: in [0, 1), as of ``pad_crop``.
+    ``areas`` are shares of the image's, in (0, 1], ``ratios`` width / height, ``position_xy`` in [0, 1).
 
-    Source: GoogLeNet (Szegedy et al., arXiv:1409.4842), section 6, which draws share and ratio; what is done with a
-    rectangle that does not fit is this project's.
+    Source: GoogLeNet (Szegedy et al., arXiv:1409.4842), section 6, which draws share and ratio; the treatment of a
+        rectangle that does not fit is this project's.
     """
     height, width = image_hw
     for area, ratio in zip(areas, ratios, strict=True):
@@ -108,7 +152,7 @@ def area_window(
 
 
 def cut(image_rgb: np.ndarray, window: Window, image_size: int) -> np.ndarray:
-    """A window, which lies inside the image, resized to S x S: by areas if it gets smaller, else linearly.
+    """Crop a window, which lies inside the image, and resize it to S x S: by areas if it gets smaller, else linearly.
 
     Returns:
         (S, S, 3) uint8; a view if nothing has to be resized.
@@ -122,7 +166,7 @@ def cut(image_rgb: np.ndarray, window: Window, image_size: int) -> np.ndarray:
 
 
 def turn(image_rgb: np.ndarray, window: Window, image_size: int, degrees: float) -> np.ndarray:
-    """A window, resized to S x S and turned about its middle; what turns in is the image around it, or black.
+    """Crop a window, resized to S x S and rotated about its middle; new corners are the image around it, or black.
 
     Args:
         image_rgb: (H, W, 3) uint8.
@@ -170,7 +214,7 @@ def flip(images: np.ndarray, left_right: np.ndarray, up_down: np.ndarray) -> Non
 
 
 def _surroundings(image_rgb: np.ndarray, window: Window) -> tuple[np.ndarray, Window]:
-    """The part of the image that a turned window may reach, and the window in it."""
+    """Part of the image that a rotated window may reach, and the window in it."""
     x, y, width, height = window
     # A turn brings the corners to sqrt(2) times half the side from the middle: 0.21 sides more; the rest is sampling's.
     reach_x, reach_y = math.ceil(0.25 * width) + 2, math.ceil(0.25 * height) + 2

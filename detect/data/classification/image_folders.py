@@ -1,4 +1,4 @@
-"""Images in one folder for each class: ``train/cat/a.jpg``, ``train/dog/old/b.png``.
+"""Classes as folders: ``train/cat/a.jpg``, ``train/dog/old/b.png``; and Tiny ImageNet, whose training images lie so.
 
 Letters: N images, K classes.
 """
@@ -6,6 +6,7 @@ Letters: N images, K classes.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from detect.config.data import DataConfig
 from detect.data.annotations import Problems
-from detect.data.checks import absent_classes, check_distinct, find_folder, inspect_images
+from detect.data.checks import absent_classes, check_distinct, find_file, find_folder, inspect_images, path_inside
 from detect.data.classification.table import ClassTable
 from detect.data.folders import count_suffixes, is_image_name, walk_files
 from detect.data.pixel_values import MAX_PIXELS
@@ -21,8 +22,10 @@ from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
 MAX_INSPECTED = 200_000
-"""Images whose headers are read when a split is opened: 8,000 a second on two cores, measured on small files that the
-system had in memory. The 1.28 million of ImageNet would hold up each start by minutes, and by more from a slow disk."""
+"""Images whose headers are read when a split is opened: 8,000 a second on two cores, measured on small files in the
+system's cache. The 1.28 million of ImageNet would delay each start by minutes, and by more from a slow disk."""
+
+WNIDS, WORDS = "wnids.txt", "words.txt"
 
 BESIDE = "images beside the class folders (skipped)"
 UNKNOWN_FOLDER = "class folders that the training split does not have (skipped)"
@@ -30,6 +33,9 @@ NO_IMAGES = "classes without images that can be used (kept as classes)"
 OTHER_FILE = "files in class folders that are no images by their suffix (skipped)"
 UNREADABLE_FOLDER = "folders that cannot be read (skipped)"
 BAD_NAME = "class folders whose name is not UTF-8 (skipped)"
+BAD_LINE = "lines of annotations that do not have a file and a class (skipped)"
+UNKNOWN_WNID = "images of a class that is not in wnids.txt (skipped)"
+REPEATED_IMAGE = "images that stand before in the annotations (skipped)"
 
 
 def read_image_folders(config: DataConfig, split: str) -> ClassTable:
@@ -104,12 +110,12 @@ def _training_names(config: DataConfig, split: str, found: list[str]) -> tuple[s
 
 
 def list_images(folder: Path, class_folders: Sequence[Path], problems: Problems) -> tuple[list[str], list[int]]:
-    """All image files of all classes.
+    """List all image files of all classes.
 
     Args:
-        folder: what holds the class folders; links back to it or above it are not followed.
+        folder: parent of the class folders; links back to it or above it are not followed.
         class_folders: K folders, in the order of the classes; one that does not exist has no images.
-        problems: gets what is wrong.
+        problems: added to.
 
     Returns:
         N absolute paths, ordered by class and path, and N class indices.
@@ -128,8 +134,6 @@ def list_images(folder: Path, class_folders: Sequence[Path], problems: Problems)
 
 
 def _files_in(class_folder: Path, folder: Path, problems: Problems) -> Iterator[str]:
-    """The files of a class."""
-
     def report(error: OSError) -> None:
         problems.add(UNREADABLE_FOLDER, f"{error.filename}: {error.strerror}")
 
@@ -144,14 +148,14 @@ def table_of_files(
     title: str,
     max_pixels: int = MAX_PIXELS,
 ) -> ClassTable:
-    """A table of image files, without those that are missing or damaged.
+    """Make a table of image files, without those that are missing or damaged.
 
     Args:
         paths: N absolute paths.
         labels: N class indices in [0, K).
         names: K class names.
-        problems: gets what is wrong; what it has is told when there is no image.
-        title: how messages call the split.
+        problems: added to; named in the error if there is no image.
+        title: name of the split in messages.
         max_pixels: larger images cannot be used.
 
     Raises:
@@ -170,3 +174,87 @@ def table_of_files(
     for label in np.flatnonzero(np.bincount(class_of_image, minlength=len(names)) == 0).tolist():
         problems.add(NO_IMAGES, repr(names[label]))
     return ClassTable(image_paths, class_of_image, names, problems=problems)
+
+
+# ---------------------------------------------------------------------------------------------------- Tiny ImageNet
+
+
+def read_tiny_imagenet(config: DataConfig, split: str) -> ClassTable:
+    """Read one split of Tiny ImageNet.
+
+    Classes are WordNet ids (wnids, ``n01443537``), those of ``wnids.txt`` in its order. The name of a class is the
+    first word of ``words.txt``, followed by the wnid if several classes share the word: ``goldfish``,
+    ``crane (n02012849)``. Damaged lines, unknown classes and missing or damaged images are skipped and counted in the
+    table's ``problems``.
+
+    Args:
+        config: the data set.
+        split: a key of ``config.splits``. With ``annotations``, that file has the classes of the images in ``images``;
+            without, they lie in ``images/<wnid>/images``, or in ``images/<wnid>``. The test images have no labels.
+
+    Raises:
+        InputError: a file or folder is missing, a name leads out of its folder, or no image can be used.
+    """
+    problems = Problems()
+    wnids = _read_wnids(find_file(config, WNIDS))
+    folder = find_folder(config, config.splits[split].images).resolve()
+    annotations = config.splits[split].annotations
+    if annotations is None:
+        paths, labels = list_images(folder, [_image_folder(folder, wnid) for wnid in wnids], problems)
+    else:
+        paths, labels = _read_annotations(find_file(config, annotations), folder, wnids, problems)
+    return table_of_files(paths, labels, _names(config, wnids), problems, f"{config.name} {split}", config.max_pixels)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def _read_wnids(path: Path) -> list[str]:
+    wnids = [line.strip() for line in _read_lines(path) if line.strip()]
+    repeated = [wnid for wnid, count in Counter(wnids).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path}: has {repeated[0]!r} twice")
+    if not wnids:
+        raise InputError(f"{path}: lists no classes; it must have one WordNet id per line")
+    return wnids
+
+
+def _names(config: DataConfig, wnids: list[str]) -> tuple[str, ...]:
+    path = Path(config.root) / WORDS
+    if not path.is_file():
+        LOGGER.info("%s: is not there, classes are called by their WordNet ids", path)
+        return tuple(wnids)
+    words = dict(line.split("\t", 1) for line in _read_lines(path) if "\t" in line)
+    first = [words.get(wnid, "").split(",")[0].strip() or wnid for wnid in wnids]
+    counts = Counter(first)
+    return tuple(f"{word} ({wnid})" if counts[word] > 1 else word for word, wnid in zip(first, wnids, strict=True))
+
+
+def _image_folder(folder: Path, wnid: str) -> Path:
+    class_folder = path_inside(folder, wnid, WNIDS)
+    images = class_folder / "images"
+    return images if images.is_dir() else class_folder
+
+
+def _read_annotations(path: Path, folder: Path, wnids: list[str], problems: Problems) -> tuple[list[str], list[int]]:
+    """Paths and class indices; a line is ``file``, ``wnid`` and the four sides of a box, with tabs between them."""
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    labels: dict[str, int] = {}
+    for number, line in enumerate(_read_lines(path), start=1):
+        if not line.strip():
+            continue
+        name, wnid = [*(field.strip() for field in line.split("\t")), ""][:2]
+        image_path = str(path_inside(folder, name, str(path))) if name else ""
+        if not name or not wnid:
+            problems.add(BAD_LINE, f"line {number} of {path.name}")
+        elif wnid not in label_of:
+            problems.add(UNKNOWN_WNID, f"{wnid!r} in line {number} of {path.name}")
+        elif image_path in labels:
+            problems.add(REPEATED_IMAGE, f"{name!r} in line {number} of {path.name}")
+        else:
+            labels[image_path] = label_of[wnid]
+    return list(labels), list(labels.values())

@@ -1,4 +1,4 @@
-"""Where a classifier's training images come from: decoded from their files, or kept decoded for the whole run.
+"""Sources of a classifier's training images: files, or all decoded images in memory.
 
 Letters: N images, B images of a batch, H W pixels of an image, R side of the squares, S side of the network input.
 """
@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
-from detect.data.cache import available_memory, check_space
-from detect.data.classification.center_crop import center_square, resized_side
+from detect.data.cache_space import available_memory, check_space
+from detect.data.classification.geometry import center_square, resized_side
 from detect.data.classification.table import ClassTable
 from detect.data.images import ImageError
 from detect.data.letterbox import PAD_VALUE
@@ -28,17 +28,17 @@ _MANY = 1000
 
 
 class ImageSource(Protocol):
-    """Gives images by their rows. In place of one that cannot be read there is a grey one, and a failure is noted."""
+    """Source of images by their rows. One that cannot be read is grey, and appended to ``failures``."""
 
     def squares(self, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
-        """(B, R, R, 3) uint8, a copy: each image as ``center_square`` gives it."""
+        """Return (B, R, R, 3) uint8, a copy: each image as of ``center_square``."""
 
     def wholes(self, rows: np.ndarray, failures: list[Failure]) -> list[np.ndarray]:
-        """B images, (H, W, 3) uint8 each, as much of them as there is; not to be written to."""
+        """Return B images, (H, W, 3) uint8 each, as large as the source has them; read only."""
 
 
 class ImagesInFiles:
-    """Decodes images each time.
+    """Images decoded each time.
 
     Args:
         table: the images.
@@ -52,11 +52,9 @@ class ImagesInFiles:
         self.share = share
 
     def squares(self, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
-        """See ``ImageSource``."""
         return np.stack([center_square(image, self.image_size, self.share) for image in self.wholes(rows, failures)])
 
     def wholes(self, rows: np.ndarray, failures: list[Failure]) -> list[np.ndarray]:
-        """See ``ImageSource``."""
         images = []
         for row in rows.tolist():
             try:
@@ -69,7 +67,7 @@ class ImagesInFiles:
 
 
 class ImagesInMemory:
-    """Has all images as squares, in memory that worker processes share.
+    """Images as squares, in memory that worker processes share.
 
     Args:
         pixels: (N, R, R, 3) uint8.
@@ -81,29 +79,19 @@ class ImagesInMemory:
         self.unreadable = unreadable
 
     def squares(self, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
-        """See ``ImageSource``."""
         if self.unreadable:
             failures.extend((row, self.unreadable[row]) for row in rows.tolist() if row in self.unreadable)
         squares: np.ndarray = self.pixels.numpy()[rows]
         return squares
 
     def wholes(self, rows: np.ndarray, failures: list[Failure]) -> list[np.ndarray]:
-        """See ``ImageSource``."""
         return list(self.squares(rows, failures))
 
 
 def image_source(table: ClassTable, image_size: int, share: float, *, in_memory: bool) -> ImageSource:
-    """Where training images come from.
+    """Choose the source: pixels of R x R in the table, all images decoded in memory, or their files.
 
-    Args:
-        table: if it has pixels of R x R already, they are used as they are, without a copy.
-        image_size: S.
-        share: R = round(S / share).
-        in_memory: decode all images once: the short side resized to R, the middle taken. What crops cut from are then
-            these squares, not the original images.
-
-    Raises:
-        InputError: there is too little memory.
+    In memory, crops are cut from squares, not from the original images. ``InputError`` if there is too little memory.
     """
     side = resized_side(image_size, share)
     if table.pixels is not None and table.pixels.shape[1:3] == (side, side):
@@ -113,13 +101,7 @@ def image_source(table: ClassTable, image_size: int, share: float, *, in_memory:
 
 
 def in_threads(work: Callable[[int], Result], rows: Sequence[int], description: str) -> Iterable[Result]:
-    """What ``work`` makes of each row, in their order, on all cores; with a progress bar if there are many.
-
-    Args:
-        work: mostly OpenCV, which works outside of Python's lock, so that threads are enough.
-        rows: of a table.
-        description: what the progress bar says.
-    """
+    """Yield the result of ``work`` for each row, in order, on all cores: OpenCV releases Python's lock."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         done = pool.map(work, rows)
         yield from progress_bar(done, description, len(rows), unit="image", is_shown=len(rows) >= _MANY, leave=True)

@@ -1,7 +1,7 @@
 """Loaders of classification images: tables to batches, by worker processes, reproducibly.
 
-Which images make a batch is decided in the main process; a batch is then a pure function of the table, the recipe, the
-seed, the epoch and its number, so the number of workers changes the speed and nothing else.
+The main process decides the images of a batch; a batch is then a pure function of the table, the recipe, the seed, the
+epoch and its number, so the number of workers changes the speed only.
 Letters: N images, B images of a batch, S side of the network input, R = round(S / center_crop), K classes.
 """
 
@@ -17,35 +17,45 @@ import torch
 from torch.utils.data import Dataset
 
 from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
-from detect.data.classification.augment import Augmentation, draw
-from detect.data.classification.center_crop import center_crop as crop_center
+from detect.data.classification.augment import Augmentation, draw, mix
+from detect.data.classification.geometry import center_crop
 from detect.data.classification.images import ImageSource, image_source, in_threads
-from detect.data.classification.mixing import mix
 from detect.data.classification.table import ClassTable
 from detect.data.images import ImageError
-from detect.data.workers import Consequence, Failure, Loaded, TrainingBatches, WorkerBatches, check_shares
+from detect.data.workers import (
+    EvaluationBatches,
+    Failure,
+    Loaded,
+    Order,
+    TrainingBatches,
+    UnreadablePolicy,
+    check_shares,
+    read_each,
+)
 from detect.errors import InputError
-from detect.runtime.distributed import rank_slice, shard
+from detect.runtime.distributed import rank_slice
 from detect.runtime.reproducibility import generator
 from detect.structures import Batch, ClassTargets
 
 CLASS_ORDER_STREAM, CLASS_IMAGE_STREAM, CLASS_MIX_STREAM = 8, 9, 10
 """First word of the random keys; 1 to 7 are taken by detection, training and sweeps."""
 
+WRONG = UnreadablePolicy("has no answer, so it counts as wrong", "they count as wrong")
+
 MAX_STATISTICS_IMAGES = 5000
-"""So many images are enough for the mean and deviation of colours."""
+"""Images for the mean and deviation of colours; more change little."""
 MIN_DEVIATION = 1 / 255
-"""Images of one colour have no deviation to divide by; one grey level is taken instead."""
+"""One grey level, the divisor for images of one colour, which have no deviation."""
 
 
 class ClassRequest(NamedTuple):
-    """One training batch to be made, or a share of it. With the seed, it determines every pixel.
+    """Request of one training batch, or a share of it. With the seed, it determines every pixel.
 
     Args:
         epoch: from 0.
         number: of the batch in the epoch, from 0.
         rows: (B,) int64, of the whole batch.
-        own: the places in it that are to be made.
+        own: positions in it that are to be made.
     """
 
     epoch: int
@@ -54,24 +64,8 @@ class ClassRequest(NamedTuple):
     own: slice
 
 
-class ClassOrder:
-    """The batches of an epoch, as a ``sampler`` of PyTorch's ``DataLoader`` whose elements are whole batches.
-
-    Args:
-        num_images: N, at least 1.
-        batch_size: B; if there are fewer images, they are the one batch. Several processes share out each batch, in
-            the order in which one alone goes through it.
-        seed: the run's.
-    """
-
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
-        self.num_images = num_images
-        self.batch_size = min(batch_size, num_images)
-        self.seed = seed
-        self.epoch, self.start = 0, 0
-
-    def __len__(self) -> int:
-        return self.num_images // self.batch_size
+class ClassOrder(Order):
+    """Requests of the batches of an epoch. Several processes share out each batch, in its order."""
 
     def __iter__(self) -> Iterator[ClassRequest]:
         order = generator(CLASS_ORDER_STREAM, self.seed, self.epoch).permutation(self.num_images)
@@ -82,7 +76,7 @@ class ClassOrder:
 
 
 class ClassTrainingSamples(Dataset[Loaded]):
-    """Makes augmented batches from requests; lives in the workers.
+    """Augmented batches, made from requests in the workers.
 
     Args:
         source: the images.
@@ -90,7 +84,7 @@ class ClassTrainingSamples(Dataset[Loaded]):
         num_classes: K.
         augment: the augmentation.
         image_size: S.
-        seed: the run's.
+        seed: of the run.
     """
 
     def __init__(
@@ -134,8 +128,7 @@ class ClassTrainingLoader(TrainingBatches):
     """Shuffled, augmented batches of S x S images.
 
     The last batch of an epoch is dropped if it is not full, unless it is the only one. Worker processes are kept
-    between epochs. An image that cannot be read is grey; it is reported once, and each epoch ends with the count of
-    them.
+    between epochs. An image that cannot be read is grey; it is logged once, and their number at the end of each epoch.
 
     With ``cache: ram`` all images are decoded once, the short side resized to R, and the middle R x R kept: ``resize``
     and ``area`` then cut from these squares instead of the original images, while ``none`` and ``pad`` do so anyway and
@@ -143,8 +136,8 @@ class ClassTrainingLoader(TrainingBatches):
 
     Args:
         table: the training split.
-        recipe: used are ``batch_size``, ``image_size``, ``center_crop``, ``seed``, ``workers``, ``cache`` and
-            ``augment``.
+        recipe: ``batch_size``, ``image_size``, ``center_crop``, ``seed``, ``workers``, ``cache`` and ``augment`` are
+            used.
         strict: refuse an image that cannot be read instead.
 
     Raises:
@@ -165,12 +158,12 @@ class ClassTrainingLoader(TrainingBatches):
 
 
 class ClassEvaluationSamples(Dataset[Loaded]):
-    """Takes the middle of images; lives in the workers.
+    """Batches of centre crops, made in the workers.
 
     Args:
         table: the split.
         image_size: S.
-        center_crop: the share of the short side that is seen, in (0, 1].
+        center_crop: visible share of the short side, in (0, 1].
     """
 
     def __init__(self, table: ClassTable, image_size: int, center_crop: float) -> None:
@@ -180,13 +173,9 @@ class ClassEvaluationSamples(Dataset[Loaded]):
 
     def __getitem__(self, rows: Sequence[int]) -> Loaded:
         start = time.perf_counter()
-        images: dict[int, np.ndarray] = {}
-        failures: list[Failure] = []
-        for row in rows:
-            try:
-                images[row] = crop_center(self.table.read(row), self.image_size, self.center_crop)
-            except ImageError as error:
-                failures.append((row, str(error)))
+        images, failures = read_each(
+            lambda row: center_crop(self.table.read(row), self.image_size, self.center_crop), rows
+        )
         if not images:
             return Loaded(None, tuple(failures))
         shares = one_hot(self.table.labels[list(images)], len(self.table.names))
@@ -196,19 +185,19 @@ class ClassEvaluationSamples(Dataset[Loaded]):
         return Loaded(batch, tuple(failures))
 
 
-class ClassEvaluationLoader(WorkerBatches):
+class ClassEvaluationLoader(EvaluationBatches):
     """Batches of a split in the table's order, each image once.
 
-    Images that cannot be read are in no batch; each is reported once and listed in ``unreadable``, and their count
-    comes last.
+    Images that cannot be read are in no batch; each is logged once and listed in ``unreadable``, and their number comes
+    last.
 
     Args:
         table: the split.
         image_size: S.
-        center_crop: the share of the short side that is seen, in (0, 1].
+        center_crop: visible share of the short side, in (0, 1].
         batch_size: images per batch, at most.
         workers: processes; 0 loads in this one.
-        strict: refuse an image that cannot be read instead, by an ``InputError`` from the iteration.
+        strict: raise ``InputError`` from the iteration for an image that cannot be read.
     """
 
     def __init__(
@@ -224,20 +213,11 @@ class ClassEvaluationLoader(WorkerBatches):
         self.table = table
         batches = [range(len(table))[start : start + batch_size] for start in range(0, len(table), batch_size)]
         samples = ClassEvaluationSamples(table, image_size, center_crop)
-        consequence = Consequence("has no answer, so it counts as wrong", "they count as wrong")
-        super().__init__(
-            samples,
-            shard(batches),
-            workers,
-            keep_workers=False,
-            num_images=len(table),
-            consequence=consequence,
-            strict=strict,
-        )
+        super().__init__(samples, batches, workers, num_images=len(table), policy=WRONG, strict=strict)
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """(B,) class indices in [0, K) to (B, K) float32 shares."""
+    """Convert class indices (B,) in [0, K) to (B, K) float32 shares."""
     shares = np.zeros((len(labels), num_classes), dtype=np.float32)
     shares[np.arange(len(labels)), labels] = 1
     return shares
@@ -247,14 +227,14 @@ Colour = tuple[float, float, float]
 """Red, green and blue, in units of the full range."""
 
 
-def channel_statistics(table: ClassTable, image_size: int, center_crop: float) -> tuple[Colour, Colour]:
-    """Mean and deviation of the pixels of training images, as evaluation sees them.
+def channel_statistics(table: ClassTable, image_size: int, crop_share: float) -> tuple[Colour, Colour]:
+    """Compute mean and deviation of the pixels of training images, as evaluation sees them.
 
     Args:
-        table: the training split; at most ``MAX_STATISTICS_IMAGES`` of it, evenly spaced, are looked at. Those that
-            cannot be read are left out.
+        table: the training split; at most ``MAX_STATISTICS_IMAGES`` of it, evenly spaced, are used, without
+            unreadable ones.
         image_size: S.
-        center_crop: the share of the short side that is seen, in (0, 1].
+        crop_share: as ``center_crop`` of the recipe, in (0, 1].
 
     Returns:
         Mean and standard deviation, in [0, 1]; the deviation is at least ``MIN_DEVIATION``.
@@ -266,7 +246,7 @@ def channel_statistics(table: ClassTable, image_size: int, center_crop: float) -
     def of_image(row: int) -> np.ndarray | None:
         """(2, 3): means, and means of squares."""
         try:
-            image = crop_center(table.read(row), image_size, center_crop)
+            image = center_crop(table.read(row), image_size, crop_share)
         except ImageError:
             return None
         mean, deviation = cv2.meanStdDev(image)

@@ -1,4 +1,4 @@
-"""The images of a classification split and their classes, whatever format they were read from.
+"""Images of a classification split and their classes, independent of the format.
 
 Letters: N images, H W pixels, K classes.
 """
@@ -21,16 +21,16 @@ from detect.runtime.logs import decoder_warnings
 
 @dataclass(frozen=True)
 class ClassTable:
-    """A split: its images and what each of them shows.
+    """Images of a split and their classes.
 
     Args:
         image_paths: (N,) bytes (dtype S), absolute paths in UTF-8; ``path`` decodes one. Images inside an archive have
             the path of its file and their number in it (``data_batch_1#17``).
         labels: (N,) int64 class index in [0, K).
-        names: the K class names.
-        pixels: (N, H, W, 3) uint8 RGB, where the images were decoded while reading; else None.
-        problems: everything that was reported while reading.
-        read_settings: how the files become pixels.
+        names: K class names.
+        pixels: (N, H, W, 3) uint8 RGB, if the images were decoded while reading; else None.
+        problems: found while reading.
+        read_settings: of the files.
     """
 
     image_paths: np.ndarray
@@ -44,15 +44,11 @@ class ClassTable:
         return len(self.labels)
 
     def path(self, row: int) -> Path:
-        """The file of image ``row``."""
+        """Path of image ``row``."""
         return Path(self.image_paths[row].decode("utf-8", "surrogateescape"))
 
     def read(self, row: int) -> np.ndarray:
-        """Image ``row``, (H, W, 3) uint8 RGB.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
+        """Read image ``row``, (H, W, 3) uint8 RGB; ``ImageError`` if that fails."""
         if self.pixels is not None:
             pixels: np.ndarray = self.pixels[row]
             return pixels
@@ -60,18 +56,13 @@ class ClassTable:
             return read_image(self.path(row), self.read_settings)
 
     def read_bytes(self, row: int) -> bytes:
-        """The content of image ``row``'s file.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
         return read_image_file(self.path(row), self.read_settings.max_pixels)
 
     def of_classes(self, names: tuple[str, ...]) -> ClassTable:
-        """The images of some classes, which get the indices 0, 1, ... in the order of ``names``.
+        """Select the images of some classes, which get the indices 0, 1, ... in the order of ``names``.
 
         Raises:
-            InputError: a name is unknown or stands twice, or these classes have no images.
+            InputError: a name is unknown or a duplicate, or these classes have no images.
         """
         if names == self.names:
             return self

@@ -1,6 +1,6 @@
-"""Transforms of the albumentations library, behind one adapter.
+"""Transforms of the albumentations library.
 
-The library is imported only when a recipe uses it. Three of its habits are cured here: on import it asks the package
+The library is imported only if a recipe uses it. Three of its habits are corrected here: on import it asks the package
 index for updates; in worker processes it repeats its random numbers from worker to worker and from epoch to epoch; and
 one seed for a ``Compose`` gives every transform in it the same stream, so that two flips always coincide.
 """
@@ -22,7 +22,7 @@ from detect.config.recipe import AlbumentationConfig
 from detect.data.detection.geometry import MIN_VISIBLE_SHARE, Sample, worth_learning
 from detect.errors import InputError, did_you_mean
 
-# What its transforms raise when they cannot work with what they are given; found by giving each of them nonsense.
+# Exceptions of its transforms for invalid arguments, found by giving nonsense to each of them.
 _REFUSALS = (
     ValueError,
     TypeError,
@@ -39,7 +39,7 @@ _NOT_TRANSFORMS = ("BasicTransform", "DualTransform", "ImageOnlyTransform", "Tra
 
 
 class AlbumentationsStage:
-    """Applies a list of albumentations transforms to finished samples.
+    """Albumentations transforms of finished samples.
 
     Args:
         transforms: in the order of application, at least one.
@@ -130,7 +130,7 @@ def _try_out(transform: AlbumentationConfig, image_size: int, where: str) -> Non
     box = np.array([[0.25, 0.25, 0.75, 0.75]]) * image_size
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # how it tells about unknown arguments
+            warnings.simplefilter("error", UserWarning)  # its report of unknown arguments
             made = transform_class(p=1.0, **transform.args)
             made.set_random_state(np.random.default_rng(0), random.Random(0))
             result = _apply(_compose([made]), Sample(image, box, np.zeros(1, dtype=np.int64))).image_rgb

@@ -1,4 +1,4 @@
-"""How large boxes are for the network.
+"""Sizes of boxes in the network input.
 
 Letters: M boxes.
 """
@@ -11,20 +11,20 @@ from detect.boxes.convert import box_sizes
 from detect.data.annotations import AnnotationTable
 
 SMALL_PX = 8
-"""Boxes whose shorter side is below this many network-input pixels are reported: they are what strides and pools
-lose. It is the cell of the finest level that most detectors predict on."""
+"""Boxes whose shorter side is below this many network-input pixels are reported: strides and pools lose them. It is the
+cell of most detectors' finest level."""
 
 MANY_SMALL = 0.1
-"""A larger share of small boxes is worth a word: so much of the recall is at stake."""
+"""Share of small boxes, and of the recall, from which advice is logged."""
 
 
 def is_trained_on(table: AnnotationTable) -> np.ndarray:
-    """(M,) bool, the boxes that are trained on: no crowd regions, and with an area."""
+    """Boxes that are trained on, (M,) bool: no crowd regions, and with an area."""
     return ~table.is_crowd & (box_sizes(table.boxes_xyxy_px) > 0).all(axis=1)
 
 
 def training_sizes_px(table: AnnotationTable, image_size: int) -> np.ndarray:
-    """(M, 2) widths and heights of the boxes that are trained on, in network-input pixels."""
+    """Widths and heights (M, 2) of the boxes that are trained on, in network-input pixels."""
     factor = np.repeat(image_size / table.sizes_hw.max(axis=1), np.diff(table.box_offsets))
     sizes = box_sizes(table.boxes_xyxy_px) * factor[:, None]
     return sizes[is_trained_on(table)]

@@ -1,4 +1,4 @@
-"""Moving an image and its boxes together: affine and perspective warps, flips, quarter turns.
+"""Geometric transforms of an image with its boxes: affine and perspective warps, flips, quarter turns.
 
 Letters: H W pixels of an image, N boxes. Coordinates are continuous (pixel i covers [i, i + 1]); boxes are
 xyxy in pixels of the image they come with.
@@ -16,23 +16,23 @@ from detect.config.recipe import AugmentConfig
 from detect.data.letterbox import PAD_VALUE
 
 MIN_SIDE_PX = 1.5
-"""Boxes thinner than this are not trained on. Under the 8 px of one cell of the finest level a 2 px object is still
-learnt; below one and a half pixels nothing of it is left in the image after interpolation."""
+"""Least side of a box that is trained on. Objects of 2 px, far below the 8 px of the finest level's cell, are still
+detected; of less than one and a half, nothing is left after interpolation."""
 MIN_VISIBLE_SHARE = 0.1
-"""A box of which less than this is in view is not trained on: what is left does not show what it is."""
+"""Least visible share of a box that is trained on; less does not show the class."""
 MAX_ASPECT = 100.0
-"""Boxes longer than this times their width are slivers left by clipping."""
+"""Limit of length over width; longer boxes are slivers left by clipping."""
 MIN_DEPTH = 0.25
-"""Perspective divides by 1 + (px, py) . (x, y), which must stay positive over the whole image. Coefficients are reduced
-until it is at least this, that is, until no part is enlarged more than four times."""
+"""Least divisor of the perspective, 1 + (px, py) . (x, y), over the image, which limits enlargement to four times; the
+coefficients are reduced accordingly."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A training image with its ground truth.
+    """An image with its ground truth.
 
     Args:
-        image_rgb: (H, W, 3) uint8, the network input.
+        image_rgb: (H, W, 3) uint8.
         boxes_xyxy_px: (N, 4) float64, pixels of this image, inside it.
         labels: (N,) int64.
     """
@@ -44,14 +44,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scene:
-    """A source image for a warp, of any size.
+    """Source image of a warp, of any size.
 
     Args:
         image_rgb: (H, W, 3) uint8.
-        full_xyxy_px: (N, 4) float64, the objects' boxes, also where the image does not show them.
-        visible_xyxy_px: (N, 4) float64, the part of each that the image shows; empty boxes where it shows nothing.
+        full_xyxy_px: (N, 4) float64, boxes of the objects, also outside the image.
+        visible_xyxy_px: (N, 4) float64, visible part of each; empty if nothing is visible.
         labels: (N,) int64.
-        centre_xy_px: the point that a warp brings to the middle of its output.
+        centre_xy_px: point that a warp moves to the middle of its output.
     """
 
     image_rgb: np.ndarray
@@ -62,7 +62,7 @@ class Scene:
 
 
 def moves(augment: AugmentConfig) -> bool:
-    """Whether ``random_matrix`` can be anything but a shift of the centre."""
+    """Return True if ``random_matrix`` can be more than a shift of the centre."""
     return any((augment.degrees, augment.translate, augment.scale, augment.shear, augment.perspective))
 
 
@@ -72,7 +72,7 @@ def random_matrix(
     """Draw a warp: perspective, then rotation and zoom, then shear about the scene's centre, then the shift.
 
     Args:
-        rng: always drawn from equally often, whatever the settings.
+        rng: drawn from equally often, whatever the settings.
         augment: the ranges.
         scene: the source.
         output_hw: height and width of the output.
@@ -105,13 +105,7 @@ def random_matrix(
 
 
 def warp(scene: Scene, matrix: np.ndarray, output_hw: tuple[int, int]) -> Sample:
-    """Warp a scene and keep the boxes that are still worth learning.
-
-    Args:
-        scene: the source.
-        matrix: (3, 3) float64, source pixels to output pixels, continuous coordinates.
-        output_hw: height and width of the output.
-    """
+    """Warp a scene by ``matrix`` (3, 3), source to output pixels, and keep the boxes that are ``worth_learning``."""
     image, matrix = warp_image(scene.image_rgb, matrix, output_hw)
     full = warp_boxes(scene.full_xyxy_px, matrix)
     visible = np.clip(warp_boxes(scene.visible_xyxy_px, matrix), 0, np.array([*output_hw, *output_hw])[[1, 0, 1, 0]])
@@ -128,8 +122,8 @@ def warp_image(image_rgb: np.ndarray, matrix: np.ndarray, output_hw: tuple[int, 
         output_hw: height and width of the output.
 
     Returns:
-        (*output_hw, 3) uint8, ``PAD_VALUE`` where the source has nothing; and the matrix that describes it exactly: a
-        mere zoom is rounded by less than a pixel at each end, so that whole pixels go to whole pixels.
+        (*output_hw, 3) uint8, ``PAD_VALUE`` outside the source; and the exact matrix: a mere zoom is rounded by less
+        than a pixel at each end, so that whole pixels are mapped to whole pixels.
     """
     if not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1]):
         return _zoom_image(image_rgb, matrix, output_hw)
@@ -145,7 +139,7 @@ def warp_image(image_rgb: np.ndarray, matrix: np.ndarray, output_hw: tuple[int, 
 
 
 def _zoom_image(image_rgb: np.ndarray, matrix: np.ndarray, output_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """``warp_image`` without rotation, shear and perspective: a third of the time, by resizing what is in view."""
+    """``warp_image`` without rotation, shear and perspective: a third of the time, by resizing the visible part."""
     height, width = image_rgb.shape[:2]
     x_source, x_output = _rounded_range(matrix[0, 0], matrix[0, 2], width, output_hw[1])
     y_source, y_output = _rounded_range(matrix[1, 1], matrix[1, 2], height, output_hw[0])
@@ -162,7 +156,7 @@ def _zoom_image(image_rgb: np.ndarray, matrix: np.ndarray, output_hw: tuple[int,
 
 
 def _rounded_range(zoom: float, shift: float, source_size: int, output_size: int) -> tuple[slice, slice]:
-    """Which source pixels are in view, and where zoom * x + shift takes them; whole pixels, at least one of each."""
+    """Visible source pixels, and their output pixels zoom * x + shift; whole pixels, at least one of each."""
     start = min(max(round(-shift / zoom), 0), source_size - 1)
     stop = max(min(round((output_size - shift) / zoom), source_size), start + 1)
     output_start = min(max(round(zoom * start + shift), 0), output_size - 1)
@@ -171,7 +165,7 @@ def _rounded_range(zoom: float, shift: float, source_size: int, output_size: int
 
 
 def warp_boxes(boxes_xyxy_px: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The axis-aligned boxes around warped boxes, (N, 4) to (N, 4), not clipped."""
+    """Axis-aligned bounding boxes of warped boxes, (N, 4) to (N, 4), not clipped."""
     corners = boxes_xyxy_px[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     points = corners @ matrix[:2, :2].T + matrix[:2, 2]
     points /= corners @ matrix[2, :2, None] + matrix[2, 2]
@@ -179,14 +173,9 @@ def warp_boxes(boxes_xyxy_px: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def worth_learning(full_xyxy_px: np.ndarray, visible_xyxy_px: np.ndarray) -> np.ndarray:
-    """Which objects are large enough and enough in view to be trained on.
+    """Boxes that are large enough and visible enough to be trained on: (N,) bool.
 
-    Args:
-        full_xyxy_px: (N, 4) boxes before clipping.
-        visible_xyxy_px: (N, 4) the same boxes clipped to what the image shows.
-
-    Returns:
-        (N,) bool.
+    ``visible_xyxy_px`` are the boxes ``full_xyxy_px`` (N, 4) clipped to the image.
     """
     sides, full_sides = box_sizes(visible_xyxy_px), box_sizes(full_xyxy_px)
     large_enough = (sides >= MIN_SIDE_PX).all(axis=1)
@@ -196,21 +185,19 @@ def worth_learning(full_xyxy_px: np.ndarray, visible_xyxy_px: np.ndarray) -> np.
 
 
 def flip_left_right(sample: Sample) -> Sample:
-    """Mirror left and right."""
     boxes = sample.boxes_xyxy_px.copy()
     boxes[:, [0, 2]] = sample.image_rgb.shape[1] - sample.boxes_xyxy_px[:, [2, 0]]
     return Sample(cv2.flip(sample.image_rgb, 1), boxes, sample.labels)
 
 
 def flip_up_down(sample: Sample) -> Sample:
-    """Mirror top and bottom."""
     boxes = sample.boxes_xyxy_px.copy()
     boxes[:, [1, 3]] = sample.image_rgb.shape[0] - sample.boxes_xyxy_px[:, [3, 1]]
     return Sample(cv2.flip(sample.image_rgb, 0), boxes, sample.labels)
 
 
 def rotate90(sample: Sample, turns: int) -> Sample:
-    """Turn clockwise by 90 degrees, ``turns`` = 1, 2 or 3 times."""
+    """Rotate clockwise by 90 degrees, ``turns`` = 1, 2 or 3 times."""
     rotation = (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)[turns - 1]
     height, width = sample.image_rgb.shape[:2]
     boxes = sample.boxes_xyxy_px

@@ -1,7 +1,7 @@
 """Loaders: annotation tables to batches, by worker processes, reproducibly.
 
-The main process decides which images make which sample (``detect.data.detection.sampling``); a sample is then a pure
-function of its request and the seed, so the number of workers changes the speed and nothing else.
+The main process decides the images of each sample (``detect.data.detection.sampling``); a sample is then a pure
+function of its request and the seed, so the number of workers changes the speed only.
 Letters: B images of a batch, S side of the square network input, M targets.
 """
 
@@ -17,9 +17,8 @@ from torch.utils.data import Dataset
 
 from detect.config.recipe import AugmentConfig, DetectionRecipe
 from detect.data.annotations import AnnotationTable
-from detect.data.cache import ImageFiles, ImageStore, RecentImages, build_cache
 from detect.data.detection.albumentations_stage import AlbumentationsStage
-from detect.data.detection.color import random_hsv
+from detect.data.detection.augment import cutmix, mixup, mosaic4, mosaic9, random_hsv, single_scene
 from detect.data.detection.geometry import (
     Sample,
     flip_left_right,
@@ -30,28 +29,34 @@ from detect.data.detection.geometry import (
     warp,
     worth_learning,
 )
-from detect.data.detection.mixing import cutmix, mixup
-from detect.data.detection.mosaic import Tile, mosaic4, mosaic9, single
+from detect.data.detection.images import ImageFiles, ImageStore, RecentImages, build_cache, read_original
 from detect.data.detection.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
 from detect.data.images import ImageError
-from detect.data.letterbox import PAD_VALUE, STRIDE, letterbox_boxes, letterboxed_hw, pad_batch
-from detect.data.workers import MISSED, Failure, Loaded, TrainingBatches, WorkerBatches, check_shares
+from detect.data.letterbox import (
+    PAD_VALUE,
+    STRIDE,
+    letterbox_boxes,
+    letterbox_placement,
+    letterboxed_hw,
+    pad_batch,
+    padded_hw,
+)
+from detect.data.workers import MISSED, EvaluationBatches, Failure, Loaded, TrainingBatches, check_shares, read_each
 from detect.errors import InputError
-from detect.runtime.distributed import shard
 from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import generator
 from detect.structures import Batch, Letterbox, Targets
 
 
 class TrainingSamples(Dataset[Loaded]):
-    """Makes augmented samples from requests; lives in the workers.
+    """Augmented samples, made from requests in the workers.
 
     Args:
         table: the training split.
         store: its letterboxed images.
         image_size: S.
         augment: the augmentation.
-        seed: the run's.
+        seed: of the run.
         multiple: height and width of the network input are multiples of it.
     """
 
@@ -85,7 +90,7 @@ class TrainingSamples(Dataset[Loaded]):
         return Loaded(Batch(images, targets, rows), tuple(failures))
 
     def sample(self, request: SampleRequest, failures: list[Failure]) -> Sample:
-        """One augmented sample with its boxes: S x S, or the smaller rectangle of an epoch without mosaics.
+        """Make one augmented sample with its boxes: S x S, or the smaller rectangle of an epoch without mosaics.
 
         Images that cannot be read are appended to ``failures``.
         """
@@ -103,18 +108,18 @@ class TrainingSamples(Dataset[Loaded]):
     def _placed(
         self, rng: np.random.Generator, rows: Sequence[int], output_hw: tuple[int, int], failures: list[Failure]
     ) -> Sample:
-        """A single image, or a mosaic, warped to ``output_hw``."""
+        """Warp a single image or a mosaic to ``output_hw``."""
         tiles = [self._tile(row, failures) for row in rows]
         if len(tiles) == 1:
             if not moves(self.augment):
                 return self._unmoved(tiles[0], output_hw)
-            scene = single(tiles[0])
+            scene = single_scene(tiles[0])
         else:
             scene = (mosaic4 if len(tiles) == 4 else mosaic9)(rng, tiles, self.image_size)
         return warp(scene, random_matrix(rng, self.augment, scene, output_hw), output_hw)
 
-    def _unmoved(self, tile: Tile, output_hw: tuple[int, int]) -> Sample:
-        """The image in the top left corner, exactly as in evaluation."""
+    def _unmoved(self, tile: Sample, output_hw: tuple[int, int]) -> Sample:
+        """Put the image into the top left corner, exactly as in evaluation."""
         image = pad_batch([tile.image_rgb], shape_hw=output_hw)[0]
         keep = worth_learning(tile.boxes_xyxy_px, tile.boxes_xyxy_px)
         return Sample(image, tile.boxes_xyxy_px[keep], tile.labels[keep])
@@ -132,8 +137,8 @@ class TrainingSamples(Dataset[Loaded]):
             sample = flip_up_down(sample)
         return rotate90(sample, turns) if quarter else sample
 
-    def _tile(self, row: int, failures: list[Failure]) -> Tile:
-        """A letterboxed image with its boxes, without crowd regions; a grey one without boxes if it cannot be read."""
+    def _tile(self, row: int, failures: list[Failure]) -> Sample:
+        """Letterboxed image with its boxes, without crowd regions; a grey one without boxes if it cannot be read."""
         placement = _placement(self.table, row, self.image_size)
         try:
             image = self.store.read(row)
@@ -141,28 +146,28 @@ class TrainingSamples(Dataset[Loaded]):
             failures.append((row, str(error)))
             grey_hw = letterboxed_hw(placement.image_hw, self.image_size)
             grey = np.full((*grey_hw, 3), PAD_VALUE, dtype=np.uint8)
-            return Tile(grey, np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
+            return Sample(grey, np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
         boxes, labels, is_crowd = self.table.boxes(row)
-        return Tile(image, letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd])
+        return Sample(image, letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd])
 
 
 class TrainingLoader(TrainingBatches):
     """Shuffled, augmented batches: of S x S images, or of the smallest rectangle in epochs without mosaics.
 
     The last batch of an epoch is dropped if it is not full, unless it is the only one. Worker processes are kept
-    between epochs. An image that cannot be read is grey and without objects; it is reported once, and each epoch ends
-    with the count of them.
+    between epochs. An image that cannot be read is grey and without objects; it is logged once, and their number at the
+    end of each epoch.
 
     Args:
         table: the training split.
-        config: the recipe; used are ``batch_size``, ``image_size``, ``epochs``, ``seed``, ``workers``, ``cache`` and
-            ``augment``.
-        cache_folder: where ``cache: disk`` keeps its file.
+        config: the recipe; ``batch_size``, ``image_size``, ``epochs``, ``seed``, ``workers``, ``cache`` and ``augment``
+            are used.
+        cache_folder: folder of the file of ``cache: disk``.
         multiple: height and width of the network input are multiples of it (``max_reduction`` of the model).
         strict: refuse an image that cannot be read instead.
 
     Raises:
-        InputError: nothing to train on, a size or augmentation that cannot be, or a cache that does not fit.
+        InputError: nothing to train on, an impossible size or augmentation, or a cache that does not fit.
     """
 
     def __init__(
@@ -188,11 +193,11 @@ class TrainingLoader(TrainingBatches):
 
 
 class EvaluationSamples(Dataset[Loaded]):
-    """Letterboxes images and puts them into rectangular batches; lives in the workers.
+    """Rectangular batches of letterboxed images, made in the workers.
 
     Args:
         table: the split.
-        image_size: pixels of the long side.
+        image_size: long side, pixels.
         multiple: height and width of a batch are multiples of it.
     """
 
@@ -204,13 +209,7 @@ class EvaluationSamples(Dataset[Loaded]):
 
     def __getitem__(self, rows: Sequence[int]) -> Loaded:
         start = time.perf_counter()
-        images: dict[int, np.ndarray] = {}
-        failures: list[Failure] = []
-        for row in rows:
-            try:
-                images[row] = self.files.read(row)
-            except ImageError as error:
-                failures.append((row, str(error)))
+        images, failures = read_each(self.files.read, rows)
         if not images:
             return Loaded(None, tuple(failures))
         placements = [_placement(self.table, row, self.image_size) for row in images]
@@ -224,20 +223,20 @@ class EvaluationSamples(Dataset[Loaded]):
         return letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd]
 
 
-class EvaluationLoader(WorkerBatches):
+class EvaluationLoader(EvaluationBatches):
     """Rectangular batches of a split, each image once, images of one padded shape together.
 
-    ``Batch.rows`` tells which image is which, ``Batch.letterboxes`` how to bring boxes back. Targets are without crowd
-    regions. Images that cannot be read are in no batch, so their objects count as missed; each is reported once and
-    listed in ``unreadable``, and their count comes last.
+    ``Batch.rows`` has the rows of the images, ``Batch.letterboxes`` their placement. Targets are without crowd
+    regions. Images that cannot be read are in no batch, so their objects count as missed; each is logged once and
+    listed in ``unreadable``, and their number comes last.
 
     Args:
         table: the split; it need not be labelled.
-        image_size: pixels of the long side.
+        image_size: long side, pixels.
         batch_size: images per batch, at most.
         workers: processes; 0 loads in this one.
         multiple: height and width of a batch are multiples of it (``max_reduction`` of the model).
-        strict: refuse an image that cannot be read instead, by an ``InputError`` from the iteration.
+        strict: raise ``InputError`` from the iteration for an image that cannot be read.
     """
 
     def __init__(
@@ -253,14 +252,45 @@ class EvaluationLoader(WorkerBatches):
         self.table = table
         batches = _rectangular_batches(table, image_size, batch_size, multiple)
         samples = EvaluationSamples(table, image_size, multiple)
+        super().__init__(samples, batches, workers, num_images=len(table), policy=MISSED, strict=strict)
+
+
+class OriginalSamples(Dataset[Loaded]):
+    """Images at their own size, read in the workers.
+
+    Args:
+        table: the split.
+    """
+
+    def __init__(self, table: AnnotationTable) -> None:
+        self.table = table
+
+    def __getitem__(self, row: int) -> Loaded:
+        start = time.perf_counter()
+        try:
+            image = read_original(self.table, row)
+        except ImageError as error:
+            return Loaded(None, ((row, str(error)),))
+        nothing = torch.zeros(0, dtype=torch.int64)
+        targets = Targets(nothing, nothing, torch.zeros(0, 4))
+        placement = Letterbox((1.0, 1.0), (image.shape[0], image.shape[1]))
+        images = torch.from_numpy(np.require(image, requirements="W"))[None]  # some decoders give what is read-only
+        seconds = time.perf_counter() - start
+        return Loaded(Batch(images, targets, torch.tensor([row]), [placement], seconds), ())
+
+
+class OriginalLoader(EvaluationBatches):
+    """Batches of one image each, (1, H, W, 3), unscaled and without targets; otherwise as ``EvaluationLoader``.
+
+    Args:
+        table: the split; it need not be labelled.
+        workers: processes; 0 loads in this one.
+        strict: raise ``InputError`` from the iteration for an image that cannot be read.
+    """
+
+    def __init__(self, table: AnnotationTable, workers: int, *, strict: bool = False) -> None:
         super().__init__(
-            samples,
-            shard(batches),
-            workers,
-            keep_workers=False,
-            num_images=len(table),
-            consequence=MISSED,
-            strict=strict,
+            OriginalSamples(table), range(len(table)), workers, num_images=len(table), policy=MISSED, strict=strict
         )
 
 
@@ -269,14 +299,12 @@ def _rectangular_batches(
 ) -> list[tuple[int, ...]]:
     """Rows in batches of one padded shape, wide images first.
 
-    What a network finds in an image depends a little on the padding. Where only equal shapes share a batch, every image
-    has the padding that it has alone, so the batch size does not change a result.
+    Predictions depend a little on the padding. If only equal shapes share a batch, every image has the padding that it
+    has alone, so the batch size does not change a result.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for row, (height, width) in enumerate(table.sizes_hw.tolist()):
-        placed_height, placed_width = letterboxed_hw((height, width), image_size)
-        padded_hw = (-(-placed_height // multiple) * multiple, -(-placed_width // multiple) * multiple)
-        groups.setdefault(padded_hw, []).append(row)
+        groups.setdefault(padded_hw(letterboxed_hw((height, width), image_size), multiple), []).append(row)
     wide_first = sorted(groups, key=lambda shape_hw: shape_hw[0] / shape_hw[1])
     return [
         tuple(groups[shape_hw][start : start + batch_size])
@@ -286,10 +314,8 @@ def _rectangular_batches(
 
 
 def _placement(table: AnnotationTable, row: int, image_size: int) -> Letterbox:
-    """What ``letterbox`` says about the image, without the image."""
     height, width = table.sizes_hw[row].tolist()
-    new_height, new_width = letterboxed_hw((height, width), image_size)
-    return Letterbox((new_width / width, new_height / height), (height, width))
+    return letterbox_placement((height, width), image_size)
 
 
 def _plain_hw(table: AnnotationTable, image_size: int, multiple: int) -> tuple[int, int]:
@@ -299,12 +325,12 @@ def _plain_hw(table: AnnotationTable, image_size: int, multiple: int) -> tuple[i
     """
     shapes = np.unique(table.sizes_hw, axis=0).tolist()
     sizes = np.array([letterboxed_hw((height, width), image_size) for height, width in shapes])
-    height, width = (-(-sizes.max(axis=0) // multiple) * multiple).tolist()
-    return height, width
+    height, width = sizes.max(axis=0).tolist()
+    return padded_hw((height, width), multiple)
 
 
 def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple[int, int] | None = None) -> Targets:
-    """(boxes, labels) of each image of a batch, of height and width ``image_hw``, as one flat list."""
+    """Flatten (boxes, labels) of each image of a batch, of height and width ``image_hw``."""
     counts = [len(labels) for _, labels in per_image]
     return Targets(
         torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
@@ -315,7 +341,7 @@ def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple
 
 
 def _num_remembered(workers: int) -> int:
-    """Images that one process remembers: its lanes' windows, and half as much again for what lies between."""
+    """Images that one process remembers: the windows of its lanes, and half as many again for those between."""
     return -(-LANES // max(1, workers)) * WINDOW * 3 // 2
 
 

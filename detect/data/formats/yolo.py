@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detect.boxes.convert import xywh_to_cxcywh
 from detect.config.base import dump_yaml
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
@@ -312,7 +313,7 @@ def write_yolo_yaml(folder: Path, splits: dict[str, SplitConfig], names: tuple[s
 def _shares(xywh_px: np.ndarray, sizes_hw: np.ndarray) -> np.ndarray:
     """Return (M, 4) centre x, centre y, width, height as shares of the image."""
     sizes_wh = sizes_hw[:, ::-1]
-    return np.concatenate([(xywh_px[:, :2] + xywh_px[:, 2:] / 2) / sizes_wh, xywh_px[:, 2:] / sizes_wh], axis=1)
+    return xywh_to_cxcywh(xywh_px) / np.tile(sizes_wh, 2)
 
 
 def _line(label: int, shares: np.ndarray) -> str:

@@ -5,54 +5,33 @@ Letters: N images of the split, K classes, S side of the network input in pixels
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 
 from detect.data.annotations import AnnotationTable
-from detect.data.classification.loading import ClassEvaluationLoader
 from detect.data.classification.table import ClassTable
-from detect.data.detection.loading import EvaluationLoader
-from detect.evaluation.classification import class_metrics, class_scores
+from detect.evaluation import classification, detection
 from detect.evaluation.coco import Engine, coco_metrics, collect
-from detect.evaluation.engine import check_ranges, match_classes, shared_classes
-from detect.evaluation.predict import COCO_SETTINGS, evaluation_mode, postprocess, run_classifier, run_network
+from detect.evaluation.forward import COCO_SETTINGS, evaluation_mode, run_network
+from detect.evaluation.loop import Clock, Conditions, Step, match_classes, run_evaluation, shared_classes
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import Model
 from detect.papers.sdpoint.instances import InstanceRecord, instances_of, pareto_front
 from detect.papers.sdpoint.network import NetworkRun, network_ms
 from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, use_instance
-from detect.runtime.device import Precision
 from detect.runtime.progress import progress_bar
-from detect.structures import Detections
+from detect.structures import Batch
+
+Output = TypeVar("Output")
 
 MAX_SIZES = 8
 """Maximum image sizes of a baseline."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Conditions of a measurement.
-
-    Args:
-        image_size: side of the network input in pixels; of a detector the long one.
-        batch_size: images per batch.
-        workers: processes that load images; 0 loads in this one.
-        device: where to compute.
-        precision: number format of the network.
-        strict: refuse an image that cannot be read; otherwise it counts as one without detections.
-    """
-
-    image_size: int
-    batch_size: int
-    workers: int
-    device: torch.device
-    precision: Precision = "fp32"
-    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,11 +58,10 @@ class DetectionSplit:
         """
         _check(checkpoint.detector, checkpoint.names, self.table.names, conditions)
 
-    @torch.inference_mode()
     def measure(
         self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
     ) -> list[dict[str, float]]:
-        """The COCO metrics of each instance, as of ``detect.evaluation.engine.evaluate``.
+        """The COCO metrics of each instance, as of ``detect.evaluation.detection.evaluate``.
 
         Args:
             checkpoint: accepted by ``check``, on the conditions' device; afterwards its plain network is active.
@@ -91,28 +69,15 @@ class DetectionSplit:
             conditions: of the measurement.
             label: of the progress bar.
         """
-        model, device = checkpoint.detector, conditions.device
+        model, clock = checkpoint.detector, Clock(conditions.device, detection.PARTS)
         label_of = match_classes(checkpoint.names, self.table.names)
         settings = replace(COCO_SETTINGS, classes=shared_classes(label_of))
-        loader = EvaluationLoader(
-            self.table,
-            conditions.image_size,
-            conditions.batch_size,
-            conditions.workers,
-            multiple=model.max_reduction,
-            strict=conditions.strict,
-        )
-        found: list[dict[int, Detections]] = [{} for _ in instances]
-        with evaluation_mode(model):
-            for batch in progress_bar(loader, label, unit="batch"):
-                for instance, mine in zip(instances, found, strict=True):
-                    use_instance(model, instance)
-                    predictions = run_network(model, batch.images, device, conditions.precision)
-                    detections = postprocess(predictions, batch.letterboxes, settings, checkpoint.names)
-                    mine.update(zip(batch.rows.tolist(), detections, strict=True))
-        use_instance(model, PLAIN)
+        network = partial(run_network, model, device=conditions.device, precision=conditions.precision)
+        step = partial(detection.detect_batch, network, settings, checkpoint.names, clock)
+        loader = detection.open_loader(self.table, conditions, model.max_reduction)
+        found = _outputs_of_instances(model, instances, loader, step, clock, label)
         bar = progress_bar(found, f"{label}: AP")
-        return [coco_metrics(self.table, collect(mine, label_of), self.engine).values for mine in bar]
+        return [coco_metrics(self.table, collect(outputs, label_of), self.engine).values for outputs in bar]
 
 
 @dataclass(frozen=True)
@@ -134,35 +99,43 @@ class ClassificationSplit:
     def check(self, checkpoint: Checkpoint, conditions: Conditions) -> None:
         _check(checkpoint.classifier, checkpoint.names, self.table.names, conditions)
 
-    @torch.inference_mode()
     def measure(
         self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
     ) -> list[dict[str, float]]:
         """The metrics of each instance, as of ``evaluate_classifier``; arguments as of ``DetectionSplit``."""
-        model, device = checkpoint.classifier, conditions.device
+        model, clock = checkpoint.classifier, Clock(conditions.device, classification.PARTS)
         label_of = match_classes(checkpoint.names, self.table.names)
-        loader = ClassEvaluationLoader(
-            self.table,
-            conditions.image_size,
-            self.center_crop,
-            conditions.batch_size,
-            conditions.workers,
-            strict=conditions.strict,
-        )
-        logits = torch.full((len(instances), len(self.table), len(label_of)), torch.nan)
-        with evaluation_mode(model):
-            for batch in progress_bar(loader, label, unit="batch"):
-                for instance, mine in zip(instances, logits, strict=True):
-                    use_instance(model, instance)
-                    found = run_classifier(model, batch.images, device, conditions.precision)
-                    mine[batch.rows] = found.cpu()
-        use_instance(model, PLAIN)
-        scores = class_scores(logits, label_of, len(self.table.names))
-        return [class_metrics(mine.numpy(), self.table.labels, self.table.names).values for mine in scores]
+        loader = classification.open_class_loader(self.table, conditions, self.center_crop)
+        step = partial(classification.classify_batch, model, conditions, clock)
+        metrics = []
+        for outputs in _outputs_of_instances(model, instances, loader, step, clock, label):
+            logits = classification.gather_logits(outputs, len(self.table), len(label_of))
+            scores = classification.class_scores(torch.from_numpy(logits), label_of, len(self.table.names))
+            found = classification.class_metrics(scores.numpy(), self.table.labels, self.table.names)
+            metrics.append(found.values)
+        return metrics
+
+
+def _outputs_of_instances(
+    model: Model, instances: Sequence[Instance], loader: Iterable[Batch], step: Step[Output], clock: Clock, label: str
+) -> list[dict[int, Output]]:
+    """The outputs of ``run_evaluation`` for each instance; each batch is read once for all of them."""
+
+    def run_instances(batch: Batch) -> list[tuple[Output, ...]]:
+        outputs = []
+        for instance in instances:
+            use_instance(model, instance)
+            outputs.append(step(batch))
+        return list(zip(*outputs, strict=True))
+
+    with evaluation_mode(model):
+        found = run_evaluation(loader, run_instances, clock, label)
+    use_instance(model, PLAIN)
+    return [{row: outputs[number] for row, outputs in found.items()} for number in range(len(instances))]
 
 
 def _check(model: Model, names: tuple[str, ...], data_names: tuple[str, ...], conditions: Conditions) -> None:
-    check_ranges(conditions.image_size, model.max_reduction, conditions.batch_size, conditions.workers)
+    conditions.check(model.max_reduction)
     match_classes(names, data_names)
 
 

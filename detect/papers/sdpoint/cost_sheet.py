@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detect.data.images import write_image
+from detect.drawing.sheets import BLACK, draw_text, fitted
 from detect.errors import InputError
-from detect.evaluation.sheets import BLACK, draw_text, fitted
-from detect.inference.class_drawing import draw_classification
+from detect.inference.class_outputs import draw_classification
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.inputs import as_image
@@ -54,7 +54,7 @@ def write_cost_sheets(
     """
     network = predictor.network
     if not isinstance(network, AdjustableNetwork):
-        raise InputError("the cost of an exported file is settled; detect export --cost exports another one")
+        raise InputError("the cost of an exported file is fixed; detect export --cost exports another one")
     out, names = OutputFolder(folder), output_names(paths)
     out.check([f"{name}.jpg" for name in names.values()], paths)
     for path in paths:

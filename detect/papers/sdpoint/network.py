@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from detect.errors import InputError
-from detect.evaluation.predict import evaluation_mode, run_classifier, run_network
+from detect.evaluation.forward import evaluation_mode, run_classifier, run_network
 from detect.inference.network import Budget, TorchNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, DetectionModel, Model
@@ -201,6 +201,20 @@ class AdjustableNetwork(TorchNetwork):
         chosen = [self._menu.within_share(cost) for cost in costs]
         runs = [NetworkRun(self.model, choice.instance, network_hw) for choice in chosen]
         return list(zip(chosen, network_ms(runs, self.device, self.precision), strict=True))
+
+
+def choose_cost(checkpoint: Checkpoint, cost: float) -> str:
+    """Use the best instance of at most ``cost``, a share of the full cost in (0, 1], as the model's network.
+
+    Returns:
+        A line with its name and cost.
+
+    Raises:
+        InputError: there is none, or nothing was measured.
+    """
+    choice = InstanceMenu(checkpoint).within_share(cost)
+    use_instance(checkpoint.model, choice.instance)
+    return choice.line()
 
 
 def export_facts(checkpoint: Checkpoint) -> dict[str, str]:

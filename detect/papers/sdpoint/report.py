@@ -6,19 +6,29 @@ matplotlib is imported on use, without ``pyplot``, which holds figures in global
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from detect.data.annotations import AnnotationTable
+from detect.data.classification.table import ClassTable
 from detect.drawing.text import shorten
-from detect.evaluation.coco import ABSENT
+from detect.evaluation.coco import ABSENT, Engine
+from detect.evaluation.loop import Conditions
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.report import number
-from detect.models.checkpoint import Checkpoint, rewrite_checkpoint
-from detect.papers.sdpoint.comparison import Baseline, Comparison, SizeRecord
+from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
+from detect.papers.sdpoint.comparison import (
+    Baseline,
+    ClassificationSplit,
+    Comparison,
+    DetectionSplit,
+    SizeRecord,
+    compare_instances,
+)
 from detect.papers.sdpoint.instances import InstanceRecord, instances_of, with_instances
 from detect.runtime.files import atomic_path, write_json
 
@@ -129,6 +139,66 @@ def _plain(comparison: Comparison, record: InstanceRecord | SizeRecord) -> dict[
         "ms": round(record.ms, 3),
         "metrics": dict(record.metrics),
     }
+
+
+class InstanceReport:
+    """Measurement of all instances of a checkpoint, and of its plain network at lower image sizes.
+
+    Args:
+        weights: the checkpoint's file.
+        checkpoint: its content.
+        baseline: file of a checkpoint trained without SDPoint, to compare with.
+
+    Raises:
+        InputError: the checkpoint has no instances, or the baseline cannot be read.
+    """
+
+    def __init__(self, weights: Path, checkpoint: Checkpoint, baseline: Path | None) -> None:
+        self._weights, self._checkpoint = weights, checkpoint
+        self._count = len(instances_of(checkpoint, str(weights)).members)
+        self._stamp = file_stamp(weights)
+        self._baseline = None if baseline is None else (str(baseline), load_checkpoint(baseline))
+
+    def run(
+        self,
+        table: AnnotationTable | ClassTable,
+        conditions: Conditions,
+        outputs: EvaluationOutputs,
+        about: dict[str, Any],
+        *,
+        title: str,
+        engine: Engine = "pycocotools",
+    ) -> Generator[str, None, dict[str, Any]]:
+        """Measure, keep the records in the checkpoint, and write the requested files.
+
+        Args:
+            table: a labelled split.
+            conditions: image size, batch size, device, ...
+            outputs: the metrics file and the folder for ``instances.png``.
+            about: weights, data, split, for the record.
+            title: data set, split and image size, for the picture.
+            engine: computes AP.
+
+        Yields:
+            The table, and a line for each file.
+
+        Returns:
+            The content of the metrics file, ``comparison_record``.
+        """
+        checkpoint = self._checkpoint
+        split: ClassificationSplit | DetectionSplit
+        if isinstance(table, ClassTable):
+            split = ClassificationSplit(table, checkpoint.center_crop)
+            about = {**about, "center_crop": split.center_crop}
+        else:
+            split = DetectionSplit(table, engine)
+        weights = (str(self._weights), checkpoint)
+        comparison = compare_instances(weights, split, conditions, self._baseline, about)
+        yield comparison_table(comparison)
+        yield store_records(self._weights, checkpoint, comparison, self._stamp)
+        picture_title = f"{checkpoint.model.definition.name}, {self._count} instances: {title}"
+        yield from write_comparison(outputs, comparison, picture_title)
+        return comparison_record(comparison)
 
 
 def write_comparison(wanted: EvaluationOutputs, comparison: Comparison, title: str) -> list[str]:

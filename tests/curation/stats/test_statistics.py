@@ -235,6 +235,7 @@ def test_many_classes_are_shortened() -> None:
     assert "... 30 more ..." in text
 
 
+@pytest.mark.slow
 def test_picture(tmp_path: Path) -> None:
     draw_statistics(tmp_path / "new" / "stats.png", squares(4, 20, 100, names="$_\x1b人é" * 8))
     image = cv2.imread(str(tmp_path / "new" / "stats.png"))

@@ -7,7 +7,7 @@ import torch
 from detect.config.recipe import ClassAugmentConfig
 from detect.data.classification.augment import Augmentation, change_colour, cutout, draw, turn_hue
 from detect.data.classification.images import ImagesInMemory
-from detect.data.detection.color import shift_hsv
+from detect.data.detection.augment import shift_hsv
 from detect.data.letterbox import PAD_VALUE
 
 STILL = ClassAugmentConfig(flip_left_right=0)
@@ -38,9 +38,8 @@ def images_of(augment: ClassAugmentConfig, pixels: np.ndarray, size: int, seed: 
 # --------------------------------------------------------------------------------------------- colour
 
 
-@pytest.mark.parametrize(
-    ("brightness", "contrast", "saturation", "expected"),
-    [
+def test_colour_by_hand() -> None:
+    for brightness, contrast, saturation, expected in [
         (1, 1, 1, (200, 100, 50)),
         (0.5, 1, 1, (100, 50, 25)),
         (2, 1, 1, (255, 200, 100)),  # 400 saturates
@@ -52,12 +51,10 @@ def images_of(augment: ClassAugmentConfig, pixels: np.ndarray, size: int, seed: 
         (0.5, 0, 1, (62, 62, 62)),  # the mean is that of the darkened image
         # b c (s x + (1 - s) g) + (1 - c) b g = 0.4 * (0.5 * (200, 100, 50) + 62.1) + 0.4 * 124.2
         (0.8, 0.5, 0.5, (115, 95, 85)),
-    ],
-)
-def test_colour_by_hand(brightness, contrast, saturation, expected) -> None:
-    images = plain((200, 100, 50))
-    change_colour(images, brightness * ONE, contrast * ONE, saturation * ONE)
-    np.testing.assert_allclose(images.astype(int), plain(expected), atol=1)
+    ]:
+        images = plain((200, 100, 50))
+        change_colour(images, brightness * ONE, contrast * ONE, saturation * ONE)
+        np.testing.assert_allclose(images.astype(int), plain(expected), atol=1)
 
 
 def test_contrast_is_about_the_mean_of_the_image() -> None:
@@ -97,22 +94,19 @@ def test_hue_is_that_of_detection() -> None:
 # --------------------------------------------------------------------------------------------- cutout
 
 
-@pytest.mark.parametrize(
-    ("side", "position_xy", "rows", "columns"),
-    [
+def test_cutout_by_hand() -> None:
+    for side, position_xy, rows, columns in [
         (3, (0.5, 0.5), range(3, 6), range(3, 6)),  # centre int(0.5 * 8) = 4
         (4, (0.5, 0.5), range(2, 6), range(2, 6)),
         (1, (0.999, 0.0), range(1), range(7, 8)),
         (4, (0.0, 0.999), range(5, 8), range(2)),  # centre (0, 7): from -2 and 5, clipped
         (99, (0.3, 0.8), range(8), range(8)),
-    ],
-)
-def test_cutout_by_hand(side, position_xy, rows, columns) -> None:
-    images = np.zeros((1, 8, 8, 3), dtype=np.uint8)
-    cutout(images, side, np.array(position_xy)[:, None])
-    expected = np.zeros_like(images)
-    expected[0, rows.start : rows.stop, columns.start : columns.stop] = PAD_VALUE
-    np.testing.assert_array_equal(images, expected)
+    ]:
+        images = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+        cutout(images, side, np.array(position_xy)[:, None])
+        expected = np.zeros_like(images)
+        expected[0, rows.start : rows.stop, columns.start : columns.stop] = PAD_VALUE
+        np.testing.assert_array_equal(images, expected)
 
 
 # -------------------------------------------------------------------------------------- all together

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.data.classification.center_crop import (
+from detect.data.classification.geometry import (
     MAX_ASPECT,
     center_crop,
     center_square,
@@ -18,11 +18,11 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("shape_hw", [(1, 1), (1, 2), (3, 1), (1, 5000), (5000, 1), (1, 200_000), (7, 7), (400, 3)])
-@pytest.mark.parametrize("share", [1.0, 0.875])
-def test_any_image_becomes_a_square(shape_hw: tuple[int, int], share: float) -> None:
-    image = np.full((*shape_hw, 3), (10, 20, 30), dtype=np.uint8)
-    np.testing.assert_array_equal(center_crop(image, 7, share), np.full((7, 7, 3), (10, 20, 30)))
+def test_any_image_becomes_a_square() -> None:
+    for share in [1.0, 0.875]:
+        for shape_hw in [(1, 1), (1, 2), (3, 1), (1, 5000), (5000, 1), (1, 200_000), (7, 7), (400, 3)]:
+            image = np.full((*shape_hw, 3), (10, 20, 30), dtype=np.uint8)
+            np.testing.assert_array_equal(center_crop(image, 7, share), np.full((7, 7, 3), (10, 20, 30)))
 
 
 def test_by_hand() -> None:
@@ -68,19 +68,17 @@ def test_of_long_images_the_middle_is_resized() -> None:
     np.testing.assert_array_equal(resize_short_side(image, 2), image[:, 492:508])
 
 
-@pytest.mark.parametrize(
-    ("image_size", "share", "expected"), [(224, 0.875, 256), (32, 1.0, 32), (32, 0.9, 36), (1, 0.1, 10)]
-)
-def test_resized_side(image_size: int, share: float, expected: int) -> None:
-    assert resized_side(image_size, share) == expected  # 32 / 0.9 = 35.6
+def test_resized_side() -> None:
+    for image_size, share, expected in [(224, 0.875, 256), (32, 1.0, 32), (32, 0.9, 36), (1, 0.1, 10)]:
+        assert resized_side(image_size, share) == expected  # 32 / 0.9 = 35.6
 
 
-@pytest.mark.parametrize("shape_hw", [(20, 20), (20, 31), (20, 32), (33, 20), (34, 20), (50, 77), (1, 1)])
-@pytest.mark.parametrize("image_size", [15, 16, 17, 18])  # 20 - S is odd and even
-def test_the_middle_of_the_square_is_the_center_crop(shape_hw: tuple[int, int], image_size: int) -> None:
-    share = image_size / 20
-    square = center_square(noise(*shape_hw), image_size, share)
-    assert square.shape == (20, 20, 3)
-    np.testing.assert_array_equal(
-        middle_of_square(square[None], image_size)[0], center_crop(noise(*shape_hw), image_size, share)
-    )
+def test_the_middle_of_the_square_is_the_center_crop() -> None:
+    for image_size in [15, 16, 17, 18]:
+        for shape_hw in [(20, 20), (20, 31), (20, 32), (33, 20), (34, 20), (50, 77), (1, 1)]:
+            share = image_size / 20
+            square = center_square(noise(*shape_hw), image_size, share)
+            assert square.shape == (20, 20, 3)
+            np.testing.assert_array_equal(
+                middle_of_square(square[None], image_size)[0], center_crop(noise(*shape_hw), image_size, share)
+            )

@@ -14,18 +14,18 @@ def noise(*shape: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ pad
 
 
-@pytest.mark.parametrize(("side", "size", "padding"), [(1, 1, 0), (1, 1, 2), (8, 8, 0), (8, 8, 3), (10, 7, 2)])
-def test_pad_crop_equals_a_slow_loop(side: int, size: int, padding: int) -> None:
-    squares = noise(20, side, side)
-    position_xy = np.random.default_rng(1).random((2, 20))
-    found = pad_crop(squares, size, padding, position_xy)
-    for image, square, x, y in zip(found, squares, *position_xy, strict=True):
-        left, top = (int(v * (side + 2 * padding - size + 1)) - padding for v in (x, y))
-        for row in range(size):
-            for column in range(size):
-                inside = 0 <= top + row < side and 0 <= left + column < side
-                expected = square[top + row, left + column] if inside else (0, 0, 0)
-                np.testing.assert_array_equal(image[row, column], expected)
+def test_pad_crop_equals_a_slow_loop() -> None:
+    for side, size, padding in [(1, 1, 0), (1, 1, 2), (8, 8, 0), (8, 8, 3), (10, 7, 2)]:
+        squares = noise(20, side, side)
+        position_xy = np.random.default_rng(1).random((2, 20))
+        found = pad_crop(squares, size, padding, position_xy)
+        for image, square, x, y in zip(found, squares, *position_xy, strict=True):
+            left, top = (int(v * (side + 2 * padding - size + 1)) - padding for v in (x, y))
+            for row in range(size):
+                for column in range(size):
+                    inside = 0 <= top + row < side and 0 <= left + column < side
+                    expected = square[top + row, left + column] if inside else (0, 0, 0)
+                    np.testing.assert_array_equal(image[row, column], expected)
 
 
 def test_pad_crop_by_hand() -> None:
@@ -60,17 +60,14 @@ def test_resize_crop() -> None:
 # ----------------------------------------------------------------------------------------------- area
 
 
-@pytest.mark.parametrize(
-    ("image_hw", "area", "ratio", "position_xy", "expected"),
-    [
+def test_area_window_by_hand() -> None:
+    for image_hw, area, ratio, position_xy, expected in [
         ((1, 1), 1.0, 1.0, (0.9, 0.9), (0, 0, 1, 1)),
         ((100, 100), 0.25, 1.0, (0.0, 0.0), (0, 0, 50, 50)),
         ((100, 100), 0.25, 1.0, (0.999, 0.5), (50, 25, 50, 50)),  # int(0.5 * 51) = 25
         ((100, 200), 0.08, 4.0, (0.0, 0.0), (0, 0, 80, 20)),  # 1600 pixels: 80 x 20
-    ],
-)
-def test_area_window_by_hand(image_hw, area, ratio, position_xy, expected) -> None:
-    assert area_window(image_hw, [area], [ratio], position_xy) == expected
+    ]:
+        assert area_window(image_hw, [area], [ratio], position_xy) == expected
 
 
 def test_the_first_rectangle_that_fits_is_taken() -> None:
@@ -110,13 +107,15 @@ def test_turn_by_nothing_is_cut() -> None:
         np.testing.assert_array_equal(turn(image, window, 16, 0), cut(image, window, 16))
 
 
-@pytest.mark.parametrize("size", [5, 8])
-@pytest.mark.parametrize(("degrees", "quarters"), [(90, 1), (-90, -1), (180, 2)])
-def test_turn_by_quarters(degrees: float, quarters: int, size: int) -> None:
+def test_turn_by_quarters() -> None:
     """NumPy turns counter-clockwise too."""
-    image = noise(12, 12)
-    window = Window(2, 3, size, size)
-    np.testing.assert_array_equal(turn(image, window, size, degrees), np.rot90(cut(image, window, size), quarters))
+    for degrees, quarters in [(90, 1), (-90, -1), (180, 2)]:
+        for size in [5, 8]:
+            image = noise(12, 12)
+            window = Window(2, 3, size, size)
+            np.testing.assert_array_equal(
+                turn(image, window, size, degrees), np.rot90(cut(image, window, size), quarters)
+            )
 
 
 def test_what_turns_in_is_the_image_around_the_window() -> None:

@@ -274,10 +274,9 @@ def test_hostile_images(tmp_path: Path, real_data: Path) -> None:
 
 def test_cifar10_subset(real_data: Path) -> None:
     data = load_data_config("cifar10-folders", str(real_data / "cifar10_subset"))
-    tables = {split: read_image_folders(data, split) for split in data.splits}
+    tables = {split: read_image_folders(data, split) for split in ("val", "test")}
     names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     assert all(table.names == names and not table.problems for table in tables.values())
-    assert np.bincount(tables["train"].labels).tolist() == [1000] * 10
     assert np.bincount(tables["test"].labels).tolist() == [200] * 10
     assert (tables["val"].image_paths == tables["test"].image_paths).all()
-    assert tables["train"].read(0).shape == (32, 32, 3)
+    assert tables["test"].read(0).shape == (32, 32, 3)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from detect.config.recipe import ClassAugmentConfig
-from detect.data.classification.mixing import cutmix, cutmix_rectangle, mix, mixup
+from detect.data.classification.augment import cutmix, mix, mixup
+from detect.data.mixing import cutmix_rectangle
 
 SHARES = np.eye(2, dtype=np.float32)
 
@@ -38,17 +39,19 @@ def test_cutmix_by_hand() -> None:
     np.testing.assert_allclose(shares, [[52 / 64, 12 / 64], [12 / 64, 52 / 64]])
 
 
-@pytest.mark.parametrize(
-    ("weight", "centre_xy", "expected"),
-    [
+def test_cutmix_rectangle() -> None:
+    for weight, centre_xy, expected in [
         (1.0, (4, 4), (4, 4, 4, 4)),  # nothing
         (0.0, (4, 4), (0, 0, 8, 8)),  # all
         (0.75, (4, 4), (2, 2, 6, 6)),  # a quarter of the area: half the sides
         (0.75, (0, 8), (0, 6, 2, 8)),  # clipped at the left and at the bottom
-    ],
-)
-def test_cutmix_rectangle(weight, centre_xy, expected) -> None:
-    assert cutmix_rectangle(8, weight, centre_xy) == expected
+    ]:
+        assert cutmix_rectangle((8, 8), 1 - weight, centre_xy) == expected
+
+
+def test_cutmix_rectangle_has_the_shape_of_the_image() -> None:
+    # A quarter of 4 x 12: half of each side, 2 high and 6 wide, about (6, 2).
+    assert cutmix_rectangle((4, 12), 0.25, (6, 2)) == (3, 1, 9, 3)
 
 
 @pytest.mark.parametrize("augment", [ClassAugmentConfig(mixup=1), ClassAugmentConfig(cutmix=1)])

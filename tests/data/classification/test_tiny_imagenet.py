@@ -8,9 +8,14 @@ from PIL import Image
 
 from detect.config.data import load_data_config
 from detect.data.checks import BAD_IMAGE
-from detect.data.classification.image_folders import NO_IMAGES
+from detect.data.classification.image_folders import (
+    BAD_LINE,
+    NO_IMAGES,
+    REPEATED_IMAGE,
+    UNKNOWN_WNID,
+    read_tiny_imagenet,
+)
 from detect.data.classification.table import ClassTable
-from detect.data.classification.tiny_imagenet import BAD_LINE, REPEATED_IMAGE, UNKNOWN_WNID, read_tiny_imagenet
 from detect.errors import InputError
 
 WNIDS = ("n03", "n01", "n02")

@@ -34,12 +34,12 @@ def flips_drawn(stage: AlbumentationsStage, *key: int) -> tuple[bool, bool]:
     return bool(boxes[0, 0] > 0), bool(boxes[0, 1] > 0)
 
 
-@pytest.mark.parametrize("name", ["Blur", "HorizontalFlip", "CoarseDropout", "Affine"])
-def test_no_boxes(name: str) -> None:
-    result = stage_of(AlbumentationConfig(name, 1.0))(generator(0), sample_of([], []))
-    assert result.image_rgb.shape == (S, S, 3)
-    assert result.boxes_xyxy_px.shape == (0, 4)
-    assert result.labels.dtype == np.int64
+def test_no_boxes() -> None:
+    for name in ["Blur", "HorizontalFlip", "CoarseDropout", "Affine"]:
+        result = stage_of(AlbumentationConfig(name, 1.0))(generator(0), sample_of([], []))
+        assert result.image_rgb.shape == (S, S, 3)
+        assert result.boxes_xyxy_px.shape == (0, 4)
+        assert result.labels.dtype == np.int64
 
 
 def test_boxes_and_labels_move_along() -> None:
@@ -82,9 +82,9 @@ def test_samples_and_epochs_have_their_own_streams() -> None:
 
 def test_transforms_are_independent() -> None:
     """With one stream for both flips, they would always happen together."""
-    drawn = [flips_drawn(FLIPS, position) for position in range(200)]
+    drawn = [flips_drawn(FLIPS, position) for position in range(120)]
     for pair in [(False, False), (False, True), (True, False), (True, True)]:
-        assert 25 <= drawn.count(pair) <= 75  # 50 expected, standard deviation 6.1
+        assert 12 <= drawn.count(pair) <= 48  # 30 expected, standard deviation 4.7
 
 
 def test_probability_zero() -> None:
@@ -93,9 +93,8 @@ def test_probability_zero() -> None:
     np.testing.assert_array_equal(result.image_rgb, sample.image_rgb)
 
 
-@pytest.mark.parametrize(
-    ("transform", "message"),
-    [
+def test_mistakes_show_at_once() -> None:
+    for transform, message in [
         (AlbumentationConfig("Blurr"), r"unknown transform 'Blurr'; did you mean 'Blur'\?"),
         (AlbumentationConfig("DualTransform"), "unknown transform 'DualTransform'"),
         (AlbumentationConfig("Compose"), "unknown transform 'Compose'"),
@@ -107,14 +106,13 @@ def test_probability_zero() -> None:
         (AlbumentationConfig("Normalize"), "Normalize: turns .* float32; only transforms that keep size and type"),
         (AlbumentationConfig("FDA"), "FDA: .*metadata"),
         (AlbumentationConfig("CubicSymmetry"), "CubicSymmetry: "),
-    ],
-)
-def test_mistakes_show_at_once(transform: AlbumentationConfig, message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        stage_of(transform)
-    assert "\n" not in str(caught.value)
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            stage_of(transform)
+        assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # where the stage is made in this process, the guard of all tests refuses connections
 def test_import_opens_no_connection() -> None:
     """In a fresh process: the library's look-up of a newer version stays off."""
     code = (

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from detect.config.recipe import AugmentConfig
-from detect.data.detection.color import random_hsv, shift_hsv
+from detect.data.detection.augment import random_hsv, shift_hsv
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -13,9 +12,8 @@ def plain(colour: tuple[int, int, int]) -> np.ndarray:
     return np.full((2, 3, 3), colour, dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("colour", "hue", "saturation", "value", "expected"),
-    [
+def test_by_hand() -> None:
+    for colour, hue, saturation, value, expected in [
         (RED, 0, 1, 1, RED),
         (RED, 1 / 3, 1, 1, GREEN),  # a third of the circle
         (RED, -1 / 3, 1, 1, BLUE),  # below zero, around the circle
@@ -24,11 +22,9 @@ def plain(colour: tuple[int, int, int]) -> np.ndarray:
         (RED, 0, 1, 0.4, (102, 0, 0)),  # 255 * 0.4
         ((100, 100, 100), 0.3, 1.7, 1.5, (150, 150, 150)),  # grey has neither hue nor saturation
         ((200, 200, 200), 0, 1, 1.4, (255, 255, 255)),  # 280 saturates
-    ],
-)
-def test_by_hand(colour, hue, saturation, value, expected) -> None:
-    found = shift_hsv(plain(colour), hue, saturation, value)
-    np.testing.assert_allclose(found.astype(int), plain(expected), atol=1)
+    ]:
+        found = shift_hsv(plain(colour), hue, saturation, value)
+        np.testing.assert_allclose(found.astype(int), plain(expected), atol=1)
 
 
 def test_identity_nearly() -> None:

@@ -44,10 +44,10 @@ def box_of_paint(image: np.ndarray) -> np.ndarray:
 # -------------------------------------------------------------------------------------- without boxes
 
 
-@pytest.mark.parametrize("flip", FLIPS)
-def test_no_boxes_turned(flip) -> None:
-    sample = flip(Sample(np.zeros((4, 4, 3), dtype=np.uint8), np.zeros((0, 4)), np.zeros(0, dtype=np.int64)))
-    assert sample.boxes_xyxy_px.shape == (0, 4)
+def test_no_boxes_turned() -> None:
+    for flip in FLIPS:
+        sample = flip(Sample(np.zeros((4, 4, 3), dtype=np.uint8), np.zeros((0, 4)), np.zeros(0, dtype=np.int64)))
+        assert sample.boxes_xyxy_px.shape == (0, 4)
 
 
 def test_no_boxes_warped() -> None:
@@ -84,11 +84,11 @@ def test_turned_boxes_by_hand() -> None:
     np.testing.assert_array_equal(rotate90(sample, 3).boxes_xyxy_px, [[2, 15, 9, 19]])
 
 
-@pytest.mark.parametrize("flip", FLIPS)
-def test_turned_boxes_are_where_the_paint_is(flip) -> None:
-    box = (3, 5, 9, 7)
-    sample = flip(Sample(painted(12, 30, box), np.array([box], dtype=float), np.zeros(1, dtype=np.int64)))
-    np.testing.assert_array_equal(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb))
+def test_turned_boxes_are_where_the_paint_is() -> None:
+    for flip in FLIPS:
+        box = (3, 5, 9, 7)
+        sample = flip(Sample(painted(12, 30, box), np.array([box], dtype=float), np.zeros(1, dtype=np.int64)))
+        np.testing.assert_array_equal(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb))
 
 
 def test_worth_learning_by_hand() -> None:
@@ -114,34 +114,30 @@ def test_worth_learning_of_empty_boxes() -> None:
 # --------------------------------------------------------------------------------------------- warping
 
 
-@pytest.mark.parametrize("output_hw", [(200, 200), (160, 224)])
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize(
-    "augment",
-    [
+def test_boxes_are_where_the_paint_is() -> None:
+    for augment in [
         AugmentConfig(translate=0.1, scale=0.5),
         AugmentConfig(translate=0.1, scale=0.9),
         AugmentConfig(translate=0.05, scale=0.2, shear=3),
         AugmentConfig(translate=0.1, scale=0.3, perspective=0.0005),
-    ],
-    ids=["zoom", "far zoom", "shear", "perspective"],
-)
-def test_boxes_are_where_the_paint_is(augment: AugmentConfig, seed: int, output_hw: tuple[int, int]) -> None:
-    box = (70, 60, 130, 105)
-    scene = scene_of(painted(150, 200, box), np.array([box], dtype=float))
-    sample = warp(scene, random_matrix(np.random.default_rng(seed), augment, scene, output_hw), output_hw)
-    assert sample.image_rgb.shape == (*output_hw, 3)
-    np.testing.assert_allclose(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb), atol=1)
+    ]:
+        for seed in range(8):
+            for output_hw in [(200, 200), (160, 224)]:
+                box = (70, 60, 130, 105)
+                scene = scene_of(painted(150, 200, box), np.array([box], dtype=float))
+                sample = warp(scene, random_matrix(np.random.default_rng(seed), augment, scene, output_hw), output_hw)
+                assert sample.image_rgb.shape == (*output_hw, 3)
+                np.testing.assert_allclose(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb), atol=1)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_rotated_boxes_contain_the_paint(seed: int) -> None:
-    # The corners of a rotated rectangle are single pixels that interpolation fades: 2 px may be lost.
-    box = (70, 60, 130, 105)
-    augment = AugmentConfig(degrees=40, translate=0.05, scale=0.1)
-    scene = scene_of(painted(150, 200, box), np.array([box], dtype=float))
-    sample = warp(scene, random_matrix(np.random.default_rng(seed), augment, scene, (200, 200)), (200, 200))
-    np.testing.assert_allclose(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb), atol=2)
+def test_rotated_boxes_contain_the_paint() -> None:
+    for seed in range(8):
+        # The corners of a rotated rectangle are single pixels that interpolation fades: 2 px may be lost.
+        box = (70, 60, 130, 105)
+        augment = AugmentConfig(degrees=40, translate=0.05, scale=0.1)
+        scene = scene_of(painted(150, 200, box), np.array([box], dtype=float))
+        sample = warp(scene, random_matrix(np.random.default_rng(seed), augment, scene, (200, 200)), (200, 200))
+        np.testing.assert_allclose(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb), atol=2)
 
 
 def test_zoom_equals_the_general_warp() -> None:
@@ -185,11 +181,11 @@ def test_perspective_never_turns_inside_out() -> None:
     assert np.min(depths) < 0.5  # the limit was needed
 
 
-@pytest.mark.parametrize("name", ["degrees", "translate", "scale", "shear", "perspective"])
-def test_moves(name: str) -> None:
-    assert not moves(STILL)
-    settings = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0, name: 0.001}
-    assert moves(AugmentConfig(**settings))
+def test_moves() -> None:
+    for name in ["degrees", "translate", "scale", "shear", "perspective"]:
+        assert not moves(STILL)
+        settings = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0, name: 0.001}
+        assert moves(AugmentConfig(**settings))
 
 
 def test_ranges_are_kept() -> None:

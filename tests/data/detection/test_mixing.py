@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detect.data.detection.augment import cutmix, mixup, paste
 from detect.data.detection.geometry import Sample
-from detect.data.detection.mixing import cutmix, mixup, paste
 
 
 def sample_of(value: int, boxes: list[list[float]], label: int) -> Sample:

@@ -4,32 +4,32 @@ import numpy as np
 import pytest
 
 from detect.config.recipe import AugmentConfig
-from detect.data.detection.geometry import random_matrix, warp
-from detect.data.detection.mosaic import Tile, mosaic4, mosaic9, single
+from detect.data.detection.augment import mosaic4, mosaic9, single_scene
+from detect.data.detection.geometry import Sample, random_matrix, warp
 from detect.data.letterbox import PAD_VALUE
 
 S = 64
 MOSAICS = pytest.mark.parametrize(("mosaic", "count"), [(mosaic4, 4), (mosaic9, 9)], ids=["four", "nine"])
 
 
-def tile_of(value: int, image_hw: tuple[int, int], num_boxes: int = 1) -> Tile:
+def tile_of(value: int, image_hw: tuple[int, int], num_boxes: int = 1) -> Sample:
     """A plain tile whose boxes are the whole image."""
     height, width = image_hw
     image = np.full((height, width, 3), value, dtype=np.uint8)
     image.flags.writeable = False
-    return Tile(
+    return Sample(
         image, np.array([[0, 0, width, height]] * num_boxes, dtype=float).reshape(-1, 4), np.full(num_boxes, value)
     )
 
 
-def random_tiles(rng: np.random.Generator, count: int) -> list[Tile]:
+def random_tiles(rng: np.random.Generator, count: int) -> list[Sample]:
     """Tiles with a long side of S, their values 1, 2, ..."""
     shapes = [(S, int(rng.integers(1, S + 1))) for _ in range(count)]
     return [tile_of(i + 1, shape if rng.random() < 0.5 else shape[::-1]) for i, shape in enumerate(shapes)]
 
 
 def test_single_without_boxes() -> None:
-    scene = single(tile_of(1, (40, 64), num_boxes=0))
+    scene = single_scene(tile_of(1, (40, 64), num_boxes=0))
     assert scene.full_xyxy_px.shape == (0, 4)
     assert scene.centre_xy_px == (32, 20)
 
@@ -42,23 +42,23 @@ def test_without_boxes(mosaic, count: int) -> None:
 
 
 @MOSAICS
-@pytest.mark.parametrize("seed", range(20))
-def test_every_box_is_where_its_tile_is(mosaic, count: int, seed: int) -> None:
+def test_every_box_is_where_its_tile_is(mosaic, count: int) -> None:
     """Each tile has its own value, so its pixels are known; none hides another's."""
-    rng = np.random.default_rng(seed)
-    scene = mosaic(rng, random_tiles(rng, count), S)
-    assert sorted(scene.labels.tolist()) == list(range(1, count + 1))
-    num_painted = 0
-    for full, visible, label in zip(scene.full_xyxy_px, scene.visible_xyxy_px, scene.labels, strict=True):
-        rows, columns = np.nonzero(scene.image_rgb[:, :, 0] == label)
-        area = np.prod(visible[2:] - visible[:2])
-        assert len(rows) == area
-        num_painted += len(rows)
-        if area:
-            np.testing.assert_array_equal(visible, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-            assert (full[:2] <= visible[:2]).all()
-            assert (full[2:] >= visible[2:]).all()
-    assert (scene.image_rgb[:, :, 0] == PAD_VALUE).sum() == scene.image_rgb[:, :, 0].size - num_painted
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        scene = mosaic(rng, random_tiles(rng, count), S)
+        assert sorted(scene.labels.tolist()) == list(range(1, count + 1))
+        num_painted = 0
+        for full, visible, label in zip(scene.full_xyxy_px, scene.visible_xyxy_px, scene.labels, strict=True):
+            rows, columns = np.nonzero(scene.image_rgb[:, :, 0] == label)
+            area = np.prod(visible[2:] - visible[:2])
+            assert len(rows) == area
+            num_painted += len(rows)
+            if area:
+                np.testing.assert_array_equal(visible, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+                assert (full[:2] <= visible[:2]).all()
+                assert (full[2:] >= visible[2:]).all()
+        assert (scene.image_rgb[:, :, 0] == PAD_VALUE).sum() == scene.image_rgb[:, :, 0].size - num_painted
 
 
 def test_four_meet_at_a_point_in_the_middle_half() -> None:
@@ -91,19 +91,19 @@ def test_nine_of_full_size_fill_the_canvas() -> None:
 
 
 @MOSAICS
-@pytest.mark.parametrize("seed", range(10))
-def test_visible_objects_survive_the_warp(mosaic, count: int, seed: int) -> None:
+def test_visible_objects_survive_the_warp(mosaic, count: int) -> None:
     """After the warp, every tile of which enough is in view still has its box, and it is where its pixels are."""
-    rng = np.random.default_rng(seed)
-    tiles = [tile_of(20 * (i + 1) + (i > 4) * 5, (S, S)) for i in range(count)]
-    scene = mosaic(rng, tiles, S)
-    sample = warp(scene, random_matrix(rng, AugmentConfig(scale=0.4), scene, (S, S)), (S, S))
-    found = dict(zip(sample.labels.tolist(), sample.boxes_xyxy_px, strict=True))
-    for tile in tiles:
-        value = int(tile.labels[0])
-        rows, columns = np.nonzero(sample.image_rgb[:, :, 0] == value)
-        if len(rows) > 0.25 * S * S:
-            assert value in found
-        if value in found and len(rows) > 9:
-            box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            np.testing.assert_allclose(found[value], box, atol=1.5)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        tiles = [tile_of(20 * (i + 1) + (i > 4) * 5, (S, S)) for i in range(count)]
+        scene = mosaic(rng, tiles, S)
+        sample = warp(scene, random_matrix(rng, AugmentConfig(scale=0.4), scene, (S, S)), (S, S))
+        found = dict(zip(sample.labels.tolist(), sample.boxes_xyxy_px, strict=True))
+        for tile in tiles:
+            value = int(tile.labels[0])
+            rows, columns = np.nonzero(sample.image_rgb[:, :, 0] == value)
+            if len(rows) > 0.25 * S * S:
+                assert value in found
+            if value in found and len(rows) > 9:
+                box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                np.testing.assert_allclose(found[value], box, atol=1.5)

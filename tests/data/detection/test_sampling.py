@@ -20,21 +20,18 @@ def requests_of(order: TrainingOrder, epoch: int = 0) -> list[SampleRequest]:
     return [request for batch in order for request in batch]
 
 
-@pytest.mark.parametrize(
-    ("num_images", "batch_size", "sizes"),
-    [
+def test_batches() -> None:
+    for num_images, batch_size, sizes in [
         (1, 8, [1]),  # fewer than a batch: they are the batch
         (7, 8, [7]),
         (8, 8, [8]),
         (9, 8, [8]),  # the last one would be a batch of its own
         (24, 8, [8, 8, 8]),
         (31, 8, [8, 8, 8]),
-    ],
-)
-def test_batches(num_images: int, batch_size: int, sizes: list[int]) -> None:
-    order = order_of(num_images, batch_size)
-    assert [len(batch) for batch in order] == sizes
-    assert len(order) == len(sizes)
+    ]:
+        order = order_of(num_images, batch_size)
+        assert [len(batch) for batch in order] == sizes
+        assert len(order) == len(sizes)
 
 
 def test_every_image_once() -> None:
@@ -85,32 +82,32 @@ def test_partners_of_a_mosaic_are_distinct() -> None:
         assert len({*request.tiles, *request.second}) == 18
 
 
-@pytest.mark.parametrize("num_images", [1, 2, 3, 17, 18])
-def test_tiny_sets_have_partners_too(num_images: int) -> None:
-    augment = AugmentConfig(mosaic=1, mosaic9=1, mixup=1, close_mosaic=0)
-    for request in requests_of(order_of(num_images, augment=augment)):
-        assert len(request.tiles) == len(request.second) == 9
-        assert {*request.tiles, *request.second} <= set(range(num_images))
-        if num_images > 1:
-            assert request.tiles[0] not in request.tiles[1:]
+def test_tiny_sets_have_partners_too() -> None:
+    for num_images in [1, 2, 3, 17, 18]:
+        augment = AugmentConfig(mosaic=1, mosaic9=1, mixup=1, close_mosaic=0)
+        for request in requests_of(order_of(num_images, augment=augment)):
+            assert len(request.tiles) == len(request.second) == 9
+            assert {*request.tiles, *request.second} <= set(range(num_images))
+            if num_images > 1:
+                assert request.tiles[0] not in request.tiles[1:]
 
 
-@pytest.mark.parametrize(("num_batches", "batch_size"), [(64, 16), (100, 8), (20, 16), (7, 16), (3, 64), (40, 1)])
-def test_partners_are_recent_in_their_lane(num_batches: int, batch_size: int) -> None:
+def test_partners_are_recent_in_their_lane() -> None:
     """A slow reference: write down each lane's positions, and look at most a window back."""
-    total = num_batches * batch_size
-    num_lanes = max(n for n in (1, 2, 4) if n == 1 or total >= n * WINDOW)
-    assert num_lanes <= LANES
-    lanes: dict[int, list[int]] = {}
-    for position in range(total):
-        lanes.setdefault(position // batch_size % num_lanes, []).append(position)
-    for batch in range(num_batches):
-        found = partner_positions(np.random.default_rng(batch), batch, num_batches, batch_size, 17)
-        lane = lanes[batch % num_lanes]
-        for i, partners in enumerate(found.tolist()):
-            own = lane.index(batch * batch_size + i)
-            allowed = {lane[(own - step) % len(lane)] for step in range(1, min(WINDOW, len(lane) - 1) + 1)}
-            assert set(partners) <= allowed
+    for num_batches, batch_size in [(64, 16), (100, 8), (20, 16), (7, 16), (3, 64), (40, 1)]:
+        total = num_batches * batch_size
+        num_lanes = max(n for n in (1, 2, 4) if n == 1 or total >= n * WINDOW)
+        assert num_lanes <= LANES
+        lanes: dict[int, list[int]] = {}
+        for position in range(total):
+            lanes.setdefault(position // batch_size % num_lanes, []).append(position)
+        for batch in range(num_batches):
+            found = partner_positions(np.random.default_rng(batch), batch, num_batches, batch_size, 17)
+            lane = lanes[batch % num_lanes]
+            for i, partners in enumerate(found.tolist()):
+                own = lane.index(batch * batch_size + i)
+                allowed = {lane[(own - step) % len(lane)] for step in range(1, min(WINDOW, len(lane) - 1) + 1)}
+                assert set(partners) <= allowed
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

@@ -17,11 +17,10 @@ import torch
 
 from detect.config.recipe import AugmentConfig, DetectionRecipe
 from detect.data.annotations import AnnotationTable
-from detect.data.cache import ImageFiles, build_cache
 from detect.data.checks import BAD_IMAGE, NOT_FINITE, WRONG_SIZE
 from detect.data.datasets import open_split
-from detect.data.detection.loading import EvaluationLoader, TrainingLoader
-from detect.data.detection.original_images import OriginalLoader
+from detect.data.detection.images import ImageFiles, build_cache
+from detect.data.detection.loading import EvaluationLoader, OriginalLoader, TrainingLoader
 from detect.data.formats import shard_images, shard_index
 from detect.data.formats.coco_annotations import BAD_ANNOTATION, UNKNOWN_CATEGORY
 from detect.data.formats.shard_index import BAD_JSON, BAD_MEMBER, DAMAGED, NO_IMAGE, REPEATED, TOO_LARGE, read_shard
@@ -36,7 +35,8 @@ from detect.data.formats.shards import (
 )
 from detect.data.images import ImageError
 from detect.errors import InputError
-from detect.evaluation.engine import evaluate
+from detect.evaluation.detection import evaluate
+from detect.evaluation.loop import Conditions
 from detect.models.build import build_model
 from tests.data.shard_files import document, png, read, read_folder, shards_config, write_tar
 from tests.models.yamls import TINY, write_model
@@ -95,8 +95,8 @@ def test_the_same_in_evaluation(both: tuple[AnnotationTable, AnnotationTable, Pa
     model = build_model(str(write_model(tmp_path, TINY)), num_classes=3).eval()
     for conv in model.head.predict:
         torch.nn.init.zeros_(conv.bias)  # objects everywhere
-    words = {"image_size": 64, "batch_size": 4, "workers": 0, "device": torch.device("cpu")}
-    found = [evaluate(model, table, **words) for table in (folder, shards)]
+    conditions = Conditions(64, batch_size=4, workers=0, device=torch.device("cpu"))
+    found = [evaluate(model, table, conditions) for table in (folder, shards)]
     assert found[0].metrics.values == found[1].metrics.values
     assert len(found[0].found.scores) == len(found[1].found.scores) > 0
 

@@ -12,13 +12,13 @@ from detect.data.annotations import encode_paths
 from detect.data.classification.table import ClassTable
 from detect.data.images import write_image
 from detect.errors import InputError
+from detect.evaluation.loop import Conditions
 from detect.models.build import build_graph
 from detect.models.checkpoint import Checkpoint
 from detect.papers.sdpoint import network
 from detect.papers.sdpoint.comparison import (
     Baseline,
     ClassificationSplit,
-    Conditions,
     DetectionSplit,
     baseline_sizes,
     compare_instances,

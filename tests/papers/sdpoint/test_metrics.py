@@ -10,7 +10,8 @@ import torch
 
 from detect.data.datasets import open_split
 from detect.evaluation.classification import evaluate_classifier
-from detect.evaluation.engine import evaluate
+from detect.evaluation.detection import evaluate
+from detect.evaluation.loop import Conditions
 from detect.papers.sdpoint.comparison import ClassificationSplit, DetectionSplit
 from detect.papers.sdpoint.instances import instances_in
 from detect.papers.sdpoint.transform import PLAIN, Way, instance_of, use_instance
@@ -18,7 +19,7 @@ from tests.papers.sdpoint.samples import classifier, detector
 from tests.papers.sdpoint.test_comparison import CPU, classes, conditions
 from tests.training.small import make_shapes
 
-ALONE = {"image_size": 32, "batch_size": 4, "workers": 0, "device": CPU, "progress": False}
+ALONE = Conditions(32, batch_size=4, workers=0, device=CPU, progress=False)
 
 
 @pytest.mark.parametrize("way", ["restore", "shrink"])
@@ -35,7 +36,7 @@ def test_detectors(tmp_path: Path, way: Way) -> None:
     assert instance_of(checkpoint.model) == PLAIN
     for member, metrics in zip(members, found, strict=True):
         use_instance(checkpoint.model, member)
-        assert evaluate(checkpoint.detector, table, **ALONE).metrics.values == metrics
+        assert evaluate(checkpoint.detector, table, ALONE).metrics.values == metrics
     assert len({str(metrics) for metrics in found}) > 1  # the instances are different networks
 
 
@@ -46,7 +47,7 @@ def test_classifiers(tmp_path: Path) -> None:
     assert instance_of(checkpoint.model) == PLAIN
     for member, metrics in zip(members, found, strict=True):
         use_instance(checkpoint.model, member)
-        alone = evaluate_classifier(checkpoint.classifier, table, center_crop=1.0, **ALONE).metrics.values
+        alone = evaluate_classifier(checkpoint.classifier, table, ALONE).metrics.values
         assert alone == pytest.approx(metrics)
     assert len({metrics["loss"] for metrics in found}) == len(members)
 

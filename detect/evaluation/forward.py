@@ -1,11 +1,11 @@
-"""From a batch of images to detections in the pixels of the original images, or to the logits of a classifier.
+"""Forward pass and post-processing: a batch of images to detections in original-image pixels, or to logits.
 
 Letters: B images, H W network input pixels, P predictions per image, K classes, N detections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,17 +22,20 @@ from detect.runtime.cpu import tuned_threads
 from detect.runtime.device import Precision, autocast
 from detect.structures import Detections, Letterbox
 
+Forward = Callable[[Tensor], Tensor]
+"""(B, H, W, 3) uint8 RGB to the (B, P, 5 + K) of ``run_network``."""
+
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """What becomes of the raw predictions.
+    """Score threshold and non-maximum suppression.
 
     Args:
-        score_threshold: detections below this score are dropped, in [0, 1].
-        iou_threshold: of two boxes of a class that overlap by more than this IoU the better one stays, in [0, 1].
-        max_detections: most detections per image, over all classes.
-        multi_label: a place may be several classes at once (what AP rewards) instead of its best one (what people
-            want).
+        score_threshold: minimum score, in [0, 1].
+        iou_threshold: of two boxes of a class with a larger IoU the one with the higher score is kept, in [0, 1].
+        max_detections: maximum number of detections per image, over all classes.
+        multi_label: a prediction gives a detection for each class above the threshold (better for AP) instead of its
+            best class (better to look at).
         class_agnostic: boxes of different classes suppress each other as well.
         classes: class indices to keep; None keeps all.
 
@@ -56,23 +59,18 @@ class PredictSettings:
 
 
 COCO_SETTINGS = PredictSettings(score_threshold=0.001, iou_threshold=0.6, max_detections=300, multi_label=True)
-"""For measuring AP. The score is low because AP looks at the whole precision-recall curve. IoU 0.6 lies between 0.5,
-which removes neighbours in crowds, and 0.7, which leaves doubles; one-stage detectors are commonly validated with it.
-COCO's limit of 100 detections is per class and image, so that more than 100 in all can count; 300 bounds the time of
-post-processing."""
+"""For measuring AP. The score threshold is low because AP integrates the whole precision-recall curve. IoU 0.6 lies
+between 0.5, which removes neighbours in crowds, and 0.7, which leaves duplicates; one-stage detectors are commonly
+validated with it. COCO's limit of 100 detections is per class and image, so more than 100 in all can count; 300 bounds
+the time of post-processing."""
 
 
 CLASSES_AT_LIMIT = 3
-"""Classes that may each have as many detections in an image as the metric counts: 300 are kept for COCO's 100."""
+"""Classes that can fill the metric's limit in one image: 300 detections are kept for COCO's 100."""
 
 
 def settings_for_limit(settings: PredictSettings, limit: int, num_classes: int) -> PredictSettings:
-    """The settings for measuring AP with another limit than COCO's 100 detections of a class and image.
-
-    Args:
-        settings: for COCO's limit.
-        limit: most detections of a class and image that are counted.
-        num_classes: K.
+    """Keep enough detections for AP at another ``limit`` than COCO's 100 detections of a class and image.
 
     Raises:
         InputError: the limit is below 1.
@@ -85,10 +83,8 @@ def settings_for_limit(settings: PredictSettings, limit: int, num_classes: int) 
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Put ``model`` into evaluation mode for the block, then every module back into the mode it had.
-
-    Module by module, because a frozen part may have its norms in evaluation mode while the rest trains.
-    """
+    """Put ``model`` into evaluation mode for the block, then every module back into its own mode."""
+    # Module by module: a frozen part may have its norms in evaluation mode while the rest trains.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -100,12 +96,12 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
 @torch.inference_mode()
 def run_network(model: DetectionModel, images: Tensor, device: torch.device, precision: Precision = "fp32") -> Tensor:
-    """The network and its decoding.
+    """Run a detector and decode its output.
 
     Args:
         model: in evaluation mode, on ``device``.
         images: (B, H, W, 3) uint8 RGB.
-        device: where to compute.
+        device: device of the network.
         precision: number format of the network; decoding is always float32, because bfloat16 scores have 8 bits
             and would tie.
 
@@ -120,13 +116,12 @@ def run_network(model: DetectionModel, images: Tensor, device: torch.device, pre
 def run_classifier(
     model: ClassificationModel, images: Tensor, device: torch.device, precision: Precision = "fp32"
 ) -> Tensor:
-    """The logits of a classifier: (B, K) float32; arguments as for ``run_network``."""
+    """Run a classifier; arguments as for ``run_network``. Returns its logits, (B, K) float32."""
     logits: Tensor = _raw_output(model, images, device, precision)
     return logits.float()
 
 
 def _raw_output(model: Model, images: Tensor, device: torch.device, precision: Precision) -> Any:
-    """What the head gives for (B, H, W, 3) bytes, in the network's number format."""
     inputs = network_input(images, device)
     with tuned_threads(device, images.numel()), autocast(precision, device):
         return model(inputs)
@@ -135,7 +130,7 @@ def _raw_output(model: Model, images: Tensor, device: torch.device, precision: P
 def postprocess(
     predictions: Tensor, letterboxes: Sequence[Letterbox], settings: PredictSettings, names: tuple[str, ...]
 ) -> list[Detections]:
-    """Non-maximum suppression, then the way back to the original images.
+    """Apply non-maximum suppression and map boxes to the original images.
 
     Args:
         predictions: (B, P, 5 + K), see ``run_network``.
@@ -144,7 +139,7 @@ def postprocess(
         names: the K class names.
 
     Returns:
-        B records in original-image pixels. Boxes that have no area inside the image are left out.
+        B records in original-image pixels, without boxes that have no area inside the image.
     """
     assert len(letterboxes) == len(predictions), "every image needs its letterbox"
     kept = non_max_suppression(

@@ -7,7 +7,7 @@ from torch import nn
 
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError
-from detect.evaluation.predict import (
+from detect.evaluation.forward import (
     COCO_SETTINGS,
     PredictSettings,
     evaluation_mode,
@@ -107,7 +107,7 @@ def test_evaluation_mode_restores_each_module():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return build_model("yolov5n-spd", num_classes=2).eval()
+    return build_model("yolov5n+width=0.1", num_classes=2).eval()
 
 
 def random_images(*shapes):

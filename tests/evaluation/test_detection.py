@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from detect.data.annotations import encode_paths
-from detect.data.cache import ImageFiles
+from detect.data.detection.images import ImageFiles
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.evaluation.engine import evaluate, match_classes, tell_classes
+from detect.evaluation.forward import PredictSettings
+from detect.evaluation.loop import log_class_differences, match_classes
 from detect.evaluation.outputs import EvaluationOutputs
-from detect.evaluation.predict import PredictSettings
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.models.build import build_model
-from tests.evaluation.synthetic import make_table
+from tests.evaluation.synthetic import evaluate, make_table
 
 CPU = torch.device("cpu")
 
@@ -92,7 +92,7 @@ def test_batches_and_workers_do_not_change_the_result(table):
     assert one.results == other.results
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_detections_of_a_network_do_not_depend_on_the_batch_size(table, workers):
     """Images of three padded shapes, wide, square and tall; two that are padded alike: 96 x 128 and 91 x 128 of 50 x
     70."""
@@ -100,7 +100,7 @@ def test_detections_of_a_network_do_not_depend_on_the_batch_size(table, workers)
     for row, (height, width) in enumerate(table.sizes_hw.tolist()):
         write_image(table.path(row), rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
     torch.manual_seed(0)
-    model = build_model("yolov5n-spd", num_classes=2)
+    model = build_model("yolov5n+width=0.1", num_classes=2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn_like(parameter)  # an untrained head hardly looks at its input
@@ -144,7 +144,7 @@ def test_tiles_of_one_image_are_looked_at_together(table, workers):
     assert evaluation.settings == TILED_COCO_SETTINGS
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_image_no_larger_than_a_tile_is_evaluated_as_without_tiles(table, workers):
     options = OPTIONS | {"workers": workers}
     tiled = evaluate(BrightBoxes(), table, **options, tiling=Tiling(128))
@@ -152,7 +152,7 @@ def test_an_image_no_larger_than_a_tile_is_evaluated_as_without_tiles(table, wor
 
 
 @pytest.mark.parametrize("tiling", [None, Tiling(128)])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_damaged_images_are_missed_or_refused(table, workers, tiling):
     table.path(3).write_bytes(b"no image")
     evaluation = evaluate(BrightBoxes(), table, **OPTIONS | {"workers": workers}, tiling=tiling)
@@ -213,7 +213,7 @@ def test_training_goes_on_as_before(table):
 @pytest.mark.parametrize("engine", ["pycocotools", "hotcoco"])
 def test_an_untrained_network_is_evaluated(table, engine):
     torch.manual_seed(0)
-    model = build_model("yolov5n-spd", num_classes=2)
+    model = build_model("yolov5n+width=0.1", num_classes=2)
     evaluation = evaluate(model, table, **OPTIONS, engine=engine)
     assert 0 <= evaluation.metrics["AP"] < 0.5
     assert all(0 <= result["score"] <= 1 for result in evaluation.results)
@@ -266,11 +266,11 @@ def test_some_classes_are_shared(model, data, expected):
 
 
 def test_what_is_left_out_is_told(caplog):
-    tell_classes(("a", "b"), ("a", "b"))
+    log_class_differences(("a", "b"), ("a", "b"))
     assert not caplog.records
-    tell_classes(("dog", "cat", "Cow"), ("cow", "emu", "dog"))
+    log_class_differences(("dog", "cat", "Cow"), ("cow", "emu", "dog"))
     assert [record.getMessage() for record in caplog.records] == [
-        "classes: 2 of the model's 3 and the data's 3 are the same; the data lacks 'cat': not asked for, no error; "
+        "classes: 2 of the model's 3 and the data's 3 are the same; the data lacks 'cat': not evaluated, no error; "
         "the model lacks 'emu': their objects count as missed; case and blanks apart, 'Cow' is 'cow'"
     ]
 

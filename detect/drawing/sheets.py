@@ -1,4 +1,4 @@
-"""Sheets of images with captions.
+"""Contact sheets: images in rows, with captions.
 
 Letters: H W pixels of an image.
 """
@@ -15,35 +15,35 @@ from PIL import Image, ImageDraw
 
 from detect.drawing.text import load_font, shorten
 
-TILE_PX = 160
+PANEL_PX = 160
 """Side of the square that an image is fitted into: five times that of the small images of CIFAR."""
 
 GAP_PX = 8
-"""Between tiles, and around the sheet."""
+"""Between panels, and around the sheet."""
 
 FONT_PX, LINE_PX = 13, 18
 """Height of the letters of a caption, and of its lines."""
 
 CAPTION_LINES = 2
-"""Lines that a caption may take; what is longer is shortened."""
+"""Maximum number of lines of a caption; a longer one is shortened."""
 
 MAX_TEXT = 120
-"""Characters of a line, before it is shortened to its width."""
+"""Maximum length of a line, before it is shortened to its width."""
 
 _CAPTION_CHARACTERS = 22
-"""Characters of Latin script that fit under a tile."""
+"""Characters of Latin script that fit under a panel."""
 
 Color = tuple[int, int, int]
 BLACK, GREEN, RED = (0, 0, 0), (0, 110, 40), (190, 0, 20)
 
 
 @dataclass(frozen=True)
-class Tile:
+class Panel:
     """One image of a sheet.
 
     Args:
         image_rgb: (H, W, 3) uint8.
-        caption: stands below; parts that are given one by one take a line each.
+        caption: text below; of a tuple each part takes a line.
         color: of the caption.
     """
 
@@ -52,59 +52,51 @@ class Tile:
     color: Color = BLACK
 
 
-def tile_sheet(tiles: Sequence[Tile], columns: int) -> np.ndarray:
-    """Images in rows, each with its caption below.
+def panel_sheet(panels: Sequence[Panel], columns: int) -> np.ndarray:
+    """Draw images in rows, each with its caption below.
 
     Args:
-        tiles: without any, the sheet has one empty row.
-        columns: tiles of a row.
+        panels: without any, the sheet has one empty row.
+        columns: panels of a row.
 
     Returns:
-        (H, W, 3) uint8, white between the tiles; W is ``sheet_width(columns)``, H grows by the same for each row.
+        (H, W, 3) uint8, white between the panels; W is ``sheet_width(columns)``, H grows by the same for each row.
     """
-    pitch_hw = (TILE_PX + CAPTION_LINES * LINE_PX + GAP_PX, TILE_PX + GAP_PX)
-    rows = max(1, -(-len(tiles) // columns))
+    pitch_hw = (PANEL_PX + CAPTION_LINES * LINE_PX + GAP_PX, PANEL_PX + GAP_PX)
+    rows = max(1, -(-len(panels) // columns))
     sheet = np.full((rows * pitch_hw[0] + GAP_PX, sheet_width(columns), 3), 255, np.uint8)
-    places = [(GAP_PX + i // columns * pitch_hw[0], GAP_PX + i % columns * pitch_hw[1]) for i in range(len(tiles))]
-    for tile, (top, left) in zip(tiles, places, strict=True):
-        image = fitted(tile.image_rgb, TILE_PX)
+    places = [(GAP_PX + i // columns * pitch_hw[0], GAP_PX + i % columns * pitch_hw[1]) for i in range(len(panels))]
+    for panel, (top, left) in zip(panels, places, strict=True):
+        image = fitted(panel.image_rgb, PANEL_PX)
         height, width = image.shape[:2]
-        top, left = top + TILE_PX - height, left + (TILE_PX - width) // 2
+        top, left = top + PANEL_PX - height, left + (PANEL_PX - width) // 2
         sheet[top : top + height, left : left + width] = image
     picture = Image.fromarray(sheet)
     draw = ImageDraw.Draw(picture)
-    for tile, (top, left) in zip(tiles, places, strict=True):
-        for number, line in enumerate(_lines(tile.caption)):
-            place = (left + TILE_PX // 2, top + TILE_PX + number * LINE_PX)
-            draw_text(draw, place, line, FONT_PX, TILE_PX, tile.color, "ma")
+    for panel, (top, left) in zip(panels, places, strict=True):
+        for number, line in enumerate(_lines(panel.caption)):
+            place = (left + PANEL_PX // 2, top + PANEL_PX + number * LINE_PX)
+            draw_text(draw, place, line, FONT_PX, PANEL_PX, panel.color, "ma")
     return np.array(picture)
 
 
 def sheet_width(columns: int) -> int:
-    """Pixels of the width of a sheet."""
-    return columns * (TILE_PX + GAP_PX) + GAP_PX
+    """Width of a sheet in pixels."""
+    return columns * (PANEL_PX + GAP_PX) + GAP_PX
 
 
 def heading(text: str, width: int) -> np.ndarray:
-    """A line of text that goes above a sheet.
-
-    Args:
-        text: what is too long loses its middle.
-        width: pixels.
-
-    Returns:
-        (H, width, 3) uint8.
-    """
+    """Draw a line of text to go above a sheet, (H, width, 3) uint8; a text that is too long loses its middle."""
     picture = Image.new("RGB", (width, 2 * LINE_PX), "white")
     draw_text(ImageDraw.Draw(picture), (GAP_PX, 2 * LINE_PX - 4), text, FONT_PX + 2, width - 2 * GAP_PX, BLACK, "ld")
     return np.array(picture)
 
 
 def fitted(image_rgb: np.ndarray, side: int) -> np.ndarray:
-    """An image scaled so that its long side is ``side`` pixels; (H, W, 3) uint8 as before."""
+    """Scale an image, (H, W, 3) uint8, so that its long side is ``side`` pixels."""
     factor = side / max(image_rgb.shape[:2])
     size_wh = (max(round(image_rgb.shape[1] * factor), 1), max(round(image_rgb.shape[0] * factor), 1))
-    # Linear when enlarging: people see more in a blurred image than in one of large squares.
+    # Linear when enlarging: more is visible in a blurred image than in one of large squares.
     return cv2.resize(image_rgb, size_wh, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 
 
@@ -117,16 +109,9 @@ def draw_text(
     color: Color = BLACK,
     anchor: str = "la",
 ) -> None:
-    """Write one line that is at most ``width`` pixels wide; a longer one loses its middle.
+    """Draw one line of text of at most ``width`` pixels; a longer one loses its middle.
 
-    Args:
-        draw: of the picture.
-        place: x and y in the picture.
-        text: any characters.
-        size_px: height of the letters.
-        width: pixels.
-        color: of the letters.
-        anchor: which point of the text ``place`` is, as Pillow says it.
+    ``anchor``, in Pillow's notation, is the point of the text at ``place``, (x, y).
     """
     shown = shorten(text, MAX_TEXT)
     for limit in range(len(shown), 0, -1):
@@ -137,7 +122,7 @@ def draw_text(
 
 
 def _lines(caption: str | tuple[str, ...]) -> Sequence[str]:
-    """The lines that a caption takes: a long one is broken at a blank."""
+    """Lines of a caption, a long one broken at a blank."""
     parts = caption if isinstance(caption, tuple) else textwrap.wrap(caption, _CAPTION_CHARACTERS)
     last = " ".join(parts[CAPTION_LINES - 1 :])
     return [line for line in (*parts[: CAPTION_LINES - 1], last) if line]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.data import cache as cache_module
 from detect.data.annotations import AnnotationTable, encode_paths
-from detect.data.cache import CachedImages, ImageFiles, MappedFile, RecentImages, build_cache
+from detect.data.detection import images
+from detect.data.detection.images import CachedImages, ImageFiles, MappedFile, RecentImages, build_cache
 from detect.data.images import ImageError, write_image
 from detect.errors import InputError
 
@@ -151,66 +151,14 @@ def test_disk_needs_a_folder(tmp_path: Path) -> None:
 
 def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 5 images at 8192 px need about 8192 * 8192 * 3 * (40/64 + 40/64 + 1 + 1 + 1/200) = 655 MB = 0.6 GiB.
-    monkeypatch.setattr(cache_module, "available_memory", lambda: 700 * 2**20)
+    monkeypatch.setattr(images, "available_memory", lambda: 700 * 2**20)
     with pytest.raises(InputError, match=r"need 0\.6 GiB; of 0\.7 GiB free memory at most 80% .* use cache: disk"):
         build_cache(ImageFiles(table_of(tmp_path), 8192), "ram")
 
 
 def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: usage(2**30, 2**30, 1000))
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda _: usage(2**30, 2**30, 1000))
     with pytest.raises(InputError, match=r"0\.0 GiB free disk space in .*cache .* use cache: none"):
         build_cache(ImageFiles(table_of(tmp_path), 32), "disk", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def machine_of(root: Path, memberships: str, groups: dict[str, tuple[object, int, int]]) -> Path:
-    """A root folder with 1,000,000 KiB available, and control groups: folder to (limit, usage, reclaimable)."""
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/meminfo").write_text("MemTotal: 2000000 kB\nMemAvailable: 1000000 kB\n")
-    (root / "proc/self/cgroup").write_text(memberships)
-    for folder, (limit, usage, reclaimable) in groups.items():
-        group = root / "sys/fs/cgroup" / folder
-        group.mkdir(parents=True, exist_ok=True)
-        is_first = folder.startswith("memory")
-        (group / ("memory.limit_in_bytes" if is_first else "memory.max")).write_text(f"{limit}\n")
-        (group / ("memory.usage_in_bytes" if is_first else "memory.current")).write_text(f"{usage}\n")
-        key = "total_inactive_file" if is_first else "inactive_file"
-        (group / "memory.stat").write_text(f"anon 7\n{key} {reclaimable}\n")
-    return root
-
-
-FREE = 1_000_000 * 1024
-
-
-@pytest.mark.parametrize(
-    ("memberships", "groups", "expected"),
-    [
-        ("", {}, FREE),
-        ("0::/\n", {}, FREE),  # the uppermost group of a machine has no files
-        # version 2: limit - usage + reclaimable
-        ("0::/\n", {"": (5000, 3000, 0)}, 2000),
-        ("0::/\n", {"": (5000, 4900, 700)}, 800),
-        ("0::/\n", {"": (5000, 6000, 0)}, 0),
-        ("0::/\n", {"": ("max", 3000, 0)}, FREE),
-        # a group and those above it: the tightest counts
-        ("0::/job/task\n", {"job": (5000, 4000, 0), "job/task": (9000, 500, 0)}, 1000),
-        ("0::/job/task\n", {"job": ("max", 4000, 0), "job/task": (9000, 500, 0)}, 8500),
-        ("0::/job/task\n", {"other": (10, 5, 0)}, FREE),
-        # in a container: the host's path is not there, or climbs
-        ("0::/host/docker-1\n", {"": (5000, 3000, 0)}, 2000),
-        ("0::/../host\n", {"": (5000, 3000, 0)}, 2000),
-        # version 1, where "no limit" is a large number
-        ("4:cpu,memory:/a:b\n1:cpu:/\n0::/\n", {"memory/a:b": (5000, 3000, 500), "memory": (2**63 - 4096, 9, 0)}, 2500),
-        ("4:memory:/host/docker-1\n", {"memory": (5000, 3000, 500)}, 2500),
-        ("4:memory:/\n", {"memory": (2**63 - 4096, 3000, 500)}, FREE),
-    ],
-)
-def test_control_groups_limit_memory(
-    memberships: str, groups: dict[str, tuple[object, int, int]], expected: int, tmp_path: Path
-) -> None:
-    assert cache_module.available_memory(machine_of(tmp_path, memberships, groups)) == expected
-
-
-def test_available_memory_is_plausible() -> None:
-    assert 2**20 < cache_module.available_memory() < 2**50

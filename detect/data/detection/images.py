@@ -1,7 +1,7 @@
-"""Where training images come from: decoded from their files, remembered for a while, or kept decoded for the whole run.
+"""Sources of a detector's training images: files, the files read last, or a cache of all decoded images.
 
-All of them give images that are already letterboxed (long side S), because nothing needs them larger. The arrays are
-read-only: several samples share them.
+All return letterboxed images (long side S), because nothing needs them larger. The arrays are read-only: several
+samples share them.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
 from detect.data.annotations import AnnotationTable
+from detect.data.cache_space import available_memory, check_space
 from detect.data.images import ImageError
 from detect.data.letterbox import letterbox, letterboxed_hw
 from detect.errors import InputError
@@ -26,44 +26,19 @@ from detect.runtime.distributed import main_process_first
 from detect.runtime.files import atomic_path
 from detect.runtime.progress import progress_bar
 
-MAX_SHARE = 0.8
-"""A cache takes at most this share of what is free; the rest is for training itself."""
-
-
-class _GroupFiles(NamedTuple):
-    """Where a version of Linux' control groups keeps its numbers of bytes.
-
-    Args:
-        limit: file of the most memory that the group may use; ``max`` is no limit.
-        usage: file of what it uses, with cached file contents.
-        reclaimable: in its ``memory.stat``, cached file contents that were not used lately.
-    """
-
-    limit: str
-    usage: str
-    reclaimable: str
-
-
-_VERSION_2 = _GroupFiles("memory.max", "memory.current", "inactive_file")
-_VERSION_1 = _GroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-
 
 class ImageStore(Protocol):
-    """Gives the letterboxed image of a row."""
+    """Source of letterboxed images."""
 
     def read(self, row: int) -> np.ndarray:
-        """(h, w, 3) uint8, max(h, w) = S, read-only.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
+        """Return image ``row``: (h, w, 3) uint8, max(h, w) = S, read-only; ``ImageError`` if it cannot be read."""
 
 
 def read_original(table: AnnotationTable, row: int) -> np.ndarray:
-    """The image of a row as it is, (H, W, 3) uint8.
+    """Read the image of a row at its own size, (H, W, 3) uint8.
 
     Raises:
-        ImageError: it cannot be read, or is not of the size that the table says.
+        ImageError: it cannot be read, or its size differs from the table's.
     """
     image = table.read(row)
     expected = tuple(table.sizes_hw[row].tolist())
@@ -75,7 +50,7 @@ def read_original(table: AnnotationTable, row: int) -> np.ndarray:
 
 
 class ImageFiles:
-    """Decodes the file each time.
+    """Images decoded from their files each time.
 
     Args:
         table: the images.
@@ -87,18 +62,17 @@ class ImageFiles:
         self.image_size = image_size
 
     def read(self, row: int) -> np.ndarray:
-        """See ``ImageStore``."""
         resized, _ = letterbox(read_original(self.table, row), self.image_size)
         resized.flags.writeable = False
         return resized
 
 
 class RecentImages:
-    """Remembers the images that were read last.
+    """Cache of the images that were read last.
 
     Args:
-        store: where they come from.
-        capacity: how many are remembered.
+        store: source of the others.
+        capacity: number of cached images.
     """
 
     def __init__(self, store: ImageStore, capacity: int) -> None:
@@ -107,7 +81,6 @@ class RecentImages:
         self._images: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def read(self, row: int) -> np.ndarray:
-        """See ``ImageStore``."""
         image = self._images.get(row)
         if image is None:
             image = self.store.read(row)
@@ -119,7 +92,7 @@ class RecentImages:
 
 
 class MappedFile:
-    """A file's bytes as an array. Travels to worker processes as a path, never as content.
+    """Bytes of a file as an array. Pickled as a path, never as content.
 
     Args:
         path: the file.
@@ -132,7 +105,7 @@ class MappedFile:
         self._bytes: np.ndarray | None = None
 
     def numpy(self) -> np.ndarray:
-        """(size,) uint8; what is written to it goes to the file."""
+        """Map the file: (size,) uint8; writes go to the file."""
         if self._bytes is None:
             self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r+", shape=(self.size,))
         return self._bytes
@@ -142,12 +115,12 @@ class MappedFile:
 
 
 class CachedImages:
-    """All images of a table, decoded, one after another in one flat buffer that worker processes share.
+    """Decoded images of a table, one after another in one flat buffer that worker processes share.
 
     Args:
-        files: the images; those that cannot be decoded are left to it, so that each use meets the same error.
+        files: the images; it also reads those that cannot be decoded, so that each use raises the same error.
         sizes_hw: (N, 2) int64, each image's letterboxed height and width.
-        buffer: ``cache_bytes(sizes_hw)`` of uint8: the pixels, then for each image 1 if they are there, else 0.
+        buffer: ``cache_bytes(sizes_hw)`` of uint8: the pixels, then for each image 1 if it is cached, else 0.
     """
 
     def __init__(self, files: ImageFiles, sizes_hw: np.ndarray, buffer: torch.Tensor | MappedFile) -> None:
@@ -157,7 +130,6 @@ class CachedImages:
         self.buffer = buffer
 
     def read(self, row: int) -> np.ndarray:
-        """See ``ImageStore``."""
         if not self.buffer.numpy()[self.offsets[-1] + row]:
             return self.files.read(row)
         image = self._pixels(row)
@@ -165,7 +137,7 @@ class CachedImages:
         return image
 
     def fill(self) -> None:
-        """Decode every image into its place, on all cores, with a progress bar."""
+        """Decode every image into the buffer, on all cores, with a progress bar."""
         self.buffer.numpy()[self.offsets[-1] :] = 0
         num_images = len(self.sizes_hw)
         # OpenCV decodes outside of Python's lock, so threads are enough.
@@ -191,10 +163,10 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
 
     Args:
         files: the images.
-        kind: ``ram`` keeps them in shared memory, ``disk`` in a memory-mapped file. The file is named after the images
-            and their dates: one that is in the folder already, as when a run is resumed, is used. Several processes
-            of one machine share the file; with ``ram`` each has its own images.
-        cache_folder: where the file of ``disk`` is kept.
+        kind: ``ram`` keeps them in shared memory, ``disk`` in a memory-mapped file, named by a hash of the images'
+            paths and dates: a file that exists, as when a run is resumed, is used. Several processes of one machine
+            share the file; with ``ram`` each has its own images.
+        cache_folder: folder of the file of ``disk``.
 
     Raises:
         InputError: there is too little memory or disk space, or ``disk`` has no folder.
@@ -217,7 +189,7 @@ def build_cache(files: ImageFiles, kind: Literal["ram", "disk"], cache_folder: P
 
 
 def cache_bytes(sizes_hw: np.ndarray) -> int:
-    """Bytes of the buffer that holds images of these (N, 2) sizes."""
+    """Size of the buffer for images of these (N, 2) sizes."""
     return int(sizes_hw.prod(axis=1).sum()) * 3 + len(sizes_hw)
 
 
@@ -236,7 +208,7 @@ def _fill_file(files: ImageFiles, sizes_hw: np.ndarray, path: Path) -> None:
 
 
 def _key(files: ImageFiles) -> str:
-    """Changes when any path, size or date of a file does, or the image size."""
+    """Hash of the paths, sizes and dates of the files, and of the image size."""
     table = files.table
     digest = hashlib.sha256(f"letterbox {files.image_size}\n".encode())
     if table.read_settings.value_range is not None:
@@ -251,74 +223,3 @@ def _key(files: ImageFiles) -> str:
             stamp = "missing"
         digest.update(f"{path}\0{stamp}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
-
-
-def check_space(needed: int, available: int, what: str, hint: str) -> None:
-    """Refuse a cache that would leave too little.
-
-    Args:
-        needed: bytes of the decoded images.
-        available: bytes that are free.
-        what: of what, in the message.
-        hint: what to do instead.
-
-    Raises:
-        InputError: it needs more than ``MAX_SHARE`` of what is available.
-    """
-    if needed > MAX_SHARE * available:
-        raise InputError(
-            f"cache: the decoded images need {needed / 2**30:.1f} GiB; of {available / 2**30:.1f} GiB free {what} at "
-            f"most {MAX_SHARE:.0%} are taken; {hint}"
-        )
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes of shared memory that can be taken without swapping, and without being ended for it.
-
-    Args:
-        root: where ``proc``, ``sys`` and ``dev`` are.
-    """
-    shared = root / "dev/shm"  # where Linux keeps it; containers often limit it
-    limit = min(shutil.disk_usage(shared).free if shared.is_dir() else sys.maxsize, _left_by_control_groups(root))
-    meminfo = root / "proc/meminfo"
-    if not meminfo.is_file():
-        return min(limit, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-    return min(limit, int(fields["MemAvailable"].split()[0]) * 1024)
-
-
-def _left_by_control_groups(root: Path) -> int:
-    """Bytes that the control groups (containers, batch systems) still grant this process; ``sys.maxsize`` if unlimited.
-
-    The group of the process and all groups above it limit. In a container ``/proc/self/cgroup`` may name the path on
-    the host, of which only the uppermost folder is there.
-    """
-    try:
-        memberships = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return sys.maxsize
-    left = sys.maxsize
-    for hierarchy, controllers, path in (line.split(":", 2) for line in memberships):
-        if hierarchy == "0":
-            mount, names = root / "sys/fs/cgroup", _VERSION_2
-        elif "memory" in controllers.split(","):
-            mount, names = root / "sys/fs/cgroup/memory", _VERSION_1
-        else:
-            continue
-        parts = [] if "/.." in path else [part for part in path.split("/") if part]
-        for depth in range(len(parts) + 1):
-            left = min(left, _left_in_group(mount.joinpath(*parts[:depth]), names))
-    return left
-
-
-def _left_in_group(group: Path, names: _GroupFiles) -> int:
-    """Limit less usage of one group. File contents that nothing used lately make room on demand, so they are free."""
-    try:
-        limit = (group / names.limit).read_text(encoding="ascii").strip()
-        usage = int((group / names.usage).read_text(encoding="ascii"))
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-    except OSError:
-        return sys.maxsize
-    if limit == "max":
-        return sys.maxsize
-    return max(0, int(limit) - usage + int(statistics[names.reclaimable]))
