@@ -86,7 +86,6 @@ def test_no_hooks_are_left() -> None:
             "densenet121+width=0.25+depth=0.25",  # norms before convolutions
             "resnet10+activation=relu+width=0.25",
         ],
-        3,
         4,
     ),
 )

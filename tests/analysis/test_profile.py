@@ -135,7 +135,7 @@ def test_the_numbers_of_reconstructed_detectors_are_true(file: str, size: int) -
             assert deviation == f"{100 * (found.bflops / float(paper.rstrip(',')) - 1):+.1f}"
 
 
-@pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd"])
+@pytest.mark.parametrize("name", thin(["yolov5n", "yolov5n-spd"], 1))
 def test_golden_table(name: str) -> None:
     """The whole graph as text, so that a change of it is seen.
 
