@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any
 
 from detect.data.annotations import AnnotationTable
-from detect.data.detection.loading import EvaluationLoader
-from detect.data.detection.original_images import OriginalLoader
+from detect.data.detection.loading import EvaluationLoader, OriginalLoader
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
 from detect.evaluation.forward import (
     COCO_SETTINGS,
