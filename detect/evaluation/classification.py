@@ -17,11 +17,9 @@ import torch
 from detect.data.classification.loading import ClassEvaluationLoader
 from detect.data.classification.table import ClassTable
 from detect.evaluation.coco import ABSENT
-from detect.evaluation.engine import Clock, check_ranges, match_classes
 from detect.evaluation.forward import evaluation_mode, run_classifier
-from detect.evaluation.loop import Conditions, run_evaluation
+from detect.evaluation.loop import Clock, Conditions, match_classes, run_evaluation
 from detect.models.model import ClassificationModel
-from detect.runtime.device import Precision
 from detect.runtime.distributed import all_gather, all_reduce_sum
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch, Classification

@@ -20,7 +20,7 @@ from detect.evaluation.forward import (
 )
 from detect.evaluation.loop import Clock, Conditions, Step, match_classes, run_evaluation, shared_classes
 from detect.evaluation.tiling import TiledDetector, Tiling
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from detect.structures import Batch, Detections
 
 PARTS = ("preprocess", "network", "postprocess")
