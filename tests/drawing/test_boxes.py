@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from detect.drawing.boxes import class_color
+from detect.drawing.boxes import _place, class_color
 from tests.inference.samples import make_detections
 
 
@@ -109,3 +109,9 @@ def test_numbers_of_tracked_objects_make_the_label_longer():
     numbered = changed(grey(100, 200), replace(found, track_ids=np.array([12])).plot(grey(100, 200)))
     assert numbered[:40].sum() > plain[:40].sum()
     np.testing.assert_array_equal(numbered[41:], plain[41:])
+
+
+def test_a_label_that_would_hide_others_is_left_out():
+    box, none = np.array([10, 10, 50, 50.0]), np.zeros((0, 4))
+    assert _place(box, (20, 10), (100, 100), [], none) == (10, 0, 30, 10)
+    assert _place(box, (20, 10), (100, 100), [(0, 0, 100, 100)], none) is None
