@@ -17,15 +17,10 @@ import torch
 from detect.data.classification.loading import ClassEvaluationLoader
 from detect.data.classification.table import ClassTable
 from detect.evaluation.coco import ABSENT
-from detect.evaluation.engine import Clock
-from detect.evaluation.engine import check_ranges
-from detect.evaluation.engine import match_classes
+from detect.evaluation.engine import Clock, match_classes
+from detect.evaluation.forward import evaluation_mode, run_classifier
+from detect.evaluation.loop import Conditions, run_evaluation
 from detect.models.model import ClassificationModel
-from detect.runtime.device import Precision
-from detect.evaluation.forward import evaluation_mode
-from detect.evaluation.forward import run_classifier
-from detect.evaluation.loop import Conditions
-from detect.evaluation.loop import run_evaluation
 from detect.runtime.distributed import all_gather, all_reduce_sum
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch, Classification

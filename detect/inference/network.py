@@ -14,12 +14,9 @@ from torch import Tensor
 
 from detect.data.letterbox import padded_hw
 from detect.errors import InputError
+from detect.evaluation.forward import run_classifier, run_network
 from detect.inference.inputs import checked_size
-from detect.inference.onnx_network import OnnxNetwork
-from detect.models.checkpoint import Checkpoint
-from detect.evaluation.forward import run_classifier
-from detect.evaluation.forward import run_network
-from detect.models.checkpoint import load_checkpoint
+from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.fuse import fuse_conv_bn
 from detect.models.model import ClassificationModel, DetectionModel
 from detect.runtime.device import Precision, select_device
