@@ -21,7 +21,7 @@ from detect.drawing.text import shorten
 from detect.evaluation.classification import ClassEvaluation, most_confused
 from detect.evaluation.forward import evaluation_mode, run_classifier
 from detect.evaluation.pictures import MAX_NAME, draw_matrix
-from detect.models.classifier import ClassificationModel
+from detect.models.model import ClassificationModel
 from detect.runtime.logs import LOGGER
 
 MAX_PAIRS = 10

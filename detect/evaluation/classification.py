@@ -17,9 +17,8 @@ import torch
 from detect.data.classification.loading import ClassEvaluationLoader
 from detect.data.classification.table import ClassTable
 from detect.evaluation.coco import ABSENT
-from detect.evaluation.engine import Clock, match_classes
 from detect.evaluation.forward import evaluation_mode, run_classifier
-from detect.evaluation.loop import Conditions, run_evaluation
+from detect.evaluation.loop import Clock, Conditions, match_classes, run_evaluation
 from detect.models.model import ClassificationModel
 from detect.runtime.distributed import all_gather, all_reduce_sum
 from detect.runtime.logs import LOGGER

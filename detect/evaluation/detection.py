@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any
 
 from detect.data.annotations import AnnotationTable
-from detect.data.detection.loading import EvaluationLoader
-from detect.data.detection.original_images import OriginalLoader
+from detect.data.detection.loading import EvaluationLoader, OriginalLoader
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
 from detect.evaluation.forward import (
     COCO_SETTINGS,
@@ -21,7 +20,7 @@ from detect.evaluation.forward import (
 )
 from detect.evaluation.loop import Clock, Conditions, Step, match_classes, run_evaluation, shared_classes
 from detect.evaluation.tiling import TiledDetector, Tiling
-from detect.models.detector import DetectionModel
+from detect.models.model import DetectionModel
 from detect.structures import Batch, Detections
 
 PARTS = ("preprocess", "network", "postprocess")

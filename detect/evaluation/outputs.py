@@ -17,7 +17,7 @@ from detect.evaluation.confusion import confusion_matrix
 from detect.evaluation.detection import Evaluation
 from detect.evaluation.pictures import draw_confusion_matrix, draw_precision_recall
 from detect.evaluation.report import class_metrics_record, metrics_record
-from detect.models.classifier import ClassificationModel
+from detect.models.model import ClassificationModel
 from detect.runtime.files import write_json
 from detect.runtime.logs import LOGGER
 
