@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from detect.config.recipe import DetectionRecipe
-from detect.data import annotations, cache
+from detect.data import annotations
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
-from detect.data.detection import loading
+from detect.data.detection import images, loading
 from detect.data.images import IMAGE_SUFFIXES, read_header
 from detect.errors import InputError
 from detect.runtime.cli import run_tool
@@ -104,7 +104,7 @@ def main() -> None:
 
     parts = {
         "read and decode": Part(annotations, "decode_image"),
-        "resize": Part(cache, "letterbox"),
+        "resize": Part(images, "letterbox"),
         "mosaic": Part(loading, "mosaic4"),
         "warp": Part(loading, "warp"),
         "HSV": Part(loading, "random_hsv"),
