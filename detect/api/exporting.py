@@ -15,17 +15,20 @@ from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.forward import PredictSettings
 from detect.evaluation.loop import log_class_differences
-from detect.exporting.gate import Parity
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
-from detect.exporting.ship import ship_runner
+from detect.exporting.parity import Parity
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.runtime.cpu import use_threads
+from detect.runtime.files import write_text
+
+RUNNER = Path(__file__).parents[1] / "exporting" / "onnx_runner.py"
+"""Program that runs an exported file with numpy, onnxruntime and opencv alone."""
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """An export as a user asks for it; the names are those of the flags of ``detect export``, which explain them."""
+    """The flags of ``detect export``, by their names; its help describes them."""
 
     weights: Path
     out: Path | None = None
@@ -52,9 +55,9 @@ class Exported:
 
     Args:
         path: of the file.
-        parity: how far it is from its model.
-        lines: about it, for people.
-        record: about it, for programs.
+        parity: its distance from its model.
+        lines: its description, for people.
+        record: its description, for programs.
     """
 
     path: Path
@@ -72,20 +75,20 @@ def export(
     half: bool = False,
     nms: bool = False,
 ) -> Path:
-    """Write a trained model as ONNX and check it in ONNX Runtime. As ``detect export``.
+    """Write a trained model as ONNX and check it in ONNX Runtime, as ``detect export`` does.
 
-    ``onnx_runner.py``, which runs the file without PyTorch, is put beside it.
+    ``onnx_runner.py``, which runs the file without PyTorch, is written beside it.
 
     Args:
         weights: a checkpoint, or a shipped name.
-        out: the file; default, ``model.onnx`` beside the weights.
+        out: the file to write; default, ``model.onnx`` beside the weights.
         image_size: side of the network input in pixels; default, as trained.
         dynamic: any batch size, height and width; otherwise one square image.
         half: the network computes in half precision.
         nms: non-maximum suppression inside the file, which then gives detections.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         InputError: an argument or the checkpoint is wrong.
@@ -97,12 +100,7 @@ def export(
 
 
 def run_export(request: ExportRequest) -> Exported:
-    """Export and compare as a request says.
-
-    Raises:
-        InputError: the request or the checkpoint is wrong.
-        ExportError: the file does not compute what the model does.
-    """
+    """Export a model and compare the file with it; errors as ``export``."""
     use_threads(request.threads)
     out = request.out or request.weights.with_name("model.onnx")
     if out.resolve() == request.weights.resolve():
@@ -122,7 +120,7 @@ def run_export(request: ExportRequest) -> Exported:
     lines.append(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, opset {request.opset}, {inputs}")
     if note := masks_note(checkpoint.model, request.masks):
         lines.append(note)
-    lines += [parity.line(), ship_runner(out)]
+    lines += [parity.line(), copy_runner(out)]
     record = {
         "out": str(out),
         "bytes": out.stat().st_size,
@@ -134,11 +132,24 @@ def run_export(request: ExportRequest) -> Exported:
     return Exported(out, parity, tuple(lines), record)
 
 
+def copy_runner(exported: Path) -> str:
+    """Copy ``onnx_runner.py`` beside an exported file; an existing one stays, since a user may have changed it.
+
+    Returns:
+        Its use, in one line.
+    """
+    target, program = exported.with_name(RUNNER.name), RUNNER.read_text(encoding="utf-8")
+    if not target.exists():
+        write_text(target, program)
+    elif target.read_text(encoding="utf-8", errors="replace") != program:
+        return f"{target}: is there and differs from the one of this version, so it was left alone"
+    return f"without PyTorch: python {target} {exported} IMAGE"
+
+
 def _table(request: ExportRequest, checkpoint: Checkpoint) -> AnnotationTable | None:
-    """The split on which AP is compared."""
     if request.data is None:
         return None
-    checkpoint.detector  # noqa: B018  # a classifier is refused before its images are looked for as boxes
+    checkpoint.detector  # noqa: B018  # raises for a classifier, before its data are read as boxes
     data = as_trained(open_data(request.data, request.data_root), checkpoint.value_range)
     table = open_split(data, request.split)
     log_class_differences(checkpoint.names, table.names)

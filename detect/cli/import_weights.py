@@ -40,6 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     with heavy_imports():
-        from detect.models.foreign.importing import Import, import_weights
-    wanted = Import(args.weights, args.out, args.model, args.names, args.image_size, args.partial, args.cfg)
-    print_lines(import_weights(wanted))
+        from detect.models.foreign.importing import ImportOptions, import_weights
+    options = ImportOptions(args.weights, args.out, args.model, args.names, args.image_size, args.partial, args.cfg)
+    print_lines(import_weights(options))

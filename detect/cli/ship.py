@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     with heavy_imports():
-        from detect.exporting.publish import ship
-    rows = ship(args.weights, args.out)
+        from detect.exporting.ship import ship_checkpoint
+    rows = ship_checkpoint(args.weights, args.out)
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB\n")
     print("\n".join(rows))

@@ -1,4 +1,4 @@
-"""What a program needs to know to use an exported model, written into the file itself."""
+"""Metadata of an exported file: all that a program needs to run it."""
 
 from __future__ import annotations
 
@@ -66,12 +66,7 @@ _MASKS: dict[Masks, dict[str, str]] = {
 
 
 def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
-    """The metadata of an exported model: strings, structured ones as JSON.
-
-    Args:
-        checkpoint: the model, as it runs.
-        options: with the image size resolved.
-    """
+    """The metadata of an exported model, structured values as JSON; the options have the image size resolved."""
     model, size = checkpoint.model, options.image_size
     assert size is not None, "it is resolved"
     classifies = isinstance(model, ClassificationModel)
@@ -86,10 +81,10 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
             "multiple_of": model.max_reduction,
         },
         "preprocessing": {
-            **_values(checkpoint.value_range),
-            **(_middle(checkpoint.center_crop, size) if classifies else _letterbox(options, model)),
+            **_pixel_values(checkpoint.value_range),
+            **(_center_crop(checkpoint.center_crop, size) if classifies else _letterbox(options, model)),
         },
-        "output": _PROBABILITIES if classifies else _detections(checkpoint.detector.head, options),
+        "output": _PROBABILITIES if classifies else _detector_output(checkpoint.detector.head, options),
     }
     if packed_layers(model):
         structured["masks"] = _MASKS[options.masks]
@@ -111,15 +106,14 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
     }
 
 
-def _detections(head: AnchorDetect, options: ExportOptions) -> dict[str, Any]:
-    """What a detector's outputs are."""
+def _detector_output(head: AnchorDetect, options: ExportOptions) -> dict[str, Any]:
     if options.raw:
         levels = zip(raw_names(head), head.reductions, head.codings, head.anchors_px.tolist(), strict=True)
-        words = ("name", "stride", "xy_scale", "sizes", "anchors_px")
+        keys = ("name", "stride", "xy_scale", "sizes", "anchors_px")
         return {
             **_RAW,
             "levels": [
-                dict(zip(words, (name, stride, coding.xy_scale, coding.sizes, anchors), strict=True))
+                dict(zip(keys, (name, stride, coding.xy_scale, coding.sizes, anchors), strict=True))
                 for name, stride, coding, anchors in levels
             ],
         }
@@ -129,8 +123,8 @@ def _detections(head: AnchorDetect, options: ExportOptions) -> dict[str, Any]:
     return {**_DETECTIONS, **{name: getattr(options.suppression, name) for name in names}}
 
 
-def _values(value_range: tuple[float, float] | None) -> dict[str, Any]:
-    """How values of more than 8 bits become bytes, as ``detect.data.pixel_values`` has it."""
+def _pixel_values(value_range: tuple[float, float] | None) -> dict[str, Any]:
+    """Conversion of values of more than 8 bits to bytes, as in ``detect.data.pixel_values``."""
     if value_range is None:
         return {"over_8_bits": "of 16 bits without a sign, value // 256"}
     return {
@@ -140,7 +134,7 @@ def _values(value_range: tuple[float, float] | None) -> dict[str, Any]:
 
 
 def _letterbox(options: ExportOptions, model: Model) -> dict[str, Any]:
-    """How a detector sees an image, as ``detect.data.letterbox`` prepares it."""
+    """Preprocessing of a detector, as in ``detect.data.letterbox``."""
     pad_to = (
         {"pad_to_multiple_of": model.max_reduction} if options.dynamic else {"pad_to_square_of": options.image_size}
     )
@@ -153,8 +147,8 @@ def _letterbox(options: ExportOptions, model: Model) -> dict[str, Any]:
     }
 
 
-def _middle(center_crop: float, image_size: int) -> dict[str, Any]:
-    """How a classifier sees an image, as ``detect.data.classification.center_crop`` prepares it."""
+def _center_crop(center_crop: float, image_size: int) -> dict[str, Any]:
+    """Preprocessing of a classifier, as in ``detect.data.classification.center_crop``."""
     return {
         "cut_first": "of a long side above max_aspect times the short side, that much of the middle",
         "max_aspect": MAX_ASPECT,

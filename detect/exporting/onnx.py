@@ -1,4 +1,4 @@
-"""Export to ONNX: one file that computes boxes or class probabilities, and says how to use it."""
+"""Export to ONNX: one file that computes boxes or class probabilities, with the metadata to use it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from torch.export import Dim
 from detect import __version__
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
-from detect.exporting.gate import Parity, compare_onnx
 from detect.exporting.metadata import describe
-from detect.exporting.nms import append_suppression
+from detect.exporting.onnx_graph import append_suppression, fold_constants, remove_traces
 from detect.exporting.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions, Masks
-from detect.exporting.parity import ExportError
-from detect.exporting.tidy import fold_constants, remove_traces
+from detect.exporting.parity import ExportError, Parity, compare_onnx
 from detect.exporting.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint
@@ -39,13 +37,13 @@ def export_onnx(
     """Write a checkpoint's model as ONNX, and compare the file with PyTorch.
 
     Args:
-        checkpoint: the model; what runs is exported, with the graph's transform.
-        path: the file. It appears only if its outputs are those of PyTorch.
-        options: what kind of file.
+        checkpoint: the model, exported with its graph's transform.
+        path: the file. It is written only if its outputs are those of PyTorch.
+        options: the kind of file.
         table: a labelled split on which a detector's AP is compared as well.
 
     Returns:
-        How far the file's outputs are from PyTorch's.
+        The distance of the file's outputs from PyTorch's.
 
     Raises:
         InputError: a package is missing, ``path`` is a folder, or an option is not possible for this model.
@@ -55,12 +53,12 @@ def export_onnx(
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
     model = checkpoint.model
-    wanted = checkpoint.image_size if options.image_size is None else options.image_size
-    options = replace(options, image_size=checked_size(wanted, model.max_reduction))
-    _check(model, options)
+    size = checkpoint.image_size if options.image_size is None else options.image_size
+    options = replace(options, image_size=checked_size(size, model.max_reduction))
+    _check_options(model, options)
     with atomic_path(path) as temporary:
-        ordinary = fuse_conv_bn(model)
-        _write(wrapped(halved(ordinary) if options.half else ordinary, options.raw), temporary, options)
+        fused = fuse_conv_bn(model)
+        _write(wrapped(halved(fused) if options.half else fused, options.raw), temporary, options)
         _finish(temporary, checkpoint, options)
         parity = compare_onnx(checkpoint, temporary, options, table)
         if not parity.good:
@@ -68,8 +66,7 @@ def export_onnx(
     return parity
 
 
-def _check(model: Model, options: ExportOptions) -> None:
-    """Refuse what this model cannot be exported as."""
+def _check_options(model: Model, options: ExportOptions) -> None:
     if options.opset not in OPSETS:
         raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {options.opset}")
     check_masks(model, options.masks)
@@ -86,11 +83,7 @@ def _check(model: Model, options: ExportOptions) -> None:
 
 
 def check_masks(model: Model, masks: Masks) -> None:
-    """Refuse a form that the model cannot have.
-
-    Raises:
-        InputError: ``packed``, and no weights are binary.
-    """
+    """Raise ``InputError`` for ``packed`` masks of a model without binary weights."""
     if masks == "packed" and not packed_layers(model):
         raise InputError(
             f"masks: packed needs binary weights (conv: bdsc), {model.definition.name} has none; take folded"
@@ -98,12 +91,12 @@ def check_masks(model: Model, masks: Masks) -> None:
 
 
 def _write(wrapper: Wrapper, path: Path, options: ExportOptions) -> None:
-    """Write what the exporter makes of the network, without non-maximum suppression."""
+    """Write the network with PyTorch's exporter."""
     if options.dynamic:
         side = wrapper.model.max_reduction
-        # Two images, not square: no dimension can be mistaken for another or for 1.
+        # Two images, not square: no two dimensions are equal, and none is 1.
         example = torch.zeros(2, 3, 2 * side, 3 * side)
-        # As multiples: else the exporter cannot see that two ways to halve a map give the same size (PeleeNet's stem).
+        # As multiples: otherwise the exporter cannot see that two ways to halve a map agree (PeleeNet's stem).
         batch, rows, columns = (Dim(name) for name in ("batch", "rows", "columns"))
         shapes = {"images": {0: batch, 2: side * rows, 3: side * columns}}
     else:
@@ -129,7 +122,7 @@ def _write(wrapper: Wrapper, path: Path, options: ExportOptions) -> None:
 
 
 def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
-    """Check and tidy the exporter's file, add what is ours to its graph, and write the metadata into it."""
+    """Check and clean the exporter's file, add masks, suppression and metadata."""
     model = onnx.load(path)
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written != {"": options.opset}:
@@ -141,7 +134,7 @@ def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
     if options.dynamic:
         sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
         for dim, name in zip(sides, ("height", "width"), strict=True):
-            dim.dim_param = name  # in place of 32*rows; the metadata tells of what it must be a multiple
+            dim.dim_param = name  # in place of 32*rows; the metadata has the multiple
         if options.raw:
             for value, reduction in zip(model.graph.output, checkpoint.detector.head.reductions, strict=True):
                 for dim, name in zip(value.type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
@@ -160,7 +153,7 @@ def _check_model(model: onnx.ModelProto, opset: int) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
-        # Older exporters leave newer attributes when they convert to an old set.
+        # Older exporters leave newer attributes when they convert to an older set.
         reason = str(error).splitlines()[0]
         raise ExportError(
             f"opset {opset}: this PyTorch's exporter cannot write it ({reason}); take {DEFAULT_OPSET}"
@@ -168,15 +161,14 @@ def _check_model(model: onnx.ModelProto, opset: int) -> None:
 
 
 def _require_packages() -> None:
-    """Say at once what is missing, not after the work."""
     missing = [name for name in ("onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"export to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        raise InputError(f"export to ONNX needs {' and '.join(missing)}: pip install 'detect-small[export]'")
 
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's remarks on its own passes; what matters of them is checked afterwards."""
+    """Silence the exporter's messages about its own passes; its result is checked afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

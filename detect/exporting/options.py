@@ -1,4 +1,4 @@
-"""What kind of file an export writes."""
+"""Options of an export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detect.models.model import Model
 from detect.models.packing import packed_layers
 
 Masks = Literal["folded", "packed"]
-"""How binary weights are stored, see ``detect.papers.bdsc.onnx_masks``."""
+"""Storage of binary weights, see ``detect.papers.bdsc.onnx_masks``."""
 
 OPSETS = range(16, 24)
 """Operator sets that the exporter can write."""
@@ -21,18 +21,18 @@ DEFAULT_OPSET = 18
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What kind of file is written.
+    """Kind of file that an export writes.
 
     Args:
         image_size: side of the network input in pixels (a detector's long side); None is the one of the training.
         opset: version of the ONNX operator set.
-        masks: how binary weights are stored.
+        masks: storage of binary weights.
         suppression: a detector's file gives detections, after non-maximum suppression with these settings, one class
-            for each place and all classes apart; None: it gives all predictions.
-        dynamic: any batch size, height and width; otherwise one square image of ``image_size``, for runtimes that want
-            to know, and for instances of SDPoint.
+            for each prediction and each class apart; None: it gives all predictions.
+        dynamic: any batch size, height and width; otherwise one square image of ``image_size``, for runtimes that need
+            fixed sizes, and for instances of SDPoint.
         half: the network computes in half precision, and the file is half as large; input and output stay float32.
-        raw: a detector's file gives what its head says, a map for each level, not decoded to boxes: for hardware whose
+        raw: a detector's file gives the maps of its head, one for each level, not decoded to boxes: for hardware whose
             tools know convolutions and little else. Not together with ``suppression``.
     """
 
@@ -49,7 +49,7 @@ DEFAULT_OPTIONS = ExportOptions()
 
 
 def masks_note(model: Model, masks: Masks) -> str | None:
-    """The meaning of the form for whoever uses the file, in one line; None if no weights are binary."""
+    """One line for users about the storage of binary weights; None if the model has none."""
     if not packed_layers(model):
         return None
     if masks == "packed":

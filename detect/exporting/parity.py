@@ -1,24 +1,45 @@
-"""Whether an exported file computes what its checkpoint does: both get the same tensors, of many sizes.
+"""Comparison of an exported file with its model: every export passes it, or leaves no file.
 
-Letters: B images, H W pixels, P predictions of an image, K classes.
+The first part gives PyTorch and ONNX Runtime the same tensors, of many sizes. The second starts from images of odd
+shapes: PyTorch does what ``detect.Detector`` does, and ``onnx_runner.py`` runs the file with what it reads in its
+metadata. A wrong entry in the metadata, or a wrong step in the program that users get, fails the export as a wrong
+graph does.
+
+Letters: B images, H W pixels, P predictions of an image, K classes, N detections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import torch
+from torch import Tensor
 
+from detect.data.annotations import AnnotationTable
+from detect.data.classification.geometry import center_crop
+from detect.data.letterbox import letterbox, pad_batch
+from detect.data.shapes import draw_scene
+from detect.errors import InputError
+from detect.evaluation.detection import DetectionOptions, evaluate_network
+from detect.evaluation.forward import COCO_SETTINGS, PredictSettings, postprocess, run_classifier, run_network
+from detect.evaluation.loop import Conditions
+from detect.exporting.onnx_graph import with_predictions
+from detect.exporting.options import ExportOptions
 from detect.exporting.wrappers import wrapped
-from detect.inference.onnx_network import runtime_errors
+from detect.inference.onnx_network import OnnxNetwork, runtime_errors
+from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, Model
+from detect.structures import Letterbox
 
 if TYPE_CHECKING:
     from detect.exporting.onnx_runner import OnnxModel  # it needs ONNX Runtime
 
+CPU = torch.device("cpu")
 Shape = tuple[int, int, int]
 """B, H, W."""
 
@@ -29,8 +50,8 @@ class Tolerance:
 
     Args:
         box_px: of a box's centre, width or height.
-        box_share: or this share of the box's larger side, if that is more: sides grow with the square of what the
-            network says, and so does rounding (0.5 px of 1500 px in an untrained network, where PyTorch is as far from
+        box_share: or this share of the box's larger side, if that is more: sides grow with the square of the network's
+            output, and rounding with them (0.5 px of 1500 px in an untrained network, where PyTorch is as far from
             float64).
         score: of a detector's probability; of a classifier's, as a share of the image's largest one: of a thousand
             classes each may have a thousandth.
@@ -42,8 +63,24 @@ class Tolerance:
 
 
 TOLERANCES = {"fp32": Tolerance(0.01, 1e-3, 1e-4), "fp16": Tolerance(0.5, 0.03, 0.03)}
-"""By the precision that the file's metadata name. In trained models rounding makes a hundredth of the first; a fault of
-the graph makes whole cells."""
+"""By the precision in the file's metadata. In trained models rounding makes a hundredth of the first; a fault of the
+graph makes whole cells."""
+
+AP_TOLERANCES = {"fp32": 0.001, "fp16": 0.01}
+"""Largest difference of AP, by the precision of the file."""
+
+MAX_UNMATCHED = 0.01
+"""Share of the detections that only one side may have: where the IoU of two boxes is the threshold but for rounding,
+the sides may decide differently."""
+
+CANDIDATES = 50
+"""Predictions of an image, the best ones, that enter the compared suppression, whatever their scores."""
+
+IMAGE_SHAPES = ((97, 33), (33, 97), (61, 61), (120, 161), (213, 320), (480, 101), (375, 500), (719, 403))
+"""(H, W) of the images: odd, smaller and larger than the network input, wide and tall."""
+
+BATCHES = ((2, 0), (5, 3))
+"""Batches of images of one shape: their size, and the index of the shape in ``IMAGE_SHAPES``."""
 
 
 class ExportError(RuntimeError):
@@ -52,12 +89,12 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Difference:
-    """How far outputs are from what they must be.
+    """Distance of outputs from the expected ones.
 
     Args:
         box_px: largest difference of a box's centre, width or height, in network-input pixels; None of a classifier.
         score: largest difference of a probability: of an object or a class.
-        good: whether every difference is within tolerance; NaN never is.
+        good: every difference is within tolerance; NaN never is.
     """
 
     box_px: float | None
@@ -65,35 +102,102 @@ class Difference:
     good: bool
 
 
-def worst(differences: Sequence[Difference]) -> Difference:
-    """The largest of several differences of one model."""
-    # NumPy's max hands on NaN, which the built-in one may drop.
-    boxes = [difference.box_px for difference in differences if difference.box_px is not None]
-    scores = [difference.score for difference in differences]
-    return Difference(
-        float(np.max(boxes)) if boxes else None,
-        float(np.max(scores)),
-        all(difference.good for difference in differences),
-    )
-
-
-def compare_tensors(
-    model: Model, runner: OnnxModel, image_size: int, tolerance: Tolerance
-) -> tuple[Difference, list[Shape]]:
-    """Run a model in PyTorch and its export in ONNX Runtime, both on the CPU, and compare the outputs.
+@dataclass(frozen=True)
+class Parity:
+    """Distance of an exported file from its model.
 
     Args:
-        model: in evaluation mode, float32 on the CPU.
-        runner: the file, with the output of ``wrapped(model)`` or what becomes that by the runner's decoding.
-        image_size: side in pixels that the model was trained with; one of the compared inputs has this size, and all of
-            them if the file takes no other.
-        tolerance: what is good.
+        difference: the largest, of tensors and of images.
+        tolerance: the allowed difference.
+        shapes: of the compared tensors, (B, H, W) each.
+        images: number of images that were compared from reading to detections.
+        detections: number of detections in them, by PyTorch; 0 of a classifier.
+        unmatched: number of detections that only one side has.
+        ap: on a split, AP of the model in PyTorch, AP of the file, and their largest allowed difference; None without
+            a split.
+    """
 
-    Returns:
-        The largest difference, and the shapes of the inputs.
+    difference: Difference
+    tolerance: Tolerance
+    shapes: list[Shape]
+    images: int
+    detections: int = 0
+    unmatched: int = 0
+    ap: tuple[float, float, float] | None = None
+
+    @property
+    def good(self) -> bool:
+        """True where every difference is within tolerance."""
+        expected, found, allowed = self.ap or (0.0, 0.0, 0.0)
+        same = self.unmatched <= MAX_UNMATCHED * self.detections
+        return self.difference.good and same and abs(expected - found) <= allowed
+
+    def line(self) -> str:
+        """The differences as text."""
+        start = f"largest difference from PyTorch on {len(self.shapes)} input shapes and {self.images} images: "
+        tolerance, box_px, score = self.tolerance, self.difference.box_px, self.difference.score
+        if box_px is None:
+            return f"{start}probability {score:.2g} (at most {tolerance.score:.2%} of the image's largest)"
+        same = self.detections - min(self.unmatched, self.detections)
+        ap = ""
+        if self.ap is not None:
+            ap = f", AP {self.ap[1]:.4f} and in PyTorch {self.ap[0]:.4f} (at most {self.ap[2]:g} apart)"
+        return (
+            f"{start}{box_px:.2g} px (at most {tolerance.box_px:g} px or {tolerance.box_share:.1%} of the box), "
+            f"score {score:.2g} (at most {tolerance.score:g}), {same} of {self.detections} detections the same{ap}"
+        )
+
+
+def compare_onnx(
+    checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable | None = None
+) -> Parity:
+    """Compare an exported file with its checkpoint, both on the CPU.
+
+    Args:
+        checkpoint: its model is in evaluation mode, float32, and runs the instance that was exported.
+        path: the ONNX file.
+        options: of the export, with the image size resolved.
+        table: a labelled split on which a detector's AP is compared too.
 
     Raises:
-        ExportError: ONNX Runtime cannot run the file, or gives an output of another shape.
+        ExportError: ONNX Runtime cannot load or run the file, or its outputs have other shapes, or it other classes.
+        InputError: ONNX Runtime is not installed.
+    """
+    content = path.read_bytes()
+    if options.suppression is not None:  # its predictions are compared too
+        content = with_predictions(onnx.load_from_string(content)).SerializeToString()
+    model, tolerance = checkpoint.model, TOLERANCES["fp16" if options.half else "fp32"]
+    assert options.image_size is not None, "it is resolved"
+    runner = _open(content)
+    tensors, shapes = _compare_tensors(model, runner, options.image_size, tolerance)
+    if list(checkpoint.names) != runner.names:
+        raise ExportError(f"the exported file's classes are {runner.names[:3]} ..., must be {checkpoint.names[:3]} ...")
+    parity = _ImageComparison(checkpoint, runner, options, tolerance).compare(tensors, shapes)
+    return parity if table is None else replace(parity, ap=_compare_ap(checkpoint, path, options, table))
+
+
+def _open(content: bytes) -> OnnxModel:
+    try:
+        from detect.exporting.onnx_runner import OnnxModel
+    except ImportError:
+        hint = "pip install 'detect-small[export]'"
+        raise InputError(f"onnxruntime is not installed, which checks the exported file: {hint}") from None
+    try:
+        return OnnxModel(content)
+    except runtime_errors() as error:
+        raise ExportError(f"ONNX Runtime cannot load the exported graph: {_first_line(error)}") from None
+
+
+# ---------------------------------------------------------------------------------------------- the same tensors
+
+
+def _compare_tensors(
+    model: Model, runner: OnnxModel, image_size: int, tolerance: Tolerance
+) -> tuple[Difference, list[Shape]]:
+    """Run a model in PyTorch and its export in ONNX Runtime.
+
+    Returns:
+        The largest difference, and the shapes of the inputs: ``comparison_shapes``, or the one that the file takes.
     """
     shapes = comparison_shapes(model.max_reduction, image_size)
     if runner.fixed_hw:
@@ -104,8 +208,39 @@ def compare_tensors(
         images = _noise(shape, seed=number)
         with torch.inference_mode():
             expected = reference(torch.from_numpy(images)).numpy()
-        differences.append(compare_outputs(model, expected, run(runner, images), tolerance))
-    return worst(differences), shapes
+        differences.append(compare_outputs(model, expected, _run(runner, images), tolerance))
+    return largest(differences), shapes
+
+
+def comparison_shapes(multiple: int, image_size: int) -> list[Shape]:
+    """(B, H, W) of the inputs, in multiples: a single cell, wide, tall, square, batches, the size of the training."""
+    in_cells = ((1, 1, 1), (2, 3, 2), (1, 2, 7), (3, 5, 1), (1, 4, 5), (5, 2, 2), (2, 6, 3))
+    small = [(batch, multiple * rows, multiple * columns) for batch, rows, columns in in_cells]
+    side = -(-image_size // multiple) * multiple
+    return [*small, (1, side, side)]
+
+
+def _noise(shape: Shape, seed: int) -> np.ndarray:
+    """(B, 3, H, W) float32 in [0, 1], as 8-bit images: blocks of noise, so that it has more than one scale."""
+    batch, height, width = shape
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (batch, 3, -(-height // 8), -(-width // 8)))
+    fine = rng.integers(-32, 33, (batch, 3, height, width))
+    blocks = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
+    return np.clip(blocks + fine, 0, 255).astype(np.float32) / np.float32(255)
+
+
+def _run(runner: OnnxModel, images: np.ndarray) -> np.ndarray:
+    """Predictions (B, P, 5 + K) or probabilities (B, K) for images (B, 3, H, W); a raw file's maps are decoded."""
+    outputs = None if "levels" in runner.output else ["probabilities" if runner.is_classifier else "predictions"]
+    try:
+        return runner.decoded(runner.session.run(outputs, {"images": images}), images.shape[2:])
+    except runtime_errors() as error:
+        raise ExportError(f"ONNX Runtime fails on an input of {images.shape}: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200]
 
 
 def compare_outputs(model: Model, expected: np.ndarray, found: np.ndarray, tolerance: Tolerance) -> Difference:
@@ -127,45 +262,120 @@ def compare_outputs(model: Model, expected: np.ndarray, found: np.ndarray, toler
     return Difference(box_px, score, bool(boxes_good.all() and scores_good.all()))
 
 
-def comparison_shapes(multiple: int, image_size: int) -> list[Shape]:
-    """(B, H, W) of the compared inputs: a single cell, wide, tall, square, batches, and the size of the training.
-
-    Args:
-        multiple: of it all heights and widths are multiples.
-        image_size: long side of the training.
-    """
-    in_cells = ((1, 1, 1), (2, 3, 2), (1, 2, 7), (3, 5, 1), (1, 4, 5), (5, 2, 2), (2, 6, 3))
-    small = [(batch, multiple * rows, multiple * columns) for batch, rows, columns in in_cells]
-    side = -(-image_size // multiple) * multiple
-    return [*small, (1, side, side)]
-
-
-def _noise(shape: Shape, seed: int) -> np.ndarray:
-    """(B, 3, H, W) float32 in [0, 1], as 8-bit images: blocks of noise, so that there is more than one scale in it."""
-    batch, height, width = shape
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (batch, 3, -(-height // 8), -(-width // 8)))
-    fine = rng.integers(-32, 33, (batch, 3, height, width))
-    blocks = coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
-    return np.clip(blocks + fine, 0, 255).astype(np.float32) / np.float32(255)
+def largest(differences: Sequence[Difference]) -> Difference:
+    """The largest of several differences of one model."""
+    # NumPy's max hands on NaN, which the built-in one may drop.
+    boxes = [difference.box_px for difference in differences if difference.box_px is not None]
+    scores = [difference.score for difference in differences]
+    return Difference(
+        float(np.max(boxes)) if boxes else None,
+        float(np.max(scores)),
+        all(difference.good for difference in differences),
+    )
 
 
-# ------------------------------------------------------------------------------------------- ONNX Runtime
+# ------------------------------------------------------------------------------------- images, from file to result
 
 
-def run(runner: OnnxModel, images: np.ndarray) -> np.ndarray:
-    """Predictions (B, P, 5 + K) or probabilities (B, K) for images (B, 3, H, W); a raw file's maps are decoded.
+class _ImageComparison:
+    def __init__(self, checkpoint: Checkpoint, runner: OnnxModel, options: ExportOptions, tolerance: Tolerance) -> None:
+        assert options.image_size is not None, "it is resolved"
+        self._checkpoint, self._runner, self._options, self._tolerance = checkpoint, runner, options, tolerance
+        self._size: int = options.image_size
+        self._detections = self._unmatched = 0
 
-    Raises:
-        ExportError: ONNX Runtime cannot compute them.
-    """
-    outputs = None if "levels" in runner.output else ["probabilities" if runner.is_classifier else "predictions"]
-    try:
-        return runner.decoded(runner.session.run(outputs, {"images": images}), images.shape[2:])
-    except runtime_errors() as error:
-        raise ExportError(f"ONNX Runtime fails on an input of {images.shape}: {first_line(error)}") from None
+    def compare(self, tensors: Difference, shapes: list[Shape]) -> Parity:
+        """The result for all images, joined with that of the tensors."""
+        images = comparison_images()
+        batches = [[image] for image in images]
+        if self._options.dynamic:
+            batches += [[_shifted(images[which], number) for number in range(count)] for count, which in BATCHES]
+        classifies = self._checkpoint.model.definition.is_classifier
+        step = self._compare_classes if classifies else self._compare_boxes
+        difference = largest([tensors, *(step(batch) for batch in batches)])
+        count = sum(len(batch) for batch in batches)
+        return Parity(difference, self._tolerance, shapes, count, self._detections, self._unmatched)
+
+    def _compare_classes(self, images: list[np.ndarray]) -> Difference:
+        model, share = self._checkpoint.classifier, self._checkpoint.center_crop
+        crops = np.stack([center_crop(image, self._size, share) for image in images])
+        expected = run_classifier(model, torch.from_numpy(crops), CPU).softmax(dim=1).numpy()
+        found = np.stack([self._runner.classify(_bgr(image)) for image in images])
+        return compare_outputs(model, expected, found, self._tolerance)
+
+    def _compare_boxes(self, images: list[np.ndarray]) -> Difference:
+        model = self._checkpoint.detector
+        placed = [letterbox(image, self._size) for image in images]
+        fixed = None if self._options.dynamic else (self._size, self._size)
+        batch = pad_batch([image for image, _ in placed], model.max_reduction, fixed)
+        expected = run_network(model, torch.from_numpy(batch), CPU).numpy()
+        tensor = self._runner.network_input([self._runner.scaled(_bgr(image))[0] for image in images])
+        found = _run(self._runner, tensor)
+        difference = compare_outputs(model, expected, found, self._tolerance)
+        if not difference.good:
+            return difference
+        for image, predictions, (_, placement) in zip(images, found, placed, strict=True):
+            self._compare_detections(image, predictions, placement)
+        return difference
+
+    def _compare_detections(self, image: np.ndarray, predictions: np.ndarray, placement: Letterbox) -> None:
+        """Count detections of the runner that differ from PyTorch's for the same predictions (P, 5 + K)."""
+        scores = np.sort((predictions[:, 4:5] * predictions[:, 5:]).max(axis=1))
+        built_in = self._options.suppression or PredictSettings()
+        settings = PredictSettings(
+            float(scores[-min(CANDIDATES + 1, len(scores))]), built_in.iou_threshold, built_in.max_detections
+        )
+        (expected,) = postprocess(torch.from_numpy(predictions)[None], [placement], settings, self._checkpoint.names)
+        found = self._runner.detect(
+            _bgr(image), settings.score_threshold, settings.iou_threshold, settings.max_detections
+        )
+        rows = np.column_stack([expected.boxes_xyxy_px, expected.scores, expected.labels])
+        self._detections += len(rows)
+        self._unmatched += count_unmatched(rows, found) + count_unmatched(found, rows)
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says first."""
-    return str(error).strip().splitlines()[0][:200]
+def comparison_images() -> list[np.ndarray]:
+    """Pictures of shapes, an image (H, W, 3) uint8 RGB for each of ``IMAGE_SHAPES``; always the same."""
+    images = []
+    for seed, (height, width) in enumerate(IMAGE_SHAPES):
+        scene = draw_scene(max(height, width), np.random.default_rng(seed))[0]
+        images.append(np.ascontiguousarray(scene[:height, :width]))
+    return images
+
+
+def count_unmatched(rows: np.ndarray, others: np.ndarray) -> int:
+    """Number of rows (N, 6), box, score and class, that ``others`` (n, 6) do not have, but for rounding."""
+    tolerance = np.array([0.01, 0.01, 0.01, 0.01, 1e-4, 0.1])
+    same = (np.abs(rows[:, None] - others[None]) <= tolerance).all(axis=2)  # (N, n)
+    return int((~same.any(axis=1)).sum())
+
+
+def _shifted(image: np.ndarray, number: int) -> np.ndarray:
+    return np.ascontiguousarray(np.roll(image, 17 * number, axis=1))
+
+
+def _bgr(image_rgb: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image_rgb[..., ::-1])
+
+
+# ------------------------------------------------------------------------------------------------------------- AP
+
+
+def _compare_ap(
+    checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable
+) -> tuple[float, float, float]:
+    """AP by PyTorch, AP by the file, and their largest allowed difference."""
+    network = OnnxNetwork(path, CPU)
+    measured = DetectionOptions(options.suppression or COCO_SETTINGS)
+    conditions = Conditions(network.image_size, batch_size=8, workers=0, device=CPU, names=checkpoint.names)
+
+    def reference(images: Tensor) -> Tensor:
+        padded = pad_batch(list(images.numpy()), shape_hw=network.padded_hw((images.shape[1], images.shape[2])))
+        return run_network(checkpoint.detector, torch.from_numpy(padded), CPU)
+
+    found = [
+        evaluate_network(forward, network.multiple, table, conditions, measured).metrics
+        for forward in (reference, network.predictions)
+    ]
+    expected, exported = (metrics.values["AP"] if metrics else 0.0 for metrics in found)
+    return expected, exported, AP_TOLERANCES["fp16" if options.half else "fp32"]

@@ -1,24 +1,88 @@
-"""The program that uses an exported file, put beside it."""
+"""Checkpoints for distribution: half precision, without training state and without paths of the machine."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
+import shlex
+from dataclasses import replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
-from detect.runtime.files import write_text
+import torch
 
-RUNNER = Path(__file__).with_name("onnx_runner.py")
-"""It needs numpy, onnxruntime and opencv, and nothing of this package."""
+from detect.analysis.profile import profile_graph
+from detect.errors import InputError
+from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
+from detect.models.graph import Graph
 
 
-def ship_runner(exported: Path) -> str:
-    """Put ``onnx_runner.py`` beside an exported file; another one that is there stays, for a user may have changed it.
+def ship_checkpoint(source: Path, out: Path) -> list[str]:
+    """Write a checkpoint in half precision, without the state of its training and without the paths of its machine.
+
+    Args:
+        source: a checkpoint.
+        out: the file, ``NAME.pt``.
 
     Returns:
-        How to use it, in one line.
+        Rows of its model card (``weights/README.md``) that follow from the file, as Markdown.
+
+    Raises:
+        InputError: the checkpoint is not usable, or ``out`` is not another ``.pt`` file.
     """
-    target, program = exported.with_name(RUNNER.name), RUNNER.read_text(encoding="utf-8")
-    if not target.exists():
-        write_text(target, program)
-    elif target.read_text(encoding="utf-8", errors="replace") != program:
-        return f"{target}: is there and differs from the one of this version, so it was left alone"
-    return f"without PyTorch: python {target} {exported} IMAGE"
+    if out.suffix != ".pt":
+        raise InputError(f"--out {out}: must end in .pt")
+    if out.resolve() == source.resolve():
+        raise InputError(f"--out {out}: is the checkpoint itself")
+    checkpoint = load_checkpoint(source)
+    shipped = replace(checkpoint, training=None, provenance=without_machine(checkpoint.provenance))
+    rewrite_checkpoint(out, shipped, half=True)
+    return [_row("sha256", f"`{sha256(out)}`"), _row("model", _model(shipped)), _row("command", _training(shipped))]
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def without_machine(value: Any) -> Any:
+    """Copy plain values with each absolute path cut to its last part; ``command`` entries are command lines."""
+    if isinstance(value, dict):
+        return {key: _command(item) if key == "command" else without_machine(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_machine(item) for item in value]
+    return _last_part(value) if isinstance(value, str) else value
+
+
+def _command(line: str) -> str:
+    try:
+        words = shlex.split(line)
+    except ValueError:  # an unbalanced quote
+        words = line.split()
+    return shlex.join(_last_part(word) for word in words)
+
+
+def _last_part(text: str) -> str:
+    """``/a/b`` and ``~/a/b`` as ``b``, ``KEY=/a/b`` as ``KEY=b``; other texts as they are."""
+    key, equals, path = text.rpartition("=")
+    kind = PurePosixPath if "/" in path else PureWindowsPath
+    is_absolute = kind(path).is_absolute() or PureWindowsPath(path).is_absolute() or path.startswith("~")
+    return f"{key}{equals}{PureWindowsPath(path).name}" if is_absolute else text
+
+
+def _row(name: str, text: str) -> str:
+    return f"| {name} | {text} |"
+
+
+def _model(checkpoint: Checkpoint) -> str:
+    definition, size, num_classes = checkpoint.model.definition, checkpoint.image_size, len(checkpoint.names)
+    with torch.device("meta"):
+        profile = profile_graph(Graph(definition, num_classes), size, num_classes)
+    names = f"{num_classes} classes ({', '.join(checkpoint.names)})"
+    cost = f"{profile.parameters:,} parameters, {profile.macs / 1e9:.3f} G multiply-adds at {size} px"
+    return f"`{definition.name}`, {names}: {cost}"
+
+
+def _training(checkpoint: Checkpoint) -> str:
+    origin = checkpoint.provenance
+    about = [f"{key} {origin[key]}" for key in ("detect", "torch", "epoch", "train_images", "date") if key in origin]
+    return f"`python {origin.get('command', '?')}` ({', '.join(about)})"

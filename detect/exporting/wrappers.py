@@ -1,4 +1,4 @@
-"""Models with what turns their answer into what a user reads: this is what an exported file computes.
+"""Modules that an exported file computes: a model with its decoding or its softmax.
 
 Letters: B images, H W pixels, P predictions of an image, K classes, A anchors of a level, h w cells.
 """
@@ -13,15 +13,11 @@ from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.models.registry import Block
 
 PREFIX = "model."
-"""In front of the names that the model's weights have in its state dict."""
+"""Prefix of the weights' names in an exported file, before their names in the model's state dict."""
 
 
 class DecodedDetector(nn.Module):
-    """A detection model with its decoding.
-
-    Args:
-        model: in evaluation mode.
-    """
+    """A detection model with its decoding."""
 
     output_names = ("predictions",)
 
@@ -32,20 +28,16 @@ class DecodedDetector(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float32 RGB in [0, 1] to (B, P, 5 + K) float32, as ``DetectionModel.decode`` gives it."""
-        # Of half precision is the network only: 640 px would be known to half a pixel.
+        # Half precision is for the network only: at 640 px it resolves half a pixel.
         raw = self.model(images.to(_precision(self.model)))
         height, width = images.shape[2:]
-        # Without a reason for fixed sizes cells have their nominal one, whatever the input's.
+        # Where nothing fixes the input's size, a cell has the nominal reduction of its level.
         image_hw = (height, width) if self.model.graph.transform.fixed_sizes else None
         return self.model.decode([level.float() for level in raw], image_hw)
 
 
 class RawDetector(nn.Module):
-    """A detection model without its decoding.
-
-    Args:
-        model: in evaluation mode; its head is replaced.
-    """
+    """A detection model without its decoding; the model's head is replaced."""
 
     def __init__(self, model: DetectionModel) -> None:
         super().__init__()
@@ -60,7 +52,7 @@ class RawDetector(nn.Module):
 
 
 class _HeadMaps(Block):
-    """A head's convolutions, whose maps are left as they are: not every runtime can divide them by anchor."""
+    """A head's convolutions alone: not every runtime can split their maps by anchor."""
 
     def __init__(self, head: AnchorDetect) -> None:
         super().__init__()
@@ -72,18 +64,14 @@ class _HeadMaps(Block):
 
 
 def raw_names(head: AnchorDetect) -> tuple[str, ...]:
-    """The names of a raw file's outputs, ``raw_8`` where a cell has 8 input pixels."""
+    """Names of a raw file's outputs, such as ``raw_8`` where a cell has 8 input pixels."""
     return tuple(f"raw_{reduction}" for reduction in head.reductions)
 
 
 class ClassProbabilities(nn.Module):
     """A classification model with its softmax.
 
-    Probabilities, not logits: they are what ``detect.Classifier`` gives, as a detector's file gives probabilities too,
-    and their logarithm is as good as the logits for whoever wants those.
-
-    Args:
-        model: in evaluation mode.
+    Probabilities, as ``detect.Classifier`` gives them; their logarithm is the logits but for a constant of each image.
     """
 
     output_names = ("probabilities",)
@@ -102,7 +90,7 @@ Wrapper = DecodedDetector | RawDetector | ClassProbabilities
 
 
 def wrapped(model: Model, raw: bool = False) -> Wrapper:
-    """The wrapper of a model's task; ``raw`` leaves the decoding of a detector out."""
+    """Wrap a model, in evaluation mode, by its task; ``raw`` leaves the decoding of a detector out."""
     if isinstance(model, ClassificationModel):
         return ClassProbabilities(model)
     assert isinstance(model, DetectionModel), "there are two tasks"
@@ -110,7 +98,7 @@ def wrapped(model: Model, raw: bool = False) -> Wrapper:
 
 
 def halved(model: Model) -> Model:
-    """The model in half precision, changed in place; a detector's anchors stay as they are, as its decoding does."""
+    """Convert a model to half precision, in place, but for a detector's anchors, which its decoding uses."""
     kept = {head: head.anchors_px for head in model.modules() if isinstance(head, AnchorDetect)}
     model.half()
     for head, anchors_px in kept.items():

@@ -21,7 +21,7 @@ from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
 from detect.models.model import network_input
-from detect.safety.untrusted import MAX_SIDE, read_facts
+from detect.safety.untrusted import MAX_SIDE, read_metadata
 
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
 """Threads sleep while they wait, and work is split into small blocks: as fast on an idle machine, and a fifth to a
@@ -61,7 +61,7 @@ class OnnxNetwork:
         crop = preprocessing["center_crop"] if self.is_classifier else 1.0
         lists = {key: json.loads(metadata[key]) for key in ("names", "category_ids")}
         entries = {**lists, "image_size": int(metadata["image_size"]), "center_crop": float(crop), "metrics": {}}
-        facts = read_facts({**entries, "value_range": preprocessing.get("value_range")}, str(self._path))
+        facts = read_metadata({**entries, "value_range": preprocessing.get("value_range")}, str(self._path))
         self.names, self.category_ids, self.image_size = facts.names, facts.category_ids, facts.image_size
         self.center_crop, self.value_range = facts.center_crop, facts.value_range
         self.multiple = int(metadata["stride"])

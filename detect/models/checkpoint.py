@@ -16,7 +16,7 @@ A ``.pt`` file holds one dictionary:
 ``provenance``     origin of the weights: command, versions, date, recipe, data
 ``state_dict``     weights and buffers; without ``training``, binary weights are packed as ``X.bits`` and ``X.alpha``
                    in place of ``X.weight`` (``detect.models.packing``); in published files the other weights are
-                   float16 (``detect.exporting.publish``)
+                   float16 (``detect.exporting.ship``)
 ``training``       state for resuming (optimiser, average, epoch), or None
 extras             an entry for each paper's extra (``detect.papers``), by its name, or None: ``instances`` holds the
                    networks of a training with SDPoint, their norms' statistics and measurements
@@ -47,8 +47,7 @@ from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.models.packing import halve_state, pack_state, unpack_state
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin, plugin_names
-from detect.safety.allocation import AllocationLimit
-from detect.safety.untrusted import check_tensors, read_facts, values_of
+from detect.safety.untrusted import AllocationLimit, check_tensors, read_metadata, values_of
 
 FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1
@@ -171,7 +170,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: has format version {content.get('format_version')!r}; this program reads {FORMAT_VERSION}"
         )
     try:
-        facts = read_facts(content, str(path))
+        facts = read_metadata(content, str(path))
         state = content["state_dict"]
         check_tensors(state, str(path))
         # The definition may be a stranger's: the model is no larger than its weights justify.

@@ -20,7 +20,7 @@ from detect.models.rows import (
     refuse_idle_rows,
     set_norms,
 )
-from detect.safety.allocation import AllocationLimit
+from detect.safety.untrusted import AllocationLimit
 from detect.structures import FeatureShape
 
 IMAGE = FeatureShape(channels=3, reduction=1)

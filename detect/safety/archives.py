@@ -1,4 +1,4 @@
-"""Single files out of a folder or a tar archive, read into memory. Nothing is ever unpacked to the disk."""
+"""Single files of a folder or a tar archive, read into memory. Nothing is unpacked to the disk."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import IO
 from detect.errors import InputError
 
 MAX_UNPACKED = 2**29
-"""Bytes of an archive's whole content, and of a single file; CIFAR has 186 MB. A larger archive is refused."""
+"""Maximum bytes of an archive's whole content, and of a single file; CIFAR has 186 MB."""
 
 MAX_MEMBERS = 1000
-"""Files and folders of an archive; CIFAR's have ten. Each costs memory, however small it is."""
+"""Maximum files and folders of an archive; CIFAR's have ten. Each costs memory, even an empty one."""
 
 _GZIP_START = b"\x1f\x8b"
-# What damaged archives raise, found by truncating and mutating one.
+# Exceptions of damaged archives, found by truncating and mutating one.
 _DAMAGE = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, IndexError, OverflowError)
 
 
 def read_members(path: Path, wanted: frozenset[str]) -> dict[str, bytes]:
-    """The files of some names.
+    """Read the files of some names.
 
     Args:
-        path: a folder, or a tar file, plain or compressed by gzip, whatever it is called.
-        wanted: file names without folders. In an archive a file may stand in any folder, in a folder only in itself.
+        path: a folder, or a tar file, plain or compressed by gzip, with any name.
+        wanted: file names without folders. In an archive a file may be in any folder; a folder is read without those
+            in it.
 
     Returns:
-        Content by name, of those that are there.
+        Content by name, of the files that exist.
 
     Raises:
         InputError: the archive is damaged, too large, or has two files of a wanted name.
@@ -52,7 +53,7 @@ def _from_folder(folder: Path, wanted: frozenset[str]) -> dict[str, bytes]:
 
 
 class _LimitedStream:
-    """The unpacked archive from its beginning to its end, refused beyond ``MAX_UNPACKED`` bytes."""
+    """The unpacked archive as a stream; ``InputError`` beyond ``MAX_UNPACKED`` bytes."""
 
     def __init__(self, packed: IO[bytes], path: Path) -> None:
         is_gzip = packed.read(len(_GZIP_START)) == _GZIP_START
@@ -75,7 +76,7 @@ def _from_archive(path: Path, wanted: frozenset[str]) -> dict[str, bytes]:
             stream = _LimitedStream(packed, path)
             with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]  # needs only read()
                 members = _read_wanted(archive, path, wanted)
-            while stream.read(2**16):  # gzip's checksum, which covers everything, stands at the end
+            while stream.read(2**16):  # gzip's checksum is at the end
                 pass
     except InputError:
         raise
@@ -95,10 +96,10 @@ def _read_wanted(archive: tarfile.TarFile, path: Path, wanted: frozenset[str]) -
             continue
         if name in members:
             raise InputError(f"{path}: has two files called {name}")
-        if member.size > MAX_UNPACKED:  # of a sparse file, whose zeros are not in the archive
+        if member.size > MAX_UNPACKED:  # a sparse file: its zeros are not in the archive
             raise InputError(f"{path}: {name} is larger than {MAX_UNPACKED // 2**20} MiB; refused")
         file = archive.extractfile(member)
-        assert file is not None  # only what is no regular file has none
+        assert file is not None  # it is a regular file
         members[name] = file.read()
         if len(members[name]) != member.size:
             raise InputError(f"{path}: {name} is truncated; download it again")

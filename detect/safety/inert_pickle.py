@@ -1,8 +1,10 @@
-"""Reading the structure of a pickle without running it.
+"""The structure of a pickle, read without running it.
 
 A pickle is a program: its opcodes name functions, and ``pickle`` calls them. Here nothing is called or imported. The
-opcodes are decoded (``pickletools``) and build plain values; whatever the program names becomes an ``Inert`` record of
-what it would have called, and with what. Code inside a file therefore has nothing to run on.
+opcodes are decoded (``pickletools``) and build plain values; each function or class that the program names, and each
+call of one, becomes an ``Inert`` record. Code inside a file is never run.
+
+Letters: N rows, D columns.
 """
 
 from __future__ import annotations
@@ -14,24 +16,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+import numpy as np
+
 MAX_BYTES = 2**24
-"""Of a pickle that is read, unless its reader expects more. Tensors are beside it in the archive; the structure of a
-detector has some 100 kB."""
+"""Default size limit of a pickle. Tensors are stored beside it in the archive; the structure of a detector has some
+100 kB."""
 
 _MARK = object()
 _PLAIN_KEYS = (str, int, float, bytes, type(None))
-"""Kinds of keys that are kept. Others cannot name weights, and hashing a deep one can end the process."""
+"""Types of dictionary keys that are kept. Others cannot name weights, and hashing a deep one can end the process."""
 
 
 @dataclass(eq=False)
 class Inert:
-    """What a pickle would have made by calling something, or a thing that it names.
+    """A function or class that a pickle names, or a call of one that was not made.
 
     Args:
-        name: ``module.name`` of what is named, or was to be called.
-        args: with what it was to be called.
-        state: what the object was to be given as its attributes.
-        built: all that it was to be given, which objects in C (arrays) have in a form of their own.
+        name: ``module.name`` of the function or class.
+        args: positional arguments of the call.
+        state: attributes of the object, from the pickle's BUILD.
+        built: the whole argument of BUILD; objects in C (arrays) have their own form of it.
     """
 
     name: str
@@ -41,7 +45,7 @@ class Inert:
 
 
 class PickleError(ValueError):
-    """The bytes are no pickle, or use what only running them could resolve."""
+    """The bytes are no pickle, or need code to be run."""
 
 
 def read_pickle(
@@ -50,16 +54,16 @@ def read_pickle(
     persistent: Callable[[Any], Any],
     max_bytes: int = MAX_BYTES,
 ) -> Any:
-    """The value that a pickle describes, with ``Inert`` in place of everything that would need code.
+    """Read the value that a pickle describes, with ``Inert`` in place of everything that would need code.
 
     Args:
         data: the pickle.
-        call: gives the value of calling ``module.name`` with arguments; ``Inert`` for all that it does not know.
-        persistent: gives the value of a persistent id.
+        call: returns the value of calling ``module.name`` with arguments; ``Inert`` for unknown names.
+        persistent: returns the value of a persistent id.
         max_bytes: larger pickles are refused.
 
     Raises:
-        PickleError: see there.
+        PickleError: the bytes are no pickle, are too many, or need code to be run.
     """
     if len(data) > max_bytes:
         raise PickleError(f"has {len(data):,} bytes; at most {max_bytes:,} are read")
@@ -75,14 +79,13 @@ def read_pickle(
 def read_next_pickle(
     stream: IO[bytes], call: Callable[[str, tuple[Any, ...]], Any], persistent: Callable[[Any], Any]
 ) -> Any:
-    """``read_pickle`` of a pickle of at most ``MAX_BYTES`` that others follow; the stream then is behind it.
+    """Read one of several pickles in a stream, of at most ``MAX_BYTES``, and leave the stream behind it.
 
-    Raises:
-        PickleError: as ``read_pickle``.
+    Arguments and errors as ``read_pickle``.
     """
     machine = _Machine(call, persistent)
     start = stream.tell()
-    window = io.BytesIO(stream.read(MAX_BYTES))  # of a file as many bytes would be asked for as an opcode claims
+    window = io.BytesIO(stream.read(MAX_BYTES))  # from a file, an opcode could ask for any number of bytes
     try:
         for opcode, argument, _ in pickletools.genops(window):
             machine.run(opcode.name, argument)
@@ -93,12 +96,7 @@ def read_next_pickle(
 
 
 class _Machine:
-    """The stack and the memo of a pickle.
-
-    Args:
-        call: see ``read_pickle``.
-        persistent: see ``read_pickle``.
-    """
+    """The stack and the memo of a pickle."""
 
     def __init__(self, call: Callable[[str, tuple[Any, ...]], Any], persistent: Callable[[Any], Any]) -> None:
         self.stack: list[Any] = []
@@ -122,22 +120,21 @@ class _Machine:
             raise PickleError(f"uses {name}, which cannot be read without running code")
 
     def pop_mark(self) -> list[Any]:
-        """What stands above the last mark, which goes too."""
+        """Remove the values above the last mark, and the mark."""
         above: list[Any] = []
         while (value := self.stack.pop()) is not _MARK:
             above.append(value)
         return above[::-1]
 
     def pop(self, count: int) -> list[Any]:
-        """The upper ``count`` values, the lowest first."""
+        """Remove the upper ``count`` values; the lowest comes first."""
         return [self.stack.pop() for _ in range(count)][::-1]
 
 
 def _make(machine: _Machine, named: Any, args: Any) -> None:
-    """Push what calling something would have given."""
     if not isinstance(named, Inert) or not isinstance(args, tuple):
         raise PickleError("calls what is no function")
-    # Only a bare name can be one of those that are known; the result of a call, called again, stays inert.
+    # Only a bare name can be a known function; the result of a call, called again, stays inert.
     known = not named.args and not named.state and named.built is None
     machine.stack.append(machine.call(named.name, args) if known else Inert(named.name, args))
 
@@ -173,7 +170,7 @@ def _dict(machine: _Machine, _: Any) -> None:
 
 
 def _named(argument: str) -> Inert:
-    """``module name``, as the opcodes that hold both in one give it."""
+    """``module name`` of the opcodes that have both in one argument."""
     return Inert(argument.replace(" ", "."))
 
 
@@ -236,3 +233,58 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "PERSID": lambda m, argument: m.stack.append(m.persistent(argument)),
     "BINPERSID": lambda m, _: m.stack.append(m.persistent(m.stack.pop())),
 }
+
+
+# ------------------------------------------------------------------------------------------------ NumPy's arrays
+
+# Functions in NumPy's pickles; NumPy 2 has renamed numpy.core.
+_RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+_FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
+
+
+def read_array_pickle(data: bytes, max_bytes: int) -> Any:
+    """Read a pickle of Python 2 or 3 with arrays in it, each as a value for ``byte_matrix``.
+
+    A ``str`` of Python 2, text or bytes, becomes a ``str`` with a character for each byte. Errors as ``read_pickle``.
+    """
+    return read_pickle(data, _decode_bytes, lambda reference: Inert("persistent", (reference,)), max_bytes)
+
+
+def _decode_bytes(name: str, args: tuple[Any, ...]) -> Any:
+    """Decode bytes, which Python 3 writes in protocol 2 as the call of a codec; all else stays inert."""
+    if name == "_codecs.encode" and len(args) == 2 and isinstance(args[0], str) and args[1] in ("latin1", "latin-1"):
+        return args[0].encode("latin-1")
+    return Inert(name, args)
+
+
+def byte_matrix(value: Any) -> np.ndarray:
+    """Convert an array of ``read_array_pickle`` to (N, D) uint8, read-only.
+
+    Raises:
+        PickleError: it is no array of two dimensions of uint8, or its content has another size.
+    """
+    content, dtype, shape, order = _parts(value)
+    is_bytes = isinstance(dtype, Inert) and dtype.name == "numpy.dtype" and dtype.args[:1] in (("u1",), ("|u1",))
+    is_matrix = isinstance(shape, tuple) and len(shape) == 2 and all(type(side) is int and side >= 0 for side in shape)
+    if not is_bytes or not is_matrix:
+        raise PickleError("has an array that is not of two dimensions of uint8")
+    if isinstance(content, str):  # Python 2's bytes
+        try:
+            content = content.encode("latin-1")
+        except UnicodeEncodeError:
+            raise PickleError("has an array whose content is text") from None
+    if not isinstance(content, (bytes, bytearray)) or len(content) != shape[0] * shape[1]:
+        raise PickleError(f"has an array of {shape[0]} x {shape[1]} bytes whose content is of another size")
+    return np.frombuffer(bytes(content), np.uint8).reshape(shape, order=order)
+
+
+def _parts(value: Any) -> tuple[Any, Any, Any, Any]:
+    """Content, data type, shape and order of an array."""
+    if isinstance(value, Inert) and value.name in _RECONSTRUCT:
+        if isinstance(value.built, tuple) and len(value.built) == 5:
+            _, shape, dtype, is_fortran, content = value.built
+            return content, dtype, shape, "F" if is_fortran is True else "C"
+    elif isinstance(value, Inert) and value.name in _FROM_BUFFER and len(value.args) == 4:
+        content, dtype, shape, order = value.args
+        return content, dtype, shape, "F" if order == "F" else "C"
+    raise PickleError("has no array where one is expected")

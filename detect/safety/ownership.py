@@ -1,4 +1,4 @@
-"""Which files of a folder a prediction run may replace: those that an earlier run wrote, and nothing of the user's."""
+"""Ownership of output files: a prediction run replaces files of earlier runs, and none of the user's."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from pathlib import Path
 from detect.errors import InputError
 
 LIST_NAME = ".detect-outputs"
-"""The file, in the output folder, that lists what prediction runs wrote there: paths below the folder, each ended by a
-zero byte, the one character that no file name has."""
+"""File in the output folder that lists the files of prediction runs: paths below the folder, each ended by a zero
+byte, the one character that no file name has."""
 
 
 class OutputFolder:
-    """A folder of results that may hold files of the user's too.
+    """A folder of results, which need not exist yet and may hold files of the user.
 
-    A file is replaced only if it is in the folder's list. A path is put there before it is written, so that a run that
-    was cut short can be repeated.
-
-    Args:
-        folder: need not exist yet.
+    A file is replaced only if it is in the folder's list. A path is listed before it is written, so that an
+    interrupted run can be repeated.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,18 +26,18 @@ class OutputFolder:
             content = (folder / LIST_NAME).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             content = b""
-        # What follows the last zero byte is a path that was not written to its end.
+        # Behind the last zero byte is an incomplete path.
         self._ours = {os.fsdecode(name) for name in content.split(b"\0")[:-1]}
 
     def check(self, places: Iterable[str], sources: Sequence[Path]) -> None:
-        """Refuse to begin a run that would replace what is not its own.
+        """Check, before a run, that it replaces only files of earlier runs.
 
         Args:
             places: paths below the folder that the run will write; one that ends in ``/`` is a folder that it fills.
             sources: the images that the run reads.
 
         Raises:
-            InputError: a place is one of the sources or holds one, or is there and not from an earlier run.
+            InputError: a place is one of the sources or holds one, or exists and is not from an earlier run.
         """
         taken = [place for place in places if os.path.lexists(self.path / place)]
         if not taken:
@@ -58,11 +55,7 @@ class OutputFolder:
                 )
 
     def claim(self, place: str) -> Path:
-        """Put a path below the folder on the list.
-
-        Returns:
-            The whole path.
-        """
+        """List a path below the folder, and return the whole path."""
         if place not in self._ours:
             self.path.mkdir(parents=True, exist_ok=True)
             with (self.path / LIST_NAME).open("ab") as file:
@@ -72,6 +65,6 @@ class OutputFolder:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """The file behind links and spellings."""
+    """Device and inode: the file behind links and spellings."""
     status = path.stat()
     return status.st_dev, status.st_ino

@@ -1,7 +1,7 @@
-"""The standard streams of a tool: what comes from strangers' files must not steer the terminal.
+"""Standard streams that escape control characters, so that names in strangers' files cannot control the terminal.
 
-Class names and file names stay as they are in every result; only what is shown of them is escaped. A stream that cannot
-be written to never ends the work.
+Class names and file names stay unchanged in every result; only their display is escaped. A stream that cannot be
+written to never ends the work.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, TextIO
 from detect.errors import visible
 
 _LAYOUT = "\n\t"
-# Of a progress bar, which goes back to the start of its line, and up a line where there are several.
+# Of progress bars: back to the start of the line, and up a line where there are several.
 _CURSOR_MOVES = re.compile(r"(\r|\x1b\[A)")
 
 
 def shield_terminal() -> None:
-    """From now on, show on standard output and standard error only what is ``visible``, with lines and tabs.
+    """Escape text on standard output and standard error by ``visible``, but for line breaks and tabs.
 
-    Progress bars, on standard error, may move the cursor; the words in them must be made ``visible`` before.
+    Progress bars, on standard error, may move the cursor; the text in them must be made ``visible`` before.
     """
     for name, has_bars in (("stdout", False), ("stderr", True)):
         stream = getattr(sys, name) or io.StringIO()  # None: it was closed when the process began
@@ -33,28 +33,28 @@ def shield_terminal() -> None:
 
 
 def flush_output() -> OSError | None:
-    """Write what is left of standard output.
+    """Flush standard output.
 
     Returns:
-        The error by which some of its text was lost, if there was one; a reader that has gone away is none.
+        The first error by which text was lost, if any; a closed pipe is none.
     """
     sys.stdout.flush()
     return sys.stdout.problem if isinstance(sys.stdout, _ShieldedStream) else None
 
 
 class _ShieldedStream:
-    """A text stream that only what is visible goes through, and that never fails; the rest is the stream's own.
+    """A text stream that escapes its text and never fails; other attributes are the stream's own.
 
     Args:
-        stream: where it goes.
-        has_bars: whether progress bars may move the cursor.
+        stream: the wrapped stream.
+        has_bars: progress bars may move the cursor.
     """
 
     def __init__(self, stream: TextIO, has_bars: bool) -> None:
         self._stream = stream
         self._has_bars = has_bars
         self.problem: OSError | None = None
-        """The first error other than that its reader has gone away."""
+        """The first error other than a closed pipe."""
 
     def write(self, text: str) -> int:
         parts = _CURSOR_MOVES.split(text) if self._has_bars else [text]  # every second one is a move
@@ -73,7 +73,7 @@ class _ShieldedStream:
 
     @contextmanager
     def _silent_once_broken(self) -> Iterator[None]:
-        """After an error, lead all that is written, and what is still in the buffer, to ``/dev/null``."""
+        """After an error, redirect the stream, and its buffer, to ``/dev/null``."""
         try:
             yield
         except OSError as error:

@@ -1,27 +1,38 @@
-"""What a checkpoint from a stranger may say beside its definition. Reading it runs no code, but it may be nonsense."""
+"""Limits and checks for models and checkpoints of strangers: size, tensors and plain entries."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from detect.errors import InputError, is_writable
+
+MAX_VALUES = 2**29
+"""Of all tensors of a model together: 2 GB in float32. The largest model in ``configs/`` has a quarter of them."""
+MAX_TENSORS = 20_000
+"""Of a model: a row of few channels can have any number of repeats. The deepest published network has 5,000."""
+
+_MAKERS: frozenset[Callable[..., Any]] = frozenset(
+    (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+)
 
 MAX_SIDE = 16384
 """Pixels of the long side of a network input; a batch of one such image has 3 GB."""
 
 _WEIGHTS = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
 _OTHERS = frozenset((torch.int64, torch.uint8))
-"""Of counters, and of packed bits."""
+"""Data types of counters and of packed bits."""
 _BITS = 8
-"""Values that a byte may hold."""
+"""Values in a byte of packed bits."""
 
 
-class Facts(NamedTuple):
-    """The plain entries of a checkpoint; see ``detect.models.checkpoint.Checkpoint``."""
+class Metadata(NamedTuple):
+    """The plain entries of a checkpoint or of an exported file; see ``detect.models.checkpoint.Checkpoint``."""
 
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
@@ -31,15 +42,11 @@ class Facts(NamedTuple):
     value_range: tuple[float, float] | None
 
 
-def read_facts(content: dict[str, Any], where: str) -> Facts:
-    """The plain entries, checked.
-
-    Args:
-        content: of the file.
-        where: the file, for messages.
+def read_metadata(content: dict[str, Any], where: str) -> Metadata:
+    """Check the plain entries of a file's content; ``where`` is the file, for messages.
 
     Raises:
-        InputError: an entry is not what it must be.
+        InputError: an entry has the wrong type or is out of its range.
         KeyError: one is missing.
     """
     names, ids = content["names"], content["category_ids"]
@@ -57,11 +64,11 @@ def read_facts(content: dict[str, Any], where: str) -> Facts:
     if not isinstance(metrics, dict) or not _is_list(list(metrics), str) or not _is_list([*metrics.values()], float):
         raise InputError(f"{where}: metrics: must be numbers by their names, found {metrics!r:.80}")
     value_range = _read_range(content.get("value_range"), where)
-    return Facts(tuple(names), tuple(ids), size, crop, dict(metrics), value_range)
+    return Metadata(tuple(names), tuple(ids), size, crop, dict(metrics), value_range)
 
 
 def _read_range(found: Any, where: str) -> tuple[float, float] | None:
-    """The range of values of images with more than 8 bits a channel; files from before there was one have none."""
+    """The range of values of images with more than 8 bits a channel; older files have none."""
     if found is None:
         return None
     is_pair = (
@@ -73,15 +80,7 @@ def _read_range(found: Any, where: str) -> tuple[float, float] | None:
 
 
 def check_tensors(state: Any, where: str) -> None:
-    """Refuse a state dict that holds anything but ordinary tensors: dense, on the CPU, of usual numbers.
-
-    Args:
-        state: of the file.
-        where: the file, for messages.
-
-    Raises:
-        InputError: names the first entry that is something else.
-    """
+    """Raise ``InputError`` for a state dict with anything but dense tensors of usual numbers on the CPU."""
     if not isinstance(state, dict):
         raise InputError(f"{where}: state_dict: must be tensors by their names, found {state!r:.80}")
     for name, tensor in state.items():
@@ -92,7 +91,7 @@ def check_tensors(state: Any, where: str) -> None:
 
 
 def values_of(state: dict[str, Tensor]) -> int:
-    """How many values a model may have whose weights are these. A tensor may claim any shape; what is stored counts."""
+    """Upper limit of the values of a model with these weights. A tensor may have any shape; the stored bytes count."""
     return sum(
         min(tensor.numel(), tensor.untyped_storage().nbytes()) * (_BITS if tensor.dtype == torch.uint8 else 1)
         for tensor in state.values()
@@ -101,3 +100,30 @@ def values_of(state: dict[str, Tensor]) -> int:
 
 def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, list) and all(type(item) is kind for item in value)
+
+
+class AllocationLimit(TorchFunctionMode):
+    """Context that limits the tensors that PyTorch makes: ``InputError`` before the memory is taken.
+
+    At most ``max_values`` values and ``MAX_TENSORS`` tensors.
+    """
+
+    def __init__(self, max_values: int = MAX_VALUES) -> None:
+        super().__init__()
+        self._max_values = max_values
+        self._num_values = self._num_tensors = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in _MAKERS:
+            self._count(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+    def _count(self, *size: Any, **kwargs: Any) -> None:
+        sides = kwargs.get("size", size)
+        sides = sides[0] if len(sides) and isinstance(sides[0], (tuple, list)) else sides
+        self._num_values += math.prod(sides)
+        self._num_tensors += 1
+        if self._num_values > self._max_values:
+            raise InputError(f"the model would have more than {self._max_values:,} values")
+        if self._num_tensors > MAX_TENSORS:
+            raise InputError(f"the model would have more than {MAX_TENSORS:,} tensors")

@@ -17,8 +17,7 @@ import detect
 from detect.api import exporting
 from detect.errors import InputError
 from detect.evaluation.forward import PredictSettings
-from detect.exporting.gate import Parity
-from detect.exporting.parity import TOLERANCES, Difference
+from detect.exporting.parity import TOLERANCES, Difference, Parity
 from tests.tools.running import make_world
 
 

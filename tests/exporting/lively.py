@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from detect.models.model import Model
+from detect.models.model import DetectionModel, Model
 
 
 @torch.no_grad()
@@ -23,3 +23,11 @@ def enliven(model: Model, negative: float = 0.0) -> None:
         norm.bias.normal_(0, 0.1)
         norm.momentum = 1.0  # the statistics of one batch
     model(torch.rand(8, 3, 12, 12).repeat_interleave(8, dim=2).repeat_interleave(8, dim=3))
+
+
+@torch.no_grad()
+def find_everywhere(model: DetectionModel) -> None:
+    """Give each prediction an objectness and class probabilities near one half."""
+    for conv in model.head.predict:
+        conv.weight.mul_(0.2)
+        conv.bias.view(model.head.anchors_px.shape[1], -1)[:, 4:] = 0

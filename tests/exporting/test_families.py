@@ -12,9 +12,9 @@ from torch import nn
 
 from detect.boxes.nms import non_max_suppression
 from detect.evaluation.forward import PredictSettings
-from detect.exporting.gate import gate_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
+from detect.exporting.parity import comparison_images
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.exporting.lively import enliven
@@ -62,7 +62,7 @@ def make_checkpoint(folder, name):
 
 def pictures(batch, height, width):
     """(B, 3, H, W) float32 of shapes."""
-    image = np.tile(gate_images()[7], (1, 2, 1))[:height, :width]
+    image = np.tile(comparison_images()[7], (1, 2, 1))[:height, :width]
     stacked = np.stack([np.roll(image, 31 * number, axis=1) for number in range(batch)])
     return np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 

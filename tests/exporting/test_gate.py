@@ -10,12 +10,28 @@ import onnx
 import pytest
 
 from detect.errors import InputError
-from detect.exporting.gate import IMAGE_SHAPES, Parity, compare_onnx, count_unmatched, gate_images
+from detect.exporting import parity as parity_module
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import TOLERANCES, Difference, ExportError
+from detect.exporting.parity import (
+    IMAGE_SHAPES,
+    TOLERANCES,
+    Difference,
+    ExportError,
+    Parity,
+    compare_onnx,
+    comparison_images,
+    count_unmatched,
+)
 
 OPTIONS = ExportOptions(image_size=96)
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """The small ones, which show each fault."""
+    monkeypatch.setattr(parity_module, "IMAGE_SHAPES", IMAGE_SHAPES[:5])
+    monkeypatch.setattr(parity_module, "BATCHES", ((2, 0),))
 
 
 def test_line():
@@ -38,11 +54,11 @@ def test_one_detection_in_a_hundred_may_be_decided_differently(unmatched, good):
 
 
 def test_images():
-    images = gate_images()
+    images = comparison_images()
     assert len(images) >= 8
     assert [image.shape for image in images] == [(*shape, 3) for shape in IMAGE_SHAPES]
     assert all(image.dtype == np.uint8 and image.std() > 10 for image in images)
-    assert all((first == second).all() for first, second in zip(images, gate_images(), strict=True))
+    assert all((first == second).all() for first, second in zip(images, comparison_images(), strict=True))
 
 
 def test_unmatched():
@@ -70,6 +86,7 @@ def edited(exported, folder, edit):
     return folder / "edited.onnx"
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_changed_weight_is_seen(checkpoint, exported, tmp_path):
     def edit(graph):
         tensor = next(tensor for tensor in graph.initializer if len(tensor.dims) == 4)
@@ -80,6 +97,7 @@ def test_a_changed_weight_is_seen(checkpoint, exported, tmp_path):
     assert not compare_onnx(checkpoint, edited(exported, tmp_path, edit), OPTIONS).good
 
 
+@pytest.mark.usefixtures("few_images")
 def test_nan_is_seen(checkpoint, exported, tmp_path):
     def edit(graph):
         tensor = next(tensor for tensor in graph.initializer if len(tensor.dims) == 4)
@@ -102,7 +120,7 @@ def test_a_graph_that_cannot_run_is_seen(checkpoint, exported, tmp_path):
 def test_a_missing_runtime_is_named(checkpoint, exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
     monkeypatch.delitem(sys.modules, "detect.exporting.onnx_runner")
-    with pytest.raises(InputError, match=r"onnxruntime is not installed.* pip install onnxruntime"):
+    with pytest.raises(InputError, match=r"onnxruntime is not installed.* pip install 'detect-small\[export\]'"):
         compare_onnx(checkpoint, exported[0], OPTIONS)
 
 
@@ -152,11 +170,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("few_images")
 def test_each_fault_of_the_use_is_seen(checkpoint, exported, monkeypatch, fault):
     monkeypatch.setattr(OnnxModel, *FAULTS[fault])
     assert not compare_onnx(checkpoint, exported[0], OPTIONS).good
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_stretched_image_is_seen(checkpoint, exported, monkeypatch):
     """It is another tensor."""
     monkeypatch.setattr(OnnxModel, "scaled", stretched)
@@ -164,6 +184,7 @@ def test_a_stretched_image_is_seen(checkpoint, exported, monkeypatch):
         compare_onnx(checkpoint, exported[0], OPTIONS)
 
 
+@pytest.mark.usefixtures("few_images")
 def test_names_in_another_order_are_seen(checkpoint, exported, tmp_path):
     model = onnx.load(exported[0])
     entry = next(entry for entry in model.metadata_props if entry.key == "names")
@@ -173,6 +194,7 @@ def test_names_in_another_order_are_seen(checkpoint, exported, tmp_path):
         compare_onnx(checkpoint, tmp_path / "edited.onnx", OPTIONS)
 
 
+@pytest.mark.usefixtures("few_images")
 def test_the_wrong_pad_value_in_the_metadata_is_seen(checkpoint, exported, tmp_path):
     model = onnx.load(exported[0])
     entry = next(entry for entry in model.metadata_props if entry.key == "preprocessing")
@@ -181,6 +203,7 @@ def test_the_wrong_pad_value_in_the_metadata_is_seen(checkpoint, exported, tmp_p
     assert not compare_onnx(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_wrong_suppression_is_seen(checkpoint, suppressed, tmp_path):
     """An IoU threshold in the graph that is not the one that was asked for."""
     path, options = suppressed

@@ -11,7 +11,7 @@ from onnx import helper
 
 from detect.boxes.nms import non_max_suppression
 from detect.evaluation.forward import PredictSettings
-from detect.exporting.nms import append_suppression, with_predictions
+from detect.exporting.onnx_graph import append_suppression, with_predictions
 from detect.exporting.options import OPSETS
 
 
@@ -37,9 +37,13 @@ def random_predictions(batch, count, classes, seed=0):
     return predictions
 
 
-@pytest.mark.parametrize("opset", OPSETS)
+CASES = ((1, 1000, 0.25), (3, 500, 0.25), (2, 500, 0.9999), (5, 63, 0.1), (2, 1, 0.0))
+"""Images, predictions and score threshold."""
+
+
 @pytest.mark.parametrize(
-    ("batch", "count", "score"), [(1, 1000, 0.25), (3, 2000, 0.25), (2, 500, 0.9999), (5, 63, 0.1), (2, 1, 0.0)]
+    ("opset", "batch", "count", "score"),
+    [*((18, *case) for case in CASES), *((opset, 5, 63, 0.1) for opset in OPSETS if opset != 18)],
 )
 def test_the_same_detections(opset, batch, count, score):
     predictions = random_predictions(batch, count, classes=7)

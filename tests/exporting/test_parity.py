@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from detect.exporting.parity import TOLERANCES, Difference, ExportError, compare_outputs, comparison_shapes, worst
+from detect.exporting.parity import TOLERANCES, Difference, ExportError, compare_outputs, comparison_shapes, largest
 from detect.models.model import ClassificationModel, DetectionModel
 
 
@@ -90,10 +90,10 @@ def test_another_shape():
 
 def test_the_worst_of_several():
     several = [Difference(0.1, 0.3, good=True), Difference(0.2, 0.1, good=True)]
-    assert worst(several) == Difference(0.2, 0.3, good=True)
-    assert not worst([*several, Difference(0.0, 0.0, good=False)]).good
-    assert math.isnan(worst([*several, Difference(math.nan, 0.0, good=False)]).box_px)
-    assert worst([Difference(None, 0.3, good=True)]).box_px is None
+    assert largest(several) == Difference(0.2, 0.3, good=True)
+    assert not largest([*several, Difference(0.0, 0.0, good=False)]).good
+    assert math.isnan(largest([*several, Difference(math.nan, 0.0, good=False)]).box_px)
+    assert largest([Difference(None, 0.3, good=True)]).box_px is None
 
 
 @pytest.mark.parametrize(("multiple", "image_size"), [(32, 640), (64, 96)])

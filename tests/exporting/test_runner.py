@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from detect.api.exporting import RUNNER, copy_runner
 from detect.data.images import read_image, write_image
-from detect.exporting.gate import gate_images
+from detect.exporting import onnx_runner
 from detect.exporting.metadata import describe
 from detect.exporting.onnx_runner import OnnxModel, suppress
 from detect.exporting.options import ExportOptions
-from detect.exporting.ship import RUNNER, ship_runner
+from detect.exporting.parity import comparison_images
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 
@@ -32,24 +35,37 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs a program where the packages cannot be imported that a user without PyTorch does not have."""
 
 
-def run_alone(folder, *arguments):
+def run_alone(folder, *arguments, stdout=subprocess.PIPE):
     command = [sys.executable, "-I", "-c", WITHOUT, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, encoding="utf-8", timeout=120)
+
+
+@pytest.fixture
+def run_main(monkeypatch, capfd, tmp_path):
+    """Run the program in this process; gives its exit code, output and error output."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["onnx_runner.py", *map(str, arguments)])
+        onnx_runner.main()
+        return SimpleNamespace(returncode=0, **dict(zip(("stdout", "stderr"), capfd.readouterr(), strict=True)))
+
+    return run
 
 
 @pytest.fixture
 def photo(tmp_path):
     """A picture of shapes of odd size."""
     path = tmp_path / "photo.png"
-    write_image(path, gate_images()[4])
+    write_image(path, comparison_images()[4])
     return path
 
 
 def test_short_and_by_three_packages_only():
     lines = RUNNER.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 150
+    assert len(lines) <= 160
     imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
-    assert imported - {"__future__", "argparse", "json", "sys", "pathlib"} == {"cv2", "numpy", "onnxruntime"}
+    assert imported - {"__future__", "argparse", "json", "os", "sys", "pathlib"} == {"cv2", "numpy", "onnxruntime"}
 
 
 def unmatched(rows, others):
@@ -59,15 +75,16 @@ def unmatched(rows, others):
 
 
 @pytest.mark.parametrize("kind", ["exported", "suppressed", "raw"])
-def test_without_torch(request, checkpoint, tmp_path, photo, kind):
-    """It prints and draws what ``Detector`` finds."""
+def test_detections(request, checkpoint, tmp_path, photo, run_main, kind):
+    """It prints and draws what ``Detector`` finds; one kind of file in a process without PyTorch."""
     path = request.getfixturevalue(kind)
     path = path if kind == "raw" else path[0]
     model = Detector(checkpoint, "cpu")
-    ship_runner(tmp_path / "model.onnx")
-    done = run_alone(tmp_path, "onnx_runner.py", path, photo, "missing.jpg", "--conf", 0.2, "--out", "drawn")
+    copy_runner(tmp_path / "model.onnx")
+    words = (path, photo, "missing.jpg", "--conf", 0.2, "--out", "drawn")
+    done = run_alone(tmp_path, "onnx_runner.py", *words) if kind == "exported" else run_main(*words)
     assert done.returncode == 0
-    assert done.stderr.endswith("missing.jpg: cannot be read\n")  # OpenCV has its own word before
+    assert done.stderr.endswith("missing.jpg: cannot be read\n")  # OpenCV has its own message before
     iou, max_det = (0.5, 40) if kind == "suppressed" else (0.6, 300)
     expected = model.predict(photo, conf=0.2, iou=iou, max_det=max_det)
     assert len(expected) > 5
@@ -81,11 +98,22 @@ def test_without_torch(request, checkpoint, tmp_path, photo, kind):
     assert (read_image(tmp_path / "drawn" / "photo.png") != read_image(photo)).any()
 
 
-def test_a_classifier_without_torch(classifier, folded, tmp_path, photo):
+def test_classes(classifier, folded, tmp_path, photo):
+    """Printed by a process without PyTorch."""
     done = run_alone(tmp_path, RUNNER, folded[0], photo)
     best, score = Classifier(classifier, "cpu").predict(photo).top(1)[0]
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{photo} {best} {score:.3f} ")
+
+
+def test_a_closed_pipe(tmp_path, photo, exported):
+    """The work goes on to its end, with all its files, as in the tools."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:
+        done = run_alone(tmp_path, RUNNER, exported[0], photo, "--conf", 0.2, "--out", "drawn", stdout=nobody)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "drawn" / "photo.png").is_file()
 
 
 @pytest.mark.parametrize("shape", [(8, 100, 3), (1, 17, 3), (33, 32, 3), (400, 3, 3)])
@@ -96,7 +124,7 @@ def test_a_classifier_of_any_shape(classifier, folded, shape):
     np.testing.assert_allclose(OnnxModel(str(folded[0])).classify(bgr), expected, atol=1e-5)
 
 
-def test_16_bits_have_the_range_of_the_training(classifier, folded, tmp_path):
+def test_16_bits_have_the_range_of_the_training(classifier, folded, tmp_path, run_main):
     """File, array and program see what the checkpoint sees of the same image as bytes."""
     import onnx
 
@@ -117,7 +145,7 @@ def test_16_bits_have_the_range_of_the_training(classifier, folded, tmp_path):
     np.testing.assert_allclose(OnnxModel(str(tmp_path / "model.onnx")).classify(noise + 7400), found, atol=1e-5)
     best, score = expected.top(1)[0]
     for name in ("a.png", "a.tif"):
-        done = run_alone(tmp_path, RUNNER, "model.onnx", name)
+        done = run_main("model.onnx", name)
         assert done.stdout.startswith(f"{name} {best} {score:.3f} ")
 
 
@@ -156,9 +184,9 @@ def test_suppress_nothing():
 
 def test_a_changed_program_stays(tmp_path):
     assert (
-        ship_runner(tmp_path / "a.onnx") == f"without PyTorch: python {tmp_path}/onnx_runner.py {tmp_path}/a.onnx IMAGE"
+        copy_runner(tmp_path / "a.onnx") == f"without PyTorch: python {tmp_path}/onnx_runner.py {tmp_path}/a.onnx IMAGE"
     )
     assert (tmp_path / "onnx_runner.py").read_bytes() == RUNNER.read_bytes()
     (tmp_path / "onnx_runner.py").write_text("# mine\n")
-    assert ship_runner(tmp_path / "b.onnx").endswith("differs from the one of this version, so it was left alone")
+    assert copy_runner(tmp_path / "b.onnx").endswith("differs from the one of this version, so it was left alone")
     assert (tmp_path / "onnx_runner.py").read_text() == "# mine\n"

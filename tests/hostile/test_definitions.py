@@ -9,7 +9,7 @@ import yaml
 from detect.errors import InputError
 from detect.models.build import build_graph, build_model
 from detect.models.definition import parse_definition
-from detect.safety.allocation import AllocationLimit
+from detect.safety.untrusted import AllocationLimit
 from tests.training.small import TINY
 
 
@@ -60,7 +60,7 @@ def test_too_many_values(change, num_classes):
 
 
 def test_too_many_repeats(monkeypatch):
-    monkeypatch.setattr("detect.safety.allocation.MAX_TENSORS", 500)
+    monkeypatch.setattr("detect.safety.untrusted.MAX_TENSORS", 500)
 
     def repeated(content):
         content["backbone"][2]["repeats"] = 10**9

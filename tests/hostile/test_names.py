@@ -13,6 +13,8 @@ import onnx
 import pytest
 import torch
 
+from detect.exporting.metadata import describe
+from detect.exporting.options import ExportOptions
 from detect.models.checkpoint import load_checkpoint
 from tests.tools.running import TRAIN, data_yaml, make_world, run_here
 
@@ -119,6 +121,12 @@ def test_prediction(world, trained):
     assert not inside
 
 
+def test_metadata_of_an_export(world, trained):
+    says = describe(load_checkpoint(world / "out" / "best.pt"), ExportOptions(image_size=64))
+    assert json.loads(says["names"]) == list(NAMES)
+
+
+@pytest.mark.slow
 def test_export(world, trained):
     ended = run_here(world, "export.py", "--weights", "out/best.pt", "--out", "model.onnx")
     assert ended.code == 0, ended.error

@@ -7,30 +7,19 @@ import json
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from detect.exporting.onnx import export_onnx
-from detect.exporting.options import ExportOptions
 from detect.inference.detector import Detector
-from detect.models.build import build_model
-from detect.models.checkpoint import load_checkpoint, save_checkpoint
+from tests.exporting import exports
 from tests.hostile.fuzzed import check_message, message_of
-from tests.models.yamls import TINY, write_model
 
 IMAGE = np.zeros((40, 64, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """A file of ours: three classes, 64 px."""
-    folder = tmp_path_factory.mktemp("exported")
-    torch.manual_seed(0)
-    model = build_model(str(write_model(folder, TINY)), num_classes=3)
-    facts = {"names": ("a", "b", "c"), "category_ids": (1, 2, 3), "image_size": 64, "metrics": {}, "provenance": {}}
-    save_checkpoint(folder / "best.pt", model, **facts)
-    export_onnx(load_checkpoint(folder / "best.pt"), folder / "model.onnx", ExportOptions())
-    return (folder / "model.onnx").read_bytes()
+def exported():
+    """A file of ours: three classes, 96 px."""
+    return exports.export("exported")[0]
 
 
 @pytest.fixture

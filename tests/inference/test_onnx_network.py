@@ -9,9 +9,9 @@ import torch
 
 from detect.errors import InputError
 from detect.evaluation.forward import PredictSettings
-from detect.exporting.gate import count_unmatched, gate_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
+from detect.exporting.parity import comparison_images, count_unmatched
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.run import open_predictor
@@ -54,7 +54,7 @@ def exported(request, checkpoint, tmp_path_factory):
     """
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     export_onnx(checkpoint, path, KINDS[request.param])
-    images = gate_images()
+    images = comparison_images()
     if not KINDS[request.param].dynamic:
         images = [image[:33, :33] for image in images]
     return path, [*images, images[0][:, ::-1]]  # the last two make a batch of one shape

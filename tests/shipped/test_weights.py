@@ -17,7 +17,7 @@ from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.evaluation.detection import evaluate
 from detect.evaluation.loop import Conditions
-from detect.exporting.publish import sha256, without_machine
+from detect.exporting.ship import sha256, without_machine
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import load_checkpoint
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import detect.api.exporting
-from detect.exporting.gate import Parity
-from detect.exporting.parity import TOLERANCES, Difference, ExportError
+from detect.evaluation.forward import PredictSettings
+from detect.exporting.options import ExportOptions
+from detect.exporting.parity import TOLERANCES, Difference, ExportError, Parity
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.runtime.logs import LOGGER
@@ -62,57 +63,18 @@ def weights(tmp_path):
     return path
 
 
-def test_export(export, weights):
-    """Without --out the file is beside the weights; the opset is the one that was asked for."""
-    code, out, err = export("--weights", weights, "--image-size", 96, "--opset", 20)
-    path = weights.with_name("model.onnx")
-    assert (code, err) == (None, "")
-    first, second, third = out.splitlines()
-    assert first.startswith(f"{path}: ")
-    assert first.endswith(" MiB, opset 20, any batch size, height and width")
-    assert second.startswith("largest difference from PyTorch on 8 input shapes and 15 images: ")
-    model = onnx.load(path)
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
-    assert {entry.key: entry.value for entry in model.metadata_props}["image_size"] == "96"
-    assert third == f"without PyTorch: python {path.parent}/onnx_runner.py {path} IMAGE"
-    assert {found.name for found in weights.parent.iterdir()} == {"best.pt", "model.onnx", "onnx_runner.py"}
+@pytest.fixture
+def exported_with(monkeypatch):
+    """The options with which the tool exports; the file is 3 MiB of zeros."""
+    found = []
 
-
-def test_packed_masks_of_a_classifier(export, tmp_path):
-    """What is smaller and what is not faster is said, and how far the probabilities are from PyTorch's."""
-    path = tmp_path / "best.pt"
-    model = build_classifier(str(write_model(tmp_path, CLASSIFIER)), num_classes=2)
-    save_checkpoint(path, model, names=("a", "b"), category_ids=(0, 1), image_size=8, metrics={}, provenance={})
-    code, out, err = export("--weights", path, "--masks", "packed")
-    assert (code, err) == (None, "")
-    first, note, parity, _ = out.splitlines()
-    assert first.startswith(f"{tmp_path / 'model.onnx'}: ")
-    assert note.startswith("binary weights packed, 1 bit each: a smaller file, not a faster one; the runtime unpacks ")
-    assert parity.startswith("largest difference from PyTorch on 8 input shapes and 15 images: probability ")
-    names = {tensor.name for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
-    assert {
-        "model.graph.layers.c5.conv.spatial.weight_bits",
-        "model.graph.layers.c5.conv.spatial.weight_scale",
-    } <= names
-
-
-def test_what_is_not_the_model_ends_with_3(export, weights, monkeypatch):
-    def fail(*arguments):
-        raise ExportError("model.onnx: not written")
-
-    monkeypatch.setattr(detect.api.exporting, "export_onnx", fail)
-    assert export("--weights", weights) == (3, "", "error: model.onnx: not written\n")
-
-
-def test_out(export, weights, monkeypatch, tmp_path):
     def pretend(checkpoint, path, options, table):
+        found.append(options)
         path.write_bytes(bytes(3 * 2**20))
         return Parity(Difference(0.0, 0.0, good=True), TOLERANCES["fp32"], [(1, 32, 32)], 15)
 
     monkeypatch.setattr(detect.api.exporting, "export_onnx", pretend)
-    code, out, _ = export("--weights", weights, "--out", tmp_path / "other.onnx")
-    assert code is None
-    assert out.startswith(f"{tmp_path / 'other.onnx'}: 3.0 MiB, opset 18")
+    return found
 
 
 def shapes(path):
@@ -125,32 +87,83 @@ def shapes(path):
 
 
 def test_detections_of_one_image_in_half_precision(export, weights):
-    code, out, err = export("--weights", weights, "--nms", "--max-det", 20, "--no-dynamic", "--half")
-    assert (code, err) == (None, "")
-    assert "one image of 64 x 64 pixels" in out
+    """Without --out the file is beside the weights; the opset is the given one."""
+    code, out, err = export("--weights", weights, "--nms", "--max-det", 20, "--no-dynamic", "--half", "--opset", 20)
     path = weights.with_name("model.onnx")
+    assert (code, err) == (None, "")
+    first, second, third = out.splitlines()
+    assert first.startswith(f"{path}: ")
+    assert first.endswith(" MiB, opset 20, one image of 64 x 64 pixels")
+    assert second.startswith("largest difference from PyTorch on 1 input shapes and 8 images: ")
+    assert third == f"without PyTorch: python {path.parent}/onnx_runner.py {path} IMAGE"
+    assert {found.name for found in weights.parent.iterdir()} == {"best.pt", "model.onnx", "onnx_runner.py"}
+    model = onnx.load(path)
+    assert {(entry.domain, entry.version) for entry in model.opset_import} == {("", 20)}
+    assert {entry.key: entry.value for entry in model.metadata_props}["image_size"] == "64"
     assert shapes(path) == {"images": [1, 3, 64, 64], "detections": [1, 20, 6], "counts": [1]}
-    graph = onnx.load(path).graph
-    weights = {node.input[1] for node in graph.node if node.op_type == "Conv"}
-    types = {tensor.data_type for tensor in graph.initializer if tensor.name in weights}
+    names = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    types = {tensor.data_type for tensor in model.graph.initializer if tensor.name in names}
     assert types == {onnx.TensorProto.FLOAT16}
 
 
-def test_detections_of_any_images(export, weights):
-    assert export("--weights", weights, "--nms", "--conf", 0.1, "--dynamic")[0] is None
-    assert shapes(weights.with_name("model.onnx")) == {
-        "images": ["batch", 3, "height", "width"],
-        "detections": ["batch", 300, 6],
-        "counts": ["batch"],
-    }
-
-
-def test_raw_maps_of_any_images(export, weights):
-    """An anchor's x, y, width, height, objectness and two classes are 7 values; cells have 2 and 4 px."""
-    assert export("--weights", weights, "--raw")[0] is None
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--image-size", 96), {"predictions": ["batch", "predictions", 7]}),
+        (("--nms", "--conf", 0.1, "--dynamic"), {"detections": ["batch", 300, 6], "counts": ["batch"]}),
+        # An anchor's x, y, width, height, objectness and two classes are 7 values; cells have 2 and 4 px.
+        (("--raw",), {"raw_2": ["batch", 7, "height/2", "width/2"], "raw_4": ["batch", 7, "height/4", "width/4"]}),
+    ],
+)
+def test_any_images(export, weights, flags, expected):
+    assert export("--weights", weights, *flags)[0] is None
     found = shapes(weights.with_name("model.onnx"))
-    assert list(found) == ["images", "raw_2", "raw_4"]
-    assert [found[name][:2] for name in ("raw_2", "raw_4")] == [["batch", 7]] * 2
+    assert found.pop("images") == ["batch", 3, "height", "width"]
+    if "predictions" in found:
+        found["predictions"][1] = "predictions"
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ((), ExportOptions()),
+        (("--image-size", 96, "--opset", 20), ExportOptions(image_size=96, opset=20)),
+        (("--no-dynamic", "--half"), ExportOptions(dynamic=False, half=True)),
+        (("--raw", "--dynamic"), ExportOptions(raw=True)),
+        (("--nms",), ExportOptions(suppression=PredictSettings())),
+        (
+            ("--nms", "--conf", 0.1, "--iou", 0.5, "--max-det", 9),
+            ExportOptions(suppression=PredictSettings(0.1, 0.5, 9)),
+        ),
+    ],
+)
+def test_flags(export, exported_with, weights, tmp_path, flags, options):
+    code, out, _ = export("--weights", weights, "--out", tmp_path / "other.onnx", *flags)
+    assert code is None
+    assert out.startswith(f"{tmp_path / 'other.onnx'}: 3.0 MiB, opset {options.opset}, ")
+    assert ("any batch size, height and width" in out) == options.dynamic
+    assert exported_with == [options]
+
+
+def test_packed_masks_of_a_classifier(export, exported_with, tmp_path):
+    path = tmp_path / "best.pt"
+    model = build_classifier(str(write_model(tmp_path, CLASSIFIER)), num_classes=2)
+    save_checkpoint(path, model, names=("a", "b"), category_ids=(0, 1), image_size=8, metrics={}, provenance={})
+    code, out, err = export("--weights", path, "--masks", "packed")
+    assert (code, err) == (None, "")
+    assert exported_with == [ExportOptions(masks="packed")]
+    _, note, _, _ = out.splitlines()
+    assert note.startswith("binary weights packed, 1 bit each: a smaller file, not a faster one; the runtime unpacks ")
+
+
+def test_what_is_not_the_model_ends_with_3(export, weights, monkeypatch):
+    def fail(*arguments):
+        raise ExportError("model.onnx: not written")
+
+    monkeypatch.setattr(detect.api.exporting, "export_onnx", fail)
+    assert export("--weights", weights) == (3, "", "error: model.onnx: not written\n")
 
 
 @pytest.mark.parametrize(

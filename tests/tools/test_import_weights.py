@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint
-from detect.models.foreign.coco_names import COCO_IDS, COCO_NAMES
 from detect.models.foreign.darknet import darknet_layers
-from tests.models.foreign.torchvision_files import assert_computes_the_same, random_classifier
+from detect.models.foreign.importing import COCO_IDS, COCO_NAMES
+from tests.models.foreign.torchvision_files import assert_computes_the_same, random_classifier, zeros
 from tests.models.foreign.yolov5_files import random_model, their_state, write_pickled_model, write_safetensors
 from tests.tools.running import Ended, run_here
 
@@ -184,8 +184,11 @@ def test_yolov5(folder: Path) -> None:
     message = (
         "--names: are the class names of theirs.pt in another order; the file's weights have their own: leave it out"
     )
-    assert import_here(folder, "--weights", "theirs.pt", "--names", "turned.names").complaint == f"error: {message}"
-    ended = import_here(folder, "--weights", "theirs.pt", "--names", "two.names")
+    assert (
+        import_here(folder, "--weights", "theirs.pt", "--model", "yolov5n", "--names", "turned.names").complaint
+        == f"error: {message}"
+    )
+    ended = import_here(folder, "--weights", "theirs.pt", "--model", "yolov5n", "--names", "two.names")
     assert "--names renames 2 of the file's 2 classes: 'cat' is now 'left'; 'dog' is now 'right'" in ended.output
     assert found.provenance["imported_from"]["format"] == "yolov5"
     expected = model.state_dict()
@@ -193,11 +196,11 @@ def test_yolov5(folder: Path) -> None:
     write_safetensors(folder / "theirs.safetensors", their_state(model))
     assert (
         "--names: is needed, because theirs.safetensors has none"
-        in import_here(folder, "--weights", "theirs.safetensors").complaint
+        in import_here(folder, "--weights", "theirs.safetensors", "--model", "yolov5n").complaint
     )
-    assert import_here(folder, "--weights", "theirs.safetensors", "--names", 2).code == 0
+    assert import_here(folder, "--weights", "theirs.safetensors", "--model", "yolov5n", "--names", 2).code == 0
     assert load_checkpoint(folder / "out.pt").names == ("0", "1")
-    ended = import_here(folder, "--weights", "theirs.safetensors", "--names", "coco")
+    ended = import_here(folder, "--weights", "theirs.safetensors", "--model", "yolov5n", "--names", "coco")
     assert ended.complaint == "error: theirs.safetensors: has 2 classes, but 80 names are given"
 
 
@@ -211,7 +214,7 @@ def test_yolov5(folder: Path) -> None:
         # there are 11,689,512 and 7,978,856 parameters; each of the 998 fewer has 512 or 1024 weights and a bias.
         ("resnet18", "theirs.pth", 122, 11_689_512 - 998 * 513),
         # 120 convolutions, 121 norms, the classifier: 120 + 121 * 5 + 2
-        ("densenet121", "theirs.safetensors", 727, 7_978_856 - 998 * 1025),
+        pytest.param("densenet121", "theirs.safetensors", 727, 7_978_856 - 998 * 1025, marks=pytest.mark.slow),
     ],
 )
 def test_torchvision(folder: Path, name: str, file: str, tensors: int, parameters: int) -> None:
@@ -233,17 +236,17 @@ def test_torchvision(folder: Path, name: str, file: str, tensors: int, parameter
 
 def test_class_names_of_torchvision(folder: Path) -> None:
     """They are asked for, unless there are as many as ImageNet has: then it is said that they are numbers."""
-    torch.save(random_classifier("resnet18", 3).state_dict(), folder / "three.pth")
+    torch.save(zeros("resnet18", 3), folder / "three.pth")
     for words, message in [
         ((), "--names: is needed, because three.pth has none: a file, or how many classes"),
         (
             ("--names", "coco"),
-            "--names coco: is for detectors; a classifier takes a file, or how many classes there are",
+            "--names coco: is for detectors; a classifier takes a file, or how many classes",
         ),
     ]:
         assert import_here(folder, "--weights", "three.pth", *words).complaint == f"error: {message}"
     assert not (folder / "out.pt").exists()
-    torch.save(random_classifier("resnet18", 1000).state_dict(), folder / "imagenet.pth")
+    torch.save(zeros("resnet18", 1000), folder / "imagenet.pth")
     ended = import_here(folder, "--weights", "imagenet.pth", "--image-size", 256)
     assert (
         "imagenet.pth: 122 tensors of torchvision, resnet18; its classes are called 0 to 999, --names" in ended.output
@@ -281,7 +284,7 @@ def test_files_of_no_known_family(folder: Path) -> None:
         ),
         (("--names", "empty.names"), "empty.names: must have a class name on each line"),
         (("--names", "gap.names"), "gap.names: must have a class name on each line"),
-        (("--names", "twice.names"), "twice.names: the class 'a' stands twice"),
+        (("--names", "twice.names"), "twice.names: duplicate class 'a'"),
         (("--names", "latin.names"), "latin.names: is not UTF-8 text"),
         (("--names", "3"), "it would fit 2 classes"),
         (("--image-size", "415"), "image size: must be a multiple of 2, found 415"),

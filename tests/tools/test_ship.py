@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.exporting.publish import sha256
+from detect.exporting.ship import sha256
 from detect.models.catalog import shipped_weights
 from tests.tools.running import run_here
 
@@ -28,13 +28,10 @@ def test_a_name_is_enough(tmp_path: Path) -> None:
     image = np.full((192, 192, 3), 60, np.uint8)
     cv2.circle(image, (50, 60), 30, (60, 200, 220), -1)
     cv2.imwrite(str(tmp_path / "disc.png"), image)
-    found = []
-    for weights in (NAME, "again.pt"):
-        options = ("--source", "disc.png", "--out", "out", "--save-json", "--device", "cpu")
-        assert run_here(tmp_path, "predict.py", "--weights", weights, *options).code == 0
-        found.append(json.loads((tmp_path / "out" / "predictions.json").read_text()))
-    assert found[0] == found[1]
-    assert [entry["category"] for entry in found[0]] == ["disc"]
+    options = ("--source", "disc.png", "--out", "out", "--save-json", "--device", "cpu")
+    assert run_here(tmp_path, "predict.py", "--weights", NAME, *options).code == 0
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [entry["category"] for entry in found] == ["disc"]
 
 
 @pytest.mark.parametrize(

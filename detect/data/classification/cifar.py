@@ -21,8 +21,7 @@ from detect.data.classification.table import ClassTable
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.safety.archives import MAX_UNPACKED, read_members
-from detect.safety.inert_arrays import byte_matrix, read_array_pickle
-from detect.safety.inert_pickle import PickleError
+from detect.safety.inert_pickle import PickleError, byte_matrix, read_array_pickle
 
 PARTS = ("train", "test")
 IMAGE_BYTES = 3 * 32 * 32

@@ -1,7 +1,7 @@
 """Weights files of Darknet.
 
-A ``.weights`` file names nothing: behind a header are the float32 values of every convolution, in the order in which
-the network runs. A file fits a model when the counts agree; what must be known here is the order of the convolutions.
+A ``.weights`` file has no names: behind a header are the float32 values of every convolution, in execution order. A
+file fits a model when the counts agree.
 
 ====================  ==================================================================================
 int32                 version: major, minor, revision
@@ -34,7 +34,7 @@ from detect.models.heads import AnchorDetect
 
 VALUE = np.dtype("<f4")
 _MOST_IMAGES_SEEN = 2**40
-"""Ten thousand times as many as any training; a header with more is another one."""
+"""Ten thousand times as many as in any training; a larger number is not from Darknet's header."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Layer:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """In the order of the file."""
+        """The tensors in the order of the file."""
         if self.norm is None:
             return (self.bias, self.weight)
         mean, variance = self.norm.running_mean, self.norm.running_var
@@ -69,20 +69,20 @@ class Layer:
 
     @property
     def num_values(self) -> int:
-        """How many values the file holds for it."""
+        """Number of its values in the file."""
         return sum(tensor.numel() for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
 class DarknetFile:
-    """What was read into a model.
+    """Content of a weights file.
 
     Args:
         version: such as ``0.2.5``.
         images_seen: in training.
-        num_layers: how many of the model's layers the file had.
-        total_layers: how many the model has.
-        last_layer: name of the last one that the file had.
+        num_layers: number of the model's layers that the file has.
+        total_layers: number of the model's layers.
+        last_layer: name of the last one in the file.
         skipped_classes: K of a classifier's last layer that was left out, or 0.
     """
 
@@ -100,11 +100,11 @@ def load_darknet(graph: Graph, path: Path, partial: bool = False) -> DarknetFile
     Args:
         graph: its layers are filled, in Darknet's order.
         path: the file.
-        partial: accept a file that ends behind any layer, or that holds a classifier, backbone and last layer;
-            the model's other layers stay as they are.
+        partial: accept a file that ends behind any layer, or that has a classifier: backbone and last layer. The
+            model's other layers stay as they are.
 
     Raises:
-        InputError: it is no such file, or has other values than the model takes; the model is as it was.
+        InputError: the file is not Darknet's, or does not fit the model, which then stays as it was.
     """
     layers = darknet_layers(graph)
     try:
@@ -122,10 +122,10 @@ def load_darknet(graph: Graph, path: Path, partial: bool = False) -> DarknetFile
 
 
 def darknet_layers(graph: Graph) -> list[Layer]:
-    """The layers of a model in Darknet's order: as they run, each detection layer right behind the row that it reads.
+    """The layers of a model in Darknet's order: execution order, with each detection layer behind the row it reads.
 
     Raises:
-        InputError: a layer is none of Darknet's.
+        InputError: Darknet has no such layer.
     """
     for name, module in graph.named_modules():
         convolution: nn.Module | None = module.conv if isinstance(module, Conv) else None
@@ -140,18 +140,14 @@ def darknet_layers(graph: Graph) -> list[Layer]:
         row = words[1]
         if isinstance(graph.layer(row), AnchorDetect):
             row = inputs_of_head[int(words[-1])]
-        # Layers of one row stay as they run; the detection layer, which runs last of all, comes behind them.
+        # Layers of one row stay in execution order; the detection layer, which runs last, comes behind them.
         order.append((position[row], i, _layer(name, module, reduction, graph)))
     return [layer for _, _, layer in sorted(order, key=lambda entry: entry[:2])]
 
 
 def _run_order(graph: Graph) -> list[tuple[str, nn.Module, Fraction]]:
-    """Every convolution (with its norm, where it has one) and linear layer in execution order.
-
-    Returns:
-        Name, module, and input pixels per cell of the output.
-    """
-    # A convolution inside ``Conv`` may be run by a function of ours, without a call that a hook would see.
+    """Convolutions and linear layers in execution order: name, module, and input pixels per cell of the output."""
+    # A convolution inside ``Conv`` may be run as a function, without a call that a hook would see.
     inside = {id(m.conv) for m in graph.modules() if isinstance(m, Conv)}
     layers = (Conv, nn.Conv2d, nn.Linear)
     watched = {name: m for name, m in graph.named_modules() if isinstance(m, layers) and id(m) not in inside}
@@ -173,7 +169,6 @@ def _run_order(graph: Graph) -> list[tuple[str, nn.Module, Fraction]]:
 
 
 def _num_classes(graph: Graph) -> int:
-    """K of the last row."""
     last = graph.last
     return last.num_classes if isinstance(last, AnchorDetect) else graph.shapes[graph.definition.rows[-1].name].channels
 
@@ -196,7 +191,7 @@ def _layer(name: str, module: nn.Module, reduction: Fraction, graph: Graph) -> L
 
 
 def _read_header(header: bytes, path: Path) -> tuple[tuple[int, int, int], int]:
-    """The version and the number of images seen."""
+    """The version, and the number of images seen in training."""
     where = f"{path}: is not a Darknet weights file"
     if (kind := kind_of(path)) not in (DARKNET, None):
         raise InputError(f"{where}: it is {kind}")
@@ -213,37 +208,30 @@ def _read_header(header: bytes, path: Path) -> tuple[tuple[int, int, int], int]:
 
 
 def _fitting_layers(layers: list[Layer], graph: Graph, size: int, path: Path, partial: bool) -> tuple[int, int]:
-    """How many layers the file holds, and the classes of a classifier's layer behind them that is left out.
+    """The number of layers in a file of ``size`` bytes behind the header.
 
-    Args:
-        layers: of the model.
-        graph: the model.
-        size: bytes behind the header.
-        path: the file, for messages.
-        partial: see ``load_darknet``.
-
-    Raises:
-        InputError: the file holds other layers.
+    Returns:
+        That number, and the classes of a classifier's layer behind them that is left out, or 0.
     """
     ends = np.cumsum([layer.num_values for layer in layers]).tolist()
     found, cut = divmod(size, VALUE.itemsize)
     if found == ends[-1] and not cut:
         return len(layers), 0
-    count = int(np.searchsorted(ends, found, side="right"))  # layers that are there as a whole
+    count = int(np.searchsorted(ends, found, side="right"))  # complete layers
     if partial and count and not cut:
         backbone = sum(_section(layer, graph) == "backbone" for layer in layers)
         if found == ends[count - 1]:
             return count, 0
         if 0 < backbone <= count:
             channels = graph.shapes[_last_of_backbone(graph)].channels
-            classes, rest = divmod(found - ends[backbone - 1], channels + 1)  # its weights and its biases
+            classes, rest = divmod(found - ends[backbone - 1], channels + 1)  # weights and bias of each class
             if rest == 0:
                 return backbone, classes
     raise InputError(f"{path}: {_misfit(layers, ends, graph, found, cut)}")
 
 
 def _misfit(layers: list[Layer], ends: list[int], graph: Graph, found: int, cut: int) -> str:
-    """What is missing in a file of ``found`` values and ``cut`` bytes of one more, or too much."""
+    """The message for a file of ``found`` values and ``cut`` bytes of another one."""
     model = f"{graph.definition.name} with {_num_classes(graph)} classes"
     if not found and not cut:
         return f"has a header and no values; {model} has {ends[-1]:,}"
@@ -263,7 +251,7 @@ def _misfit(layers: list[Layer], ends: list[int], graph: Graph, found: int, cut:
 
 
 def _other_classes(layers: list[Layer], graph: Graph, found: int) -> str:
-    """A hint at the number of classes with which the file would fit."""
+    """A hint: the number of classes with which the file would fit."""
     head = f"layers.{graph.definition.rows[-1].name}."
     heads = [layer for layer in layers if layer.name.startswith(head)]
     classes = _num_classes(graph)
@@ -283,7 +271,7 @@ def _last_of_backbone(graph: Graph) -> str:
 
 
 def _slices(layers: list[Layer]) -> Iterator[tuple[Layer, Tensor, slice]]:
-    """Each tensor of each layer, and where its values are."""
+    """Each layer's tensors, with the range of their values in the file."""
     start = 0
     for layer in layers:
         for tensor in layer.tensors:
@@ -292,7 +280,7 @@ def _slices(layers: list[Layer]) -> Iterator[tuple[Layer, Tensor, slice]]:
 
 
 def _check_values(values: np.ndarray, layers: list[Layer], path: Path) -> None:
-    """Refuse what would make predictions NaN."""
+    """Raise ``InputError`` for values that would make predictions NaN."""
     reason = "the file is damaged, or of another model"
     for layer, tensor, part in _slices(layers):
         if not np.isfinite(values[part]).all():

@@ -1,7 +1,7 @@
-"""Darknet's ``.cfg``: what a weights file cannot say. Anchors, how far centres reach, classes, the input's size.
+"""Darknet's ``.cfg``, which complements a weights file: anchors, ``scale_x_y``, classes, size of the input, structure.
 
 Sections in brackets, each with lines ``key = value``. The first is ``[net]``; the others are layers, numbered from 0 as
-Darknet does. A section's input is the layer before it, or those that a ``[route]`` names.
+in Darknet. A section's input is the layer before it, or the layers of a ``[route]``.
 
 Source: Darknet (Redmon, 2013 to 2018; Bochkovskiy et al., 2020), its configuration files.
 """
@@ -14,14 +14,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import nn
+
 from detect.errors import InputError, did_you_mean
+from detect.models.blocks.conv import Conv
+from detect.models.definition import ModelDefinition, with_args
+from detect.models.foreign.darknet import Layer, darknet_layers
+from detect.models.graph import Graph
+from detect.models.heads import AnchorDetect
 
 MAX_BYTES = 2**20
 """Larger files are refused; the published ones have at most 20 kB."""
 MAX_LAYERS = 2000
 _SECTION = re.compile(r"\[\s*([\w+-]+)\s*\]")
 _NOTHING = ("dropout", "cost", "softmax", "avgpool")
-"""Sections that change neither channels nor, up to the last layer, the size."""
+"""Sections that change neither channels nor, before the last layer, the size."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Section:
 
     Args:
         kind: the word in brackets.
-        place: the file, the section and its line, for messages.
+        place: file, line and section, for messages.
         options: its values by key, as text.
     """
 
@@ -39,22 +46,14 @@ class Section:
     options: dict[str, str]
 
     def whole(self, key: str, default: int) -> int:
-        """A whole number from 0 to a million.
-
-        Raises:
-            InputError: the value is something else.
-        """
+        """A whole number from 0 to 999,999."""
         text = self.options.get(key, str(default))
         if not text.isdecimal() or len(text) > 6:
             raise InputError(f"{self.place}: {key}: must be a whole number, found {text[:40]!r}")
         return int(text)
 
     def numbers(self, key: str) -> list[float]:
-        """Numbers with commas between them; none where the key is missing.
-
-        Raises:
-            InputError: the value is something else.
-        """
+        """Numbers with commas between them; none where the key is missing."""
         try:
             return [float(text) for text in self.options.get(key, "").replace(" ", "").split(",") if text]
         except ValueError:
@@ -71,7 +70,7 @@ class Weighted(NamedTuple):
         size: side of the kernel.
         stride: of the convolution.
         groups: of the convolution.
-        normed: it has a batch norm.
+        normed: with batch norm.
         activation: its name in Darknet.
         reduction: input pixels per cell of its output.
     """
@@ -92,7 +91,7 @@ class Level(NamedTuple):
 
     Args:
         anchors_px: widths and heights in pixels of the network input.
-        xy_scale: how far centres reach.
+        xy_scale: range of the centres, in cells.
         num_classes: K.
         place: of the section, for messages.
     """
@@ -105,12 +104,12 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True)
 class DarknetCfg:
-    """What a configuration says.
+    """Content of a configuration.
 
     Args:
         path: the file.
         input_wh: width and height of the network input in pixels.
-        layers: those with weights, in the order of the weights file, each with its place for messages.
+        layers: layers with weights, in the order of the weights file, each with its place for messages.
         levels: the ``[yolo]`` sections, in their order.
     """
 
@@ -124,7 +123,7 @@ def read_cfg(path: Path) -> DarknetCfg:
     """Read a configuration.
 
     Raises:
-        InputError: it cannot be read, is none, or has a layer that no detector of this toolkit has.
+        InputError: it cannot be read, is not Darknet's, or has a layer that no detector of this toolkit has.
     """
     sections = _sections(path)
     net, *layers = sections
@@ -179,20 +178,20 @@ def _sections(path: Path) -> list[Section]:
 
 
 class _Map(NamedTuple):
-    """What a layer gives: channels, and input pixels per cell."""
+    """Output of a layer: channels, and input pixels per cell."""
 
     channels: int
     reduction: Fraction
 
 
 def _follow(section: Section, number: int, before: _Map, maps: list[_Map]) -> Weighted | _Map:
-    """What a layer is, or gives.
+    """The layer of a section if it has weights, its output otherwise.
 
     Args:
         section: the layer.
-        number: of it, from 0.
-        before: what the layer before gives.
-        maps: what all layers before give.
+        number: its index.
+        before: output of the layer before it.
+        maps: outputs of all layers before it.
     """
     match section.kind:
         case "convolutional" | "conv":
@@ -240,7 +239,7 @@ def _above_zero(section: Section, key: str, default: int) -> int:
 
 
 def _earlier(section: Section, key: str, number: int, maps: list[_Map]) -> list[_Map]:
-    """What the layers that a section names give; negative numbers count back from it."""
+    """Outputs of the layers that a section names; negative numbers count back from it."""
     found = []
     for value in section.numbers(key):
         index = int(value) + (number if value < 0 else 0)
@@ -267,3 +266,105 @@ def _level(section: Section) -> Level:
         raise InputError(f"{section.place}: scale_x_y: must be a number of at least 1, found {scale[0]:g}")
     classes = _above_zero(section, "classes", 20)
     return Level([pairs[int(index)] for index in mask], scale[0], classes, section.place)
+
+
+# --------------------------------------------------------------------------------------- comparison with a model
+
+_ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.LeakyReLU: "leaky",
+    nn.Mish: "mish",
+    nn.Identity: "linear",
+    nn.ReLU: "relu",
+    nn.SiLU: "swish",
+}
+"""Ours to Darknet's names."""
+_FIELDS = {
+    "kind": "kind",
+    "size": "size",
+    "stride": "stride",
+    "groups": "groups",
+    "filters": "filters",
+    "normed": "batch_normalize",
+    "activation": "activation",
+    "in_channels": "input channels",
+    "reduction": "input pixels per cell",
+}
+"""Compared fields, with their names in messages; values of the section itself come first."""
+
+
+def with_anchors_of(definition: ModelDefinition, graph: Graph, cfg: DarknetCfg) -> ModelDefinition:
+    """Replace a detector's anchors and ``xy_scale`` by those of a configuration.
+
+    Args:
+        definition: the detector.
+        graph: its graph, with any number of classes.
+        cfg: the configuration.
+
+    Raises:
+        InputError: the configuration has other levels, or another coding of boxes than the model.
+    """
+    head = graph.last
+    assert isinstance(head, AnchorDetect), "a detector's last row"
+    order = [int(layer.name.split(".")[-1]) for layer in darknet_layers(graph) if _is_of_head(layer, graph)]
+    if len(order) != len(cfg.levels):
+        found = f"{cfg.path}: has {len(cfg.levels)} [yolo] sections"
+        raise InputError(f"{found}, but {definition.name} has {len(order)} detection layers")
+    levels = [level for _, level in sorted(zip(order, cfg.levels, strict=True), key=lambda pair: pair[0])]
+    counts = [len(level.anchors_px) for level in levels]
+    if len(set(counts)) > 1:
+        raise InputError(f"{cfg.path}: its [yolo] sections have {counts} anchors; as many in each are read")
+    if head.codings[0].sizes != "exp":
+        raise InputError(f"{definition.name}: codes boxes as YOLOv5 does; Darknet's files need coding: yolov3")
+    anchors, scales = [level.anchors_px for level in levels], [level.xy_scale for level in levels]
+    return with_args(definition, "AnchorDetect", anchors_px=anchors, xy_scale=scales)
+
+
+def anchors_text(graph: Graph) -> str:
+    """Anchors and ``scale_x_y`` of a detector, finest level first."""
+    head = graph.last
+    assert isinstance(head, AnchorDetect), "a detector's last row"
+    levels = [", ".join(f"{w:g}x{h:g}" for w, h in level) for level in head.anchors_px.tolist()]
+    scales = ", ".join(f"{coding.xy_scale:g}" for coding in head.codings)
+    return f"anchors {' | '.join(levels)} px, scale_x_y {scales}"
+
+
+def check_structure(graph: Graph, cfg: DarknetCfg) -> None:
+    """Compare the layers with weights, one by one in the order of the weights file.
+
+    Compared are kinds, filters, kernels, strides, groups, norms and activations, and input channels and output sizes,
+    which depend on pools, upsamplings and routes.
+
+    Raises:
+        InputError: a section is another layer than the model's; the message names the first one.
+    """
+    name, layers = graph.definition.name, darknet_layers(graph)
+    for layer, (theirs, place) in zip(layers, cfg.layers, strict=False):
+        ours = _as_weighted(layer)
+        for field, word in _FIELDS.items():
+            found, wanted = getattr(theirs, field), getattr(ours, field)
+            if found != wanted and not (field == "reduction" and ours.kind == "connected"):
+                raise InputError(f"{place}: {word} is {_text(found)}, but {_text(wanted)} in {name} ({layer.name})")
+    if len(layers) != len(cfg.layers):
+        raise InputError(f"{cfg.path}: has {len(cfg.layers)} layers with weights, {name} has {len(layers)}")
+
+
+def _is_of_head(layer: Layer, graph: Graph) -> bool:
+    return layer.name.split(".")[1] == graph.definition.rows[-1].name
+
+
+def _as_weighted(layer: Layer) -> Weighted:
+    module = layer.module
+    if isinstance(module, nn.Linear):
+        outputs, inputs = module.weight.shape
+        return Weighted("connected", outputs, inputs, 1, 1, 1, False, "linear", layer.reduction)
+    conv = module.conv if isinstance(module, Conv) else module
+    assert isinstance(conv, nn.Conv2d), "other layers are not Darknet's"
+    activation = module.activation if isinstance(module, Conv) else nn.Identity()
+    name = _ACTIVATIONS.get(type(activation), type(activation).__name__)
+    channels = (conv.out_channels, conv.in_channels)
+    kernel = (conv.kernel_size[0], conv.stride[0], conv.groups)
+    return Weighted("convolutional", *channels, *kernel, layer.norm is not None, name, layer.reduction)
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)

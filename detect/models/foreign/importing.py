@@ -1,4 +1,4 @@
-"""From a file that others trained to a checkpoint of this toolkit."""
+"""Import of weights that others trained: from their file to a checkpoint of this toolkit."""
 
 from __future__ import annotations
 
@@ -17,44 +17,63 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
 from detect.models.definition import ModelDefinition
-from detect.models.foreign.cifar_resnets import is_cifar_resnet, load_cifar_resnet
-from detect.models.foreign.coco_names import COCO_IDS, COCO_NAMES
+from detect.models.foreign.classifiers import is_cifar_resnet, load_cifar_resnet, load_torchvision, torchvision_family
 from detect.models.foreign.darknet import DarknetFile, load_darknet
-from detect.models.foreign.darknet_cfg import DarknetCfg, read_cfg
-from detect.models.foreign.darknet_structure import anchors_text, check_structure, with_anchors_of
+from detect.models.foreign.darknet_cfg import DarknetCfg, anchors_text, check_structure, read_cfg, with_anchors_of
 from detect.models.foreign.kinds import ARCHIVE, DARKNET, LEGACY, SAFETENSORS, kind_of
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
-from detect.models.foreign.torchvision_models import load_torchvision, torchvision_family
 from detect.models.foreign.yolov5 import load_yolov5
 from detect.models.model import DetectionModel, Model
 from detect.runtime.reproducibility import collect_provenance
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
-"""Of files with named tensors, where their content does not say what they are; all others are taken for Darknet's."""
+"""Suffixes of files with named tensors, where the content is of no known kind; all others are read as Darknet's."""
 DARKNET_SIZE, YOLOV5_SIZE, TORCHVISION_SIZE, CIFAR_SIZE = 416, 640, 224, 32
-"""Sides in pixels for which the published weights are meant, where nothing else is said."""
+"""Default sides of the network input in pixels, those of the published weights."""
 TORCHVISION_CROP = 224 / 256
-"""torchvision's tests of ``IMAGENET1K_V1``: the short side becomes 256 pixels, and the middle 224 are looked at."""
+"""Center crop of torchvision's tests of ``IMAGENET1K_V1``: 224 of 256 pixels of the short side."""
 IMAGENET_CLASSES = 1000
+
+COCO_NAMES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
+    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
+    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone"),
+    *("microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear"),
+    *("hair drier", "toothbrush"),
+)
+"""The 80 classes of most published detectors, in their order.
+
+Source: the annotations of COCO 2017. Lists that come with weights may differ (``sofa``, ``tvmonitor``).
+"""
+_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+COCO_IDS = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
+"""Category ids of COCO's annotations, with gaps."""
+
 _START_SEED = 0
-"""For the layers that a partial file leaves as they start."""
-_NUMBERED = re.compile(r"(?:model\.)*\d+\.")
-"""How the names of the YOLOv5 family start."""
+"""For the layers that a partial file does not have."""
+_YOLOV5_NAME = re.compile(r"(?:model\.)*\d+\.")
+"""Start of the YOLOv5 family's names."""
+_ANY_NAMES, _CLASSIFIER_NAMES = "coco, a file, or how many classes", "a file, or how many classes"
+"""Allowed values of ``--names``, in messages."""
 
 
 @dataclass(frozen=True)
-class Import:
-    """What to import.
+class ImportOptions:
+    """Options of an import.
 
     Args:
-        weights: the file.
-        out: the checkpoint to be written.
-        model: name of the model; None for the YOLOv5 family and torchvision is the member that fits.
-        names: ``coco`` for a detector, a file with a class name on each line, or how many classes there are; None takes
+        weights: the file to read.
+        out: the checkpoint to write.
+        model: name of the model; None takes the member of the YOLOv5 family or of torchvision that fits.
+        names: ``coco`` for a detector, a file with a class name on each line, or the number of classes; None takes
             the file's, and for 1000 classes of torchvision their numbers.
-        image_size: side of the network input in pixels; None takes the usual one.
+        image_size: side of the network input in pixels; None takes that of the published weights.
         partial: see ``detect.models.foreign.darknet.load_darknet``.
-        cfg: of a Darknet file: its configuration.
+        cfg: configuration of a Darknet file.
     """
 
     weights: Path
@@ -66,56 +85,59 @@ class Import:
     cfg: Path | None = None
 
 
-def import_weights(wanted: Import) -> list[str]:
-    """Read the file, write the checkpoint.
+@dataclass(frozen=True)
+class Imported:
+    """Content of a file.
 
     Args:
-        wanted: what to import.
+        model: with its weights.
+        names: K class names.
+        origin: provenance of the weights, as plain values.
+        line: description for the user.
+        image_size: default side of the network input in pixels.
+        center_crop: as in ``Checkpoint``.
+    """
+
+    model: Model
+    names: tuple[str, ...]
+    origin: dict[str, Any]
+    line: str
+    image_size: int
+    center_crop: float = 1.0
+
+
+def import_weights(options: ImportOptions) -> list[str]:
+    """Read the file and write the checkpoint.
 
     Returns:
-        Lines that say what was read and written.
+        Lines that describe the file and the checkpoint.
 
     Raises:
-        InputError: the file cannot be used, or a setting does not fit it; nothing is written.
+        InputError: the file cannot be used, or an option does not fit it; nothing is written.
     """
-    _check_out(wanted.out, wanted.weights)
-    read = (_import_tensors if _has_named_tensors(wanted.weights) else _import_darknet)(wanted)
-    model, names, size = read.model, read.names, wanted.image_size or read.image_size
+    _check_out(options.out, options.weights)
+    imported = (_import_tensors if _has_named_tensors(options.weights) else _import_darknet)(options)
+    model, names, size = imported.model, imported.names, options.image_size or imported.image_size
     if size % model.max_reduction:
         raise InputError(f"image size: must be a multiple of {model.max_reduction}, found {size}")
-    detects = isinstance(model, DetectionModel)
+    is_coco = isinstance(model, DetectionModel) and names == COCO_NAMES
     save_checkpoint(
-        wanted.out,
+        options.out,
         model,
         names=names,
-        category_ids=COCO_IDS if detects and names == COCO_NAMES else tuple(range(len(names))),
+        category_ids=COCO_IDS if is_coco else tuple(range(len(names))),
         image_size=size,
         metrics={},
-        provenance={**collect_provenance(), "imported_from": {**_file(wanted.weights), **read.origin}},
-        center_crop=read.center_crop,
+        provenance={**collect_provenance(), "imported_from": {**_identify(options.weights), **imported.origin}},
+        center_crop=imported.center_crop,
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     about = f"{model.definition.name}, {len(names)} classes, {size} px, {parameters:,} parameters"
-    return [f"{wanted.weights}: {read.line}", f"{wanted.out}: {about}"]
-
-
-def _has_named_tensors(path: Path) -> bool:
-    """Whether a file is one with named tensors, by its content; where that says nothing, by its suffix."""
-    try:
-        kind = kind_of(path)
-    except OSError:
-        kind = None
-    if kind in (ARCHIVE, LEGACY, SAFETENSORS):
-        return True
-    return kind != DARKNET and path.suffix in TENSOR_SUFFIXES
+    return [f"{options.weights}: {imported.line}", f"{options.out}: {about}"]
 
 
 def _check_out(out: Path, weights: Path) -> None:
-    """Refuse what cannot be written, before the work.
-
-    Raises:
-        InputError: ``out`` is the file that is read, is a folder, or lies where no file can be made.
-    """
+    """Raise ``InputError``, before the work, where ``out`` cannot be written or is the input."""
     if out.resolve() == weights.resolve():
         raise InputError(f"--out {out}: is the file that is read")
     if out.is_dir():
@@ -128,46 +150,43 @@ def _check_out(out: Path, weights: Path) -> None:
         raise InputError(f"--out {out}: cannot be written in {folder}: {error.strerror or error}") from None
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What a file gave.
-
-    Args:
-        model: with its weights.
-        names: K class names.
-        origin: where the weights come from, as plain values.
-        line: what was read, for the user.
-        image_size: side of the network input in pixels for which such weights are meant.
-        center_crop: as in ``Checkpoint``.
-    """
-
-    model: Model
-    names: tuple[str, ...]
-    origin: dict[str, Any]
-    line: str
-    image_size: int
-    center_crop: float = 1.0
+def _has_named_tensors(path: Path) -> bool:
+    """True for a state dict or a pickled model, by content, then by suffix."""
+    try:
+        kind = kind_of(path)
+    except OSError:
+        kind = None
+    if kind in (ARCHIVE, LEGACY, SAFETENSORS):
+        return True
+    return kind != DARKNET and path.suffix in TENSOR_SUFFIXES
 
 
-def _import_darknet(wanted: Import) -> Imported:
-    if wanted.model is None:
+def _identify(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+# -------------------------------------------------------------------------------------------------------- Darknet
+
+
+def _import_darknet(options: ImportOptions) -> Imported:
+    if options.model is None:
         raise InputError("--model: is needed, because Darknet's files do not say which model they are for")
-    if wanted.names is None:
-        raise InputError("--names: is needed, because Darknet's files have none: coco, a file, or how many classes")
-    if wanted.cfg is not None and wanted.partial:
+    if options.names is None:
+        raise InputError(f"--names: is needed, because Darknet's files have none: {_ANY_NAMES}")
+    if options.cfg is not None and options.partial:
         raise InputError("--cfg: describes a whole file; --partial takes a part of one")
-    names = _class_names(wanted.names)
-    cfg = None if wanted.cfg is None else read_cfg(wanted.cfg)
-    definition = find_definition(wanted.model)
+    names = _class_names(options.names)
+    cfg = None if options.cfg is None else read_cfg(options.cfg)
+    definition = find_definition(options.model)
     if cfg is not None:
-        definition = _as_configured(definition, cfg, len(names))
+        definition = _with_cfg(definition, cfg, len(names))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_START_SEED)
         model = build_model(definition, len(names))
     if cfg is not None:
         check_structure(model.graph, cfg)
-    file = load_darknet(model.graph, wanted.weights, wanted.partial)
-    origin = {"format": "darknet", **asdict(file), **({} if cfg is None else {"cfg": _file(cfg.path)})}
+    file = load_darknet(model.graph, options.weights, options.partial)
+    origin = {"format": "darknet", **asdict(file), **({} if cfg is None else {"cfg": _identify(cfg.path)})}
     line, size = _darknet_line(file), DARKNET_SIZE
     if cfg is not None:
         line += f"; {anchors_text(model.graph)}: {_cfg_line(cfg, definition.name)}"
@@ -178,24 +197,20 @@ def _import_darknet(wanted: Import) -> Imported:
     return Imported(model, names, origin, line, size)
 
 
-def _cfg_line(cfg: DarknetCfg, name: str) -> str:
-    width, height = cfg.input_wh
-    line = f"of {cfg.path}, whose {len(cfg.layers)} layers with weights are those of {name}"
-    return line + (f"; its input of {width} x {height} px becomes {max(width, height)} px" if width != height else "")
-
-
-def _as_configured(definition: ModelDefinition, cfg: DarknetCfg, num_classes: int) -> ModelDefinition:
-    """The model with the anchors of a configuration, which must have as many classes.
-
-    Raises:
-        InputError: it is for another number of classes, or has other levels.
-    """
+def _with_cfg(definition: ModelDefinition, cfg: DarknetCfg, num_classes: int) -> ModelDefinition:
+    """The model with the anchors of a configuration, which must have the same number of classes."""
     for level in cfg.levels:
         if level.num_classes != num_classes:
             raise InputError(f"{level.place}: has {level.num_classes} classes, but {num_classes} names are given")
     with torch.device("meta"):
         graph = DetectionModel(definition, num_classes).graph
     return with_anchors_of(definition, graph, cfg)
+
+
+def _cfg_line(cfg: DarknetCfg, name: str) -> str:
+    width, height = cfg.input_wh
+    line = f"of {cfg.path}, whose {len(cfg.layers)} layers with weights are those of {name}"
+    return line + (f"; its input of {width} x {height} px becomes {max(width, height)} px" if width != height else "")
 
 
 def _darknet_line(file: DarknetFile) -> str:
@@ -207,95 +222,74 @@ def _darknet_line(file: DarknetFile) -> str:
     return line
 
 
-def _import_tensors(wanted: Import) -> Imported:
-    if wanted.partial:
+# -------------------------------------------------------------------------------------------------- named tensors
+
+
+def _import_tensors(options: ImportOptions) -> Imported:
+    if options.partial:
         raise InputError("--partial: is for Darknet's files; others must fit as a whole")
-    if wanted.cfg is not None:
-        raise InputError(f"--cfg: is for Darknet's files; {wanted.weights} is another one")
-    file = read_tensors(wanted.weights)
+    if options.cfg is not None:
+        raise InputError(f"--cfg: is for Darknet's files; {options.weights} is another one")
+    file = read_tensors(options.weights)
     if is_cifar_resnet(file.tensors):
-        return _import_cifar_resnet(wanted, file)
+        return _import_cifar_resnet(options, file)
     if torchvision_family(file.tensors) is not None:
-        return _import_torchvision(wanted, file)
-    if any(_NUMBERED.match(name) for name in file.tensors):
-        return _import_yolov5(wanted, file)
+        return _import_torchvision(options, file)
+    if any(_YOLOV5_NAME.match(name) for name in file.tensors):
+        return _import_yolov5(options, file)
     raise InputError(
-        f"{wanted.weights}: {next(iter(file.tensors))[:80]!r} and the others are of no known family: YOLOv5 has names "
+        f"{options.weights}: {next(iter(file.tensors))[:80]!r} and the others are of no known family: YOLOv5 has names "
         "such as 'model.0.conv.weight', torchvision's ResNet and ResNeXt 'layer1.0.conv1.weight' (as other ResNets of "
         "CIFAR), its DenseNet 'features.denseblock1.denselayer1.conv1.weight'"
     )
 
 
-def _import_yolov5(wanted: Import, file: TensorFile) -> Imported:
-    model = load_yolov5(file, wanted.weights, wanted.model)
-    names = file.names if wanted.names is None else _class_names(wanted.names)
+def _import_yolov5(options: ImportOptions, file: TensorFile) -> Imported:
+    model = load_yolov5(file, options.weights, options.model)
+    names = file.names if options.names is None else _class_names(options.names)
     if names is None:
-        raise InputError(f"--names: is needed, because {wanted.weights} has none: coco, a file, or how many classes")
-    _check_count(names, model, wanted.weights)
+        raise _names_needed(options.weights, _ANY_NAMES)
+    _check_names(names, model, options.weights)
     line = f"{len(file.tensors)} tensors of the YOLOv5 family, {model.definition.name}"
     if not any(name.endswith(".anchors") for name in file.tensors):
         line += f"; {anchors_text(model.graph)}: assumed, those of {model.definition.name}, for the file has none"
-    line += _renamed(file.names, names, wanted.weights)
+    line += _renamed(file.names, names, options.weights)
     return Imported(model, names, {"format": "yolov5", "tensors": len(file.tensors)}, line, YOLOV5_SIZE)
 
 
-def _renamed(of_file: tuple[str, ...] | None, given: tuple[str, ...], weights: Path) -> str:
-    """What ``--names`` changes in the names of a file.
-
-    Raises:
-        InputError: nothing but their order, so that the weights would get the names of others.
-    """
-    if of_file is None or of_file == given or len(of_file) != len(given):
-        return ""
-    match = match_names(of_file, given)
-    if not match.only_source:
-        raise InputError(
-            f"--names: are the class names of {weights} in another order; the file's weights have their own: leave it "
-            "out"
-        )
-    pairs = [f"{old!r} is now {new!r}" for old, new in zip(of_file, given, strict=True) if old != new]
-    return f"; --names renames {len(pairs)} of the file's {len(of_file)} classes: {'; '.join(pairs[:3])}"
-
-
-def _import_torchvision(wanted: Import, file: TensorFile) -> Imported:
-    if wanted.names == "coco":
-        raise InputError("--names coco: is for detectors; a classifier takes a file, or how many classes there are")
-    model = load_torchvision(file, wanted.weights, wanted.model)
+def _import_torchvision(options: ImportOptions, file: TensorFile) -> Imported:
+    _refuse_coco(options)
+    model = load_torchvision(file, options.weights, options.model)
     line = f"{len(file.tensors)} tensors of torchvision, {model.definition.name}"
-    if wanted.names is not None:
-        names = _class_names(wanted.names)
+    if options.names is not None:
+        names = _class_names(options.names)
     elif model.num_classes == IMAGENET_CLASSES:
         names = tuple(str(i) for i in range(IMAGENET_CLASSES))
         line += "; its classes are called 0 to 999, --names FILE calls them otherwise"
     else:
-        raise InputError(f"--names: is needed, because {wanted.weights} has none: a file, or how many classes")
-    _check_count(names, model, wanted.weights)
-    line += f"; ImageNet's mean and deviation{f' and {TORCHVISION_SIZE} px' * (wanted.image_size is None)} are assumed"
+        raise _names_needed(options.weights, _CLASSIFIER_NAMES)
+    _check_names(names, model, options.weights)
+    line += f"; ImageNet's mean and deviation{f' and {TORCHVISION_SIZE} px' * (options.image_size is None)} are assumed"
     origin = {"format": "torchvision", "tensors": len(file.tensors)}
     return Imported(model, names, origin, line, TORCHVISION_SIZE, TORCHVISION_CROP)
 
 
-def _import_cifar_resnet(wanted: Import, file: TensorFile) -> Imported:
-    if wanted.names is None:
-        raise InputError(f"--names: is needed, because {wanted.weights} has none: a file, or how many classes")
-    if wanted.names == "coco":
-        raise InputError("--names coco: is for detectors; a classifier takes a file, or how many classes there are")
-    model, note = load_cifar_resnet(file, wanted.weights, wanted.model)
-    names = _class_names(wanted.names)
-    _check_count(names, model, wanted.weights)
+def _import_cifar_resnet(options: ImportOptions, file: TensorFile) -> Imported:
+    if options.names is None:
+        raise _names_needed(options.weights, _CLASSIFIER_NAMES)
+    _refuse_coco(options)
+    model, note = load_cifar_resnet(file, options.weights, options.model)
+    names = _class_names(options.names)
+    _check_names(names, model, options.weights)
     line = f"{len(file.tensors)} tensors of a ResNet for CIFAR, {model.definition.name}; {note}"
     return Imported(model, names, {"format": "cifar-resnet", "tensors": len(file.tensors)}, line, CIFAR_SIZE)
 
 
-def _check_count(names: tuple[str, ...], model: Model, weights: Path) -> None:
-    if not all(map(is_writable, names)):
-        raise InputError(f"{weights}: has a class name with half a character (a lone surrogate); give --names")
-    if len(names) != model.num_classes:
-        raise InputError(f"{weights}: has {model.num_classes} classes, but {len(names)} names are given")
+# ---------------------------------------------------------------------------------------------------- class names
 
 
 def _class_names(text: str) -> tuple[str, ...]:
-    """``coco``, a number of classes, or a file with a name on each line."""
+    """The names that ``--names`` gives: ``coco``, a number of classes, or a file with a name on each line."""
     if text == "coco":
         return COCO_NAMES
     if text.isdecimal() and 0 < int(text) <= 10_000:
@@ -312,10 +306,39 @@ def _class_names(text: str) -> tuple[str, ...]:
     if not names or "" in names:
         raise InputError(f"{path}: must have a class name on each line")
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"{path}: the class {repeated[0]!r} stands twice")
+        raise InputError(f"{path}: duplicate class {repeated[0]!r}")
     return names
 
 
-def _file(path: Path) -> dict[str, str]:
-    """Which file it was."""
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+def _names_needed(weights: Path, allowed: str) -> InputError:
+    return InputError(f"--names: is needed, because {weights} has none: {allowed}")
+
+
+def _refuse_coco(options: ImportOptions) -> None:
+    if options.names == "coco":
+        raise InputError(f"--names coco: is for detectors; a classifier takes {_CLASSIFIER_NAMES}")
+
+
+def _check_names(names: tuple[str, ...], model: Model, weights: Path) -> None:
+    if not all(map(is_writable, names)):
+        raise InputError(f"{weights}: has a class name with a lone surrogate; give --names")
+    if len(names) != model.num_classes:
+        raise InputError(f"{weights}: has {model.num_classes} classes, but {len(names)} names are given")
+
+
+def _renamed(of_file: tuple[str, ...] | None, given: tuple[str, ...], weights: Path) -> str:
+    """Describe the names that ``--names`` changes.
+
+    Raises:
+        InputError: it changes their order only, and would give each class the name of another.
+    """
+    if of_file is None or of_file == given or len(of_file) != len(given):
+        return ""
+    match = match_names(of_file, given)
+    if not match.only_source:
+        raise InputError(
+            f"--names: are the class names of {weights} in another order; the file's weights have their own: leave it "
+            "out"
+        )
+    pairs = [f"{old!r} is now {new!r}" for old, new in zip(of_file, given, strict=True) if old != new]
+    return f"; --names renames {len(pairs)} of the file's {len(of_file)} classes: {'; '.join(pairs[:3])}"

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes, so that a message can say it."""
+"""Recognition of weights files by their first bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DARKNET_VERSION = struct.Struct("<3i")
 """Major, minor, revision: the first bytes of a Darknet weights file."""
 _HEAD = 512
 _LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-"""The first thing in every file that PyTorch wrote before 1.6, or with ``_use_new_zipfile_serialization=False``."""
+"""Start of files of PyTorch before 1.6, or with ``_use_new_zipfile_serialization=False``."""
 _LONGEST_SAFETENSORS_HEADER = 100_000_000
 """Bytes, a limit of the format."""
 
@@ -21,8 +21,8 @@ class Kind:
     """A kind of file.
 
     Args:
-        text: what it is, behind "it is".
-        suffix: under which ``tools/import_weights.py`` reads it; empty where it does not.
+        text: its description, behind "it is" in messages.
+        suffix: the suffix with which ``detect import`` reads it, or "".
     """
 
     text: str
@@ -40,7 +40,7 @@ DARKNET = Kind("a Darknet weights file", ".weights")
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What a file seems to be, or None; nothing is said about whether it is whole.
+    """The kind of a file by its first bytes, or None; the rest may be damaged.
 
     Raises:
         OSError: it cannot be read.
@@ -62,13 +62,13 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def is_darknet_version(version: tuple[int, ...]) -> bool:
-    """Whether Darknet has written such: 0.1.0, 0.2.0 and 0.2.5 are known."""
+    """True for a version of Darknet: 0.1.0, 0.2.0 and 0.2.5 are known."""
     major, minor, revision = version
     return major == 0 and minor in (1, 2) and 0 <= revision < 100
 
 
 def _first_line(head: bytes) -> str | None:
-    """The first line with something in it, or None if the bytes are no UTF-8 text; they may end inside a character."""
+    """The first line that is not blank, or None if the bytes are no UTF-8 text; they may end inside a character."""
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Tensors out of the files that others write: PyTorch's archives and safetensors. No code of a file is run."""
+"""Tensors of files of PyTorch and of safetensors. No code of a file is run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-"""Of PyTorch's archives."""
+"""Data types by storage class, of PyTorch's files."""
 SAFETENSORS_TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -44,26 +44,31 @@ SAFETENSORS_TYPES = {
     "BOOL": torch.bool,
 }
 MAX_ENTRIES, MAX_NAME = 100_000, 1000
-"""Of a pickled model: tensors and modules, and characters of a name. Modules that hold one another have no end."""
+"""Of a pickled model: tensors and modules, and characters of a name. A module may contain itself."""
+COUNTER = ".num_batches_tracked"
+"""End of the names of the norms' batch counters, which no import takes."""
+
+State = dict[str, Tensor]
+"""State dict: tensors by name."""
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What a file holds.
+    """Content of a file.
 
     Args:
         tensors: by name, as in the state dict of its model.
-        names: the class names, where the file has some.
+        names: the class names, if any.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: State
     names: tuple[str, ...] | None
 
 
 def read_tensors(path: Path) -> TensorFile:
-    """Read a state dict: from safetensors, or from a file of PyTorch with a state dict or a pickled model in it.
+    """Read a state dict: from safetensors, or from a file of PyTorch with a state dict or a pickled model.
 
-    What the content is decides, whatever the suffix; ``.safetensors`` where that is none of them.
+    The content decides; the suffix only where it is of neither kind.
 
     Raises:
         InputError: the file cannot be read, is damaged or has no state dict.
@@ -86,7 +91,7 @@ def _from_bytes(data: bytearray, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class _Storage:
-    """A tensor's memory: an entry of the archive."""
+    """Memory of tensors: an entry of the archive."""
 
     key: str
     dtype: torch.dtype
@@ -94,7 +99,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor that has not been made: where its values are."""
+    """A tensor by the place of its values."""
 
     storage: _Storage
     offset: int
@@ -123,7 +128,6 @@ def _read_archive(path: Path) -> TensorFile:
 
 
 def _no_archive(path: Path) -> str:
-    """What a file is that could not be read as PyTorch's archive."""
     kind = kind_of(path)
     if kind is None:
         return "is not an archive of PyTorch 1.6 or newer, or is damaged"
@@ -133,7 +137,7 @@ def _no_archive(path: Path) -> str:
 
 
 def _check_archive(archive: zipfile.ZipFile, path: Path) -> str:
-    """The folder inside the archive. PyTorch compresses nothing, so no entry may grow when it is read."""
+    """The folder inside the archive. PyTorch compresses nothing, so no entry may be larger when it is read."""
     entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
         raise InputError(f"{path}: has compressed entries, which PyTorch does not write")
@@ -149,7 +153,7 @@ def _check_archive(archive: zipfile.ZipFile, path: Path) -> str:
 
 
 def _persistent(reference: Any) -> _Storage:
-    """A persistent id of PyTorch: ``("storage", class, key, device, number of elements)``."""
+    """The storage of a persistent id of PyTorch: ``("storage", class, key, device, number of elements)``."""
     match reference:
         case ("storage", Inert(name=str(name)), str(key), _, int()):
             module, _, kind = name.rpartition(".")
@@ -160,7 +164,7 @@ def _persistent(reference: Any) -> _Storage:
 
 
 def _call(name: str, args: tuple[Any, ...]) -> Any:
-    """The few calls that make tensors and dictionaries; the others stay inert."""
+    """The value of a call that makes a tensor or a dictionary; other calls stay inert."""
     match name, args:
         case "collections.OrderedDict", ():
             return {}
@@ -181,7 +185,7 @@ def _read_storage(archive: zipfile.ZipFile, root: str, storage: _Storage) -> Ten
 
 
 def _make_tensor(view: _View, memory: Tensor) -> Tensor:
-    """The tensor in the memory; it never has more elements than that, so nothing grows."""
+    """The tensor as a view of the memory, which has at least as many elements."""
     count = math.prod(view.shape)
     if len(view.shape) != len(view.stride) or len(view.shape) > 8 or count > len(memory):
         raise PickleError("has a tensor larger than its storage")
@@ -195,9 +199,10 @@ def _make_tensor(view: _View, memory: Tensor) -> Tensor:
 
 
 def _read_legacy(path: Path) -> TensorFile:
-    """Pickles one after the other, then the storages: of each its number of elements as int64, and the elements.
+    """Read a file of PyTorch before 1.6: five pickles, then the storages.
 
-    The pickles are a magic number, the format's version, the machine, the content and the keys of the storages.
+    The pickles are a magic number, the format's version, the machine, the content and the keys of the storages. A
+    storage is its number of elements as int64, and the elements.
     """
     storages: dict[str, _Storage] = {}
 
@@ -236,11 +241,11 @@ def _next_storage(file: IO[bytes], storage: _Storage) -> Tensor:
     return _from_bytes(bytearray(file.read(count * storage.dtype.itemsize)), storage.dtype)
 
 
-# ------------------------------------------------------------------------------------- the model in the archive
+# ------------------------------------------------------------------------------------- the model in PyTorch's files
 
 
 def _model_of(content: Any) -> Any:
-    """The part of a checkpoint that has the weights: the average, where there is one, as its writers use it."""
+    """The part of a checkpoint with the weights: the moving average, if any, which its writers use, too."""
     if isinstance(content, dict):
         for key in ("ema", "model", "state_dict", "model_state_dict"):
             if isinstance(content.get(key), (dict, Inert)):
@@ -249,7 +254,6 @@ def _model_of(content: Any) -> Any:
 
 
 def _state_dict(content: Any, path: Path) -> Iterator[tuple[str, _View]]:
-    """Names and tensors of the model, at least one."""
     model = _model_of(content)
     if isinstance(model, dict):
         views = {str(name): view for name, view in model.items() if isinstance(view, _View)}
@@ -261,7 +265,7 @@ def _state_dict(content: Any, path: Path) -> Iterator[tuple[str, _View]]:
 
 
 def _module_tensors(model: Inert, path: Path) -> dict[str, _View]:
-    """Parameters and buffers of a pickled module and of those inside it, named as in its state dict."""
+    """Parameters and buffers of a pickled module and its submodules, named as in its state dict."""
     found: dict[str, _View] = {}
     waiting = [("", model)]
     num_entries = 0
@@ -281,7 +285,7 @@ def _module_tensors(model: Inert, path: Path) -> dict[str, _View]:
 
 
 def _class_names(content: Any) -> tuple[str, ...] | None:
-    """The ``names`` of a pickled model: a list, or a dictionary from 0 on."""
+    """The ``names`` of a pickled model: a list, or a dictionary with keys from 0."""
     model = _model_of(content)
     names = model.state.get("names") if isinstance(model, Inert) else None
     if isinstance(names, dict) and list(names) == list(range(len(names))):
@@ -295,7 +299,7 @@ def _class_names(content: Any) -> tuple[str, ...] | None:
 
 
 def _read_safetensors(path: Path) -> TensorFile:
-    """A file of eight bytes (the header's length), a JSON header, and the tensors side by side without gaps.
+    """Read eight bytes (the header's length), a JSON header, and the tensors without gaps.
 
     Source: the format's description in the safetensors project.
     """

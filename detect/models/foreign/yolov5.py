@@ -1,7 +1,7 @@
 """State dicts of the YOLOv5 family, and of its SPD-Conv form, as weights of our models.
 
-Their modules are numbered, and some have no weights. What counts here is only the order of those that have some and the
-names inside each:
+Their modules are numbered, and some have no weights. Modules with weights are matched to our rows by their order, and
+tensors by their names in a module:
 
 ==============================================  ==========================  =====================================
 theirs, behind ``model.N.``                     ours, behind a row's name   meaning
@@ -14,7 +14,7 @@ theirs, behind ``model.N.``                     ours, behind a row's name   mean
 ``m.L.weight``, ``bias``, ``anchors``           ``predict.L``, anchors      the head; anchors in cells
 ==============================================  ==========================  =====================================
 
-The norms' counters of batches mean nothing to a trained model, and are not taken.
+The norms' batch counters have no use in a trained model and are dropped.
 """
 
 from __future__ import annotations
@@ -36,29 +36,24 @@ from detect.models.blocks.pool import SPPF
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_weights
 from detect.models.definition import Row, with_args
-from detect.models.foreign.tensor_files import TensorFile
+from detect.models.foreign.tensor_files import COUNTER, State, TensorFile
 from detect.models.heads import AnchorDetect
 from detect.models.model import DetectionModel
 from detect.models.registry import Block
 
 FAMILY = tuple(f"yolov5{size}{form}" for size in "nsml" for form in ("", "-spd"))
-"""The models that are tried when none is named."""
-State = dict[str, Tensor]
+"""The models that are tried by default."""
 
-_COUNTER = ".num_batches_tracked"
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _CONV = {"conv.weight": "conv.weight", **{f"bn.{word}": f"norm.{word}" for word in _NORM}}
-"""What a convolution with its norm has, in theirs and in ours."""
+"""Tensors of a convolution with its norm: the file's name to ours."""
 _KEY = re.compile(r"(?:model\.)*(?P<number>\d+)\.(?P<rest>.+)")
 
 
 def load_yolov5(file: TensorFile, path: Path, name: str | None = None) -> DetectionModel:
-    """A model with the weights of a YOLOv5-family state dict, in float32.
+    """Build a model with the weights of a YOLOv5-family state dict, in float32.
 
-    Args:
-        file: what was read.
-        path: from where, for messages.
-        name: the model; None tries those of ``FAMILY``.
+    Without a name those of ``FAMILY`` are tried. ``path`` is for messages.
 
     Raises:
         InputError: the tensors are not named like those of the family, do not fit, are not finite, or are negative
@@ -87,7 +82,6 @@ def load_yolov5(file: TensorFile, path: Path, name: str | None = None) -> Detect
 
 
 def _filled(model: DetectionModel, state: State, path: Path) -> DetectionModel:
-    """The model of the same definition, with the file's anchors and weights."""
     definition = model.definition
     anchors = state.get(f"graph.layers.{definition.rows[-1].name}.anchors_px")
     if anchors is not None:
@@ -98,13 +92,13 @@ def _filled(model: DetectionModel, state: State, path: Path) -> DetectionModel:
 
 
 def _modules(tensors: State, path: Path) -> list[State]:
-    """The tensors of each numbered module that has some, in the order of the numbers."""
+    """The tensors of each module that has some, in the order of the numbers."""
     found: dict[int, State] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None or len(match["number"]) > 4:
             raise InputError(f"{path}: {key[:80]!r} is no weight of the YOLOv5 family, such as 'model.0.conv.weight'")
-        if key.endswith(_COUNTER):
+        if key.endswith(COUNTER):
             continue
         value = tensor.float() if tensor.is_floating_point() else tensor
         found.setdefault(int(match["number"]), {})[match["rest"]] = value
@@ -115,7 +109,7 @@ def _num_classes(head: State, path: Path) -> int:
     """K, from the biases and anchors of the head."""
     anchors = head.get("anchors")
     num_anchors = anchors.shape[1] if anchors is not None and anchors.ndim == 3 else 3
-    # What most levels say: one that is missing or of another shape is told as such later.
+    # By a majority of the levels: one that is missing or of another shape is reported later.
     sizes = Counter(len(bias) for key, bias in head.items() if key.endswith(".bias") and bias.ndim == 1)
     values = sizes.most_common(1)[0][0] if sizes else 0
     if not num_anchors or values % num_anchors or values // num_anchors < 6:
@@ -124,7 +118,7 @@ def _num_classes(head: State, path: Path) -> int:
 
 
 def _translate(model: DetectionModel, modules: list[State]) -> tuple[State, list[str]]:
-    """The tensors under our names, and a complaint for each row that is of another kind or shape than its module."""
+    """The tensors under our names, and a complaint for each row that its module does not fit."""
     graph = model.graph
     rows = [row for row in graph.definition.rows if any(True for _ in graph.layer(row.name).parameters())]
     if len(rows) != len(modules):
@@ -133,36 +127,32 @@ def _translate(model: DetectionModel, modules: list[State]) -> tuple[State, list
     own, state, complaints = model.state_dict(), State(), []
     for row, module in zip(rows, modules, strict=True):
         path = f"graph.layers.{row.name}."
-        wanted = {key: tuple(value.shape) for key, value in own.items() if key.startswith(path)}
+        shapes = {key: tuple(value.shape) for key, value in own.items() if key.startswith(path)}
         try:
-            state |= _translate_row(graph.layer(row.name), row, module, path, wanted)
+            state |= _translate_row(graph.layer(row.name), row, module, path, shapes)
         except InputError as error:
             complaints.append(f"{row.label}: {error}")
     return state, complaints
 
 
-def _translate_row(layer: Block, row: Row, module: State, path: str, wanted: dict[str, tuple[int, ...]]) -> State:
-    """The tensors of a module under the names of a row.
-
-    Raises:
-        InputError: a tensor is missing, unknown or of another shape than wanted.
-    """
+def _translate_row(layer: Block, row: Row, module: State, path: str, shapes: dict[str, tuple[int, ...]]) -> State:
+    """The tensors of a module under the names of a row, which must have these shapes."""
     left = dict(module)
     translated = {f"{path}{key}": value for key, value in _row(layer, left)}
     if left:
         raise InputError(f"is a {row.module}, which has nothing for {min(left)[:80]!r}")
-    for key, shape in wanted.items():
-        if key not in translated and not key.endswith((".anchors_px", _COUNTER)):
+    for key, shape in shapes.items():
+        if key not in translated and not key.endswith((".anchors_px", COUNTER)):
             raise InputError(f"the file has nothing for {key}")
         if key in translated and tuple(translated[key].shape) != shape:
             raise InputError(f"{key} is {shape}, in the file {tuple(translated[key].shape)}")
-    if unknown := sorted(set(translated) - set(wanted)):
+    if unknown := sorted(set(translated) - set(shapes)):
         raise InputError(f"the model has no {unknown[0]}")
     return translated
 
 
 def _row(layer: Block, module: State) -> Iterator[tuple[str, Tensor]]:
-    """A module's tensors under the names that they have in a row of ours; they are taken out of ``module``."""
+    """A module's tensors under their names in a row; they are removed from ``module``."""
     match layer:
         case AnchorDetect():
             return _head(layer, module)
@@ -178,14 +168,14 @@ def _row(layer: Block, module: State) -> Iterator[tuple[str, Tensor]]:
 
 
 def _conv(module: State, theirs: str, ours: str) -> Iterator[tuple[str, Tensor]]:
-    """A convolution and its norm; what is missing is left out."""
+    """The tensors of a convolution and its norm that the module has."""
     for word, name in _CONV.items():
         if f"{theirs}{word}" in module:
             yield f"{ours}{name}", module.pop(f"{theirs}{word}")
 
 
 def _c3(module: State) -> Iterator[tuple[str, Tensor]]:
-    """A C3, whose two dividing convolutions are one in ours."""
+    """The tensors of a C3; its first two convolutions are one in ours."""
     first, second = dict(_conv(module, "cv1.", "divide.")), dict(_conv(module, "cv2.", "divide."))
     for key in first.keys() & second.keys():
         a, b = first[key], second[key]
@@ -199,12 +189,12 @@ def _c3(module: State) -> Iterator[tuple[str, Tensor]]:
 
 
 def _head(head: AnchorDetect, module: State) -> Iterator[tuple[str, Tensor]]:
-    """The head; anchors come in cells and go in network-input pixels."""
+    """The tensors of the head; anchors are in cells in the file, in network-input pixels in ours."""
     for level in range(len(head.reductions)):
         for word in ("weight", "bias"):
             if f"m.{level}.{word}" in module:
                 yield f"predict.{level}.{word}", module.pop(f"m.{level}.{word}")
-    module.pop("anchor_grid", None)  # older files have the anchors a second time
+    module.pop("anchor_grid", None)  # older files repeat the anchors
     anchors = module.pop("anchors", None)
     if anchors is not None:
         if anchors.shape != head.anchors_px.shape:

@@ -18,8 +18,8 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
+from detect.exporting.onnx_graph import replace_items
 from detect.exporting.parity import ExportError
-from detect.exporting.tidy import replace_items
 from detect.exporting.wrappers import PREFIX
 from detect.models.model import Model
 from detect.models.packing import packed_layers

@@ -116,6 +116,8 @@ CFGS = {
     "cspdarknet53": [*csp_darknet53(), ("mean",), C(0, activation="linear")],
 }
 """The references 54 and 85, 38 and 65 are the numbers in the published files."""
+SLOW = ("yolov3", "yolov4", "cspdarknet53-panet-spp", "cspresnet50-panet-spp", "cspresnext50-panet-spp")
+"""Networks for the slow tests; the others have their parts."""
 
 
 class Run(NamedTuple):

@@ -45,6 +45,13 @@ def shapes_only(name: str, num_classes: int = 5) -> dict[str, Tensor]:
         return torchvision_model(name, num_classes).state_dict()
 
 
+def zeros(name: str, num_classes: int) -> dict[str, Tensor]:
+    """The state dict of a model, all 0."""
+    return {
+        key: torch.zeros(tensor.shape, dtype=tensor.dtype) for key, tensor in shapes_only(name, num_classes).items()
+    }
+
+
 def as_older_versions(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A DenseNet's state dict as files of 2017 have it: no counters, and ``norm.1`` for ``norm1`` in dense layers."""
     return {

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from detect.exporting.tidy import fold_constants, remove_traces
+from detect.exporting.onnx_graph import fold_constants, remove_traces
 
 
 def make_model(nodes, weights):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.exporting.publish import sha256, ship, without_machine
+from detect.exporting.ship import sha256, ship_checkpoint, without_machine
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.models.yamls import TINY, write_model
@@ -33,7 +33,7 @@ def best(tmp_path: Path) -> Path:
 
 def test_what_is_shipped(best: Path, tmp_path: Path) -> None:
     """Weights within the precision of float16, 2 ** -11 of a value, the rest exactly; nothing of the training."""
-    ship(best, tmp_path / "a.pt")
+    ship_checkpoint(best, tmp_path / "a.pt")
     before, after = load_checkpoint(best), load_checkpoint(tmp_path / "a.pt")
     weights = {name for name, parameter in before.model.named_parameters() if parameter.dim() > 1}
     stored = torch.load(tmp_path / "a.pt", weights_only=True)["state_dict"]
@@ -48,7 +48,7 @@ def test_what_is_shipped(best: Path, tmp_path: Path) -> None:
 
 
 def test_the_rows_of_the_card(best: Path, tmp_path: Path) -> None:
-    checksum, model, command = ship(best, tmp_path / "a.pt")
+    checksum, model, command = ship_checkpoint(best, tmp_path / "a.pt")
     assert checksum == f"| sha256 | `{sha256(tmp_path / 'a.pt')}` |"
     parameters = sum(p.numel() for p in load_checkpoint(best).model.parameters())
     assert model.startswith(f"| model | `tiny`, 2 classes (cat, dog): {parameters:,} parameters, ")
@@ -61,8 +61,8 @@ def test_the_rows_of_the_card(best: Path, tmp_path: Path) -> None:
 
 def test_the_same_file_twice(best: Path, tmp_path: Path) -> None:
     """What was shipped can be shipped again, and is the same bytes."""
-    ship(best, tmp_path / "a.pt")
-    ship(tmp_path / "a.pt", tmp_path / "b" / "a.pt")
+    ship_checkpoint(best, tmp_path / "a.pt")
+    ship_checkpoint(tmp_path / "a.pt", tmp_path / "b" / "a.pt")
     assert sha256(tmp_path / "a.pt") == sha256(tmp_path / "b" / "a.pt")
 
 
@@ -91,5 +91,5 @@ def test_paths_of_a_machine(value: Any, expected: Any) -> None:
 @pytest.mark.parametrize(("out", "message"), [("best.pt", "is the checkpoint itself"), ("a.onnx", "must end in .pt")])
 def test_refused(best: Path, out: str, message: str) -> None:
     with pytest.raises(InputError, match=f"--out .*{out}: {message}"):
-        ship(best, best.with_name(out))
+        ship_checkpoint(best, best.with_name(out))
     assert load_checkpoint(best).training == {"epoch": 3}

@@ -1,7 +1,4 @@
-"""Non-maximum suppression inside an exported detector.
-
-The nodes compute what ``detect.boxes.nms`` does: each prediction counts for its best class, of two boxes of a class
-that overlap by more than the IoU threshold the better one stays, and the best ``max_detections`` of an image remain.
+"""Edits of an exported ONNX graph: folding of constants, removal of the exporter's notes, non-maximum suppression.
 
 Letters: B images, P predictions of an image, K classes, C = 5 + K columns, M selected boxes of all images, D rows of an
 image's result.
@@ -12,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import compose, parser
+from onnx.reference import ReferenceEvaluator
 
 from detect.evaluation.forward import PredictSettings
 
@@ -50,7 +48,7 @@ suppression (float[%(batch)s, P, C] predictions)
     nms_images, nms_by_image = TopK <axis = 0, largest = 0> (nms_score_images, nms_selected_count)
     nms_rows = Gather <axis = 0> (nms_score_rows, nms_by_image)
     nms_row_scores = Gather <axis = 0> (nms_sorted_scores, nms_by_image)
-    # How many each image has, and each row's rank within its image.
+    # The number of rows of each image, and each row's rank within its image.
     nms_batch = Shape <start = 0, end = 1> (predictions)
     nms_batch_scalar = Squeeze (nms_batch)
     nms_image_range = Range (nms_zero, nms_batch_scalar, nms_one)
@@ -65,7 +63,7 @@ suppression (float[%(batch)s, P, C] predictions)
     nms_row_range = Range (nms_zero, nms_selected_scalar, nms_one)
     nms_ranks = Sub (nms_row_range, nms_row_starts)
     counts = Min (nms_found, max_detections)
-    # The rows that have a place in the result, and what is written there: left, top, right, bottom, score, class.
+    # The rows that have a place in the result, and their values: left, top, right, bottom, score, class.
     nms_has_place = Less (nms_ranks, max_detections)
     nms_kept = Compress <axis = 0> (nms_rows, nms_has_place)
     nms_kept_ranks = Compress <axis = 0> (nms_ranks, nms_has_place)
@@ -94,17 +92,58 @@ suppression (float[%(batch)s, P, C] predictions)
 """In ONNX's own text format, by operators of every supported set. The settings are stored values with names."""
 
 
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Replace, in place, every node that depends on weights only by its value, such as a rearranged kernel.
+
+    Some runtimes need a convolution's weights stored, not computed.
+    """
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    remaining = []
+    for node in graph.node:
+        if node.input and all(name in stored for name in node.input):
+            inputs = {name: onnx.numpy_helper.to_array(stored[name]) for name in node.input}
+            values = ReferenceEvaluator(node).run(None, inputs)
+            for name, value in zip(node.output, values, strict=True):
+                stored[name] = onnx.numpy_helper.from_array(np.asarray(value), name)
+        else:
+            remaining.append(node)
+    used = {name for node in remaining for name in node.input} | {value.name for value in graph.output}
+    computed = {name for node in remaining for name in node.output}
+    replace_items(graph.node, remaining)
+    replace_items(graph.initializer, [tensor for name, tensor in stored.items() if name in used])
+    replace_items(graph.value_info, [value for value in graph.value_info if value.name in computed])
+
+
+def remove_traces(model: onnx.ModelProto) -> None:
+    """Remove, in place, the exporter's notes: stack traces with paths of the machine, names of its passes."""
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info, graph, model):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def replace_items(field: list, items: list) -> None:
+    """Set the items of a repeated protobuf field, which cannot be assigned to; ``items`` may be taken from it."""
+    kept = [type(item).FromString(item.SerializeToString()) for item in items]
+    del field[:]
+    field.extend(kept)
+
+
 def append_suppression(exported: onnx.ModelProto, settings: PredictSettings) -> onnx.ModelProto:
-    """A detector whose outputs are detections in place of predictions.
+    """Append non-maximum suppression to a detector, as ``detect.boxes.nms`` computes it.
+
+    Each prediction counts for its best class, of two boxes of a class that overlap by more than the IoU threshold the
+    better one stays, and the best ``max_detections`` of an image remain.
 
     Args:
         exported: with the output ``predictions`` (B, P, 5 + K).
-        settings: score threshold, IoU threshold and D, the most detections of an image.
+        settings: score threshold, IoU threshold and D, the maximum number of detections of an image.
 
     Returns:
-        The same with the outputs ``detections`` float32 (B, D, 6): left, top, right, bottom in pixels of the network
-        input, score, class index, best first, zeros behind the last; and ``counts`` int64 (B,): how many rows of each
-        image are detections.
+        The model with the outputs ``detections`` float32 (B, D, 6): left, top, right, bottom in pixels of the network
+        input, score, class index, best first, zeros behind the last; and ``counts`` int64 (B,): the number of
+        detections of each image.
     """
     batch = exported.graph.output[0].type.tensor_type.shape.dim[0]
     words = {
@@ -119,7 +158,7 @@ def append_suppression(exported: onnx.ModelProto, settings: PredictSettings) -> 
 
 
 def with_predictions(exported: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that gives the predictions too, as its last output, and takes any score above 0 for a detection."""
+    """Copy a model with suppression; the copy has ``predictions`` as a last output and a score threshold of 0."""
     opened = onnx.ModelProto()
     opened.CopyFrom(exported)
     opened.graph.output.append(onnx.helper.make_tensor_value_info("predictions", onnx.TensorProto.FLOAT, [None] * 3))
