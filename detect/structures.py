@@ -18,7 +18,6 @@ from torch import Tensor
 
 from detect.boxes.convert import xyxy_to_xywh
 from detect.class_names import class_indices
-from detect.drawing.boxes import draw_boxes
 from detect.errors import InputError
 
 # ---------------------------------------------------------------------------- network and loss
@@ -268,6 +267,8 @@ class Detections:
         Raises:
             InputError: the image has another mode or size.
         """
+        from detect.drawing.boxes import draw_boxes  # only pictures need it
+
         image = np.asarray(image_rgb)
         expected = (*self.image_hw, 3)
         if image.shape != expected or image.dtype != np.uint8:

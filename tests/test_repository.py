@@ -158,6 +158,7 @@ DISTRIBUTIONS = {
     "google": "protobuf",
     "PIL": "pillow",
     "pydantic_core": "pydantic",
+    "typing_extensions": "typing-extensions",
     "yaml": "pyyaml",
 }
 

@@ -43,7 +43,6 @@ from detect.errors import InputError
 from detect.models.build import empty_model
 from detect.models.catalog import find_weights
 from detect.models.definition import definition_to_plain, parse_definition
-from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
 from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.models.packing import halve_state, pack_state, unpack_state
 from detect.runtime.files import atomic_path
@@ -244,6 +243,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _no_checkpoint(path: Path) -> str:
+    from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
+
     kind = kind_of(path)
     if kind is not None and kind in (DARKNET, LEGACY, SAFETENSORS):
         return f"is {kind.text}, not a checkpoint of this toolkit; detect import makes one of it"
