@@ -21,6 +21,27 @@ RIDDLES = ("What", "Which", "Whether", "How", "Those", "That")
 PAPERS = {"SDPoint": "sdpoint", "BDSC": "bdsc", "TRD": "trd"}
 MAX_ARGUMENTS = 7
 
+TRAINING = """
+cli/train training/settings training/loop training/detection data/datasets data/detection/loading
+data/detection/augment models/graph models/blocks/conv models/heads training/state training/optimizer training/epoch
+losses/detection losses/assignment evaluation/detection
+"""
+"""Files that a reader opens, in order, each once, to follow one training of a detector (CONTRIBUTING.md)."""
+TRAINING_REST = """
+api/training config/recipe config/data data/recognition data/formats/coco data/annotations data/detection/geometry
+data/detection/images data/detection/sampling data/workers models/catalog models/definition models/rows models/model
+models/blocks/csp models/blocks/downsample models/transfer boxes/anchors boxes/coding boxes/nms boxes/iou structures
+evaluation/loop evaluation/forward evaluation/coco training/task training/strategy training/checks
+training/checkpoints training/recorder runtime/distributed
+"""
+"""What a complete reading adds: names of models, reading of files, checks, caches, records, processes."""
+PREDICTION = """
+cli/predict inference/run inference/sources inference/inputs inference/detector inference/network models/checkpoint
+data/letterbox evaluation/forward models/graph models/blocks/conv models/heads boxes/coding boxes/nms
+inference/outputs drawing/boxes
+"""
+"""The same for one image through ``detect predict``."""
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -53,6 +74,12 @@ def closure(statement: str) -> tuple[int, int]:
     command = [sys.executable, "-c", code]
     files = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     return len(files), sum(lines_of(Path(file)) for file in files)
+
+
+def reading(text: str) -> str:
+    """Files and lines of a reading."""
+    names = text.split()
+    return f"{len(names)} / {sum(lines_of(PACKAGE / f'{name}.py') for name in names):,}"
 
 
 def lines_of(path: Path) -> int:
@@ -95,6 +122,9 @@ def figures() -> Iterator[tuple[str, str]]:
     trees = modules()
     names = frozenset(trees)
     used = {name: imports_of(tree, names) - {name} for name, tree in trees.items()}
+    yield "files / lines to follow one training of a detector", reading(TRAINING)
+    yield "the same, complete", reading(TRAINING + TRAINING_REST)
+    yield "files / lines to follow one image through `detect predict`", reading(PREDICTION)
     files, lines = closure("from detect import Detector")
     yield "files / lines that `from detect import Detector` loads", f"{files} / {lines:,}"
     for title, paper in PAPERS.items():
