@@ -1,4 +1,4 @@
-"""Overlap of boxes: intersections and IoU. The IoU matrix of two lists of boxes is ``torchvision.ops.box_iou``.
+"""Overlap of boxes: intersections and IoU.
 
 Letters: N boxes (or pairs), M other boxes.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detect.boxes.convert import Boxes
+from detect.boxes.convert import Boxes, box_areas
 
 IouKind = Literal["iou", "giou", "diou", "ciou"]
 EPSILON = 1e-7
@@ -69,6 +69,13 @@ def intersection_areas(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.nd
     high = np.minimum(first_xyxy[:, None, 2:], second_xyxy[:, 2:])
     areas: np.ndarray = (high - low).clip(min=0).prod(axis=2)
     return areas
+
+
+def iou_matrix(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
+    """IoU (N, M) of boxes (N, 4) and (M, 4), in one unit; 0 for two boxes without area."""
+    shared = intersection_areas(first_xyxy, second_xyxy)
+    union = box_areas(first_xyxy)[:, None] + box_areas(second_xyxy) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def centred_iou(sizes: Boxes, anchors: Boxes) -> Boxes:

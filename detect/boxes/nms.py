@@ -5,9 +5,14 @@ Letters: B batch, P predictions of an image, K classes, N candidates, n detectio
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from detect.boxes.convert import cxcywh_to_xyxy
 
@@ -110,7 +115,20 @@ def _best(boxes: Tensor, scores: Tensor, iou_threshold: float, count: int) -> Te
     """
     looked_at = 2 * count
     while True:
-        keep = nms(boxes[:looked_at], scores[:looked_at], iou_threshold)
+        keep = _operator()(boxes[:looked_at], scores[:looked_at], iou_threshold)
         if len(keep) >= count or looked_at >= len(boxes):
             return keep[:count]
         looked_at *= 4
+
+
+@cache
+def _operator() -> Callable[[Tensor, Tensor, float], Tensor]:
+    """Load torchvision's operator without its Python package, whose import takes as long as PyTorch's own."""
+    found = importlib.util.find_spec("torchvision")
+    folders = (found.submodule_search_locations or []) if found else []
+    for path in sorted(path for folder in folders for path in Path(folder).glob("_C*.so")):
+        torch.ops.load_library(path)
+    if not hasattr(torch.ops.torchvision, "nms"):  # another layout than that of Linux and macOS
+        importlib.import_module("torchvision.ops")
+    operator: Callable[[Tensor, Tensor, float], Tensor] = torch.ops.torchvision.nms
+    return operator

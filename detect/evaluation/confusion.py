@@ -6,11 +6,9 @@ Letters: K classes, N detections and M objects of one image.
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
 from detect.boxes.convert import box_areas, xywh_to_xyxy
-from detect.boxes.iou import intersection_areas
+from detect.boxes.iou import intersection_areas, iou_matrix
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import FoundBoxes
 
@@ -63,7 +61,7 @@ def match(found_xyxy: np.ndarray, objects_xyxy: np.ndarray) -> np.ndarray:
     object_of = np.full(len(found_xyxy), -1, dtype=np.int64)
     if not len(objects_xyxy):
         return object_of
-    overlaps = box_iou(torch.from_numpy(found_xyxy), torch.from_numpy(objects_xyxy)).numpy()
+    overlaps = iou_matrix(found_xyxy, objects_xyxy)
     for detection, overlap in enumerate(overlaps):
         best = int(overlap.argmax())
         if overlap[best] >= IOU:

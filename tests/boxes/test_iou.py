@@ -15,7 +15,7 @@ from torchvision.ops import (
     generalized_box_iou_loss,
 )
 
-from detect.boxes.iou import IouKind, centred_iou, exceeds_iou, intersection_areas, paired_iou
+from detect.boxes.iou import IouKind, centred_iou, exceeds_iou, intersection_areas, iou_matrix, paired_iou
 
 KINDS: tuple[IouKind, ...] = get_args(IouKind)
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -153,3 +153,11 @@ def test_exceeding_an_iou_agrees_with_the_matrix_of_torchvision() -> None:
     boxes[:3, 2:] = boxes[:3, :2]  # without area
     found = exceeds_iou(boxes.T[:, :, None], boxes.T[:, None], 0.3)
     assert torch.equal(found, box_iou(boxes, boxes).nan_to_num() > 0.3)
+
+
+def test_iou_of_every_pair():
+    """A square of 2 x 2: itself; its right half, of 2; a square beside it; a point."""
+    boxes = np.array([[0, 0, 2, 2], [1, 0, 2, 2], [2, 0, 4, 2], [5, 5, 5, 5]], np.float64)
+    assert iou_matrix(boxes[:1], boxes).tolist() == [[1, 0.5, 0, 0]]
+    assert iou_matrix(boxes[3:], boxes).tolist() == [[0, 0, 0, 0]]
+    assert iou_matrix(boxes[:0], boxes).shape == (0, 4)

@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torchvision
 
-from detect.boxes.nms import non_max_suppression
+from detect.boxes.nms import _operator, non_max_suppression
 
 
 def predict(*rows: tuple) -> torch.Tensor:
@@ -190,3 +191,11 @@ def test_half_precision_is_computed_in_float32() -> None:
         strict=True,
     ):
         assert torch.equal(half, full)
+
+
+def test_the_operator_is_torchvisions() -> None:
+    boxes = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)).sort(dim=1).values
+    scores = torch.rand(200, generator=torch.Generator().manual_seed(1))
+    expected = torchvision.ops.nms(boxes, scores, 0.5)
+    assert 1 < len(expected) < 200
+    assert torch.equal(_operator()(boxes, scores, 0.5), expected)
