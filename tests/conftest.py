@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,13 @@ settings.load_profile("suite")
 sitecustomize.guard_all()
 
 REAL_DATA = os.environ.get("DETECT_REAL_DATA")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of exports that all processes of the session share (``tests/exporting/exports.py``)."""
+    if not hasattr(config, "workerinput"):
+        folder = os.environ["DETECT_TEST_EXPORTS"] = tempfile.mkdtemp(prefix="detect-exports-")
+        config.add_cleanup(lambda: shutil.rmtree(folder))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

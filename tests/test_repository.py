@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from detect.cli.main import COMMANDS, run_command
 from detect.config.base import CONFIGS, find_config
 from detect.config.data import load_data_config
@@ -129,6 +131,7 @@ RUNNER = ROOT / "detect" / "exporting" / "onnx_runner.py"
 """A program of its own, which users take with them; the package imports it when it exports."""
 
 
+@pytest.mark.slow
 def test_imports_reach_for_nothing() -> None:
     """Importing each module opens no connection, takes no optional dependency, changes no threads' settings."""
     done = run_python(

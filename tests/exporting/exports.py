@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,20 +63,22 @@ KINDS = {
 """Options of the shared files; the last two are of the classifier."""
 
 _write = export_module._write
-_written: dict[tuple[object, ...], bytes] = {}
 
 
 def _write_once(wrapper, path: Path, options: ExportOptions) -> None:
-    """The exporter's file, from memory where the same network was exported with the same options before."""
+    """The exporter's file; the same network with the same options is exported once by all processes of the session."""
     digest = hashlib.sha256()
     for name, tensor in wrapper.state_dict().items():
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
     size = None if options.dynamic else options.image_size
-    key = (type(wrapper), digest.digest(), options.opset, options.dynamic, options.half, size)
-    if key not in _written:
-        _write(wrapper, path, options)
-        _written[key] = path.read_bytes()
-    path.write_bytes(_written[key])
+    digest.update(repr((type(wrapper), options.opset, options.dynamic, options.half, size)).encode())
+    made = Path(os.environ["DETECT_TEST_EXPORTS"]) / digest.hexdigest()
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            _write(wrapper, made.with_suffix(".part"), options)
+            made.with_suffix(".part").rename(made)
+    shutil.copy(made, path)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from detect.evaluation.forward import PredictSettings
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import TOLERANCES, Difference, ExportError, Parity
 from detect.models.build import build_classifier, build_model
-from detect.models.checkpoint import save_checkpoint
+from detect.models.checkpoint import rewrite_checkpoint, save_checkpoint
 from detect.runtime.logs import LOGGER
+from tests.exporting import exports
 from tests.models.yamls import TINY, write_model
 
 CLASSIFIER = """\
@@ -86,6 +87,22 @@ def shapes(path):
     }
 
 
+def test_the_file_and_its_program(export, tmp_path):
+    """Without --out the file is beside the weights."""
+    path = tmp_path / "best.pt"
+    rewrite_checkpoint(path, exports.detector())
+    with exports.exporter_once():
+        code, out, err = export("--weights", path)
+    assert (code, err) == (None, "")
+    first, second, third = out.splitlines()
+    assert first.startswith(f"{tmp_path}/model.onnx: ")
+    assert first.endswith(", opset 18, any batch size, height and width")
+    assert second.startswith("largest difference from PyTorch on ")
+    assert third == f"without PyTorch: python {tmp_path}/onnx_runner.py {tmp_path}/model.onnx IMAGE"
+    assert {found.name for found in tmp_path.iterdir()} == {"best.pt", "model.onnx", "onnx_runner.py"}
+
+
+@pytest.mark.slow
 def test_detections_of_one_image_in_half_precision(export, weights):
     """Without --out the file is beside the weights; the opset is the given one."""
     code, out, err = export("--weights", weights, "--nms", "--max-det", 20, "--no-dynamic", "--half", "--opset", 20)

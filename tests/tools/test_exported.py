@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from detect.evaluation.coco import METRICS
-from tests.inference.onnx_files import write_detections
+from tests.inference.onnx_files import write_detections, write_raw
 from tests.tools.running import run_here
 
 EXPORT = ("export.py", "--weights", "run/best.pt", "--data", "data.yaml")
@@ -17,17 +17,26 @@ EVALUATE = ("evaluate.py", "--data", "data.yaml", "--workers", 0, "--device", "c
 
 
 @pytest.fixture(scope="module")
-def world(trained_world: Path, exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the trained world with the exported ``run/model.onnx``."""
+def world(trained_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the trained world with another network as ``run/model.onnx``."""
     folder = shutil.copytree(trained_world, tmp_path_factory.mktemp("exported") / "world")
+    write_raw(folder / "run/model.onnx")
+    return folder
+
+
+@pytest.fixture
+def exported_world(world: Path, exported_run: Path, tmp_path: Path) -> Path:
+    """A copy of the world with the exported network as ``run/model.onnx``."""
+    folder = shutil.copytree(world, tmp_path / "exported")
     shutil.copy(exported_run, folder / "run/model.onnx")
     return folder
 
 
-def test_the_same_metrics(world: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_same_metrics(exported_world: Path, tmp_path: Path) -> None:
     found = {}
     for weights in ("run/best.pt", "run/model.onnx"):
-        ended = run_here(world, *EVALUATE, "--weights", weights, "--metrics-json", tmp_path / "m.json")
+        ended = run_here(exported_world, *EVALUATE, "--weights", weights, "--metrics-json", tmp_path / "m.json")
         assert ended.code == 0, ended.error
         found[weights] = json.loads((tmp_path / "m.json").read_text())
     expected, exported = found.values()
@@ -36,11 +45,13 @@ def test_the_same_metrics(world: Path, tmp_path: Path) -> None:
         assert exported[name] == pytest.approx(expected[name], abs=1e-3)
 
 
-def test_the_same_predictions(world: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_same_predictions(exported_world: Path, tmp_path: Path) -> None:
     entries = []
     for weights in ("run/best.pt", "run/model.onnx"):
         options = ("--source", "shapes/images/val", "--conf", 0.001, "--max-det", 5, "--save-json", "--device", "cpu")
-        ended = run_here(world, "predict.py", "--weights", weights, *options, "--out", tmp_path / Path(weights).suffix)
+        out = tmp_path / Path(weights).suffix
+        ended = run_here(exported_world, "predict.py", "--weights", weights, *options, "--out", out)
         assert ended.code == 0, ended.error
         entries.append(json.loads((tmp_path / Path(weights).suffix / "predictions.json").read_text()))
     assert len(entries[0]) == len(entries[1]) > 5

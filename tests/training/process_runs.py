@@ -50,12 +50,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def runs(folder: Path, data: Path) -> dict[str, RunSettings]:
-    """The runs by name.
+def runs(folder: Path, data: Path, names: tuple[str, ...]) -> dict[str, RunSettings]:
+    """The runs of these names.
 
     Args:
         folder: where they go.
         data: has the folders ``shapes`` and ``colours``.
+        names: of ``CHANGES``, or ``classes``.
     """
     folder.mkdir(exist_ok=True)
     shapes = shapes_at(data / "shapes")
@@ -63,7 +64,7 @@ def runs(folder: Path, data: Path) -> dict[str, RunSettings]:
     augment = {"crop": "pad", "flip_left_right": 0.5, "mixup": 0.5, "cutmix": 0.5}
     colours = classes.classes_at(data / "colours")
     settings["classes"] = classes.make_settings(folder, colours, epochs=1, batch_size=7, augment=augment)
-    return {name: dataclasses.replace(each, out=folder / name) for name, each in settings.items()}
+    return {name: dataclasses.replace(settings[name], out=folder / name) for name in names}
 
 
 def check_exchange() -> None:
@@ -118,14 +119,14 @@ def check_norms() -> None:
     torch.testing.assert_close(two, signs[None, :, None, None])
 
 
-def work(rank: int, port: int, folder: Path, data: Path) -> None:
-    """Check the exchange and train all ``runs``, as process ``rank`` of two."""
+def work(rank: int, port: int, folder: Path, data: Path, names: tuple[str, ...]) -> None:
+    """Check the exchange and train the ``runs``, as process ``rank`` of two."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with init_distributed():
         check_exchange()
         check_norms()
         with main_process_first():
-            each = runs(folder, data)
+            each = runs(folder, data, names)
         barrier("the models' files")  # which the second process has written once more
         for settings in each.values():
             train(settings)

@@ -20,7 +20,7 @@ from tests.training import test_classification as classes
 from tests.training.small import make_shapes
 
 ROOT = Path(__file__).parents[2]
-NAMES = [*process_runs.CHANGES, "classes"]
+ALL = (*process_runs.CHANGES, "classes")
 
 
 def torchrun(*words: object, cwd: Path | None = None, **options: object) -> subprocess.Popen[str]:
@@ -38,10 +38,10 @@ def torchrun(*words: object, cwd: Path | None = None, **options: object) -> subp
     )
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """The folders of the runs in one process and in two."""
-    folder = tmp_path_factory.mktemp("runs")
+@pytest.fixture(scope="module", params=[("uneven",), pytest.param(ALL, marks=pytest.mark.slow)], ids=len)
+def both(request, tmp_path_factory):
+    """The folders of the runs in one process and in two, and the names of the runs."""
+    folder, names = tmp_path_factory.mktemp("runs"), request.param
     make_shapes(folder / "shapes", sizes=(8, 3, 1))
     classes.make_classes(folder / "colours")
     with socket.socket() as probe:
@@ -52,16 +52,17 @@ def both(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         processes = [
-            context.Process(target=process_runs.work, args=(rank, port, folder / "two", folder)) for rank in (0, 1)
+            context.Process(target=process_runs.work, args=(rank, port, folder / "two", folder, names))
+            for rank in (0, 1)
         ]
         for process in processes:
             process.start()
-    for settings in process_runs.runs(folder / "one", folder).values():
+    for settings in process_runs.runs(folder / "one", folder, names).values():
         train(settings)
     for process in processes:
         process.join(timeout=300)
     assert [process.exitcode for process in processes] == [0, 0]
-    return folder / "one", folder / "two"
+    return folder / "one", folder / "two", names
 
 
 def rows_of(run: Path) -> list[dict[str, float]]:
@@ -70,8 +71,9 @@ def rows_of(run: Path) -> list[dict[str, float]]:
 
 
 def test_losses_metrics_weights_and_statistics(both):
-    for name in NAMES:
-        one, two = (rows_of(folder / name) for folder in both)
+    *folders, names = both
+    for name in names:
+        one, two = (rows_of(folder / name) for folder in folders)
         assert len(one) == len(two) > 0
         for expected, found in zip(one, two, strict=True):
             assert found.keys() == expected.keys()
@@ -82,7 +84,7 @@ def test_losses_metrics_weights_and_statistics(both):
                     continue  # half of each share is reduced, which is not the half of the whole
                 assert found[key] == pytest.approx(expected[key], abs=tolerance), f"{name} {key}"
         if name != "parts":
-            one, two = (load_checkpoint(folder / name / "last.pt").training["model"] for folder in both)
+            one, two = (load_checkpoint(folder / name / "last.pt").training["model"] for folder in folders)
             assert one.keys() == two.keys()
             for key in one:
                 torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=2e-4, msg=f"{name} {key}")
