@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from detect.analysis.profile import MacCounter
@@ -73,8 +74,13 @@ class Recorder:
     def picture(self, tag: str, image_rgb: np.ndarray | None, epoch: int) -> None:
         """Record an (H, W, 3) uint8 picture, ``train/batch`` also as ``train_batch.jpg``; nothing if it is None."""
         if self.writer is not None and image_rgb is not None:
-            write_image(self.path.parent / f"{tag.replace('/', '_')}.jpg", image_rgb)
-            self.writer.add_image(tag, image_rgb, epoch, dataformats="HWC")
+            path = self.path.parent / f"{tag.replace('/', '_')}.jpg"
+            write_image(path, image_rgb)
+            # TensorBoard gets this JPEG: a PNG, its default, takes longer than an epoch of a few images.
+            height, width = image_rgb.shape[:2]
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+            writer: Any = self.writer.file_writer
+            writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
 
     def close(self) -> None:
         if self.writer is not None:
