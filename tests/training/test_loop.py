@@ -179,6 +179,7 @@ def test_overfits_eight_images(tmp_path, coding):
     assert len(results(settings.out)) == 140
 
 
+@pytest.mark.slow
 def test_the_tool_measures_what_the_run_recorded(tmp_path, data, runs):
     """From ``last.pt`` and in other batches."""
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(to_plain(data)))
@@ -237,7 +238,16 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("changes", "times"), list(zip(CHANGES.values(), (3, 2, 4), strict=True)), ids=CHANGES.keys())
+SLOW_CHANGES = ("AdamW, average, frozen parts", "SGD, no average, accumulation")
+
+
+@pytest.mark.parametrize(
+    ("changes", "times"),
+    [
+        pytest.param(changes, times, id=name, marks=pytest.mark.slow if name in SLOW_CHANGES else ())
+        for (name, changes), times in zip(CHANGES.items(), (3, 2, 4), strict=True)
+    ],
+)
 def test_resuming_is_the_same_run(tmp_path, data, changes, times):
     """Ended after updates, at the ends of epochs and before validations, resumed each time."""
     whole = make_settings(tmp_path, data, **changes)
