@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -35,9 +36,16 @@ REAL_DATA = os.environ.get("DETECT_REAL_DATA")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder of exports that all processes of the session share (``tests/exporting/exports.py``)."""
+    gc.disable()  # until everything is imported
     if not hasattr(config, "workerinput"):
         folder = os.environ["DETECT_TEST_EXPORTS"] = tempfile.mkdtemp(prefix="detect-exports-")
         config.add_cleanup(lambda: shutil.rmtree(folder))
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests, which stay to the end, out of every later garbage collection."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
