@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import multiprocessing
 import os
 import sys
@@ -28,6 +29,8 @@ _TOLERANCE = 0.3
 """Share of a core that others may use before it counts as taken."""
 _GAIN = 0.95
 """Half the threads are chosen if they need less than this share of the time."""
+_FIRST_PAUSE_S = 2.0
+"""Seconds until the search starts again where fewer threads than free cores were the fastest."""
 _TRIALS = 3
 """Runs of each number of threads; the first one warms up and does not count."""
 
@@ -58,6 +61,8 @@ class ThreadTuner:
 
     All threads are tried first, then half of them as long as fewer are faster. Afterwards the load is measured each
     second: threads are given up for cores that other programs take; when cores become free, the search starts again.
+    Where fewer threads than cores were faster, it starts again after 2, 4, 8, ... seconds: worker processes that fill
+    their queues use the other cores at first.
     """
 
     def __init__(self, meter: LoadMeter, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,6 +73,8 @@ class ThreadTuner:
         self._had_room = False  # more free cores than that at the last measurement
         self._trial: _Trial | None = None
         self._count = 0
+        self._pause_s = _FIRST_PAUSE_S  # to the next search without a reason
+        self._search_at = math.inf
 
     @property
     def is_settled(self) -> bool:
@@ -81,22 +88,31 @@ class ThreadTuner:
         elif self._clock() - self._checked >= _CHECK_S:
             self._checked = self._clock()
             self._follow_load(min(max(int(self._meter.free_cores() + _TOLERANCE), 1), limit))
+            if self._clock() >= self._search_at:
+                self._try_from(self._room)
         return self._trial.count if self._trial else self._count
 
     def record(self, seconds: float) -> None:
         """Record the time of the piece of work, divided by its size."""
         if self._trial is not None and self._trial.record(seconds):
             self._count, self._trial = self._trial.best, None
+            if self._count < self._room:
+                self._search_at = self._clock() + self._pause_s
+                self._pause_s *= 2
+
+    def keep(self) -> None:
+        """Change the number for the sake of the load only."""
+        self._pause_s = self._search_at = math.inf
 
     def _try_from(self, most: int) -> None:
-        self._room, self._had_room = most, False
+        self._room, self._had_room, self._search_at = most, False, math.inf
         self._trial, self._count = (_Trial(most), 0) if most > 1 else (None, 1)
 
     def _follow_load(self, room: int) -> None:
         current = self._trial.count if self._trial else self._count
         if room < current:
             _log_load(room, self._limit)
-            self._trial, self._count, self._room = None, room, room
+            self._trial, self._count, self._room, self._search_at = None, room, room, math.inf
         elif room > self._room and self._had_room:
             self._try_from(room)
         self._had_room = room > self._room
@@ -172,10 +188,12 @@ def tuned_threads(device: torch.device, size: float = 1.0) -> Iterator[None]:
 
 
 def tune_threads(run: Callable[[], object], device: torch.device) -> None:
-    """Search for the fastest number of threads with runs whose results are discarded."""
+    """Search for the fastest number of threads with runs whose results are discarded, and stay with it."""
     while _is_tuned(device) and not (_PROCESS.tuner and _PROCESS.tuner.is_settled):
         with tuned_threads(device):
             run()
+    if _PROCESS.tuner:
+        _PROCESS.tuner.keep()
 
 
 def _is_tuned(device: torch.device) -> bool:

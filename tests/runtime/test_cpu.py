@@ -100,6 +100,23 @@ def test_cores_that_stay_free_for_two_looks_are_tried_anew():
     assert not tuner.is_settled
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_unused_cores_are_tried_again_after_two_seconds_and_then_after_four(keep):
+    machine = Machine(2)
+    tuner = tuner_of(machine)
+    assert work(tuner, {2: 2.0, 1: 1.0}, 6, limit=2) == [2] * 3 + [1] * 3
+    if keep:
+        tuner.keep()
+    machine.seconds = 1.9
+    assert tuner.count(2) == 1
+    machine.seconds = 3.0
+    again = [1] * 7 if keep else [2] * 3 + [1] * 3 + [1]
+    assert work(tuner, {2: 2.0, 1: 1.0}, 7, limit=2) == again
+    for second, expected in ((5.9, 1), (7.0, 1 if keep else 2)):
+        machine.seconds = second
+        assert tuner.count(2) == expected, second
+
+
 def test_a_load_that_comes_during_the_trial_ends_it():
     machine = Machine(4)
     tuner = tuner_of(machine)
