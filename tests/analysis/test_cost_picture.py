@@ -32,6 +32,7 @@ def test_a_model_without_layers(tmp_path: Path) -> None:
     assert red_pixels(read(tmp_path / "a.png")) == 0
 
 
+@pytest.mark.slow
 def test_panels(tmp_path: Path) -> None:
     """A panel more is higher by as much each time; each has a bottleneck."""
     tiny = profile_model(str(write_model(tmp_path, TINY)), 32, 3)

@@ -78,6 +78,7 @@ def test_conventions(name: str, num_classes: int, image_size: int) -> None:
     assert found.gflops == pytest.approx(2 * macs / 1e9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "kernel_size"),
     [pytest.param(*key, marks=pytest.mark.slow) if key != ("n", 3) else key for key in LITERAL],

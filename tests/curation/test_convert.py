@@ -218,6 +218,7 @@ def test_a_split_without_annotations_is_left_out_aloud(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------- published data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["yolo", "voc"])
 @pytest.mark.parametrize("name", ["tiny_coco", pytest.param("bccd", marks=pytest.mark.slow)])
 def test_round_trip_of_published_data(real_data: Path, tmp_path: Path, name: str, to: Any) -> None:

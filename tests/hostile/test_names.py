@@ -75,6 +75,7 @@ def test_training(world, trained):
     assert not list(world.rglob("*.html"))
 
 
+@pytest.mark.slow
 def test_evaluation(world, trained):
     words = (
         "--weights",

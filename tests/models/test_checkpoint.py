@@ -403,6 +403,7 @@ def test_saving_makes_the_folder(tmp_path: Path, model: DetectionModel) -> None:
     assert load_checkpoint(tmp_path / "a" / "b" / "model.pt").names == FACTS["names"]
 
 
+@pytest.mark.slow
 def test_saved_weights_are_not_views_of_more(tmp_path: Path) -> None:
     """A file holds the weights once: 4 bytes each and little else."""
     model = build_model("yolov5n", 2).to(memory_format=torch.channels_last)

@@ -28,6 +28,7 @@ def count(name: str, num_classes: int, size: int) -> tuple[int, int, int]:
     return weights, sum(p.numel() for p in graph.parameters()), counter.get_total_flops() // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "weights", "macs"),
     thin(
@@ -113,6 +114,7 @@ def test_same_tensors_in_the_same_order_as_torchvision(name: str) -> None:
     assert [value.shape for value in tensors(ours).values()] == [value.shape for value in tensors(theirs).values()]
 
 
+@pytest.mark.slow
 def test_computes_what_torchvision_computes() -> None:
     """After renaming the tensors, with statistics that differ from channel to channel."""
     torch.manual_seed(0)
@@ -136,6 +138,7 @@ def channels(graph: Graph) -> list[int]:
     return [graph.shapes[name].channels for name in ("c2", "c3", "c4", "c5")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     thin(

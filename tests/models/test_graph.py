@@ -266,6 +266,7 @@ def run(model: nn.Module, training: bool) -> tuple[list[Tensor], dict[str, Tenso
     return raw, {**{name: p.grad for name, p in model.named_parameters()}, **dict(model.named_buffers())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("order", ["conv_first", "spd_first"])
 def test_pieces_change_nothing(order: str, training: bool, monkeypatch: pytest.MonkeyPatch) -> None:

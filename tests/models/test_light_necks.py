@@ -77,6 +77,7 @@ EFM = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("neck", "convs", "weights", "macs"),
     thin(
@@ -179,6 +180,7 @@ def test_swish_reaches_every_convolution() -> None:
     assert nn.LeakyReLU in {type(layer) for layer in meta_graph("csppeleenet-prn")[0].modules()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "downsample"),
     thin([(name, word) for name in NECKS for word in ("stride", "spd")], 2, 5, 7, 8, 11),
@@ -196,6 +198,7 @@ def test_every_parameter_learns(name: str, downsample: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in graph.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", thin(NECKS, 5))
 @pytest.mark.parametrize("words", ["", "+width=0.125+spd"])
 def test_another_backbone(neck: str, words: str) -> None:

@@ -153,6 +153,7 @@ def test_halving(name: str) -> None:
         assert {layer.stride for layer in layers if isinstance(layer, nn.Conv2d)} == {(1, 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["darknet-reference", *BACKBONES])
 @pytest.mark.parametrize("downsample", ["stride", "spd"])
 def test_classifiers_learn(name: str, downsample: str) -> None:

@@ -211,6 +211,7 @@ def assert_keeps_all_pixels(graph: Graph) -> None:
         assert not isinstance(module, Pool) or module.conv is not None, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("downsample", ["stride", "spd"])
 @pytest.mark.parametrize("name", thin(BACKBONES, 1, 4, 12, 17))
 def test_backbone_trains(name: str, downsample: str) -> None:
@@ -219,6 +220,7 @@ def test_backbone_trains(name: str, downsample: str) -> None:
         assert_keeps_all_pixels(graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("downsample", ["stride", "spd"])
 @pytest.mark.parametrize("neck", NECKS)
 def test_neck_trains(neck: str, downsample: str) -> None:

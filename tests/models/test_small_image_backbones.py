@@ -26,6 +26,7 @@ def strided(graph: Graph) -> list[nn.Conv2d]:
     return [m for m in graph.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_classes", "size", "parameters", "macs", "strides"),
     thin(
@@ -176,6 +177,7 @@ def test_reduction(name: str, reduction: int) -> None:
     assert on_meta(name, 10).max_reduction == reduction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     thin(

@@ -325,6 +325,7 @@ def test_damaged_images_are_refused_when_strict(kinds, trained, tmp_path, tool):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_published_images_that_break_readers(real_data, world, trained, tmp_path):
     """Files from the bug reports of an imaging library: each is drawn or reported, and the tool comes to its end."""

@@ -58,6 +58,7 @@ def test_classifier_layer_by_layer(tmp_path: Path) -> None:
     assert "with max-pools 2.273" in output
 
 
+@pytest.mark.slow
 def test_several_side_by_side(tmp_path: Path) -> None:
     """Each for itself, then a line for each; the picture is written beside."""
     options = ("--model", "resnet10", "resnet10+width=0.5", "--image-size", 64, "--picture", tmp_path / "costs.png")
@@ -68,6 +69,7 @@ def test_several_side_by_side(tmp_path: Path) -> None:
     assert (tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_list(tmp_path: Path) -> None:
     """Every name that can be given, with a few words."""
     code, output, errors = run_process(tmp_path, "describe.py", "--list")

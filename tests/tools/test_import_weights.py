@@ -234,6 +234,7 @@ def test_torchvision(folder: Path, name: str, file: str, tensors: int, parameter
     assert_computes_the_same(found.classifier, theirs)
 
 
+@pytest.mark.slow
 def test_class_names_of_torchvision(folder: Path) -> None:
     """They are asked for, unless there are as many as ImageNet has: then it is said that they are numbers."""
     torch.save(zeros("resnet18", 3), folder / "three.pth")

@@ -44,6 +44,7 @@ def test_evaluate(world):
     assert (world / "found-by-two.json").read_bytes() == (world / "found-by-one.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_predict(world):
     words = (*WEIGHTS, "--source", "shapes/images/val", "--save-json", "--save-csv", "--save-txt")
     ended = run_here(world, "predict.py", *words, "--out", "one")

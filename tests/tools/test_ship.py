@@ -17,6 +17,7 @@ from tests.tools.running import run_here
 NAME = "yolov5n-spd-shapes"
 
 
+@pytest.mark.slow
 def test_a_name_is_enough(tmp_path: Path) -> None:
     """What was shipped is shipped again under another name, and found as a file in the current folder."""
     ended = run_here(tmp_path, "ship.py", "--weights", NAME, "--out", "again.pt")

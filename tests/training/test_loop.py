@@ -124,6 +124,7 @@ class Repeated:
             yield from self.loader.epoch(repetition)
 
 
+@pytest.mark.slow
 def test_overfits_four_images(tmp_path):
     """Images, targets, loss, decoding and evaluation agree. The slow suite overfits more images in a whole run."""
     data = make_shapes(tmp_path / "shapes", sizes=(4, 1, 1))

@@ -201,6 +201,7 @@ def as_cfg(layers: reference.Cfg, outputs: int, classes: int) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

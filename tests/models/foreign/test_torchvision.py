@@ -36,6 +36,7 @@ def load(state: State, name: str | None = None) -> ClassificationModel:
 # ------------------------------------------------------------------------------------------------ what is taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [
@@ -128,6 +129,7 @@ WRITERS: dict[str, Callable[[Path, State], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", WRITERS)
 def test_read_back_bit_equal(tmp_path: Path, state: State, expected: State, file: str) -> None:
     WRITERS[file](tmp_path / file, state)
@@ -143,6 +145,7 @@ def test_a_whole_model(tmp_path: Path, resnet18: nn.Module, expected: State) -> 
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
+@pytest.mark.slow
 def test_older_names_of_densenet() -> None:
     reference = random_classifier("densenet121", 5)
     older = as_older_versions(reference.state_dict())

@@ -128,6 +128,7 @@ def test_class_names(tmp_path: Path, names: Any, expected: tuple[str, ...] | Non
     assert read_tensors(path).names == expected
 
 
+@pytest.mark.slow
 def test_a_model_that_is_named(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save(state, tmp_path / "state.pt")
     assert load(tmp_path / "state.pt", "yolov5n").definition.name == "yolov5n"

@@ -133,6 +133,7 @@ def test_a_comparison_of_a_classifier(tmp_path: Path) -> None:
     assert instance_of(checkpoint.model) == PLAIN
 
 
+@pytest.mark.slow
 def test_a_comparison_with_another_network(tmp_path: Path) -> None:
     split = ClassificationSplit(classes(tmp_path))
     other = classifier(tmp_path)

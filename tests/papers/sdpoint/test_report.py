@@ -99,6 +99,7 @@ def test_the_files(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "m.json").read_text()) == comparison_record(comparison())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -165,6 +165,7 @@ def test_the_evaluated_model_is_a_copy(classifier: Model) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [pytest.param("restore", marks=pytest.mark.slow), "shrink"])
 def test_a_run(tmp_path: Path, way: str) -> None:
     """The best checkpoint has all statistics, the last one the training's."""
@@ -197,6 +198,7 @@ def test_off_there_is_no_strategy(tmp_path: Path) -> None:
     assert [type(strategy) for strategy in open_strategies(on, model, Loader(), CPU, "fp32")] == [SDPoint]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

@@ -77,6 +77,7 @@ def test_the_pool_of_the_stem_comes_first() -> None:
     assert [isinstance(point, PoolPoint) for point in find_points(graph)] == [True] + [False] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["yolov5n-spd+width=0.25", "resnet20", "densenet-bc-100-12+depth=0.1", "resnet18+fpn+width=0.25"]
 )
@@ -228,6 +229,7 @@ MORE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_instances_with_odd_sides_run(name: str) -> None:
     """Sides become odd (96 x 160 at 0.75), strided and with space-to-depth, merges included."""
@@ -251,6 +253,7 @@ def test_every_instance_runs(name: str) -> None:
             graph(torch.empty(1, 3, 96, 160, device="meta"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["restore", "shrink"])
 def test_every_parameter_learns_in_every_instance(way: str) -> None:
     torch.manual_seed(0)

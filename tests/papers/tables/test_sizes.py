@@ -9,6 +9,7 @@ from detect.papers.tables.tables import FILE_MIB
 from tests.models.thin import thin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_classes", "megabytes"),
     thin(

@@ -397,6 +397,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 def test_every_classifier_takes_smaller_images(name):
     """Half of 32 px, the paper's 84 px, and odd sizes: nobody's parameters depend on them."""
