@@ -12,6 +12,7 @@ import termios
 import pytest
 
 from detect.runtime import progress
+from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 
 
@@ -24,8 +25,10 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def lines(caplog):
-    """The messages; pytest's standard error is no terminal."""
+def lines(caplog, monkeypatch):
+    """The messages; pytest's standard error is no terminal, and no tool that ran before writes to it."""
+    monkeypatch.setattr(LOGGER, "handlers", [])
+    monkeypatch.setattr(LOGGER, "propagate", True)
     caplog.set_level(logging.INFO)
     return caplog
 
