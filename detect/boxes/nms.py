@@ -38,14 +38,11 @@ def non_max_suppression(
 ) -> list[Found]:
     """Select boxes, scores and labels of each image; the boxes, in pixels of ``predictions``, are not clipped.
 
-    Args:
-        predictions: (B, P, 5 + K) cxcywh in pixels, objectness and K class probabilities in [0, 1].
-        score_threshold: a candidate's objectness times class probability must be above it.
-        iou_threshold: of two candidates of a class with a higher IoU, the one with the lower score is dropped.
-        max_detections: limit per image; the best remain.
-        multi_label: every class above the threshold makes a candidate, instead of the best class only.
-        class_agnostic: candidates of different classes suppress one another too.
-        classes: labels to keep; None keeps all.
+    ``predictions`` are (B, P, 5 + K): cxcywh in pixels, objectness and K class probabilities in [0, 1]. The score of a
+    candidate, objectness times class probability, must be above ``score_threshold``; with ``multi_label`` every such
+    class makes a candidate, else the best only. Of two candidates of a class (``class_agnostic``: of any classes) with
+    an IoU above ``iou_threshold`` the one with the lower score is dropped. The best ``max_detections`` of an image
+    remain. ``classes`` are the labels to keep; None keeps all.
     """
     return [
         suppress(

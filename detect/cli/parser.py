@@ -85,11 +85,7 @@ def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 def as_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
     """Translate ``key=value`` and aliases into flags of the command; subcommands translate their own words.
-
-    Values of a flag that takes several are not translated.
-
-    Raises:
-        InputError: the command does not have a key.
+    Values of a flag that takes several are not translated. An unknown key raises ``InputError``.
     """
     if any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
         return list(words)

@@ -1,5 +1,8 @@
 """Strict YAML, and the base class of typed sections.
 
+A file holds one mapping. ``InputError`` is raised if it is missing, unreadable, too large, not YAML, nested too deeply,
+has duplicate keys, aliases or tags, or is not a mapping.
+
 A section is a frozen dataclass: type, unit, limits, default and meaning are beside each field, rules among several
 fields in ``contradictions`` of the class that owns them. pydantic validates a mapping against it, because it reports
 all errors at once, each with its location and kind, from which the messages are made; msgspec, which imports faster,
@@ -120,12 +123,7 @@ def dump_yaml(content: Any) -> str:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file with one mapping into plain Python types.
-
-    Raises:
-        InputError: the file is missing, unreadable, too large, not YAML, nested too deeply, has duplicate keys, aliases
-            or tags, or is not a mapping.
-    """
+    """Read a YAML file with one mapping into plain Python types; ``InputError`` for any other file."""
     return _load_yaml(path, _StrictLoader)
 
 
@@ -245,11 +243,7 @@ def _refuse_contradictions(section: Section) -> Section:
 def build(schema: type[Schema], content: dict[str, Any], where: str, section: str = "") -> Schema:
     """Validate a mapping and return it as a dataclass.
 
-    Args:
-        schema: subclass of ``Strict``.
-        content: the mapping.
-        where: its origin in messages, usually the file.
-        section: the key that holds the mapping; by default it is the whole file.
+    ``where`` is its origin in messages, usually the file; ``section`` the key that holds it, empty for the whole file.
 
     Raises:
         InputError: unknown or missing keys, wrong types, values outside their limits, contradictions; all in one line.

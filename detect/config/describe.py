@@ -74,10 +74,7 @@ def describe_keys() -> list[KeyDescription]:
 
 
 def explain_key(key: str) -> list[KeyDescription]:
-    """Return a key in every kind of YAML that has it.
-
-    Args:
-        key: dotted (``optimizer.lr``), or its end (``lr``).
+    """Return a key, dotted (``optimizer.lr``) or its end (``lr``), in every kind of YAML that has it.
 
     Raises:
         InputError: no kind of YAML has it.

@@ -191,11 +191,8 @@ def _without(is_served: np.ndarray, num_left: int) -> np.ndarray:
 def _neediest(lacking: np.ndarray, share: np.ndarray, targets: np.ndarray, allowed: np.ndarray) -> int:
     """Return the first ``allowed`` part in which a group reduces the weighted squares of ``lacking`` most.
 
-    Args:
-        lacking: (P, K + 2) of each part's target, as a share of it; below 0 where there is too much.
-        share: (K + 2,) of the total, that the group adds.
-        targets: (P,) shares of the parts, the weights.
-        allowed: (P,) bool.
+    ``lacking`` (P, K + 2) is relative to each part's target, below 0 where there is too much. The group adds ``share``
+    (K + 2,) of the total. ``targets`` (P,), the shares of the parts, are the weights.
     """
     after = lacking - share / targets[:, None]
     weights = np.ones(len(share))

@@ -145,8 +145,7 @@ def _root_content(root: Path) -> str:
 
 
 def path_inside(folder: Path, name: str, where: str) -> Path:
-    """Return ``folder / name``, refused if the name leads out of the folder or cannot be a file name.
-
+    """Return ``folder / name``; ``InputError`` if the name leads out of the folder or cannot be a file name.
     Symbolic links are followed: data sets are built of them, and the file is only read as an image. ``folder`` is
     absolute; ``where`` is the origin of the name, for the message.
     """
@@ -180,22 +179,9 @@ def inspect_images(
     max_pixels: int = MAX_PIXELS,
     ends_xy_px: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read every image's header and trailer, and compare its size with the annotations.
+    """Read every image's header and trailer, and compare its size with the annotations as ``compare_sizes`` does.
 
-    Args:
-        paths: N image files.
-        declared_hw: (N, 2) int64 height and width of the annotations; 0 where they give none.
-        problems: gets the problems.
-        title: of the progress bar, which is shown for many images.
-        max_pixels: larger images are unusable.
-        ends_xy_px: (N, 2) the largest right and bottom of each image's boxes. An image of another size than declared
-            is kept where they lie inside of it, unless it is an enlarged or reduced copy.
-
-    Returns:
-        sizes_hw (N, 2) int32, the true sizes with EXIF orientation applied; is_good (N,) bool, the usable images.
-
-    Raises:
-        InputError: no image can be used.
+    Images of more than ``max_pixels`` are unusable. Many images have a progress bar.
     """
     for path, count in Counter(paths).items():
         if count > 1:
@@ -212,7 +198,18 @@ def compare_sizes(
     title: str,
     ends_xy_px: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compare the sizes of N headers with the annotations, as ``inspect_images`` does."""
+    """Compare the sizes of N headers with the annotations, and add what is wrong to ``problems``.
+
+    ``declared_hw`` (N, 2) int64 are height and width of the annotations, 0 where they give none; ``ends_xy_px`` (N, 2)
+    the largest right and bottom of each image's boxes. An image of another size than declared is kept where they lie
+    inside of it, unless it is an enlarged or reduced copy.
+
+    Returns:
+        sizes_hw (N, 2) int32, the true sizes with EXIF orientation applied; is_good (N,) bool, the usable images.
+
+    Raises:
+        InputError: no image can be used.
+    """
     sizes_hw = np.zeros((len(paths), 2), np.int32)
     is_good = np.zeros(len(paths), bool)
     first_problem = ""

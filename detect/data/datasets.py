@@ -39,15 +39,8 @@ GENERATORS: dict[str, Callable[[Path], None]] = {"shapes": generate_shapes}
 
 
 def open_split(config: DataConfig, split: str, strict: bool = False) -> AnnotationTable:
-    """Read one split of a data set; each kind of problem is logged in one line with its count.
-
-    Args:
-        config: see ``read_split``.
-        split: a key of ``config.splits``.
-        strict: refuse a split with any problem instead.
-
-    Raises:
-        InputError: as ``read_split``; or, with ``strict``, the split has a problem.
+    """Read one split as ``read_split`` does, and log each kind of problem in one line with its count.
+    A problem raises ``InputError`` instead if ``strict``.
     """
     table = read_split(config, split)
     log_problems(config, split, table.problems, strict)

@@ -126,17 +126,10 @@ def _square_columns(num_panels: int) -> int:
 def class_maps(model: ClassificationModel, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Compute class activation maps: for each class and cell of the last map, the sum over C of weight x activation.
 
-    With ``pool: avg`` of the head, averaged before or after its layer, the mean over the cells plus the class's bias
-    is the logit. With ``pool: max`` the logit is made of each channel's greatest cell; the map then shows where the
-    channels of the class are active, and does not add up to the logit.
-
-    Args:
-        model: in evaluation mode, on ``device``.
-        images: (B, H, W, 3) uint8 RGB.
-        device: device of the model.
-
-    Returns:
-        (B, K) logits and (B, K, h, w) maps, float32 on the CPU.
+    From (B, H, W, 3) uint8 RGB to (B, K) logits and (B, K, h, w) maps, float32 on the CPU. With ``pool: avg`` of the
+    head, averaged before or after its layer, the mean over the cells plus the class's bias is the logit. With
+    ``pool: max`` the logit is made of each channel's greatest cell; the map then shows where the channels of the class
+    are active, and does not add up to the logit.
 
     Source: Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, section 2.
     """

@@ -81,14 +81,8 @@ def evaluate(
     conditions: Conditions,
     options: DetectionOptions = DetectionOptions(),
 ) -> Evaluation:
-    """Evaluate a model on all images of a split.
-
-    Several processes share out the images; each returns all detections, and the same metrics.
-
-    The model is on the device of ``conditions``; its modules are put into evaluation mode and back.
-
-    Raises:
-        InputError: as ``evaluate_network``.
+    """Evaluate a model, on the device of ``conditions``, on all images of a split; errors as ``evaluate_network``.
+    Several processes share out the images; each returns all detections and the same metrics. Modules keep their modes.
     """
     network = partial(run_network, model, device=conditions.device, precision=conditions.precision)
     with evaluation_mode(model):

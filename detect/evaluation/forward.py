@@ -1,5 +1,7 @@
 """Forward pass and post-processing: a batch of images to detections in original-image pixels, or to logits.
 
+Models are in evaluation mode, on ``device``. Detections are decoded in float32 at every precision of the network,
+because bfloat16 scores have 8 bits and would tie.
 Letters: B images, H W network input pixels, P predictions per image, K classes, N detections.
 """
 
@@ -70,11 +72,7 @@ CLASSES_AT_LIMIT = 3
 
 
 def settings_for_limit(settings: PredictSettings, limit: int, num_classes: int) -> PredictSettings:
-    """Keep enough detections for AP at another ``limit`` than COCO's 100 detections of a class and image.
-
-    Raises:
-        InputError: the limit is below 1.
-    """
+    """Keep enough detections for AP at another limit than COCO's 100 of a class and image; ``InputError`` below 1."""
     if limit < 1:
         raise InputError(f"most detections of a class and image: must be at least 1, found {limit}")
     wanted = limit * min(num_classes, CLASSES_AT_LIMIT)
@@ -96,18 +94,7 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
 @torch.inference_mode()
 def run_network(model: DetectionModel, images: Tensor, device: torch.device, precision: Precision = "fp32") -> Tensor:
-    """Run a detector and decode its output.
-
-    Args:
-        model: in evaluation mode, on ``device``.
-        images: (B, H, W, 3) uint8 RGB.
-        device: device of the network.
-        precision: number format of the network; decoding is always float32, because bfloat16 scores have 8 bits
-            and would tie.
-
-    Returns:
-        (B, P, 5 + K) float32: cx, cy, w, h in network input pixels, objectness, class probabilities.
-    """
+    """Predict (B, P, 5 + K) float32 from (B, H, W, 3) uint8 RGB: cxcywh in input pixels, objectness, probabilities."""
     raw = _raw_output(model, images, device, precision)
     return model.decode([level.float() for level in raw], (images.shape[1], images.shape[2]))
 

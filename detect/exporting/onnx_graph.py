@@ -133,17 +133,12 @@ def replace_items(field: list, items: list) -> None:
 def append_suppression(exported: onnx.ModelProto, settings: PredictSettings) -> onnx.ModelProto:
     """Append non-maximum suppression to a detector, as ``detect.boxes.nms`` computes it.
 
-    Each prediction counts for its best class, of two boxes of a class that overlap by more than the IoU threshold the
-    better one stays, and the best ``max_detections`` of an image remain.
-
-    Args:
-        exported: with the output ``predictions`` (B, P, 5 + K).
-        settings: score threshold, IoU threshold and D, the maximum number of detections of an image.
+    Each of the ``predictions`` (B, P, 5 + K) counts for its best class; of two boxes of a class that overlap by more
+    than the IoU threshold the better one stays.
 
     Returns:
-        The model with the outputs ``detections`` float32 (B, D, 6): left, top, right, bottom in pixels of the network
-        input, score, class index, best first, zeros behind the last; and ``counts`` int64 (B,): the number of
-        detections of each image.
+        The model with the outputs ``detections`` float32 (B, D, 6), D = ``max_detections``: left, top, right, bottom in
+        input pixels, score, class index, best first, zeros behind the last; and ``counts`` int64 (B,) of detections.
     """
     batch = exported.graph.output[0].type.tensor_type.shape.dim[0]
     words = {

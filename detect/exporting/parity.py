@@ -153,11 +153,8 @@ def compare_onnx(
 ) -> Parity:
     """Compare an exported file with its checkpoint, both on the CPU.
 
-    Args:
-        checkpoint: its model is in evaluation mode, float32, and runs the instance that was exported.
-        path: the ONNX file.
-        options: of the export, with the image size resolved.
-        table: a labelled split on which a detector's AP is compared too.
+    The checkpoint's model is in evaluation mode, float32, and runs the instance that was exported; the image size of
+    the options is resolved. With ``table``, a labelled split, a detector's AP is compared too.
 
     Raises:
         ExportError: ONNX Runtime cannot load or run the file, or its outputs have other shapes, or it other classes.

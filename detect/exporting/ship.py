@@ -19,10 +19,6 @@ from detect.models.graph import Graph
 def ship_checkpoint(source: Path, out: Path) -> list[str]:
     """Write a checkpoint in half precision, without the state of its training and without the paths of its machine.
 
-    Args:
-        source: a checkpoint.
-        out: the file, ``NAME.pt``.
-
     Returns:
         Rows of its model card (``weights/README.md``) that follow from the file, as Markdown.
 

@@ -59,19 +59,12 @@ StreamSource: TypeAlias = ImageSource | int | Source
 
 
 def expand_sources(source: StreamSource | Sequence[StreamSource]) -> list[Source]:
-    """Find the sources that ``source`` names.
+    """Find the sources that ``source`` names: at least one, each once, in its order, sorted within a folder or pattern.
 
-    Args:
-        source: a file with an image or a video; a folder, searched with its subfolders but without hidden files; a glob
-            pattern (``**`` crosses folders); a ``.txt`` file with one of these a line, relative to the file, and lines
-            of comment that start with ``#``; ``rtsp://`` or ``http://`` and an address; the number of a camera; a
-            (H, W, 3) uint8 RGB array; a PIL image; or a list of these.
-
-    Returns:
-        At least one source, each once, in the order of the list and sorted within a folder or pattern.
-
-    Raises:
-        InputError: a part of ``source`` names nothing that is there.
+    It is a file with an image or a video; a folder, searched with its subfolders but without hidden files; a glob
+    pattern (``**`` crosses folders); a ``.txt`` file with one of these a line, relative to it, or a ``#`` comment;
+    an ``rtsp://`` or ``http://`` address; the number of a camera; a (H, W, 3) uint8 RGB array; a PIL image; or a list
+    of these. ``InputError`` if a part of it names nothing that is there.
     """
     parts: list[Any] = list(source) if is_list(source) else [source]
     if not parts:

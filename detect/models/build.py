@@ -14,14 +14,8 @@ from detect.models.model import ClassificationModel, DetectionModel, Model
 
 
 def build_model(model: str | ModelDefinition, num_classes: int) -> DetectionModel:
-    """Build a detection model with fresh weights.
-
-    Args:
-        model: a name (``detect.models.catalog.find_definition``) or a definition.
-        num_classes: K.
-
-    Raises:
-        InputError: there is no such model, its YAML is wrong, or it does not end with a detection head.
+    """Build a detection model with fresh weights from a definition or its name (``find_definition``).
+    ``InputError`` if there is no such model, its YAML is wrong, or it does not end with a detection head.
     """
     built = DetectionModel(_definition(model), num_classes)
     initialise(built.graph)

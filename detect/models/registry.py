@@ -69,11 +69,7 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        """Return the output's shape, given the shapes of the inputs.
-
-        Raises:
-            InputError: the inputs do not fit; the builder puts the row's name in front.
-        """
+        """Return the output's shape; ``InputError`` if the inputs do not fit. The builder adds the row's name."""
         raise NotImplementedError
 
 

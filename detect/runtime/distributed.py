@@ -86,10 +86,8 @@ def init_distributed() -> Iterator[None]:
 
 
 def _store_of_start(store: Store) -> Store:
-    """Return the part of the rendezvous store for this start.
-
-    torchrun may keep one store for all starts, with the addresses of processes that have ended. All processes agree on
-    the number of restarts only on a single machine; for several, see README.md.
+    """Return this start's part of the rendezvous store: torchrun may keep one, with addresses of ended processes.
+    Only on a single machine do all processes agree on the number of restarts; for several, see README.md.
     """
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
@@ -166,13 +164,8 @@ def main_process_first() -> Iterator[None]:
 
 
 def barrier(occasion: str) -> None:
-    """Wait until all processes have arrived.
-
-    Args:
-        occasion: what is waited for, in the message.
-
-    Raises:
-        LostContactError: processes have ended or exceeded ``TIMEOUT``; the message lists them.
+    """Wait until all processes have arrived; ``occasion`` is what is waited for, in the message.
+    ``LostContactError`` lists the processes that have ended or exceeded ``TIMEOUT``.
     """
     if _gloo is not None:
         with _contact(f"waiting for {occasion}"):

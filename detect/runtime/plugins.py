@@ -26,15 +26,9 @@ def find_plugin(hook: str, name: str) -> Any:
 
 
 def require_plugin(hook: str, name: str, where: str) -> Any:
-    """Import and return a plug-in.
+    """Import and return the plug-in of a hook, a key of ``detect.papers.PLUGINS``, and of a name, a key on the hook.
 
-    Args:
-        hook: key of ``detect.papers.PLUGINS``.
-        name: key on the hook.
-        where: setting that needs it, for the error.
-
-    Raises:
-        InputError: there is none.
+    ``InputError`` if there is none, with ``where``, the setting that needs it.
     """
     found = find_plugin(hook, name)
     if found is None:

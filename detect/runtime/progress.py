@@ -25,14 +25,9 @@ def progress_bar(
 ) -> tqdm[T]:
     """Iterate with a progress bar that vanishes at the end; only the main process shows one.
 
-    Where standard error is no terminal, a log line every ``LINE_S`` seconds takes its place.
-
-    Args:
-        things: the items; None for a bar that is moved by ``update``.
-        title: what is in progress.
-        total: number of items, if ``things`` has no length.
-        is_shown: False for work that is done at once.
-        options: others of ``tqdm``, such as ``unit``.
+    Where standard error is no terminal, a log line every ``LINE_S`` seconds takes its place. ``things`` is None for a
+    bar that is moved by ``update``; ``total`` is for things without a length; ``is_shown`` is False for work that is
+    done at once; ``options`` are others of ``tqdm``, such as ``unit``.
     """
     is_silent = not (is_shown and is_main_process())
     if sys.stderr is not None and sys.stderr.isatty():

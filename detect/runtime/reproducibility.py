@@ -17,7 +17,6 @@ import detect
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch on every device.
-
     Training samples do not depend on these: they draw from generators keyed by (seed, epoch, position).
     """
     random.seed(seed)

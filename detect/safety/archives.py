@@ -1,4 +1,9 @@
-"""Single files of a folder or a tar archive, read into memory. Nothing is unpacked to the disk."""
+"""Single files of a folder or a tar archive, read into memory. Nothing is unpacked to the disk.
+
+An archive is plain or compressed by gzip, with any name. Files are wanted by name without folders: in an archive a file
+may be in any folder; a folder is read without those in it. An archive is refused if it is too large, or has two files
+of a wanted name.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +27,7 @@ _DAMAGE = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, IndexErr
 
 
 def read_members(path: Path, wanted: frozenset[str]) -> dict[str, bytes]:
-    """Read the files of some names.
-
-    Args:
-        path: a folder, or a tar file, plain or compressed by gzip, with any name.
-        wanted: file names without folders. In an archive a file may be in any folder; a folder is read without those
-            in it.
-
-    Returns:
-        Content by name, of the files that exist.
-
-    Raises:
-        InputError: the archive is damaged, too large, or has two files of a wanted name.
-    """
+    """Return the content of the wanted files that exist, by name; ``InputError`` for a damaged or refused archive."""
     return _from_folder(path, wanted) if path.is_dir() else _from_archive(path, wanted)
 
 

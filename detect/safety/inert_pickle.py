@@ -56,14 +56,11 @@ def read_pickle(
 ) -> Any:
     """Read the value that a pickle describes, with ``Inert`` in place of everything that would need code.
 
-    Args:
-        data: the pickle.
-        call: returns the value of calling ``module.name`` with arguments; ``Inert`` for unknown names.
-        persistent: returns the value of a persistent id.
-        max_bytes: larger pickles are refused.
+    ``call`` returns the value of calling ``module.name`` with arguments, and ``Inert`` for unknown names;
+    ``persistent`` returns the value of a persistent id.
 
     Raises:
-        PickleError: the bytes are no pickle, are too many, or need code to be run.
+        PickleError: the bytes are no pickle, are more than ``max_bytes``, or need code to be run.
     """
     if len(data) > max_bytes:
         raise PickleError(f"has {len(data):,} bytes; at most {max_bytes:,} are read")
@@ -243,10 +240,7 @@ _FROM_BUFFER = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuff
 
 
 def read_array_pickle(data: bytes, max_bytes: int) -> Any:
-    """Read a pickle of Python 2 or 3 with arrays in it, each as a value for ``byte_matrix``.
-
-    A ``str`` of Python 2, text or bytes, becomes a ``str`` with a character for each byte. Errors as ``read_pickle``.
-    """
+    """Read a Python 2 or 3 pickle as ``read_pickle``; arrays are for ``byte_matrix``, Python 2's ``str`` is Latin-1."""
     return read_pickle(data, _decode_bytes, lambda reference: Inert("persistent", (reference,)), max_bytes)
 
 

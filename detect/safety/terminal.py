@@ -33,11 +33,7 @@ def shield_terminal() -> None:
 
 
 def flush_output() -> OSError | None:
-    """Flush standard output.
-
-    Returns:
-        The first error by which text was lost, if any; a closed pipe is none.
-    """
+    """Flush standard output; return the first error by which text was lost, if any. A closed pipe is none."""
     sys.stdout.flush()
     return sys.stdout.problem if isinstance(sys.stdout, _ShieldedStream) else None
 

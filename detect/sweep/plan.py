@@ -49,9 +49,8 @@ class Parameter:
 
 
 def open_space(config: SweepConfig) -> tuple[Parameter, ...]:
-    """Check the parameters of a search against its recipe.
-
-    Each end of a range and each choice is tried alone. A combination that is not allowed fails its trial.
+    """Check the parameters of a search against its recipe: each end of a range and each choice is tried alone.
+    A combination that is not allowed fails its trial.
 
     Raises:
         InputError: the experiment, the metric or a key is unknown, or a value is not allowed.
@@ -72,11 +71,7 @@ def experiment(config: SweepConfig) -> RunConfig:
 
 
 def find_data(config: SweepConfig) -> DataConfig:
-    """Open the data set of a search.
-
-    Raises:
-        InputError: it is unknown, or its folder does not exist.
-    """
+    """Open the data set of a search; ``InputError`` if it is unknown, or its folder does not exist."""
     data = open_data(experiment(config).data, config.data_root)
     if data.generate is None and not Path(data.root).is_dir():
         raise InputError(f"{data.name}: there is no folder {data.root}; say with --data-root where the data set is")

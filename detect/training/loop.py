@@ -1,4 +1,10 @@
-"""A training, from its settings to its best checkpoint."""
+"""A training, from its settings to its best checkpoint.
+
+Several processes (``detect.runtime.distributed``) share the images of a batch; all return the same.
+``train`` raises ``InputError`` where settings, data or weights are wrong, or another process trains in the folder;
+nothing is overwritten. A graceful-stop request ends the run after an update by ``KeyboardInterrupt``; ``last.pt`` is
+written and can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +37,7 @@ from detect.training.task import Loader, Task, Validation
 
 
 def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, float]:
-    """Train, validate, keep ``best.pt`` and ``last.pt``.
-
-    Several processes (``detect.runtime.distributed``) share the images of a batch; all return the same.
-
-    Args:
-        settings: of the run.
-        stop: a graceful-stop request, which ends the run after an update.
-
-    Returns:
-        The validation metrics of ``best.pt``.
-
-    Raises:
-        InputError: the settings, the data or the weights are wrong, or another process trains in the folder; nothing
-            is overwritten.
-        KeyboardInterrupt: a stop was requested; ``last.pt`` is written and can be resumed.
-    """
+    """Train, validate, keep ``best.pt`` and ``last.pt``; return the metrics of ``best.pt``."""
     with locked_folder(settings.out):
         return _train(settings, StopRequest() if stop is None else stop)
 

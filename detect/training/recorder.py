@@ -102,7 +102,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 class ComputeMeter:
-    """Adds up the multiply-adds of the forward passes of an epoch.
+    """Adds up the multiply-adds of the forward passes of an epoch, whose mean as trained is mFLOPs of the TRD paper.
 
     Args:
         graph: of the trained model; a copy without values is kept.
@@ -129,10 +129,7 @@ class ComputeMeter:
         self._full += images * self._costs.macs(NO_TRANSFORM, full_hw)
 
     def values(self) -> dict[str, float]:
-        """Return, by TensorBoard tag, 1e9 multiply-adds of an image as trained and at full size without transform.
-
-        The first is mFLOPs of the TRD paper, as the mean over this epoch.
-        """
+        """Return 1e9 multiply-adds of an image by TensorBoard tag: as trained, and at full size without transform."""
         images = max(self._images, 1)
         return {"compute/gmacs": self._spent / images / 1e9, "compute/full_gmacs": self._full / images / 1e9}
 

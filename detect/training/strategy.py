@@ -35,22 +35,16 @@ class Strategy:
 
     Whatever is random is a function of (seed, epoch, batch), so that a resumed run goes on as if it had not stopped
     and all processes draw the same. Each process has its share of a batch and must make the same parts of it.
+    Several strategies change a batch one after the other; its parts go through the network one by one. Epochs are
+    counted from 0, the batches of an epoch from 1. ``eval_model``, after the batches of its epoch, gets the averaged
+    weights, or the trained model itself without EMA.
     """
 
     def on_epoch_start(self) -> None:
         """Prepare an epoch; a resumed epoch calls ``load_state_dict`` instead."""
 
     def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
-        """Change a batch before the forward pass, or split it into parts that go through the network one by one.
-
-        The gradients of the parts add up to those of the batch. Several strategies act one after the other.
-
-        Args:
-            images: (B, 3, H, W) float in [0, 1].
-            targets: boxes in their pixels.
-            epoch: counted from 0.
-            number: of the batch in the epoch, counted from 1.
-        """
+        """Change a batch before the forward pass, or split it into parts whose gradients add up to those of it."""
         return [(images, targets)]
 
     def on_epoch_end(self) -> dict[str, float]:
@@ -58,23 +52,14 @@ class Strategy:
         return {}
 
     def eval_model(self, model: Model, epoch: int) -> Model:
-        """Return the model to validate and keep as the best; must not change ``model``.
-
-        Args:
-            model: the averaged weights, or the trained model itself without EMA.
-            epoch: counted from 0; its batches are done.
-        """
+        """Return the model to validate and keep as the best; must not change ``model``."""
         return model
 
     def on_train_end(self, best: Path) -> None:
         """Complete a best checkpoint after the last epoch."""
 
     def report(self, rows: Sequence[dict[str, Any]]) -> list[str]:
-        """Return lines that sum up the run.
-
-        Args:
-            rows: of ``results.csv``, those from before a resumption too.
-        """
+        """Return lines that sum up the run from the rows of ``results.csv``, those before a resumption too."""
         return []
 
     @property

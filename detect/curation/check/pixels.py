@@ -57,12 +57,7 @@ def check_pixels(
 ) -> list[bytes]:
     """Decode images, report damaged ones, and return N digests of the files, empty for unreadable ones.
 
-    Args:
-        images: N image files.
-        problems: gets the problems.
-        title: of the progress bar, which is shown for many images.
-        workers: processes for many images; 0 decodes in this one.
-        settings: of reading the images.
+    Many images have a progress bar and are divided among ``workers`` processes; 0 decodes in this one.
 
     Raises:
         InputError: the system ended a process, for want of memory for example.

@@ -180,17 +180,11 @@ def table_of_files(
 
 
 def read_tiny_imagenet(config: DataConfig, split: str) -> ClassTable:
-    """Read one split of Tiny ImageNet.
+    """Read a split of Tiny ImageNet; ``problems`` counts what is skipped: damaged lines and images, unknown classes.
 
-    Classes are WordNet ids (wnids, ``n01443537``), those of ``wnids.txt`` in its order. The name of a class is the
-    first word of ``words.txt``, followed by the wnid if several classes share the word: ``goldfish``,
-    ``crane (n02012849)``. Damaged lines, unknown classes and missing or damaged images are skipped and counted in the
-    table's ``problems``.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``. With ``annotations``, that file has the classes of the images in ``images``;
-            without, they lie in ``images/<wnid>/images``, or in ``images/<wnid>``. The test images have no labels.
+    Classes are the WordNet ids (wnids) of ``wnids.txt``, in its order, named by their first word of ``words.txt``, with
+    the wnid if several share it: ``crane (n02012849)``. With ``annotations``, that file has the classes of the
+    images in ``images``; else they lie in ``images/<wnid>/images`` or ``images/<wnid>``. Test images have no labels.
 
     Raises:
         InputError: a file or folder is missing, a name leads out of its folder, or no image can be used.

@@ -154,13 +154,8 @@ def read_annotation_files(
 ) -> tuple[dict[str, File], list[str]]:
     """Read the annotation files of a split.
 
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-        suffix: of the files, ``.xml`` or ``.txt``.
-        read: reads the file of a path and a stem, or raises an ``InputError``.
-        bad_file: kind of problem of an unreadable file.
-        problems: gets the problems.
+    ``read`` reads the file of a path and a stem; an ``InputError`` of it is a problem of the kind ``bad_file``.
+    ``suffix`` is ``.xml`` or ``.txt``.
 
     Returns:
         The files' contents by stem, in the order of the list; and the stems of unreadable files.

@@ -129,7 +129,7 @@ def is_far_smaller(area: Any, width: float, height: float) -> bool:
 def impossible_areas(
     areas_px: np.ndarray, boxes_xywh_px: np.ndarray, outline_areas_px: np.ndarray, has_outline: np.ndarray
 ) -> np.ndarray:
-    """Find impossible areas: placeholders such as 0 or 1, shares of the image, areas of another scale.
+    """Find impossible areas, (M,) bool: placeholders such as 0 or 1, shares of the image, areas of another scale.
 
     pycocotools sorts objects into small, medium and large by the file's ``area``: such areas falsify AP_S, AP_M and
     AP_L.
@@ -139,9 +139,6 @@ def impossible_areas(
         boxes_xywh_px: (M, 4) left, top, width, height, finite and positive.
         outline_areas_px: (M,) of the outlines where ``is_far_smaller``; else NaN.
         has_outline: (M,) bool.
-
-    Returns:
-        (M,) bool.
     """
     width, height = boxes_xywh_px[:, 2], boxes_xywh_px[:, 3]
     is_known = np.isfinite(areas_px)

@@ -70,15 +70,13 @@ def is_file(path: str | Path) -> bool:
 def find_image(folder: Path, stem: str, named: Sequence[str] = ()) -> Path:
     """Find the image of an annotation file: the one of its own stem, else the one that it names.
 
-    The stem has precedence because tools that rename files do not update the names inside them.
+    The stem has precedence because tools that rename files do not update the names inside them. Where there is no such
+    image, the path is that of ``<stem>.jpg``.
 
     Args:
         folder: absolute folder of the images.
         stem: of the annotation file, with ``/`` between folders.
         named: names and paths of the image in the annotation file; they may be of another machine.
-
-    Returns:
-        The path; ``<stem>.jpg`` where there is no such image.
     """
     own = os.path.normpath(folder / stem)
     forms = [path_forms(text) for text in named if text]

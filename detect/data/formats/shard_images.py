@@ -89,11 +89,7 @@ class StoredImage(NamedTuple):
     size: int = 0
 
     def read(self, max_pixels: int = MAX_PIXELS) -> bytes:
-        """Read the content; ``max_pixels`` limits its size.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
+        """Read the content; ``max_pixels`` limits its size. ``ImageError`` if it cannot be read."""
         if self.shard is None:
             return read_image_file(self.path, max_pixels)
         return self.read_from(partial(OpenFile, self.shard))

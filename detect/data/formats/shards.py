@@ -252,13 +252,8 @@ def write_shards(
 ) -> dict[str, str]:
     """Write splits as ``SPLIT-000000.tar`` and so on, with copies of the image files.
 
-    ``dataset.json`` is written last and marks the data set as complete.
-
-    Args:
-        tables: the splits by name; all have the same classes.
-        out: a folder without any of these files.
-        images_per_shard: maximum.
-        max_bytes: maximum of the images of a shard, unless a single one has more.
+    ``dataset.json`` is written last and marks the data set as complete. All tables have the same classes. The images of
+    a shard have ``max_bytes`` at most, unless a single one has more.
 
     Returns:
         The pattern of each split, for ``images`` in a data config.

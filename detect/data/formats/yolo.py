@@ -103,13 +103,9 @@ def read_yolo(config: DataConfig, split: str) -> AnnotationTable:
 def label_file(image: Path, images: Path, labels: Path | None, root: Path) -> Path:
     """Return the path of an image's label file.
 
-    Args:
-        image: its path.
-        images: the folder of the split's images.
-        labels: the folder of the label files, with the subfolders of ``images``. None: the last folder ``images`` or
-            ``JPEGImages`` of the path, below ``root``, is replaced by ``labels``; without such a folder, the label file
-            is beside the image.
-        root: of the data set.
+    ``labels`` is the folder of the label files, with the subfolders of ``images``, the folder of the split's images.
+    None: the last folder ``images`` or ``JPEGImages`` of the path, below the data set's ``root``, is replaced by
+    ``labels``; without such a folder, the label file is beside the image.
     """
     if labels is not None:
         inside = image.relative_to(images) if image.is_relative_to(images) else Path(image.name)

@@ -1,5 +1,7 @@
 """Convolutions: with norm and activation behind or in front, alone, and of a space-to-depth that is never carried out.
 
+The order of channels behind a space-to-depth is the SPD-Conv paper's, (j*s + i)*C + c for column offset j and row
+offset i; that of ``torch.nn.functional.pixel_unshuffle`` is another, c*s*s + i*s + j.
 Letters: B batch, C channels of a map, O output channels, H W cells, k kernel size, s block size of a space-to-depth.
 """
 
@@ -130,14 +132,9 @@ def fuse_norm(layer: nn.Module, parent: nn.Module, name: str) -> None:
 
 
 def unfold_kernel(weight: Tensor, block_size: int) -> Tensor:
-    """Return the kernel of stride ``block_size`` that is equivalent to ``weight`` behind a space-to-depth.
+    """Return the kernel of stride ``block_size`` (s) that is equivalent to ``weight`` behind a space-to-depth.
 
-    Args:
-        weight: (O, s*s*C, k, k); channel (j*s + i)*C + c holds row offset i, column offset j (the paper's order).
-        block_size: s.
-
-    Returns:
-        (O, C, k*s, k*s).
+    (O, s*s*C, k, k) to (O, C, k*s, k*s); channel (j*s + i)*C + c of ``weight`` holds row offset i, column offset j.
 
     Source: SPD-Conv (Sunkara and Luo, 2022), equation 1, for the channel order.
     """
@@ -325,17 +322,8 @@ class BareConv(Block):
 
 
 def space_to_depth(x: Tensor, block_size: int) -> Tensor:
-    """Move blocks of s x s cells into the channels, in the order of the SPD-Conv paper.
-
-    Args:
-        x: (B, C, H, W); where H or W is no multiple of ``block_size``, zeros are added below or on the right.
-        block_size: s.
-
-    Returns:
-        (B, s*s*C, H/s, W/s); channel (j*s + i)*C + c is x[:, c, i::s, j::s]: column offset j outer, row offset i inner.
-        ``torch.nn.functional.pixel_unshuffle`` has another order (channel c*s*s + i*s + j).
-
-    Source: SPD-Conv (Sunkara and Luo, 2022), section 3.1, equation 1.
+    """Move (B, C, H, W) to (B, s*s*C, H/s, W/s), with zeros below or on the right where H or W is no multiple of s.
+    Channel (j*s + i)*C + c is x[:, c, i::s, j::s]. Source: SPD-Conv (Sunkara and Luo, 2022), section 3.1, equation 1.
     """
     s = block_size
     x = whole_blocks(x, s)

@@ -40,16 +40,8 @@ PreBlockKind = Literal["basic", "bottleneck"]
 
 
 def partial_add(x: Tensor, shortcut: Tensor, stride: int = 1) -> Tensor:
-    """Add maps that may differ in width and size, without weights.
-
-    Args:
-        x: (B, C1, H, W).
-        shortcut: (B, C2, stride * H, stride * W).
-        stride: step between the rows and columns of ``shortcut`` that are added.
-
-    Returns:
-        (B, C1, H, W): ``shortcut`` is added to the first min(C1, C2) channels; the others stay.
-
+    """Add every ``stride``-th row and column of ``shortcut`` (B, C2, stride * H, stride * W) to ``x`` (B, C1, H, W).
+    The first min(C1, C2) channels are added, without weights; the others of ``x`` stay.
     Source: Darknet's ``shortcut`` layer; Wang et al., "Enriching Variety of Layer-wise Learning Information by Gradient
     Combination" (2019).
     """

@@ -163,11 +163,9 @@ def torchvision_family(tensors: State) -> Family | None:
 def load_torchvision(file: TensorFile, path: Path, name: str | None = None) -> ClassificationModel:
     """Build a model with the weights of a torchvision classifier, in float32, with ImageNet's mean and deviation.
 
-    Without a name the members of the family are tried. ``path`` is for messages.
-
-    Raises:
-        InputError: the tensors are not named like those of torchvision's ResNet, ResNeXt or DenseNet, do not fit, are
-            not finite, or are negative where they are variances.
+    Without a name the members of the family are tried. ``path`` is for messages. ``InputError`` if the tensors are not
+    named like those of torchvision's ResNet, ResNeXt or DenseNet, do not fit, are not finite, or are negative
+    where they are variances.
     """
     family = torchvision_family(file.tensors)
     if family is None:

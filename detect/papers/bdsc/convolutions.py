@@ -29,13 +29,8 @@ def decouple(conv: nn.Conv2d, wanted: Convolutions) -> DecoupledConv | Depthwise
 
 
 def pack_signs(q: Tensor) -> Tensor:
-    """Pack the signs of a tensor as bits, in the order of ``numpy.packbits``.
-
-    Args:
-        q: n values of any shape; the sign of 0 is +1.
-
-    Returns:
-        uint8 (ceil(n / 8),) on the same device: 1 for +1, the first value in the highest bit, the end filled with 0.
+    """Pack n signs (+1 for 0) as uint8 (ceil(n / 8),) on the same device, in the order of ``numpy.packbits``.
+    1 is +1, the first value is in the highest bit, and the end is filled with 0.
     """
     positive = (~(q < 0)).flatten().to(torch.uint8)
     rows = F.pad(positive, (0, -len(positive) % BITS)).view(-1, BITS)  # (ceil(n / 8), 8), a row for each byte
@@ -43,15 +38,7 @@ def pack_signs(q: Tensor) -> Tensor:
 
 
 def unpack_signs(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Unpack the output of ``pack_signs``.
-
-    Args:
-        bits: uint8 (ceil(n / 8),).
-        shape: of the n signs.
-
-    Returns:
-        float32 of that shape: -1 and +1.
-    """
+    """Unpack n signs from uint8 (ceil(n / 8),) of ``pack_signs``: float32 of ``shape``, -1 and +1."""
     found = ((bits[:, None] >> _shifts(bits.device)) & 1).flatten()  # (N, 8) to (8 * N,)
     return (2.0 * found - 1)[: torch.Size(shape).numel()].view(shape)  # without the zeros at the end
 
@@ -77,17 +64,7 @@ class _Binarise(torch.autograd.Function):
 
 
 def binarise(q: Tensor) -> Tensor:
-    """Binarise weights to alpha * sign(Q) for each output, where alpha is the mean of abs(Q) and sign(0) is +1.
-
-    Args:
-        q: (O, S, k, k); values are clamped to [-1, 1].
-
-    Returns:
-        (O, S, k, k). Binary weights stay as they are, bit for bit. The gradient of Q is that of the result: a
-        straight-through estimator, with alpha as a constant.
-
-    Source: BDSC, Algorithm 1.
-    """
+    """Binarise Q (O, S, k, k), clamped to [-1, 1], to mean(abs(Q)) * sign(Q), per output. Source: BDSC, Algorithm 1."""
     weights: Tensor = _Binarise.apply(q)
     return weights
 

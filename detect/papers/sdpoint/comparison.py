@@ -51,11 +51,7 @@ class DetectionSplit:
     """Metrics of the table."""
 
     def check(self, checkpoint: Checkpoint, conditions: Conditions) -> None:
-        """Check that a checkpoint can be measured, before the work.
-
-        Raises:
-            InputError: it is of another task or has no class of the table, or the conditions do not suit it.
-        """
+        """Raise ``InputError`` for another task, no class of the table, or conditions that do not suit it."""
         _check(checkpoint.detector, checkpoint.names, self.table.names, conditions)
 
     def measure(
@@ -220,16 +216,10 @@ def run_name(weights: Path) -> str:
 
 
 def baseline_sizes(costs: InstanceCosts, multiple: int, image_size: int, cheapest: int) -> list[int]:
-    """Image sizes whose costs span those of the instances.
+    """Image sizes at which the plain network's costs span those of the instances.
 
-    Args:
-        costs: of the plain network.
-        multiple: what image sizes must be multiples of.
-        image_size: S, one of them; the largest.
-        cheapest: upper limit of the multiply-adds of the smallest one, if any size is that small.
-
-    Returns:
-        Ascending; at most ``MAX_SIZES``, evenly spread over the costs.
+    They are multiples of ``multiple``, ascending, at most ``MAX_SIZES``, evenly spread over the costs. ``image_size``
+    is the largest; the smallest has at most ``cheapest`` multiply-adds, if any size is that small.
     """
     macs = {size: costs.macs(PLAIN, (size, size)) for size in range(multiple, image_size + 1, multiple)}
     smallest = max((size for size in macs if macs[size] <= cheapest), default=multiple)

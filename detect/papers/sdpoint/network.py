@@ -63,13 +63,11 @@ class InstanceMenu:
         return next(record.macs for record in records if record.instance == instance) / records[0].macs
 
     def within_share(self, share: float) -> Choice:
-        """Choose the instance with the best metric up to a share of the cost; for 1 always the plain network.
-
-        Args:
-            share: of the full cost, in (0, 1]; compared with costs rounded to three decimals, as in tables.
+        """Choose the instance with the best metric up to a share of the cost in (0, 1]; for 1 always the plain network.
+        The share is compared with costs rounded to three decimals, as in tables.
 
         Raises:
-            InputError: it is out of range or below the cheapest instance, or nothing was measured.
+            InputError: the share is out of range or below the cheapest instance, or nothing was measured.
         """
         if not 0 < share <= 1:
             raise InputError(f"cost: must be above 0 and at most 1, the full network; found {share:g}")
@@ -102,16 +100,10 @@ class InstanceMenu:
     def within_ms(
         self, target_ms: float, image_size: int, device: torch.device, precision: Precision = "fp32"
     ) -> Choice:
-        """Choose the instance with the best metric up to a time, measured now.
+        """Choose the instance with the best metric up to a network time for one square image, measured now.
 
         Instances on the Pareto front of metric over multiply-adds are timed, best metric first, until one is fast
         enough.
-
-        Args:
-            target_ms: milliseconds of the network for one image.
-            image_size: side of the square image in pixels.
-            device: of the model.
-            precision: number format of the network.
 
         Raises:
             InputError: it is out of range or no instance is as fast, or nothing was measured.
@@ -193,11 +185,7 @@ class AdjustableNetwork(TorchNetwork):
         return choice
 
     def choices(self, costs: Sequence[float], network_hw: tuple[int, int]) -> list[tuple[Choice, float]]:
-        """Choose an instance for each share of the cost, and time the network, in turn.
-
-        Raises:
-            InputError: as of ``choose``.
-        """
+        """Choose an instance for each share of the cost, and time the network, in turn; errors as of ``choose``."""
         chosen = [self._menu.within_share(cost) for cost in costs]
         runs = [NetworkRun(self.model, choice.instance, network_hw) for choice in chosen]
         return list(zip(chosen, network_ms(runs, self.device, self.precision), strict=True))
@@ -205,12 +193,7 @@ class AdjustableNetwork(TorchNetwork):
 
 def choose_cost(checkpoint: Checkpoint, cost: float) -> str:
     """Use the best instance of at most ``cost``, a share of the full cost in (0, 1], as the model's network.
-
-    Returns:
-        A line with its name and cost.
-
-    Raises:
-        InputError: there is none, or nothing was measured.
+    Returns a line with its name and cost; ``InputError`` if there is none, or nothing was measured.
     """
     choice = InstanceMenu(checkpoint).within_share(cost)
     use_instance(checkpoint.model, choice.instance)

@@ -169,15 +169,10 @@ class InstanceReport:
         title: str,
         engine: Engine = "pycocotools",
     ) -> Generator[str, None, dict[str, Any]]:
-        """Measure, keep the records in the checkpoint, and write the requested files.
+        """Measure on a labelled split, keep the records in the checkpoint, and write the requested files.
 
-        Args:
-            table: a labelled split.
-            conditions: image size, batch size, device, ...
-            outputs: the metrics file and the folder for ``instances.png``.
-            about: weights, data, split, for the record.
-            title: data set, split and image size, for the picture.
-            engine: computes AP.
+        ``outputs`` are the metrics file and the folder for ``instances.png``; ``about`` is weights, data and split, for
+        the record; ``title`` is data set, split and image size, for the picture; ``engine`` computes AP.
 
         Yields:
             The table, and a line for each file.

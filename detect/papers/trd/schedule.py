@@ -1,6 +1,10 @@
 """Reduced epochs of a training (TRD), their resolutions, and the mean operations that follow.
 
-All are pure functions of the recipe, so resuming changes nothing.
+All are pure functions of the recipe, so resuming changes nothing. A network does more operations than ``area_rule``
+says, because maps are whole cells and layers after the global pool have a fixed cost: ResNet-50 at 112 px for 224 px
+by 5 %, at 84 px by 19 %.
+
+Source: Temporally Resolution Decrement (TRD); mFLOPs are its "weighted average value of training FLOPs in time domain".
 """
 
 from __future__ import annotations
@@ -53,10 +57,7 @@ def change_points(recipe: Recipe) -> list[float]:
 
 
 def guarded_epochs(points: list[float], guard: int, epochs: int) -> set[int]:
-    """Epochs, counted from 0, that overlap the ``guard`` epochs before or after a point.
-
-    For a point at the start of epoch m and a guard of 2: m - 2, m - 1, m and m + 1.
-
+    """Epochs, from 0, that overlap the ``guard`` epochs before or after a point: m - 2 to m + 1 for m and a guard of 2.
     Source: Temporally Resolution Decrement, appendix A ("the two epochs before and after").
     """
     if guard == 0:
@@ -120,19 +121,10 @@ def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
 
 
 def area_rule(full: float, resolution: int, full_resolution: int) -> float:
-    """Operations at resolution lambda instead of R, in proportion to the pixels, as in the paper.
-
-    A network does more than this, because maps are whole cells and layers after the global pool have a fixed cost:
-    ResNet-50 at 112 px for 224 px by 5 %, at 84 px by 19 %.
-
-    Source: Temporally Resolution Decrement, Table 1, whose figures follow from it.
-    """
+    """Operations at resolution lambda instead of R, in proportion to the pixels. Source: TRD, Table 1."""
     return full * (resolution / full_resolution) ** 2
 
 
 def mean_flops(full: float, reduced: float, probability: float) -> float:
-    """mFLOPs: operations for an image, on average over epochs of which a share P is reduced.
-
-    Source: Temporally Resolution Decrement, section 4.1 ("weighted average value of training FLOPs in time domain").
-    """
+    """mFLOPs: mean operations for an image over epochs of which a share P is reduced. Source: TRD, section 4.1."""
     return (1 - probability) * full + probability * reduced
