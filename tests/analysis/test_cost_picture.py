@@ -47,6 +47,7 @@ def test_panels(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["a.png"]
 
 
+@pytest.mark.slow
 def test_names_that_mean_something_to_matplotlib(tmp_path: Path) -> None:
     """A formula that is none, letters that its font lacks, a leading underscore: all are drawn, without a warning."""
     profiles = []

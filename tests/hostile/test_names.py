@@ -69,6 +69,7 @@ def check_shown(ended):
         assert not any(line.startswith("warning: all is well") for line in text.splitlines())
 
 
+@pytest.mark.slow
 def test_training(world, trained):
     check_shown(trained)
     assert load_checkpoint(world / "out" / "best.pt").names == NAMES

@@ -33,8 +33,14 @@ from detect.training.state import build_state, freeze
 from detect.training.task import Task
 
 
+LARGE = ("cifar10-resnet50", "cifar10-resnet50-spd", "deeppcb-necks")
+
+
 def shipped(kind: str) -> list:
-    return [pytest.param(path, id=path.stem) for path in sorted((CONFIGS / kind).glob("*.yaml"))]
+    return [
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in LARGE else ())
+        for path in sorted((CONFIGS / kind).glob("*.yaml"))
+    ]
 
 
 def is_for_classifiers(recipe: Path) -> bool:

@@ -26,6 +26,7 @@ def test_json(tmp_path: Path) -> None:
     assert found["bottleneck_macs"] == max(layer["macs"] for layer in found["layers"])
 
 
+@pytest.mark.slow
 def test_json_of_several(tmp_path: Path) -> None:
     words = ("--model", "resnet10", "resnet10+width=0.5", "--image-size", 64, "--json")
     found = json.loads(run_here(tmp_path, "describe.py", *words).output)

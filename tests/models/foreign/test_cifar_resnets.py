@@ -79,7 +79,6 @@ def imported(folder: Path, content: object, legacy: bool = False, name: str = "x
     return import_weights(ImportOptions(folder / name, folder / "out.pt", names="10"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "model", "option", "projection", "classifier"),
     [
