@@ -32,7 +32,6 @@ from detect.training.settings import DEFAULT_CLASSIFICATION, DEFAULT_DETECTION
 from detect.training.state import build_state, freeze
 from detect.training.task import Task
 
-
 LARGE = ("cifar10-resnet50", "cifar10-resnet50-spd", "deeppcb-necks")
 
 
