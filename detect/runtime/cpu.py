@@ -31,7 +31,7 @@ _GAIN = 0.95
 """Half the threads are chosen if they need less than this share of the time."""
 _FIRST_PAUSE_S = 2.0
 """Seconds until the search starts again where fewer threads than free cores were the fastest."""
-_TRIALS = 3
+_TRIALS = 5
 """Runs of each number of threads; the first one warms up and does not count."""
 
 

@@ -48,15 +48,15 @@ def work(tuner: ThreadTuner, seconds: dict[int, float], times: int, limit: int =
 
 
 def test_fewer_threads_are_tried_as_long_as_they_are_faster():
-    # 4 is faster than 8, 2 is not faster than 4: three runs each, then 4 for good; 1 is never tried.
+    # 4 is faster than 8, 2 is not faster than 4: five runs each, then 4 for good; 1 is never tried.
     tuner = tuner_of(Machine(8))
-    assert work(tuner, {8: 3.0, 4: 2.0, 2: 2.5}, 11) == [8] * 3 + [4] * 3 + [2] * 3 + [4] * 2
+    assert work(tuner, {8: 3.0, 4: 2.0, 2: 2.5}, 17) == [8] * 5 + [4] * 5 + [2] * 5 + [4] * 2
     assert tuner.is_settled
 
 
 def test_the_first_run_of_a_number_prepares_and_does_not_count():
     tuner = tuner_of(Machine(2))
-    for seconds in (9.0, 1.0, 1.0, 1.0, 2.0, 2.0):  # of two threads the last two, 1.0; of one thread 2.0
+    for seconds in (9.0, *[1.0] * 4, 1.0, *[2.0] * 4):  # of two threads the last four, 1.0; of one thread 2.0
         tuner.count(2)
         tuner.record(seconds)
     assert tuner.count(2) == 2
@@ -75,7 +75,7 @@ def test_one_thread_needs_no_trial():
 def test_threads_leave_the_cores_that_others_take(free, expected):
     machine = Machine(8)
     tuner = tuner_of(machine)
-    work(tuner, {8: 1.0, 4: 2.0}, 6)  # settled at 8
+    work(tuner, {8: 1.0, 4: 2.0}, 10)  # settled at 8
     machine.cores, machine.seconds = free, 2.0
     assert tuner.count(8) == expected
 
@@ -83,7 +83,7 @@ def test_threads_leave_the_cores_that_others_take(free, expected):
 def test_the_load_is_looked_at_once_a_second():
     machine = Machine(8)
     tuner = tuner_of(machine)
-    work(tuner, {8: 1.0, 4: 2.0}, 6)
+    work(tuner, {8: 1.0, 4: 2.0}, 10)
     machine.cores, machine.seconds = 1.0, 0.9
     assert tuner.count(8) == 8
     machine.seconds = 1.0
@@ -93,7 +93,7 @@ def test_the_load_is_looked_at_once_a_second():
 def test_cores_that_stay_free_for_two_looks_are_tried_anew():
     machine = Machine(2)
     tuner = tuner_of(machine)
-    work(tuner, {2: 1.0, 1: 2.0}, 6, limit=2)
+    work(tuner, {2: 1.0, 1: 2.0}, 10, limit=2)
     for second, cores, expected in ((1, 1.0, 1), (2, 2.0, 1), (3, 1.0, 1), (4, 2.0, 1), (5, 2.0, 2)):
         machine.cores, machine.seconds = cores, float(second)
         assert tuner.count(2) == expected, second
@@ -104,14 +104,14 @@ def test_cores_that_stay_free_for_two_looks_are_tried_anew():
 def test_unused_cores_are_tried_again_after_two_seconds_and_then_after_four(keep):
     machine = Machine(2)
     tuner = tuner_of(machine)
-    assert work(tuner, {2: 2.0, 1: 1.0}, 6, limit=2) == [2] * 3 + [1] * 3
+    assert work(tuner, {2: 2.0, 1: 1.0}, 10, limit=2) == [2] * 5 + [1] * 5
     if keep:
         tuner.keep()
     machine.seconds = 1.9
     assert tuner.count(2) == 1
     machine.seconds = 3.0
-    again = [1] * 7 if keep else [2] * 3 + [1] * 3 + [1]
-    assert work(tuner, {2: 2.0, 1: 1.0}, 7, limit=2) == again
+    again = [1] * 11 if keep else [2] * 5 + [1] * 6
+    assert work(tuner, {2: 2.0, 1: 1.0}, 11, limit=2) == again
     for second, expected in ((5.9, 1), (7.0, 1 if keep else 2)):
         machine.seconds = second
         assert tuner.count(2) == expected, second
@@ -181,7 +181,7 @@ def test_work_leaves_the_number_of_threads_of_the_program_as_it_was(free_choice)
 def test_settling_tries_until_the_number_is_known(free_choice):
     calls = []
     cpu.tune_threads(lambda: calls.append(torch.get_num_threads()), CPU)
-    assert calls == [2] * 3 + [1] * 3
+    assert calls == [2] * 5 + [1] * 5
 
 
 @pytest.mark.parametrize("count", [1, 2])
