@@ -1,4 +1,4 @@
-"""What setup.cfg cannot say: every package that is found; the shipped configs and weights beside them are two more."""
+"""Packages, which setup.cfg cannot list: all that are found, and the shipped configs and weights as two more."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def docstrings_of(tree: ast.Module) -> Iterator[str]:
 
 
 def is_outweighed(function: Function) -> bool:
-    """Whether the docstring has more lines than the code."""
+    """True where the docstring has more lines than the code."""
     text = ast.get_docstring(function, clean=False)
     if not text or function.end_lineno is None:
         return False
@@ -118,7 +118,7 @@ def num_arguments(function: Function) -> int:
 
 
 def figures() -> Iterator[tuple[str, str]]:
-    """What is counted, and the count."""
+    """Titles of the figures, and the figures."""
     trees = modules()
     names = frozenset(trees)
     used = {name: imports_of(tree, names) - {name} for name, tree in trees.items()}

@@ -29,7 +29,7 @@ CONFIG = "name: boards\nroot: .\nsplits:\n  val: {images: images, annotations: v
 
 
 def even_starts(board: int, piece: int) -> np.ndarray:
-    """Where as many pieces as fit begin along a side of a board, with even gaps around them; all in pixels."""
+    """Starts of as many pieces as fit along a side of a board, with even gaps around them; all in pixels."""
     count = board // piece
     if not count:
         raise InputError(f"--board: an image of {piece} pixels has no room on {board}")

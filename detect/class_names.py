@@ -57,6 +57,15 @@ class ClassMatch:
             f"{name!r} is {self.target[index]!r}" for name, index in pairs if index >= 0 and name != self.target[index]
         ]
 
+    def differences(self, only_source: str, only_target: str, respelled: str) -> str:
+        """Join those of the three sentences that apply, with the class names in place of their ``{}``."""
+        sentences = {
+            only_source: some_names(self.only_source),
+            only_target: some_names(self.only_target),
+            respelled: ", ".join(self.respelled[:3]),
+        }
+        return "; ".join(sentence.format(names) for sentence, names in sentences.items() if names)
+
 
 def match_names(source: tuple[str, ...], target: tuple[str, ...]) -> ClassMatch:
     """Find the classes of ``source`` in ``target``.

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from detect.class_names import match_names, some_names
+from detect.class_names import ClassMatch, match_names, some_names
 from detect.errors import InputError
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
@@ -111,13 +111,7 @@ def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> 
     Raises:
         InputError: they have no class in common.
     """
-    match = match_names(model_names, data_names)
-    if not match.shared:
-        raise InputError(
-            f"classes: the checkpoint and the data have none in common; the checkpoint has {some_names(model_names)}, "
-            f"the data {some_names(data_names)}"
-        )
-    return match.target_of
+    return _match(model_names, data_names).target_of
 
 
 def shared_classes(label_of: np.ndarray) -> tuple[int, ...] | None:
@@ -132,15 +126,22 @@ def log_class_differences(model_names: tuple[str, ...], data_names: tuple[str, .
     Raises:
         InputError: they have no class in common.
     """
-    match_classes(model_names, data_names)
-    match = match_names(model_names, data_names)
-    lines = []
-    if match.only_source:
-        lines.append(f"the data lacks {some_names(match.only_source)}: not evaluated, no error")
-    if match.only_target:
-        lines.append(f"the model lacks {some_names(match.only_target)}: their objects count as missed")
-    if match.respelled:
-        lines.append(f"case and blanks apart, {', '.join(match.respelled[:3])}")
-    if lines:
+    match = _match(model_names, data_names)
+    differences = match.differences(
+        "the data lacks {}: not evaluated, no error",
+        "the model lacks {}: their objects count as missed",
+        "case and blanks apart, {}",
+    )
+    if differences:
         counts = f"{len(match.shared)} of the model's {len(model_names)} and the data's {len(data_names)} are the same"
-        LOGGER.warning("classes: %s; %s", counts, "; ".join(lines))
+        LOGGER.warning("classes: %s; %s", counts, differences)
+
+
+def _match(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> ClassMatch:
+    match = match_names(model_names, data_names)
+    if not match.shared:
+        raise InputError(
+            f"classes: the checkpoint and the data have none in common; the checkpoint has {some_names(model_names)}, "
+            f"the data {some_names(data_names)}"
+        )
+    return match

@@ -67,15 +67,13 @@ def check_classes(data: DataConfig, train: tuple[str, ...], val: tuple[str, ...]
     if not match.shared:
         found = f"train has {some_names(train)}, val {some_names(val)}"
         raise InputError(f"data {data.name}: train and val have no class in common: {found}")
-    lines = []
-    if match.only_source:
-        lines.append(f"val has no {some_names(match.only_source)}: nothing measures them")
-    if match.only_target:
-        lines.append(f"train has no {some_names(match.only_target)}: their objects in val count as missed")
-    if match.respelled:
-        lines.append(f"the same class, spelled in two ways: {', '.join(match.respelled[:3])}")
-    if lines:
-        LOGGER.warning("data %s: classes are compared by name; %s", data.name, "; ".join(lines))
+    differences = match.differences(
+        "val has no {}: nothing measures them",
+        "train has no {}: their objects in val count as missed",
+        "the same class, spelled in two ways: {}",
+    )
+    if differences:
+        LOGGER.warning("data %s: classes are compared by name; %s", data.name, differences)
 
 
 def fingerprint_of(table: AnnotationTable | ClassTable) -> dict[str, Any]:
