@@ -18,7 +18,7 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import Checkpoint, checkpoint_archive
 from detect.models.definition import ModelDefinition, Row
 from detect.models.graph import Graph, GraphTransform
-from detect.models.heads import AnchorDetect, Classify
+from detect.models.heads import Classify, DetectionHead
 from detect.models.packing import packed_layers
 from detect.models.registry import find_block
 
@@ -282,7 +282,7 @@ def measure_file(definition: ModelDefinition, num_classes: int, image_size: int)
     Returns:
         The size; None where the last row is no head.
     """
-    if not issubclass(find_block(definition.rows[-1].module), (AnchorDetect, Classify)):
+    if not issubclass(find_block(definition.rows[-1].module), (DetectionHead, Classify)):
         return None
     with torch.device("meta"):  # the values do not matter, so that nothing is initialised
         model = empty_model(definition, num_classes).to_empty(device="cpu")

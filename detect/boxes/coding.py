@@ -1,4 +1,4 @@
-"""Decoding of a head's raw values to boxes: YOLOv5's way and YOLOv3's (with YOLOv4's wider centres).
+"""Decoding of a head's raw values to boxes: YOLOv5's way, YOLOv3's (with YOLOv4's wider centres) and YOLOX's.
 
 Letters: B images, A anchors, H W cells, K classes, n boxes; * any leading dimensions.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 CellSize = float | tuple[float, float]
 """Input pixels per cell, in both directions or for x and y."""
 Sizes = Literal["square", "exp"]
+Offsets = Literal["sigmoid", "linear"]
 MAX_LOG_RATIO = math.log(1000)
 """Limit of a side over the anchor's; without it, areas overflow float32, and overlaps are NaN."""
 
@@ -25,21 +26,27 @@ class BoxCoding:
     """Meaning of the raw x, y, w, h of an anchor in a cell.
 
     With s the sigmoid: centre = (xy_scale * s - (xy_scale - 1) / 2 + cell) * cell size, so that it reaches
-    (xy_scale - 1) / 2 cells beyond each side of its cell. Width and height are (2s)^2 * anchor (``square``) or
-    exp(raw) * anchor (``exp``).
+    (xy_scale - 1) / 2 cells beyond each side of its cell (``sigmoid``), or (raw + cell) * cell size, which is anywhere
+    (``linear``). Width and height are (2s)^2 * anchor (``square``) or exp(raw) * anchor (``exp``). A head without
+    anchors has one of the size of a cell.
 
     Args:
-        xy_scale: 2 in YOLOv5, 1 in YOLOv3, 1.05 to 1.2 in YOLOv4.
-        sizes: ``square`` (YOLOv5) or ``exp`` (YOLOv3, YOLOv4).
+        xy_scale: of ``sigmoid``: 2 in YOLOv5, 1 in YOLOv3, 1.05 to 1.2 in YOLOv4.
+        sizes: ``square`` (YOLOv5) or ``exp`` (YOLOv3, YOLOv4, YOLOX).
+        offsets: ``sigmoid`` (YOLOv3, YOLOv4, YOLOv5) or ``linear`` (YOLOX).
 
-    Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018), section 2.1; YOLOv4 (Bochkovskiy et al., 2020), section 3.4.
+    Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018), section 2.1; YOLOv4 (Bochkovskiy et al., 2020), section 3.4;
+    YOLOX (Ge et al., 2021), section 2.1.
     """
 
     xy_scale: float
     sizes: Sizes
+    offsets: Offsets = "sigmoid"
 
     def centres(self, raw_xy: Tensor) -> Tensor:
         """Decode raw x, y (*, 2) to centres (*, 2) relative to the cell's corner, in cells."""
+        if self.offsets == "linear":
+            return raw_xy
         return raw_xy.sigmoid() * self.xy_scale - (self.xy_scale - 1) / 2
 
     def extents(self, raw_wh: Tensor, anchors: Tensor) -> Tensor:

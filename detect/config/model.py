@@ -23,7 +23,7 @@ WholeFactor = Annotated[int, _LIMITS, Wanted(f"must be a whole {_TEXT}")]
 OpenShare = Annotated[int | float, Interval(gt=0, lt=1), Wanted("must be a number in (0, 1)")]
 Count = Annotated[int, Ge(1), Wanted("must be a whole number above 0")]
 
-ConvKind = Literal["standard", "bdsc", "bdsc-float", "depthwise"]
+ConvKind = Literal["standard", "separable", "bdsc", "bdsc-float", "depthwise"]
 ChannelsOf = Literal["output", "input"]
 
 
@@ -53,12 +53,13 @@ class Norm(Strict):
 class Convolutions(Strict):
     """Kind of the k x k convolutions (k > 1).
 
-    The first row that has any, the head, and grouped convolutions stay standard.
+    Those of the first row that has any, and grouped ones, stay standard.
     """
 
     kind: ConvKind = "standard"
-    """``standard``; ``bdsc``, decoupled into a 1x1 and a binary k x k convolution; ``bdsc-float``, the same with
-    real weights; ``depthwise``, a depthwise k x k convolution followed by a 1x1."""
+    """``standard``; ``separable``, a depthwise k x k convolution, norm, activation and a 1x1; ``bdsc``, decoupled into
+    a 1x1 and a binary k x k convolution; ``bdsc-float``, the same with real weights; ``depthwise``, ``separable``
+    without the activation, to which the BDSC paper compares."""
     p: Factor = 1.0
     """Of the BDSC kinds: channels between the two convolutions, as a multiple of the output's or the input's."""
     p_of: ChannelsOf = "output"

@@ -13,7 +13,7 @@ from detect.exporting.options import ExportOptions, Masks
 from detect.exporting.wrappers import raw_names
 from detect.inference.onnx_network import FORMAT
 from detect.models.checkpoint import Checkpoint
-from detect.models.heads import AnchorDetect
+from detect.models.heads import DetectionHead
 from detect.models.model import ClassificationModel, Model
 from detect.models.packing import packed_layers
 from detect.runtime.plugins import find_plugin, plugin_names
@@ -36,8 +36,8 @@ _RAW = {
     "layout": "an output for each of levels, finest first: batch, anchors * (5 + classes), rows, columns; "
     "the values of an anchor lie together",
     "columns": ["x", "y", "width", "height", "objectness", "one value per class"],
-    "decoding": "not applied: probability = sigmoid(value); "
-    "centre = (xy_scale * sigmoid(value) - (xy_scale - 1) / 2 + column or row) * cell_px",
+    "decoding": "not applied: probability = sigmoid(value); centre = (offset + column or row) * cell_px",
+    "offsets": {"sigmoid": "xy_scale * sigmoid(value) - (xy_scale - 1) / 2", "linear": "value"},
     "cell_px": "network input's width / columns for x, its height / rows for y: the stride, but of SDPoint's instances",
     "sizes": {
         "square": "(2 * sigmoid(value)) ** 2 * anchor",
@@ -106,14 +106,13 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
     }
 
 
-def _detector_output(head: AnchorDetect, options: ExportOptions) -> dict[str, Any]:
+def _detector_output(head: DetectionHead, options: ExportOptions) -> dict[str, Any]:
     if options.raw:
         levels = zip(raw_names(head), head.reductions, head.codings, head.anchors_px.tolist(), strict=True)
-        keys = ("name", "stride", "xy_scale", "sizes", "anchors_px")
         return {
             **_RAW,
             "levels": [
-                dict(zip(keys, (name, stride, coding.xy_scale, coding.sizes, anchors), strict=True))
+                {"name": name, "stride": stride, **vars(coding), "anchors_px": anchors}
                 for name, stride, coding, anchors in levels
             ],
         }

@@ -102,8 +102,9 @@ def decode(raw: Array, level: dict, input_hw: tuple[int, ...], max_log_ratio: fl
     anchors, (height, width) = np.array(level["anchors_px"], np.float32)[:, None, None], raw.shape[2:]
     raw = raw.reshape(len(raw), len(anchors), -1, height, width).transpose(0, 1, 3, 4, 2)
     rows, cells = (1 + np.tanh(raw / 2)) / 2, np.dstack(np.meshgrid(range(width), range(height)))  # sigmoid; (h, w, 2)
-    centres = level["xy_scale"] * (rows[..., :2] - 0.5) + 0.5 + cells
-    rows[..., :2] = centres * (input_hw[1] / width, input_hw[0] / height)
+    is_linear = level.get("offsets") == "linear"
+    offsets = raw[..., :2] if is_linear else level["xy_scale"] * (rows[..., :2] - 0.5) + 0.5
+    rows[..., :2] = (offsets + cells) * (input_hw[1] / width, input_hw[0] / height)
     square, exp = (2 * rows[..., 2:4]) ** 2, np.exp(np.minimum(raw[..., 2:4], max_log_ratio))
     rows[..., 2:4] = anchors * (square if level["sizes"] == "square" else exp)
     return rows.reshape(len(rows), -1, rows.shape[4])

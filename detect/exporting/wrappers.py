@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detect.models.heads import AnchorDetect
+from detect.models.heads import DetectionHead
 from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.models.registry import Block
 
@@ -52,18 +52,18 @@ class RawDetector(nn.Module):
 
 
 class _HeadMaps(Block):
-    """A head's convolutions alone: not every runtime can split their maps by anchor."""
+    """A head's maps alone: not every runtime can split them by anchor."""
 
-    def __init__(self, head: AnchorDetect) -> None:
+    def __init__(self, head: DetectionHead) -> None:
         super().__init__()
-        self.predict = head.predict
+        self.head = head
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
         """(B, C, h, w) of each level to (B, A * (5 + K), h, w)."""
-        return [conv(x) for conv, x in zip(self.predict, maps, strict=True)]
+        return self.head.level_maps(*maps)
 
 
-def raw_names(head: AnchorDetect) -> tuple[str, ...]:
+def raw_names(head: DetectionHead) -> tuple[str, ...]:
     """Names of a raw file's outputs, such as ``raw_8`` where a cell has 8 input pixels."""
     return tuple(f"raw_{reduction}" for reduction in head.reductions)
 
@@ -99,7 +99,7 @@ def wrapped(model: Model, raw: bool = False) -> Wrapper:
 
 def halved(model: Model) -> Model:
     """Convert a model to half precision, in place, but for a detector's anchors, which its decoding uses."""
-    kept = {head: head.anchors_px for head in model.modules() if isinstance(head, AnchorDetect)}
+    kept = {head: head.anchors_px for head in model.modules() if isinstance(head, DetectionHead)}
     model.half()
     for head, anchors_px in kept.items():
         head.anchors_px = anchors_px

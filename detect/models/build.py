@@ -9,7 +9,7 @@ from torch import nn
 from detect.models.catalog import find_definition
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
-from detect.models.heads import AnchorDetect
+from detect.models.heads import DetectionHead
 from detect.models.model import ClassificationModel, DetectionModel, Model
 
 
@@ -48,7 +48,7 @@ def initialise(graph: Graph) -> None:
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
         elif isinstance(layer, nn.Conv2d):
             layer.reset_parameters()
-    if isinstance(graph.last, AnchorDetect):
+    if isinstance(graph.last, DetectionHead):
         graph.last.reset_biases()
 
 

@@ -1,5 +1,8 @@
 """Heads: from the neck's maps to raw predictions and boxes, and from the backbone's map to logits.
 
+Every detection head is a ``DetectionHead``, whose members are all that the loss, the export and the transfer of weights
+know of it.
+
 Letters: B batch, A anchors per cell, H W cells, K classes, L levels, P predictions of an image (A*H*W summed over
 the levels).
 """
@@ -7,7 +10,8 @@ the levels).
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -15,6 +19,7 @@ from torch import Tensor, nn
 
 from detect.boxes.coding import BoxCoding, CellSize, decode_levels
 from detect.errors import InputError
+from detect.models.blocks.conv import Conv
 from detect.models.registry import Block, check_choice, register
 from detect.structures import FeatureShape
 
@@ -24,54 +29,73 @@ Coding = Literal["yolov5", "yolov3"]
 GlobalPool = Literal["avg", "max"]
 PRIOR_CLASS_MASS = 0.6
 """Sum of the class probabilities before training (YOLOv5 v6.0)."""
+PRIOR_PROBABILITY = 0.01
+"""Objectness and probability of each class before training, of heads without anchors (RetinaNet, section 4.1)."""
+BOX_VALUES = 5
+"""Values of an anchor in front of its classes: x, y, w, h, objectness."""
 
 
-@register
-class AnchorDetect(Block):
-    """One 1x1 convolution per level, A*(5 + K) channels: x, y, w, h, objectness, K classes for each anchor.
+class ClassOutputs(NamedTuple):
+    """A layer whose output channels belong to classes: ``groups`` times ``others`` channels and then the K classes.
 
     Args:
-        in_channels: channels of the L input maps.
-        in_reductions: input pixels per cell of the L maps, finest first.
-        num_classes: K.
-        anchors_px: (L, A, 2) widths and heights in network-input pixels.
-        coding: of boxes by raw values (``detect.boxes.coding``).
-        xy_scale: with ``yolov3``, factor on the sigmoid of the centres: one number for all levels, or one for each
-            (YOLOv4); 1 by default.
+        layer: its name in the head.
+        groups: repetitions, one for each anchor.
+        others: channels of a group in front of the classes.
+    """
 
-    Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018).
+    layer: str
+    groups: int = 1
+    others: int = 0
+
+
+class DetectionHead(Block):
+    """Base of the detection heads: raw predictions of each level, and how they become boxes.
+
+    A cell has A predictions, each with an anchor whose size its box is coded by; a head without anchors has one of the
+    size of a cell.
+
+    Args:
+        num_classes: K.
+        reductions: input pixels per cell of the L levels, finest first.
+        codings: of boxes by raw values, for each level.
     """
 
     many_inputs: ClassVar[bool] = True
+    anchors_px: Tensor
+    """(L, A, 2) widths and heights in network-input pixels; a buffer."""
+    class_outputs: tuple[ClassOutputs, ...]
 
-    def __init__(
-        self,
-        in_channels: tuple[int, ...],
-        in_reductions: tuple[int, ...],
-        num_classes: int,
-        anchors_px: list[list[list[float]]],
-        coding: Coding = "yolov5",
-        xy_scale: float | list[float] | None = None,
-    ) -> None:
+    def __init__(self, num_classes: int, reductions: tuple[int, ...], codings: Sequence[BoxCoding]) -> None:
         super().__init__()
-        check_choice("coding", coding, get_args(Coding))
-        anchors = _check_anchors(anchors_px, len(in_channels))
-        self.codings = _box_codings(coding, xy_scale, len(in_channels))
         self.num_classes = num_classes
-        self.reductions = in_reductions
-        self.anchors_px: Tensor
-        self.register_buffer("anchors_px", anchors)
-        num_outputs = anchors.shape[1] * (5 + num_classes)
-        self.num_outputs = num_outputs
-        self.predict = nn.ModuleList(nn.Conv2d(channels, num_outputs, 1) for channels in in_channels)
+        self.reductions = reductions
+        self.codings = tuple(codings)
+
+    @property
+    def num_anchors(self) -> int:
+        """A."""
+        return self.anchors_px.shape[1]
+
+    @property
+    def fitted_args(self) -> dict[str, Any]:
+        """Keywords of the constructor whose values were fitted to the training data."""
+        return {}
+
+    def level_maps(self, *maps: Tensor) -> list[Tensor]:
+        """(B, C, H, W) of each level to (B, A * (5 + K), H, W); the values of an anchor lie together."""
+        raise NotImplementedError
+
+    def reset_biases(self) -> None:
+        """Set the biases so that the first predictions are few objects and equally likely classes."""
+        raise NotImplementedError
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
         """(B, C, H, W) of each level to raw predictions (B, A, H, W, 5 + K), before any sigmoid."""
         raw = []
-        for conv, x in zip(self.predict, maps, strict=True):
-            y = conv(x)  # (B, A * (5 + K), H, W)
+        for y in self.level_maps(*maps):
             batch, _, height, width = y.shape
-            split = y.view(batch, self.anchors_px.shape[1], 5 + self.num_classes, height, width)
+            split = y.view(batch, self.num_anchors, BOX_VALUES + self.num_classes, height, width)
             raw.append(split.permute(0, 1, 3, 4, 2))  # (B, A, H, W, 5 + K)
         return raw
 
@@ -91,25 +115,128 @@ class AnchorDetect(Block):
         # objectness, then K classes; P runs over the levels, anchors, rows and columns
         return decode_levels(raw, self.codings, list(self.anchors_px), self.cells_px(raw, image_hw))
 
-    @torch.no_grad()
-    def reset_biases(self) -> None:
-        """Set the biases so that the first predictions are few objects and equally likely classes."""
-        for conv, reduction in zip(self.predict, self.reductions, strict=True):
-            assert isinstance(conv, nn.Conv2d)
-            assert conv.bias is not None, "the head's convolutions have biases"
-            bias = conv.bias.view(self.anchors_px.shape[1], -1)  # (A, 5 + K)
-            # exp(b), nearly sigmoid(b) where it is small: expected objects over the cells of a 640 px image.
-            bias[:, 4] += math.log(PRIOR_OBJECTS_PER_IMAGE / (640 / reduction) ** 2)
-            # 0.99 keeps one class finite; for it the logit is log(60), as in the source.
-            bias[:, 5:] += math.log(PRIOR_CLASS_MASS / (self.num_classes - 0.99))
-
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         """Return the channels of one level's output, at the finest reduction."""
         reductions = [shape.reduction for shape in inputs]
         if reductions != sorted(reductions):
             found = ", ".join(str(reduction) for reduction in reductions)
             raise InputError(f"from: maps must come finest first, found reductions {found}")
-        return FeatureShape(self.num_outputs, inputs[0].reduction)
+        return FeatureShape(self.num_anchors * (BOX_VALUES + self.num_classes), inputs[0].reduction)
+
+
+@register
+class AnchorDetect(DetectionHead):
+    """One 1x1 convolution per level, A*(5 + K) channels: x, y, w, h, objectness, K classes for each anchor.
+
+    Args:
+        in_channels: channels of the L input maps.
+        in_reductions: input pixels per cell of the L maps, finest first.
+        num_classes: K.
+        anchors_px: (L, A, 2) widths and heights in network-input pixels.
+        coding: of boxes by raw values (``detect.boxes.coding``).
+        xy_scale: with ``yolov3``, factor on the sigmoid of the centres: one number for all levels, or one for each
+            (YOLOv4); 1 by default.
+
+    Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018).
+    """
+
+    def __init__(
+        self,
+        in_channels: tuple[int, ...],
+        in_reductions: tuple[int, ...],
+        num_classes: int,
+        anchors_px: list[list[list[float]]],
+        coding: Coding = "yolov5",
+        xy_scale: float | list[float] | None = None,
+    ) -> None:
+        check_choice("coding", coding, get_args(Coding))
+        super().__init__(num_classes, in_reductions, _box_codings(coding, xy_scale, len(in_channels)))
+        anchors = _check_anchors(anchors_px, len(in_channels))
+        self.register_buffer("anchors_px", anchors)
+        num_outputs = anchors.shape[1] * (BOX_VALUES + num_classes)
+        self.predict = nn.ModuleList(nn.Conv2d(channels, num_outputs, 1) for channels in in_channels)
+        layers = range(len(in_channels))
+        self.class_outputs = tuple(ClassOutputs(f"predict.{i}", anchors.shape[1], BOX_VALUES) for i in layers)
+
+    @property
+    def fitted_args(self) -> dict[str, Any]:
+        return {"anchors_px": self.anchors_px.tolist()}
+
+    def level_maps(self, *maps: Tensor) -> list[Tensor]:
+        return [conv(x) for conv, x in zip(self.predict, maps, strict=True)]
+
+    @torch.no_grad()
+    def reset_biases(self) -> None:
+        for conv, reduction in zip(self.predict, self.reductions, strict=True):
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None, "the head's convolutions have biases"
+            bias = conv.bias.view(self.num_anchors, -1)  # (A, 5 + K)
+            # exp(b), nearly sigmoid(b) where it is small: expected objects over the cells of a 640 px image.
+            bias[:, 4] += math.log(PRIOR_OBJECTS_PER_IMAGE / (640 / reduction) ** 2)
+            # 0.99 keeps one class finite; for it the logit is log(60), as in the source.
+            bias[:, BOX_VALUES:] += math.log(PRIOR_CLASS_MASS / (self.num_classes - 0.99))
+
+
+@register
+class AnchorFreeDetect(DetectionHead):
+    """A decoupled head without anchors: classes and boxes have convolutions of their own.
+
+    On each level a 1x1 convolution to C channels, then two branches of two 3x3 convolutions: one ends in K classes, the
+    other in x, y, w, h and objectness. A box is coded by the cell: its centre is an offset in cells, its sides are
+    exponentials of a cell's.
+
+    Args:
+        in_channels: channels of the L input maps.
+        in_reductions: input pixels per cell of the L maps, finest first.
+        num_classes: K.
+        hidden_channels: C.
+        activation: name of the activation.
+
+    Source: YOLOX (Ge et al., 2021), section 2.1; FCOS (Tian et al., 2019) for a prediction by the cell alone.
+    """
+
+    widths: ClassVar[tuple[str, ...]] = ("hidden_channels",)
+
+    def __init__(
+        self,
+        in_channels: tuple[int, ...],
+        in_reductions: tuple[int, ...],
+        num_classes: int,
+        hidden_channels: int = 256,
+        activation: str = "silu",
+    ) -> None:
+        levels = range(len(in_channels))
+        super().__init__(num_classes, in_reductions, [BoxCoding(1.0, "exp", "linear") for _ in levels])
+        sides = torch.tensor(in_reductions, dtype=torch.float32)
+        # Of the model, not of its weights: they are in no state dict.
+        self.register_buffer("anchors_px", sides.view(-1, 1, 1).expand(-1, 1, 2).contiguous(), persistent=False)
+
+        def branch() -> nn.Sequential:
+            return nn.Sequential(*(Conv(hidden_channels, hidden_channels, 3, activation=activation) for _ in range(2)))
+
+        self.stems = nn.ModuleList(
+            Conv(channels, hidden_channels, 1, activation=activation) for channels in in_channels
+        )
+        self.class_branches = nn.ModuleList(branch() for _ in levels)
+        self.box_branches = nn.ModuleList(branch() for _ in levels)
+        self.classes = nn.ModuleList(nn.Conv2d(hidden_channels, num_classes, 1) for _ in levels)
+        self.boxes = nn.ModuleList(nn.Conv2d(hidden_channels, BOX_VALUES, 1) for _ in levels)
+        self.class_outputs = tuple(ClassOutputs(f"classes.{i}") for i in levels)
+
+    def level_maps(self, *maps: Tensor) -> list[Tensor]:
+        levels = []
+        for i, x in enumerate(maps):
+            x = self.stems[i](x)  # (B, C, H, W)
+            boxes, classes = self.boxes[i](self.box_branches[i](x)), self.classes[i](self.class_branches[i](x))
+            levels.append(torch.cat([boxes, classes], dim=1))  # (B, 5 + K, H, W)
+        return levels
+
+    @torch.no_grad()
+    def reset_biases(self) -> None:
+        prior = math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY))
+        for boxes, classes in zip(self.boxes, self.classes, strict=True):
+            boxes.bias[BOX_VALUES - 1] = prior  # objectness
+            classes.bias.fill_(prior)
 
 
 @register
@@ -133,6 +260,7 @@ class Classify(Block):
             raise InputError("average_last: belongs to pool avg, found max")
         self.pool = pool
         self.linear = nn.Linear(in_channels, num_classes)
+        self.class_outputs = (ClassOutputs("linear"),)
         self.average_last = average_last
 
     def forward(self, x: Tensor) -> Tensor:

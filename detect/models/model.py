@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from detect.errors import InputError
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
-from detect.models.heads import AnchorDetect, Classify
+from detect.models.heads import Classify, DetectionHead
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:
@@ -59,7 +59,7 @@ class DetectionModel(Model):
     """Images to raw predictions, which ``decode`` turns into boxes.
 
     The loss (``detect.losses``) and the post-processing (``detect.boxes.nms``) are separate: all three share only the
-    head's anchors and reductions.
+    head's coding of boxes.
 
     Args:
         definition: the model.
@@ -71,17 +71,18 @@ class DetectionModel(Model):
 
     def __init__(self, definition: ModelDefinition, num_classes: int) -> None:
         super().__init__(definition, num_classes)
-        assert isinstance(self.head, AnchorDetect)  # reading it checks the last row
+        assert isinstance(self.head, DetectionHead)  # reading it checks the last row
 
     @property
-    def head(self) -> AnchorDetect:
+    def head(self) -> DetectionHead:
         head = self.graph.last
-        if not isinstance(head, AnchorDetect):
+        if not isinstance(head, DetectionHead):
             row, name = self.definition.rows[-1], self.definition.name
             pyramid = isinstance(head, Classify) and {"c3", "c4", "c5"} <= self.graph.shapes.keys()
             hint = f"; {name} is a classifier, {name}+fpn a detector" if pyramid else ""
+            heads = " or ".join(kind.__name__ for kind in DetectionHead.__subclasses__())
             raise InputError(
-                f"{self.definition.source}: {row.label}: the last row must be AnchorDetect, found {row.module}{hint}"
+                f"{self.definition.source}: {row.label}: the last row must be {heads}, found {row.module}{hint}"
             )
         return head
 
@@ -90,7 +91,7 @@ class DetectionModel(Model):
         return self.graph(images)
 
     def decode(self, raw: list[Tensor], image_hw: tuple[int, int] | None = None) -> Tensor:
-        """Convert raw predictions to boxes and probabilities, see ``AnchorDetect.decode``."""
+        """Convert raw predictions to boxes and probabilities, see ``DetectionHead.decode``."""
         return self.head.decode(raw, image_hw)
 
 

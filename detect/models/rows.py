@@ -19,7 +19,7 @@ from detect.structures import FeatureShape
 
 FROM_GRAPH = ("in_channels", "in_reductions", "num_classes", "repeats")
 """Constructor keywords that the builder fills in; a row's ``args`` must not."""
-ORDINARY = "convolutions of 1x1, of several groups, of the first row that has any, and of the head stay ordinary"
+ORDINARY = "convolutions of 1x1, of several groups, and of the first row that has any stay ordinary"
 
 
 def scale_width(channels: int, scale: Scale) -> int:
@@ -124,7 +124,7 @@ def choose_convolutions(layer: Block, row: Row, section: Section, is_first: bool
     wanted = section.conv if row.conv is None else row.conv
     if wanted.kind == "standard":
         return wanted
-    if not (is_first or row.section == "head") and replace_convolutions(layer, wanted):
+    if not is_first and replace_convolutions(layer, wanted):
         return wanted
     if row.conv is not None:
         raise InputError(f"conv: {wanted.kind} has no effect; {ORDINARY}")

@@ -1,6 +1,6 @@
 """Transfer of a checkpoint's weights to a model for other classes or of another size.
 
-Letters: K classes, A anchors per cell, C input channels of the head.
+Letters: K classes, A anchors per cell (1 in a classifier), C input channels of the head.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from detect.class_names import ClassMatch
-from detect.models.model import DetectionModel, Model
-
-_BOX_ROWS = 5
-"""Outputs of an anchor in front of its classes: x, y, w, h, objectness."""
+from detect.models.heads import ClassOutputs
+from detect.models.model import ClassificationModel, DetectionModel, Model
 
 
 class Transfer(NamedTuple):
@@ -45,55 +43,55 @@ def transfer_weights(model: Model, source: Model, classes: ClassMatch) -> Transf
     anchors = model.head.anchors_px if isinstance(model, DetectionModel) else None
     for name, buffer in model.named_buffers():
         if buffer is anchors:
-            del own[name]
+            own.pop(name, None)  # those of a head without anchors are in no state dict
     layers = {} if classes.is_same else _class_layers(model)
-    of_head = {name for tensors in layers.values() for name in tensors}
-    # All but the head's tensors go by name and shape; those of the head go row by row, by class.
+    of_classes = {name for layer in layers for name in _tensors_of(layer, own)}
+    # All but the tensors of classes go by name and shape; those go row by row, by class.
     fitting = {
         name: tensor
         for name, tensor in given.items()
-        if name not in of_head and name in own and own[name].shape == tensor.shape
+        if name not in of_classes and name in own and own[name].shape == tensor.shape
     }
     model.load_state_dict(fitting, strict=False)
     by_class = 0
-    for tensors in layers.values():  # weights and biases of a layer are copied together or not at all
-        if all(name in given and _fits(own[name], given[name], classes, model) for name in tensors):
-            for name in tensors:
-                _copy_rows(own[name], given[name], classes, model)
-            by_class += len(tensors)
+    for layer, outputs in layers.items():  # weights and biases of a layer are copied together or not at all
+        names = _tensors_of(layer, own)
+        if all(name in given and _fits(own[name], given[name], classes, outputs) for name in names):
+            for name in names:
+                _copy_rows(own[name], given[name], classes, outputs)
+            by_class += len(names)
     return Transfer(len(fitting), by_class, len(own))
 
 
-def _class_layers(model: Model) -> dict[str, list[str]]:
-    """Return the names of the head's tensors, whose rows belong to classes, by layer."""
-    row = f"graph.layers.{model.definition.rows[-1].name}."
-    layers: dict[str, list[str]] = {}
-    for name, _ in model.named_parameters():
-        if name.startswith(row):
-            layers.setdefault(name.rpartition(".")[0], []).append(name)
-    return layers
+def _class_layers(model: Model) -> dict[str, ClassOutputs]:
+    """Return the head's layers with outputs that belong to classes, by name in the model."""
+    assert isinstance(model, (DetectionModel, ClassificationModel)), "there are two tasks"
+    row = model.definition.rows[-1].name
+    return {f"graph.layers.{row}.{outputs.layer}": outputs for outputs in model.head.class_outputs}
 
 
-def _split_rows(tensor: Tensor, num_classes: int, model: Model) -> tuple[int, ...]:
-    """Return the shape (A, 5 + K, C, 1, 1) of a detector's head, (1, K, C) of a classifier's; biases end before C."""
-    is_detector = isinstance(model, DetectionModel)
-    anchors = model.head.anchors_px.shape[1] if isinstance(model, DetectionModel) else 1
-    return (anchors, num_classes + _BOX_ROWS * is_detector, *tensor.shape[1:])
+def _tensors_of(layer: str, state: dict[str, Tensor]) -> list[str]:
+    return [name for name in state if name.rpartition(".")[0] == layer]
 
 
-def _fits(own: Tensor, given: Tensor, classes: ClassMatch, model: Model) -> bool:
+def _split_rows(tensor: Tensor, num_classes: int, outputs: ClassOutputs) -> tuple[int, ...]:
+    """Return the shape (A, others + K, C, 1, 1) of a head's weights; biases end before C."""
+    return (outputs.groups, outputs.others + num_classes, *tensor.shape[1:])
+
+
+def _fits(own: Tensor, given: Tensor, classes: ClassMatch, outputs: ClassOutputs) -> bool:
     # the same anchors and input channels
     pairs = ((own, classes.target), (given, classes.source))
-    counts = [math.prod(_split_rows(own, len(names), model)) == tensor.numel() for tensor, names in pairs]
+    counts = [math.prod(_split_rows(own, len(names), outputs)) == tensor.numel() for tensor, names in pairs]
     return own.shape[1:] == given.shape[1:] and all(counts)
 
 
 @torch.no_grad()
-def _copy_rows(own: Tensor, given: Tensor, classes: ClassMatch, model: Model) -> None:
-    # (A, 5 + K, C, 1, 1) or (1, K, C): dimension 1 holds the box's rows, of a detector, then the classes
-    receives = own.view(_split_rows(own, len(classes.target), model))
-    gives = given.reshape(_split_rows(own, len(classes.source), model))
-    before = receives.shape[1] - len(classes.target)
+def _copy_rows(own: Tensor, given: Tensor, classes: ClassMatch, outputs: ClassOutputs) -> None:
+    # (A, others + K, C, 1, 1): dimension 1 holds a detector's box and objectness, if any, then the classes
+    receives = own.view(_split_rows(own, len(classes.target), outputs))
+    gives = given.reshape(_split_rows(own, len(classes.source), outputs))
+    before = outputs.others
     receives[:, :before] = gives[:, :before]
     target_of = torch.from_numpy(classes.target_of)
     shared = (target_of >= 0).nonzero()[:, 0]

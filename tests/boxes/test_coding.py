@@ -43,6 +43,9 @@ def test_decoded_boxes() -> None:
         (YOLOV3, 0.5, 0.5, 1.0),
         (YOLOV3, 0.75, 0.75, 3.0),
         (YOLOV3, 0.2, 0.2, 0.25),
+        # YOLOX: the raw value itself, log(s / (1 - s)).
+        (BoxCoding(1.0, "exp", "linear"), 0.5, 0.0, 1.0),
+        (BoxCoding(1.0, "exp", "linear"), 0.75, math.log(3), 3.0),
         # YOLOv4 at 16 px per cell: 1.1 s - 0.05.
         (BoxCoding(1.1, "exp"), 0.5, 0.5, 1.0),
         (BoxCoding(1.1, "exp"), 0.75, 0.775, 3.0),

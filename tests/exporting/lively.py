@@ -28,6 +28,16 @@ def enliven(model: Model, negative: float = 0.0) -> None:
 @torch.no_grad()
 def find_everywhere(model: DetectionModel) -> None:
     """Give each prediction an objectness and class probabilities near one half."""
-    for conv in model.head.predict:
-        conv.weight.mul_(0.2)
-        conv.bias.view(model.head.anchors_px.shape[1], -1)[:, 4:] = 0
+    soften_outputs(model, 0.2)
+
+
+@torch.no_grad()
+def soften_outputs(model: DetectionModel, factor: float) -> None:
+    """Multiply the weights of the head's last convolutions, and set the biases of objectness and classes to 0."""
+    for outputs in model.head.class_outputs:
+        conv = model.head.get_submodule(outputs.layer)
+        conv.weight.mul_(factor)
+        conv.bias.view(outputs.groups, -1)[:, max(outputs.others - 1, 0) :] = 0
+    for conv in getattr(model.head, "boxes", ()):  # those of a head without anchors
+        conv.weight.mul_(factor)
+        conv.bias[4] = 0

@@ -17,7 +17,7 @@ from detect.exporting.options import ExportOptions
 from detect.exporting.parity import comparison_images
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from tests.exporting.lively import enliven
+from tests.exporting.lively import enliven, soften_outputs
 
 FAMILIES = (
     "yolov5n",
@@ -36,6 +36,8 @@ FAMILIES = (
     "yolov3-spp",
     "yolov4",
     "resnet18+fpn+spd",
+    "yolox-nano",
+    "resnet18+efm+anchor-free+spd",
 )
 
 SHAPES = ((1, 320, 640), (2, 640, 640), (5, 416, 608))
@@ -52,9 +54,7 @@ def make_checkpoint(folder, name):
         # Channels that hardly vary would be multiplied by hundreds, and rounding with them, in PyTorch as well.
         for norm in (layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)):
             norm.running_var.clamp_(min=0.05)
-        for conv in model.head.predict:
-            conv.weight.mul_(0.1)
-            conv.bias.view(model.head.anchors_px.shape[1], -1)[:, 4:] = 0
+    soften_outputs(model, 0.1)
     facts = {"names": ("a", "b", "c"), "category_ids": (1, 2, 3), "metrics": {}, "provenance": {}}
     save_checkpoint(folder / "best.pt", model, image_size=128, **facts)
     return load_checkpoint(folder / "best.pt")

@@ -66,6 +66,7 @@ def test_metadata(raw):
         "stride": 4,
         "xy_scale": 2.0,
         "sizes": "square",
+        "offsets": "sigmoid",
         "anchors_px": [[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]],
     }
     assert [level["stride"] for level in says["levels"]] == [4, 8]
@@ -84,7 +85,9 @@ def decoded_by_runner(level, maps, input_hw):
         # = 22.5, height (2 * 0.5)^2 * 20 = 20.
         ({"xy_scale": 2.0, "sizes": "square"}, [16, 4, 22.5, 20]),
         # x (1.2 * 0.75 - 0.1 + 1) * 8 = 14.4, y (1.2 * 0.5 - 0.1) * 8 = 4; exp(log 3) = 3 and exp(0) = 1 anchors.
-        ({"xy_scale": 1.2, "sizes": "exp"}, [14.4, 4, 30, 20]),
+        ({"xy_scale": 1.2, "sizes": "exp", "offsets": "sigmoid"}, [14.4, 4, 30, 20]),
+        # x (log 3 + 1) * 8, y (0 + 0) * 8.
+        ({"xy_scale": 1.0, "sizes": "exp", "offsets": "linear"}, [8 * math.log(3) + 8, 0, 30, 20]),
     ],
 )
 def test_decoding_by_hand(level, box):

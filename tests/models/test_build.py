@@ -111,19 +111,20 @@ def test_weights_are_named_after_rows(tmp_path: Path) -> None:
 
 
 def test_a_classifier_is_no_detector() -> None:
-    message = (
-        r": head\.classify: the last row must be AnchorDetect, .*; peleenet is a classifier, peleenet\+fpn a detector$"
-    )
+    message = r": head\.classify: the last row must be AnchorDetect or .*; peleenet is a classifier, peleenet\+fpn a detector$"
     with pytest.raises(InputError, match=message):
         build_model("peleenet", 2)
     # A backbone for tiny images has no levels that a neck could read.
-    with pytest.raises(InputError, match=r"the last row must be AnchorDetect, found Classify$"):
+    with pytest.raises(InputError, match=r"the last row must be AnchorDetect or AnchorFreeDetect, found Classify$"):
         build_model("densenet40", 2)
 
 
 def test_the_last_row_must_be_a_head(tmp_path: Path) -> None:
     definition = read_model(write_rows(tmp_path, "name: a, module: Conv, args: {out_channels: 8}"))
-    with pytest.raises(InputError, match=r"model\.yaml: backbone\.a: the last row must be AnchorDetect, found Conv$"):
+    with pytest.raises(
+        InputError,
+        match=r"model\.yaml: backbone\.a: the last row must be AnchorDetect or AnchorFreeDetect, found Conv$",
+    ):
         DetectionModel(definition, 2)
 
 

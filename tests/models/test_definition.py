@@ -307,7 +307,10 @@ ROW = "backbone:\n  - {name: a, module: Conv}\n"
         (f"name: x\nnorm: {{eps: 0}}\n{ROW}", r"norm\.eps: must be a number in \(0, 1\), found 0$"),
         (f"name: x\nnorm: {{momentum: 1}}\n{ROW}", r"norm\.momentum: must be a number in \(0, 1\), found 1$"),
         (f"name: x\nnorm: {{eps: tiny}}\n{ROW}", r"norm\.eps: must be a number in \(0, 1\), found 'tiny'$"),
-        (f"name: x\nconv: 3\n{ROW}", r"conv\.kind: 3 is not allowed; allowed: standard, bdsc, bdsc-float, depthwise$"),
+        (
+            f"name: x\nconv: 3\n{ROW}",
+            r"conv\.kind: 3 is not allowed; allowed: standard, separable, bdsc, bdsc-float, depthwise$",
+        ),
         (f"name: x\nconv: [bdsc]\n{ROW}", r"conv\.kind: \['bdsc'\] is not allowed; "),
         (f"name: x\nconv: {{}}\n{ROW}", r"conv\.kind: None is not allowed; allowed: "),
         (f"name: x\nconv: {{p: 2}}\n{ROW}", r"conv\.kind: None is not allowed; allowed: "),

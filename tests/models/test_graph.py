@@ -115,12 +115,17 @@ def convs(graph: Graph) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("conv", "kind"),
-    [("bdsc", "DecoupledConv"), ("{kind: bdsc-float, p: 2}", "DecoupledConv"), ("depthwise", "DepthwiseConv")],
+    [
+        ("bdsc", "DecoupledConv"),
+        ("{kind: bdsc-float, p: 2}", "DecoupledConv"),
+        ("depthwise", "DepthwiseConv"),
+        ("separable", "SeparableConv"),
+    ],
 )
 def test_which_convolutions_are_replaced(tmp_path: Path, conv: str, kind: str) -> None:
-    """Not the first one, though a row without any stands before it; not the grouped one; none of the head."""
+    """Not the first one, though a row without any stands before it; not the grouped one."""
     graph = Graph(read_model(write_model(tmp_path, f"{ROWS}conv: {conv}\nnorm: {{eps: 0.5}}\n")), 2)
-    assert convs(graph) == {"down": kind, "last": kind}
+    assert convs(graph) == {"down": kind, "last": kind, "near": kind}
     assert {layer.eps for layer in graph.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.5}
 
 
@@ -135,13 +140,14 @@ def test_convolutions_of_a_row(tmp_path: Path) -> None:
     one = ROWS.replace("{name: last,  module: Conv, ", row + "bdsc, ")
     assert convs(Graph(read_model(write_model(tmp_path, one)), 2)) == {"last": "DecoupledConv"}
     other = ROWS.replace("{name: last,  module: Conv, ", row + "standard, ")
-    assert convs(Graph(read_model(write_model(tmp_path, other + "conv: bdsc\n")), 2)) == {"down": "DecoupledConv"}
+    kinds = convs(Graph(read_model(write_model(tmp_path, other + "conv: bdsc\n")), 2))
+    assert kinds == {"down": "DecoupledConv", "near": "DecoupledConv"}
 
 
-STAY = "convolutions of 1x1, of several groups, of the first row that has any, and of the head stay ordinary$"
+STAY = "convolutions of 1x1, of several groups, and of the first row that has any stay ordinary$"
 
 
-@pytest.mark.parametrize("name", ["stem", "thin", "near", "pool", "class"])
+@pytest.mark.parametrize("name", ["stem", "thin", "pool", "class"])
 def test_a_row_without_convolutions_to_replace(tmp_path: Path, name: str) -> None:
     text = ROWS.replace(f"{{name: {name},", f"{{name: {name}, conv: bdsc,")
     with pytest.raises(InputError, match=rf"model\.yaml: (backbone|head)\.{name}: conv: bdsc has no effect; {STAY}"):
@@ -154,7 +160,8 @@ def test_convolutions_that_no_row_has(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^model '.*': .*model\.yaml: conv: bdsc has no effect; {STAY}"):
         Graph(find_definition(f"{path}+bdsc"), 2)
     text = ROWS.replace("stride: 2}}", "stride: 2}, conv: depthwise}")
-    text = text.replace("{name: last,  module: Conv, ", "{name: last, module: Conv, conv: {kind: bdsc, p: 2}, ")
+    for name in ("last,  module: Conv, ", "near,  module: Conv, "):
+        text = text.replace(f"{{name: {name}", f"{{name: {name}conv: {{kind: bdsc, p: 2}}, ")
     with pytest.raises(InputError, match=rf"^[^:]*model\.yaml: conv: bdsc has no effect; {STAY}"):
         Graph(read_model(write_model(tmp_path, text + "conv: bdsc\n")), 2)
 
@@ -163,10 +170,11 @@ def test_count_of_binary_convolutions(tmp_path: Path) -> None:
     """BDSC with p = 0.5: 8 channels in between in ``down``, 4 in ``last``; 2 classes, an image of 16 px.
 
     Weights: stem 3*9*8 = 216; down 8*8 + 8*9*16 = 64 + 1152; thin 8*9*16 = 1152; last 16*4 + 4*9*8 = 64 + 288;
-    near 8*9*8 = 576; class 8*2 = 16. Norms: 2 * (8 + 8 + 16 + 16 + 4 + 8 + 8) = 136. Biases: 2.
+    near, an ordinary one, 8*9*8 = 576; class 8*2 = 16. Norms: 2 * (8 + 8 + 16 + 16 + 4 + 8 + 8) = 136. Biases: 2.
     Cells: the stem and the 1x1 of ``down`` run at 8*8, all else at 4*4; the classifier once.
     """
-    path = write_model(tmp_path, ROWS + "conv: {kind: bdsc, p: 0.5}\n")
+    text = ROWS.replace("{name: near, ", "{name: near, conv: standard, ")
+    path = write_model(tmp_path, text + "conv: {kind: bdsc, p: 0.5}\n")
     profile = profile_model(str(path), 16, 2)
     weights = 216 + 64 + 1152 + 1152 + 64 + 288 + 576 + 16
     assert (profile.weights, profile.parameters) == (weights, weights + 136 + 2)
@@ -178,7 +186,7 @@ def test_count_of_binary_convolutions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["yolov5n-spd+bdsc+p=2+depth=0.1", "yolov5n-spd+order=spd_first+conv=depthwise+depth=0.1"]
+    "name", ["yolov5n-spd+bdsc+p=2+depth=0.1", "yolov5n-spd+order=spd_first+conv=depthwise+depth=0.1", "yolox-nano+spd"]
 )
 def test_decoupled_convolutions_take_pieces(name: str) -> None:
     """The same result as with every space-to-depth and concatenation between rows built."""

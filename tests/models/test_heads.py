@@ -8,7 +8,7 @@ import torch
 
 from detect.boxes.coding import BoxCoding
 from detect.errors import InputError
-from detect.models.heads import AnchorDetect, Classify
+from detect.models.heads import AnchorDetect, AnchorFreeDetect, Classify
 from detect.structures import FeatureShape
 
 ANCHORS = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]]]
@@ -177,6 +177,59 @@ def test_wrong_pool(words: dict[str, Any], message: str) -> None:
 def test_yolov5_has_one_reach() -> None:
     with pytest.raises(InputError, match=r"^xy_scale: belongs to coding yolov3, found 1\.1 with yolov5$"):
         head(coding="yolov5", xy_scale=1.1)
+
+
+# ------------------------------------------------------------------------------------- without anchors
+
+
+def free_head(num_classes: int = 4) -> AnchorFreeDetect:
+    torch.manual_seed(0)
+    return AnchorFreeDetect((6, 8), (8, 16), num_classes, hidden_channels=8)
+
+
+def test_branches_of_a_head_without_anchors() -> None:
+    """x, y, w, h and objectness come from one branch, the classes from the other."""
+    detect = free_head().eval()
+    maps = (torch.randn(2, 6, 4, 6), torch.randn(2, 8, 2, 3))
+    raw = detect(*maps)
+    assert [tuple(y.shape) for y in raw] == [(2, 1, 4, 6, 9), (2, 1, 2, 3, 9)]
+    for i, (y, x) in enumerate(zip(raw, maps, strict=True)):
+        stem = detect.stems[i](x)
+        boxes = detect.boxes[i](detect.box_branches[i](stem)).permute(0, 2, 3, 1)
+        classes = detect.classes[i](detect.class_branches[i](stem)).permute(0, 2, 3, 1)
+        assert torch.equal(y[:, 0], torch.cat([boxes, classes], dim=-1))
+
+
+def test_decoding_without_anchors() -> None:
+    """Raw zeros are a cell's own size around its first corner; offsets and logarithms of sides are in cells."""
+    raw = [torch.zeros(1, 1, 2, 2, 9), torch.zeros(1, 1, 1, 1, 9)]
+    raw[0][0, 0, 1, 0, :4] = torch.tensor([0.5, -1.25, math.log(2), math.log(3)])
+    decoded = free_head().decode(raw)
+    assert decoded[0, :, :4].tolist() == [
+        [0, 0, 8, 8],
+        [8, 0, 8, 8],
+        pytest.approx([4, -2, 16, 24]),  # (0.5 + 0) * 8, (-1.25 + 1) * 8
+        [8, 8, 8, 8],
+        [0, 0, 16, 16],
+    ]
+    assert (decoded[..., 4:] == 0.5).all()
+
+
+def test_priors_without_anchors() -> None:
+    """Objectness and each class have a probability of 0.01."""
+    detect = free_head()
+    before = [conv.bias.detach().clone() for conv in detect.boxes]
+    detect.reset_biases()
+    for boxes, classes, old in zip(detect.boxes, detect.classes, before, strict=True):
+        assert torch.equal(boxes.bias[:4], old[:4])
+        assert torch.cat([boxes.bias[4:], classes.bias]).sigmoid().tolist() == pytest.approx([0.01] * 5)
+
+
+def test_cells_are_no_part_of_the_weights() -> None:
+    assert not [name for name in free_head().state_dict() if "anchors" in name]
+    assert free_head().anchors_px.tolist() == [[[8, 8]], [[16, 16]]]
+    assert (free_head().fitted_args, free_head().num_anchors) == ({}, 1)
+    assert free_head().out_shape(FeatureShape(6, 8), FeatureShape(8, 16)) == FeatureShape(9, 8)
 
 
 def test_cells_of_levels_that_an_instance_has_shrunk() -> None:

@@ -56,6 +56,20 @@ def test_rows_of_the_head_go_by_name(
             assert torch.equal(value, theirs[name]), name
 
 
+def test_classes_of_a_head_without_anchors_go_by_name() -> None:
+    """Its branches and boxes belong to no class and are copied whole."""
+    source, model = build_model("yolox-nano", 3), build_model("yolox-nano", 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copied = transfer_weights(model, source, match_names(("a", "b", "c"), ("x", "a")))
+    after, theirs = model.state_dict(), source.state_dict()
+    assert copied == (len(after) - 6, 6, len(after))
+    for name, value in after.items():
+        if ".detect.classes." in name:
+            assert torch.equal(value, torch.stack([before[name][0], theirs[name][0]])), name
+        else:
+            assert torch.equal(value, theirs[name]), name
+
+
 def test_rows_of_a_classifier_go_by_name() -> None:
     """The normalisation comes with the weights."""
     source, model = build_classifier("resnet20", 3), build_classifier("resnet20", 4)

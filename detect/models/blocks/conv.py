@@ -7,6 +7,7 @@ Letters: B batch, C channels of a map, O output channels, H W cells, k kernel si
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -106,13 +107,45 @@ class SteppedConv(nn.Module):
         raise NotImplementedError
 
 
-def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
-    """Replace the k x k convolutions of a module in place by a paper's modules of the same names; return their number.
+class SeparableConv(SteppedConv):
+    """k x k convolution of each channel on its own → batch norm → activation → 1x1 convolution.
 
-    1x1 convolutions and those of several groups stay. ``wanted`` is not ``standard``; an ``InputError`` reports a kind
-    that this installation does not have.
+    Args:
+        replaced: an ordinary convolution; its stride and padding go to the first step, its bias to the second.
+        activation: between the two.
+
+    Source: MobileNets (Howard et al., 2017), section 3.1.
     """
-    make = require_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")
+
+    last = "pointwise"
+
+    def __init__(self, replaced: nn.Conv2d, activation: nn.Module) -> None:
+        super().__init__()
+        channels = replaced.in_channels
+        made: dict[str, Any] = {"device": replaced.weight.device, "dtype": replaced.weight.dtype}
+        window: dict[str, Any] = {key: getattr(replaced, key) for key in ("kernel_size", "stride", "padding")}
+        self.depthwise = nn.Conv2d(channels, channels, groups=channels, bias=False, **window, **made)
+        self.norm = nn.BatchNorm2d(channels, **made)
+        self.activation = activation
+        self.pointwise = nn.Conv2d(channels, replaced.out_channels, 1, bias=replaced.bias is not None, **made)
+        self.out_channels, self.stride, self.groups = replaced.out_channels, replaced.stride, 1
+
+    def forward(self, x: Tensor | Pieces) -> Tensor:
+        """(B, C, H, W) or pieces to (B, O, H / stride, W / stride)."""
+        if not isinstance(x, Tensor):
+            x = torch.cat([space_to_depth(piece.map, piece.block_size) for piece in x], dim=1)  # (B, C, H, W)
+        return self.pointwise(self.activation(self.norm(self.depthwise(x))))
+
+    def fuse(self) -> None:
+        fuse_norm(self, self, "depthwise")
+
+
+def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
+    """Replace the k x k convolutions of a module in place by modules of the same names; return their number.
+
+    1x1 convolutions and those of several groups stay. ``wanted`` is not ``standard``; an ``InputError`` reports a
+    paper's kind that this installation does not have.
+    """
     found = [
         (parent, name, conv)
         for parent in module.modules()
@@ -120,8 +153,15 @@ def replace_convolutions(module: nn.Module, wanted: Convolutions) -> int:
         if isinstance(conv, nn.Conv2d) and conv.groups == 1 and max(conv.kernel_size) > 1
     ]
     for parent, name, conv in found:
-        setattr(parent, name, make(conv, wanted))
+        setattr(parent, name, _replacement(conv, parent, wanted))
     return len(found)
+
+
+def _replacement(conv: nn.Conv2d, parent: nn.Module, wanted: Convolutions) -> nn.Module:
+    if wanted.kind == "separable":  # with the activation of the module that holds the convolution, if that has one
+        return SeparableConv(conv, copy.deepcopy(getattr(parent, "activation", nn.Identity())))
+    module: nn.Module = require_plugin("convolutions", wanted.kind, f"conv: {wanted.kind}")(conv, wanted)
+    return module
 
 
 def fuse_norm(layer: nn.Module, parent: nn.Module, name: str) -> None:
