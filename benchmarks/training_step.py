@@ -21,7 +21,7 @@ from detect.cli.parser import positive_int
 from detect.config.recipe import DetectionRecipe
 from detect.data.letterbox import STRIDE
 from detect.errors import InputError
-from detect.losses.detection import DetectionLoss
+from detect.losses.detection import detection_loss
 from detect.models.build import build_model
 from detect.models.model import DetectionModel
 from detect.runtime.cli import run_tool
@@ -63,7 +63,7 @@ def build_step(model: DetectionModel, way: str, images: Tensor, targets: Targets
     images = images.to(memory_format=memory_format)
     if sliced:
         model.graph._as_pieces = frozenset()
-    loss = DetectionLoss(recipe.loss, model.head, recipe.image_size)
+    loss = detection_loss(recipe.loss, model.head, recipe.image_size)
     optimizer = build_optimizer(model, recipe.optimizer, recipe.batch_size)
 
     def step() -> None:

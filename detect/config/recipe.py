@@ -107,7 +107,7 @@ class OptimizerConfig(Strict):
 @dataclass(frozen=True)
 class LossConfig(Strict):
     """Gains and options of the detection loss (YOLOv5 v6.0). The gains are for YOLOv5's assignment;
-    ``detect.losses.detection`` converts them for YOLOv3's, provisionally.
+    ``detect.losses.terms`` converts them for the others, for YOLOv3's provisionally.
     """
 
     box: Annotated[float, Ge(0)] = 0.05
@@ -115,18 +115,19 @@ class LossConfig(Strict):
     box_iou: Literal["iou", "giou", "diou", "ciou"] = "ciou"
     """IoU variant of the box loss (``detect.boxes.iou``)."""
     objectness: Annotated[float, Ge(0)] = 1.0
-    """Gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2)."""
+    """Gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2, but in ``simota``)."""
     classes: Annotated[float, Ge(0)] = 0.5
-    """Gain of the class loss at 80 classes (scaled by classes / 80)."""
-    assignment: Literal["auto", "yolov5", "yolov3"] = "auto"
+    """Gain of the class loss at 80 classes (scaled by classes / 80, but in ``simota``)."""
+    assignment: Literal["auto", "yolov5", "yolov3", "simota"] = "auto"
     """Positives of an object. ``yolov5``: every anchor whose sides are within ``anchor_ratio``, in up to three cells.
-    ``yolov3``: the anchor with the highest IoU, in one cell. ``auto``: by the head's box coding."""
+    ``yolov3``: the anchor with the highest IoU, in one cell. ``simota``: the predictions of the 3 x 3 cells around its
+    centre that predict it best, as many as the sum of their IoUs. ``auto``: by the head's box coding."""
     anchor_ratio: Annotated[float, Ge(1)] = 4.0
     """``yolov5``: a box matches an anchor when no side differs by more than this factor."""
     ignore_iou: Share = 0.7
     """``yolov3``: a negative whose box has a higher IoU with an object has no objectness loss."""
     label_smoothing: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """s of the class targets 1 - s/2 and s/2."""
+    """s of the class targets 1 - s/2 and s/2, which in ``simota`` are the IoU and 0."""
     focal_gamma: Annotated[float, Interval(ge=0, le=5)] = 0.0
     """Gamma of the focal loss on objectness and classes; 0 is plain cross-entropy."""
     balance: Listed[Annotated[float, Ge(0)]] = ()

@@ -1,4 +1,4 @@
-"""Assignment of targets to anchors and cells.
+"""Assignment of targets to anchors and cells by their sizes and places; ``detect.losses.simota`` is by predictions.
 
 YOLOv5's assigns a target to several anchors of several cells (``match_by_ratio``), YOLOv3's to the anchor of highest
 IoU (``match_best``).
@@ -67,7 +67,7 @@ def match_by_ratio(
     neighbour, match = _neighbours(centres[target], grid_hw).nonzero(as_tuple=True)
     anchor, target = anchor[match], target[match]
 
-    column, row = _cells(centres[target] + _OFFSETS.to(centres)[neighbour] * NEIGHBOUR_REACH, grid_hw)
+    column, row = cells_of(centres[target] + _OFFSETS.to(centres)[neighbour] * NEIGHBOUR_REACH, grid_hw)
     boxes = torch.cat([centres[target] - torch.stack([column, row], dim=1), sizes[target]], dim=1)
     return Matches(targets.image_index[target], anchor, row, column, boxes, targets.labels[target])
 
@@ -94,7 +94,7 @@ def match_best(
         anchor = same[target].int().argmax(dim=1)  # the first one, should a level have it twice
         cell = as_xy(cell_px, centres)
         centre = centres[target] / cell
-        column, row = _cells(centre, grid_hw)
+        column, row = cells_of(centre, grid_hw)
         boxes = torch.cat([centre - torch.stack([column, row], dim=1), sizes[target] / cell], dim=1)
         matches.append(Matches(targets.image_index[target], anchor, row, column, boxes, targets.labels[target]))
     return matches
@@ -128,7 +128,7 @@ def _neighbours(centres: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     return torch.cat([own, before.T, after.T])
 
 
-def _cells(points: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def cells_of(points: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """(n,) column and row of the cells that hold points (n, 2), in cells; an edge of the grid belongs to its cells."""
     height, width = grid_hw
     cell = points.floor().long()

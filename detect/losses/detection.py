@@ -1,15 +1,11 @@
-"""Loss of anchor-based detection: boxes, objectness, classes.
+"""Loss of detection with assignments to anchors: boxes, objectness, classes; and the choice of the loss.
 
 Letters: B images, L levels, A anchors per cell, H W cells, K classes, n matches of a level.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from detect.boxes.coding import CellSize, as_xy
@@ -17,7 +13,9 @@ from detect.boxes.iou import paired_iou
 from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches, covered, match_best, match_by_ratio
-from detect.models.heads import AnchorDetect
+from detect.losses.simota import SimOtaLoss
+from detect.losses.terms import GAIN_FACTORS, LossTerms, choose_assignment, cross_entropy
+from detect.models.heads import DetectionHead
 from detect.runtime.distributed import all_reduce_sum
 from detect.structures import Targets
 
@@ -25,58 +23,17 @@ GAIN_IMAGE_SIZE = 640
 GAIN_NUM_CLASSES = 80
 GAIN_NUM_LEVELS = 3
 """The gains of ``LossConfig`` are stated for this setting and scaled from it (YOLOv5 v6.0)."""
-NEIGHBOUR_XY_SCALE = 2.0
-"""``BoxCoding.xy_scale`` from which centres reach half a cell beyond their own, as YOLOv5's assignment requires."""
-
-Assignment = Literal["yolov5", "yolov3"]
 
 
-class Gains(NamedTuple):
-    """Factors on the gains of ``LossConfig``."""
-
-    box: float
-    objectness: float
-    classes: float
-
-
-GAIN_FACTORS: dict[Assignment, Gains] = {
-    "yolov5": Gains(box=1.0, objectness=1.0, classes=1.0),
-    "yolov3": Gains(box=1.0, objectness=100.0, classes=1.0),
-}
-"""YOLOv3 assigns one anchor per object, YOLOv5 about ten, and objectness is a mean over all anchors: its gradient would
-be too small; at 100 the objectness of an object weighs about as much as its box, as in Darknet.
-
-The 100 is provisional: it rests on one small experiment on generated shapes (96 px, 160 images, 1000 updates): AP50
-0.046 at 10, 0.072 at 30, 0.094 at 100, 0.093 at 300."""
-
-
-@dataclass(frozen=True)
-class LossTerms:
-    """Weighted terms, each a scalar, as means over the batch; of several processes each has its share of them.
-
-    Args:
-        box: 1 - IoU of matched boxes, of the recipe's kind.
-        objectness: cross-entropy of objectness over all cells.
-        classes: cross-entropy of classes over matched boxes.
-        num_images: of the batch, over all processes.
-    """
-
-    box: Tensor
-    objectness: Tensor
-    classes: Tensor
-    num_images: int
-
-    @property
-    def total(self) -> Tensor:
-        return self.box + self.objectness + self.classes
-
-    def values(self) -> dict[str, float]:
-        """Return numbers by name, for logs."""
-        return {name: float(getattr(self, name).detach()) for name in ("box", "objectness", "classes")}
+def detection_loss(config: LossConfig, head: DetectionHead, image_size: int) -> DetectionLoss | SimOtaLoss:
+    """Return the loss for the recipe's assignment; arguments and errors as for ``DetectionLoss``."""
+    if choose_assignment(config, head) == "simota":
+        return SimOtaLoss(config, head)
+    return DetectionLoss(config, head, image_size)
 
 
 class DetectionLoss:
-    """Loss of raw predictions.
+    """Loss of raw predictions, with YOLOv5's or YOLOv3's assignment.
 
     Args:
         config: gains and options.
@@ -90,7 +47,7 @@ class DetectionLoss:
     Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018).
     """
 
-    def __init__(self, config: LossConfig, head: AnchorDetect, image_size: int) -> None:
+    def __init__(self, config: LossConfig, head: DetectionHead, image_size: int) -> None:
         num_levels = len(head.reductions)
         if config.balance and len(config.balance) != num_levels:
             raise InputError(
@@ -189,29 +146,7 @@ class DetectionLoss:
         return self._cross_entropy(logits, target).sum() / (num_matches * self.head.num_classes)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Binary cross-entropy of each logit, focused on hard ones if ``focal_gamma`` is above 0."""
-        loss = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
-        if self.config.focal_gamma > 0:
-            # Soft targets: the error |p - target| stands for 1 - p_t of the focal loss (Lin et al., 2017, equation 4).
-            loss = loss * (logits.sigmoid() - target).abs() ** self.config.focal_gamma
-        return loss
-
-
-def choose_assignment(config: LossConfig, head: AnchorDetect) -> Assignment:
-    """Return the recipe's assignment, or for ``auto`` the one that suits the head.
-
-    Raises:
-        InputError: the recipe has YOLOv5's, but the head's centres cannot reach the neighbouring cells.
-    """
-    reach = min(coding.xy_scale for coding in head.codings)
-    if config.assignment == "auto":
-        return "yolov5" if head.codings[0].sizes == "square" else "yolov3"
-    if config.assignment == "yolov5" and reach < NEIGHBOUR_XY_SCALE:
-        raise InputError(
-            f"loss.assignment: yolov5 assigns objects to neighbouring cells too, which the head's centres do not reach "
-            f"(xy_scale {reach:g}, must be {NEIGHBOUR_XY_SCALE:g} or more); take yolov3 or auto"
-        )
-    return config.assignment
+        return cross_entropy(logits, target, self.config.focal_gamma, weight)
 
 
 def default_balance(reductions: tuple[int, ...]) -> tuple[float, ...]:

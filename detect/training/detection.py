@@ -25,7 +25,9 @@ from detect.evaluation.coco import warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.detection import evaluate
 from detect.evaluation.loop import Conditions
-from detect.losses.detection import Assignment, DetectionLoss, choose_assignment
+from detect.losses.detection import DetectionLoss, detection_loss
+from detect.losses.simota import SimOtaLoss
+from detect.losses.terms import Assignment, choose_assignment
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
@@ -144,9 +146,12 @@ def _recall_measure(
 
 def assignment_dependencies(assignment: Assignment) -> list[OptionDependency]:
     """List the recipe keys that have an effect only with another assignment than the chosen one."""
+    by_anchors = assignment if assignment != "simota" else "yolov5 or yolov3"
     return [
         OptionDependency("loss", "anchor_ratio", "assignment", assignment, "yolov5"),
         OptionDependency("loss", "ignore_iou", "assignment", assignment, "yolov3"),
+        OptionDependency("loss", "label_smoothing", "assignment", assignment, by_anchors),
+        OptionDependency("loss", "balance", "assignment", assignment, by_anchors),
     ]
 
 
@@ -190,7 +195,7 @@ class DetectionTask(Task):
         else:
             definition = find_definition(name)
             if source is not None and len(source.head.anchors_px) == len(definition.rows[-1].inputs):
-                definition = with_args(definition, "AnchorDetect", anchors_px=source.head.anchors_px.tolist())
+                definition = with_args(definition, source.definition.rows[-1].module, **source.head.fitted_args)
         model = build_model(suit_anchors(definition, self.data.train, self.recipe), len(self.names))
         if checkpoint is not None:
             copy_weights(model, checkpoint.detector, match_names(checkpoint.names, self.names), str(weights))
@@ -201,9 +206,9 @@ class DetectionTask(Task):
             self.data.train, self.recipe, cache_folder=folder, multiple=model.max_reduction, strict=self.strict
         )
 
-    def criterion(self, model: Model) -> DetectionLoss:
+    def criterion(self, model: Model) -> DetectionLoss | SimOtaLoss:
         assert isinstance(model, DetectionModel), "the head decides the task"
-        loss = DetectionLoss(self.recipe.loss, model.head, self.recipe.image_size)
+        loss = detection_loss(self.recipe.loss, model.head, self.recipe.image_size)
         warn_of_ignored(self.recipe, assignment_dependencies(loss.assignment))
         return loss
 

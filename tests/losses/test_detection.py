@@ -10,15 +10,10 @@ import torch
 from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches
-from detect.losses.detection import (
-    GAIN_FACTORS,
-    DetectionLoss,
-    LossTerms,
-    choose_assignment,
-    default_balance,
-    objectness_targets,
-)
-from detect.models.heads import AnchorDetect
+from detect.losses.detection import DetectionLoss, default_balance, detection_loss, objectness_targets
+from detect.losses.simota import SimOtaLoss
+from detect.losses.terms import GAIN_FACTORS, LossTerms, choose_assignment
+from detect.models.heads import AnchorDetect, AnchorFreeDetect
 from detect.structures import Targets
 
 LN2 = math.log(2)
@@ -168,6 +163,18 @@ def test_assignment() -> None:
         ("yolov3", {"coding": "yolov3", "xy_scale": [1.2, 1.1, 1.05]}, "yolov3"),
     ]:
         assert choose_assignment(LossConfig(assignment=asked), make_head(**words)) == chosen
+
+
+def test_a_head_without_anchors() -> None:
+    """It is trained by SimOTA, which heads with anchors may have as well."""
+    head = AnchorFreeDetect((8, 8), (8, 16), 3, hidden_channels=8)
+    assert isinstance(detection_loss(LossConfig(), head, 640), SimOtaLoss)
+    assert isinstance(detection_loss(LossConfig(assignment="simota"), make_head(), 640), SimOtaLoss)
+    assert isinstance(detection_loss(LossConfig(), make_head(), 640), DetectionLoss)
+    for asked in ("yolov5", "yolov3"):
+        message = rf"^loss\.assignment: {asked} chooses among anchors, which the head has not; take simota or auto$"
+        with pytest.raises(InputError, match=message):
+            detection_loss(LossConfig(assignment=asked), head, 640)
 
 
 @pytest.mark.parametrize(("scale", "told"), [(1.0, "1"), ([2.0, 1.1, 1.05], "1.05")])

@@ -21,7 +21,7 @@ from detect.config.recipe import (
 from detect.config.run import load_run_config
 from detect.data.detection.albumentations_stage import AlbumentationsStage
 from detect.data.detection.sampling import TrainingOrder
-from detect.losses.detection import choose_assignment
+from detect.losses.terms import choose_assignment
 from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.models.model import Model

@@ -1,0 +1,187 @@
+"""SimOTA: assignment of targets to the predictions that already fit them best, and the loss with it.
+
+Letters: B images, M targets, L levels, A anchors per cell, H W cells, P predictions of an image (A*H*W summed over the
+levels, in this order), C candidates of a target (9*A*L), K classes, n assigned predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detect.boxes.coding import CellSize, as_xy
+from detect.boxes.convert import xyxy_to_cxcywh
+from detect.boxes.iou import paired_iou
+from detect.config.recipe import LossConfig
+from detect.losses.assignment import cells_of
+from detect.losses.terms import GAIN_FACTORS, Assignment, LossTerms, cross_entropy
+from detect.models.heads import DetectionHead
+from detect.runtime.distributed import all_reduce_sum
+from detect.structures import Targets
+
+IOU_WEIGHT = 3.0
+"""Of the logarithm of the IoU beside the cross-entropy of the classes in a prediction's cost (YOLOX, section 2.1)."""
+SUMMED_IOUS = 10
+"""A target has as many predictions as the sum of this many highest IoUs, rounded down (YOLOX, section 2.1)."""
+EPSILON = 1e-8
+"""Keeps the logarithm of an IoU of 0 finite."""
+
+
+class Assigned(NamedTuple):
+    """Assigned predictions; each has one target.
+
+    Args:
+        image: (n,) int64 image of the batch.
+        prediction: (n,) int64 in [0, P).
+        target: (n,) int64 in [0, M).
+        iou: (n,) IoU of prediction and target.
+    """
+
+    image: Tensor
+    prediction: Tensor
+    target: Tensor
+    iou: Tensor
+
+
+def candidates_of(
+    targets: Targets, grids_hw: Sequence[tuple[int, int]], cells_px: Sequence[CellSize], num_anchors: int
+) -> tuple[Tensor, Tensor]:
+    """Return the predictions of the 3 x 3 cells around each target's centre, on every level.
+
+    Args:
+        targets: M of them.
+        grids_hw: H and W of each level.
+        cells_px: input pixels per cell of each level.
+        num_anchors: A.
+
+    Returns:
+        (M, C) int64 in [0, P), and (M, C) bool, False for a cell that lies outside its map.
+    """
+    centres = xyxy_to_cxcywh(targets.boxes_xyxy_px)[:, :2]
+    near = torch.arange(-1, 2, device=centres.device)
+    anchors = torch.arange(num_anchors, device=centres.device)
+    found, inside, start = [], [], 0
+    for (height, width), cell_px in zip(grids_hw, cells_px, strict=True):
+        column, row = cells_of(centres / as_xy(cell_px, centres), (height, width))
+        rows, columns = row[:, None, None] + near[:, None], column[:, None, None] + near  # (M, 3, 1), (M, 1, 3)
+        is_cell = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)  # (M, 3, 3)
+        cells = (rows * width + columns).where(is_cell, 0)
+        found.append(start + anchors[:, None] * (height * width) + cells.flatten(1)[:, None])  # (M, A, 9)
+        inside.append(is_cell.flatten(1)[:, None].expand_as(found[-1]))
+        start += num_anchors * height * width
+    return torch.cat(found, dim=1).flatten(1), torch.cat(inside, dim=1).flatten(1)
+
+
+@torch.no_grad()
+def match_simota(
+    boxes_cxcywh_px: Tensor, logits: Tensor, targets: Targets, candidates: Tensor, inside: Tensor
+) -> Assigned:
+    """Assign to each target those of its candidates that have the lowest cost.
+
+    The cost is the cross-entropy of the class scores, less 3 times the logarithm of the IoU. A target has as many
+    predictions as the sum of its ten highest IoUs, at least one; of several targets that want a prediction the one with
+    the lowest cost has it, of equal ones the first.
+
+    Args:
+        boxes_cxcywh_px: (B, P, 4) predicted boxes in network-input pixels.
+        logits: (B, P, 1 + K) objectness and classes, before the sigmoid.
+        targets: boxes in network-input pixels.
+        candidates: (M, C) of ``candidates_of``.
+        inside: (M, C) of ``candidates_of``.
+
+    Returns:
+        The assignment, sorted by target.
+
+    Source: YOLOX (Ge et al., 2021), section 2.1. Ours: a target's candidates are those near its own centre only.
+    """
+    image = targets.image_index[:, None].expand_as(candidates)
+    truth = xyxy_to_cxcywh(targets.boxes_xyxy_px)[:, None]  # (M, 1, 4)
+    iou = paired_iou(boxes_cxcywh_px[image, candidates], truth, "iou") * inside  # (M, C)
+    cost = class_costs(logits[image, candidates], targets.labels) - IOU_WEIGHT * (iou + EPSILON).log()
+    cost = cost.masked_fill(~inside, torch.inf)
+    counts = iou.topk(min(SUMMED_IOUS, iou.shape[1]), dim=1).values.sum(dim=1).int().clamp(min=1)  # (M,)
+    rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
+    target, place = ((rank < counts[:, None]) & inside).nonzero(as_tuple=True)
+    image, prediction, cost = image[target, place], candidates[target, place], cost[target, place]
+    kept = _cheapest(image * boxes_cxcywh_px.shape[1] + prediction, target, cost, boxes_cxcywh_px.shape[:2].numel())
+    return Assigned(image[kept], prediction[kept], target[kept], iou[target, place][kept])
+
+
+def class_costs(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of candidates' scores, summed over the classes: (M, C, 1 + K) and labels (M,) to (M, C).
+
+    A score is the geometric mean of objectness and class probability.
+    """
+    scores = (logits[..., :1].sigmoid() * logits[..., 1:].sigmoid()).sqrt()  # (M, C, K)
+    wanted = F.one_hot(labels, scores.shape[-1]).to(scores.dtype)[:, None].expand_as(scores)
+    return F.binary_cross_entropy(scores, wanted, reduction="none").sum(dim=-1)
+
+
+def _cheapest(key: Tensor, target: Tensor, cost: Tensor, num_keys: int) -> Tensor:
+    """(n,) bool: the pair of lowest cost of each key, of equal costs that of the first target."""
+    lowest = cost.new_full((num_keys,), torch.inf).scatter_reduce(0, key, cost, "amin")
+    is_lowest = cost == lowest[key]
+    first = target.new_full((num_keys,), len(target)).scatter_reduce(0, key[is_lowest], target[is_lowest], "amin")
+    return is_lowest & (target == first[key])
+
+
+class SimOtaLoss:
+    """Loss of raw predictions, whatever their head, with SimOTA's assignment.
+
+    Args:
+        config: gains and options; the gains are not scaled by image size or number of classes, because each term is a
+            sum over predictions and classes, divided by the number of assigned predictions.
+        head: coding of boxes.
+
+    Source: YOLOX (Ge et al., 2021), section 2.1. Its box loss is 1 - IoU^2, ours that of ``config.box_iou``; its L1
+    loss of the last epochs is left out.
+    """
+
+    assignment: ClassVar[Assignment] = "simota"
+
+    def __init__(self, config: LossConfig, head: DetectionHead) -> None:
+        self.config = config
+        self.head = head
+        factors = GAIN_FACTORS[self.assignment]
+        self.box_gain = config.box * factors.box
+        self.objectness_gain = config.objectness * factors.objectness
+        self.class_gain = config.classes * factors.classes
+
+    def __call__(self, raw: list[Tensor], targets: Targets) -> LossTerms:
+        """Compute the loss of a batch; arguments and result as in ``detect.losses.detection.DetectionLoss``."""
+        boxes, logits = self._predictions(raw, targets)
+        assigned = self._assign(raw, boxes.detach(), logits.detach(), targets)
+        num_images, num_assigned = (int(n) for n in all_reduce_sum([len(boxes), len(assigned.target)]))
+        count = max(num_assigned, 1)
+        truth = xyxy_to_cxcywh(targets.boxes_xyxy_px)[assigned.target]
+        iou = paired_iou(boxes[assigned.image, assigned.prediction], truth, self.config.box_iou)
+        is_object = torch.zeros_like(logits[..., 0])
+        is_object[assigned.image, assigned.prediction] = 1
+        classes = logits[assigned.image, assigned.prediction, 1:]  # (n, K)
+        wanted = torch.zeros_like(classes)
+        wanted.scatter_(1, targets.labels[assigned.target, None], assigned.iou[:, None])
+        gamma = self.config.focal_gamma
+        return LossTerms(
+            (1 - iou).sum() * (self.box_gain / count),
+            cross_entropy(logits[..., 0], is_object, gamma).sum() * (self.objectness_gain / count),
+            cross_entropy(classes, wanted, gamma).sum() * (self.class_gain / count),
+            num_images,
+        )
+
+    def _predictions(self, raw: list[Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
+        """Boxes (B, P, 4) in network-input pixels and logits (B, P, 1 + K), in float32."""
+        head = self.head
+        levels = zip(raw, head.codings, head.anchors_px, head.cells_px(raw, targets.image_hw), strict=True)
+        boxes = [coding.decode(y[..., :4].float(), *level).flatten(1, 3) for y, coding, *level in levels]
+        logits = [y[..., 4:].float().flatten(1, 3) for y in raw]
+        return torch.cat(boxes, dim=1), torch.cat(logits, dim=1)
+
+    def _assign(self, raw: list[Tensor], boxes: Tensor, logits: Tensor, targets: Targets) -> Assigned:
+        grids_hw = [(y.shape[2], y.shape[3]) for y in raw]
+        cells_px = self.head.cells_px(raw, targets.image_hw)
+        candidates, inside = candidates_of(targets, grids_hw, cells_px, self.head.num_anchors)
+        return match_simota(boxes, logits, targets, candidates, inside)
