@@ -7,7 +7,6 @@ of a level, h w its cells.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -15,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detect.boxes.coding import BoxCoding, Sizes, decode_levels
+from detect.boxes.coding import BoxCoding, Offsets, Sizes, decode_levels
 from detect.boxes.convert import xyxy_to_cxcywh
 from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
 from detect.models.model import network_input
+from detect.safety.onnx_files import parse_onnx
 from detect.safety.untrusted import MAX_SIDE, read_metadata
 
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
@@ -154,9 +154,10 @@ def _read_level(level: dict[str, Any]) -> tuple[BoxCoding, Tensor]:
     are_sizes = (
         anchors_px.ndim == 2 and anchors_px.shape[1] == 2 and bool(((anchors_px > 0) & anchors_px.isfinite()).all())
     )
-    if level["sizes"] not in get_args(Sizes) or not are_sizes:
+    offsets = level.get("offsets", "sigmoid")  # older files do not say it
+    if level["sizes"] not in get_args(Sizes) or offsets not in get_args(Offsets) or not are_sizes:
         raise ValueError(f"unknown decoding {level}")
-    return BoxCoding(float(level["xy_scale"]), level["sizes"]), anchors_px
+    return BoxCoding(float(level["xy_scale"]), level["sizes"], offsets), anchors_px
 
 
 def _open_session(path: Path, device: torch.device) -> Any:
@@ -178,52 +179,13 @@ def _open_session(path: Path, device: torch.device) -> Any:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    check_graph(content, path)
+    parse_onnx(content, path)
     errors: tuple[type[Exception], ...] = (ValueError, TypeError, *runtime_errors())  # its wrapper raises Python's own
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except errors as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
-
-
-def check_graph(content: bytes, path: Path) -> None:
-    """Refuse a file with parts that ``detect export`` does not write: other files, loops, foreign operators.
-
-    Args:
-        content: of the file.
-        path: for messages.
-
-    Raises:
-        InputError: the file is not ONNX; its tensors lie in other files; or it uses operators that are not ONNX's own,
-            or that hold graphs of their own (``If``, ``Loop``, ``Scan``).
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load_model_from_string(content)
-    except (DecodeError, ValueError, RecursionError):
-        raise InputError(f"{path}: is not an ONNX file, or is damaged") from None
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            raise InputError(f"{path}: uses an operator that is not ONNX's own ({node.domain[:100]!r}); refused")
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise InputError(f"{path}: has a graph inside an operator ({node.op_type[:100]!r}); refused")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
-        raise InputError(f"{path}: has weights in other files; export it as one file")
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    """Tensors of a model without graphs inside its operators."""
-    yield from model.graph.initializer
-    for sparse in model.graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

@@ -30,7 +30,7 @@ from detect.errors import InputError
 from detect.models.blocks.conv import Conv
 from detect.models.foreign.kinds import DARKNET, DARKNET_VERSION, is_darknet_version, kind_of
 from detect.models.graph import Graph
-from detect.models.heads import AnchorDetect
+from detect.models.heads import AnchorDetect, DetectionHead
 
 VALUE = np.dtype("<f4")
 _MOST_IMAGES_SEEN = 2**40
@@ -170,7 +170,9 @@ def _run_order(graph: Graph) -> list[tuple[str, nn.Module, Fraction]]:
 
 def _num_classes(graph: Graph) -> int:
     last = graph.last
-    return last.num_classes if isinstance(last, AnchorDetect) else graph.shapes[graph.definition.rows[-1].name].channels
+    return (
+        last.num_classes if isinstance(last, DetectionHead) else graph.shapes[graph.definition.rows[-1].name].channels
+    )
 
 
 def _layer(name: str, module: nn.Module, reduction: Fraction, graph: Graph) -> Layer:
@@ -256,7 +258,7 @@ def _other_classes(layers: list[Layer], graph: Graph, found: int) -> str:
     heads = [layer for layer in layers if layer.name.startswith(head)]
     classes = _num_classes(graph)
     last = graph.last
-    anchors = last.anchors_px.shape[1] if isinstance(last, AnchorDetect) else 1
+    anchors = last.num_anchors if isinstance(last, DetectionHead) else 1
     per_class = anchors * sum(math.prod(layer.weight.shape[1:]) + 1 for layer in heads)
     more, rest = divmod(found - sum(layer.num_values for layer in layers), per_class)
     return f"; it would fit {classes + more} classes" if rest == 0 and classes + more > 0 else ""

@@ -301,10 +301,10 @@ def with_anchors_of(definition: ModelDefinition, graph: Graph, cfg: DarknetCfg) 
         cfg: the configuration.
 
     Raises:
-        InputError: the configuration has other levels, or another coding of boxes than the model.
+        InputError: the configuration has other levels, or another coding of boxes than the model, or the model no
+            anchors.
     """
-    head = graph.last
-    assert isinstance(head, AnchorDetect), "a detector's last row"
+    head = _head_with_anchors(graph)
     order = [int(layer.name.split(".")[-1]) for layer in darknet_layers(graph) if _is_of_head(layer, graph)]
     if len(order) != len(cfg.levels):
         found = f"{cfg.path}: has {len(cfg.levels)} [yolo] sections"
@@ -320,12 +320,17 @@ def with_anchors_of(definition: ModelDefinition, graph: Graph, cfg: DarknetCfg) 
 
 
 def anchors_text(graph: Graph) -> str:
-    """Anchors and ``scale_x_y`` of a detector, finest level first."""
-    head = graph.last
-    assert isinstance(head, AnchorDetect), "a detector's last row"
+    """Anchors and ``scale_x_y`` of a detector, finest level first; ``InputError`` if its head has no anchors."""
+    head = _head_with_anchors(graph)
     levels = [", ".join(f"{w:g}x{h:g}" for w, h in level) for level in head.anchors_px.tolist()]
     scales = ", ".join(f"{coding.xy_scale:g}" for coding in head.codings)
     return f"anchors {' | '.join(levels)} px, scale_x_y {scales}"
+
+
+def _head_with_anchors(graph: Graph) -> AnchorDetect:
+    if not isinstance(graph.last, AnchorDetect):
+        raise InputError(f"{graph.definition.name}: has no anchors, as the detectors of Darknet and YOLOv5 have")
+    return graph.last
 
 
 def check_structure(graph: Graph, cfg: DarknetCfg) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,20 @@ from detect.models.definition import ModelDefinition
 from detect.models.foreign.classifiers import is_cifar_resnet, load_cifar_resnet, load_torchvision, torchvision_family
 from detect.models.foreign.darknet import DarknetFile, load_darknet
 from detect.models.foreign.darknet_cfg import DarknetCfg, anchors_text, check_structure, read_cfg, with_anchors_of
-from detect.models.foreign.kinds import ARCHIVE, DARKNET, LEGACY, SAFETENSORS, kind_of
+from detect.models.foreign.kinds import ARCHIVE, DARKNET, LEGACY, ONNX, SAFETENSORS, kind_of
+from detect.models.foreign.onnx_weights import read_convolutions
 from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.yolov5 import load_yolov5
+from detect.models.foreign.yolox import PREFIX, load_yolox, load_yolox_export
 from detect.models.model import DetectionModel, Model
 from detect.runtime.reproducibility import collect_provenance
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
 """Suffixes of files with named tensors, where the content is of no known kind; all others are read as Darknet's."""
-DARKNET_SIZE, YOLOV5_SIZE, TORCHVISION_SIZE, CIFAR_SIZE = 416, 640, 224, 32
+DARKNET_SIZE, YOLOV5_SIZE, YOLOX_SIZE, TORCHVISION_SIZE, CIFAR_SIZE = 416, 640, 640, 224, 32
 """Default sides of the network input in pixels, those of the published weights."""
+YOLOX_SMALL_SIZES = {"yolox-nano": 416, "yolox-tiny": 416}
+"""Those of YOLOX that differ."""
 TORCHVISION_CROP = 224 / 256
 """Center crop of torchvision's tests of ``IMAGENET1K_V1``: 224 of 256 pixels of the short side."""
 IMAGENET_CLASSES = 1000
@@ -116,7 +121,7 @@ def import_weights(options: ImportOptions) -> list[str]:
         InputError: the file cannot be used, or an option does not fit it; nothing is written.
     """
     _check_out(options.out, options.weights)
-    imported = (_import_tensors if _has_named_tensors(options.weights) else _import_darknet)(options)
+    imported = _importer(options.weights)(options)
     model, names, size = imported.model, imported.names, options.image_size or imported.image_size
     if size % model.max_reduction:
         raise InputError(f"image size: must be a multiple of {model.max_reduction}, found {size}")
@@ -150,15 +155,17 @@ def _check_out(out: Path, weights: Path) -> None:
         raise InputError(f"--out {out}: cannot be written in {folder}: {error.strerror or error}") from None
 
 
-def _has_named_tensors(path: Path) -> bool:
-    """True for a state dict or a pickled model, by content, then by suffix."""
+def _importer(path: Path) -> Callable[[ImportOptions], Imported]:
+    """Choose the reader of a file by its content, then by its suffix."""
     try:
         kind = kind_of(path)
     except OSError:
         kind = None
     if kind in (ARCHIVE, LEGACY, SAFETENSORS):
-        return True
-    return kind != DARKNET and path.suffix in TENSOR_SUFFIXES
+        return _import_tensors
+    if kind == ONNX or (kind != DARKNET and path.suffix == ONNX.suffix):
+        return _import_yolox_export
+    return _import_tensors if kind != DARKNET and path.suffix in TENSOR_SUFFIXES else _import_darknet
 
 
 def _identify(path: Path) -> dict[str, str]:
@@ -225,11 +232,15 @@ def _darknet_line(file: DarknetFile) -> str:
 # -------------------------------------------------------------------------------------------------- named tensors
 
 
-def _import_tensors(options: ImportOptions) -> Imported:
+def _refuse_darknet_options(options: ImportOptions) -> None:
     if options.partial:
         raise InputError("--partial: is for Darknet's files; others must fit as a whole")
     if options.cfg is not None:
         raise InputError(f"--cfg: is for Darknet's files; {options.weights} is another one")
+
+
+def _import_tensors(options: ImportOptions) -> Imported:
+    _refuse_darknet_options(options)
     file = read_tensors(options.weights)
     if is_cifar_resnet(file.tensors):
         return _import_cifar_resnet(options, file)
@@ -237,10 +248,14 @@ def _import_tensors(options: ImportOptions) -> Imported:
         return _import_torchvision(options, file)
     if any(_YOLOV5_NAME.match(name) for name in file.tensors):
         return _import_yolov5(options, file)
+    if any(name.startswith(PREFIX) for name in file.tensors):
+        model = load_yolox(file.tensors, options.weights, options.model)
+        return _yolox(options, model, f"{len(file.tensors)} tensors", {"tensors": len(file.tensors)})
     raise InputError(
         f"{options.weights}: {next(iter(file.tensors))[:80]!r} and the others are of no known family: YOLOv5 has names "
-        "such as 'model.0.conv.weight', torchvision's ResNet and ResNeXt 'layer1.0.conv1.weight' (as other ResNets of "
-        "CIFAR), its DenseNet 'features.denseblock1.denselayer1.conv1.weight'"
+        f"such as 'model.0.conv.weight', YOLOX '{PREFIX}conv.conv.weight', torchvision's ResNet and ResNeXt "
+        "'layer1.0.conv1.weight' (as other ResNets of CIFAR), its DenseNet "
+        "'features.denseblock1.denselayer1.conv1.weight'"
     )
 
 
@@ -255,6 +270,27 @@ def _import_yolov5(options: ImportOptions, file: TensorFile) -> Imported:
         line += f"; {anchors_text(model.graph)}: assumed, those of {model.definition.name}, for the file has none"
     line += _renamed(file.names, names, options.weights)
     return Imported(model, names, {"format": "yolov5", "tensors": len(file.tensors)}, line, YOLOV5_SIZE)
+
+
+def _import_yolox_export(options: ImportOptions) -> Imported:
+    _refuse_darknet_options(options)
+    convolutions = read_convolutions(options.weights)
+    model = load_yolox_export(convolutions, options.weights, options.model)
+    return _yolox(options, model, f"{len(convolutions)} convolutions", {"convolutions": len(convolutions)})
+
+
+def _yolox(options: ImportOptions, model: DetectionModel, found: str, origin: dict[str, Any]) -> Imported:
+    """The import of a YOLOX; files have no class names, and 80 classes are COCO's unless ``--names`` says otherwise."""
+    name, line = model.definition.name, f"{found} of YOLOX, {model.definition.name}"
+    if options.names is not None:
+        names = _class_names(options.names)
+    elif model.num_classes == len(COCO_NAMES):
+        names = COCO_NAMES
+        line += "; its 80 classes are taken for COCO's, --names says others"
+    else:
+        raise _names_needed(options.weights, _ANY_NAMES)
+    _check_names(names, model, options.weights)
+    return Imported(model, names, {"format": "yolox", **origin}, line, YOLOX_SMALL_SIZES.get(name, YOLOX_SIZE))
 
 
 def _import_torchvision(options: ImportOptions, file: TensorFile) -> Imported:

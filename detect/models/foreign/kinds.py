@@ -37,6 +37,7 @@ ARCHIVE = Kind("an archive, as PyTorch writes it", ".pt")
 LEGACY = Kind("a file of PyTorch before 1.6")
 SAFETENSORS = Kind("a safetensors file", ".safetensors")
 DARKNET = Kind("a Darknet weights file", ".weights")
+ONNX = Kind("an ONNX file", ".onnx")
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -57,6 +58,8 @@ def kind_of(path: Path) -> Kind | None:
         return SAFETENSORS
     if len(head) >= DARKNET_VERSION.size and is_darknet_version(DARKNET_VERSION.unpack_from(head)):
         return DARKNET
+    if _is_onnx(head):
+        return ONNX
     line = _first_line(head)
     return None if line is None else Kind(f"a text file that starts with {line[:50]!r}")
 
@@ -65,6 +68,11 @@ def is_darknet_version(version: tuple[int, ...]) -> bool:
     """True for a version of Darknet: 0.1.0, 0.2.0 and 0.2.5 are known."""
     major, minor, revision = version
     return major == 0 and minor in (1, 2) and 0 <= revision < 100
+
+
+def _is_onnx(head: bytes) -> bool:
+    """True where the bytes begin with the fields of an ONNX model: its version, and then its producer or its graph."""
+    return head[:1] == b"\x08" and b"\x01" <= head[1:2] < b"\x80" and head[2:3] in (b"\x12", b"\x3a")
 
 
 def _first_line(head: bytes) -> str | None:
