@@ -152,30 +152,34 @@ def parts_of(model: DetectionModel) -> list[Part]:
     found: list[Part] = []
     for row in model.definition.rows:
         layer = model.graph.layer(row.name)
-        if any(True for _ in layer.parameters()):
-            if row.name not in MODULES:
-                raise InputError(f"{model.definition.name}: {row.label}: the YOLOX family has no such row")
-            found += _parts(layer, MODULES[row.name], f"graph.layers.{row.name}")
+        if not any(True for _ in layer.parameters()):
+            continue
+        parts = _parts(layer, MODULES[row.name], f"graph.layers.{row.name}") if row.name in MODULES else None
+        if parts is None:
+            raise InputError(f"{model.definition.name}: {row.label}: the YOLOX family has no such {row.module}")
+        found += parts
     return found
 
 
-def _parts(layer: nn.Module, theirs: str, ours: str) -> Iterator[Part]:
+def _parts(layer: nn.Module, theirs: str, ours: str) -> Iterator[Part] | None:
+    """The convolutions of a row, or None if YOLOX has none of its class."""
     match layer:
         case Conv():
             return _conv(layer, theirs, ours)
         case Stem() | Downsample():
             return _conv(layer.conv, theirs, f"{ours}.conv")
         case SPPF():
-            pairs = (("conv1", "reduce"), ("conv2", "fuse"))
-            return chain(*(_parts(getattr(layer, b), f"{theirs}.{a}", f"{ours}.{b}") for a, b in pairs))
+            reduce = _conv(layer.reduce, f"{theirs}.conv1", f"{ours}.reduce")
+            return chain(reduce, _conv(layer.fuse, f"{theirs}.conv2", f"{ours}.fuse"))
         case C3():
             return _c3(layer, theirs, ours)
         case AnchorFreeDetect():
             return chain(*(_level(layer, level, theirs, ours) for level in range(len(layer.reductions))))
-    raise InputError(f"the YOLOX family has no {type(layer).__name__}")
+    return None
 
 
-def _conv(layer: Conv, theirs: str, ours: str, rows: slice = slice(None)) -> Iterator[Part]:
+def _conv(layer: nn.Module, theirs: str, ours: str, rows: slice = slice(None)) -> Iterator[Part]:
+    assert isinstance(layer, Conv), "YOLOX is made of them"
     if isinstance(layer.conv, SeparableConv):
         inner = layer.conv.norm
         yield Part(f"{theirs}.dconv", f"{ours}.conv.depthwise", f"{ours}.conv.norm", inner.eps)
@@ -190,12 +194,12 @@ def _c3(layer: C3, theirs: str, ours: str) -> Iterator[Part]:
     yield from _conv(layer.divide, f"{theirs}.conv2", f"{ours}.divide", slice(half, 2 * half))
     for j, block in enumerate(layer.blocks):
         for word in ("conv1", "conv2"):
-            yield from _parts(getattr(block, word), f"{theirs}.m.{j}.{word}", f"{ours}.blocks.{j}.{word}")
+            yield from _conv(getattr(block, word), f"{theirs}.m.{j}.{word}", f"{ours}.blocks.{j}.{word}")
     yield from _conv(layer.fuse, f"{theirs}.conv3", f"{ours}.fuse")
 
 
 def _level(head: AnchorFreeDetect, level: int, theirs: str, ours: str) -> Iterator[Part]:
-    yield from _parts(head.stems[level], f"{theirs}.stems.{level}", f"{ours}.stems.{level}")
+    yield from _conv(head.stems[level], f"{theirs}.stems.{level}", f"{ours}.stems.{level}")
     yield from _branch(head.class_branches[level], f"{theirs}.cls_convs.{level}", f"{ours}.class_branches.{level}")
     yield Part(f"{theirs}.cls_preds.{level}", f"{ours}.classes.{level}")
     yield from _branch(head.box_branches[level], f"{theirs}.reg_convs.{level}", f"{ours}.box_branches.{level}")
@@ -204,7 +208,7 @@ def _level(head: AnchorFreeDetect, level: int, theirs: str, ours: str) -> Iterat
 
 
 def _branch(branch: nn.Module, theirs: str, ours: str) -> Iterator[Part]:
-    return chain(*(_parts(layer, f"{theirs}.{i}", f"{ours}.{i}") for i, layer in branch.named_children()))
+    return chain(*(_conv(layer, f"{theirs}.{i}", f"{ours}.{i}") for i, layer in branch.named_children()))
 
 
 def _num_classes(given: State) -> int:
