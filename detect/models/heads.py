@@ -235,6 +235,10 @@ class AnchorFreeDetect(DetectionHead):
     def reset_biases(self) -> None:
         prior = math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY))
         for boxes, classes in zip(self.boxes, self.classes, strict=True):
+            assert isinstance(boxes, nn.Conv2d), "a level's output"
+            assert isinstance(classes, nn.Conv2d), "a level's output"
+            assert boxes.bias is not None, "the head's convolutions have biases"
+            assert classes.bias is not None, "the head's convolutions have biases"
             boxes.bias[BOX_VALUES - 1] = prior  # objectness
             classes.bias.fill_(prior)
 

@@ -186,7 +186,12 @@ def test_count_of_binary_convolutions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["yolov5n-spd+bdsc+p=2+depth=0.1", "yolov5n-spd+order=spd_first+conv=depthwise+depth=0.1", "yolox-nano+spd"]
+    "name",
+    [
+        "yolov5n-spd+bdsc+p=2+depth=0.1",
+        "yolov5n-spd+order=spd_first+conv=depthwise+depth=0.1",
+        "yolov5n-spd+order=spd_first+conv=separable+depth=0.1",
+    ],
 )
 def test_decoupled_convolutions_take_pieces(name: str) -> None:
     """The same result as with every space-to-depth and concatenation between rows built."""

@@ -276,18 +276,14 @@ def set_statistics(model: DetectionModel, images: Tensor) -> None:
         images: (B, 3, H, W) RGB in [0, 1].
     """
 
-    def take(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
+    def take(norm: nn.BatchNorm2d, args: tuple[Tensor, ...]) -> None:
+        own: dict[str, Tensor] = {word: getattr(norm, word) for word in _NORM}
         variance, mean = torch.var_mean(args[0], dim=(0, 2, 3), correction=0)
-        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-        shift = norm.bias - norm.running_mean * factor
-        for own, value in (
-            (norm.running_mean, mean),
-            (norm.running_var, variance),
-            (norm.weight, factor * (variance + norm.eps).sqrt()),
-            (norm.bias, shift + factor * mean),
-        ):
-            own.copy_(value)
+        factor = own["weight"] / (own["running_var"] + norm.eps).sqrt()
+        shift = own["bias"] - own["running_mean"] * factor
+        values = (factor * (variance + norm.eps).sqrt(), shift + factor * mean, mean, variance)
+        for word, value in zip(_NORM, values, strict=True):
+            own[word].copy_(value)
 
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(take) for norm in norms]
