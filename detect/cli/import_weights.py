@@ -3,11 +3,12 @@
 detect import --weights yolov3.weights --cfg yolov3.cfg --model yolov3 --names coco --out yolov3.pt
 detect import --weights yolov5s.pt --out yolov5s-imported.pt
 detect import --weights darknet53.conv.74 --partial --model yolov3 --names my.names --out start.pt
+detect import --weights yolox_s.pth --out yolox-s-imported.pt
 detect import --weights resnet50.pth --names imagenet.names --out resnet50-imported.pt
 
-Reads Darknet's .weights, and state dicts or pickled models (.pt, .pth, .th, .safetensors) of the YOLOv5 family, and, as
-classifiers, torchvision's ResNet, ResNeXt and DenseNet and ResNets for CIFAR. The file's content decides, not its
-suffix. The weights keep the licence of their authors.
+Reads Darknet's .weights, and state dicts or pickled models (.pt, .pth, .th, .safetensors) of the YOLOv5 family, YOLOX
+(also exported, .onnx), and, as classifiers, torchvision's ResNet, ResNeXt and DenseNet and ResNets for CIFAR. The
+file's content decides, not its suffix. The weights keep the licence of their authors.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE", help="the file to read")
     add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
-    add("--model", metavar="NAME|FILE", help="the model of the weights; found for YOLOv5 and torchvision")
-    names = "class names: COCO's, one on each line of a file, or 0 to K - 1 (default: those in the file, if any)"
+    add("--model", metavar="NAME|FILE", help="the model of the weights; found for YOLOv5, YOLOX and torchvision")
+    names = "class names: COCO's, one on each line of a file, or 0 to K - 1 (default: those in the file, if any, or COCO's 80 in YOLOX)"
     add("--names", metavar="coco|FILE|K", help=names)
-    sizes = "side of the network input (default: that of --cfg, or 416; YOLOv5: 640; torchvision: 224)"
+    sizes = "side of the network input (default: that of --cfg, or 416; YOLOv5, YOLOX: 640; torchvision: 224)"
     add("--image-size", type=positive_int, metavar="S", help=sizes)
     cfg = "a Darknet file's configuration: its anchors, scale_x_y and input size are taken, its layers are compared"
     add("--cfg", type=Path, metavar="FILE", help=cfg)

@@ -56,7 +56,7 @@ _SPARE = 64
 convolutions replace ordinary ones, which have up to k * k times as many."""
 _NOT_OURS = (
     "is not a checkpoint of this toolkit; detect train writes them, "
-    "and detect import converts the weights of YOLOv5, Darknet and torchvision"
+    "and detect import converts the weights of YOLOv5, YOLOX, Darknet and torchvision"
 )
 
 
@@ -231,7 +231,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: holds Python objects, not only tensors and plain values; "
             "reading it could run code, so it is refused; "
-            "detect import converts models of YOLOv5 and torchvision without running any"
+            "detect import converts models of YOLOv5, YOLOX and torchvision without running any"
         ) from None
     except InputError:
         raise

@@ -73,9 +73,9 @@ class ImportOptions:
     Args:
         weights: the file to read.
         out: the checkpoint to write.
-        model: name of the model; None takes the member of the YOLOv5 family or of torchvision that fits.
+        model: name of the model; None takes the member of the YOLOv5 family, of YOLOX or of torchvision that fits.
         names: ``coco`` for a detector, a file with a class name on each line, or the number of classes; None takes
-            the file's, and for 1000 classes of torchvision their numbers.
+            the file's, for 80 classes of YOLOX COCO's, and for 1000 classes of torchvision their numbers.
         image_size: side of the network input in pixels; None takes that of the published weights.
         partial: see ``detect.models.foreign.darknet.load_darknet``.
         cfg: configuration of a Darknet file.
