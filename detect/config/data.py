@@ -69,7 +69,9 @@ class DataConfig(Strict):
     """Folder, relative to the YAML's own folder; ``--data-root`` replaces it."""
     splits: Named[SplitConfig]
     """Split name (train, val, test, ...) to its files."""
-    format: Literal["coco", "voc", "yolo", "visdrone", "shards", "scenes", "folders", "cifar", "tiny-imagenet"] | None = None
+    format: (
+        Literal["coco", "voc", "yolo", "visdrone", "shards", "scenes", "folders", "cifar", "tiny-imagenet"] | None
+    ) = None
     """How the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone`` and ``shards``,
     which are recognised when this is left out (``detect.data.recognition``), and ``scenes``, which are drawn in memory
     (``detect.data.scenes``); for classification ``folders`` (a
@@ -85,6 +87,11 @@ class DataConfig(Strict):
     """``shapes`` generates the embedded data set in ``root`` if it does not exist."""
     scene_px: Annotated[int, Interval(ge=32, le=4096), Unit("px")] = 320
     """``scenes``: width and height of a scene."""
+    scene_without: Listed[Literal["textures", "families", "populations", "paints", "boards", "sensors"]] = ()
+    """``scenes``: ingredients that are left out, to measure what each is worth. ``textures``: backgrounds have one
+    colour; ``families``: discs and rectangles only; ``populations``: each object has a style of its own; ``paints``:
+    objects have plain colours and sharp edges; ``boards``: no line patterns with defects; ``sensors``: no blur, noise,
+    vignetting and JPEG."""
     range: (
         Annotated[
             Annotated[Listed[float], Tag("list")]

@@ -35,6 +35,8 @@ from detect.models.definition import (
 _PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).parents[2] / "weights"
 """Folder of the shipped checkpoints: inside an installed package, or beside it in a checkout."""
+START_PREFIX = "start-"
+"""Of the shipped checkpoints that were trained on generated scenes: ``start-MODEL``."""
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Folder of a section's parts in ``configs``."""
 MODEL_KEYS = ("name", "scales", "variants", *SETTING_KEYS, *SECTIONS)
@@ -63,6 +65,12 @@ def shipped_parts(section: str) -> dict[str, Path]:
 
 def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.pt"))}
+
+
+def shipped_start(model: str) -> str | None:
+    """Return the name of the shipped checkpoint from which the training of a model starts, if there is one."""
+    name = f"{START_PREFIX}{model}"
+    return name if name in shipped_weights() else None
 
 
 def find_weights(weights: Path) -> Path:

@@ -329,7 +329,9 @@ def _plain_hw(table: AnnotationTable, image_size: int, multiple: int) -> tuple[i
     return padded_hw((height, width), multiple)
 
 
-def flat_targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple[int, int] | None = None) -> Targets:
+def flat_targets(
+    per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple[int, int] | None = None
+) -> Targets:
     """Flatten (boxes, labels) of each image of a batch, of height and width ``image_hw``."""
     counts = [len(labels) for _, labels in per_image]
     return Targets(

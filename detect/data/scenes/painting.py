@@ -12,7 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from detect.data.scenes.outlines import NUM_MEMBERS, Layer, Member, members
+from detect.data.scenes.families import NUM_MEMBERS, Member, members
+from detect.data.scenes.outlines import Layer
 from detect.data.scenes.textures import noise
 
 MIN_SIDE_PX = 3.0
@@ -86,6 +87,11 @@ def draw_style(family: str, size: float, rng: np.random.Generator) -> Style:
         is_soft=draw[13] < 0.25,
         shadow=(int(draw[14] * 40) - 3, int(draw[15] * 7) - 3) if draw[14] < 0.15 else None,
     )
+
+
+def plain(style: Style) -> Style:
+    """Return a style without textures, soft edges, translucency and shadows."""
+    return style._replace(paint="flat", opacity=8, is_soft=False, shadow=None)
 
 
 class _Places(NamedTuple):
@@ -183,9 +189,7 @@ class Canvas:
         fixed = np.ascontiguousarray(np.round(fixed[keep]).astype(np.int32).transpose(0, 2, 1))  # (m, P, 2)
         return _Places(windows[keep], fixed, scales[keep, 0], colours[keep])
 
-    def _paint_one(
-        self, style: Style, member: Member, places: _Places, row: int, rng: np.random.Generator
-    ) -> None:
+    def _paint_one(self, style: Style, member: Member, places: _Places, row: int, rng: np.random.Generator) -> None:
         window = places.windows[row].tolist()
         left, top, right, bottom = window
         points, scale, tones = places.points[row], places.scales[row], places.colours[row].tolist()
@@ -222,13 +226,18 @@ class Canvas:
         if style.paint == "speckled":
             grains = noise(view.shape, rng) >> 1
             cv2.add(view, grains, view, inside)
-            cv2.subtract(view, (64, 64, 64, 64), view, inside)
+            cv2.subtract(view, _scalar(64), view, inside)
             return
         top, left = (rng.random(2) * (len(self.image) - height + 1, len(self.image) - width + 1)).astype(int).tolist()
         change = cv2.add if style.heading < math.pi else cv2.subtract
-        level = style.contrast / 2
+        level = round(style.contrast / 2)
         cv2.copyTo(self.image[top : top + height, left : left + width].copy(), inside, view)
-        change(view, (level, level, level, level), view, inside)
+        change(view, _scalar(level), view, inside)
+
+
+def _scalar(value: float) -> np.ndarray:
+    """A number for each channel, as OpenCV takes it."""
+    return np.full(4, float(value))
 
 
 def _signed(draw: float, low: float, high: float) -> float:

@@ -56,10 +56,13 @@ def expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = cv2.multiply(image, gains, scale=1 / 256)  # exact in floats
     if noisy:
         image = with_noise(image, _SIGMAS[int(rng.integers(len(_SIGMAS)))], rng)
-    if image.ndim == 2:
-        table = colour_table(3, rng, min_contrast=120) if tint else None
-        image = cv2.merge([image] * 3) if table is None else cv2.applyColorMap(image, table[:, None])
+    image = cv2.applyColorMap(image, colour_table(3, rng, 120)[:, None]) if tint and image.ndim == 2 else to_rgb(image)
     return _compressed(image, int(rng.integers(25, 90))) if jpeg else image
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """Repeat the channel of a grey image: (S, S, 3)."""
+    return cv2.merge([image] * 3) if image.ndim == 2 else image
 
 
 _SHARES = np.array([BLUR_SHARE, VIGNETTE_SHARE, NOISE_SHARE, JPEG_SHARE, TINT_SHARE])
@@ -77,4 +80,6 @@ def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
     """Encode as JPEG with all of the colour, whose decoders differ without it, and decode."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR]
     _, encoded = cv2.imencode(".jpg", image, [*options, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444])
-    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None, "it has just been encoded"
+    return decoded

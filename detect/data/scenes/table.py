@@ -14,7 +14,7 @@ import numpy as np
 
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
-from detect.data.scenes.scene import CLASSES, Scene, draw_scene
+from detect.data.scenes.scene import CLASSES, Ingredient, Scene, draw_scene
 from detect.errors import InputError
 from detect.runtime.progress import progress_bar
 
@@ -26,14 +26,16 @@ class SceneTable(AnnotationTable):
     Args:
         side: S.
         seed: of the stream.
+        without: ingredients that are left out.
     """
 
     side: int = 0
     seed: int = 0
+    without: tuple[Ingredient, ...] = ()
 
     def draw(self, index: int) -> Scene:
         """Draw scene ``index`` of the stream, which may be beyond the N of the table."""
-        return draw_scene(self.side, self.seed, index)
+        return draw_scene(self.side, self.seed, index, self.without)
 
     def read(self, row: int) -> np.ndarray:
         return self.draw(int(self.image_ids[row]) - 1).image_rgb
@@ -54,9 +56,9 @@ def read_scenes(config: DataConfig, split: str) -> SceneTable:
         raise InputError(f"{config.name}: splits.{split}.count: is missing, the number of scenes")
     if config.names is not None:
         raise InputError(f"{config.name}: names: scenes have classes of their own; leave them out")
-    seed, side = zlib.crc32(section.images.encode()), config.scene_px
+    seed, side, without = zlib.crc32(section.images.encode()), config.scene_px, config.scene_without
     drawn = progress_bar(range(section.count), f"drawing {split} scenes", section.count, unit="scene")
-    scenes = [draw_scene(side, seed, index)._replace(image_rgb=np.zeros(0)) for index in drawn]
+    scenes = [draw_scene(side, seed, index, without)._replace(image_rgb=np.zeros(0)) for index in drawn]
     ids = np.arange(1, section.count + 1)
     return SceneTable(
         image_paths=encode_paths([Path(config.root) / section.images / f"{number:08d}.png" for number in ids]),
@@ -72,4 +74,5 @@ def read_scenes(config: DataConfig, split: str) -> SceneTable:
         category_ids=np.arange(1, len(CLASSES) + 1),
         side=side,
         seed=seed,
+        without=without,
     )

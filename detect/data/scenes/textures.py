@@ -37,7 +37,7 @@ def _noise_pool() -> np.ndarray:
 def _scaled_pool(sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """Positive and negative parts of the pool with another standard deviation, each (2 ** 21,) uint8."""
     scaled = np.round((np.arange(256) - 128) * (sigma / POOL_SIGMA))
-    return tuple(np.clip(part, 0, 255).astype(np.uint8)[_noise_pool()] for part in (scaled, -scaled))  # type: ignore[return-value]
+    return tuple(np.clip(part, 0, 255).astype(np.uint8)[_noise_pool()] for part in (scaled, -scaled))
 
 
 def noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -179,10 +179,7 @@ def _draw_defect(
 def _meet(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
     """Test two boxes for less than 2 px between them."""
     return (
-        first[0] < second[2] + 2
-        and second[0] < first[2] + 2
-        and first[1] < second[3] + 2
-        and second[1] < first[3] + 2
+        first[0] < second[2] + 2 and second[0] < first[2] + 2 and first[1] < second[3] + 2 and second[1] < first[3] + 2
     )
 
 
