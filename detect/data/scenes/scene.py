@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 
 from detect.data.scenes.families import FAMILIES
-from detect.data.scenes.painting import MIN_SIDE_PX, Canvas, draw_style, plain
+from detect.data.scenes.painting import Canvas, draw_style, plain
 from detect.data.scenes.sensor import colour_table, expose, to_rgb
+from detect.data.scenes.sprites import MAX_SIDE_PX, MIN_SIDE_PX
 from detect.data.scenes.textures import TEXTURES, Texture, flat
 from detect.data.scenes.traces import DEFECTS, draw_traces
 from detect.runtime.reproducibility import generator
@@ -27,8 +28,6 @@ CLASSES = (*sorted(FAMILIES), *sorted(DEFECTS))
 Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
 SCENE_STREAM = 103
 """First word of the random keys of the scenes."""
-MAX_SIDE_PX = 200.0
-"""Longer side of the largest object, half of S at most; sizes are log-uniform from ``MIN_SIDE_PX``."""
 MAX_OBJECTS = 200
 EMPTY_SHARE = 0.04
 BOARD_SHARE = 0.15
@@ -108,7 +107,8 @@ def _populate(canvas: Canvas, without: Collection[Ingredient], rng: np.random.Ge
         if most > 0:
             style = draw_style(name, size, rng)
             wish = min(max(round(float(shares[number])), 1), most)
-            budget -= canvas.paint(plain(style) if "paints" in without else style, _CLASS_INDEX[name], wish, rng)
+            canvas.paint(plain(style) if "paints" in without else style, _CLASS_INDEX[name], wish, rng)
+            budget -= wish * size**2
 
 
 def _draw_board(

@@ -12,7 +12,7 @@ import numpy as np
 
 from detect.data.scenes.textures import with_noise
 
-BLUR_SHARE, VIGNETTE_SHARE, NOISE_SHARE, JPEG_SHARE, TINT_SHARE = 0.3, 0.12, 0.6, 0.06, 0.3
+BLUR_SHARE, VIGNETTE_SHARE, NOISE_SHARE, JPEG_SHARE, TINT_SHARE = 0.25, 0.12, 0.6, 0.05, 0.3
 """Shares of scenes; the last one of those in one colour, the others are grey."""
 _SIGMAS = (1.5, 2.0, 3.0, 4.5, 6.5, 9.0, 12.0, 16.0)  # of the noise, grey levels
 _LOSSES = (50, 90, 140)  # of light in the corners, in 1/256
@@ -49,7 +49,7 @@ def expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return an image (S, S) or (S, S, 3) uint8 as a sensor sees it: (S, S, 3) uint8 RGB."""
     blur, vignette, noisy, jpeg, tint = (rng.random(5) < _SHARES).tolist()
     if blur:
-        size = 3 if rng.random() < 0.7 else 5
+        size = 3 if rng.random() < 0.8 else 5
         image = cv2.GaussianBlur(image, (size, size), 0)
     if vignette:
         gains = _vignette(len(image), _LOSSES[int(rng.integers(len(_LOSSES)))], image.size // len(image) ** 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +10,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from detect.runtime.reproducibility import generator
+
 BOARD, CONDUCTOR = 0, 255
+BOARD_STREAM = 105
+"""First word of the random keys of the boards."""
+_NUM_BOARDS, _BOARD_SIDE = 32, 640
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 _MIN_CHANGED_PX = 4
 _DIRECTIONS = np.array([(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)], float)
@@ -47,28 +53,69 @@ class Site(NamedTuple):
         return self.point + along * self.along + across * np.array([-self.along[1], self.along[0]])
 
 
+class Board(NamedTuple):
+    """A sound pattern.
+
+    Args:
+        pattern: (S, S) uint8 of ``BOARD`` and ``CONDUCTOR``.
+        points: (N, 2) places on its lines, x y in pixels.
+        along: (N, 2) unit vectors in the direction of the lines.
+        width: of the lines, pixels.
+        pitch: distance of parallel lines, pixels.
+    """
+
+    pattern: np.ndarray
+    points: np.ndarray
+    along: np.ndarray
+    width: float
+    pitch: float
+
+
 def draw_traces(side: int, rng: np.random.Generator, max_defects: int) -> tuple[np.ndarray, Defects]:
     """Draw a pattern (S, S) uint8 of ``BOARD`` and ``CONDUCTOR`` with up to ``max_defects`` defects."""
+    board = _cut_board(_board(max(side, _BOARD_SIDE), int(rng.integers(_NUM_BOARDS))), side, rng)
+    boxes: list[tuple[int, int, int, int]] = []
+    families: list[str] = []
+    names, count = list(DEFECTS), len(board.points)
+    for name, place in rng.integers(0, (len(names), max(count, 1)), (max_defects if count else 0, 2)).tolist():
+        site = Site(board.points[place], board.along[place], board.width, board.pitch)
+        box = _draw_defect(board.pattern, names[name], site, boxes, rng)
+        if box is not None:
+            boxes.append(box)
+            families.append(names[name])
+    return board.pattern, Defects(np.array(boxes, np.int64).reshape(-1, 4), families)
+
+
+@functools.cache
+def _board(side: int, number: int) -> Board:
+    """Draw a whole board, always the same; scenes are parts of boards."""
+    rng = generator(BOARD_STREAM, number)
     pitch = math.exp(rng.uniform(math.log(8), math.log(36)))
     width = pitch * rng.uniform(0.3, 0.6)
     pattern = np.full((side, side), BOARD, np.uint8)
-    sites: list[Site] = []
-    for _ in range(int(min(rng.uniform(0.4, 1.2) * side / pitch, 24)) + 1):
-        sites += _draw_bundle(pattern, pitch, width, rng)
-    boxes: list[tuple[int, int, int, int]] = []
-    families: list[str] = []
-    names = list(DEFECTS)
-    chosen = rng.integers(0, (len(names), max(len(sites), 1)), (max_defects if sites else 0, 2)).tolist()
-    for name, site in ((names[i], sites[j]) for i, j in chosen):
-        box = _draw_defect(pattern, name, site, boxes, rng)
-        if box is not None:
-            boxes.append(box)
-            families.append(name)
-    return pattern, Defects(np.array(boxes, np.int64).reshape(-1, 4), families)
+    bundles = [_draw_bundle(pattern, pitch, width, rng) for _ in range(int(rng.uniform(0.5, 1.4) * side / pitch) + 1)]
+    points, along = (np.concatenate(parts) for parts in zip(*bundles, strict=True))
+    return Board(pattern, points, along, width, pitch)
 
 
-def _draw_bundle(pattern: np.ndarray, pitch: float, width: float, rng: np.random.Generator) -> list[Site]:
-    """Draw parallel lines with bends of 45 degrees and pads at their ends; return a place on each piece."""
+def _cut_board(board: Board, side: int, rng: np.random.Generator) -> Board:
+    """Copy a square of a board, mirrored at random."""
+    left, top = rng.integers(0, len(board.pattern) - side + 1, 2).tolist()
+    x, y = (-1 if draw < 0.5 else 1 for draw in rng.random(2).tolist())
+    pattern = board.pattern[top : top + side, left : left + side][::y, ::x].copy()
+    points = (board.points - (left, top)) * (x, y) + (side * np.array([x < 0, y < 0]))
+    inside = ((points > 2) & (points < side - 2)).all(axis=1)
+    return Board(pattern, points[inside], board.along[inside] * (x, y), board.width, board.pitch)
+
+
+def _draw_bundle(
+    pattern: np.ndarray, pitch: float, width: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw parallel lines with bends of 45 degrees and pads at their ends.
+
+    Returns:
+        A place on each piece and the unit vector along it, (pieces, 2) each.
+    """
     turns = rng.integers(-1, 2, int(rng.integers(1, 6)))
     directions = (int(rng.integers(8)) + np.cumsum(turns)) % 8
     steps = _DIRECTIONS[directions] * (pitch * rng.integers(1, 8, len(turns)))[:, None]
@@ -79,9 +126,8 @@ def _draw_bundle(pattern: np.ndarray, pitch: float, width: float, rng: np.random
     cv2.polylines(pattern, [*_fixed(lines)], False, CONDUCTOR, max(round(width), 1), cv2.LINE_8, _SHIFT)
     _draw_pads(pattern, lines[:, [0, -1]].reshape(-1, 2), pitch * rng.uniform(0.35, 0.55), int(rng.integers(4)))
     places = lines[:, :-1] + steps * rng.uniform(0.2, 0.8, (len(lines), len(steps), 1))
-    inside = ((places > 2) & (places < len(pattern) - 2)).all(axis=2)
     along = steps / np.hypot(steps[:, 0], steps[:, 1])[:, None]
-    return [Site(places[i, j], along[j], width, pitch) for i, j in np.argwhere(inside).tolist()]
+    return places.reshape(-1, 2), np.tile(along, (len(lines), 1))
 
 
 _SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
