@@ -106,7 +106,7 @@ def _draw_sprite(family: str, rng: np.random.Generator, index: int) -> Sprite:
 
 
 def _finished(parts: list[tuple[Layer, list[np.ndarray]]], widths: list[int], size_hw: tuple[int, int]) -> Sprite:
-    """Draw the mask. OpenCV's edges of a mirrored line are not the mirrored edges, so each turn has a mask of its own."""
+    """Draw the mask. OpenCV's edges of a mirrored line are not the mirrored edges, so each turn has a mask."""
     coverage = np.zeros(size_hw, np.uint8)
     for (_, lines), width_px in zip(parts, widths, strict=True):
         draw_lines(coverage, lines, width_px, 255)
