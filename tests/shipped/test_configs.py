@@ -100,7 +100,7 @@ def test_recipe(path: Path) -> None:
         recipe = load_classification_recipe(str(path), {})
         assert_classifier_starts("resnet18-spd+width=0.25", recipe, num_classes=10)
     else:
-        assert_detector_starts("yolov5n-spd", load_detection_recipe(str(path), {}), num_classes=80)
+        assert_detector_starts("yolov5n-spd+width=0.25", load_detection_recipe(str(path), {}), num_classes=80)
 
 
 def test_the_recipe_of_csp_detectors_starts_with_one() -> None:
