@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 from pydantic import Discriminator, Tag
@@ -20,11 +20,14 @@ from detect.config.base import (
     Unit,
     build,
     find_config,
-    is_path,
     load_yaml,
-    written_as,
 )
-from detect.errors import InputError
+from detect.errors import InputError, is_path
+
+
+def _form(value: Any) -> Literal["list", "mapping", "word"]:
+    """Return the member of a union by the YAML form of a value; any other value counts as a list."""
+    return "mapping" if isinstance(value, (dict, Strict)) else "word" if isinstance(value, str) else "list"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class DataConfig(Strict):
             Annotated[Listed[float], Tag("list")]
             | Annotated[RangeConfig, Tag("mapping")]
             | Annotated[Literal["measured"], Tag("word")],
-            Discriminator(written_as),
+            Discriminator(_form),
         ]
         | None
     ) = None

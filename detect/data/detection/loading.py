@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from detect.config.recipe import AugmentConfig, DetectionRecipe
+from detect.config.augment import AugmentConfig
+from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
 from detect.data.detection.albumentations_stage import AlbumentationsStage
 from detect.data.detection.augment import cutmix, mixup, mosaic4, mosaic9, random_hsv, single_scene
