@@ -22,7 +22,8 @@ from timing import alternate
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
+from detect.config.augment import ClassAugmentConfig
+from detect.config.recipe import ClassificationRecipe
 from detect.data.annotations import encode_paths
 from detect.data.classification.geometry import center_crop
 from detect.data.classification.loading import ClassTrainingLoader

@@ -28,7 +28,8 @@ losses/detection losses/assignment evaluation/detection
 """
 """Files that a reader opens, in order, each once, to follow one training of a detector (CONTRIBUTING.md)."""
 TRAINING_REST = """
-api/training config/recipe config/data data/recognition data/formats/coco data/annotations data/detection/geometry
+api/training config/recipe config/augment config/data data/recognition data/formats/coco data/annotations
+data/detection/geometry
 data/detection/images data/detection/sampling data/workers models/catalog models/definition models/rows models/model
 models/blocks/csp models/blocks/downsample models/transfer boxes/anchors boxes/coding boxes/nms boxes/iou structures
 evaluation/loop evaluation/forward evaluation/coco training/task training/strategy training/checks

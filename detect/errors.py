@@ -1,13 +1,16 @@
-"""The exception for invalid input, and text that is safe to print."""
+"""The exception for invalid input, and text that is safe to print, write or open."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 
 _MAX_LENGTH = 4000
 """Characters of a message, which may contain a name from a file."""
+_MAX_PATH = 4096
+"""Bytes, on Linux."""
 _BLANKS = re.compile(r"[ \t\r\n]+")
 # Joiners, which Persian, Indian scripts and emoji use, and wide or non-breaking blanks.
 _HARMLESS = "\u200c\u200d\u3000\xa0"
@@ -56,3 +59,11 @@ def is_writable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_path(text: str) -> bool:
+    """Return whether a text can be a path: it has no zero byte, can be encoded, and is not too long."""
+    try:
+        return "\0" not in text and len(os.fsencode(text)) < _MAX_PATH
+    except UnicodeEncodeError:
+        return False

@@ -46,6 +46,7 @@ def pytest_collection_finish() -> None:
     """Leave modules and tests, which stay to the end, out of every later garbage collection."""
     gc.enable()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 10)  # with Python's 700, collections took 6 % of the suite's time
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.test_repository import parsed
+from tests.test_repository import parsed, statements
 
 PACKAGE = Path(__file__).parents[1] / "detect"
 
@@ -47,7 +47,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 def imported_modules(tree: ast.Module, file: str) -> Iterator[tuple[int, str]]:
     """(line, absolute module) of each import of ours, also inside functions and under TYPE_CHECKING."""
     package = ["detect", *Path(file).parts[:-1]]
-    for node in ast.walk(tree):
+    for node in statements(tree.body):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

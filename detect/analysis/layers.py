@@ -110,7 +110,21 @@ def record_layers(module: nn.Module, name: str) -> Iterator[list[LayerProfile]]:
             hook.remove()
 
 
-class OperatorRecorder(TorchDispatchMode):
+class MetaNorms(TorchDispatchMode):
+    """Context in which batch norms of meta tensors return empty outputs without being decomposed.
+
+    PyTorch decomposes them in Python, which takes longer than all else of a forward pass.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.ops.aten.native_batch_norm.default or not args[0].is_meta:
+            return func(*args, **(kwargs or {}))
+        x, in_training = args[0], args[5]
+        statistics = x.shape[1] if in_training else 0
+        return torch.empty_like(x), x.new_empty(statistics), x.new_empty(statistics)
+
+
+class OperatorRecorder(MetaNorms):
     """Context that reports each operator that has a reader.
 
     Args:
@@ -124,7 +138,7 @@ class OperatorRecorder(TorchDispatchMode):
         self._record = record
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
+        output = super().__torch_dispatch__(func, types, args, kwargs)
         read = self._readers.get(func.overloadpacket)
         if read is not None:
             self._record(read, args, output)
@@ -219,7 +233,7 @@ def kept_bytes(graph: Graph, image_hw: tuple[int, int]) -> dict[str, int]:
 def _kept_by_batch(graph: Graph, images: Tensor) -> dict[str, int]:
     rows = [row.name for row in graph.definition.rows]
     ledger = _Ledger(images, rows[0])
-    with _hooked(graph, ledger), saved_tensors_hooks(ledger.keep, _read_back):
+    with _hooked(graph, ledger), saved_tensors_hooks(ledger.keep, _read_back), MetaNorms():
         graph.train()(images)
     bytes_of = dict.fromkeys(rows, 0)
     for memory, count in ledger.kept.items():

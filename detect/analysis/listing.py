@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from detect.config.base import load_yaml
+from detect.config.model import SECTIONS
 from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
-from detect.models.definition import SECTIONS, mapping
 
 MAX_LENGTH = 110
 """Characters of a line behind the name; where the changes of a variant's rows need more, only the rows are named."""
@@ -34,7 +34,7 @@ def describe(path: Path, name: str) -> str:
     content = load_yaml(path)
     if name == content["name"]:
         return _headline(path)
-    return f"{content['name']} with {_changes(mapping(content['variants'], name, str(path)))}"
+    return f"{content['name']} with {_changes(content['variants'][name] or {})}"
 
 
 def _headline(path: Path) -> str:

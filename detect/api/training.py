@@ -55,7 +55,8 @@ def train(
         data: a data config's file or name, or a data set's folder.
         run: an experiment, of which the other arguments replace parts.
         recipe: a recipe's name or file; default, that of the task.
-        weights: a checkpoint to start from; what fits is copied, classes by name.
+        weights: a checkpoint to start from; what fits is copied, classes by name. ``none`` starts from scratch;
+            default, the shipped start of the model (``start-MODEL``), if there is one.
         out: folder of the run; default, a new one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``.

@@ -1,4 +1,4 @@
-"""Explain the keys of recipes, data configs, experiments and searches: type, unit, default, limits, meaning.
+"""Explain the keys of recipes, data configs, models, experiments and searches: type, unit, default, limits, meaning.
 
 detect config
 detect config optimizer.lr

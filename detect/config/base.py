@@ -5,9 +5,8 @@ has duplicate keys, aliases or tags, or is not a mapping.
 
 A section is a frozen dataclass: type, unit, limits, default and meaning are beside each field, rules among several
 fields in ``contradictions`` of the class that owns them. pydantic validates a mapping against it, because it reports
-all errors at once, each with its location and kind, from which the messages are made; msgspec, which imports faster,
-stops at the first. The dataclasses are the standard library's: the package constructs them without validation, and
-pydantic builds a validator only when a file is read.
+all errors at once, each with its location and kind; msgspec, which imports faster, stops at the first. The package
+constructs sections without validation; pydantic builds a validator only when a file is read.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import os
 import re
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -42,9 +40,9 @@ CONFIGS = INSTALLED_CONFIGS if INSTALLED_CONFIGS.is_dir() else Path(__file__).pa
 
 YAML_FILE = re.compile(r".+\.ya?ml(?=$|:)")
 """The file in ``FILE`` or ``FILE:VARIANT``."""
-_MAX_PATH = 4096
-"""Bytes, on Linux."""
 MAX_YAML_BYTES = 2**20
+_MAX_CACHED = 2**14
+"""Characters of a text whose content is kept; shipped files are smaller."""
 MAX_DEPTH = 50
 """Nesting of mappings and lists; the parser is recursive."""
 MAX_NUMBER = 100
@@ -122,40 +120,35 @@ def dump_yaml(content: Any) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file with one mapping into plain Python types; ``InputError`` for any other file."""
-    return _load_yaml(path, _StrictLoader)
+def load_yaml(path: Path, as_text: bool = False) -> dict[str, Any]:
+    """Read a YAML file with one mapping into plain Python types; ``InputError`` for any other file.
 
-
-def load_yaml_as_text(path: Path) -> dict[str, Any]:
-    """Read a YAML file as ``load_yaml``, but keep every scalar as text: numbers, truth values, ``~``."""
-    return _load_yaml(path, _TextLoader)
-
-
-def _load_yaml(path: Path, loader: type[_StrictLoader]) -> dict[str, Any]:
+    ``as_text`` keeps every scalar as text: numbers, truth values, ``~``.
+    """
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise InputError(f"{path}: larger than {MAX_YAML_BYTES // 2**20} MiB, which no configuration is")
-        content = copy.deepcopy(_parse(path.read_text(encoding="utf-8"), cast("Any", loader)))  # mypy: hashable
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text") from None
+    parse: Any = _parse if len(text) <= _MAX_CACHED else _parse.__wrapped__
+    try:
+        content = copy.deepcopy(parse(text, _TextLoader if as_text else _StrictLoader))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: is not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: is not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping (key: value), found {_kind(content)}")
     return content
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _parse(text: str, loader: type[_StrictLoader]) -> Any:
-    """Parse a YAML text, which takes 10 ms; models share their parts."""
+    """Parse a YAML text, which takes 10 ms; models share their parts, of which 43 files are shipped."""
     return yaml.load(text, Loader=loader)  # noqa: S506  # a SafeLoader
 
 
@@ -178,14 +171,6 @@ def find_config(kind: Literal["models", "data", "train", "runs", "sweeps"], name
     if name not in shipped:
         raise InputError(f"{name!r} is neither a .yaml file nor one of configs/{kind}/{did_you_mean(name, shipped)}")
     return shipped[name]
-
-
-def is_path(text: str) -> bool:
-    """Return whether a text can be a path: it has no zero byte, can be encoded, and is not too long."""
-    try:
-        return "\0" not in text and len(os.fsencode(text)) < _MAX_PATH
-    except UnicodeEncodeError:
-        return False
 
 
 # --------------------------------------------------------------------------------------- typed sections
@@ -223,20 +208,32 @@ class Strict:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+    @classmethod
+    def expand(cls, value: Any) -> Any:
+        """Return the mapping that a short form stands for, and any other value as it is."""
+        return value
+
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield the errors among several fields: the key, or "" for the section, and the message."""
         yield from ()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler(source)
-        handler.resolve_ref_schema(schema)["strict"] = False  # type: ignore[index]  # a mapping is accepted
-        return core_schema.no_info_after_validator_function(_refuse_contradictions, schema)
+        schema: Any = handler.resolve_ref_schema(handler(source))
+        schema["strict"] = False  # a mapping is accepted
+        reference = schema.pop("ref")  # of the whole, because pydantic refers to it where another field has the class
+        schema = core_schema.no_info_before_validator_function(cls.expand, schema)
+        return core_schema.no_info_after_validator_function(_checked, schema, ref=reference)
 
 
-def _refuse_contradictions(section: Section) -> Section:
-    if found := list(section.contradictions()):
+def refuse(contradictions: Iterable[tuple[str, str]]) -> None:
+    """Make errors of a section, as ``Strict.contradictions`` yields them, errors of its validation."""
+    if found := list(contradictions):
         raise PydanticCustomError("contradictions", "contradictions", {"found": found})
+
+
+def _checked(section: Section) -> Section:
+    refuse(section.contradictions())
     return section
 
 
@@ -265,13 +262,7 @@ def _validator(schema: Any) -> TypeAdapter[Any]:
 
 @dataclass(frozen=True)
 class _Mistake:
-    """An error of pydantic.
-
-    Args:
-        order: positions in the file, from the outermost mapping inwards; a missing key is last.
-        path: keys and list indices.
-        details: pydantic's own.
-    """
+    """An error of pydantic: its keys, list indices or names of listed items, and their positions in the file."""
 
     order: tuple[int, ...]
     path: tuple[str | int, ...]
@@ -280,21 +271,18 @@ class _Mistake:
     @classmethod
     def of(cls, details: ErrorDetails, content: Any) -> _Mistake:
         """Locate an error in the content; pydantic's names of union members are left out of the path."""
-        order: list[int] = []
-        path: list[str | int] = []
+        steps: list[tuple[int, str | int]] = []
         for key in details["loc"]:
             if isinstance(content, dict) and key in content:
-                order.append(list(content).index(key))
-                path.append(str(key))
+                steps.append((list(content).index(key), str(key)))
                 content = content[key]
             elif isinstance(content, dict) and details["type"] == "missing" and key == details["loc"][-1]:
-                order.append(len(content))
-                path.append(key)
+                steps.append((len(content), key))  # behind the keys that are there
             elif isinstance(content, list) and isinstance(key, int):
-                order.append(key)
-                path.append(key)
                 content = content[key]
-        return cls(tuple(order), tuple(path), details)
+                name = content.get("name") if isinstance(content, dict) else None
+                steps.append((key, name if isinstance(name, str) and name.isidentifier() else key))
+        return cls(tuple(position for position, _ in steps), tuple(label for _, label in steps), details)
 
     def messages(self, schema: Any, section: str) -> list[str]:
         """Return one message, or one for each contradiction; ``section`` is the key that holds the content."""
@@ -309,7 +297,7 @@ class _Mistake:
         if kind == "missing":
             return "is missing"
         if kind in ("unexpected_keyword_argument", "invalid_key"):
-            return f"unknown key{did_you_mean(str(self.path[-1]), _keys_at(schema, self.path[:-1]))}"
+            return f"unknown key{did_you_mean(str(self.path[-1]), _keys_at(schema, self.details['loc'][:-1]))}"
         if kind == "literal_error":
             allowed = re.findall("'([^']*)'", context["expected"])
             hint = did_you_mean(found, allowed) if isinstance(found, str) else f"; allowed: {', '.join(allowed)}"
@@ -344,10 +332,13 @@ def _label(path: Sequence[str | int]) -> str:
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
 
 
-def _keys_at(schema: Any, path: Sequence[str | int]) -> list[str]:
-    while path:
-        schema, depth = section_of(keys_of(schema)[str(path[0])])
-        path = path[1 + depth :]
+def _keys_at(schema: Any, location: Sequence[str | int]) -> list[str]:
+    depth = 0  # lists and mappings with free keys between a field and its section
+    for key in location:
+        if depth:
+            depth -= 1
+        elif key in keys_of(schema):  # otherwise pydantic's name of a union's member
+            schema, depth = section_of(keys_of(schema)[str(key)])
     return list(keys_of(schema))
 
 
@@ -377,11 +368,6 @@ def section_of(hint: Any) -> tuple[Any, int]:
 def _kind(value: Any) -> str:
     kinds = {dict: "a mapping", list: "a list", str: "text", type(None): "nothing"}
     return kinds.get(type(value), repr(value))
-
-
-def written_as(value: Any) -> Literal["list", "mapping", "word"]:
-    """Return the union member for a value by its YAML form; any other value counts as a list."""
-    return "mapping" if isinstance(value, (dict, Strict)) else "word" if isinstance(value, str) else "list"
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:

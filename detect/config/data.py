@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 from pydantic import Discriminator, Tag
 
 from detect.config.base import (
@@ -20,11 +20,14 @@ from detect.config.base import (
     Unit,
     build,
     find_config,
-    is_path,
     load_yaml,
-    written_as,
 )
-from detect.errors import InputError
+from detect.errors import InputError, is_path
+
+
+def _form(value: Any) -> Literal["list", "mapping", "word"]:
+    """Return the member of a union by the YAML form of a value; any other value counts as a list."""
+    return "mapping" if isinstance(value, (dict, Strict)) else "word" if isinstance(value, str) else "list"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class SplitConfig(Strict):
     """Folder of the images. ``folders``: the folder that holds one folder for each class. ``cifar``: the archive
     (``cifar-10-python.tar.gz``, ``cifar-100-binary.tar.gz``) or the folder that it unpacks to; of what matches a
     pattern (``cifar-10-*``) the first is taken. ``shards``: the tar files, ``train-*.tar`` or
-    ``train-{000000..000119}.tar``."""
+    ``train-{000000..000119}.tar``. ``scenes``: name of a stream of generated scenes; another name, other scenes."""
     annotations: str | None = None
     """COCO: the JSON file. VOC, VisDrone: the folder of the XML or txt files. YOLO: the folder of the txt files;
     default, ``labels`` in the place of ``images``. ``cifar``: the part of the archive, ``train`` or ``test``;
@@ -47,6 +50,8 @@ class SplitConfig(Strict):
     parts: Listed[str] = ()
     """YOLO: several folders of images, and text files as in ``list``, that are the split together; ``images`` is
     then the folder above them."""
+    count: Annotated[int, Ge(1)] | None = None
+    """``scenes``: number of scenes; in training, of an epoch, and each epoch draws new ones."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,12 @@ class DataConfig(Strict):
     """Folder, relative to the YAML's own folder; ``--data-root`` replaces it."""
     splits: Named[SplitConfig]
     """Split name (train, val, test, ...) to its files."""
-    format: Literal["coco", "voc", "yolo", "visdrone", "shards", "folders", "cifar", "tiny-imagenet"] | None = None
+    format: (
+        Literal["coco", "voc", "yolo", "visdrone", "shards", "scenes", "folders", "cifar", "tiny-imagenet"] | None
+    ) = None
     """How the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone`` and ``shards``,
-    which are recognised when this is left out (``detect.data.recognition``); for classification ``folders`` (a
+    which are recognised when this is left out (``detect.data.recognition``), and ``scenes``, which are drawn in memory
+    (``detect.data.scenes``); for classification ``folders`` (a
     folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``."""
     names: Listed[str] | None = None
     """Class names in index order. COCO, VisDrone, shards: categories to use (others are dropped); default, all.
@@ -80,12 +88,19 @@ class DataConfig(Strict):
     """``drop`` leaves images without boxes out of the training."""
     generate: Literal["shapes"] | None = None
     """``shapes`` generates the embedded data set in ``root`` if it does not exist."""
+    scene_px: Annotated[int, Interval(ge=32, le=4096), Unit("px")] = 320
+    """``scenes``: width and height of a scene."""
+    scene_without: Listed[Literal["textures", "families", "populations", "paints", "boards", "sensors"]] = ()
+    """``scenes``: ingredients that are left out, to measure what each is worth. ``textures``: backgrounds have one
+    colour; ``families``: discs and rectangles only; ``populations``: each object has a style of its own; ``paints``:
+    objects have plain colours and sharp edges; ``boards``: no line patterns with defects; ``sensors``: no blur, noise,
+    vignetting and JPEG."""
     range: (
         Annotated[
             Annotated[Listed[float], Tag("list")]
             | Annotated[RangeConfig, Tag("mapping")]
             | Annotated[Literal["measured"], Tag("word")],
-            Discriminator(written_as),
+            Discriminator(_form),
         ]
         | None
     ) = None

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from detect.config.base import Unit, keys_of, section_of, to_plain
 from detect.config.data import DataConfig
-from detect.config.model import Convolutions, Norm, RowConfig, Scale
+from detect.config.model import Convolutions, ModelConfig, Norm, PartConfig, RowConfig, Scale, SectionConfig
 from detect.config.recipe import ClassificationRecipe, DetectionRecipe
 from detect.config.run import RunConfig
 from detect.config.sweep import SweepConfig
@@ -27,6 +27,9 @@ KINDS: dict[str, type] = {
     "recipe/detection": DetectionRecipe,
     "recipe/classification": ClassificationRecipe,
     "data": DataConfig,
+    "model": ModelConfig,
+    "model/part": PartConfig,
+    "model/section": SectionConfig,
     "model/row": RowConfig,
     "model/scale": Scale,
     "model/norm": Norm,
@@ -109,7 +112,7 @@ def _describe(section: Any, kind: str, prefix: str) -> Iterator[KeyDescription]:
             meaning=_meaning(section, f.name) or (_summary(inner) if inner else ""),
             source=_source(section),
         )
-        if inner is not None:
+        if inner is not None and inner not in KINDS.values():
             yield from _describe(inner, kind, f"{key}{_steps(hint)}.")
 
 

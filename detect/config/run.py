@@ -19,6 +19,9 @@ class RunConfig(Strict):
     """Data-set name or file."""
     recipe: str | None = None
     """Recipe name or file; by default ``default`` for a detector and ``classify`` for a classifier."""
+    weights: str | None = None
+    """Checkpoint to start from, a file or a shipped name; ``none`` is from scratch. By default the shipped start of the
+    model (``start-MODEL``), if there is one."""
     set: Named[Any] = field(default_factory=dict)
     """Dotted recipe keys that differ (``optimizer.lr: 0.02``)."""
 
@@ -32,4 +35,6 @@ def load_run_config(name: str) -> RunConfig:
         for key, value in (("model", run.model), ("data", run.data), ("recipe", run.recipe or ""))
         if (file := YAML_FILE.match(value)) and (path.parent / file.group()).is_file()
     }
+    if run.weights and (path.parent / run.weights).is_file():
+        beside["weights"] = str(path.parent / run.weights)
     return dataclasses.replace(run, **beside)

@@ -24,8 +24,8 @@ from detect.data.annotations import MARKS, AnnotationTable, Problems
 from detect.data.checks import check_split, find_file
 from detect.data.datasets import open_split
 from detect.data.formats.annotation_files import list_files
-from detect.data.formats.coco import load_coco
 from detect.data.formats.coco_annotations import id_key
+from detect.data.formats.coco_json import load_coco
 from detect.data.formats.coco_writing import write_coco
 from detect.data.formats.shards import report_renamed, write_shards
 from detect.data.formats.visdrone import visdrone_names, write_visdrone

@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from detect.class_names import some_names
-from detect.config.base import is_path
 from detect.config.data import DataConfig
 from detect.data.annotations import Problems, Understood
 from detect.data.images import ImageError, ImageHeader, read_header
 from detect.data.pixel_values import MAX_PIXELS
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError, did_you_mean, is_path
 from detect.runtime.logs import LOGGER, decoder_warnings
 from detect.runtime.progress import progress_bar
 

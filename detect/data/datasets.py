@@ -19,6 +19,7 @@ from detect.data.formats.voc import read_voc
 from detect.data.formats.yolo import read_yolo
 from detect.data.pixel_values import ReadSettings
 from detect.data.recognition import with_format
+from detect.data.scenes.table import read_scenes
 from detect.data.shapes import generate_shapes
 from detect.data.value_range import with_value_range
 from detect.errors import InputError
@@ -31,6 +32,7 @@ READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
     "yolo": read_yolo,
     "visdrone": read_visdrone,
     "shards": read_shards,
+    "scenes": read_scenes,
 }
 """Reader of each ``DataConfig.format`` for detection."""
 

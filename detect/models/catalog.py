@@ -8,38 +8,24 @@ has ``p3``, ``p4`` and ``p5`` (or fewer) for the head.
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detect.config.base import CONFIGS, load_yaml, parse_overrides
-from detect.config.model import Scale
+from detect.config.base import CONFIGS, build, load_yaml, parse_overrides
+from detect.config.model import SECTIONS, ModelConfig, PartConfig, Scale, SectionConfig
 from detect.errors import InputError, did_you_mean
-from detect.models.definition import (
-    ROW_KEYS,
-    SECTIONS,
-    SETTING_KEYS,
-    ModelDefinition,
-    mapping,
-    parse_definition,
-    read_conv,
-    read_scale,
-    refuse_unknown,
-    with_conv,
-    with_options,
-)
+from detect.models.definition import ModelDefinition, parse_definition, with_conv, with_options
 
 _PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).parents[2] / "weights"
 """Folder of the shipped checkpoints: inside an installed package, or beside it in a checkout."""
+START_PREFIX = "start-"
+"""Of the shipped checkpoints that were trained on generated scenes: ``start-MODEL``."""
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Folder of a section's parts in ``configs``."""
-MODEL_KEYS = ("name", "scales", "variants", *SETTING_KEYS, *SECTIONS)
-PART_KEYS = ("name", "rows", "head", "variants", "defaults", "norm", "conv")
-REFERENCE_KEYS = ("part", "override", *SETTING_KEYS)
 CLASSIFIER_HEAD = "classify"
 """The head of a backbone without a neck, if its YAML names no other."""
 SHORT_OPTIONS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
@@ -63,6 +49,12 @@ def shipped_parts(section: str) -> dict[str, Path]:
 
 def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.pt"))}
+
+
+def shipped_start(model: str) -> str | None:
+    """Return the name of the shipped checkpoint from which the training of a model starts, if there is one."""
+    name = f"{START_PREFIX}{model}"
+    return name if name in shipped_weights() else None
 
 
 def find_weights(weights: Path) -> Path:
@@ -114,20 +106,20 @@ def find_definition(name: str) -> ModelDefinition:
             raise InputError(f"model {name!r}: {token!r} sets {', '.join(found)} a second time")
         target |= found
     if not match["rest"]:  # a plain name keeps the file's own name and source
-        return parse_definition(_resolve(content, source), source)
+        return _resolve(content, source)
     # A named neck comes with its head, unless the name has a head too.
     content |= {"name": name, **({"head": None} if "neck" in parts else {}), **parts}
-    definition = replace(parse_definition(_resolve(content, source), source), source=f"model {name!r}")
+    definition = replace(_resolve(content, source), source=f"model {name!r}")
     definition = with_options(definition, defaults, scale, f"model {name!r}")
     return with_conv(definition, {CONV_OPTIONS[option]: value for option, value in conv.items()}, f"model {name!r}")
 
 
 def _start(base: str) -> tuple[dict[str, Any], str]:
     if file := _FILE.fullmatch(base):
-        return _read_model(Path(file["path"]), file["variant"]), file["path"]
+        return _read(ModelConfig, Path(file["path"]), file["variant"]), file["path"]
     models, backbones = shipped_models(), shipped_parts("backbone")
     if base in models:
-        return _read_model(models[base], base), str(models[base])
+        return _read(ModelConfig, models[base], base), str(models[base])
     if base in backbones:
         return {"name": base, "backbone": base}, str(backbones[base])
     raise InputError(
@@ -155,125 +147,85 @@ def _part_of_name(token: str, name: str) -> dict[str, Any]:
     raise InputError(f"model {name!r}: unknown neck, head or option {token!r}{did_you_mean(token, known)}")
 
 
-def _read_model(path: Path, variant: str | None = None) -> dict[str, Any]:
+def _read(schema: type[ModelConfig | PartConfig], path: Path, variant: str | None) -> dict[str, Any]:
+    """Read a file and apply a variant, as mappings: where a variant has ``null``, the file's own value goes."""
     content = load_yaml(path)
-    refuse_unknown(content, MODEL_KEYS, str(path))
-    return _choose(content, variant, (*SETTING_KEYS, *SECTIONS), path)
-
-
-def _read_part(path: Path, variant: str | None) -> dict[str, Any]:
-    content = load_yaml(path)
-    refuse_unknown(content, PART_KEYS, str(path))
-    content = _choose(content, variant, ("override", "head", "defaults", "norm", "conv"), path)
-    return {**content, "rows": _override(content, str(path))}
-
-
-def _choose(content: dict[str, Any], variant: str | None, keys: tuple[str, ...], path: Path) -> dict[str, Any]:
-    """Apply a variant to the content: it adds to ``defaults`` and ``norm`` and replaces all other keys."""
-    content = dict(content)
-    variants = mapping(content, "variants", str(path))
-    content.pop("variants", None)
-    if not isinstance(content.get("name", ""), str):
-        raise InputError(f"{path}: name: must be text, found {content['name']!r}")
-    if content.get("name") in variants:
-        raise InputError(f"{path}: variants: {content['name']!r} is the name of the file's own model")
-    if variant is None or variant == content.get("name"):
+    own = build(schema, content, str(path)).name
+    variants = {str(name): changes or {} for name, changes in (content.pop("variants", None) or {}).items()}
+    if variant is None or variant == own:
         return content
     if variant not in variants:
-        raise InputError(
-            f"{path}: has no model {variant!r}{did_you_mean(variant, [*variants, str(content.get('name'))])}"
-        )
-    chosen = mapping(variants, variant, f"{path}: variants")
-    refuse_unknown(chosen, keys, f"{path}: variants.{variant}")
-    added = {
-        key: {**mapping(content, key, str(path)), **mapping(chosen, key, str(path))} for key in ("defaults", "norm")
-    }
-    return {**content, **chosen, **added, "name": variant}
+        raise InputError(f"{path}: has no model {variant!r}{did_you_mean(variant, [*variants, str(own)])}")
+    changes = variants[variant]
+    return {**content, **changes, **_merge_settings(content, changes), "name": variant}
 
 
-def _resolve(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """Look up scales and parts of a model's content, for ``parse_definition``."""
-    content = dict(content)
-    scales = mapping(content, "scales", source)
-    content.pop("scales", None)
-    content["scale"] = _named_scale(content.get("scale"), scales, source)
-    read_conv(content.get("conv"), source)
-    if content.get("head") is None:
-        content["head"] = _own_head(content, source)
+def _merge_settings(*levels: dict[str, Any]) -> dict[str, Any]:
+    """Merge ``defaults`` and ``norm``; later levels override earlier ones."""
+    return {key: {k: v for level in levels for k, v in (level.get(key) or {}).items()} for key in ("defaults", "norm")}
+
+
+def _resolve(content: dict[str, Any], source: str) -> ModelDefinition:
+    """Replace the names of parts in a valid model by the parts' rows and settings."""
+    head = content.get("head")
+    content = {**content, "head": _own_head(content, source) if head is None else head}
+    sources = {}
     for section in SECTIONS:
-        reference = _reference(content.get(section))
+        reference = _reference(content, section)
         if reference is not None:
-            content[section] = _resolve_part(reference, section, content, scales, source)
-    return content
+            path, variant = _find_part(reference["part"], section, source)
+            content[section] = _resolve_part(reference, path, variant, content, f"{source}: {section}")
+            sources[section] = str(path)
+    return parse_definition(content, source, sources)
 
 
 def _own_head(content: dict[str, Any], source: str) -> str | None:
     """Return the head of the neck's YAML; without a neck the backbone's, by default a classifier's."""
     section, default = ("backbone", CLASSIFIER_HEAD) if content.get("neck") is None else ("neck", None)
-    reference = _reference(content.get(section))
+    reference = _reference(content, section)
     if reference is None:
         return None
-    return _read_part(*_find_part(reference.get("part"), section, source)).get("head", default)
+    head: str | None = _read(PartConfig, *_find_part(reference["part"], section, source)).get("head", default)
+    return head
 
 
-def _reference(entry: Any) -> dict[str, Any] | None:
-    if isinstance(entry, str):
-        return {"part": entry}
-    return entry if isinstance(entry, dict) and "rows" not in entry else None
+def _reference(content: dict[str, Any], section: str) -> dict[str, Any] | None:
+    """Return the mapping of a section that names a part."""
+    entry: dict[str, Any] = SectionConfig.expand(content.get(section))
+    return None if entry.get("part") is None else entry
 
 
 def _resolve_part(
-    reference: dict[str, Any], section: str, content: dict[str, Any], scales: dict[str, Any], source: str
+    reference: dict[str, Any], path: Path, variant: str | None, content: dict[str, Any], where: str
 ) -> dict[str, Any]:
     """Return the section of a reference. Its own options override the model's, and those override the part's."""
-    where = f"{source}: {section}"
-    refuse_unknown(reference, REFERENCE_KEYS, where)
-    path, variant = _find_part(reference.get("part"), section, source)
-    part = _read_part(path, variant)
-    rows = _override({**part, "override": reference.get("override")}, where)
-    levels = [part, content, reference]  # later ones override earlier ones
-    scale = _named_scale(reference.get("scale"), scales, where) or content["scale"]
-    read_conv(reference.get("conv"), where)
-    conv = next((w["conv"] for w in reversed(levels) if w.get("conv") is not None), None)
-    resolved = {key: {k: v for w in levels for k, v in mapping(w, key, where).items()} for key in ("defaults", "norm")}
-    return {"rows": rows, "scale": scale, "conv": conv, "source": str(path), **resolved}
+    part = _read(PartConfig, path, variant)
+    rows = _override(part["rows"], part.get("override"), str(path))
+    rows = _override(rows, reference.get("override"), where)
+    levels = [part, content, reference]
+    conv = next((level["conv"] for level in reversed(levels) if level.get("conv") is not None), None)
+    return {"rows": rows, "scale": reference.get("scale"), "conv": conv, **_merge_settings(*levels)}
 
 
-def _find_part(name: Any, section: str, source: str) -> tuple[Path, str | None]:
+def _find_part(name: str, section: str, source: str) -> tuple[Path, str | None]:
     """Return a part's file and variant: a shipped one, or ``FILE`` or ``FILE:VARIANT`` beside the model's."""
-    file = _FILE.fullmatch(name) if isinstance(name, str) else None
-    if file:
+    if file := _FILE.fullmatch(name):
         return Path(source).parent / file["path"], file["variant"]
     parts = shipped_parts(section)
-    if not isinstance(name, str) or name not in parts:
-        raise InputError(f"{source}: {section}: unknown part {name!r}{did_you_mean(str(name), parts)}")
+    if name not in parts:
+        raise InputError(f"{source}: {section}: unknown part {name!r}{did_you_mean(name, parts)}")
     return parts[name], name
 
 
-def _override(content: dict[str, Any], where: str) -> list[Any]:
-    """Return the rows with ``override`` applied: ``args`` are added, all other keys replaced."""
-    rows = copy.deepcopy(content.get("rows", []))
-    if not isinstance(rows, list):
-        raise InputError(f"{where}: rows: must be a list of rows")
-    by_name = {row["name"]: row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)}
-    for name in mapping(content, "override", where):
-        if name not in by_name:
-            raise InputError(f"{where}: override: unknown row {name!r}{did_you_mean(str(name), by_name)}")
-        changes = mapping(content["override"], name, f"{where}: override")
-        refuse_unknown(changes, tuple(key for key in ROW_KEYS if key != "name"), f"{where}: override.{name}")
-        row = by_name[name]
-        args = {**mapping(row, "args", where), **mapping(changes, "args", f"{where}: override.{name}")}
-        row |= {**changes, "args": args}
-    return rows
-
-
-def _named_scale(scale: Any, scales: dict[str, Any], where: str) -> Any:
-    if isinstance(scale, str):
-        if scale not in scales:
-            raise InputError(f"{where}: scale: unknown {scale!r}{did_you_mean(scale, scales)}")
-        scale = scales[scale]
-    read_scale(scale, where)
-    return scale
+def _override(rows: list[dict[str, Any]], override: dict[str, Any] | None, where: str) -> list[dict[str, Any]]:
+    """Return the rows with changes: ``args`` are added, all other keys replaced."""
+    changed = {row["name"]: row for row in rows}
+    for name, changes in (override or {}).items():
+        if name not in changed:
+            raise InputError(f"{where}: override: unknown row {name!r}{did_you_mean(str(name), changed)}")
+        args = [keys.get("args") or {} for keys in (changed[name], changes or {})]
+        changed[name] = {**changed[name], **(changes or {}), "args": {**args[0], **args[1]}}
+    return [changed[row["name"]] for row in rows]
 
 
 @functools.cache

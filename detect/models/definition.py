@@ -1,46 +1,39 @@
 """Model definitions: sections of named rows, read from a mapping and checked before anything is built.
 
-Rows refer to one another by name only. Files, parts and variants are resolved before (``detect.models.catalog``).
+Rows refer to one another by name only. The schema of the keys is ``detect.config.model``; files, parts and variants are
+resolved before (``detect.models.catalog``).
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detect.config.base import build, keys_of
-from detect.config.model import Convolutions, Norm, RowConfig, Scale
+from detect.config.base import build
+from detect.config.model import (
+    BDSC_KEYS,
+    BDSC_KINDS,
+    OF_BDSC,
+    SECTIONS,
+    Convolutions,
+    ModelConfig,
+    Norm,
+    RowConfig,
+    Scale,
+    SectionConfig,
+)
 from detect.errors import InputError, did_you_mean
 
-SECTIONS = ("backbone", "neck", "head")
-ROW_KEYS = tuple(keys_of(RowConfig))
-SETTING_KEYS = ("scale", "defaults", "norm", "conv")
-"""Keys of a section that hold for all of its rows."""
 _LEVEL = re.compile(r"[cp]\d")
 """Names of rows by which parts fit together."""
-BDSC_KINDS = ("bdsc", "bdsc-float")
-"""Kinds of convolutions that have the keys of ``BDSC_KEYS``."""
-BDSC_KEYS = ("p", "p_of", "norm")
-_OF_BDSC = f"belongs to the kinds {' and '.join(BDSC_KINDS)}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the graph.
-
-    Args:
-        section: ``backbone``, ``neck`` or ``head``.
-        name: unique in the model; the weights' path.
-        module: class name in the registry.
-        inputs: names of rows above, or ``image``.
-        args: the module's constructor keywords.
-        repeats: number of copies, before the model's depth is applied.
-        reduction: input pixels per cell that the builder asserts, if given.
-        conv: kind of its k x k convolutions, if not that of the section.
-    """
+    """One row of the graph: the keys of ``RowConfig``, with the names of its inputs, and its section's name."""
 
     section: str
     name: str
@@ -59,16 +52,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows of a backbone, a neck or a head, and the settings of all of them.
+    """Rows of a backbone, a neck or a head, and the settings of all of them: the keys of ``SectionConfig``.
 
-    Args:
-        name: ``backbone``, ``neck`` or ``head``.
-        scale: compound scaling.
-        defaults: constructor keywords for every module that has them, unless its row overrides them.
-        norm: ``eps`` and ``momentum`` of all batch norms.
-        conv: kind of the k x k convolutions, unless their row overrides it.
-        rows: in execution order.
-        source: its file, for messages.
+    ``source`` is its file, for messages.
     """
 
     name: str
@@ -108,21 +94,29 @@ class ModelDefinition:
         return tuple(row for section in self.sections for row in section.rows)
 
 
-def parse_definition(content: dict[str, Any], source: str) -> ModelDefinition:
-    """Read a model's mapping: its ``name``, its sections, and ``SETTING_KEYS`` for sections that do not override them.
+def parse_definition(content: dict[str, Any], source: str, sources: Mapping[str, str] | None = None) -> ModelDefinition:
+    """Read a model's mapping with the keys of ``ModelConfig``, whose sections have rows and name no part.
 
-    A section is a list of rows, or a mapping with ``rows``, ``source`` and ``SETTING_KEYS``. ``source`` is the file,
-    for messages; an ``InputError`` names file, row, the value found and those allowed.
+    Args:
+        content: the mapping.
+        source: its file, for messages.
+        sources: files of the sections that come from others.
+
+    Raises:
+        InputError: it names file, row, the value found and those allowed.
     """
-    refuse_unknown(content, ("name", *SETTING_KEYS, *SECTIONS), source)
-    if not isinstance(content.get("name"), str):
-        raise InputError(f"{source}: name: must be text, found {content.get('name')!r}")
+    config = build(ModelConfig, content, source)
     known = ["image"]
-    sections = [_read_section(content, name, source, known) for name in SECTIONS if content.get(name) is not None]
-    sections = [section for section in sections if section.rows]
+    sections = []
+    for name in SECTIONS:
+        entry: SectionConfig | None = getattr(config, name)
+        if entry is not None and entry.rows is None:
+            raise InputError(f"{source}: {name}: must have rows, found the part {entry.part!r}")
+        if entry is not None and entry.rows:
+            sections.append(_read_section(config, name, entry, (sources or {}).get(name, source), known))
     if not sections:
         raise InputError(f"{source}: has no rows; give at least one section of {', '.join(SECTIONS)}")
-    return ModelDefinition(content["name"], source, tuple(sections))
+    return ModelDefinition(config.name, source, tuple(sections))
 
 
 def definition_to_plain(definition: ModelDefinition) -> dict[str, Any]:
@@ -169,7 +163,7 @@ def with_options(
     for key in defaults:
         if key not in known:
             raise InputError(f"{where}: unknown option {key!r}{did_you_mean(key, known)}")
-    factors = vars(read_scale(scale, where))
+    factors = vars(build(Scale, scale, where, "scale"))
 
     def scaled(own: Scale) -> Scale:
         multiple = {"channel_multiple": factors["channel_multiple"]} if "channel_multiple" in scale else {}
@@ -198,12 +192,12 @@ def with_conv(definition: ModelDefinition, options: dict[str, Any], where: str) 
         if "kind" not in options and section.conv.kind not in BDSC_KINDS:
             return section
         own = {} if "kind" in options else _conv_to_plain(section.conv)
-        return replace(section, conv=read_conv({**own, **options}, where))
+        return replace(section, conv=build(Convolutions, {**own, **options}, where, "conv"))
 
     sections = tuple(map(changed, definition.sections))
     if not any(section.conv.kind in BDSC_KINDS for section in sections):
         for key in (key for key in BDSC_KEYS if key in options):
-            raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, which no section has")
+            raise InputError(f"{where}: conv.{key}: {OF_BDSC}, which no section has")
     return replace(definition, sections=sections)
 
 
@@ -221,107 +215,33 @@ def _conv_to_plain(conv: Convolutions) -> dict[str, Any]:
     return vars(conv).copy() if conv.kind in BDSC_KINDS else {"kind": conv.kind}
 
 
-def _read_section(content: dict[str, Any], name: str, source: str, known: list[str]) -> Section:
-    entry = content[name] if isinstance(content[name], dict) else {"rows": content[name]}
-    own = entry.get("source", source)
-    refuse_unknown(entry, ("rows", "source", *SETTING_KEYS), f"{own}: {name}")
-    scale, scale_where = _own_or_shared(entry, content, "scale", own, source)
-    conv, conv_where = _own_or_shared(entry, content, "conv", own, source)
+def _read_section(config: ModelConfig, name: str, own: SectionConfig, source: str, known: list[str]) -> Section:
+    scale = own.scale or config.scale or Scale()
     return Section(
         name=name,
-        scale=read_scale(scale, scale_where),
-        defaults={**mapping(content, "defaults", source), **mapping(entry, "defaults", own)},
-        norm={**_read_norm(content, source), **_read_norm(entry, own)},
-        conv=read_conv(conv, conv_where),
-        rows=tuple(_read_rows(entry.get("rows"), name, own, known)),
-        source=own,
+        scale=(config.scales or {})[scale] if isinstance(scale, str) else scale,
+        defaults={**(config.defaults or {}), **(own.defaults or {})},
+        norm={**_given(config.norm), **_given(own.norm)},
+        conv=own.conv or config.conv or Convolutions(),
+        rows=tuple(_read_row(row, name, source, known) for row in own.rows or ()),
+        source=source,
     )
 
 
-def _own_or_shared(entry: dict[str, Any], content: dict[str, Any], key: str, own: str, source: str) -> tuple[Any, str]:
-    """Return the section's value of a key, or else the model's, and its file."""
-    return (entry[key], own) if entry.get(key) is not None else (content.get(key), source)
+def _given(norm: Norm | None) -> dict[str, float]:
+    return {key: value for key, value in vars(norm or Norm()).items() if value is not None}
 
 
-def _read_rows(entries: Any, section: str, source: str, known: list[str]) -> Iterator[Row]:
-    if not isinstance(entries, list):
-        raise InputError(f"{source}: {section}: must be a list of rows or name a part, found {entries!r}")
-    for number, entry in enumerate(entries, start=1):
-        row = _read_row(entry, section, f"{source}: {section}, row {number}", known)
-        known.append(row.name)
-        yield row
-
-
-def _read_row(entry: Any, section: str, where: str, known: list[str]) -> Row:
-    if not isinstance(entry, dict):
-        raise InputError(f"{where}: must be a mapping with {', '.join(ROW_KEYS)}")
-    name = entry.get("name")
-    if isinstance(name, str) and name.isidentifier():
-        where = f"{where} ({section}.{name})"
-    row = build(RowConfig, entry, where)
+def _read_row(row: RowConfig, section: str, source: str, known: list[str]) -> Row:
+    """Resolve a row's inputs against ``known``, the names of the rows above, and add its own."""
+    where = f"{source}: {section}.{row.name}"
     if row.name in known:
-        raise InputError(f"{where}: name: {name!r} is taken by a row above")
-    inputs = entry.get("from", known[-1])
-    inputs = inputs if isinstance(inputs, list) else [inputs]
-    if not inputs:
-        raise InputError(f"{where}: from: is empty; name rows above")
-    for reference in inputs:
-        if not isinstance(reference, str):
-            raise InputError(f"{where}: from: {reference!r} is not a name; rows are referred to by name, not by number")
-        if reference not in known:
+        raise InputError(f"{where}: name: {row.name!r} is taken by a row above")
+    inputs = row.inputs or (known[-1],)
+    for name in inputs:
+        if name not in known:
             # Parts are joined by their levels, so that a missing level is compared with levels only.
-            levels = [name for name in known if _LEVEL.fullmatch(name)] if _LEVEL.fullmatch(reference) else []
-            raise InputError(f"{where}: from: unknown layer {reference!r}{did_you_mean(reference, levels or known)}")
-    return Row(
-        section=section,
-        name=row.name,
-        module=row.module,
-        inputs=tuple(inputs),
-        args=row.args or {},
-        repeats=row.repeats or 1,
-        reduction=row.reduction,
-        conv=None if row.conv is None else read_conv(row.conv, where),
-    )
-
-
-def read_scale(scale: Any, where: str) -> Scale:
-    """Read a mapping with the fields of ``Scale``, or None for no scaling; ``where`` is the file, for messages."""
-    if scale is None:
-        return Scale()
-    if not isinstance(scale, dict):
-        raise InputError(f"{where}: scale: must be a mapping with depth, width, channel_multiple, or a key of scales")
-    return build(Scale, scale, where, "scale")
-
-
-def read_conv(conv: Any, where: str) -> Convolutions:
-    """Read a kind, or a mapping with the fields of ``Convolutions``; ``where`` is the file, for messages."""
-    if conv is None:
-        return Convolutions()
-    options = conv if isinstance(conv, dict) else {"kind": conv}
-    read = build(Convolutions, {"kind": None, **options}, where, "conv")
-    for key in options:
-        if key in BDSC_KEYS and read.kind not in BDSC_KINDS:
-            raise InputError(f"{where}: conv.{key}: {_OF_BDSC}, found {read.kind}")
-    return read
-
-
-def _read_norm(content: dict[str, Any], source: str) -> dict[str, float]:
-    norm = vars(build(Norm, mapping(content, "norm", source), source, "norm"))
-    return {key: value for key, value in norm.items() if value is not None}
-
-
-def mapping(content: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    """Return the mapping under a key, empty when there is none; ``where`` is the file, for messages."""
-    value = content.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: {key}: must be a mapping, found {value!r}")
-    return value
-
-
-def refuse_unknown(content: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
-    """Refuse a key that is not allowed; ``where`` is the file, for messages."""
-    for key in content:
-        if key not in allowed:
-            raise InputError(f"{where}: unknown key {key!r}{did_you_mean(str(key), allowed)}")
+            levels = [level for level in known if _LEVEL.fullmatch(level)] if _LEVEL.fullmatch(name) else []
+            raise InputError(f"{where}: from: unknown layer {name!r}{did_you_mean(name, levels or known)}")
+    known.append(row.name)
+    return Row(section, row.name, row.module, inputs, row.args or {}, row.repeats or 1, row.reduction, row.conv)

@@ -73,7 +73,7 @@ def experiment(config: SweepConfig) -> RunConfig:
 def find_data(config: SweepConfig) -> DataConfig:
     """Open the data set of a search; ``InputError`` if it is unknown, or its folder does not exist."""
     data = open_data(experiment(config).data, config.data_root)
-    if data.generate is None and not Path(data.root).is_dir():
+    if data.generate is None and data.format != "scenes" and not Path(data.root).is_dir():
         raise InputError(f"{data.name}: there is no folder {data.root}; say with --data-root where the data set is")
     return data
 

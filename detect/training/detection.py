@@ -19,6 +19,8 @@ from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.data.detection.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
 from detect.data.detection.loading import TrainingLoader
+from detect.data.scenes.loading import SceneLoader
+from detect.data.scenes.table import SceneTable
 from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.coco import warn_of_nothing_to_measure
@@ -201,7 +203,9 @@ class DetectionTask(Task):
             copy_weights(model, checkpoint.detector, match_names(checkpoint.names, self.names), str(weights))
         return model
 
-    def loader(self, model: Model, folder: Path) -> TrainingLoader:
+    def loader(self, model: Model, folder: Path) -> TrainingLoader | SceneLoader:
+        if isinstance(self.data.train, SceneTable):
+            return SceneLoader(self.data.train, self.recipe)
         return TrainingLoader(
             self.data.train, self.recipe, cache_folder=folder, multiple=model.max_reduction, strict=self.strict
         )

@@ -21,7 +21,7 @@ from detect.config.recipe import (
 from detect.config.run import RunConfig, load_run_config
 from detect.data.recognition import open_data
 from detect.errors import InputError
-from detect.models.catalog import find_definition
+from detect.models.catalog import find_definition, shipped_start
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition
 from detect.runtime.device import select_device
@@ -33,6 +33,8 @@ from detect.training.checkpoints import has_checkpoint
 CPU = torch.device("cpu")
 DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "default", "classify"
 """Recipes where none is named."""
+FROM_SCRATCH = "none"
+"""Value of ``--weights``: no checkpoint, not even the shipped start of the model."""
 ANYWAY = "anyway"
 """Value of ``--resume``: although the data has changed."""
 RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "threads", "seed")
@@ -76,7 +78,8 @@ class RunRequest:
         model: name or file; None takes the model of ``weights``.
         data: name, YAML or folder.
         recipe: name or file.
-        weights: checkpoint to start from, a file or a shipped name.
+        weights: checkpoint to start from, a file or a shipped name; ``none`` is from scratch, None the shipped start of
+            the model, if there is one.
         out: folder of the run; None for a new one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         data_root: folder of the data set, instead of the one in its YAML.
@@ -113,9 +116,7 @@ def open_run(request: RunRequest) -> RunSettings:
     run = _run_config(request)
     overrides = {**run.set, **request.overrides, **request.keys}
     # A wrong model name is reported before the data is read.
-    definition = (
-        find_definition(run.model) if run.model else load_checkpoint(Path(request.weights or "")).model.definition
-    )
+    definition = find_definition(run.model) if run.model else load_checkpoint(Path(run.weights or "")).model.definition
     wanted = Path(request.out or Path("runs") / _run_name(request, run))
     existing = wanted if request.out else _restarted_folder(wanted)
     if existing is not None and has_checkpoint(existing):
@@ -127,7 +128,7 @@ def open_run(request: RunRequest) -> RunSettings:
         model=run.model or None,
         data=open_data(run.data, request.data_root),
         recipe=load_recipe(definition, run.recipe, overrides),
-        weights=Path(request.weights) if request.weights else None,
+        weights=_choose_start(run),
         device=select_device(request.device),
         strict=request.strict,
         out=existing or _new_folder(wanted),  # last: a mistake leaves no empty folder
@@ -144,18 +145,29 @@ def load_recipe(
 
 
 def _run_config(request: RunRequest) -> RunConfig:
-    """The experiment of ``--run`` with the parts that ``--model``, ``--data`` and ``--recipe`` replace."""
+    """The experiment of ``--run``, with the parts that other flags replace."""
     if request.run:
         run = load_run_config(request.run)
-        given = {key: value for key in ("model", "data", "recipe") if (value := getattr(request, key))}
+        given = {key: value for key in ("model", "data", "recipe", "weights") if (value := getattr(request, key))}
         return dataclasses.replace(run, **given)
     if not request.data:
         raise InputError("--data is missing: name a data set or its YAML (or an experiment with --run)")
-    if not request.model and not request.weights:
+    if not request.model and request.weights in (None, FROM_SCRATCH):
         raise InputError(
             "--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)"
         )
-    return RunConfig(model=request.model or "", data=request.data, recipe=request.recipe)
+    return RunConfig(request.model or "", request.data, request.recipe, request.weights)
+
+
+def _choose_start(run: RunConfig) -> Path | None:
+    """The checkpoint from which a run starts; None is from scratch."""
+    if run.weights is not None:
+        return None if run.weights == FROM_SCRATCH else Path(run.weights)
+    start = shipped_start(run.model)
+    if start is None:
+        return None
+    LOGGER.info("starting from %s, trained on generated scenes (--weights none starts from scratch)", start)
+    return Path(start)
 
 
 def _resumed(request: RunRequest, out: Path) -> RunSettings:

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from detect.config import base
+from detect.config.augment import AlbumentationConfig
 from detect.config.base import build, find_config, load_yaml, parse_overrides, to_plain
 from detect.config.data import DataConfig, SplitConfig, load_data_config
-from detect.config.recipe import AlbumentationConfig, DetectionRecipe, load_classification_recipe, load_detection_recipe
+from detect.config.recipe import DetectionRecipe, load_classification_recipe, load_detection_recipe
 from detect.config.run import RunConfig, load_run_config
 from detect.errors import InputError
 

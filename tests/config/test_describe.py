@@ -51,6 +51,8 @@ def test_a_number() -> None:
         ("trd.guard", "recipe/detection", "unit", "epochs"),
         ("augment.albumentations[].p", "recipe/detection", "default", "0.5"),
         ("evaluation.save_best", "recipe/classification", "limits", "top1, top5"),
+        ("variants.NAME.override.NAME.reduction", "model/part", "unit", "px"),
+        ("backbone", "model", "type", "section or nothing"),
         ("evaluation.patience", "recipe/classification", "unit", "epochs"),
     ],
 )

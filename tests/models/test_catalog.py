@@ -273,7 +273,7 @@ def test_convolutions_of_parts(tmp_path: Path) -> None:
         ("yolov5n+spd+downsample=stride", r"'downsample=stride' sets downsample a second time$"),
         (
             "peleenet+yolov3",
-            r"yolov3\.yaml: head, row 1 \(head\.detect\): from: unknown layer 'p3'; allowed: c2, c3, c4, c5$",
+            r"yolov3\.yaml: head\.detect: from: unknown layer 'p3'; allowed: c2, c3, c4, c5$",
         ),
         ("peleenet+width=big", r"scale\.width: must be a number above 0 and below 1000, found 'big'$"),
         ("yolov5n+csp", r"^model 'yolov5n\+csp': unknown option 'fusion'; "),
@@ -310,11 +310,11 @@ def test_unknown_models(name: str, message: str) -> None:
     ("variants", "message"),
     [
         ("", r"has no model 'v'; allowed: tiny$"),
-        ("variants: [v]", r"variants: must be a mapping, found \['v'\]$"),
+        ("variants: [v]", r"variants: must be a mapping, found a list$"),
         ("variants: {w: {}}", r"has no model 'v'; allowed: tiny, w$"),
-        ("variants: {v: spd}", r"variants: v: must be a mapping, found 'spd'$"),
-        ("variants: {v: {default: {}}}", r"variants\.v: unknown key 'default'; did you mean 'defaults'\?$"),
-        ("variants: {v: {defaults: spd}}", r"defaults: must be a mapping, found 'spd'$"),
+        ("variants: {v: spd}", r"variants\.v: must be a mapping, found text$"),
+        ("variants: {v: {default: {}}}", r"variants\.v\.default: unknown key; did you mean 'defaults'\?$"),
+        ("variants: {v: {defaults: spd}}", r"variants\.v\.defaults: must be a mapping, found text$"),
         ("variants: {v: {scale: q}}", r"scale: unknown 'q'"),
     ],
 )
@@ -328,30 +328,39 @@ def test_wrong_variants(tmp_path: Path, variants: str, message: str) -> None:
     ("text", "message"),
     [
         ("backbone: peleent", r"model\.yaml: backbone: unknown part 'peleent'; did you mean 'peleenet'\?$"),
-        ("backbone: {part: [peleenet]}", r"backbone: unknown part \['peleenet'\]; "),
-        ("backbone: peleenet\nconv: bdcs", r"^[^:]*model\.yaml: conv.kind: 'bdcs' is not allowed; did you mean"),
-        ("backbone: {part: peleenet, conv: bdcs}", r"^[^:]*model\.yaml: backbone: conv.kind: 'bdcs' is not allowed; "),
-        ("backbone: 5", r"backbone: must be a list of rows or name a part, found 5$"),
-        ("backbone: {part: peleenet, scale: {widht: 2}}", r"model\.yaml: backbone: scale\.widht: unknown key; "),
+        (
+            "backbone: {part: [peleenet]}",
+            r"backbone\.part: must be the name of a part, or a list of rows, found \['peleenet'\]$",
+        ),
+        ("backbone: peleenet\nconv: bdcs", r"^[^:]*model\.yaml: conv: 'bdcs' is not allowed; did you mean"),
+        ("backbone: {part: peleenet, conv: bdcs}", r"^[^:]*model\.yaml: backbone\.conv: 'bdcs' is not allowed; "),
+        ("backbone: 5", r"backbone: must be the name of a part, or a list of rows, found 5$"),
+        (
+            "backbone: {part: peleenet, scale: {widht: 2}}",
+            r"model\.yaml: backbone\.scale\.widht: unknown key; did you mean 'width'\?$",
+        ),
         ("backbone: peleenet\nvariants: {m: {}}", r"variants: 'm' is the name of the file's own model$"),
-        ("backbone: {part: 3}", r"backbone: unknown part 3; "),
+        ("backbone: {part: 3}", r"backbone\.part: must be the name of a part, or a list of rows, found 3$"),
         ("backbone: none.yaml", r"none\.yaml: cannot be read: No such file or directory$"),
-        ("backbone: {scale: {}}", r"backbone: unknown part None; "),
-        ("backbone: {part: peleenet, widht: 1}", r"backbone: unknown key 'widht'; "),
-        ("backbone: {part: peleenet, scale: s}", r"backbone: scale: unknown 's'; nothing is allowed here$"),
-        ("backbone: {part: peleenet, override: 3}", r"backbone: override: must be a mapping, found 3$"),
+        ("backbone: {scale: {}}", r"backbone: must have either a part or rows$"),
+        ("backbone: {part: peleenet, widht: 1}", r"backbone\.widht: unknown key; "),
+        ("backbone: {part: peleenet, scale: s}", r"backbone\.scale: unknown 's'; nothing is allowed here$"),
+        ("backbone: {part: peleenet, override: 3}", r"backbone\.override: must be a mapping, found 3$"),
         (
             "backbone: {part: peleenet, override: {c9: {}}}",
             r"backbone: override: unknown row 'c9'; allowed: c2, c3, c4, c5, down3, ",
         ),
         (
             "backbone: {part: peleenet, override: {c3: {repeat: 2}}}",
-            r"backbone: override\.c3: unknown key 'repeat'; did you mean 'repeats'\?$",
+            r"backbone\.override\.c3\.repeat: unknown key; did you mean 'repeats'\?$",
         ),
-        ("neck: yolov5-panet", r"yolov5-panet\.yaml: neck, row 1 \(neck\.spp\): from: unknown layer 'c5'; "),
+        ("backbone: part.yaml", r"part\.yaml: rows\.a\.modul: unknown key; did you mean 'module'\?$"),
+        ("neck: yolov5-panet", r"yolov5-panet\.yaml: neck\.spp: from: unknown layer 'c5'; "),
     ],
 )
 def test_wrong_parts(tmp_path: Path, text: str, message: str) -> None:
+    part = "name: p\nrows: [{name: a, module: Conv, modul: Conv}]\n"
+    (tmp_path / "part.yaml").write_text(part, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         find_definition(str(write_model(tmp_path, f"name: m\n{text}\n")))
 

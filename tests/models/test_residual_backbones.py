@@ -11,7 +11,8 @@ from torchvision.models.resnet import Bottleneck
 
 from detect.models.blocks.downsample import Pool
 from detect.models.blocks.pool import SPP
-from detect.models.blocks.residual import PreResidualBlock, ResidualBlock
+from detect.models.blocks.preresidual import PreResidualBlock
+from detect.models.blocks.residual import ResidualBlock
 from detect.models.build import build_graph
 from detect.models.graph import Graph
 from tests.models.thin import thin

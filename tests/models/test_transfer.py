@@ -87,14 +87,14 @@ def test_rows_of_a_classifier_go_by_name() -> None:
 
 
 def test_transfer_to_itself_and_to_another_size() -> None:
-    source, model = build_model("yolov5n", 2), build_model("yolov5n", 2)
+    source, model = build_model("yolov5n+width=0.2", 2), build_model("yolov5n+width=0.2", 2)
     copied = transfer_weights(model, source, SAME)
     assert copied.whole == copied.total
     for name, value in model.state_dict().items():
         assert torch.equal(value, source.state_dict()[name]), name
-    copied = transfer_weights(build_model("yolov5s", 2), source, SAME)
+    copied = transfer_weights(build_model("yolov5n+width=0.4", 2), source, SAME)
     assert 0 < copied.whole < copied.total  # the batch counters of the norms
-    copied = transfer_weights(build_model("yolov5s", 2), source, match_names(("a", "b"), ("b", "a")))
+    copied = transfer_weights(build_model("yolov5n+width=0.4", 2), source, match_names(("a", "b"), ("b", "a")))
     assert copied.by_class == 0  # the head has more input channels
 
 

@@ -20,21 +20,22 @@ from typing import Any
 ATTEMPTS = "DETECT_TESTS_NETWORK_ATTEMPTS"
 """Environment variable with the file that takes a line for each attempt."""
 
-_WITH_ADDRESS = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg")
-_WITH_HOST = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
+_WITH_ADDRESS = frozenset(("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"))
+_WITH_HOST = frozenset(("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"))
+_WATCHED = _WITH_ADDRESS | _WITH_HOST
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook (PEP 578), which cannot be taken away again."""
+    if event not in _WATCHED:  # first: Python raises thousands of other events in each second of the suite
+        return
     if event in _WITH_ADDRESS:
         address = arguments[1]
         if arguments[0].family not in (socket.AF_INET, socket.AF_INET6) or address is None:
             return  # of this machine: AF_UNIX, AF_NETLINK; a message on a connected socket
         host = address[0]
-    elif event in _WITH_HOST:
-        host = arguments[0]
     else:
-        return
+        host = arguments[0]
     if not _is_here(host):
         attempt = f"{event.removeprefix('socket.')} {host!r}"
         with Path(os.environ[ATTEMPTS]).open("a", encoding="utf-8") as log:

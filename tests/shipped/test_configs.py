@@ -33,11 +33,13 @@ from detect.training.state import build_state, freeze
 from detect.training.task import Task
 
 LARGE = ("cifar10-resnet50", "cifar10-resnet50-spd", "deeppcb-necks")
+WITH_A_TWIN = ("cifar10-subset-resnet18", "deeppcb-yolov5n", "tiny-imagenet-resnet18")
+"""Runs of which another with a space-to-depth starts in the fast suite."""
 
 
 def shipped(kind: str) -> list:
     return [
-        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in LARGE else ())
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in (*LARGE, *WITH_A_TWIN) else ())
         for path in sorted((CONFIGS / kind).glob("*.yaml"))
     ]
 
@@ -88,7 +90,8 @@ def assert_starts(task: Task, model: Model, num_batches: int) -> None:
     state = build_state(task, model, Batches(num_batches), torch.device("cpu"))
     updates = state.schedule.updates_per_epoch * recipe.epochs
     assert state.schedule.warmup_updates < updates
-    rates = [state.schedule.rate(update, "weights") for update in range(updates)]
+    some = (*range(0, updates - 1, max(1, updates // 1000)), updates - 1)
+    rates = [state.schedule.rate(update, "weights") for update in some]
     assert all(0 < rate <= recipe.optimizer.lr for rate in rates[:-1])
     assert 0 <= rates[-1] < max(rates)
     assert set(recipe.evaluation.save_best)
@@ -100,7 +103,7 @@ def test_recipe(path: Path) -> None:
         recipe = load_classification_recipe(str(path), {})
         assert_classifier_starts("resnet18-spd+width=0.25", recipe, num_classes=10)
     else:
-        assert_detector_starts("yolov5n-spd", load_detection_recipe(str(path), {}), num_classes=80)
+        assert_detector_starts("yolov5n-spd+width=0.25", load_detection_recipe(str(path), {}), num_classes=80)
 
 
 def test_the_recipe_of_csp_detectors_starts_with_one() -> None:
@@ -125,7 +128,14 @@ def test_run(path: Path) -> None:
         assert_detector_starts(run.model, recipe, num_classes=len(data.names or range(6)))
 
 
-@pytest.mark.parametrize("path", shipped("runs"))
-def test_run_is_found_by_its_name(path: Path) -> None:
-    assert load_run_config(path.stem) == load_run_config(str(path))
-    assert find_definition(load_run_config(path.stem).model).rows[-1].section == "head"
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "runs").glob("*.yaml")))
+def test_files_of_a_run(name: str) -> None:
+    run = load_run_config(name)
+    assert run == load_run_config(str(CONFIGS / "runs" / f"{name}.yaml"))
+    assert load_data_config(run.data).name
+    definition = find_definition(run.model)
+    assert definition.rows[-1].section == "head"
+    if definition.is_classifier:
+        load_classification_recipe(run.recipe or DEFAULT_CLASSIFICATION, run.set)
+    else:
+        load_detection_recipe(run.recipe or DEFAULT_DETECTION, run.set)

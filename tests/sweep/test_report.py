@@ -103,7 +103,7 @@ def test_axes_name_their_ends_and_round_numbers(parameter, ticks):
     ("space", "trials"),
     [
         (SPACE, TRIALS),
-        (SPACE, TRIALS[:1]),
+        pytest.param(SPACE, TRIALS[:1], marks=pytest.mark.slow),
         ((Parameter("epochs", 2, 2),), [Trial(0, "complete", {"epochs": 2}, -1.0, 1, "")]),
         ((Parameter("lr", 0.01, 0.02, log=True),), [Trial(0, "complete", {"lr": 0.015}, 0.0, 1, "")]),
     ],

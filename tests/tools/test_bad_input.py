@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -284,10 +285,12 @@ def kinds(world):
     return world
 
 
-@pytest.fixture(scope="module")
-def trained(kinds):
-    """How the training on images of every kind, with a worker process, ended."""
-    return run_here(kinds, *TRAIN, "--data", "kinds.yaml", "--epochs", 1, "--out", "kinds-run", "--workers", 1)
+@pytest.fixture(scope="module", params=[0, pytest.param(1, marks=pytest.mark.slow)])
+def trained(request, kinds):
+    """How the training on images of every kind ended, without and with a worker process."""
+    shutil.rmtree(kinds / "kinds-run", ignore_errors=True)
+    words = ("--data", "kinds.yaml", "--epochs", 1, "--out", "kinds-run", "--workers", request.param)
+    return run_here(kinds, *TRAIN, *words)
 
 
 def test_training_takes_every_image_that_can_be_read(kinds, trained):
@@ -401,6 +404,7 @@ def test_checkpoints_that_cannot_be_read(world, checkpoints, tmp_path, name, mes
     assert not (world / "ran").exists()
 
 
+@pytest.mark.slow
 def test_resuming_from_what_cannot_be_read(world, checkpoints, tmp_path):
     assert train_here(world, tmp_path).code == 0
     for name, message in UNREADABLE[1:]:

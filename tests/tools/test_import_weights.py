@@ -193,7 +193,11 @@ def test_yolov5(folder: Path) -> None:
     assert found.provenance["imported_from"]["format"] == "yolov5"
     expected = model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.model.state_dict().items())
-    write_safetensors(folder / "theirs.safetensors", their_state(model))
+
+
+@pytest.mark.slow
+def test_yolov5_without_names(folder: Path) -> None:
+    write_safetensors(folder / "theirs.safetensors", their_state(random_model("yolov5n", 2)))
     assert (
         "--names: is needed, because theirs.safetensors has none"
         in import_here(folder, "--weights", "theirs.safetensors", "--model", "yolov5n").complaint

@@ -85,6 +85,7 @@ def test_prediction_draws(world, tmp_path):
     assert len(list(tmp_path.glob("*.jpg"))) == 4
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_fewer_classes(world, tmp_path):
     """The model comes from the checkpoint; the head keeps the rows of the classes that both have, in another order."""
     (world / "few.yaml").write_text(data_yaml(more="names: [ring, disc]\n"))

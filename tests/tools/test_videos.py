@@ -22,6 +22,7 @@ from detect.data.images import write_image
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 from tests.inference.clips import camera, frames_of, gray, number_of, rate_of, write_clip
+from tests.models.thin import thin
 from tests.tools.running import TOOLS, Ended, run_here
 
 AT_THE_LIMIT = (
@@ -145,7 +146,7 @@ def test_a_real_video_keeps_count_rate_and_size(model, tmp_path, real_data):
     assert entries[-1]["time"] == pytest.approx(376 / 12.5)
 
 
-SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+SIGNALS = thin([(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")], 0)
 SAVED = ("--save-json", "--save-csv", "--save-txt")
 
 

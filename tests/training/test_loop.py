@@ -25,6 +25,7 @@ from detect.training import checkpoints, loop
 from detect.training.epoch import train_epoch
 from detect.training.loop import train
 from detect.training.state import build_state
+from tests.models.thin import thin
 from tests.tools.running import run_here
 from tests.training.small import (
     STILL,
@@ -200,10 +201,11 @@ def test_the_tool_measures_what_the_run_recorded(tmp_path, data, runs):
 # -------------------------------------------------------------------------------------------- repeating
 
 
-def test_the_same_seed_is_the_same_run(tmp_path, data):
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_same_seed_is_the_same_run(tmp_path, data, workers):
     """Also with worker processes and images from a cache; another seed is another run."""
     runs = {}
-    changes = {"first": {}, "again": {"workers": 2, "cache": "disk"}, "seed": {"seed": 1}}
+    changes = {"first": {}, "again": {"workers": workers, "cache": "disk"}, "seed": {"seed": 1}}
     for name, change in changes.items():
         settings = make_settings(
             tmp_path, data, epochs=1, augment={"mosaic": 0.5, "mixup": 0.5, "scale": 0.3, "close_mosaic": 0}, **change
@@ -306,7 +308,7 @@ def test_a_killed_process_resumes(tmp_path, data):
     assert_same_run(out, whole.out)
 
 
-@pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.slow), "flipped", "missing"])
+@pytest.mark.parametrize("damage", thin(["truncated", "flipped", "missing"], 1))
 def test_a_damaged_checkpoint(tmp_path, runs, caplog, damage):
     """The one before it is taken, which is said, and the run comes to the same end."""
     stopped = copied(runs["stopped"], tmp_path)

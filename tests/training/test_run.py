@@ -19,6 +19,7 @@ from detect.config.recipe import (
     load_detection_recipe,
 )
 from detect.errors import InputError
+from detect.models import catalog
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import save_checkpoint
 from detect.training.recorder import write_settings
@@ -280,3 +281,34 @@ def test_torchrun_starts_it_again_without_a_folder(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     again = settings(**words)
     assert (again.out, again.resume) == (Path("runs/yolov5n-spd-mine-2"), False)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A folder of shipped weights with a start for yolov5n."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "start-yolov5n.pt").touch()
+    monkeypatch.setattr(catalog, "WEIGHTS", folder)
+
+
+def test_a_model_begins_from_its_shipped_start(shipped, caplog):
+    caplog.set_level(logging.INFO)
+    assert settings(model="yolov5n", data="mine.yaml").weights == Path("start-yolov5n")
+    assert "starting from start-yolov5n, trained on generated scenes (--weights none starts" in caplog.text
+    assert settings(model="yolov5s", data="mine.yaml").weights is None
+
+
+def test_from_scratch(shipped):
+    assert settings(model="yolov5n", data="mine.yaml", weights="none").weights is None
+    with pytest.raises(InputError, match="--model is missing"):
+        settings(data="mine.yaml", weights="none")
+
+
+def test_an_experiment_names_its_weights(shipped, tmp_path):
+    experiment = tmp_path / "experiment.yaml"
+    for weights, expected in (("none", None), ("other", Path("other")), ("beside.pt", tmp_path / "beside.pt")):
+        experiment.write_text(f"model: yolov5n\ndata: mine.yaml\nweights: {weights}\n")
+        (tmp_path / "beside.pt").touch()
+        assert settings(run=str(experiment)).weights == expected
+    assert settings(run=str(experiment), weights="none").weights is None

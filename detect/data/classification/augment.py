@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from detect.config.recipe import ClassAugmentConfig
+from detect.config.augment import ClassAugmentConfig
 from detect.data.classification.geometry import (
     Window,
     area_window,

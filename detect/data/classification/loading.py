@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
+from detect.config.augment import ClassAugmentConfig
+from detect.config.recipe import ClassificationRecipe
 from detect.data.classification.augment import Augmentation, draw, mix
 from detect.data.classification.geometry import center_crop
 from detect.data.classification.images import ImageSource, image_source, in_threads

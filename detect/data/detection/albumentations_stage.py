@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detect.config.recipe import AlbumentationConfig
+from detect.config.augment import AlbumentationConfig
 from detect.data.detection.geometry import MIN_VISIBLE_SHARE, Sample, worth_learning
 from detect.errors import InputError, did_you_mean
 

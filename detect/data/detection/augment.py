@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from detect.boxes.convert import box_areas
-from detect.config.recipe import AugmentConfig
+from detect.config.augment import AugmentConfig
 from detect.data.detection.geometry import Sample, Scene, worth_learning
 from detect.data.letterbox import PAD_VALUE
 from detect.data.mixing import cutmix_rectangle

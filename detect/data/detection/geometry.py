@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from detect.boxes.convert import box_sizes
-from detect.config.recipe import AugmentConfig
+from detect.config.augment import AugmentConfig
 from detect.data.letterbox import PAD_VALUE
 
 MIN_SIDE_PX = 1.5

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from detect.config.recipe import AugmentConfig, DetectionRecipe
+from detect.config.augment import AugmentConfig
+from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
 from detect.data.detection.albumentations_stage import AlbumentationsStage
 from detect.data.detection.augment import cutmix, mixup, mosaic4, mosaic9, random_hsv, single_scene
@@ -85,7 +86,7 @@ class TrainingSamples(Dataset[Loaded]):
         samples = [self.sample(request, failures) for request in requests]
         images = torch.from_numpy(np.stack([sample.image_rgb for sample in samples]))
         image_hw = (images.shape[1], images.shape[2])
-        targets = _targets([(sample.boxes_xyxy_px, sample.labels) for sample in samples], image_hw)
+        targets = flat_targets([(sample.boxes_xyxy_px, sample.labels) for sample in samples], image_hw)
         rows = torch.tensor([request.tiles[0] for request in requests])
         return Loaded(Batch(images, targets, rows), tuple(failures))
 
@@ -213,7 +214,7 @@ class EvaluationSamples(Dataset[Loaded]):
         if not images:
             return Loaded(None, tuple(failures))
         placements = [_placement(self.table, row, self.image_size) for row in images]
-        targets = _targets([self._targets_of(row, at) for row, at in zip(images, placements, strict=True)])
+        targets = flat_targets([self._targets_of(row, at) for row, at in zip(images, placements, strict=True)])
         padded = torch.from_numpy(pad_batch(list(images.values()), self.multiple))
         seconds = time.perf_counter() - start
         return Loaded(Batch(padded, targets, torch.tensor(list(images)), placements, seconds), tuple(failures))
@@ -329,7 +330,9 @@ def _plain_hw(table: AnnotationTable, image_size: int, multiple: int) -> tuple[i
     return padded_hw((height, width), multiple)
 
 
-def _targets(per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple[int, int] | None = None) -> Targets:
+def flat_targets(
+    per_image: Sequence[tuple[np.ndarray, np.ndarray]], image_hw: tuple[int, int] | None = None
+) -> Targets:
     """Flatten (boxes, labels) of each image of a batch, of height and width ``image_hw``."""
     counts = [len(labels) for _, labels in per_image]
     return Targets(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detect.config.recipe import AugmentConfig
+from detect.config.augment import AugmentConfig
 from detect.data.mixing import Mix, choose_mix
 from detect.data.workers import Order
 from detect.runtime.distributed import rank_slice

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,19 +37,15 @@ from detect.data.formats.coco_annotations import (
     floats,
     format_id,
     id_key,
-    is_box,
-    is_far_smaller,
+    is_whole,
     number_ids,
-    outline_of,
     positions_of,
     read_annotations,
 )
+from detect.data.formats.coco_json import is_box, load_coco
 from detect.data.formats.image_names import ImageFolder
 from detect.data.formats.layouts import split_of, subfolders
 from detect.errors import InputError, is_writable
-
-MAX_FILE_BYTES = 2 * 10**9
-"""Larger annotation files are refused; COCO's largest, with all its polygons, has 0.5 GB."""
 
 SHARED_NAME = "category names that several category ids have (kept as separate classes)"
 GROUPING = Understood("categories that only group others and have no annotation, as Roboflow writes them (left out)")
@@ -101,9 +97,6 @@ def read_coco(config: DataConfig, split: str) -> AnnotationTable:
         ends_xy_px=_box_ends(content.get("annotations", []), keys)[is_found],
     )
     return coco_table(content, classes, ListedImages(keys, paths, sizes_hw, is_good), problems)
-
-
-Hook = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Classes(NamedTuple):
@@ -191,67 +184,6 @@ def _report_text_ids(numbers: np.ndarray, ids_json: np.ndarray | None, problems:
     for number, text in zip(numbers.tolist(), ids_json if ids_json is not None else (), strict=False):
         if json.loads(text) != number:
             problems.add(TEXT_ID, text.decode())
-
-
-def load_coco(path: Path, hook: Hook | None = None) -> dict[str, Any]:
-    """Load an annotation file with non-empty ``images``, with ``categories`` and perhaps ``annotations``.
-
-    Args:
-        path: the file.
-        hook: replaces every mapping while it is parsed; default, outlines are dropped but for an ``Outline`` where it
-            is needed.
-
-    Raises:
-        InputError: it cannot be read, or is not an annotation file.
-    """
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise InputError(f"{path}: has {size / 1e9:.1f} GB; at most {MAX_FILE_BYTES / 1e9:.0f} GB is read: split it")
-    content = read_json(path, hook or _with_short_outline)
-    if isinstance(content, list):
-        raise InputError(f"{path}: is a list, as detection results are; an annotation file has images and categories")
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is not a COCO annotation file: must be a mapping with images and categories")
-    for key in ("images", "categories", "annotations"):
-        if key not in content and key != "annotations":
-            found = ", ".join(sorted(content)[:10]) or "nothing"
-            raise InputError(f"{path}: is not a COCO annotation file: {key!r} is missing, found {found}")
-        if not isinstance(content.get(key, []), list):
-            raise InputError(f"{path}: is not a COCO annotation file: {key!r} must be a list")
-    if not content["images"]:
-        raise InputError(f"{path}: lists no images")
-    return content
-
-
-def read_json(path: Path, hook: Hook | None = None) -> Any:
-    """Read a JSON file; ``hook`` replaces every mapping while it is parsed.
-
-    Raises:
-        InputError: it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes(), object_hook=hook)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except RecursionError:
-        raise InputError(f"{path}: is nested too deeply to be an annotation file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not JSON: it is no text in UTF-8 or UTF-16; save it as UTF-8 ({error})") from None
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON: {error}") from None
-
-
-def _with_short_outline(item: dict[str, Any]) -> dict[str, Any]:
-    """Replace ``segmentation`` by an ``Outline`` or None where the box or the area needs it, else by True.
-
-    Outlines are most of a COCO file; shortened while parsing, they never fill the memory.
-    """
-    segmentation = item.pop("segmentation", None)
-    if segmentation:
-        box = item.get("bbox")
-        is_needed = not is_box(box) or is_far_smaller(item.get("area"), box[2], box[3])
-        item["segmentation"] = outline_of(segmentation) if is_needed else True
-    return item
 
 
 # ------------------------------------------------------------------------------------------------ categories
@@ -366,11 +298,6 @@ def _box_ends(annotations: list[Any], keys: Sequence[Key]) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite lies inside of no image
         np.maximum.at(ends_xy_px, rows[is_known], boxes[is_known, :2] + boxes[is_known, 2:])
     return ends_xy_px
-
-
-def is_whole(value: Any) -> TypeGuard[int]:
-    """Tell whether a JSON value is a whole number that fits int64; 7.0, as pandas writes 7, is one."""
-    return type(value) in (int, float) and abs(value) < 2**63 and int(value) == value
 
 
 # ---------------------------------------------------------------------------------------------------- layout

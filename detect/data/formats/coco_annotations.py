@@ -1,4 +1,4 @@
-"""Entries of a COCO file's ``annotations``: their ids, outlines and areas, and all of them as columns.
+"""Entries of a COCO file's ``annotations``: their ids and areas, and all of them as columns.
 
 Letters: M annotations, N ids, K classes.
 """
@@ -10,19 +10,14 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from detect.data.annotations import MARKS, Problems, Understood
+from detect.data.formats.coco_json import MIN_SHARE, Outline, is_box
 
 MAX_ID_LENGTH = 1000  # characters
-MAX_RUNS = 10**6  # of a mask
-
-MIN_SHARE = 0.01
-"""Smallest possible area as a share of the box, unless the outline is as small: a thin diagonal object. Without an
-outline, which may have been left out, only an area of at most a pixel is impossible."""
 
 MIN_FACTOR = 0.3
 """Without outlines areas are usually width * height, or of outlines that are not in the file. These fill their boxes
@@ -108,6 +103,11 @@ def format_id(value: Any) -> str:
     )
 
 
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Tell whether a JSON value is a whole number that fits int64; 7.0, as pandas writes 7, is one."""
+    return type(value) in (int, float) and abs(value) < 2**63 and int(value) == value
+
+
 def _as_number(key: Key) -> Key:
     is_digits = isinstance(key, str) and len(key) < 20 and key.isascii() and key.isdigit() and str(int(key)) == key
     return int(key) if is_digits else key
@@ -119,11 +119,6 @@ def _twin(key: Key) -> Key:
 
 
 # ----------------------------------------------------------------------------------------------------- areas
-
-
-def is_far_smaller(area: Any, width: float, height: float) -> bool:
-    """Tell whether an area can only be right if the outline is as small."""
-    return type(area) in (int, float) and area < MIN_SHARE * width * height
 
 
 def impossible_areas(
@@ -164,108 +159,6 @@ def _is_scaled(areas_px: np.ndarray, boxes_px: np.ndarray) -> bool:
     """Tell whether the area is the same share of each box, and not one that a shape has."""
     shares = areas_px / boxes_px
     return bool(shares.max() <= 1.02 * shares.min() and not MIN_FACTOR <= shares.min() <= 1.02)
-
-
-# -------------------------------------------------------------------------------------------------- outlines
-
-
-class Outline(NamedTuple):
-    """An object's outline.
-
-    Args:
-        box_xywh_px: left, top, width, height.
-        area_px: sum of the polygons' areas, or number of pixels of the mask.
-    """
-
-    box_xywh_px: tuple[float, float, float, float]
-    area_px: float
-
-
-def outline_of(segmentation: Any) -> Outline | None:
-    """Return the outline of a ``segmentation``: polygons or a run-length mask; None if it is invalid or empty.
-
-    Run-length masks come from strangers: they are decoded here, not in C, and one whose runs do not fill its image is
-    invalid.
-    """
-    if isinstance(segmentation, dict):
-        return _of_mask(segmentation)
-    if not isinstance(segmentation, list) or not segmentation:
-        return None
-    if _is_numbers(segmentation):
-        segmentation = [segmentation]
-    elif all(_is_numbers(point) and len(point) == 2 for point in segmentation):
-        segmentation = [[side for point in segmentation for side in point]]
-    return _of_polygons([polygon for polygon in segmentation if _is_numbers(polygon) and len(polygon) >= 6])
-
-
-def _is_numbers(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(type(one) in (int, float) and abs(one) < 1e9 for one in value)
-    )
-
-
-def _of_polygons(polygons: list[list[float]]) -> Outline | None:
-    points = [list(zip(polygon[::2], polygon[1::2], strict=False)) for polygon in polygons]
-    xs, ys = [x for polygon in points for x, _ in polygon], [y for polygon in points for _, y in polygon]
-    if not xs:
-        return None
-    box = (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
-    return Outline(box, sum(_enclosed(polygon) for polygon in points))
-
-
-def _enclosed(points: list[tuple[float, float]]) -> float:
-    """Return the area of a polygon, by the shoelace formula."""
-    return abs(math.fsum(x * v - u * y for (x, y), (u, v) in pairwise([*points, points[0]]))) / 2
-
-
-def _of_mask(mask: dict[str, Any]) -> Outline | None:
-    size, counts = mask.get("size"), mask.get("counts")
-    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**20 for side in size)):
-        return None
-    if isinstance(counts, str):
-        counts = _decoded_counts(counts)
-    if not isinstance(counts, list) or not 1 < len(counts) <= MAX_RUNS:
-        return None
-    if not all(type(count) is int and 0 <= count < 2**40 for count in counts) or sum(counts) != size[0] * size[1]:
-        return None
-    ends = np.cumsum(np.array(counts, np.int64))
-    starts, ends = ends[: len(ends) // 2 * 2 : 2], ends[1::2]  # runs alternate: outside, inside, outside, ...
-    starts, ends = starts[ends > starts], ends[ends > starts]
-    return _of_runs(starts, ends - 1, size[0]) if len(starts) else None
-
-
-def _of_runs(first: np.ndarray, last: np.ndarray, height: int) -> Outline:
-    """Return the outline of runs of pixels in column-major order; ``last`` is the last pixel of each run."""
-    left, right = first.min() // height, last.max() // height
-    spans_columns = (first // height < last // height).any()
-    top = 0 if spans_columns else (first % height).min()
-    bottom = height - 1 if spans_columns else (last % height).max()
-    box = (float(left), float(top), float(right - left + 1), float(bottom - top + 1))
-    return Outline(box, float((last - first + 1).sum()))
-
-
-def _decoded_counts(text: str) -> list[int] | None:
-    """Return the runs of a compressed mask; None if it is invalid.
-
-    Each number is in characters from 48 on, five bits each, the lowest first; 32 marks that more follow, and 16 of the
-    last one is the sign. From the fourth number on it is the difference from the last but one. Source: pycocotools,
-    ``maskApi.c``, ``rleToString`` (BSD).
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 40 or len(counts) >= MAX_RUNS:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    return counts if shift == 0 else None
 
 
 # --------------------------------------------------------------------------------------------------- columns
@@ -419,12 +312,6 @@ def _area(value: Any) -> float:
 def _degree(value: Any) -> int:
     """Return a mark that is a small whole number, true or false; else 0."""
     return int(value) if isinstance(value, int) and abs(value) < 128 else 0
-
-
-def is_box(value: Any) -> TypeGuard[list[float]]:
-    """Tell whether a JSON value is a bbox; four zeros are none."""
-    is_numbers = isinstance(value, list) and len(value) == 4 and all(type(one) in (int, float) for one in value)
-    return is_numbers and any(value)
 
 
 def floats(values: Sequence[float]) -> list[float]:

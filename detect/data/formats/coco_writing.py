@@ -13,8 +13,8 @@ import numpy as np
 from detect.config.data import SplitConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_file
-from detect.data.formats.coco import load_coco
-from detect.data.formats.coco_annotations import id_key, is_box
+from detect.data.formats.coco_annotations import id_key
+from detect.data.formats.coco_json import is_box, load_coco
 from detect.data.formats.writing import Target
 from detect.errors import InputError
 from detect.runtime.files import write_text

@@ -21,11 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
-from detect.config.base import is_path
 from detect.data.annotations import Problems, Understood
 from detect.data.checks import inside
 from detect.data.folders import is_image_name, walk_files
 from detect.data.images import IMAGE_SUFFIXES
+from detect.errors import is_path
 
 NOT_AS_WRITTEN = "listed paths that are not there as written (the file of the data set with that end is taken)"
 LEADS_OUT = "names that lead out of the data set (skipped)"

@@ -27,8 +27,9 @@ import numpy as np
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import compare_sizes
-from detect.data.formats.coco import ListedImages, coco_table, is_whole, read_categories, read_json
-from detect.data.formats.coco_annotations import Key, format_id, id_key
+from detect.data.formats.coco import ListedImages, coco_table, read_categories
+from detect.data.formats.coco_annotations import Key, format_id, id_key, is_whole
+from detect.data.formats.coco_json import read_json
 from detect.data.formats.layouts import sorted_splits
 from detect.data.formats.shard_images import ShardImages
 from detect.data.formats.shard_index import MAX_JSON_BYTES, Shard, ShardSample, open_index

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from detect.config.base import is_path, load_yaml_as_text
+from detect.config.base import load_yaml
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import Problems
 from detect.data.formats.annotation_files import read_list
 from detect.data.formats.image_names import path_forms
 from detect.data.formats.yolo import LIST_SUFFIX, read_names
-from detect.errors import InputError
+from detect.errors import InputError, is_path
 from detect.runtime.logs import LOGGER
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -93,7 +93,7 @@ def _names(path: Path, content: dict[str, Any]) -> tuple[str, ...] | None:
         raise InputError(f"{path}: nc: must be a whole number above 0, found {count!r}")
     if content.get("names") is None:
         return tuple(str(number) for number in range(count)) if count is not None and count <= 10_000 else None
-    found = load_yaml_as_text(path)["names"]
+    found = load_yaml(path, as_text=True)["names"]
     if isinstance(found, dict):
         numbers = [str(number) for number in range(len(found))]
         if {*found} != {*numbers}:

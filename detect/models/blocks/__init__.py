@@ -2,4 +2,15 @@
 
 from __future__ import annotations
 
-from detect.models.blocks import attention, conv, csp, dense, downsample, merge, pool, residual  # noqa: F401
+from detect.models.blocks import (  # noqa: F401
+    attention,
+    conv,
+    csp,
+    dense,
+    downsample,
+    merge,
+    pool,
+    preresidual,
+    residual,
+    transition,
+)

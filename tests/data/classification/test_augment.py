@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.recipe import ClassAugmentConfig
+from detect.config.augment import ClassAugmentConfig
 from detect.data.classification.augment import Augmentation, change_colour, cutout, draw, turn_hue
 from detect.data.classification.images import ImagesInMemory
 from detect.data.detection.augment import shift_hsv

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.recipe import ClassAugmentConfig, ClassificationRecipe
+from detect.config.augment import ClassAugmentConfig
+from detect.config.recipe import ClassificationRecipe
 from detect.data.annotations import encode_paths
 from detect.data.classification import images as class_images
 from detect.data.classification import loading
@@ -116,44 +117,9 @@ def test_batches(table: ClassTable, cache: str) -> None:
         assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == list(range(40))
 
 
-def test_last_batch_is_dropped_if_not_full(table: ClassTable) -> None:
-    assert [len(b.rows) for b in ClassTrainingLoader(table, recipe(STILL, batch_size=12)).epoch(0)] == [12, 12, 12]
-    assert [len(b.rows) for b in ClassTrainingLoader(table, recipe(STILL, batch_size=99)).epoch(0)] == [40]
-
-
-def test_workers_change_nothing(table: ClassTable) -> None:
-    """Bit-identical batches, over two epochs of the same worker processes; and another epoch is another."""
-    alone, shared = (ClassTrainingLoader(table, recipe(workers=workers)) for workers in (0, 2))
-    epochs = []
-    for epoch in (0, 1):
-        epochs.append([content(batch) for batch in alone.epoch(epoch)])
-        assert [content(batch) for batch in shared.epoch(epoch)] == epochs[-1]
-    assert not set(epochs[0]) & set(epochs[1])
-
-
-def test_seed_changes_everything(table: ClassTable) -> None:
-    first, second = (next(ClassTrainingLoader(table, recipe(seed=seed)).epoch(0)) for seed in (1, 2))
-    assert first.rows.tolist() != second.rows.tolist()
-
-
 def test_streams_are_unrelated_to_those_of_detection() -> None:
     streams = [ORDER_STREAM, REQUEST_STREAM, SAMPLE_STREAM, CLASS_ORDER_STREAM, CLASS_IMAGE_STREAM, CLASS_MIX_STREAM]
     assert len(set(streams)) == len(streams)
-
-
-def test_epochs_can_be_repeated_and_left_early(table: ClassTable) -> None:
-    loader = ClassTrainingLoader(table, recipe())
-    whole = [content(batch) for batch in loader.epoch(1)]
-    assert content(next(loader.epoch(1))) == whole[0]
-    assert [content(batch) for batch in loader.epoch(1)] == whole
-
-
-def test_loading_leaves_the_global_random_state_alone(table: ClassTable) -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(3).tolist()
-    torch.manual_seed(0)
-    list(ClassTrainingLoader(table, recipe()).epoch(0))
-    assert torch.rand(3).tolist() == expected
 
 
 @pytest.mark.parametrize("augment", [STILL, PAD, dataclasses.replace(PAD, degrees=20, hue=0.1, mixup=1)])

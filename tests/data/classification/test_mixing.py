@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.config.recipe import ClassAugmentConfig
+from detect.config.augment import ClassAugmentConfig
 from detect.data.classification.augment import cutmix, mix, mixup
 from detect.data.mixing import cutmix_rectangle
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from detect.config.recipe import AlbumentationConfig
+from detect.config.augment import AlbumentationConfig
 from detect.data.detection.albumentations_stage import AlbumentationsStage
 from detect.data.detection.geometry import Sample
 from detect.errors import InputError
@@ -121,7 +121,7 @@ def test_import_opens_no_connection() -> None:
         "    if event in ('socket.connect', 'socket.getaddrinfo'):\n"
         "        sys.exit(f'{event} {arguments}')\n"
         "sys.addaudithook(refuse)\n"
-        "from detect.config.recipe import AlbumentationConfig\n"
+        "from detect.config.augment import AlbumentationConfig\n"
         "from detect.data.detection.albumentations_stage import AlbumentationsStage\n"
         "AlbumentationsStage([AlbumentationConfig('Blur')], 64)\n"
         "print('albumentations' in sys.modules)\n"

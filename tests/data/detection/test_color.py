@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detect.config.recipe import AugmentConfig
+from detect.config.augment import AugmentConfig
 from detect.data.detection.augment import random_hsv, shift_hsv
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.config.recipe import AugmentConfig
+from detect.config.augment import AugmentConfig
 from detect.data.detection.geometry import (
     MIN_DEPTH,
     Sample,

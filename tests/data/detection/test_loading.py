@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.recipe import AlbumentationConfig, AugmentConfig, DetectionRecipe
+from detect.config.augment import AlbumentationConfig, AugmentConfig
+from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.detection.loading import EvaluationLoader, TrainingLoader
 from detect.data.images import read_header, write_image
@@ -145,41 +146,6 @@ def test_batches(table: AnnotationTable) -> None:
             check_batch(batch, 8, S)
             assert batch.letterboxes == ()
         assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == list(range(40))
-
-
-def test_last_batch_is_dropped_if_not_full(table: AnnotationTable) -> None:
-    assert [len(batch.rows) for batch in TrainingLoader(table, recipe(PLAIN, batch_size=12)).epoch(0)] == [12, 12, 12]
-    assert [len(batch.rows) for batch in TrainingLoader(table, recipe(PLAIN, batch_size=99)).epoch(0)] == [40]
-
-
-def test_workers_change_nothing(few: AnnotationTable) -> None:
-    """Bit-identical batches, over two epochs of the same worker processes; and another epoch is another."""
-    alone, shared = TrainingLoader(few, recipe()), TrainingLoader(few, recipe(workers=2))
-    epochs = []
-    for epoch in (0, 1):
-        epochs.append([content(batch) for batch in alone.epoch(epoch)])
-        assert [content(batch) for batch in shared.epoch(epoch)] == epochs[-1]
-    assert not set(epochs[0]) & set(epochs[1])
-
-
-def test_seed_changes_everything(few: AnnotationTable) -> None:
-    first, second = (next(TrainingLoader(few, recipe(seed=seed)).epoch(0)) for seed in (1, 2))
-    assert first.rows.tolist() != second.rows.tolist()
-
-
-def test_epochs_can_be_repeated_and_left_early(few: AnnotationTable) -> None:
-    loader = TrainingLoader(few, recipe())
-    whole = [content(batch) for batch in loader.epoch(1)]
-    assert content(next(loader.epoch(1))) == whole[0]
-    assert [content(batch) for batch in loader.epoch(1)] == whole
-
-
-def test_loading_leaves_the_global_random_state_alone(few: AnnotationTable) -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(3).tolist()
-    torch.manual_seed(0)
-    list(TrainingLoader(few, recipe()).epoch(0))
-    assert torch.rand(3).tolist() == expected
 
 
 def test_cache_changes_nothing(few: AnnotationTable, tmp_path: Path) -> None:

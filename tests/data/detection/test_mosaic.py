@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.config.recipe import AugmentConfig
+from detect.config.augment import AugmentConfig
 from detect.data.detection.augment import mosaic4, mosaic9, single_scene
 from detect.data.detection.geometry import Sample, random_matrix, warp
 from detect.data.letterbox import PAD_VALUE

@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict
 import numpy as np
 import pytest
 
-from detect.config.recipe import AugmentConfig
+from detect.config.augment import AugmentConfig
 from detect.data.detection.sampling import LANES, WINDOW, SampleRequest, TrainingOrder, partner_positions
 
 PLAIN = AugmentConfig(mosaic=0, mixup=0, cutmix=0, close_mosaic=0)

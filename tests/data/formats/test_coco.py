@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detect.config.data import DataConfig, SplitConfig
-from detect.data.annotations import AnnotationTable
+from detect.data.annotations import MARKS, AnnotationTable
 from detect.data.checks import (
     BAD_IMAGE,
     NO_AREA,
@@ -26,7 +27,7 @@ from detect.data.checks import (
     SHARED_FILE,
     WRONG_SIZE,
 )
-from detect.data.formats import coco, coco_annotations
+from detect.data.formats import coco, coco_annotations, coco_json
 from detect.data.formats.image_names import FOREIGN_NAME, OUTSIDE_NAME
 from detect.data.recognition import with_format
 from detect.errors import InputError
@@ -417,6 +418,32 @@ def test_images_and_categories_listed_twice(tmp_path: Path) -> None:
     assert table.problems.found() == [(coco.REPEATED_IMAGE, 2, ("5: 'a.jpg'", "0: 'sub/b.jpg'"))]
 
 
+def test_both_parsers_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """msgspec reads plain UTF-8; a byte-order mark makes it json."""
+    square = [10, 10, 20, 10, 20, 20, 10, 20]
+    outlines = [None, [], {}, "", [[]], [square], square, [square * 20], {"size": [30, 40], "counts": [1, 2, 1197]}]
+    boxes = [[10, 10, 10, 10], None, [0, 0, 0, 0], [1, 2, 3], [1e300, 0, 1, 1]]
+    annotations = [
+        _box(1, box, segmentation=outline, area=area, truncated=1, attributes={"occluded": True}, id=2**64 + number)
+        for number, (outline, box, area) in enumerate(itertools.product(outlines, boxes, (0.5, 100, None, "x")))
+    ]
+    content = json.dumps(_content(annotations=[*annotations, _box(1, [1, 2, 3, 4], id=-0.0)]))
+    by_json = _read(tmp_path, content.encode("utf-8-sig"))
+    monkeypatch.setattr(coco_json, "read_json", lambda *_: pytest.fail("json is used"))
+    by_msgspec = _read(tmp_path, content)
+    assert by_msgspec.problems.found() == by_json.problems.found()
+    for field in dataclasses.fields(AnnotationTable):
+        if field.name != "problems":
+            np.testing.assert_equal(getattr(by_msgspec, field.name), getattr(by_json, field.name))
+    assert set(MARKS) <= coco_json._Annotation.__annotations__.keys()
+
+
+@pytest.mark.parametrize("text", ["NaN", "1e999", '"\\ud800"', "Infinity"])
+def test_what_only_json_reads(tmp_path: Path, text: str) -> None:
+    content = json.dumps(_content(annotations=[_box(1, [10, 10, 10, 10], area="AREA")])).replace('"AREA"', text)
+    assert _read(tmp_path, content).problems.count(coco_annotations.BAD_AREA) == 1
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     content = _content(categories=[{"id": number, "name": f"Tür{number}"} for number in (0, 18, 90)])
@@ -518,7 +545,7 @@ def test_missing_annotation_file_and_folder(tmp_path: Path) -> None:
 def test_huge_files_are_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with (tmp_path / "a.json").open("wb") as file:
-        file.truncate(coco.MAX_FILE_BYTES + 1)  # sparse: it takes no room
+        file.truncate(coco_json.MAX_FILE_BYTES + 1)  # sparse: it takes no room
     with pytest.raises(InputError, match=r"a.json: has 2.0 GB; at most 2 GB is read"):
         coco.read_coco(_config(tmp_path), "val")
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from detect.config.recipe import AugmentConfig, DetectionRecipe
+from detect.config.augment import AugmentConfig
+from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NOT_FINITE, WRONG_SIZE
 from detect.data.datasets import open_split

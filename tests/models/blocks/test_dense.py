@@ -14,12 +14,10 @@ from detect.models.blocks.dense import (
     DenseLayer,
     DenseOptions,
     DenseStage,
-    DividedTransition,
     ElasticDenseLayer,
-    Transition,
-    TransitionOptions,
     layer_sources,
 )
+from detect.models.blocks.transition import DividedTransition, Transition, TransitionOptions
 from detect.structures import FeatureShape
 
 STYLE = ConvStyle(preactivation=False, activation="leaky")

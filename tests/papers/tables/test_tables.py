@@ -72,7 +72,7 @@ def test_no_rows(tmp_path: Path) -> None:
         (
             "measure: weights",
             "measure: weight",
-            r"columns\[0\].measure: 'weight' is not allowed; did you mean 'weights'\?",
+            r"columns\.Params\.measure: 'weight' is not allowed; did you mean 'weights'\?",
         ),
         ("note: why", "not: why", r"rows\[0\].not: unknown key; did you mean 'note'\?"),
         (", note: why.", ", reproduced: false", r"row 'ours': note: is missing; a row that is not reproduced says why"),

@@ -1,0 +1,133 @@
+"""Generated scenes for pretraining: objects of many families on many backgrounds, seen by many sensors.
+
+A scene is a function of (seed, index): drawn in memory, endlessly many, with exact boxes and free of photographs. All
+arithmetic on pixels is in integers and geometry is rounded to 1/16 px, so it is the same on every machine.
+
+Letters: S side of a scene in pixels, C channels (1 where the sensor sees one colour), M objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from detect.data.scenes.families import FAMILIES
+from detect.data.scenes.painting import Canvas, draw_style, plain
+from detect.data.scenes.sensor import colour_table, expose, to_rgb
+from detect.data.scenes.sprites import MAX_SIDE_PX, MIN_SIDE_PX
+from detect.data.scenes.textures import TEXTURES, Texture, flat
+from detect.data.scenes.traces import DEFECTS, draw_traces
+from detect.runtime.reproducibility import generator
+
+CLASSES = (*sorted(FAMILIES), *sorted(DEFECTS))
+"""Names of the classes, in index order: families of drawn objects, then defects of line patterns."""
+Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
+SCENE_STREAM = 103
+"""First word of the random keys of the scenes."""
+MAX_OBJECTS = 200
+EMPTY_SHARE = 0.04
+BOARD_SHARE = 0.15
+"""Share of scenes that are a pattern of lines with defects."""
+GREY_SHARE = 0.35
+"""Share of scenes in one colour."""
+MAX_COVERED = 0.5
+"""Share of a scene that the boxes of its objects cover together, at most."""
+
+_FAMILIES = tuple(FAMILIES)
+_CLASS_INDEX = {name: index for index, name in enumerate(CLASSES)}
+
+
+class Scene(NamedTuple):
+    """A scene with its ground truth.
+
+    Args:
+        image_rgb: (S, S, 3) uint8.
+        boxes_xyxy_px: (M, 4) float64, extent of each object's visible pixels.
+        labels: (M,) int64, index in ``CLASSES``.
+        areas: (M,) float64, visible pixels.
+    """
+
+    image_rgb: np.ndarray
+    boxes_xyxy_px: np.ndarray
+    labels: np.ndarray
+    areas: np.ndarray
+
+
+def draw_scene(side: int, seed: int, index: int, without: Collection[Ingredient] = ()) -> Scene:
+    """Draw scene ``index`` of the stream ``seed``, ``side`` pixels wide and high.
+
+    Args:
+        side: S.
+        seed: of the stream.
+        index: of the scene.
+        without: ingredients that are left out; another set is another stream.
+    """
+    rng = generator(SCENE_STREAM, seed, index)
+    channels = 1 if rng.random() < GREY_SHARE else 3
+    if rng.random() < BOARD_SHARE and "boards" not in without:
+        image, boxes, labels, areas = _draw_board(side, channels, rng)
+    else:
+        canvas = Canvas(_background(side, channels, flat if "textures" in without else None, rng))
+        if rng.random() >= EMPTY_SHARE:
+            _populate(canvas, without, rng)
+        image, (boxes, labels, areas) = canvas.image, canvas.objects()
+    return Scene(to_rgb(image) if "sensors" in without else expose(image, rng), boxes, labels, areas)
+
+
+def _background(side: int, channels: int, only: Texture | None, rng: np.random.Generator) -> np.ndarray:
+    """(S, S) or (S, S, 3) uint8: one texture, or two with half the contrast each, in the colours of a palette."""
+    names = list(TEXTURES)
+    first, second = (only or TEXTURES[names[i]] for i in rng.integers(0, len(names), 2).tolist())
+    amount = first(side, rng)
+    if rng.random() < 0.5:
+        amount = amount // 2 + second(side, rng) // 2
+    return coloured(amount, colour_table(channels, rng))
+
+
+def _populate(canvas: Canvas, without: Collection[Ingredient], rng: np.random.Generator) -> None:
+    """Paint one to six populations, each of one family, with sizes, colours and places that are alike."""
+    side = len(canvas.image)
+    budget = MAX_COVERED * side * side
+    room = min(MAX_OBJECTS, max(round(MAX_OBJECTS * side / 640), 8))
+    wanted = math.exp(rng.uniform(math.log(4), math.log(room)))
+    count = round(wanted) if "populations" in without else int(rng.integers(1, 7))
+    known = _FAMILIES if "families" not in without else ("disc", "rectangle")
+    families = rng.integers(0, len(known), count).tolist()
+    largest = math.log(min(MAX_SIDE_PX, side / 2))
+    sizes = np.exp(rng.uniform(math.log(MIN_SIDE_PX), largest, count))
+    shares = rng.random(count)
+    shares *= wanted / shares.sum()
+    for number in np.argsort(-sizes).tolist():  # small objects lie on large ones
+        size, name = float(sizes[number]), known[families[number]]
+        most = min(int(budget / size**2) + 1, MAX_OBJECTS - canvas.num_objects)
+        if most > 0:
+            style = draw_style(name, size, rng)
+            wish = min(max(round(float(shares[number])), 1), most)
+            canvas.paint(plain(style) if "paints" in without else style, _CLASS_INDEX[name], wish, rng)
+            budget -= wish * size**2
+
+
+def _draw_board(
+    side: int, channels: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a pattern of lines with defects: image, boxes, labels and areas."""
+    wanted = math.exp(rng.uniform(math.log(3), math.log(30)))
+    pattern, defects = draw_traces(side, rng, int(wanted))
+    softness = int(rng.integers(3))
+    if softness:
+        pattern = cv2.GaussianBlur(pattern, (2 * softness + 1,) * 2, 0)
+    image = coloured(pattern, colour_table(channels, rng, min_contrast=60))
+    labels = np.array([_CLASS_INDEX[name] for name in defects.families], np.int64)
+    boxes = defects.boxes_xyxy_px.astype(float)
+    return image, boxes, labels, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+
+
+def coloured(amount: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Look up each value of (S, S) uint8 in a table (256, C): (S, S) or (S, S, 3) uint8."""
+    if table.shape[1] == 1:
+        return cv2.LUT(amount, table[:, 0])
+    return cv2.applyColorMap(amount, table[:, None])

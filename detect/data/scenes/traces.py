@@ -1,0 +1,239 @@
+"""Patterns of conducting lines and pads with defects, as on a printed circuit board."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from detect.runtime.reproducibility import generator
+
+BOARD, CONDUCTOR = 0, 255
+BOARD_STREAM = 105
+"""First word of the random keys of the boards."""
+_NUM_BOARDS, _BOARD_SIDE = 32, 640
+_SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
+_MIN_CHANGED_PX = 4
+_DIRECTIONS = np.array([(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)], float)
+
+
+class Defects(NamedTuple):
+    """Defects of a pattern.
+
+    Args:
+        boxes_xyxy_px: (M, 4) int64, extent of the pixels that differ from the sound pattern.
+        families: M names of ``DEFECTS``.
+    """
+
+    boxes_xyxy_px: np.ndarray
+    families: list[str]
+
+
+class Site(NamedTuple):
+    """Place on a line.
+
+    Args:
+        point: x and y in pixels.
+        along: unit vector in the direction of the line.
+        width: of the line, pixels.
+        pitch: distance to the next parallel line, pixels.
+    """
+
+    point: np.ndarray
+    along: np.ndarray
+    width: float
+    pitch: float
+
+    def at(self, along: float, across: float) -> np.ndarray:
+        """Point at distances along and across the line, in pixels."""
+        return self.point + along * self.along + across * np.array([-self.along[1], self.along[0]])
+
+
+class Board(NamedTuple):
+    """A sound pattern.
+
+    Args:
+        pattern: (S, S) uint8 of ``BOARD`` and ``CONDUCTOR``.
+        points: (N, 2) places on its lines, x y in pixels.
+        along: (N, 2) unit vectors in the direction of the lines.
+        width: of the lines, pixels.
+        pitch: distance of parallel lines, pixels.
+    """
+
+    pattern: np.ndarray
+    points: np.ndarray
+    along: np.ndarray
+    width: float
+    pitch: float
+
+
+def draw_traces(side: int, rng: np.random.Generator, max_defects: int) -> tuple[np.ndarray, Defects]:
+    """Draw a pattern (S, S) uint8 of ``BOARD`` and ``CONDUCTOR`` with up to ``max_defects`` defects."""
+    board = _cut_board(_board(max(side, _BOARD_SIDE), int(rng.integers(_NUM_BOARDS))), side, rng)
+    boxes: list[tuple[int, int, int, int]] = []
+    families: list[str] = []
+    names, count = list(DEFECTS), len(board.points)
+    for name, place in rng.integers(0, (len(names), max(count, 1)), (max_defects if count else 0, 2)).tolist():
+        site = Site(board.points[place], board.along[place], board.width, board.pitch)
+        box = _draw_defect(board.pattern, names[name], site, boxes, rng)
+        if box is not None:
+            boxes.append(box)
+            families.append(names[name])
+    return board.pattern, Defects(np.array(boxes, np.int64).reshape(-1, 4), families)
+
+
+@functools.cache
+def _board(side: int, number: int) -> Board:
+    """Draw a whole board, always the same; scenes are parts of boards."""
+    rng = generator(BOARD_STREAM, number)
+    pitch = math.exp(rng.uniform(math.log(8), math.log(36)))
+    width = pitch * rng.uniform(0.3, 0.6)
+    pattern = np.full((side, side), BOARD, np.uint8)
+    bundles = [_draw_bundle(pattern, pitch, width, rng) for _ in range(int(rng.uniform(0.5, 1.4) * side / pitch) + 1)]
+    points, along = (np.concatenate(parts) for parts in zip(*bundles, strict=True))
+    return Board(pattern, points, along, width, pitch)
+
+
+def _cut_board(board: Board, side: int, rng: np.random.Generator) -> Board:
+    """Copy a square of a board, mirrored at random."""
+    left, top = rng.integers(0, len(board.pattern) - side + 1, 2).tolist()
+    x, y = (-1 if draw < 0.5 else 1 for draw in rng.random(2).tolist())
+    pattern = board.pattern[top : top + side, left : left + side][::y, ::x].copy()
+    points = (board.points - (left, top)) * (x, y) + (side * np.array([x < 0, y < 0]))
+    inside = ((points > 2) & (points < side - 2)).all(axis=1)
+    return Board(pattern, points[inside], board.along[inside] * (x, y), board.width, board.pitch)
+
+
+def _draw_bundle(
+    pattern: np.ndarray, pitch: float, width: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw parallel lines with bends of 45 degrees and pads at their ends.
+
+    Returns:
+        A place on each piece and the unit vector along it, (pieces, 2) each.
+    """
+    turns = rng.integers(-1, 2, int(rng.integers(1, 6)))
+    directions = (int(rng.integers(8)) + np.cumsum(turns)) % 8
+    steps = _DIRECTIONS[directions] * (pitch * rng.integers(1, 8, len(turns)))[:, None]
+    start = rng.integers(0, max(int(len(pattern) / pitch), 1), 2) * pitch
+    path = np.concatenate([start[None], start + np.cumsum(steps, axis=0)])  # (pieces + 1, 2)
+    offset = np.array([pitch, 0.0]) if directions[-1] % 4 > 1 else np.array([0.0, pitch])
+    lines = path + np.arange(int(rng.integers(1, 7)))[:, None, None] * offset  # (lines, pieces + 1, 2)
+    cv2.polylines(pattern, [*_fixed(lines)], False, CONDUCTOR, max(round(width), 1), cv2.LINE_8, _SHIFT)
+    _draw_pads(pattern, lines[:, [0, -1]].reshape(-1, 2), pitch * rng.uniform(0.35, 0.55), int(rng.integers(4)))
+    places = lines[:, :-1] + steps * rng.uniform(0.2, 0.8, (len(lines), len(steps), 1))
+    along = steps / np.hypot(steps[:, 0], steps[:, 1])[:, None]
+    return places.reshape(-1, 2), np.tile(along, (len(lines), 1))
+
+
+_SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
+_ROUND = np.stack([np.cos(np.arange(12) * math.pi / 6), np.sin(np.arange(12) * math.pi / 6)], axis=1)
+
+
+def _draw_pads(pattern: np.ndarray, centres: np.ndarray, radius: float, kind: int) -> None:
+    """Draw no pads, squares, discs or rings."""
+    if kind == 0:
+        return
+    pads = centres[:, None] + radius * (_SQUARE if kind == 1 else _ROUND)
+    cv2.fillPoly(pattern, [*_fixed(pads)], CONDUCTOR, cv2.LINE_8, _SHIFT)
+    if kind == 3:
+        cv2.fillPoly(pattern, [*_fixed(centres[:, None] + radius * 0.45 * _ROUND)], BOARD, cv2.LINE_8, _SHIFT)
+
+
+# ------------------------------------------------------------------------------------------------ defects
+
+
+def _open(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
+    """A gap in a line."""
+    half = site.width * rng.uniform(0.3, 1.2)
+    reach = site.width * 0.75
+    corners = [site.at(x, y) for x, y in ((-half, -reach), (half, -reach), (half, reach), (-half, reach))]
+    cv2.fillPoly(canvas, [_fixed(np.array(corners))], BOARD, cv2.LINE_8, _SHIFT)
+
+
+def _short(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
+    """A bridge to the next line."""
+    slant = rng.uniform(-0.3, 0.3) * site.pitch
+    bridge = np.array([site.at(0, 0), site.at(slant, site.pitch)])
+    thickness = max(round(site.width * rng.uniform(0.3, 0.9)), 1)
+    cv2.polylines(canvas, [_fixed(bridge)], False, CONDUCTOR, thickness, cv2.LINE_8, _SHIFT)
+
+
+def _mouse_bite(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
+    """A notch in the edge of a line."""
+    for _ in range(int(rng.integers(1, 4))):
+        place = site.at(rng.uniform(-0.4, 0.4) * site.width, site.width * rng.uniform(0.35, 0.6))
+        _disc(canvas, place, site.width * rng.uniform(0.2, 0.4), BOARD)
+
+
+def _spur(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
+    """A bump on the edge of a line."""
+    length = site.width * 0.5 + (site.pitch - site.width) * rng.uniform(0.3, 0.8)
+    half = site.width * rng.uniform(0.15, 0.4)
+    tip = site.at(rng.uniform(-1, 1) * half, length)
+    corners = [site.at(-half, 0), site.at(half, 0), tip + site.along * half * 0.6, tip - site.along * half * 0.6]
+    cv2.fillPoly(canvas, [_fixed(np.array(corners))], CONDUCTOR, cv2.LINE_8, _SHIFT)
+
+
+def _pin_hole(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
+    """A hole inside a line."""
+    _disc(canvas, site.at(0, rng.uniform(-0.1, 0.1) * site.width), site.width * rng.uniform(0.15, 0.33), BOARD)
+
+
+def _spurious_copper(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
+    """A piece of conductor between the lines."""
+    place = site.at(0, site.pitch * rng.uniform(0.7, 1.5))
+    for _ in range(int(rng.integers(1, 4))):
+        shift = rng.uniform(-0.3, 0.3, 2) * site.width
+        _disc(canvas, place + shift, site.width * rng.uniform(0.25, 0.6), CONDUCTOR)
+
+
+DEFECTS: dict[str, Callable[[np.ndarray, Site, np.random.Generator], None]] = {
+    "mouse bite": _mouse_bite,
+    "open": _open,
+    "pin hole": _pin_hole,
+    "short": _short,
+    "spur": _spur,
+    "spurious copper": _spurious_copper,
+}
+"""Families of defects; each draws on the window about a site, in whose coordinates the site is given."""
+
+
+def _draw_defect(
+    pattern: np.ndarray, name: str, site: Site, boxes: list[tuple[int, int, int, int]], rng: np.random.Generator
+) -> tuple[int, int, int, int] | None:
+    """Draw a defect where it changes pixels and meets no other; return its box."""
+    reach = int(2.5 * site.pitch) + 2
+    left, top = (max(int(value) - reach, 0) for value in site.point)
+    right, bottom = (min(int(value) + reach, len(pattern)) for value in site.point)
+    before = pattern[top:bottom, left:right]
+    canvas = before.copy()
+    DEFECTS[name](canvas, site._replace(point=site.point - (left, top)), rng)
+    changed = (canvas != before).view(np.uint8)
+    x, y, width, height = cv2.boundingRect(changed)
+    box = (left + x, top + y, left + x + width, top + y + height)
+    if cv2.countNonZero(changed) < _MIN_CHANGED_PX or any(_meet(box, other) for other in boxes):
+        return None
+    before[:] = canvas
+    return box
+
+
+def _meet(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
+    """Test two boxes for less than 2 px between them."""
+    return (
+        first[0] < second[2] + 2 and second[0] < first[2] + 2 and first[1] < second[3] + 2 and second[1] < first[3] + 2
+    )
+
+
+def _disc(canvas: np.ndarray, centre: np.ndarray, radius: float, value: int) -> None:
+    scale = 1 << _SHIFT
+    at = np.round(centre * scale).astype(int).tolist()
+    cv2.circle(canvas, at, max(round(radius * scale), scale // 2), value, -1, cv2.LINE_8, _SHIFT)
+
+
+def _fixed(points: np.ndarray) -> np.ndarray:
+    return np.round(points * (1 << _SHIFT)).astype(np.int32)
