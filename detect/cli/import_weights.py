@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", required=True, type=Path, metavar="FILE", help="the file to read")
     add("--out", required=True, type=Path, metavar="FILE", help="the checkpoint to write")
     add("--model", metavar="NAME|FILE", help="the model of the weights; found for YOLOv5, YOLOX and torchvision")
-    names = "class names: COCO's, one on each line of a file, or 0 to K - 1 (default: those in the file, if any, or COCO's 80 in YOLOX)"
+    names = "class names: COCO's, one on each line of a file, or 0 to K - 1 (default: the file's; COCO's for YOLOX)"
     add("--names", metavar="coco|FILE|K", help=names)
     sizes = "side of the network input (default: that of --cfg, or 416; YOLOv5, YOLOX: 640; torchvision: 224)"
     add("--image-size", type=positive_int, metavar="S", help=sizes)

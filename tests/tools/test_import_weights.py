@@ -18,6 +18,7 @@ from detect.models.foreign.darknet import darknet_layers
 from detect.models.foreign.importing import COCO_IDS, COCO_NAMES
 from tests.models.foreign.torchvision_files import assert_computes_the_same, random_classifier, zeros
 from tests.models.foreign.yolov5_files import random_model, their_state, write_pickled_model, write_safetensors
+from tests.models.foreign.yolox_files import random_state, write_export
 from tests.tools.running import Ended, run_here
 
 # The stem has 4 values in each of the norm's tensors and 4*3 weights: 28. The head has 2 classes: 7 outputs, each of 4
@@ -258,6 +259,29 @@ def test_class_names_of_torchvision(folder: Path) -> None:
     )
     found = load_checkpoint(folder / "out.pt")
     assert (found.names[0], found.names[-1], len(found.names), found.image_size) == ("0", "999", 1000, 256)
+
+
+def test_yolox(folder: Path) -> None:
+    """A state dict, as in a training's checkpoint, and an exported file; 3 classes need names."""
+    state = random_state()
+    torch.save({"start_epoch": 300, "model": state, "optimizer": None}, folder / "yolox.pth")
+    ended = import_here(folder, "--weights", "yolox.pth", "--names", 3)
+    assert ended.output.splitlines()[0] == f"yolox.pth: {len(state)} tensors of YOLOX, yolox-nano"
+    found = load_checkpoint(folder / "out.pt")
+    assert (found.names, found.image_size, found.model.definition.name) == (("0", "1", "2"), 416, "yolox-nano")
+    write_export(folder / "yolox.onnx", state)
+    assert "--names: is needed, because yolox.onnx has none" in import_here(folder, "--weights", "yolox.onnx").complaint
+    assert import_here(folder, "--weights", "yolox.onnx", "--names", 3).code == 0
+    assert load_checkpoint(folder / "out.pt").provenance["imported_from"]["convolutions"] == 113
+    (folder / "cut.onnx").write_bytes((folder / "yolox.onnx").read_bytes()[:1000])
+    for name, words, message in [
+        ("cut.onnx", (), "cut.onnx: is not an ONNX file, or is damaged"),
+        ("yolox.onnx", ("--model", "yolox-s"), "yolox.onnx: weights of another model than yolox-s: "),
+        ("yolox.onnx", ("--partial",), "--partial: is for Darknet's files"),
+        ("yolox.pth", ("--names", 4), "yolox.pth: has 3 classes, but 4 names are given"),
+        ("small.weights", ("--model", "resnet10+fpn+anchor-free", "--names", 2), "small.weights: "),
+    ]:
+        assert message in import_here(folder, "--weights", name, *words).complaint
 
 
 def test_files_of_no_known_family(folder: Path) -> None:
