@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 from detect.evaluation.forward import PredictSettings
 from detect.exporting.onnx import export_onnx
@@ -14,6 +14,7 @@ from detect.exporting.options import ExportOptions
 from detect.inference.detector import Detector
 from detect.models.checkpoint import load_checkpoint
 from detect.models.model import DetectionModel
+from detect.papers.sdpoint.transform import Instance, use_instance
 from detect.training.loop import train
 from tests.training.small import TINY, make_settings, make_shapes, write_model
 
@@ -26,7 +27,10 @@ FREE = TINY[: TINY.index("    module: AnchorDetect")] + (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a run of one epoch with SDPoint's instances and reduced resolution in each batch."""
     folder = tmp_path_factory.mktemp("runs")
-    papers = {"sdpoint": {"ratios": [0.5], "norm_batches": 1}, "trd": {"resolution": 32, "variant": "batch"}}
+    papers = {
+        "sdpoint": {"ratios": [0.5], "way": "shrink", "norm_batches": 1},
+        "trd": {"resolution": 32, "variant": "batch"},
+    }
     settings = make_settings(folder, make_shapes(folder / "shapes"), epochs=1, **papers)
     settings = dataclasses.replace(settings, model=write_model(folder, FREE))
     metrics = train(settings)
@@ -41,10 +45,14 @@ def test_the_run_learns(folder: Path) -> None:
     assert all(float(first[f"loss/{word}"]) > 0 for word in ("box", "objectness", "classes"))
 
 
+RAW = ExportOptions(image_size=64, raw=True)
 SUPPRESSED = ExportOptions(image_size=64, suppression=PredictSettings(0.001, 0.6, 100))
 
 
-@pytest.mark.parametrize("options", [SUPPRESSED, ExportOptions(image_size=64, raw=True)], ids=["detections", "raw"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(SUPPRESSED, marks=pytest.mark.slow, id="detections"), pytest.param(RAW, id="raw")],
+)
 def test_exports(folder: Path, tmp_path: Path, options: ExportOptions) -> None:
     """The gate compares the file with PyTorch: values, and detections of the runner that users get."""
     checkpoint = load_checkpoint(folder / "best.pt")
@@ -54,8 +62,13 @@ def test_exports(folder: Path, tmp_path: Path, options: ExportOptions) -> None:
 
 
 def test_an_instance(folder: Path) -> None:
-    """SDPoint's networks at less than the full cost run, too."""
-    detector = Detector(folder / "best.pt", "cpu")
-    detector.cost = 0.9
-    assert detector.cost < 1
-    assert detector.predict(np.zeros((64, 64, 3), np.uint8), conf=0.001).boxes_xyxy_px.shape[1] == 4
+    """A smaller network of SDPoint has fewer and larger cells behind its point."""
+    model, images = load_checkpoint(folder / "best.pt").detector, torch.zeros(1, 3, 64, 64)
+    with torch.inference_mode():
+        whole = model(images)
+        use_instance(model, Instance(1, 0.5))
+        reduced = model(images)
+    assert model.head.cells_px(whole, (64, 64)) == [8, 16, 32]
+    cells = model.head.cells_px(reduced, (64, 64))
+    assert cells[0] == (64 / reduced[0].shape[3], 64 / reduced[0].shape[2])
+    assert model.decode(reduced, (64, 64)).shape[1] < 64 + 16 + 4

@@ -14,8 +14,8 @@ theirs, behind the module's name                  ours, behind the row's name
 ================================================  ======================================================================
 
 An exported file has numbers for names, and its norms are folded into the convolutions: those are taken in the order in
-which the network runs. Each gets a norm that changes nothing, with the statistics of noise, so that training, which
-takes the statistics of a batch, starts near the same function.
+which the network runs. Each gets a norm that changes nothing in inference, with the statistics of noise. Training takes
+those of a batch, so that it does not start from the same function; with other statistics it would start further away.
 
 YOLOX reads blue, green, red from 0 to 255, our models red, green, blue from 0 to 1: the stem's channels change places,
 and its norm takes the factor.
