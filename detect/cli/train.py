@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--data", metavar="NAME|FILE", help="data set's name or YAML, or its folder")
     add("--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default; for classifiers: classify)")
-    add("--weights", metavar="FILE|NAME", help="checkpoint to start from; what fits is copied, classes by name")
+    add(
+        "--weights",
+        metavar="FILE|NAME",
+        help="checkpoint to start from; what fits is copied, classes by name, strides as space-to-depth",
+    )
     add("--epochs", type=positive_int, metavar="N")
     add("--batch-size", type=positive_int, metavar="B", help="images, over all processes")
     add("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")
