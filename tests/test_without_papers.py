@@ -80,7 +80,7 @@ assert not [name for name in sys.modules if name.startswith("detect.papers")]
 
 def run_afresh(code: str, folder: Path, answers: Any) -> None:
     """Run ``code`` in ``folder`` in a process forked from the tests', which begins without a module of ours."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "detect"]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("detect", "tests")]:
         del sys.modules[name]
     os.chdir(folder)
     with contextlib.redirect_stdout(io.StringIO()) as output:

@@ -5,10 +5,12 @@ detect import --weights yolov5s.pt --out yolov5s-imported.pt
 detect import --weights darknet53.conv.74 --partial --model yolov3 --names my.names --out start.pt
 detect import --weights yolox_s.pth --out yolox-s-imported.pt
 detect import --weights resnet50.pth --names imagenet.names --out resnet50-imported.pt
+detect import --weights runs/mine/best.pt --model yolov5n-spd --out mine-spd.pt
 
 Reads Darknet's .weights, and state dicts or pickled models (.pt, .pth, .th, .safetensors) of the YOLOv5 family, YOLOX
-(also exported, .onnx), and, as classifiers, torchvision's ResNet, ResNeXt and DenseNet and ResNets for CIFAR. The
-file's content decides, not its suffix. The weights keep the licence of their authors.
+(also exported, .onnx), and, as classifiers, torchvision's ResNet, ResNeXt and DenseNet and ResNets for CIFAR. A
+checkpoint of this toolkit becomes that of the space-to-depth form of its model. The file's content decides, not its
+suffix. The weights keep the licence of their authors.
 """
 
 from __future__ import annotations

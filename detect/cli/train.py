@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         metavar="FILE|NAME",
-        help="checkpoint to start from; what fits is copied, classes by name; none: "
+        help="checkpoint to start from; what fits is copied, classes by name, strides as space-to-depth; none: "
         "from scratch (default: the shipped start-MODEL, if there is one)",
     )
     add("--epochs", type=positive_int, metavar="N")

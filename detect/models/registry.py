@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_ty
 from torch import nn
 
 from detect.errors import InputError, did_you_mean
+from detect.models.rearrangement import Channels
 from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
 
@@ -63,6 +64,13 @@ class Block(nn.Module):
     def point_behind(self) -> bool:
         """True where the block as a whole is a basic building block, so that its output may be made smaller."""
         return False
+
+    def places(self, *inputs: Channels) -> Channels | None:
+        """Return the places of a strided counterpart's output channels, given those of its inputs.
+
+        None: in the same places, if the output has as many channels as the counterpart's.
+        """
+        return None
 
     def pieces(self, *inputs: Any) -> Any:
         """Return the output in pieces; only called when ``emits_pieces``."""

@@ -6,6 +6,7 @@ Letters: K classes, A anchors per cell (1 in a classifier), C input channels of 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -30,16 +31,16 @@ class Transfer(NamedTuple):
     total: int
 
 
-def transfer_weights(model: Model, source: Model, classes: ClassMatch) -> Transfer:
+def transfer_weights(model: Model, given: Mapping[str, Tensor], classes: ClassMatch) -> Transfer:
     """Copy every weight whose name and shape agree, and of the head the rows of the classes that both models have.
 
     Args:
         model: target; a detector keeps its own anchors, which may have been fitted to its data. Rows of classes that
             the source lacks stay.
-        source: model whose weights are copied.
-        classes: match of the classes of ``source`` and ``model``.
+        given: weights of the source by name.
+        classes: match of the classes of the source and ``model``.
     """
-    own, given = model.state_dict(), source.state_dict()
+    own = model.state_dict()
     anchors = model.head.anchors_px if isinstance(model, DetectionModel) else None
     for name, buffer in model.named_buffers():
         if buffer is anchors:

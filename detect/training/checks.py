@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from detect.class_names import ClassMatch, are_numbers, match_names, some_names
 from detect.config.base import to_plain
@@ -16,7 +17,9 @@ from detect.config.recipe import Recipe
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
 from detect.errors import InputError
+from detect.models.definition import ModelDefinition
 from detect.models.model import Model
+from detect.models.surgery import becomes_spd, spd_model
 from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import find_plugin, plugin_names
@@ -146,17 +149,17 @@ def copy_weights(model: Model, source: Model, classes: ClassMatch, where: str) -
         InputError: no convolution fits. (Counters of norms fit every model, biases of the head every one with as many
             classes.)
     """
-    given = dict(source.named_parameters())
+    given = _given_weights(source, model.definition, where)
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim > 1}
     if not any(name in given and given[name].shape == parameter.shape for name, parameter in own.items()):
         raise InputError(
             f"{where}: no convolution of {source.definition.name} fits {model.definition.name}; leave out --model to "
             "train the checkpoint's own model"
         )
-    copied = transfer_weights(model, source, classes)
+    copied = transfer_weights(model, given, classes)
     level = logging.INFO if copied.whole > copied.total / 2 else logging.WARNING
     by_class = f", {copied.by_class} more class by class" if copied.by_class else ""
-    head_fits = copied.by_class > 0 or (classes.is_same and _head_fits(model, source))
+    head_fits = copied.by_class > 0 or (classes.is_same and _head_fits(model, given))
     carried = _carried(classes) if head_fits else "the head does not fit, all start anew"
     LOGGER.log(
         *(level, "%s: %d of %d tensors fit and were copied%s; classes: %s"),
@@ -164,9 +167,20 @@ def copy_weights(model: Model, source: Model, classes: ClassMatch, where: str) -
     )
 
 
-def _head_fits(model: Model, source: Model) -> bool:
-    own, given = ({name: t.shape for name, t in each.graph.last.named_parameters()} for each in (model, source))
-    return own == given and model.definition.rows[-1].name == source.definition.rows[-1].name
+def _given_weights(source: Model, definition: ModelDefinition, where: str) -> dict[str, Tensor]:
+    """Return the weights by name, rearranged where a strided source starts a space-to-depth model."""
+    if not becomes_spd(source.definition, definition):
+        return source.state_dict()
+    _, rearranged = spd_model(source, definition)
+    if rearranged.rows:
+        LOGGER.log(logging.WARNING if rearranged.differing else logging.INFO, "%s: %s", where, rearranged.line)
+    return {**source.state_dict(), **rearranged.state}
+
+
+def _head_fits(model: Model, given: Mapping[str, Tensor]) -> bool:
+    row = f"graph.layers.{model.definition.rows[-1].name}."
+    own = {row + name: tensor for name, tensor in model.graph.last.named_parameters()}
+    return all(name in given and given[name].shape == tensor.shape for name, tensor in own.items())
 
 
 def _carried(classes: ClassMatch) -> str:

@@ -25,12 +25,14 @@ NUM_CLASSES = 2
 HEIGHT, WIDTH = 64, 96
 
 
-def is_pyramid(backbone: str) -> bool:
-    """Whether a backbone has the four levels that necks read; networks for tiny images have not."""
-    return {"c2", "c3", "c4", "c5"} <= {row.name for row in find_definition(backbone).rows}
+def is_combined(backbone: str) -> bool:
+    """Whether a backbone has the four levels that necks read, unlike networks for tiny images, and a strided form."""
+    definition = find_definition(backbone)
+    is_pyramid = {"c2", "c3", "c4", "c5"} <= {row.name for row in definition.rows}
+    return is_pyramid and definition.sections[0].defaults["downsample"] == "stride"
 
 
-BACKBONES = [name for name in shipped_parts("backbone") if is_pyramid(name)]
+BACKBONES = [name for name in shipped_parts("backbone") if is_combined(name)]
 NECKS = list(shipped_parts("neck"))
 NECK_OF_EACH_FILE = {path: name for name, path in shipped_parts("neck").items()}.values()
 DOWNSAMPLE = ("stride", "spd")

@@ -40,7 +40,7 @@ def test_rows_of_the_head_go_by_name(
     """``rows``: each class of the model that has a counterpart. Boxes and objectness belong to no class."""
     source, model = build_model(name, len(given)), build_model(name, len(wanted))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    copied = transfer_weights(model, source, match_names(given, wanted))
+    copied = transfer_weights(model, source.state_dict(), match_names(given, wanted))
     after, theirs = model.state_dict(), source.state_dict()
     num_levels = len(model.head.reductions)
     assert copied == (len(after) - 1 - 2 * num_levels, 2 * num_levels, len(after) - 1)  # the anchors do not count
@@ -75,7 +75,7 @@ def test_rows_of_a_classifier_go_by_name() -> None:
     source, model = build_classifier("resnet20", 3), build_classifier("resnet20", 4)
     source.normalise_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     before = {name: value.clone() for name, value in model.head.linear.state_dict().items()}
-    copied = transfer_weights(model, source, match_names(("a", "b", "c"), ("x", "c", "y", "a")))
+    copied = transfer_weights(model, source.state_dict(), match_names(("a", "b", "c"), ("x", "c", "y", "a")))
     total = len(model.state_dict())
     assert copied == (total - 2, 2, total)
     for word, value in model.head.linear.state_dict().items():
@@ -88,13 +88,15 @@ def test_rows_of_a_classifier_go_by_name() -> None:
 
 def test_transfer_to_itself_and_to_another_size() -> None:
     source, model = build_model("yolov5n+width=0.2", 2), build_model("yolov5n+width=0.2", 2)
-    copied = transfer_weights(model, source, SAME)
+    copied = transfer_weights(model, source.state_dict(), SAME)
     assert copied.whole == copied.total
     for name, value in model.state_dict().items():
         assert torch.equal(value, source.state_dict()[name]), name
-    copied = transfer_weights(build_model("yolov5n+width=0.4", 2), source, SAME)
+    copied = transfer_weights(build_model("yolov5n+width=0.4", 2), source.state_dict(), SAME)
     assert 0 < copied.whole < copied.total  # the batch counters of the norms
-    copied = transfer_weights(build_model("yolov5n+width=0.4", 2), source, match_names(("a", "b"), ("b", "a")))
+    copied = transfer_weights(
+        build_model("yolov5n+width=0.4", 2), source.state_dict(), match_names(("a", "b"), ("b", "a"))
+    )
     assert copied.by_class == 0  # the head has more input channels
 
 
@@ -103,7 +105,7 @@ def test_transfer_leaves_the_anchors() -> None:
     source, model = build_model(SMALL, 2), build_model(SMALL, 2)
     own = model.head.anchors_px.clone()
     source.head.anchors_px.mul_(2)
-    transfer_weights(model, source, SAME)
+    transfer_weights(model, source.state_dict(), SAME)
     assert torch.equal(model.head.anchors_px, own)
     assert torch.equal(model.head.predict[0].weight, source.head.predict[0].weight)
 
@@ -111,7 +113,7 @@ def test_transfer_leaves_the_anchors() -> None:
 def test_transfer_from_strided_to_spd() -> None:
     """The six 3x3 convolutions fit; the stem and the six C3 that take 4 times the channels do not."""
     strided, spd = build_model(find_definition("yolov5n"), 2), build_model(find_definition("yolov5n-spd"), 2)
-    copied = transfer_weights(spd, strided, SAME)
+    copied = transfer_weights(spd, strided.state_dict(), SAME)
     assert copied.whole == copied.total - 7
     assert torch.equal(
         spd.state_dict()["graph.layers.down2.conv.conv.weight"],

@@ -436,6 +436,29 @@ def test_another_model_of_which_nothing_fits(tmp_path):
         prepare_model(write_model(tmp_path), path, material(20), make_recipe(image_size=640))
 
 
+@pytest.mark.parametrize(
+    ("model", "level", "line"),
+    [
+        ("yolov5n-spd+width=0.1", "INFO", "rearranged, the function is the same ("),
+        ("yolov5n-spd+width=0.1+activation=relu", "WARNING", "no exact form: stem, "),
+    ],
+)
+def test_strided_weights_start_a_space_to_depth_model(tmp_path, said, model, level, line):
+    """Every tensor is copied, for other classes too; one line says whether the function is the same."""
+    path = tmp_path / "strided.pt"
+    strided = build_model("yolov5n+width=0.1", 3)
+    fields = {"names": ("b", "c", "d"), "category_ids": (1, 2, 3), "image_size": 64, "metrics": {}, "provenance": {}}
+    save_checkpoint(path, strided, **fields)
+    said.clear()
+    prepared = prepare_model(model, path, material(20), make_recipe(image_size=640))
+    first, second = said.records[-2:]
+    assert first.levelname == level
+    assert first.getMessage().startswith(f"{path}: strided weights became SPD: 7 rows rearranged")
+    assert line in first.getMessage()
+    total = len(prepared.state_dict()) - 1  # without the anchors
+    assert f"{total - 6} of {total} tensors fit and were copied, 6 more class by class" in second.getMessage()
+
+
 def test_a_checkpoint_with_another_number_of_levels(tmp_path):
     """Its anchors do not fit the model, which keeps its own."""
     two = TINY.replace("from: [c3, c4, c5]", "from: [c4, c5]").replace("[[8, 8], [12, 12]], ", "")

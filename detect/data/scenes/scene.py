@@ -28,14 +28,14 @@ CLASSES = (*sorted(FAMILIES), *sorted(DEFECTS))
 Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
 SCENE_STREAM = 103
 """First word of the random keys of the scenes."""
-MAX_OBJECTS = 200
+MAX_OBJECTS, MAX_IN_POPULATION = 200, 64
 EMPTY_SHARE = 0.04
 BOARD_SHARE = 0.15
 """Share of scenes that are a pattern of lines with defects."""
 GREY_SHARE = 0.35
 """Share of scenes in one colour."""
-MAX_COVERED = 0.5
-"""Share of a scene that the boxes of its objects cover together, at most."""
+MAX_COVERED = 0.35
+"""Share of a scene that the boxes of a population cover together, at most."""
 
 _FAMILIES = tuple(FAMILIES)
 _CLASS_INDEX = {name: index for index, name in enumerate(CLASSES)}
@@ -91,24 +91,22 @@ def _background(side: int, channels: int, only: Texture | None, rng: np.random.G
 def _populate(canvas: Canvas, without: Collection[Ingredient], rng: np.random.Generator) -> None:
     """Paint one to six populations, each of one family, with sizes, colours and places that are alike."""
     side = len(canvas.image)
-    budget = MAX_COVERED * side * side
-    room = min(MAX_OBJECTS, max(round(MAX_OBJECTS * side / 640), 8))
-    wanted = math.exp(rng.uniform(math.log(4), math.log(room)))
-    count = round(wanted) if "populations" in without else int(rng.integers(1, 7))
-    known = _FAMILIES if "families" not in without else ("disc", "rectangle")
-    families = rng.integers(0, len(known), count).tolist()
-    largest = math.log(min(MAX_SIDE_PX, side / 2))
-    sizes = np.exp(rng.uniform(math.log(MIN_SIDE_PX), largest, count))
-    shares = rng.random(count)
-    shares *= wanted / shares.sum()
-    for number in np.argsort(-sizes).tolist():  # small objects lie on large ones
-        size, name = float(sizes[number]), known[families[number]]
-        most = min(int(budget / size**2) + 1, MAX_OBJECTS - canvas.num_objects)
-        if most > 0:
+    known = ("disc", "rectangle") if "families" in without else _FAMILIES
+    sizes = np.exp(rng.uniform(math.log(MIN_SIDE_PX), math.log(min(MAX_SIDE_PX, side / 2)), int(rng.integers(1, 7))))
+    for size in sorted(sizes.tolist(), reverse=True):  # small objects lie on large ones
+        number = min(_draw_number(size, side, rng), MAX_OBJECTS - canvas.num_objects)
+        alone = "populations" in without
+        for _ in range(number if alone else min(number, 1)):
+            name = known[int(rng.integers(len(known)))]
             style = draw_style(name, size, rng)
-            wish = min(max(round(float(shares[number])), 1), most)
-            canvas.paint(plain(style) if "paints" in without else style, _CLASS_INDEX[name], wish, rng)
-            budget -= wish * size**2
+            style = plain(style) if "paints" in without else style
+            canvas.paint(style, _CLASS_INDEX[name], 1 if alone else number, rng)
+
+
+def _draw_number(size: float, side: int, rng: np.random.Generator) -> int:
+    """Draw the number of objects of a size, log-uniformly: ``MAX_COVERED`` of the scene at most."""
+    most = min(MAX_COVERED * (side / size) ** 2, MAX_IN_POPULATION)
+    return round(math.exp(rng.uniform(0, math.log(max(most, 1)))))
 
 
 def _draw_board(

@@ -8,7 +8,7 @@ Letters: B batch, C channels of a map, O output channels, H W cells, k kernel si
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from detect.config.model import Convolutions
 from detect.errors import InputError
+from detect.models.rearrangement import Channels, State, rearrange_parts, rearrange_pooled
 from detect.models.registry import Block, register
 from detect.models.resize import ResizePoint
 from detect.runtime.plugins import require_plugin
@@ -311,6 +312,12 @@ class PreConv(nn.Module):
         """(B, C, H, W) to (B, O, H / s, W / s), or to (B, O, H / stride, W / stride)."""
         y = self.activation(self.norm(x))
         return convolve(self.conv, y if self.block_size == 1 else (Piece(y, self.block_size),))
+
+    def from_strided(self, strided: nn.Module, inputs: Sequence[Channels]) -> State:
+        """See ``HasStridedForm``. Nearly: the pool of the strided form averages before norm and activation."""
+        if self.block_size > 1 and isinstance(strided, nn.Sequential):
+            return rearrange_pooled(self, strided)
+        return rearrange_parts(self, strided, inputs)
 
 
 @register

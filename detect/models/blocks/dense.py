@@ -20,6 +20,7 @@ from detect.models.blocks.conv import Conv, Piece, PreConv
 from detect.models.blocks.csp import ChannelDivide, CrossStage, Fusion
 from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool, is_odd
 from detect.models.blocks.residual import block_points
+from detect.models.rearrangement import Channels, State, prefixed, rearrange_parts, rearrange_pooled
 from detect.models.registry import Block, BlockOptions, register
 from detect.models.resize import ResizePoint, resize_cells
 from detect.structures import FeatureShape
@@ -45,6 +46,12 @@ class FoldedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H/2, W/2)."""
         return self.conv((Piece(x, BLOCK_SIZE),))
+
+    def from_strided(self, strided: nn.Module, inputs: Sequence[Channels]) -> State:
+        """See ``HasStridedForm``; an average pool and the convolution behind it are one convolution."""
+        if not isinstance(strided, nn.Sequential):
+            return rearrange_parts(self, strided, inputs)
+        return prefixed("conv", rearrange_pooled(self.conv, strided))
 
 
 @dataclass(frozen=True)

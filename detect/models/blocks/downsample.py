@@ -9,6 +9,7 @@ Letters: B batch, C input channels, O output channels, H W cells, k kernel size,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.models.blocks.conv import Conv, Piece, Pieces, space_to_depth
+from detect.models.rearrangement import Channels, State, fold_kernel, identity_norm, prefixed
 from detect.models.registry import Block, check_choice, register
 from detect.models.resize import PoolPoint, ResizePoint, pooled_hw
 from detect.structures import FeatureShape
@@ -74,7 +76,7 @@ class SpaceToDepth(Block):
 
 @register
 class Stem(Block):
-    """The first layer: k x k convolution of stride 2, or space-to-depth → 3x3 convolution.
+    """The first layer: k x k convolution of stride 2, or space-to-depth → k x k convolution, 3x3 in the paper.
 
     With YOLOv5's 6x6 kernel both forms have 36 weights per input and output channel and express the same functions.
 
@@ -82,6 +84,7 @@ class Stem(Block):
         in_channels: C, 3 for images.
         out_channels: O.
         kernel_size: k, of ``stride``.
+        folded_kernel_size: k of ``spd``, odd; 3 holds a strided kernel of up to 6x6, 5 one of 7x7.
         downsample: ``stride`` or ``spd``.
         activation: name of the activation.
 
@@ -93,6 +96,7 @@ class Stem(Block):
         in_channels: int,
         out_channels: int,
         kernel_size: int = 6,
+        folded_kernel_size: int = 3,
         downsample: Kind = "stride",
         activation: str = "silu",
     ) -> None:
@@ -100,7 +104,7 @@ class Stem(Block):
         check_choice("downsample", downsample, get_args(Kind))
         self.spd = downsample == "spd"
         if self.spd:
-            self.conv = Conv(in_channels * BLOCK_SIZE**2, out_channels, 3, activation=activation)
+            self.conv = Conv(in_channels * BLOCK_SIZE**2, out_channels, folded_kernel_size, activation=activation)
         else:
             self.conv = Conv(in_channels, out_channels, kernel_size, stride=2, activation=activation)
 
@@ -168,6 +172,11 @@ class Downsample(Block):
         y = self.conv(x)
         return space_to_depth(y, BLOCK_SIZE) if self.space_to_depth == "after" else y
 
+    def places(self, *inputs: Channels) -> Channels | None:
+        """Return the first sub-map, of even rows and columns: where the strided convolution is computed."""
+        channels = self.conv.conv.out_channels
+        return Channels.first(channels, channels * BLOCK_SIZE**2) if self.space_to_depth == "after" else None
+
     def pieces(self, x: Tensor) -> Pieces:
         """Return the convolution's output as a piece, whose space-to-depth the next convolution absorbs."""
         return (Piece(self.conv(x), BLOCK_SIZE),)
@@ -220,6 +229,18 @@ class Pool(Block):
             return F.adaptive_max_pool2d(x, pooled_hw(half_hw, self.point.ratio))
         padding = (self.kernel_size - 1) // 2  # 0 for a window of 2, 1 for 3
         return self.pool(x, self.kernel_size, BLOCK_SIZE, padding, ceil_mode=padding == 0 and is_odd(x))
+
+    def from_strided(self, strided: nn.Module, inputs: Sequence[Channels]) -> State:
+        """See ``HasStridedForm``; the mean of 2x2 cells. An average pool, if the activation keeps its values."""
+        if self.conv is None:
+            return {}
+        s = BLOCK_SIZE
+        mean = torch.eye(self.channels)[..., None, None].expand(-1, -1, s, s) / s**2  # (C, C, s, s)
+        state = {"conv.weight": fold_kernel(mean, 1, s), **prefixed("norm", identity_norm(self.conv.norm))}
+        return prefixed("conv", state)
+
+    def places(self, *inputs: Channels) -> Channels | None:
+        return inputs[0]
 
     @property
     def points(self) -> list[ResizePoint]:

@@ -5,6 +5,7 @@ Letters: B batch, C channels, O output channels, H W cells.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv, Piece, Pieces, make_activation
 from detect.models.blocks.residual import partial_add
+from detect.models.rearrangement import Channels
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 
@@ -64,6 +66,11 @@ class Concat(Block):
     def pieces(self, *maps: Tensor | Pieces) -> Pieces:
         """Return the inputs as pieces, for the following convolution to join."""
         return tuple(piece for m in maps for piece in ((Piece(m),) if isinstance(m, Tensor) else m))
+
+    def places(self, *inputs: Channels) -> Channels | None:
+        starts = accumulate((channels.total for channels in inputs), initial=0)
+        places = torch.cat([start + channels.places for start, channels in zip(starts, inputs, strict=False)])
+        return Channels(places, sum(channels.total for channels in inputs))
 
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         _check_reductions(inputs, "concatenated")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -25,6 +26,15 @@ from detect.models.blocks.conv import (
 )
 from detect.models.blocks.csp import ConvDivide, CrossStage, Fusion, divide_channels
 from detect.models.blocks.downsample import BLOCK_SIZE, HalvingPool, Kind, SpaceToDepth
+from detect.models.rearrangement import (
+    Channels,
+    State,
+    fold_kernel,
+    identity_norm,
+    prefixed,
+    rearrange,
+    rearrange_parts,
+)
 from detect.models.registry import Block, BlockOptions, register
 from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
@@ -65,7 +75,7 @@ class ResidualBlock(nn.Module):
         activation: name of the activation behind the addition.
     """
 
-    def __init__(self, layers: nn.Module, shortcut: nn.Module, stride: int, activation: str) -> None:
+    def __init__(self, layers: nn.Sequential, shortcut: nn.Module, stride: int, activation: str) -> None:
         super().__init__()
         self.layers = layers
         self.shortcut = shortcut
@@ -76,6 +86,19 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H / s, W / s)."""
         return self.activation(self.point(partial_add(self.layers(x), self.shortcut(x), self.stride)))
+
+    def from_strided(self, strided: nn.Module, inputs: Sequence[Channels]) -> State:
+        """See ``HasStridedForm``; a space-to-depth between the layers puts the strided map into its first sub-map."""
+        state = rearrange_parts(self, strided, inputs)
+        if isinstance(strided, ResidualBlock) and any(isinstance(layer, SpaceToDepth) for layer in self.layers):
+            halving = strided.layers[-2]
+            assert isinstance(halving, Conv), "the strided convolution is the last but one"
+            copies, hidden, behind = BLOCK_SIZE**2, halving.conv.out_channels, len(self.layers) - 1
+            norm = {name: t.repeat(copies) if t.ndim else t for name, t in halving.norm.state_dict().items()}
+            reads = [Channels.first(hidden, hidden * copies)]
+            state |= prefixed(f"layers.{behind - 1}.norm", norm)
+            state |= prefixed(f"layers.{behind}", rearrange(self.layers[behind], strided.layers[-1], reads))
+        return state
 
 
 @dataclass(frozen=True)
@@ -322,3 +345,29 @@ class ResidualStage(StackedStage):
             assert isinstance(x, Tensor), "only a stage that starts with 1x1 convolutions accepts pieces"
             x = space_to_depth(x, BLOCK_SIZE) if self.down is None else self.down((Piece(x, BLOCK_SIZE),))
         return self.stage(x)
+
+    def from_strided(self, strided: nn.Module, inputs: Sequence[Channels]) -> State:
+        """See ``HasStridedForm``. With ``spd_form: conv`` nearly: C channels cannot hold what a 3x3 window reads."""
+        state = rearrange_parts(self, strided, inputs)
+        if self.down is not None and isinstance(strided, ResidualStage):
+            state |= prefixed("down", _even_cells(self.down))
+            for name, layer in strided.stage.named_modules():
+                if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2) and layer.kernel_size == (3, 3):
+                    state[f"stage.{name}.weight"] = narrow_taps(layer.weight)
+        return state
+
+
+def _even_cells(conv: Conv) -> State:
+    """Return the weights with which a convolution of a space-to-depth returns even rows and columns, if positive."""
+    identity = torch.eye(conv.conv.out_channels)[..., None, None]  # (C, C, 1, 1)
+    kernel = fold_kernel(identity, conv.conv.kernel_size[0], BLOCK_SIZE)
+    return {"conv.weight": kernel, **prefixed("norm", identity_norm(conv.norm))}
+
+
+def narrow_taps(weight: Tensor) -> Tensor:
+    """Return the 3x3 kernel for every second cell that is nearest to ``weight`` (O, C, 3, 3) on all cells.
+
+    A tap at a distance of half a cell goes in equal parts to the cells on both sides: linear interpolation.
+    """
+    move = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]]).to(weight)  # taps to cells
+    return torch.einsum("ocyx,yr,xq->ocrq", weight, move, move)

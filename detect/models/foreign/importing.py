@@ -16,8 +16,8 @@ from detect.class_names import match_names
 from detect.errors import InputError, is_writable
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
-from detect.models.checkpoint import save_checkpoint
-from detect.models.definition import ModelDefinition
+from detect.models.checkpoint import load_checkpoint, save_checkpoint
+from detect.models.definition import ModelDefinition, with_args
 from detect.models.foreign.classifiers import is_cifar_resnet, load_cifar_resnet, load_torchvision, torchvision_family
 from detect.models.foreign.darknet import DarknetFile, load_darknet
 from detect.models.foreign.darknet_cfg import DarknetCfg, anchors_text, check_structure, read_cfg, with_anchors_of
@@ -27,6 +27,7 @@ from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.yolov5 import load_yolov5
 from detect.models.foreign.yolox import PREFIX, load_yolox, load_yolox_export
 from detect.models.model import DetectionModel, Model
+from detect.models.surgery import becomes_spd, spd_model
 from detect.runtime.reproducibility import collect_provenance
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
@@ -54,6 +55,8 @@ COCO_NAMES = (
 
 Source: the annotations of COCO 2017. Lists that come with weights may differ (``sofa``, ``tvmonitor``).
 """
+OWN_NAMES = ("graph.layers.", "mean", "std")
+"""Starts of the names in a checkpoint of this toolkit."""
 _UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_IDS = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
 """Category ids of COCO's annotations, with gaps."""
@@ -101,6 +104,8 @@ class Imported:
         line: description for the user.
         image_size: default side of the network input in pixels.
         center_crop: as in ``Checkpoint``.
+        category_ids: K ids of the annotation file; None where only the names are known.
+        value_range: as in ``Checkpoint``.
     """
 
     model: Model
@@ -109,6 +114,8 @@ class Imported:
     line: str
     image_size: int
     center_crop: float = 1.0
+    category_ids: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
 
 
 def import_weights(options: ImportOptions) -> list[str]:
@@ -130,11 +137,12 @@ def import_weights(options: ImportOptions) -> list[str]:
         options.out,
         model,
         names=names,
-        category_ids=COCO_IDS if is_coco else tuple(range(len(names))),
+        category_ids=imported.category_ids or (COCO_IDS if is_coco else tuple(range(len(names)))),
         image_size=size,
         metrics={},
         provenance={**collect_provenance(), "imported_from": {**_identify(options.weights), **imported.origin}},
         center_crop=imported.center_crop,
+        value_range=imported.value_range,
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     about = f"{model.definition.name}, {len(names)} classes, {size} px, {parameters:,} parameters"
@@ -242,6 +250,8 @@ def _refuse_darknet_options(options: ImportOptions) -> None:
 def _import_tensors(options: ImportOptions) -> Imported:
     _refuse_darknet_options(options)
     file = read_tensors(options.weights)
+    if all(name.startswith(OWN_NAMES) for name in file.tensors):
+        return _import_own(options)
     if is_cifar_resnet(file.tensors):
         return _import_cifar_resnet(options, file)
     if torchvision_family(file.tensors) is not None:
@@ -257,6 +267,31 @@ def _import_tensors(options: ImportOptions) -> Imported:
         "'layer1.0.conv1.weight' (as other ResNets of CIFAR), its DenseNet "
         "'features.denseblock1.denselayer1.conv1.weight'"
     )
+
+
+def _import_own(options: ImportOptions) -> Imported:
+    """Read a checkpoint of a strided model as its space-to-depth counterpart."""
+    path, source = options.weights, load_checkpoint(options.weights)
+    if options.names is not None:
+        raise InputError(f"--names: {path} is a checkpoint of this toolkit, which has its own")
+    definition = find_definition(options.model) if options.model else source.model.definition
+    if not becomes_spd(source.model.definition, definition):
+        raise InputError(
+            f"{path}: is a checkpoint of this toolkit; --model must name the space-to-depth form of its strided model, "
+            f"{source.model.definition.name}, found {options.model or 'none'}"
+        )
+    if isinstance(source.model, DetectionModel) and definition.rows[-1].module == "AnchorDetect":
+        definition = with_args(definition, "AnchorDetect", anchors_px=source.model.head.anchors_px.tolist())
+    model, done = spd_model(source.model, definition)
+    missing = len(model.state_dict().keys() - done.state.keys())
+    if missing:
+        raise InputError(
+            f"{path}: {missing} of {len(model.state_dict())} tensors of {definition.name} have no counterpart in "
+            f"{source.model.definition.name}; detect train --weights takes those that have one"
+        )
+    origin = {"format": "strided", "model": source.model.definition.name, "rearranged": list(done.rows)}
+    ids, values = source.category_ids, source.value_range
+    return Imported(model, source.names, origin, done.line, source.image_size, source.center_crop, ids, values)
 
 
 def _import_yolov5(options: ImportOptions, file: TensorFile) -> Imported:
