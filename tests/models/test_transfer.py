@@ -60,7 +60,7 @@ def test_classes_of_a_head_without_anchors_go_by_name() -> None:
     """Its branches and boxes belong to no class and are copied whole."""
     source, model = build_model("yolox-nano", 3), build_model("yolox-nano", 2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    copied = transfer_weights(model, source, match_names(("a", "b", "c"), ("x", "a")))
+    copied = transfer_weights(model, source.state_dict(), match_names(("a", "b", "c"), ("x", "a")))
     after, theirs = model.state_dict(), source.state_dict()
     assert copied == (len(after) - 6, 6, len(after))
     for name, value in after.items():
