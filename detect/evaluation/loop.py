@@ -106,11 +106,7 @@ class Clock:
 
 
 def match_classes(model_names: tuple[str, ...], data_names: tuple[str, ...]) -> np.ndarray:
-    """Return (K,) int64, the data's index of each of the model's classes by name; -1 for those that the data lacks.
-
-    Raises:
-        InputError: they have no class in common.
-    """
+    """Return (K,) int64, the data's index of each of the model's classes by name, or -1; ``InputError`` if none is."""
     return _match(model_names, data_names).target_of
 
 

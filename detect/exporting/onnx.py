@@ -24,8 +24,7 @@ from detect.exporting.parity import ExportError, Parity, compare_onnx
 from detect.exporting.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint
-from detect.models.fuse import fuse_conv_bn
-from detect.models.model import ClassificationModel, Model
+from detect.models.model import ClassificationModel, Model, fuse_conv_bn
 from detect.models.packing import packed_layers
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin

@@ -17,8 +17,7 @@ from detect.errors import InputError
 from detect.evaluation.forward import run_classifier, run_network
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.fuse import fuse_conv_bn
-from detect.models.model import ClassificationModel, DetectionModel
+from detect.models.model import ClassificationModel, DetectionModel, fuse_conv_bn
 from detect.runtime.device import Precision, select_device
 from detect.runtime.plugins import find_plugin
 

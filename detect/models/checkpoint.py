@@ -175,7 +175,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         check_tensors(state, str(path))
         # The definition may be a stranger's: the model is no larger than its weights justify.
         with AllocationLimit(_SPARE * values_of(state)):
-            model = empty_model(parse_definition(content["definition"], str(path)), len(facts.names))
+            model = empty_model(parse_definition(dict(content["definition"]), str(path)), len(facts.names))
         load_weights(model, unpack_state(model, state, str(path)), path)
         extras = {
             name: find_plugin("extras", name)(content[name], model)

@@ -5,12 +5,14 @@ Letters: B batch, A anchors per cell, h w cells of a level, K classes.
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from detect.errors import InputError
+from detect.models.blocks.conv import Conv, SteppedConv, fuse_norm
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
 from detect.models.heads import Classify, DetectionHead
@@ -138,3 +140,28 @@ class ClassificationModel(Model):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K); ``images`` as in ``Model``."""
         return self.graph(self.normalised(images))
+
+
+ModelKind = TypeVar("ModelKind", bound=Model)
+
+
+@torch.no_grad()
+def fuse_conv_bn(model: ModelKind) -> ModelKind:
+    """Return a copy whose norms are fused into the convolutions before them, with ordinary in place of binary weights.
+
+    It computes the same function: a norm scales and shifts each channel. The norm between the two steps of a decoupled
+    convolution goes into the first, whose bias acts before the zero padding of the second, as the norm did.
+
+    Args:
+        model: in evaluation mode, float32.
+    """
+    ordinary = copy.deepcopy(model).double()  # so that each weight is rounded once, at the end
+    layers = list(ordinary.modules())
+    for layer in layers:
+        if isinstance(layer, SteppedConv):
+            layer.fuse()
+    for layer in layers:
+        if isinstance(layer, Conv):
+            steps = isinstance(layer.conv, SteppedConv)
+            fuse_norm(layer, *((layer.conv, layer.conv.last) if steps else (layer, "conv")))
+    return ordinary.float()

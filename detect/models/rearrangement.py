@@ -60,10 +60,7 @@ class HasStridedForm(Protocol):
 
 
 def rearrange(spd: nn.Module, strided: nn.Module, inputs: Sequence[Channels]) -> State:
-    """Return the weights with which a module computes what its strided counterpart does, or nearly.
-
-    Weights without a counterpart are left out, for example where the widths differ. See ``HasStridedForm``.
-    """
+    """Return the weights with which a module computes what its counterpart does; those without one are left out."""
     if isinstance(spd, HasStridedForm):
         return spd.from_strided(strided, inputs)
     return rearrange_parts(spd, strided, inputs)
@@ -133,12 +130,7 @@ def fold_kernel(weight: Tensor, kernel_size: int, block_size: int) -> Tensor:
 
 
 def rearrange_pooled(spd: nn.Module, strided: nn.Sequential) -> State:
-    """Return the weights of a 1x1 convolution of a space-to-depth, with its norm, from one behind an average pool.
-
-    Args:
-        spd: has the convolution as ``conv``.
-        strided: a pool of the space-to-depth's size, then a module such as ``spd``.
-    """
+    """Return the weights of a 1x1 ``conv`` behind a space-to-depth, and its norm, from a pool and these."""
     state = rearrange_parts(spd, strided[1], ())
     weight = strided[1].get_parameter("conv.weight")  # (O, C, 1, 1)
     s = math.isqrt(spd.get_parameter("conv.weight").shape[1] // weight.shape[1])

@@ -1,15 +1,18 @@
-"""Blocks: the modules that a row of a model YAML can name, and the interface that the graph relies on."""
+"""Blocks: the modules that a row of a model YAML can name, the interface that the graph relies on, and their points.
+
+Letters: B batch, C channels, H W cells, r ratio.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from detect.errors import InputError, did_you_mean
 from detect.models.rearrangement import Channels
-from detect.models.resize import ResizePoint
 from detect.structures import FeatureShape
 
 
@@ -28,6 +31,45 @@ def check_choice(word: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse a keyword's value that is not one of those allowed."""
     if value not in allowed:
         raise InputError(f"{word}: unknown {value!r}{did_you_mean(str(value), allowed)}")
+
+
+class ResizePoint(nn.Module):
+    """Adaptive average pooling to r times the height and width, or the identity.
+
+    It has no weights, so that a model's parameters and their names do not depend on it. A graph transform sets the
+    ratio.
+
+    Source: SDPoint (Kuen et al., 2018), section 3.1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ratio: float | None = None
+        """r, or None where the map stays as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, round(r*H), round(r*W)), or the map itself."""
+        return x if self.ratio is None else resize_cells(x, pooled_hw((x.shape[2], x.shape[3]), self.ratio))
+
+
+class PoolPoint(ResizePoint):
+    """Point of the stem's max-pool, which then pools to r times its ordinary output size.
+
+    The pool reads the ratio (``detect.models.blocks.downsample.Pool``). Behind the first block a pool is no point.
+
+    Source: the published code of SDPoint.
+    """
+
+
+def pooled_hw(size_hw: tuple[int, int], ratio: float) -> tuple[int, int]:
+    """Return ``ratio`` times a height and width, rounded half to even (14 at 0.75 is 10, 7 at 0.5 is 4), at least 1."""
+    return max(round(size_hw[0] * ratio), 1), max(round(size_hw[1] * ratio), 1)
+
+
+def resize_cells(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Resize a map (B, C, H, W) by adaptive average pooling; a map of that size is returned itself."""
+    # Cell i of m covers rows floor(i*n/m) to ceil((i+1)*n/m) - 1 of n; with more cells than before, they repeat.
+    return x if x.shape[2:] == size_hw else F.adaptive_avg_pool2d(x, size_hw)
 
 
 class Block(nn.Module):
@@ -66,10 +108,7 @@ class Block(nn.Module):
         return False
 
     def places(self, *inputs: Channels) -> Channels | None:
-        """Return the places of a strided counterpart's output channels, given those of its inputs.
-
-        None: in the same places, if the output has as many channels as the counterpart's.
-        """
+        """Return the places of a strided counterpart's output channels, given its inputs'; None: the same places."""
         return None
 
     def pieces(self, *inputs: Any) -> Any:

@@ -153,11 +153,8 @@ _PROCESS = _Process(is_fixed="OMP_NUM_THREADS" in os.environ)
 
 
 def use_threads(count: int) -> None:
-    """Compute with a fixed number of threads from now on; 0 leaves the choice to ``tuned_threads``.
-
-    A fixed number gives bit-identical results whatever else the machine does.
-    """
-    if count:
+    """Compute with a fixed number of threads from now on; 0 leaves the choice to ``tuned_threads``."""
+    if count:  # then results are bit-identical whatever else the machine does
         torch.set_num_threads(count)
     _PROCESS.is_fixed = count > 0 or "OMP_NUM_THREADS" in os.environ
 

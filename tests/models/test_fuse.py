@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from detect.models.fuse import fuse_conv_bn
+from detect.models.model import fuse_conv_bn
 from tests.exporting.conftest import checkpoint
 
 __all__ = ["checkpoint"]  # a fixture

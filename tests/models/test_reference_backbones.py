@@ -109,7 +109,7 @@ def test_maps(name: str, channels: list[int]) -> None:
 
 def test_the_classifier_is_no_backbone_of_detectors() -> None:
     assert on_meta("darknet-reference").shapes["c5"].reduction == 64
-    with pytest.raises(InputError, match=r"neck\.cat4\): from: unknown layer 'c4'"):
+    with pytest.raises(InputError, match=r"neck\.cat4: from: unknown layer 'c4'"):
         build_graph("darknet-reference+fpn-tiny", 2)
 
 

@@ -82,7 +82,7 @@ def train_here(world, folder, *words):
             b"name: t\nbackbone: [{name: stem, modul: Stem}]\n",
             "modul: unknown key; did you mean 'module'?",
         ),
-        ("tiny.yaml", b"name: t\nbackbon: []\n", "tiny.yaml: unknown key 'backbon'; did you mean 'backbone'?"),
+        ("tiny.yaml", b"name: t\nbackbon: []\n", "tiny.yaml: backbon: unknown key; did you mean 'backbone'?"),
         ("tiny.yaml", b"name: t\nbackbone: [{name: stem, module: Stemm}]\n", "unknown 'Stemm'; did you mean 'Stem'?"),
         (
             "recipe.yaml",

@@ -20,8 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from detect.config.model import Convolutions
 from detect.errors import InputError
 from detect.models.rearrangement import Channels, State, rearrange_parts, rearrange_pooled
-from detect.models.registry import Block, register
-from detect.models.resize import ResizePoint
+from detect.models.registry import Block, ResizePoint, register
 from detect.runtime.plugins import require_plugin
 from detect.structures import FeatureShape
 

@@ -21,8 +21,7 @@ from detect.models.blocks.csp import ChannelDivide, CrossStage, Fusion
 from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool, is_odd
 from detect.models.blocks.residual import block_points
 from detect.models.rearrangement import Channels, State, prefixed, rearrange_parts, rearrange_pooled
-from detect.models.registry import Block, BlockOptions, register
-from detect.models.resize import ResizePoint, resize_cells
+from detect.models.registry import Block, BlockOptions, ResizePoint, register, resize_cells
 from detect.structures import FeatureShape
 
 CompressedBy = Literal["first", "second"]

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from detect.models.blocks.conv import Conv, Piece, Pieces, space_to_depth
 from detect.models.rearrangement import Channels, State, fold_kernel, identity_norm, prefixed
-from detect.models.registry import Block, check_choice, register
-from detect.models.resize import PoolPoint, ResizePoint, pooled_hw
+from detect.models.registry import Block, PoolPoint, ResizePoint, check_choice, pooled_hw, register
 from detect.structures import FeatureShape
 
 Kind = Literal["stride", "spd"]

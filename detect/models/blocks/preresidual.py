@@ -14,8 +14,7 @@ from detect.models.blocks.conv import PreConv, make_activation
 from detect.models.blocks.csp import Fusion
 from detect.models.blocks.downsample import BLOCK_SIZE, Kind
 from detect.models.blocks.residual import StackedStage, StageForm
-from detect.models.registry import BlockOptions, register
-from detect.models.resize import ResizePoint
+from detect.models.registry import BlockOptions, ResizePoint, register
 
 PreBlockKind = Literal["basic", "bottleneck"]
 

@@ -35,8 +35,7 @@ from detect.models.rearrangement import (
     rearrange,
     rearrange_parts,
 )
-from detect.models.registry import Block, BlockOptions, register
-from detect.models.resize import ResizePoint
+from detect.models.registry import Block, BlockOptions, ResizePoint, register
 from detect.structures import FeatureShape
 
 BlockKind = Literal["basic", "bottleneck", "darknet"]
@@ -365,9 +364,7 @@ def _even_cells(conv: Conv) -> State:
 
 
 def narrow_taps(weight: Tensor) -> Tensor:
-    """Return the 3x3 kernel for every second cell that is nearest to ``weight`` (O, C, 3, 3) on all cells.
-
-    A tap at a distance of half a cell goes in equal parts to the cells on both sides: linear interpolation.
-    """
+    """Return the 3x3 kernel for every second cell that is nearest to ``weight`` (O, C, 3, 3) on all cells."""
+    # A tap at a distance of half a cell goes in equal parts to the cells on both sides: linear interpolation.
     move = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5]]).to(weight)  # taps to cells
     return torch.einsum("ocyx,yr,xq->ocrq", weight, move, move)

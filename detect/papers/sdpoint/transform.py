@@ -19,8 +19,7 @@ from detect.errors import InputError
 from detect.models.definition import Row
 from detect.models.graph import Flow, Graph, GraphTransform
 from detect.models.model import Model
-from detect.models.registry import Block
-from detect.models.resize import PoolPoint, ResizePoint, resize_cells
+from detect.models.registry import Block, PoolPoint, ResizePoint, resize_cells
 
 Way = Literal["restore", "shrink"]
 """Treatment of a detector's levels behind a point. ``restore``: maps that neck or head read are resized to their

@@ -12,7 +12,7 @@ from torch import Tensor
 from detect.boxes.convert import box_areas
 from detect.config.recipe import DetectionTrd, Recipe
 from detect.models.model import Model
-from detect.models.resize import pooled_hw
+from detect.models.registry import pooled_hw
 from detect.papers.trd.schedule import (
     TRD_STREAM,
     area_rule,

@@ -8,7 +8,7 @@ from torch import nn
 
 from detect.models.blocks.conv import Conv
 from detect.models.build import build_classifier
-from detect.models.fuse import fuse_conv_bn
+from detect.models.model import fuse_conv_bn
 from detect.papers.bdsc.convolutions import DecoupledConv, MaskConv
 from tests.exporting.conftest import classifier
 from tests.exporting.exports import CLASSIFIER

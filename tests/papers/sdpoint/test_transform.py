@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detect.errors import InputError
 from detect.models.build import build_graph, build_model
 from detect.models.graph import Flow, Graph
-from detect.models.resize import PoolPoint, pooled_hw, resize_cells
+from detect.models.registry import PoolPoint, pooled_hw, resize_cells
 from detect.papers.sdpoint.transform import (
     PLAIN,
     Instance,
