@@ -1,10 +1,11 @@
 # Everything from a fresh machine with Python (3.10 or newer), git and make. `make help` lists the targets.
 # Other tools:  make PYTHON=/path/to/python3.12 VENV=/path/to/environment test
+# More cores:   make test PYTEST_ARGS='--numprocesses=auto --dist=loadfile' (sooner, but each process imports and collects anew)
 
 VENV ?= .venv
 PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3.10 python3; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
-PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=8 --dist=loadfile
+PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 

@@ -240,14 +240,8 @@ class Detections:
         )
 
     def filter(self, classes: Sequence[str | int] | None = None, min_score: float = 0.0) -> Detections:
-        """Return the detections of some classes, or with a minimum score.
-
-        Args:
-            classes: names or indices; None keeps all.
-            min_score: in [0, 1].
-
-        Raises:
-            InputError: there is no such class, or the score is out of range.
+        """Return the detections of some classes, by names or indices (None: of all), with at least a score in [0, 1].
+        ``InputError`` if there is no such class, or the score is out of range.
         """
         if not 0 <= min_score <= 1:
             raise InputError(f"min_score: must be from 0 to 1, found {min_score:g}")

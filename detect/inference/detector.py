@@ -194,11 +194,7 @@ class Detector(Predictor):
         return self._network.padded_hw(letterboxed_hw(image_hw, self._network.check_size(image_size)))
 
     def class_indices(self, classes: Sequence[str | int] | None) -> tuple[int, ...] | None:
-        """Class names or indices as indices; None stays None.
-
-        Raises:
-            InputError: there is no such class.
-        """
+        """Class names or indices as indices, None as None; ``InputError`` if there is no such class."""
         return class_indices(classes, self.names)
 
     def read_settings(self, tile: int | None = None) -> ReadSettings:

@@ -89,12 +89,9 @@ def match_simota(
     Args:
         boxes_cxcywh_px: (B, P, 4) predicted boxes in network-input pixels.
         logits: (B, P, 1 + K) objectness and classes, before the sigmoid.
-        targets: boxes in network-input pixels.
+        targets: boxes in network-input pixels; the assignment is sorted by them.
         candidates: (M, C) of ``candidates_of``.
         inside: (M, C) of ``candidates_of``.
-
-    Returns:
-        The assignment, sorted by target.
 
     Source: YOLOX (Ge et al., 2021), section 2.1. Ours: a target's candidates are those near its own centre only.
     """
@@ -112,11 +109,8 @@ def match_simota(
 
 
 def class_costs(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of candidates' scores, summed over the classes: (M, C, 1 + K) and labels (M,) to (M, C).
-
-    A score is the geometric mean of objectness and class probability.
-    """
-    scores = (logits[..., :1].sigmoid() * logits[..., 1:].sigmoid()).sqrt()  # (M, C, K)
+    """Cross-entropy of candidates' scores, summed over the classes: (M, C, 1 + K) and labels (M,) to (M, C)."""
+    scores = (logits[..., :1].sigmoid() * logits[..., 1:].sigmoid()).sqrt()  # (M, C, K), a geometric mean
     wanted = F.one_hot(labels, scores.shape[-1]).to(scores.dtype)[:, None].expand_as(scores)
     return F.binary_cross_entropy(scores, wanted, reduction="none").sum(dim=-1)
 

@@ -51,16 +51,13 @@ class HasStridedForm(Protocol):
     """Module whose structure depends on ``downsample``."""
 
     def from_strided(self, strided: nn.Module, inputs: Sequence[Channels]) -> State:
-        """Return the weights with which this module computes what ``strided`` does, or nearly.
-
-        Args:
-            strided: the counterpart.
-            inputs: places of the channels of the row's input maps.
-        """
+        """Return the weights with which this computes what ``strided`` does, or nearly; see ``rearrange``."""
 
 
 def rearrange(spd: nn.Module, strided: nn.Module, inputs: Sequence[Channels]) -> State:
-    """Return the weights with which a module computes what its counterpart does; those without one are left out."""
+    """Return the weights with which a module computes what its counterpart does; those without one are left out.
+    ``inputs`` are the places of the channels of the row's input maps.
+    """
     if isinstance(spd, HasStridedForm):
         return spd.from_strided(strided, inputs)
     return rearrange_parts(spd, strided, inputs)
@@ -105,18 +102,11 @@ def _rearrange_kernel(spd: nn.Conv2d, strided: nn.Conv2d, inputs: Sequence[Chann
 
 
 def fold_kernel(weight: Tensor, kernel_size: int, block_size: int) -> Tensor:
-    """Return the kernel that computes, behind a space-to-depth, what a convolution of stride ``block_size`` (s) does.
+    """Return the kernel (O, s*s*C, m, m) that computes, behind a space-to-depth, what one of stride s (O, C, k, k) does,
+    for a padding of (k - 1) // 2 and an odd ``kernel_size`` m.
 
-    The inverse of ``detect.models.blocks.conv.unfold_kernel``. Taps beyond the window of m x m blocks join the nearest
-    ones inside, which is exact only for maps that are constant there: a 7x7 kernel needs m = 5, one of 6x6 or less 3.
-
-    Args:
-        weight: (O, C, k, k), of a convolution padded by (k - 1) // 2.
-        kernel_size: m, odd.
-        block_size: s.
-
-    Returns:
-        (O, s*s*C, m, m); channel (j*s + i)*C + c reads row offset i and column offset j.
+    Channel (j*s + i)*C + c reads row offset i and column offset j. Taps beyond the window of m x m blocks join the
+    nearest ones inside, which is exact only for maps that are constant there: k = 7 needs m = 5, k of 6 or less 3.
     """
     num_out, channels, k, _ = weight.shape
     m, s = kernel_size, block_size

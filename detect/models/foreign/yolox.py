@@ -92,13 +92,7 @@ class Part(NamedTuple):
 
 
 def load_yolox(tensors: State, path: Path, name: str | None = None) -> DetectionModel:
-    """Build a model with the weights of a published state dict, in float32.
-
-    Without a name those of ``FAMILY`` are tried. ``path`` is for messages.
-
-    Raises:
-        InputError: the tensors do not fit, are not finite, or are negative where they are variances.
-    """
+    """Build a model with a published state dict's weights; without a name, the member of ``FAMILY`` that fits."""
     given = {key: value.float() for key, value in tensors.items() if not key.endswith(COUNTER)}
     return _load(lambda parts: given, path, name)
 
