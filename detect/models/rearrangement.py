@@ -102,8 +102,8 @@ def _rearrange_kernel(spd: nn.Conv2d, strided: nn.Conv2d, inputs: Sequence[Chann
 
 
 def fold_kernel(weight: Tensor, kernel_size: int, block_size: int) -> Tensor:
-    """Return the kernel (O, s*s*C, m, m) that computes, behind a space-to-depth, what one of stride s (O, C, k, k) does,
-    for a padding of (k - 1) // 2 and an odd ``kernel_size`` m.
+    """Return the kernel (O, s*s*C, m, m) that computes behind a space-to-depth what one of stride s (O, C, k, k) does,
+    padded by (k - 1) // 2; m is odd.
 
     Channel (j*s + i)*C + c reads row offset i and column offset j. Taps beyond the window of m x m blocks join the
     nearest ones inside, which is exact only for maps that are constant there: k = 7 needs m = 5, k of 6 or less 3.
