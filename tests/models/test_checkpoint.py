@@ -171,11 +171,11 @@ class Hostile:
 
 REFUSED = (
     "holds Python objects, not only tensors and plain values; reading it could run code, so it is refused; "
-    r"detect import converts models of YOLOv5 and torchvision without running any$"
+    r"detect import converts models of YOLOv5, YOLOX and torchvision without running any$"
 )
 NOT_OURS = (
     r"is not a checkpoint of this toolkit; detect train writes them, "
-    r"and detect import converts the weights of YOLOv5, Darknet and torchvision$"
+    r"and detect import converts the weights of YOLOv5, YOLOX, Darknet and torchvision$"
 )
 DAMAGED = "is not a checkpoint, or is damaged$"
 

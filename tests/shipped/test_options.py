@@ -47,7 +47,7 @@ EFFECTS = {
     "range": "data/test_value_range.py::test_the_data_config_states_it",
     "range.percentiles": "data/test_value_range.py::test_three_ways_to_write_it",
     "recipe": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
-    "scene_without": "data/scenes/test_scene.py::test_an_ingredient_can_be_left_out",
+    "scene_without": "data/scenes/test_stream.py::test_the_data_config_leaves_ingredients_out",
     "sdpoint.norm_batches": "papers/sdpoint/test_strategy.py::test_a_run",
     "sdpoint.points": "papers/sdpoint/test_strategy.py::test_chosen_points",
     "sdpoint.way": "papers/sdpoint/test_strategy.py::test_a_run",

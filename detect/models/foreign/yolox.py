@@ -52,7 +52,7 @@ MODULES = {
     "stem": "backbone.backbone.stem.conv",
     **{f"down{i}": f"backbone.backbone.dark{i}.0" for i in (2, 3, 4, 5)},
     **{f"c{i}": f"backbone.backbone.dark{i}.1" for i in (2, 3, 4)},
-    "spp": "backbone.backbone.dark5.1",
+    "spp5": "backbone.backbone.dark5.1",
     "c5": "backbone.backbone.dark5.2",
     "lateral5": "backbone.lateral_conv0",
     "fpn4": "backbone.C3_p4",

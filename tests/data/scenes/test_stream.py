@@ -11,6 +11,7 @@ from detect.config.recipe import load_detection_recipe
 from detect.data.datasets import open_split
 from detect.data.scenes.loading import SceneLoader
 from detect.data.scenes.table import SceneTable
+from detect.data.scenes.traces import DEFECTS
 from detect.errors import InputError
 from detect.structures import Batch, Targets
 
@@ -107,3 +108,9 @@ def test_the_shipped_stream_is_read_without_a_folder(tmp_path: Path) -> None:
     from detect.data.recognition import open_data
 
     assert open_data("scenes", str(tmp_path / "absent")).format == "scenes"
+
+
+def test_the_data_config_leaves_ingredients_out(train: SceneTable) -> None:
+    table = open_split(_config(scene_without=["boards", "sensors"]), "train")
+    assert not np.array_equal(table.read(0), train.read(0))
+    assert not set(DEFECTS) & {table.names[label] for label in table.labels.tolist()}
