@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DETECT_REAL_DATA", ROOT.parent / "shared" / "data"))
 UPDATES = 20
 TRAININGS = {
-    "yolov5n-spd": ["--model", "yolov5n-spd"],
+    "yolov5n-spd": ["--model", "yolov5n-spd", "--weights", "none"],
     "csppeleenet-efm": ["--model", "csppeleenet-efm+width=0.5"],
     "resnet18-spd": ["--model", "resnet18-spd+width=0.25"],
-    "sdpoint": ["--model", "yolov5n-spd", "--set", "sdpoint.ratios=[0.5, 0.75]"],
+    "sdpoint": ["--model", "yolov5n-spd", "--weights", "none", "--set", "sdpoint.ratios=[0.5, 0.75]"],
     "bdsc-trd": ["--model", "yolov5n-spd+bdsc", "--set", "trd.resolution=64", "trd.probability=0.5"],
 }
 WEIGHTS = {"yolov5n-spd-bccd": "bccd/JPEGImages", "yolov5n-spd-deeppcb": "deeppcb/images", "yolov5n-spd-shapes": ""}
