@@ -68,8 +68,8 @@ def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
     concatenation is the sum of the convolutions of its parts.
 
     Args:
-        conv: convolution of stride 1, dilation 1, one group and padding k // 2; or a module in the place of one
-            (``SteppedConv``), which takes pieces itself.
+        conv: convolution of stride 1, dilation 1 and padding k // 2; or a module in the place of one (``SteppedConv``),
+            which takes pieces itself.
         x: (B, C, H, W), or pieces with C channels in all after their space-to-depth.
 
     Returns:
@@ -78,6 +78,8 @@ def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
     if isinstance(x, Tensor) or not isinstance(conv, nn.Conv2d):
         convolved: Tensor = conv(x)
         return convolved
+    if conv.groups > 1:  # a group reads channels of several pieces
+        return F.conv2d(joined(x), conv.weight, conv.bias, padding=conv.padding, groups=conv.groups)
     channels = [piece.map.shape[1] * piece.block_size**2 for piece in x]
     weights = conv.weight.split(channels, dim=1)
     bias = conv.bias
@@ -91,6 +93,11 @@ def convolve(conv: nn.Module, x: Tensor | Pieces) -> Tensor:
         bias = None  # added once, with the first piece
     assert total is not None, "a convolution needs an input"
     return total
+
+
+def joined(pieces: Pieces) -> Tensor:
+    """Return the concatenation (B, C, H, W) of pieces after their space-to-depth."""
+    return torch.cat([space_to_depth(piece.map, piece.block_size) for piece in pieces], dim=1)
 
 
 class SteppedConv(nn.Module):
@@ -133,7 +140,7 @@ class SeparableConv(SteppedConv):
     def forward(self, x: Tensor | Pieces) -> Tensor:
         """(B, C, H, W) or pieces to (B, O, H / stride, W / stride)."""
         if not isinstance(x, Tensor):
-            x = torch.cat([space_to_depth(piece.map, piece.block_size) for piece in x], dim=1)  # (B, C, H, W)
+            x = joined(x)
         return self.pointwise(self.activation(self.norm(self.depthwise(x))))
 
     def fuse(self) -> None:

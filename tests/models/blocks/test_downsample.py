@@ -68,6 +68,13 @@ def test_space_to_depth_first() -> None:
     torch.testing.assert_close(block(IMAGE), block.conv(space_to_depth(IMAGE, 2)), atol=1e-12, rtol=0)
 
 
+def test_space_to_depth_before_a_grouped_convolution() -> None:
+    """Three channels become twelve, in three groups of four inputs, which lie in several sub-maps."""
+    block = Downsample(3, 6, groups=3, downsample="spd", order="spd_first").double().eval()
+    assert block.conv.conv.groups == 3
+    torch.testing.assert_close(block(IMAGE), block.conv(space_to_depth(IMAGE, 2)), atol=1e-12, rtol=0)
+
+
 def test_convolution_first_contains_the_strided_block() -> None:
     """With zeros for the three offsets that a stride skips, the following 1x1 convolution sees what it sees there."""
     strided, spd = Downsample(3, 8).double().eval(), Downsample(3, 8, downsample="spd").double().eval()
