@@ -30,6 +30,10 @@ def _form(value: Any) -> Literal["list", "mapping", "word"]:
     return "mapping" if isinstance(value, (dict, Strict)) else "word" if isinstance(value, str) else "list"
 
 
+Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
+"""Of generated scenes (``DataConfig.scene_without``)."""
+
+
 @dataclass(frozen=True)
 class SplitConfig(Strict):
     """One split of a data set; paths are relative to the data set's root."""
@@ -90,7 +94,7 @@ class DataConfig(Strict):
     """``shapes`` generates the embedded data set in ``root`` if it does not exist."""
     scene_px: Annotated[int, Interval(ge=32, le=4096), Unit("px")] = 320
     """``scenes``: width and height of a scene."""
-    scene_without: Listed[Literal["textures", "families", "populations", "paints", "boards", "sensors"]] = ()
+    scene_without: Listed[Ingredient] = ()
     """``scenes``: ingredients that are left out, to measure what each is worth. ``textures``: backgrounds have one
     colour; ``families``: discs and rectangles only; ``populations``: each object has a style of its own; ``paints``:
     objects have plain colours and sharp edges; ``boards``: no line patterns with defects; ``sensors``: no blur, noise,

@@ -8,8 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+SHIFT = 4
+"""Fractional bits of OpenCV's drawing coordinates."""
+
 Points = np.ndarray
 """(P, 2) float64, x and y."""
+
+
+def to_fixed(points: np.ndarray) -> np.ndarray:
+    """Convert pixels to OpenCV's drawing coordinates, int32 in sixteenths of a pixel."""
+    return np.round(points * (1 << SHIFT)).astype(np.int32)
 
 
 class Layer(NamedTuple):

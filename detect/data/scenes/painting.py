@@ -107,10 +107,7 @@ class Canvas:
         for (x, y), index, turn, tones in zip(centres.tolist(), chosen, turns, colours, strict=True):
             sprite = turned_sprite(style.family, index, turn)
             height, width = sprite.inside.shape
-            left, top = round(x - width / 2), round(y - height / 2)
-            right, bottom = min(left + width, side), min(top + height, side)
-            if right - max(left, 0) >= _MIN_INSIDE * width and bottom - max(top, 0) >= _MIN_INSIDE * height:
-                self._paste(style, sprite, (left, top), tones, rng)
+            if self._paste(style, sprite, (round(x - width / 2), round(y - height / 2)), tones, rng):
                 self._labels.append(label)
 
     def objects(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -128,11 +125,13 @@ class Canvas:
 
     def _paste(
         self, style: Style, sprite: Sprite, corner: tuple[int, int], tones: list[list[int]], rng: np.random.Generator
-    ) -> None:
-        """Draw a sprite with its left and top at ``corner``, in colours of its tones."""
+    ) -> bool:
+        """Draw a sprite with its left and top at ``corner``, in colours of its tones; False if most lies outside."""
         side, (height, width) = len(self.image), sprite.inside.shape
         left, top = max(corner[0], 0), max(corner[1], 0)
         right, bottom = min(corner[0] + width, side), min(corner[1] + height, side)
+        if right - left < _MIN_INSIDE * width or bottom - top < _MIN_INSIDE * height:
+            return False
         view, inside = self.image[top:bottom, left:right], sprite.inside
         if right - left < width or bottom - top < height:
             # OpenCV draws other edges where the image cuts an object off.
@@ -153,6 +152,7 @@ class Canvas:
         np.copyto(self._owner[top:bottom, left:right], np.uint8(len(self._windows) + 1), where=inside.view(bool))
         self._windows.append((left, top, right, bottom))
         self._areas.append(sprite.area)
+        return True
 
     def _texture(self, style: Style, view: np.ndarray, inside: np.ndarray, rng: np.random.Generator) -> None:
         """Give an object noise, a gradient, or the pixels of another place, where ``inside`` (h, w) is 1."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from detect.config.data import Ingredient
 from detect.data.scenes.families import FAMILIES
 from detect.data.scenes.painting import Canvas, draw_style, plain
 from detect.data.scenes.sensor import colour_table, expose, to_rgb
@@ -25,7 +26,6 @@ from detect.runtime.reproducibility import generator
 
 CLASSES = (*sorted(FAMILIES), *sorted(DEFECTS))
 """Names of the classes, in index order: families of drawn objects, then defects of line patterns."""
-Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
 SCENE_STREAM = 103
 """First word of the random keys of the scenes."""
 MAX_OBJECTS, MAX_IN_POPULATION = 200, 64

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from detect.data.scenes.families import FAMILIES, NUM_MEMBERS, members
-from detect.data.scenes.outlines import Layer
+from detect.data.scenes.outlines import SHIFT, Layer, to_fixed
 from detect.runtime.reproducibility import generator
 
 NUM_SPRITES = 128
@@ -26,8 +26,6 @@ MIN_SIDE_PX, MAX_SIDE_PX = 3.0, 200.0
 SPRITE_STREAM = 104
 """First word of the random keys of the sprites."""
 
-SHIFT = 4
-"""Fractional bits of OpenCV's drawing coordinates."""
 _MARGIN = 1  # pixels around a sprite, for its soft edge
 
 
@@ -99,7 +97,7 @@ def _draw_sprite(family: str, rng: np.random.Generator, index: int) -> Sprite:
     scale = size / (extent.max() + member.stroke)
     width, height = (math.ceil(side) + 2 * _MARGIN for side in ((extent + member.stroke) * scale).tolist())
     place = (member.stroke / 2 - low) * scale + _MARGIN + rng.uniform(-0.5, 0, 2)  # edges lie between pixels
-    fixed = np.round((points * scale + place) * (1 << SHIFT)).astype(np.int32)
+    fixed = to_fixed(points * scale + place)
     parts = [(layer, [fixed[start:end] for start, end in spans]) for layer, spans in member.parts]
     widths = [max(round(layer.width * scale), 1) if layer.width > 0 else 0 for layer, _ in parts]
     return _finished(parts, widths, (height, width))

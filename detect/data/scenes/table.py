@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detect.config.data import DataConfig
+from detect.config.data import DataConfig, Ingredient
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
-from detect.data.scenes.scene import CLASSES, Ingredient, Scene, draw_scene
+from detect.data.scenes.scene import CLASSES, Scene, draw_scene
 from detect.errors import InputError
 from detect.runtime.progress import progress_bar
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from detect.data.scenes.outlines import SHIFT, to_fixed
 from detect.runtime.reproducibility import generator
 
 BOARD, CONDUCTOR = 0, 255
 BOARD_STREAM = 105
 """First word of the random keys of the boards."""
 _NUM_BOARDS, _BOARD_SIDE = 32, 640
-_SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 _MIN_CHANGED_PX = 4
 _DIRECTIONS = np.array([(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)], float)
 
@@ -123,7 +123,7 @@ def _draw_bundle(
     path = np.concatenate([start[None], start + np.cumsum(steps, axis=0)])  # (pieces + 1, 2)
     offset = np.array([pitch, 0.0]) if directions[-1] % 4 > 1 else np.array([0.0, pitch])
     lines = path + np.arange(int(rng.integers(1, 7)))[:, None, None] * offset  # (lines, pieces + 1, 2)
-    cv2.polylines(pattern, [*_fixed(lines)], False, CONDUCTOR, max(round(width), 1), cv2.LINE_8, _SHIFT)
+    cv2.polylines(pattern, [*to_fixed(lines)], False, CONDUCTOR, max(round(width), 1), cv2.LINE_8, SHIFT)
     _draw_pads(pattern, lines[:, [0, -1]].reshape(-1, 2), pitch * rng.uniform(0.35, 0.55), int(rng.integers(4)))
     places = lines[:, :-1] + steps * rng.uniform(0.2, 0.8, (len(lines), len(steps), 1))
     along = steps / np.hypot(steps[:, 0], steps[:, 1])[:, None]
@@ -139,9 +139,9 @@ def _draw_pads(pattern: np.ndarray, centres: np.ndarray, radius: float, kind: in
     if kind == 0:
         return
     pads = centres[:, None] + radius * (_SQUARE if kind == 1 else _ROUND)
-    cv2.fillPoly(pattern, [*_fixed(pads)], CONDUCTOR, cv2.LINE_8, _SHIFT)
+    cv2.fillPoly(pattern, [*to_fixed(pads)], CONDUCTOR, cv2.LINE_8, SHIFT)
     if kind == 3:
-        cv2.fillPoly(pattern, [*_fixed(centres[:, None] + radius * 0.45 * _ROUND)], BOARD, cv2.LINE_8, _SHIFT)
+        cv2.fillPoly(pattern, [*to_fixed(centres[:, None] + radius * 0.45 * _ROUND)], BOARD, cv2.LINE_8, SHIFT)
 
 
 # ------------------------------------------------------------------------------------------------ defects
@@ -152,7 +152,7 @@ def _open(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     half = site.width * rng.uniform(0.3, 1.2)
     reach = site.width * 0.75
     corners = [site.at(x, y) for x, y in ((-half, -reach), (half, -reach), (half, reach), (-half, reach))]
-    cv2.fillPoly(canvas, [_fixed(np.array(corners))], BOARD, cv2.LINE_8, _SHIFT)
+    cv2.fillPoly(canvas, [to_fixed(np.array(corners))], BOARD, cv2.LINE_8, SHIFT)
 
 
 def _short(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
@@ -160,7 +160,7 @@ def _short(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     slant = rng.uniform(-0.3, 0.3) * site.pitch
     bridge = np.array([site.at(0, 0), site.at(slant, site.pitch)])
     thickness = max(round(site.width * rng.uniform(0.3, 0.9)), 1)
-    cv2.polylines(canvas, [_fixed(bridge)], False, CONDUCTOR, thickness, cv2.LINE_8, _SHIFT)
+    cv2.polylines(canvas, [to_fixed(bridge)], False, CONDUCTOR, thickness, cv2.LINE_8, SHIFT)
 
 
 def _mouse_bite(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
@@ -176,7 +176,7 @@ def _spur(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     half = site.width * rng.uniform(0.15, 0.4)
     tip = site.at(rng.uniform(-1, 1) * half, length)
     corners = [site.at(-half, 0), site.at(half, 0), tip + site.along * half * 0.6, tip - site.along * half * 0.6]
-    cv2.fillPoly(canvas, [_fixed(np.array(corners))], CONDUCTOR, cv2.LINE_8, _SHIFT)
+    cv2.fillPoly(canvas, [to_fixed(np.array(corners))], CONDUCTOR, cv2.LINE_8, SHIFT)
 
 
 def _pin_hole(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
@@ -230,10 +230,6 @@ def _meet(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -
 
 
 def _disc(canvas: np.ndarray, centre: np.ndarray, radius: float, value: int) -> None:
-    scale = 1 << _SHIFT
+    scale = 1 << SHIFT
     at = np.round(centre * scale).astype(int).tolist()
-    cv2.circle(canvas, at, max(round(radius * scale), scale // 2), value, -1, cv2.LINE_8, _SHIFT)
-
-
-def _fixed(points: np.ndarray) -> np.ndarray:
-    return np.round(points * (1 << _SHIFT)).astype(np.int32)
+    cv2.circle(canvas, at, max(round(radius * scale), scale // 2), value, -1, cv2.LINE_8, SHIFT)
