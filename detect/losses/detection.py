@@ -14,7 +14,7 @@ from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches, covered, match_best, match_by_ratio
 from detect.losses.simota import SimOtaLoss
-from detect.losses.terms import GAIN_FACTORS, LossTerms, choose_assignment, cross_entropy
+from detect.losses.terms import GAIN_FACTORS, LossTerms, choose_assignment, cross_entropy, decoded_boxes
 from detect.models.heads import DetectionHead
 from detect.runtime.distributed import all_reduce_sum
 from detect.structures import Targets
@@ -129,10 +129,7 @@ class DetectionLoss:
         """(B, A, H, W) bool of each level: predictions that lie on a target; None in YOLOv5's assignment."""
         if self.assignment == "yolov5":
             return None
-        head = self.head
-        levels = zip(raw, head.codings, head.anchors_px, cells, strict=True)
-        # Four of 5 + K columns: made contiguous once, not in each step of the decoding.
-        boxes = [coding.decode(y[..., :4].float().contiguous(), *level).flatten(1, 3) for y, coding, *level in levels]
+        boxes = decoded_boxes(raw, self.head, cells)
         found = covered(torch.cat(boxes, dim=1), targets, self.config.ignore_iou)
         parts = found.split([part.shape[1] for part in boxes], dim=1)
         return [part.view(y.shape[:4]) for part, y in zip(parts, raw, strict=True)]

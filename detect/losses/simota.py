@@ -18,7 +18,7 @@ from detect.boxes.convert import xyxy_to_cxcywh
 from detect.boxes.iou import paired_iou
 from detect.config.recipe import LossConfig
 from detect.losses.assignment import cells_of
-from detect.losses.terms import GAIN_FACTORS, Assignment, LossTerms, cross_entropy
+from detect.losses.terms import GAIN_FACTORS, Assignment, LossTerms, cross_entropy, decoded_boxes
 from detect.models.heads import DetectionHead
 from detect.runtime.distributed import all_reduce_sum
 from detect.structures import Targets
@@ -147,8 +147,12 @@ class SimOtaLoss:
 
     def __call__(self, raw: list[Tensor], targets: Targets) -> LossTerms:
         """Compute the loss of a batch; arguments and result as in ``detect.losses.detection.DetectionLoss``."""
-        boxes, logits = self._predictions(raw, targets)
-        assigned = self._assign(raw, boxes.detach(), logits.detach(), targets)
+        cells_px = self.head.cells_px(raw, targets.image_hw)
+        boxes = torch.cat(decoded_boxes(raw, self.head, cells_px), dim=1)  # (B, P, 4)
+        logits = torch.cat([y[..., 4:].float().flatten(1, 3) for y in raw], dim=1)  # (B, P, 1 + K)
+        grids_hw = [(y.shape[2], y.shape[3]) for y in raw]
+        candidates, inside = candidates_of(targets, grids_hw, cells_px, self.head.num_anchors)
+        assigned = match_simota(boxes.detach(), logits.detach(), targets, candidates, inside)
         num_images, num_assigned = (int(n) for n in all_reduce_sum([len(boxes), len(assigned.target)]))
         count = max(num_assigned, 1)
         truth = xyxy_to_cxcywh(targets.boxes_xyxy_px)[assigned.target]
@@ -165,17 +169,3 @@ class SimOtaLoss:
             cross_entropy(classes, wanted, gamma).sum() * (self.class_gain / count),
             num_images,
         )
-
-    def _predictions(self, raw: list[Tensor], targets: Targets) -> tuple[Tensor, Tensor]:
-        """Boxes (B, P, 4) in network-input pixels and logits (B, P, 1 + K), in float32."""
-        head = self.head
-        levels = zip(raw, head.codings, head.anchors_px, head.cells_px(raw, targets.image_hw), strict=True)
-        boxes = [coding.decode(y[..., :4].float(), *level).flatten(1, 3) for y, coding, *level in levels]
-        logits = [y[..., 4:].float().flatten(1, 3) for y in raw]
-        return torch.cat(boxes, dim=1), torch.cat(logits, dim=1)
-
-    def _assign(self, raw: list[Tensor], boxes: Tensor, logits: Tensor, targets: Targets) -> Assigned:
-        grids_hw = [(y.shape[2], y.shape[3]) for y in raw]
-        cells_px = self.head.cells_px(raw, targets.image_hw)
-        candidates, inside = candidates_of(targets, grids_hw, cells_px, self.head.num_anchors)
-        return match_simota(boxes, logits, targets, candidates, inside)

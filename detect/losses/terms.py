@@ -1,6 +1,6 @@
 """Parts that the losses of detection share: their terms, gains, cross-entropy, and the choice of the assignment.
 
-Letters: K classes.
+Letters: B images, A anchors per cell, H W cells, K classes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
+from detect.boxes.coding import CellSize
 from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.models.heads import DetectionHead
@@ -67,6 +68,13 @@ class LossTerms:
     def values(self) -> dict[str, float]:
         """Return numbers by name, for logs."""
         return {name: float(getattr(self, name).detach()) for name in ("box", "objectness", "classes")}
+
+
+def decoded_boxes(raw: list[Tensor], head: DetectionHead, cells_px: list[CellSize]) -> list[Tensor]:
+    """Decode the boxes of each level, (B, A*H*W, 4) cxcywh in network-input pixels, in float32."""
+    levels = zip(raw, head.codings, head.anchors_px, cells_px, strict=True)
+    # Four of 5 + K columns: made contiguous once, not in each step of the decoding.
+    return [coding.decode(y[..., :4].float().contiguous(), *level).flatten(1, 3) for y, coding, *level in levels]
 
 
 def choose_assignment(config: LossConfig, head: DetectionHead) -> Assignment:
