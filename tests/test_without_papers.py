@@ -7,6 +7,7 @@ import importlib.util
 import io
 import multiprocessing
 import os
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,10 @@ def run_afresh(code: str, folder: Path, answers: Any) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] in ("detect", "tests")]:
         del sys.modules[name]
     os.chdir(folder)
+    program = folder / "program.py"
+    program.write_text(code, encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        exec(code, {})
+        runpy.run_path(str(program))
     answers.put(output.getvalue())
 
 
