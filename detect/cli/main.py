@@ -36,6 +36,7 @@ COMMANDS = {
     "import": Command("import_weights", "convert weights that others trained to a checkpoint"),
     "ship": Command("ship", "prepare a checkpoint for publication"),
     "sweep": Command("sweep", "search a recipe's settings"),
+    "ablate": Command("ablate", "compare trainings that differ in a few settings, over several seeds"),
     "compare": Command("compare", "draw images at several costs side by side (SDPoint)"),
     "reproduce": Command("reproduce", "print a paper's table beside the measurements here"),
     "config": Command("config", "explain the keys of recipes and data configs"),

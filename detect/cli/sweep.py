@@ -30,10 +30,11 @@ def run(args: argparse.Namespace) -> None:
     with heavy_imports():
         from detect.runtime.device import select_device
         from detect.runtime.logs import LOGGER
+        from detect.runtime.trainings import TRAIN
         from detect.sweep.ledger import Ledger
         from detect.sweep.plan import make_plan
         from detect.sweep.report import conclude, write_csv
-        from detect.sweep.trials import TRAIN, Search
+        from detect.sweep.trials import Search
     for device in args.devices:
         select_device(device)  # report a mistake before the first trial
     plan = make_plan(args.space, args.out, args.trials, args.data_root, args.resume)

@@ -120,6 +120,12 @@ def dump_yaml(content: Any) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
+def dump_value(value: Any) -> str:
+    """Return a value as YAML on one line, as ``--set KEY=VALUE`` takes it."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def load_yaml(path: Path, as_text: bool = False) -> dict[str, Any]:
     """Read a YAML file with one mapping into plain Python types; ``InputError`` for any other file.
 
@@ -152,7 +158,7 @@ def _parse(text: str, loader: type[_StrictLoader]) -> Any:
     return yaml.load(text, Loader=loader)  # noqa: S506  # a SafeLoader
 
 
-def find_config(kind: Literal["models", "data", "train", "runs", "sweeps"], name: str) -> Path:
+def find_config(kind: Literal["models", "data", "train", "runs", "sweeps", "ablations"], name: str) -> Path:
     """Return the path of a config.
 
     Args:

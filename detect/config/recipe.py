@@ -201,6 +201,9 @@ class Recipe(Strict):
     """Images per update; gradients accumulate up to it. 0 is ``batch_size``."""
     image_size: Annotated[int, Ge(1), Unit("px")] = 640
     """Long side of the network input in pixels."""
+    train_images: Annotated[int, Ge(0), Unit("images")] = 0
+    """Number of training images, drawn at random: always the same ones, and 16 are among the 32. It shows what more
+    labelled images would be worth. 0 is all."""
     multi_scale: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
     """Batches are resized by a factor uniform in 1 +- multi_scale, rounded to a multiple of the model's reduction."""
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0

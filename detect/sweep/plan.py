@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from detect.config.base import to_plain
+from detect.config.base import dump_value, to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import Recipe
 from detect.config.run import RunConfig, load_run_config
@@ -84,7 +84,7 @@ def training_arguments(config: SweepConfig, values: Values) -> list[str]:
     for key in ("run", "model", "data", "recipe", "data_root"):
         if (value := getattr(config, key)) is not None:
             arguments += [f"--{key.replace('_', '-')}", value]
-    overrides = (f"{key}={_yaml_text(value)}" for key, value in {**config.set, **values}.items())
+    overrides = (f"{key}={dump_value(value)}" for key, value in {**config.set, **values}.items())
     return [*arguments, "--set", *overrides]
 
 
@@ -115,12 +115,6 @@ def _tidy(end: float | None) -> float:
 def _recipe_loader(run: RunConfig) -> Callable[[Values], Recipe]:
     definition = find_definition(run.model)
     return lambda values: load_recipe(definition, run.recipe, {**run.set, **values})
-
-
-def _yaml_text(value: Any) -> str:
-    """Format a value for ``--set``."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 @dataclass(frozen=True)

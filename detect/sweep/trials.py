@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,13 +15,9 @@ from tqdm import tqdm
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
+from detect.runtime.trainings import Trainings, last_line, sigterm_as_ctrl_c
 from detect.sweep.ledger import LOG, Claim, Ledger, Trial, best_trial
 from detect.sweep.plan import Plan, shown, training_arguments
-
-TRAIN = (sys.executable, "-m", "detect", "train")
-"""The command that trains."""
-GRACE_S = 30.0
-"""Seconds after SIGINT until a training is killed."""
 
 
 class Search:
@@ -42,10 +33,8 @@ class Search:
     def __init__(self, plan: Plan, ledger: Ledger, train: Sequence[str], on_finished: Callable[[], None]) -> None:
         self.plan = plan
         self.ledger = ledger
-        self.train = tuple(train)
+        self.trainings = Trainings(train)
         self.on_finished = on_finished
-        self._stopping = threading.Event()
-        self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
     def run(self, devices: Sequence[str]) -> None:
@@ -60,7 +49,7 @@ class Search:
         finished = [trial for trial in self.ledger.trials() if trial.state != "unfinished"]
         total = max(self.plan.config.trials, len(finished))
         with (
-            _sigterm_as_ctrl_c(),
+            sigterm_as_ctrl_c(),
             progress_bar(None, self.plan.config.name, total, initial=len(finished), unit="trial") as bar,
             ThreadPoolExecutor(len(devices)) as pool,
         ):
@@ -68,14 +57,14 @@ class Search:
                 for worker in as_completed([pool.submit(self._work, device, bar) for device in devices]):
                     worker.result()
             finally:
-                self._stop()
+                self.trainings.stop()
 
     def _work(self, device: str, bar: tqdm) -> None:
-        while not self._stopping.is_set() and (claim := self.ledger.claim(self.plan.config.trials)):
+        while not self.trainings.is_stopping() and (claim := self.ledger.claim(self.plan.config.trials)):
             start = time.monotonic()
             code = self._train(claim, device)
             seconds = time.monotonic() - start
-            if self._stopping.is_set() and code != 0:
+            if self.trainings.is_stopping() and code != 0:
                 self.ledger.release(claim, seconds)
                 return
             outcome = outcome_of(claim.folder, code, self.plan.config.metric)
@@ -91,32 +80,7 @@ class Search:
         arguments = ["--resume"] if started else training_arguments(config, claim.values)
         if started and config.data_root:
             arguments += ["--data-root", config.data_root]
-        command = [*self.train, *arguments, "--out", str(claim.folder), "--device", device]
-        with self._lock:
-            if self._stopping.is_set():
-                return -signal.SIGINT
-            # A session of its own: the terminal's Ctrl-C reaches this process only, which passes it on once.
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=claim.log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            self._running.add(process)
-        code = process.wait()
-        self._running.discard(process)
-        return code
-
-    def _stop(self) -> None:
-        """Interrupt the running trials and wait until they have ended."""
-        with self._lock:
-            self._stopping.set()
-            running = list(self._running)
-        for process in running:
-            _signal(process, signal.SIGINT)
-        deadline = time.monotonic() + GRACE_S
-        for process in running:
-            try:
-                process.wait(max(deadline - time.monotonic(), 0))
-            except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
+        return self.trainings.run([*arguments, "--out", str(claim.folder), "--device", device], claim.log).code
 
     def _tell(self, trial: Trial, device: str, bar: tqdm) -> None:
         metric = self.plan.config.metric
@@ -132,25 +96,6 @@ class Search:
             bar.set_postfix_str(f"best {metric} {best.score:.4f} (trial {best.number})")
 
 
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, number)
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Treat SIGTERM, which job schedulers send, as Ctrl-C: otherwise trainings would outlive this process."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-MAX_LINE = 300
-"""Maximum characters kept of the last line of a failed trial."""
-
-
 def outcome_of(folder: Path, code: int, metric: str) -> float | str:
     """Return the score of a trial whose process has ended, or its problem.
 
@@ -161,7 +106,7 @@ def outcome_of(folder: Path, code: int, metric: str) -> float | str:
     """
     if code:
         end = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return _last_line(folder / LOG) or f"ended with {end} without output"
+        return last_line(folder / LOG) or f"ended with {end} without output"
     try:
         return read_score(folder / "results.csv", metric)
     except InputError as error:
@@ -187,13 +132,3 @@ def read_score(path: Path, metric: str) -> float:
     if not finite:
         raise InputError(f"{path.name}: has no {column}")
     return max(finite)
-
-
-def _last_line(path: Path) -> str:
-    """The last line of a log that is not blank: its printable characters, cut to ``MAX_LINE``, without ``error: ``."""
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 2**16, 0))
-        text = file.read().decode("utf-8", "replace")
-    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    line = " ".join(lines[-1].split()).removeprefix("error: ") if lines else ""
-    return "".join(c for c in line if c.isprintable())[:MAX_LINE]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -23,11 +23,17 @@ from detect.models.surgery import becomes_spd, spd_model
 from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import find_plugin, plugin_names
+from detect.runtime.reproducibility import generator
 
 Fingerprint = dict[str, dict[str, Any]]
 """Of each split: numbers of ``images`` and, for detection, ``boxes``; names of ``classes`` in order; ``sha256`` of the
 images' names, sizes, boxes and labels. File times, folders and pixels are no part of it: a data set may be moved or
 copied, and reading all pixels would take as long as an epoch."""
+
+
+Split = TypeVar("Split", AnnotationTable, ClassTable)
+SUBSET_STREAM = 11
+"""First word of the random key of ``train_images``."""
 
 
 class OptionDependency(NamedTuple):
@@ -53,6 +59,17 @@ def check_splits(data: DataConfig) -> None:
     for split in ("train", "val"):
         if split not in data.splits:
             raise InputError(f"data {data.name}: has no split {split!r}; training needs train and val")
+
+
+def draw_images(train: Split, recipe: Recipe) -> Split:
+    """Draw ``train_images`` of the training split with the run's seed; those of a smaller number are among them."""
+    count = recipe.train_images
+    if not count or count >= len(train):
+        return train
+    keep = np.zeros(len(train), bool)
+    keep[generator(SUBSET_STREAM, recipe.seed).permutation(len(train))[:count]] = True
+    LOGGER.info("training on %d of %d images (train_images)", count, len(train))
+    return train.select(keep)
 
 
 def check_classes(data: DataConfig, train: tuple[str, ...], val: tuple[str, ...]) -> None:

@@ -27,6 +27,7 @@ from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import collect_provenance, seed_everything
 from detect.structures import Batch
 from detect.training.checkpoints import Checkpointer, best_names, load_resumed
+from detect.training.checks import draw_images
 from detect.training.classification import ClassificationTask, open_classification_data
 from detect.training.detection import DetectionTask, open_detection_data, report_small_objects
 from detect.training.epoch import choose_threads, quiet_denormals, train_epoch
@@ -84,8 +85,11 @@ def open_task(settings: RunSettings) -> Task:
     """Read and check the data; the recipe's kind decides the task."""
     recipe = settings.recipe
     if isinstance(recipe, ClassificationRecipe):
-        return ClassificationTask(open_classification_data(settings.data, settings.strict), recipe, settings.strict)
+        classes = open_classification_data(settings.data, settings.strict)
+        classes = replace(classes, train=draw_images(classes.train, recipe))
+        return ClassificationTask(classes, recipe, settings.strict)
     data = open_detection_data(settings.data, settings.strict)
+    data = replace(data, train=draw_images(data.train, recipe))
     report_small_objects(data.train, recipe.image_size)
     return DetectionTask(data, recipe, settings.strict)
 

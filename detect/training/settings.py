@@ -113,7 +113,7 @@ def open_run(request: RunRequest) -> RunSettings:
         if not request.out:
             raise InputError("--resume needs --out: the folder of the run to continue")
         return _resumed(request, Path(request.out))
-    run = _run_config(request)
+    run = run_config(request)
     overrides = {**run.set, **request.overrides, **request.keys}
     # A wrong model name is reported before the data is read.
     definition = find_definition(run.model) if run.model else load_checkpoint(Path(run.weights or "")).model.definition
@@ -144,8 +144,12 @@ def load_recipe(
     return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
 
 
-def _run_config(request: RunRequest) -> RunConfig:
-    """The experiment of ``--run``, with the parts that other flags replace."""
+def run_config(request: RunRequest) -> RunConfig:
+    """Return the experiment of ``--run``, with the parts that other flags replace.
+
+    Raises:
+        InputError: parts are missing, or the experiment does not exist.
+    """
     if request.run:
         run = load_run_config(request.run)
         given = {key: value for key in ("model", "data", "recipe", "weights") if (value := getattr(request, key))}

@@ -12,8 +12,9 @@ import pytest
 
 from detect.config.base import parse_overrides
 from detect.errors import InputError
+from detect.runtime.trainings import MAX_LINE
 from detect.sweep.ledger import LOG
-from detect.sweep.trials import MAX_LINE, Search, outcome_of, read_score
+from detect.sweep.trials import Search, outcome_of, read_score
 from tests.sweep.small import SWEEP, TRAINER, make_plan_in, open_ledger
 
 
@@ -36,7 +37,7 @@ def search(plan, tmp_path):
 
 def again(search: Search) -> Search:
     """The same search in a new process."""
-    return Search(search.plan, open_ledger(search.plan), search.train, lambda: None)
+    return Search(search.plan, open_ledger(search.plan), search.trainings.train, lambda: None)
 
 
 def starts(search: Search, number: int) -> list[str]:

@@ -76,10 +76,13 @@ class ClassTable:
         keep = new_labels >= 0
         if not keep.any():
             raise InputError(f"names: no image shows any of {', '.join(names)}")
+        return dataclasses.replace(self, labels=new_labels, names=names).select(keep)
+
+    def select(self, keep: np.ndarray) -> ClassTable:
+        """Return the images where ``keep`` (N,) bool is True."""
         return dataclasses.replace(
             self,
             image_paths=self.image_paths[keep],
-            labels=new_labels[keep],
-            names=names,
+            labels=self.labels[keep],
             pixels=None if self.pixels is None else self.pixels[keep],
         )

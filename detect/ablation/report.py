@@ -1,0 +1,198 @@
+"""Outputs of a comparison: one table as text, Markdown and CSV, and one picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from detect.ablation.plan import Case, Training
+from detect.ablation.running import read_record
+from detect.analysis.report import align
+from detect.config.ablation import AblationConfig
+from detect.errors import InputError
+from detect.models.checkpoint import load_checkpoint
+from detect.runtime.files import atomic_path, write_text
+
+RUNS_CSV, TABLE, PICTURE = "runs.csv", "table.md", "picture.png"
+
+
+class Run(NamedTuple):
+    """A finished training.
+
+    Args:
+        training: as planned.
+        metrics: of ``best.pt`` on the validation split.
+        cpu_seconds: processor time.
+        parameters: of the model.
+        gmacs: of an image and forward pass at full size, 1e9 multiply-adds.
+    """
+
+    training: Training
+    metrics: dict[str, float]
+    cpu_seconds: float
+    parameters: int
+    gmacs: float
+
+
+class Row(NamedTuple):
+    """A case over its seeds.
+
+    Args:
+        case: its keys.
+        runs: at least one.
+    """
+
+    case: Case
+    runs: list[Run]
+
+    def values(self, metric: str) -> list[float]:
+        return [run.metrics[metric] for run in self.runs]
+
+    @property
+    def cpu_seconds(self) -> float:
+        return statistics.mean(run.cpu_seconds for run in self.runs)
+
+
+def read_runs(trainings: Sequence[Training], metrics: Sequence[str]) -> list[Run]:
+    """Read the finished trainings.
+
+    Raises:
+        InputError: a training has no such metric, or a file is damaged.
+    """
+    return [
+        _read_run(training, record.cpu_seconds, metrics)
+        for training in trainings
+        if (record := read_record(training)) is not None and record.is_done
+    ]
+
+
+def rows_of(runs: Sequence[Run]) -> list[Row]:
+    """Collect the runs of each case, in the order of the cases."""
+    rows: dict[str, Row] = {}
+    for run in runs:
+        rows.setdefault(run.training.case.title, Row(run.training.case, [])).runs.append(run)
+    return list(rows.values())
+
+
+def write_runs(path: Path, runs: Sequence[Run], metrics: Sequence[str]) -> None:
+    """Write a line for each run."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["case", "seed", *metrics, "cpu_seconds", "parameters", "gmacs", "folder"])
+    for run in runs:
+        training = run.training
+        scores = (f"{run.metrics[metric]:.4f}" for metric in metrics)
+        costs = (f"{run.cpu_seconds:.1f}", run.parameters, f"{run.gmacs:.4f}")
+        table.writerow([training.case.title, training.seed, *scores, *costs, training.folder.name])
+    write_text(path, text.getvalue())
+
+
+def write_outputs(config: AblationConfig, trainings: Sequence[Training], out: Path) -> Iterator[str]:
+    """Write table and picture of the finished trainings.
+
+    Yields:
+        The table, and the places of the outputs.
+
+    Raises:
+        InputError: no training has been finished.
+    """
+    runs = read_runs(trainings, config.metrics)
+    if not runs:
+        raise InputError(f"{out}: no training was finished; the logs in its folders say why")
+    rows = rows_of(runs)
+    write_runs(out / RUNS_CSV, runs, config.metrics)
+    lines = table_lines(rows, config)
+    write_text(out / TABLE, "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], _rule(lines[0]), *lines[1:]]))
+    draw_rows(out / PICTURE, rows, config)
+    yield align([tuple(line) for line in lines], left=1)
+    if len(runs) < len(trainings):
+        yield f"{len(trainings) - len(runs)} of {len(trainings)} trainings are not finished"
+    yield f"{out}: {TABLE}, {RUNS_CSV}, {PICTURE}, and a folder for each training"
+
+
+def table_lines(rows: Sequence[Row], config: AblationConfig) -> list[list[str]]:
+    """Return the table's cells, the head first: means over the seeds, with standard deviations."""
+    head = ["case", *config.metrics, "seeds", "parameters", "GMACs", "CPU s"]
+    lines = [head]
+    for row in rows:
+        first = row.runs[0]
+        scores = [_spread(row.values(metric)) for metric in config.metrics]
+        costs = [f"{first.parameters:,}", f"{first.gmacs:.3f}", f"{row.cpu_seconds:.0f}"]
+        lines.append([row.case.title, *scores, str(len(row.runs)), *costs])
+    return lines
+
+
+def draw_rows(path: Path, rows: Sequence[Row], config: AblationConfig) -> None:
+    """Draw the first metric: a line for each case along the varied key, or a point for each row, over its cost."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    metric = config.metrics[0]
+    ticks = [str(value) for value in config.vary.get(config.x, ())]
+    for title, line in _lines(rows, config).items():
+        x = [_place(row, config, ticks) for row in line]
+        means = [statistics.mean(row.values(metric)) for row in line]
+        deviations = [statistics.stdev(values) if len(values := row.values(metric)) > 1 else 0.0 for row in line]
+        axes.errorbar(
+            x, means, deviations, marker="o", capsize=3, label=title.encode("latin-1", "replace").decode("latin-1")
+        )
+    if ticks:
+        axes.set_xticks(range(len(ticks)), ticks)
+    axes.set_xlabel(
+        {"gmacs": "billions of multiply-adds of an image", "seconds": "processor seconds"}.get(config.x, config.x)
+    )
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _lines(rows: Sequence[Row], config: AblationConfig) -> dict[str, list[Row]]:
+    """Group the rows that differ in the key of the horizontal axis only."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        rest = {key: value for key, value in row.case.varied.items() if key != config.x}
+        lines.setdefault(row.case._replace(varied=rest).title, []).append(row)
+    return lines
+
+
+def _place(row: Row, config: AblationConfig, ticks: Sequence[str]) -> float:
+    if config.x == "gmacs":
+        return row.runs[0].gmacs
+    return row.cpu_seconds if config.x == "seconds" else ticks.index(str(row.case.varied[config.x]))
+
+
+def _read_run(training: Training, cpu_seconds: float, metrics: Sequence[str]) -> Run:
+    path = training.folder / "best.pt"
+    checkpoint = load_checkpoint(path)
+    missing = [metric for metric in metrics if metric not in checkpoint.metrics]
+    if missing:
+        raise InputError(f"{path}: has no metric {missing[0]}; it has {', '.join(checkpoint.metrics)}")
+    parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    return Run(training, checkpoint.metrics, cpu_seconds, parameters, _full_gmacs(training.folder / "results.csv"))
+
+
+def _full_gmacs(path: Path) -> float:
+    """Read the multiply-adds of the last epoch at full size."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return float([row["compute/full_gmacs"] for row in csv.DictReader(file)][-1])
+    except (OSError, KeyError, IndexError, ValueError):
+        raise InputError(f"{path}: is damaged") from None
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def _rule(head: Sequence[str]) -> list[str]:
+    return ["---", *("--:" for _ in head[1:])]
