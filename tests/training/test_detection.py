@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import save_checkpoint
 from detect.runtime.files import write_json
-from detect.training.checks import warn_of_ignored
+from detect.training.checks import draw_images, warn_of_ignored
 from detect.training.detection import (
     DetectionData,
     DetectionTask,
@@ -102,6 +103,23 @@ def test_background(tmp_path, said, background, kept, verb):
     assert (len(material.train), len(material.train.labels)) == (kept, 3)
     assert len(material.val) == 2  # what is measured does not depend on what is trained on
     assert f"1 of 3 training images have no boxes; they are {verb}" in said.text
+
+
+def test_images_drawn_for_the_training(said):
+    """Each of ten images has one box, whose side is its number."""
+    sides = np.arange(10, 20)
+    boxes = [(image, 0, 0, side, side) for image, side in enumerate(sides.tolist())]
+    paths = encode_paths([Path(f"/images/{number}.png") for number in range(10)])
+    table = dataclasses.replace(make_table([(64, 64)] * 10, boxes), image_paths=paths)
+
+    def drawn(count: int, seed: int = 0) -> set[tuple[int, float]]:
+        part = draw_images(table, make_recipe(train_images=count, seed=seed))
+        assert len(part) == len(part.boxes_xyxy_px) == (count or 10)
+        return set(zip(part.image_ids.tolist(), part.boxes_xyxy_px[:, 2].tolist(), strict=True))
+
+    assert drawn(3) < drawn(6) < drawn(0) == drawn(10)
+    assert drawn(6) != drawn(6, seed=1)
+    assert "training on 3 of 10 images (train_images)" in said.text
 
 
 def test_the_range_of_the_training_images_goes_into_the_checkpoint(tmp_path, said):

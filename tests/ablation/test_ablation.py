@@ -1,0 +1,201 @@
+"""Comparisons: the plan, the trainings as processes, the table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from detect.ablation.plan import Training, plan_trainings
+from detect.ablation.report import read_runs, rows_of, table_lines, write_outputs
+from detect.ablation.running import LOG, RECORD, Comparison, read_record
+from detect.config.ablation import AblationConfig, load_ablation_config
+from detect.errors import InputError
+from detect.models.build import build_model
+from detect.models.checkpoint import save_checkpoint
+from detect.runtime.trainings import Trainings
+
+TEXT = """\
+name: small
+base: {model: yolov5n-spd, data: shapes, epochs: 1}
+cases:
+  scratch: {weights: none}
+  slow: {weights: none, optimizer.lr: 0.001}
+vary:
+  train_images: [8, 16]
+seeds: [0, 1]
+metrics: [AP, AP_S]
+x: train_images
+"""
+TRAINER = '''\
+"""Takes the words of detect train and leaves what it leaves; AP is a hundredth of the images, plus one of the seed."""
+
+import json
+import sys
+from pathlib import Path
+
+words = sys.argv[1:]
+out = Path(words[words.index("--out") + 1])
+with (out / "starts").open("a") as starts:
+    starts.write(json.dumps(words) + "\\n")
+if "--resume" not in words and (out.parent / "fail").exists():
+    (out / "last.pt").touch()
+    sys.exit("error: the loss is not finite")
+keys = dict(word.split("=") for word in words[words.index("--set") + 1 :]) if "--set" in words else {}
+(out / "best.pt").write_bytes((out.parent / "best.pt").read_bytes())
+(out / "results.csv").write_text("epoch,compute/full_gmacs\\n1,0.25\\n")
+'''
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AblationConfig:
+    (tmp_path / "small.yaml").write_text(TEXT)
+    return load_ablation_config(str(tmp_path / "small.yaml"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Folder with a checkpoint that the trainer copies."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    model = build_model("yolov5n-spd+width=0.125", 2)
+    save_checkpoint(
+        folder / "best.pt",
+        model,
+        names=("a", "b"),
+        category_ids=(1, 2),
+        image_size=64,
+        metrics={"AP": 0.5, "AP_S": 0.25},
+        provenance={},
+    )
+    return folder
+
+
+def comparison(trainings: list[Training], tmp_path: Path) -> Comparison:
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    return Comparison(trainings, "cpu", Trainings((sys.executable, str(script))), lambda: None)
+
+
+def starts(training: Training) -> list[list[str]]:
+    return [json.loads(line) for line in (training.folder / "starts").read_text().splitlines()]
+
+
+def test_every_case_with_every_value_and_seed(config: AblationConfig, out: Path) -> None:
+    trainings = plan_trainings(config, out)
+    assert [(t.case.title, t.seed) for t in trainings[:4]] == [
+        ("scratch, train_images 8", 0),
+        ("scratch, train_images 16", 0),
+        ("slow, train_images 8", 0),
+        ("slow, train_images 16", 0),
+    ]
+    assert [t.seed for t in trainings] == [0] * 4 + [1] * 4
+    assert len({t.folder for t in trainings}) == 8
+    words = trainings[2].arguments("cpu")
+    assert words[: words.index("--set")] == [
+        *("--model", "yolov5n-spd", "--data", "shapes", "--weights", "none"),
+        *("--seed", "0", "--out", str(out / "slow-train_images-8-seed0"), "--device", "cpu"),
+    ]
+    assert words[words.index("--set") + 1 :] == ["epochs=1", "optimizer.lr=0.001", "train_images=8"]
+
+
+def test_trained_once_and_tabulated(config: AblationConfig, out: Path, tmp_path: Path) -> None:
+    trainings = plan_trainings(config, out)
+    comparison(trainings, tmp_path).run(jobs=2)
+    comparison(trainings, tmp_path).run(jobs=2)  # nothing is left
+    assert [len(starts(training)) for training in trainings] == [1] * 8
+    text = list(write_outputs(config, trainings, out))
+    assert (out / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    rows = list(csv.DictReader((out / "runs.csv").read_text().splitlines()))
+    assert [(row["case"], row["seed"], row["AP"], row["gmacs"]) for row in rows[::4]] == [
+        ("scratch, train_images 8", "0", "0.5000", "0.2500"),
+        ("scratch, train_images 8", "1", "0.5000", "0.2500"),
+    ]
+    table = (out / "table.md").read_text().splitlines()
+    assert len(table) == 6
+    assert table[2].startswith("| scratch, train_images 8 | 0.500 ± 0.000 | 0.250 ± 0.000 | 2 |")
+    assert text[-1].endswith("a folder for each training")
+
+
+def test_a_failed_training_is_told_and_goes_on_the_next_time(
+    config: AblationConfig, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detect.ablation.running.LOGGER.propagate", True)
+    (out / "fail").touch()
+    trainings = plan_trainings(config, out)[:1]
+    comparison(trainings, tmp_path).run(jobs=1)
+    assert "the loss is not finite" in caplog.text
+    assert (trainings[0].folder / LOG).read_text() == "error: the loss is not finite\n"
+    with pytest.raises(InputError, match="no training was finished"):
+        list(write_outputs(config, trainings, out))
+    comparison(trainings, tmp_path).run(jobs=1)
+    assert starts(trainings[0])[1] == ["--out", str(trainings[0].folder), "--device", "cpu", "--resume"]
+    record = read_record(trainings[0])
+    assert record is not None
+    assert record.is_done
+    assert record.cpu_seconds > 0
+
+
+def test_a_folder_of_other_settings_is_refused(config: AblationConfig, out: Path, tmp_path: Path) -> None:
+    trainings = plan_trainings(config, out)[:1]
+    comparison(trainings, tmp_path).run(jobs=1)
+    changed = [
+        training._replace(case=training.case._replace(keys={**training.case.keys, "epochs": 2}))
+        for training in trainings
+    ]
+    with pytest.raises(
+        InputError, match="scratch-train_images-8-seed0: was trained with other settings; another --out"
+    ):
+        comparison(changed, tmp_path).run(jobs=1)
+    (trainings[0].folder / RECORD).write_text("{")
+    with pytest.raises(InputError, match=r"ablation\.json: is damaged"):
+        comparison(trainings, tmp_path).run(jobs=1)
+
+
+def test_mean_and_deviation_over_the_seeds(config: AblationConfig, out: Path, tmp_path: Path) -> None:
+    trainings = [t for t in plan_trainings(config, out) if t.case.title == "scratch, train_images 8"]
+    comparison(trainings, tmp_path).run(jobs=1)
+    first, second = read_runs(trainings, config.metrics)
+    runs = [first._replace(metrics={"AP": 0.4, "AP_S": 0.1}), second._replace(metrics={"AP": 0.6, "AP_S": 0.1})]
+    (row,) = rows_of(runs)
+    # sample deviation of 0.4 and 0.6: sqrt(2 * 0.1 ** 2 / 1)
+    assert table_lines([row], config)[1][:4] == ["scratch, train_images 8", "0.500 ± 0.141", "0.100 ± 0.000", "2"]
+    with pytest.raises(InputError, match="has no metric top1; it has AP, AP_S"):
+        read_runs(trainings, ["top1"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "slow: {weights: none, optimizer.lr",
+            "slow: {weights: none, optimizer.lrs",
+            "slow, train_images 8: .*optimizer.lrs: unknown key; did you mean 'lr'",
+        ),
+        ("train_images: [8, 16]", "train_images: [-8, 16]", "train_images -8: .*-8 is below 0"),
+        ("model: yolov5n-spd", "model: yolov5n-spt", "'yolov5n-spt'"),
+        ("[AP, AP_S]", "[]", "metrics: is empty"),
+        ("seeds: [0, 1]", "seeds: [1, 1]", "seeds: one is a duplicate"),
+        ("x: train_images", "x: images", "x: 'images' is not allowed; allowed: gmacs, seconds, train_images"),
+        (
+            "{weights: none, optimizer.lr",
+            "{train_images: 4, optimizer.lr",
+            "cases.slow.train_images: is in vary as well",
+        ),
+    ],
+)
+def test_mistakes(tmp_path: Path, before: str, after: str, message: str) -> None:
+    assert before in TEXT
+    path = tmp_path / "small.yaml"
+    path.write_text(TEXT.replace(before, after))
+    with pytest.raises(InputError, match=message):
+        plan_trainings(load_ablation_config(str(path)), tmp_path / "out")
+
+
+def test_cases_with_one_folder_are_refused(config: AblationConfig, out: Path) -> None:
+    twins = AblationConfig("small", config.base, {"a b": {"epochs": 1}, "a/b": {"epochs": 2}})
+    with pytest.raises(InputError, match="two cases have the folder a-b"):
+        plan_trainings(twins, out)
