@@ -17,7 +17,7 @@ import numpy as np
 
 from detect.config.data import Ingredient
 from detect.data.scenes.families import FAMILIES
-from detect.data.scenes.painting import Canvas, draw_style, plain
+from detect.data.scenes.painting import Canvas, draw_centres, draw_packed_centres, draw_style, plain
 from detect.data.scenes.sensor import colour_table, expose, to_rgb
 from detect.data.scenes.sprites import MAX_SIDE_PX, MIN_SIDE_PX
 from detect.data.scenes.textures import TEXTURES, Texture, flat
@@ -28,14 +28,26 @@ CLASSES = (*sorted(FAMILIES), *sorted(DEFECTS))
 """Names of the classes, in index order: families of drawn objects, then defects of line patterns."""
 SCENE_STREAM = 103
 """First word of the random keys of the scenes."""
-MAX_OBJECTS, MAX_IN_POPULATION = 200, 64
+MAX_OBJECTS = 200
 EMPTY_SHARE = 0.04
-BOARD_SHARE = 0.15
+BOARD_SHARE = 0.3
 """Share of scenes that are a pattern of lines with defects."""
 GREY_SHARE = 0.35
 """Share of scenes in one colour."""
-MAX_COVERED = 0.35
+BARE_BOARD_SHARE = 0.4
+"""Share of boards that no sensor blurs or makes noisy: a pattern in two levels, as inspection compares it."""
+TINY_SHARE, TINY_SIDE_PX = 0.15, 8.0
+"""Share of populations whose objects are smaller than this."""
+PACKED_SHARE = 0.25
+"""Share of populations whose objects touch."""
+MAX_IN_POPULATION = {"tiny": 64, "clear": 16, "packed": 100}
+MAX_COVERED = {"tiny": 0.35, "clear": 0.35, "packed": 0.9}
 """Share of a scene that the boxes of a population cover together, at most."""
+
+MAX_SIDE = 0.6
+"""Longer side of the largest objects, as a share of the scene's."""
+BLACK_AND_WHITE = np.arange(256, dtype=np.uint8)[:, None]
+"""(256, 1) palette of the values as they are."""
 
 _FAMILIES = tuple(FAMILIES)
 _CLASS_INDEX = {name: index for index, name in enumerate(CLASSES)}
@@ -68,14 +80,17 @@ def draw_scene(side: int, seed: int, index: int, without: Collection[Ingredient]
     """
     rng = generator(SCENE_STREAM, seed, index)
     channels = 1 if rng.random() < GREY_SHARE else 3
-    if rng.random() < BOARD_SHARE and "boards" not in without:
+    is_board = rng.random() < BOARD_SHARE and "boards" not in without
+    is_bare = "sensors" in without
+    if is_board:
         image, boxes, labels, areas = _draw_board(side, channels, rng)
+        is_bare |= rng.random() < BARE_BOARD_SHARE
     else:
         canvas = Canvas(_background(side, channels, flat if "textures" in without else None, rng))
         if rng.random() >= EMPTY_SHARE:
             _populate(canvas, without, rng)
         image, (boxes, labels, areas) = canvas.image, canvas.objects()
-    return Scene(to_rgb(image) if "sensors" in without else expose(image, rng), boxes, labels, areas)
+    return Scene(to_rgb(image) if is_bare else expose(image, rng), boxes, labels, areas)
 
 
 def _background(side: int, channels: int, only: Texture | None, rng: np.random.Generator) -> np.ndarray:
@@ -88,25 +103,51 @@ def _background(side: int, channels: int, only: Texture | None, rng: np.random.G
     return coloured(amount, colour_table(channels, rng))
 
 
+class Population(NamedTuple):
+    """Objects of one family that are alike.
+
+    Args:
+        kind: ``tiny``, ``clear`` or ``packed``.
+        size: longer side of an object in pixels.
+        number: of objects.
+    """
+
+    kind: str
+    size: float
+    number: int
+
+
 def _populate(canvas: Canvas, without: Collection[Ingredient], rng: np.random.Generator) -> None:
-    """Paint one to six populations, each of one family, with sizes, colours and places that are alike."""
+    """Paint one to three populations, each of one family, with sizes, colours and places that are alike."""
     side = len(canvas.image)
     known = ("disc", "rectangle") if "families" in without else _FAMILIES
-    sizes = np.exp(rng.uniform(math.log(MIN_SIDE_PX), math.log(min(MAX_SIDE_PX, side / 2)), int(rng.integers(1, 7))))
-    for size in sorted(sizes.tolist(), reverse=True):  # small objects lie on large ones
-        number = min(_draw_number(size, side, rng), MAX_OBJECTS - canvas.num_objects)
+    populations = [_draw_population(side, "packed" not in without, rng) for _ in range(int(rng.integers(1, 4)))]
+    for kind, size, wanted in sorted(populations, key=_size_of, reverse=True):  # small objects lie on large ones
+        number = min(wanted, MAX_OBJECTS - canvas.num_objects)
         alone = "populations" in without
         for _ in range(number if alone else min(number, 1)):
             name = known[int(rng.integers(len(known)))]
             style = draw_style(name, size, rng)
             style = plain(style) if "paints" in without else style
-            canvas.paint(style, _CLASS_INDEX[name], 1 if alone else number, rng)
+            count = 1 if alone else number
+            centres = (draw_packed_centres if kind == "packed" else draw_centres)(side, count, size, rng)
+            canvas.paint(style, _CLASS_INDEX[name], centres, rng)
 
 
-def _draw_number(size: float, side: int, rng: np.random.Generator) -> int:
-    """Draw the number of objects of a size, log-uniformly: ``MAX_COVERED`` of the scene at most."""
-    most = min(MAX_COVERED * (side / size) ** 2, MAX_IN_POPULATION)
-    return round(math.exp(rng.uniform(0, math.log(max(most, 1)))))
+def _size_of(population: Population) -> float:
+    return population.size
+
+
+def _draw_population(side: int, may_be_packed: bool, rng: np.random.Generator) -> Population:
+    """Draw the size of a population's objects, log-uniformly, and their number, log-uniformly up to what fits."""
+    draw = rng.random()
+    kind = "tiny" if draw < TINY_SHARE else "packed" if may_be_packed and draw < TINY_SHARE + PACKED_SHARE else "clear"
+    largest = min(MAX_SIDE_PX, MAX_SIDE * side)
+    low, high = (MIN_SIDE_PX, TINY_SIDE_PX) if kind == "tiny" else (TINY_SIDE_PX, max(largest, TINY_SIDE_PX))
+    size = math.exp(rng.uniform(math.log(low), math.log(high)))
+    most = max(min(MAX_COVERED[kind] * (side / size) ** 2, MAX_IN_POPULATION[kind]), 1.0)
+    fewest = max(most / 4, 1.0) if kind == "packed" else 1.0
+    return Population(kind, size, round(math.exp(rng.uniform(math.log(fewest), math.log(most)))))
 
 
 def _draw_board(
@@ -115,10 +156,13 @@ def _draw_board(
     """Draw a pattern of lines with defects: image, boxes, labels and areas."""
     wanted = math.exp(rng.uniform(math.log(3), math.log(30)))
     pattern, defects = draw_traces(side, rng, int(wanted))
-    softness = int(rng.integers(3))
+    softness = max(int(rng.integers(4)) - 1, 0)
     if softness:
         pattern = cv2.GaussianBlur(pattern, (2 * softness + 1,) * 2, 0)
-    image = coloured(pattern, colour_table(channels, rng, min_contrast=60))
+    table = BLACK_AND_WHITE[:: (-1, 1)[rng.random() < 0.5]]
+    if rng.random() < 0.6:
+        table = colour_table(channels, rng, min_contrast=60)
+    image = coloured(pattern, table)
     labels = np.array([_CLASS_INDEX[name] for name in defects.families], np.int64)
     boxes = defects.boxes_xyxy_px.astype(float)
     return image, boxes, labels, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)

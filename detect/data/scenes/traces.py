@@ -1,8 +1,7 @@
-"""Patterns of conducting lines and pads with defects, as on a printed circuit board."""
+"""Defects of patterns of conducting lines."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,15 +9,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from detect.data.scenes.boards import BOARD, CONDUCTOR, ROUND, draw_board
 from detect.data.scenes.outlines import SHIFT, to_fixed
-from detect.runtime.reproducibility import generator
 
-BOARD, CONDUCTOR = 0, 255
-BOARD_STREAM = 105
-"""First word of the random keys of the boards."""
-_NUM_BOARDS, _BOARD_SIDE = 32, 640
 _MIN_CHANGED_PX = 4
-_DIRECTIONS = np.array([(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)], float)
 
 
 class Defects(NamedTuple):
@@ -53,32 +47,16 @@ class Site(NamedTuple):
         return self.point + along * self.along + across * np.array([-self.along[1], self.along[0]])
 
 
-class Board(NamedTuple):
-    """A sound pattern.
-
-    Args:
-        pattern: (S, S) uint8 of ``BOARD`` and ``CONDUCTOR``.
-        points: (N, 2) places on its lines, x y in pixels.
-        along: (N, 2) unit vectors in the direction of the lines.
-        width: of the lines, pixels.
-        pitch: distance of parallel lines, pixels.
-    """
-
-    pattern: np.ndarray
-    points: np.ndarray
-    along: np.ndarray
-    width: float
-    pitch: float
-
-
 def draw_traces(side: int, rng: np.random.Generator, max_defects: int) -> tuple[np.ndarray, Defects]:
     """Draw a pattern (S, S) uint8 of ``BOARD`` and ``CONDUCTOR`` with up to ``max_defects`` defects."""
-    board = _cut_board(_board(max(side, _BOARD_SIDE), int(rng.integers(_NUM_BOARDS))), side, rng)
+    board = draw_board(side, rng)
     boxes: list[tuple[int, int, int, int]] = []
     families: list[str] = []
     names, count = list(DEFECTS), len(board.points)
     for name, place in rng.integers(0, (len(names), max(count, 1)), (max_defects if count else 0, 2)).tolist():
         site = Site(board.points[place], board.along[place], board.width, board.pitch)
+        if names[name] in _ANYWHERE and rng.random() < 0.5:
+            site = site._replace(point=rng.uniform(4, side - 4, 2))
         box = _draw_defect(board.pattern, names[name], site, boxes, rng)
         if box is not None:
             boxes.append(box)
@@ -86,110 +64,52 @@ def draw_traces(side: int, rng: np.random.Generator, max_defects: int) -> tuple[
     return board.pattern, Defects(np.array(boxes, np.int64).reshape(-1, 4), families)
 
 
-@functools.cache
-def _board(side: int, number: int) -> Board:
-    """Draw a whole board, always the same; scenes are parts of boards."""
-    rng = generator(BOARD_STREAM, number)
-    pitch = math.exp(rng.uniform(math.log(8), math.log(36)))
-    width = pitch * rng.uniform(0.3, 0.6)
-    pattern = np.full((side, side), BOARD, np.uint8)
-    bundles = [_draw_bundle(pattern, pitch, width, rng) for _ in range(int(rng.uniform(0.5, 1.4) * side / pitch) + 1)]
-    points, along = (np.concatenate(parts) for parts in zip(*bundles, strict=True))
-    return Board(pattern, points, along, width, pitch)
-
-
-def _cut_board(board: Board, side: int, rng: np.random.Generator) -> Board:
-    """Copy a square of a board, mirrored at random."""
-    left, top = rng.integers(0, len(board.pattern) - side + 1, 2).tolist()
-    x, y = (-1 if draw < 0.5 else 1 for draw in rng.random(2).tolist())
-    pattern = board.pattern[top : top + side, left : left + side][::y, ::x].copy()
-    points = (board.points - (left, top)) * (x, y) + (side * np.array([x < 0, y < 0]))
-    inside = ((points > 2) & (points < side - 2)).all(axis=1)
-    return Board(pattern, points[inside], board.along[inside] * (x, y), board.width, board.pitch)
-
-
-def _draw_bundle(
-    pattern: np.ndarray, pitch: float, width: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw parallel lines with bends of 45 degrees and pads at their ends.
-
-    Returns:
-        A place on each piece and the unit vector along it, (pieces, 2) each.
-    """
-    turns = rng.integers(-1, 2, int(rng.integers(1, 6)))
-    directions = (int(rng.integers(8)) + np.cumsum(turns)) % 8
-    steps = _DIRECTIONS[directions] * (pitch * rng.integers(1, 8, len(turns)))[:, None]
-    start = rng.integers(0, max(int(len(pattern) / pitch), 1), 2) * pitch
-    path = np.concatenate([start[None], start + np.cumsum(steps, axis=0)])  # (pieces + 1, 2)
-    offset = np.array([pitch, 0.0]) if directions[-1] % 4 > 1 else np.array([0.0, pitch])
-    lines = path + np.arange(int(rng.integers(1, 7)))[:, None, None] * offset  # (lines, pieces + 1, 2)
-    cv2.polylines(pattern, [*to_fixed(lines)], False, CONDUCTOR, max(round(width), 1), cv2.LINE_8, SHIFT)
-    _draw_pads(pattern, lines[:, [0, -1]].reshape(-1, 2), pitch * rng.uniform(0.35, 0.55), int(rng.integers(4)))
-    places = lines[:, :-1] + steps * rng.uniform(0.2, 0.8, (len(lines), len(steps), 1))
-    along = steps / np.hypot(steps[:, 0], steps[:, 1])[:, None]
-    return places.reshape(-1, 2), np.tile(along, (len(lines), 1))
-
-
-_SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
-_ROUND = np.stack([np.cos(np.arange(12) * math.pi / 6), np.sin(np.arange(12) * math.pi / 6)], axis=1)
-
-
-def _draw_pads(pattern: np.ndarray, centres: np.ndarray, radius: float, kind: int) -> None:
-    """Draw no pads, squares, discs or rings."""
-    if kind == 0:
-        return
-    pads = centres[:, None] + radius * (_SQUARE if kind == 1 else _ROUND)
-    cv2.fillPoly(pattern, [*to_fixed(pads)], CONDUCTOR, cv2.LINE_8, SHIFT)
-    if kind == 3:
-        cv2.fillPoly(pattern, [*to_fixed(centres[:, None] + radius * 0.45 * _ROUND)], BOARD, cv2.LINE_8, SHIFT)
-
-
-# ------------------------------------------------------------------------------------------------ defects
+def _size(site: Site, rng: np.random.Generator) -> float:
+    """Draw the size of a defect in pixels, which does not grow with the width of lines: 3 to 12 px, log-uniform."""
+    return min(math.exp(rng.uniform(math.log(3), math.log(12))), 1.5 * site.width)
 
 
 def _open(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     """A gap in a line."""
-    half = site.width * rng.uniform(0.3, 1.2)
-    reach = site.width * 0.75
-    corners = [site.at(x, y) for x, y in ((-half, -reach), (half, -reach), (half, reach), (-half, reach))]
-    cv2.fillPoly(canvas, [to_fixed(np.array(corners))], BOARD, cv2.LINE_8, SHIFT)
+    slant = rng.uniform(-0.5, 0.5) * site.width
+    line = np.array([site.at(-slant, -0.75 * site.width), site.at(slant, 0.75 * site.width)])
+    for _ in range(int(rng.integers(1, 4))):
+        _brush(canvas, line + rng.uniform(-1, 1, 2), _size(site, rng), BOARD, rng)
 
 
 def _short(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     """A bridge to the next line."""
     slant = rng.uniform(-0.3, 0.3) * site.pitch
-    bridge = np.array([site.at(0, 0), site.at(slant, site.pitch)])
-    thickness = max(round(site.width * rng.uniform(0.3, 0.9)), 1)
-    cv2.polylines(canvas, [to_fixed(bridge)], False, CONDUCTOR, thickness, cv2.LINE_8, SHIFT)
+    _brush(canvas, np.array([site.at(0, 0), site.at(slant, site.pitch)]), _size(site, rng) * 0.7, CONDUCTOR, rng)
 
 
 def _mouse_bite(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     """A notch in the edge of a line."""
+    size = _size(site, rng)
     for _ in range(int(rng.integers(1, 4))):
-        place = site.at(rng.uniform(-0.4, 0.4) * site.width, site.width * rng.uniform(0.35, 0.6))
-        _disc(canvas, place, site.width * rng.uniform(0.2, 0.4), BOARD)
+        place = site.at(rng.uniform(-0.5, 0.5) * size, site.width * 0.5 - size * rng.uniform(-0.1, 0.4))
+        _blot(canvas, place, size * rng.uniform(0.3, 0.7), BOARD, rng)
 
 
 def _spur(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     """A bump on the edge of a line."""
-    length = site.width * 0.5 + (site.pitch - site.width) * rng.uniform(0.3, 0.8)
-    half = site.width * rng.uniform(0.15, 0.4)
-    tip = site.at(rng.uniform(-1, 1) * half, length)
-    corners = [site.at(-half, 0), site.at(half, 0), tip + site.along * half * 0.6, tip - site.along * half * 0.6]
-    cv2.fillPoly(canvas, [to_fixed(np.array(corners))], CONDUCTOR, cv2.LINE_8, SHIFT)
+    size = min(_size(site, rng), 0.7 * (site.pitch - site.width) + 2)
+    foot = site.at(0, site.width * 0.4)
+    tip = site.at(rng.uniform(-0.6, 0.6) * size, site.width * 0.5 + size)
+    _brush(canvas, np.array([foot, tip]), size * rng.uniform(0.3, 0.8), CONDUCTOR, rng)
 
 
 def _pin_hole(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     """A hole inside a line."""
-    _disc(canvas, site.at(0, rng.uniform(-0.1, 0.1) * site.width), site.width * rng.uniform(0.15, 0.33), BOARD)
+    size = min(_size(site, rng), 0.6 * site.width)
+    _blot(canvas, site.at(0, rng.uniform(-0.15, 0.15) * site.width), size * 0.5, BOARD, rng)
 
 
 def _spurious_copper(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
     """A piece of conductor between the lines."""
-    place = site.at(0, site.pitch * rng.uniform(0.7, 1.5))
+    place, size = site.at(0, site.pitch * rng.uniform(0.4, 1.5)), _size(site, rng)
     for _ in range(int(rng.integers(1, 4))):
-        shift = rng.uniform(-0.3, 0.3, 2) * site.width
-        _disc(canvas, place + shift, site.width * rng.uniform(0.25, 0.6), CONDUCTOR)
+        _blot(canvas, place + rng.uniform(-0.5, 0.5, 2) * size, size * rng.uniform(0.3, 0.6), CONDUCTOR, rng)
 
 
 DEFECTS: dict[str, Callable[[np.ndarray, Site, np.random.Generator], None]] = {
@@ -201,6 +121,9 @@ DEFECTS: dict[str, Callable[[np.ndarray, Site, np.random.Generator], None]] = {
     "spurious copper": _spurious_copper,
 }
 """Families of defects; each draws on the window about a site, in whose coordinates the site is given."""
+
+_ANYWHERE = ("pin hole", "spurious copper")
+"""Defects that areas of conductor and of board have as well as lines."""
 
 
 def _draw_defect(
@@ -229,7 +152,16 @@ def _meet(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -
     )
 
 
-def _disc(canvas: np.ndarray, centre: np.ndarray, radius: float, value: int) -> None:
-    scale = 1 << SHIFT
-    at = np.round(centre * scale).astype(int).tolist()
-    cv2.circle(canvas, at, max(round(radius * scale), scale // 2), value, -1, cv2.LINE_8, SHIFT)
+def _blot(canvas: np.ndarray, centre: np.ndarray, radius: float, value: int, rng: np.random.Generator) -> None:
+    """Fill an uneven disc."""
+    radii = max(radius, 1.0) * rng.uniform(0.5, 1.3, (len(ROUND), 1))
+    stretch = math.exp(rng.uniform(-0.5, 0.5))
+    points = centre + radii * ROUND * (stretch, 1 / stretch)
+    cv2.fillPoly(canvas, [to_fixed(points)], value, cv2.LINE_8, SHIFT)
+
+
+def _brush(canvas: np.ndarray, line: np.ndarray, width: float, value: int, rng: np.random.Generator) -> None:
+    """Draw an uneven stroke along a line of two points."""
+    share = np.linspace(0, 1, 6)[:, None]
+    points = line[0] + share * (line[1] - line[0]) + rng.uniform(-0.25, 0.25, (6, 2)) * width
+    cv2.polylines(canvas, [to_fixed(points)], False, value, max(round(width), 1), cv2.LINE_8, SHIFT)
