@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 TRAIN = (sys.executable, "-m", "detect", "train")
 """The command that trains."""
 GRACE_S = 30.0
-"""Seconds after SIGINT until a training is killed."""
+"""Seconds after SIGTERM until a training is killed."""
 MAX_LINE = 300
 """Maximum characters kept of the last line of a log."""
 _POLL_S = 0.1
@@ -59,7 +59,7 @@ class Trainings:
         """
         with self._lock:
             if self.is_stopping():
-                return Ended(-signal.SIGINT, 0.0)
+                return Ended(-signal.SIGTERM, 0.0)
             # A session of its own: the terminal's Ctrl-C reaches this process only, which passes it on once.
             process = subprocess.Popen(
                 [*self.train, *arguments],
@@ -80,7 +80,7 @@ class Trainings:
             self._stopping.set()
             running = list(self._running)
         for process in running:
-            _signal(process, signal.SIGINT)
+            _signal(process, signal.SIGTERM)  # SIGINT may be ignored, as a shell leaves it to background jobs
         deadline = time.monotonic() + GRACE_S
         for process in running:
             while process.returncode is None and time.monotonic() < deadline:  # ``run`` waits for it and sets it

@@ -34,7 +34,7 @@ import sys
 import time
 from pathlib import Path
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have let it be ignored
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 parser = argparse.ArgumentParser()
 for flag in ("--model", "--data", "--recipe", "--run", "--data-root", "--out", "--device"):
     parser.add_argument(flag)

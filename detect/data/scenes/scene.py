@@ -30,15 +30,15 @@ SCENE_STREAM = 103
 """First word of the random keys of the scenes."""
 MAX_OBJECTS = 200
 EMPTY_SHARE = 0.04
-BOARD_SHARE = 0.3
+BOARD_SHARE = 0.25
 """Share of scenes that are a pattern of lines with defects."""
 GREY_SHARE = 0.35
 """Share of scenes in one colour."""
 BARE_BOARD_SHARE = 0.4
 """Share of boards that no sensor blurs or makes noisy: a pattern in two levels, as inspection compares it."""
-TINY_SHARE, TINY_SIDE_PX = 0.15, 8.0
+TINY_SHARE, TINY_SIDE_PX = 0.1, 8.0
 """Share of populations whose objects are smaller than this."""
-PACKED_SHARE = 0.25
+PACKED_SHARE = 0.2
 """Share of populations whose objects touch."""
 MAX_IN_POPULATION = {"tiny": 64, "clear": 16, "packed": 100}
 MAX_COVERED = {"tiny": 0.35, "clear": 0.35, "packed": 0.9}
@@ -154,7 +154,7 @@ def _draw_board(
     side: int, channels: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draw a pattern of lines with defects: image, boxes, labels and areas."""
-    wanted = math.exp(rng.uniform(math.log(3), math.log(30)))
+    wanted = math.exp(rng.uniform(math.log(2), math.log(16)))
     pattern, defects = draw_traces(side, rng, int(wanted))
     softness = max(int(rng.integers(4)) - 1, 0)
     if softness:

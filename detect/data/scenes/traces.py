@@ -65,8 +65,8 @@ def draw_traces(side: int, rng: np.random.Generator, max_defects: int) -> tuple[
 
 
 def _size(site: Site, rng: np.random.Generator) -> float:
-    """Draw the size of a defect in pixels, which does not grow with the width of lines: 3 to 12 px, log-uniform."""
-    return min(math.exp(rng.uniform(math.log(3), math.log(12))), 1.5 * site.width)
+    """Draw the size of a defect, log-uniformly from 5 to 20 px: it does not grow with the width of lines."""
+    return min(math.exp(rng.uniform(math.log(5), math.log(20))), max(2 * site.width, 8.0))
 
 
 def _open(canvas: np.ndarray, site: Site, rng: np.random.Generator) -> None:
