@@ -108,6 +108,13 @@ class Checkpoint:
             raise InputError(f"{self.model.definition.name} is a detector; here a classifier is needed")
         return self.model
 
+    @property
+    def is_of_scenes(self) -> bool:
+        """True where the last training was on generated scenes, by its provenance."""
+        settings = self.provenance.get("settings")
+        data = settings.get("data") if isinstance(settings, dict) else None
+        return isinstance(data, dict) and data.get("format") == "scenes"
+
 
 def save_checkpoint(path: Path, model: Model, **contents: Any) -> None:
     """Write a checkpoint atomically; ``contents`` are the other fields of ``Checkpoint``."""

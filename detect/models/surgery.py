@@ -136,7 +136,9 @@ def _rearrange_rows(model: Model, source: Model, places: dict[str, Channels]) ->
         inputs = [places[name] for name in row.inputs if name in places]
         found = rearrange(model.graph.layer(row.name), source.graph.layer(row.name), inputs)
         named = prefixed(f"graph.layers.{row.name}", found)
-        fitting = {name: tensor.detach() for name, tensor in named.items() if own[name].shape == tensor.shape}
+        # A buffer, as of the cells of a head without anchors, may be in no state dict.
+        weights = {name: tensor.detach() for name, tensor in named.items() if name in own}
+        fitting = {name: tensor for name, tensor in weights.items() if own[name].shape == tensor.shape}
         if any(name not in given or not torch.equal(given[name], tensor) for name, tensor in fitting.items()):
             rows.append(row.name)
         state |= fitting

@@ -1,13 +1,17 @@
-"""Batch normalisation in training: for one value per channel, and over the batches of all processes.
+"""Batch normalisation in training: for one value per channel, over the batches of all processes, from folded norms.
 
 PyTorch's ``BatchNorm2d`` raises an error for one value per channel (one image, a map of 1 x 1). Its ``SyncBatchNorm``
 refuses CPUs, where the equality of one process and several can be tested.
+
+A norm that was folded into its convolution and imported has the statistics of no image: mean 0, variance 1. A training,
+whose norms take those of the batch, would begin with another function than the file's.
 Letters: B images of this process, C channels, H W cells, N = the number of B * H * W values of all processes.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,8 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from detect.runtime.distributed import num_processes
+from detect.evaluation.forward import evaluation_mode
+from detect.models.model import Model, network_input
+from detect.runtime.distributed import all_reduce_sum, num_processes
 from detect.runtime.logs import LOGGER
+from detect.training.task import Loader
+
+MEASURED_IMAGES = 64
+"""Images from which folded norms get their statistics. In training mode YOLOX-nano's AP on tiny COCO is 0.199 after
+16 images, 0.214 after 32 and 0.218 after 48; it is 0.025 with those of noise, and 0.344 in evaluation mode."""
 
 
 class TrainingBatchNorm2d(nn.BatchNorm2d):
@@ -72,6 +83,65 @@ def prepare_norms(model: nn.Module) -> None:
         if type(layer) is nn.BatchNorm2d:
             # The class of the same object: blocks and lists keep their references.
             layer.__class__ = kind
+
+
+@torch.no_grad()
+def measure_folded_norms(model: Model, loader: Loader, batch_size: int, device: torch.device) -> None:
+    """Give folded norms the statistics of the first training images; the function of evaluation mode stays.
+
+    Args:
+        model: is moved to ``device`` if it has any.
+        loader: the training batches.
+        batch_size: images in a batch of all processes.
+        device: of the model.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d) and _is_folded(layer)]
+    if not norms:
+        return
+    sums = [torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(partial(_add_up, own)) for norm, own in zip(norms, sums, strict=True)]
+    num_images = 0
+    with evaluation_mode(model.to(device)):
+        for batch in islice(loader.epoch(0), -(-MEASURED_IMAGES // batch_size)):
+            model(network_input(batch.images, device))
+            num_images += len(batch.images)
+    for norm, own, hook in zip(norms, sums, hooks, strict=True):
+        hook.remove()
+        count, total, squares = own.new_tensor(all_reduce_sum(own.flatten().tolist())).view_as(own)
+        mean = total / count
+        _set_statistics(norm, mean, (squares / count - mean**2).clamp(min=0))
+    LOGGER.info(
+        "%d norms are folded into their convolutions: they get the statistics of %d training images, and the network "
+        "stays the same function",
+        *(len(norms), *all_reduce_sum([num_images])),
+    )
+
+
+def _add_up(sums: Tensor, norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    """Add number, sum and sum of squares of each channel of (B, C, H, W) to ``sums`` (3, C), float64 on the CPU."""
+    x = inputs[0]
+    variance, mean = (y.cpu().double() for y in torch.var_mean(x, dim=(0, 2, 3), correction=0))
+    sums += x.numel() // x.shape[1] * torch.stack([torch.ones_like(mean), mean, variance + mean**2])
+
+
+def _is_folded(norm: nn.BatchNorm2d) -> bool:
+    """Return whether the statistics are those of no image, though the norm is not a new one, which has no shift."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    is_unmeasured = not norm.running_mean.any() and bool((norm.running_var == norm.running_var[0]).all())
+    return is_unmeasured and bool(norm.bias.any())
+
+
+def _set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    """Set the statistics (C,), and weight and bias so that the norm is the same function of its input."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    own = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    weight, bias, old_mean, old_variance = (tensor.cpu().double() for tensor in own)
+    factor = weight / (old_variance + norm.eps).sqrt()
+    values = (factor * (variance + norm.eps).sqrt(), bias + factor * (mean - old_mean), mean, variance)
+    for tensor, value in zip(own, values, strict=True):
+        tensor.copy_(value)
 
 
 @cache

@@ -17,8 +17,9 @@ from detect.config.recipe import Recipe
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
 from detect.errors import InputError
+from detect.models.checkpoint import Checkpoint
 from detect.models.definition import ModelDefinition
-from detect.models.model import Model
+from detect.models.model import ClassificationModel, Model
 from detect.models.surgery import becomes_spd, spd_model
 from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
@@ -153,19 +154,21 @@ def warn_of_ignored(recipe: Recipe, dependencies: Sequence[OptionDependency] = (
         LOGGER.warning("no effect: %s", ", ".join(ignored))
 
 
-def copy_weights(model: Model, source: Model, classes: ClassMatch, where: str) -> None:
+def copy_weights(model: Model, checkpoint: Checkpoint, names: tuple[str, ...], where: str) -> None:
     """Copy the weights that fit, rows of the head by class name, and log their number.
 
     Args:
         model: receives them.
-        source: gives them.
-        classes: of ``source`` matched with those of ``model``.
-        where: the checkpoint, for messages.
+        checkpoint: gives them.
+        names: classes of ``model``.
+        where: the checkpoint's file, for messages.
 
     Raises:
-        InputError: no convolution fits. (Counters of norms fit every model, biases of the head every one with as many
-            classes.)
+        InputError: the checkpoint is of another task, or no convolution fits. (Counters of norms fit every model,
+            biases of the head every one with as many classes.)
     """
+    source = checkpoint.classifier if isinstance(model, ClassificationModel) else checkpoint.detector
+    classes = match_names(checkpoint.names, names)
     given = _given_weights(source, model.definition, where)
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim > 1}
     if not any(name in given and given[name].shape == parameter.shape for name, parameter in own.items()):
@@ -176,8 +179,10 @@ def copy_weights(model: Model, source: Model, classes: ClassMatch, where: str) -
     copied = transfer_weights(model, given, classes)
     level = logging.INFO if copied.whole > copied.total / 2 else logging.WARNING
     by_class = f", {copied.by_class} more class by class" if copied.by_class else ""
-    head_fits = copied.by_class > 0 or (classes.is_same and _head_fits(model, given))
-    carried = _carried(classes) if head_fits else "the head does not fit, all start anew"
+    if not (copied.by_class > 0 or (classes.is_same and _head_fits(model, given))):
+        carried = "the head does not fit, all start anew"
+    else:
+        carried = _carried_from_scenes(classes) if checkpoint.is_of_scenes else _carried(classes)
     LOGGER.log(
         *(level, "%s: %d of %d tensors fit and were copied%s; classes: %s"),
         *(where, copied.whole, copied.total, by_class, carried),
@@ -198,6 +203,15 @@ def _head_fits(model: Model, given: Mapping[str, Tensor]) -> bool:
     row = f"graph.layers.{model.definition.rows[-1].name}."
     own = {row + name: tensor for name, tensor in model.graph.last.named_parameters()}
     return all(name in given and given[name].shape == tensor.shape for name, tensor in own.items())
+
+
+def _carried_from_scenes(classes: ClassMatch) -> str:
+    """Describe the classes of a start, whose own were of use to its training only."""
+    if not classes.shared:
+        return "their outputs start anew"
+    return (
+        f"{len(classes.shared)} carried over by name ({some_names(classes.shared)}), the outputs of others start anew"
+    )
 
 
 def _carried(classes: ClassMatch) -> str:

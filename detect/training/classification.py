@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from detect.class_names import match_names
 from detect.config.data import DataConfig
 from detect.config.recipe import ClassificationRecipe
 from detect.data.classification.datasets import open_class_split
@@ -110,7 +109,7 @@ class ClassificationTask(Task):
         if source is None:
             model.normalise_by(*channel_statistics(self.data.train, size, crop))
         else:
-            copy_weights(model, source.classifier, match_names(source.names, self.names), str(weights))
+            copy_weights(model, source, self.names, str(weights))
         return model
 
     def loader(self, model: Model, folder: Path) -> ClassTrainingLoader:

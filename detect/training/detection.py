@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from detect.boxes.anchors import MIN_ANCHOR_PX, best_possible_recall, close_recall, fit_anchors, fittable_sizes
-from detect.class_names import match_names
 from detect.config.data import DataConfig
 from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
@@ -34,6 +33,7 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition, with_args
+from detect.models.heads import DetectionHead
 from detect.models.model import DetectionModel, Model
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
@@ -146,6 +146,12 @@ def _recall_measure(
     return "best possible recall", partial(best_possible_recall, max_ratio=recipe.loss.anchor_ratio)
 
 
+def anchor_dependencies(head: DetectionHead) -> list[OptionDependency]:
+    """List the recipe keys that have an effect only on a head with anchors."""
+    found = "with anchors" if head.fitted_args else "without"
+    return [OptionDependency("anchors", key, "the head", found, "with anchors") for key in ("fit", "min_recall")]
+
+
 def assignment_dependencies(assignment: Assignment) -> list[OptionDependency]:
     """List the recipe keys that have an effect only with another assignment than the chosen one."""
     by_anchors = assignment if assignment != "simota" else "yolov5 or yolov3"
@@ -200,7 +206,7 @@ class DetectionTask(Task):
                 definition = with_args(definition, source.definition.rows[-1].module, **source.head.fitted_args)
         model = build_model(suit_anchors(definition, self.data.train, self.recipe), len(self.names))
         if checkpoint is not None:
-            copy_weights(model, checkpoint.detector, match_names(checkpoint.names, self.names), str(weights))
+            copy_weights(model, checkpoint, self.names, str(weights))
         return model
 
     def loader(self, model: Model, folder: Path) -> TrainingLoader | SceneLoader:
@@ -213,7 +219,8 @@ class DetectionTask(Task):
     def criterion(self, model: Model) -> DetectionLoss | SimOtaLoss:
         assert isinstance(model, DetectionModel), "the head decides the task"
         loss = detection_loss(self.recipe.loss, model.head, self.recipe.image_size)
-        warn_of_ignored(self.recipe, assignment_dependencies(loss.assignment))
+        dependencies = [*anchor_dependencies(model.head), *assignment_dependencies(loss.assignment)]
+        warn_of_ignored(self.recipe, dependencies)
         return loss
 
     def validate(self, model: Model, device: torch.device, precision: Precision) -> Validation:

@@ -26,6 +26,7 @@ from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import collect_provenance, seed_everything
 from detect.structures import Batch
+from detect.training.batch_norms import measure_folded_norms
 from detect.training.checkpoints import Checkpointer, best_names, load_resumed
 from detect.training.checks import draw_images
 from detect.training.classification import ClassificationTask, open_classification_data
@@ -53,6 +54,8 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
     freeze(model, recipe.freeze)
     loader = task.loader(model, out)
+    if not resumed:
+        measure_folded_norms(model, loader, recipe.batch_size, settings.device)
     state = build_state(task, model, loader, settings.device)
     choose_threads(state, recipe)
     if resumed:

@@ -74,11 +74,12 @@ def assert_same_outputs(model: Model, source: Model) -> None:
             ("resnet50-strided+width=0.25", "resnet50-spd+spd_form=inside+width=0.25", 4),
             ("resnet50+width=0.25", "resnet50-spd-pool+width=0.25", 4),
             ("yolov5n+bdsc+width=0.5", "yolov5n-spd+bdsc+width=0.5", 7),
+            ("yolov5n+anchor-free+width=0.5", "yolov5n-spd+anchor-free+width=0.5", 7),
             ("yolov5s", "yolov5s-spd", 7),
             ("yolov4+width=0.25", "yolov4+spd+width=0.25", 7),
             ("resnet50", "resnet50-spd-pool", 4),
         ],
-        *(0, 2, 4, 8, 9),
+        *(0, 2, 4, 8, 9, 11),
     ),
 )
 def test_the_function_is_the_same(strided: str, spd: str, rows: int) -> None:

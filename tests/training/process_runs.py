@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from detect.models.build import build_model
+from detect.models.model import network_input
 from detect.runtime.distributed import (
     all_gather,
     all_reduce_sum,
@@ -25,11 +28,12 @@ from detect.runtime.distributed import (
     rank_slice,
     shard,
 )
-from detect.training.batch_norms import SyncedBatchNorm2d, prepare_norms
+from detect.structures import Batch, Targets
+from detect.training.batch_norms import SyncedBatchNorm2d, measure_folded_norms, prepare_norms
 from detect.training.loop import train
 from detect.training.settings import RunSettings
 from tests.training import test_classification as classes
-from tests.training.small import STILL, make_settings, shapes_at
+from tests.training.small import STILL, TINY, fold_norms, make_settings, shapes_at, write_model
 
 # The rate is low, because at higher ones the rounding of other sums grows by itself: one thread against two as well.
 SGD = {"name": "sgd", "lr": 0.002, "warmup_min_steps": 1}
@@ -119,12 +123,42 @@ def check_norms() -> None:
     torch.testing.assert_close(two, signs[None, :, None, None])
 
 
+def check_folded_norms(folder: Path) -> None:
+    """Statistics of folded norms are those of both shares of a batch, 2 and 3 images, in both processes."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    model = build_model(write_model(folder, TINY.replace("downsample: spd", "downsample: stride")), 3)
+    fold_norms(model)
+    images = torch.randint(256, (5, 64, 64, 3), dtype=torch.uint8)
+    measure_folded_norms(model, Share(images[rank_slice(5)]), 5, torch.device("cpu"))
+    stem = model.graph.layers["stem"].conv
+    with torch.no_grad():
+        y = stem.conv(network_input(images, torch.device("cpu")))
+    torch.testing.assert_close(stem.norm.running_mean, y.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(stem.norm.running_var, y.var(dim=(0, 2, 3), correction=0))
+
+
+class Share:
+    """An epoch of one batch of these images (B, H, W, 3) uint8."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        yield Batch(self.images, Targets(nothing, nothing, torch.zeros(0, 4)), torch.arange(len(self.images)))
+
+
 def work(rank: int, port: int, folder: Path, data: Path, names: tuple[str, ...]) -> None:
     """Check the exchange and train the ``runs``, as process ``rank`` of two."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with init_distributed():
         check_exchange()
         check_norms()
+        check_folded_norms(folder / f"folded{rank}")
         with main_process_first():
             each = runs(folder, data, names)
         barrier("the models' files")  # which the second process has written once more

@@ -20,9 +20,9 @@ from detect.data.images import write_image
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
-from detect.models.checkpoint import save_checkpoint
+from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.runtime.files import write_json
-from detect.training.checks import draw_images, warn_of_ignored
+from detect.training.checks import copy_weights, draw_images, warn_of_ignored
 from detect.training.detection import (
     DetectionData,
     DetectionTask,
@@ -382,6 +382,17 @@ def test_a_run_warns_of_settings_without_effect(tmp_path, said):
     assert "no effect: loss.ignore_iou (assignment is yolov5, not yolov3)" in said.messages
 
 
+def test_a_head_without_anchors_has_none_to_fit(tmp_path, said):
+    data = make_shapes(tmp_path / "data", (2, 1, 1))
+    settings = make_settings(tmp_path, data, anchors={"fit": "always"})
+    task = open_task(settings)
+    for name in (settings.model, "yolox-nano"):
+        task.criterion(task.prepare_model(name, None))
+    assert [message for message in said.messages if "no effect" in message] == [
+        "no effect: anchors.fit (the head is without, not with anchors)"
+    ]
+
+
 # ------------------------------------------------------------------------------------ weights to start from
 
 
@@ -400,6 +411,32 @@ def save_tiny(folder, num_classes=3, text=TINY, name="given.pt"):
 def material(*sides, num_classes=2):
     table = make_table([(640, 640)], [(0, 0, 0, side, side) for side in sides], num_classes=num_classes)
     return DetectionData(table, table)
+
+
+SCENES = {"settings": {"data": {"format": "scenes"}}}
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (("x", "y"), "6 more class by class; classes: their outputs start anew"),
+        (("b", "x"), "classes: 1 carried over by name ('b'), the outputs of others start anew"),
+    ],
+)
+def test_the_classes_of_scenes_are_not_missed(tmp_path, said, names, line):
+    checkpoint = dataclasses.replace(load_checkpoint(save_tiny(tmp_path)), provenance=SCENES)
+    said.clear()
+    copy_weights(build_model(write_model(tmp_path), 2), checkpoint, names, "start")
+    assert len(said.messages) == 1
+    assert said.messages[0].startswith("start: ")
+    assert said.messages[0].endswith(line)
+
+
+@pytest.mark.parametrize("provenance", [{}, {"settings": 1}, {"settings": {"data": []}}, {"settings": {"data": {}}}])
+def test_other_provenance_is_of_no_scenes(tmp_path, provenance):
+    checkpoint = load_checkpoint(save_tiny(tmp_path))
+    assert not dataclasses.replace(checkpoint, provenance=provenance).is_of_scenes
+    assert dataclasses.replace(checkpoint, provenance=SCENES).is_of_scenes
 
 
 @pytest.mark.parametrize("name", [None, "same"])

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv, SeparableConv
@@ -67,8 +67,6 @@ MODULES = {
 """Their modules of our rows, which run in this order."""
 PIXEL_SCALE = 255.0
 """Values of YOLOX's images over ours."""
-NOISE_COLOUR = 0.3
-"""Share of colour beside grey in the noise that gives norms their statistics."""
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -99,9 +97,7 @@ def load_yolox(tensors: State, path: Path, name: str | None = None) -> Detection
 
 def load_yolox_export(convolutions: list[FoldedConv], path: Path, name: str | None = None) -> DetectionModel:
     """Build a model with the convolutions of an exported file; otherwise as ``load_yolox``."""
-    model = _load(lambda parts: _named(convolutions, parts), path, name)
-    set_statistics(model, noise_images())
-    return model
+    return _load(lambda parts: _named(convolutions, parts), path, name)
 
 
 def _named(convolutions: list[FoldedConv], parts: list[Part]) -> State:
@@ -259,40 +255,3 @@ def _read_our_pixels(state: State, stem: Part) -> None:
     state[f"{stem.norm}.weight"] *= PIXEL_SCALE * ((scaled + stem.eps) / (variance + stem.eps)).sqrt()
     state[f"{stem.norm}.running_var"] = scaled
     state[f"{stem.norm}.running_mean"] /= PIXEL_SCALE
-
-
-@torch.no_grad()
-def set_statistics(model: DetectionModel, images: Tensor) -> None:
-    """Give each norm the statistics of these images, in place; its factor and shift keep the function of inference.
-
-    Args:
-        model: in evaluation mode its outputs stay, to rounding.
-        images: (B, 3, H, W) RGB in [0, 1].
-    """
-
-    def take(norm: nn.BatchNorm2d, args: tuple[Tensor, ...]) -> None:
-        own: dict[str, Tensor] = {word: getattr(norm, word) for word in _NORM}
-        variance, mean = torch.var_mean(args[0], dim=(0, 2, 3), correction=0)
-        factor = own["weight"] / (own["running_var"] + norm.eps).sqrt()
-        shift = own["bias"] - own["running_mean"] * factor
-        values = (factor * (variance + norm.eps).sqrt(), shift + factor * mean, mean, variance)
-        for word, value in zip(_NORM, values, strict=True):
-            own[word].copy_(value)
-
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    hooks = [norm.register_forward_pre_hook(take) for norm in norms]
-    model.double().eval()(images.double())  # so that each value is rounded once, at the end
-    model.float()
-    for hook in hooks:
-        hook.remove()
-
-
-def noise_images(count: int = 8, side: int = 256) -> Tensor:
-    """Return noise (B, 3, H, W) in [0, 1] whose amplitude falls with the frequency, as in photographs."""
-    random = torch.Generator().manual_seed(0)
-    frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side))  # (H, W / 2 + 1)
-    frequency[0, 0] = torch.inf
-    white = torch.fft.rfft2(torch.randn(count, 3, side, side, generator=random))
-    noise = torch.fft.irfft2(white / frequency)  # (B, 3, H, W)
-    grey = noise[:, :1] + NOISE_COLOUR * noise  # the channels of photographs are much alike
-    return (0.45 + 0.25 * grey / grey.std(dim=(1, 2, 3), keepdim=True)).clamp(0, 1)
