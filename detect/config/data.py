@@ -30,7 +30,7 @@ def _form(value: Any) -> Literal["list", "mapping", "word"]:
     return "mapping" if isinstance(value, (dict, Strict)) else "word" if isinstance(value, str) else "list"
 
 
-Ingredient = Literal["textures", "families", "populations", "packed", "paints", "boards", "sensors"]
+Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
 """Of generated scenes (``DataConfig.scene_without``)."""
 
 
@@ -96,9 +96,9 @@ class DataConfig(Strict):
     """``scenes``: width and height of a scene."""
     scene_without: Listed[Ingredient] = ()
     """``scenes``: ingredients that are left out, to measure what each is worth. ``textures``: backgrounds have one
-    colour; ``families``: discs and rectangles only; ``populations``: each object has a style of its own;
-    ``packed``: no populations whose objects touch; ``paints``: objects have plain colours and sharp edges;
-    ``boards``: no line patterns with defects; ``sensors``: no blur, noise, vignetting and JPEG."""
+    colour; ``families``: discs and rectangles only; ``populations``: each object has a style of its own; ``paints``:
+    objects have plain colours and sharp edges; ``boards``: no line patterns with defects; ``sensors``: no blur, noise,
+    vignetting and JPEG."""
     range: (
         Annotated[
             Annotated[Listed[float], Tag("list")]

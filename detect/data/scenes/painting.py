@@ -65,7 +65,7 @@ def draw_style(family: str, size: float, rng: np.random.Generator) -> Style:
         is_upright=draw[5] < 0.3,
         tones=np.stack([base, base + steps[0], base + steps[1]]),
         jitter=(4.0, 25.0)[draw[6] < 0.5],
-        contrast=20 * math.exp(draw[7] * math.log(5.6)),
+        contrast=28 * math.exp(draw[7] * math.log(4)),
         paint=_PAINTS[int(draw[8] * len(_PAINTS))],
         opacity=5 + int(draw[9] * 10) if draw[9] < 0.3 else 8,
         is_soft=draw[10] < 0.25,
@@ -96,9 +96,10 @@ class Canvas:
     def num_objects(self) -> int:
         return len(self._labels)
 
-    def paint(self, style: Style, label: int, centres: np.ndarray, rng: np.random.Generator) -> None:
-        """Paint a population at ``centres`` (n, 2), less those that would lie mostly outside."""
-        side, middle, number = len(self.image), nearest_sprite(style.size), len(centres)
+    def paint(self, style: Style, label: int, number: int, rng: np.random.Generator) -> None:
+        """Paint a population of ``number`` objects, less those that would lie mostly outside."""
+        side, middle = len(self.image), nearest_sprite(style.size)
+        centres = draw_centres(side, number, style.size, rng)
         chosen = np.clip(middle + rng.integers(-style.reach, style.reach + 1, number), 0, NUM_SPRITES - 1).tolist()
         turns = [0] * number if style.is_upright else rng.integers(0, 8, number).tolist()
         at = np.clip(centres, 0, side - 1).astype(int)
@@ -188,19 +189,6 @@ def draw_centres(side: int, number: int, size: float, rng: np.random.Generator) 
         ends = rng.uniform(0, side, (2, 2))
         return ends[0] + rng.random((number, 1)) * (ends[1] - ends[0]) + rng.uniform(-0.5, 0.5, (number, 2)) * size
     return rng.uniform(0, side, (number, 2))
-
-
-def draw_packed_centres(side: int, number: int, size: float, rng: np.random.Generator) -> np.ndarray:
-    """Centres x y of up to ``number`` objects that touch: the cells of an uneven lattice nearest to a place."""
-    step = size * rng.uniform(0.75, 1.2)
-    reach = math.ceil(math.sqrt(number)) + 1
-    rows, columns = np.divmod(np.arange((2 * reach + 1) ** 2), 2 * reach + 1) - np.array([[reach], [reach]])
-    cells = np.stack([columns + rows % 2 / 2, rows * 0.87], axis=1)
-    cells = (cells + rng.uniform(-0.25, 0.25, cells.shape)) * step
-    middle = rng.uniform(0.2, 0.8, 2) * side
-    inside = ((cells + middle > 0) & (cells + middle < side)).all(axis=1)
-    nearest = np.argsort((cells[inside] ** 2).sum(axis=1), kind="stable")[:number]
-    return cells[inside][nearest] + middle
 
 
 def _signed(draw: float, low: float, high: float) -> float:

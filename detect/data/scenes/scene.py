@@ -17,7 +17,7 @@ import numpy as np
 
 from detect.config.data import Ingredient
 from detect.data.scenes.families import FAMILIES
-from detect.data.scenes.painting import Canvas, draw_centres, draw_packed_centres, draw_style, plain
+from detect.data.scenes.painting import Canvas, draw_style, plain
 from detect.data.scenes.sensor import colour_table, expose, to_rgb
 from detect.data.scenes.sprites import MAX_SIDE_PX, MIN_SIDE_PX
 from detect.data.scenes.textures import TEXTURES, Texture, flat
@@ -30,7 +30,7 @@ SCENE_STREAM = 103
 """First word of the random keys of the scenes."""
 MAX_OBJECTS = 200
 EMPTY_SHARE = 0.04
-BOARD_SHARE = 0.25
+BOARD_SHARE = 0.2
 """Share of scenes that are a pattern of lines with defects."""
 GREY_SHARE = 0.35
 """Share of scenes in one colour."""
@@ -38,10 +38,9 @@ BARE_BOARD_SHARE = 0.4
 """Share of boards that no sensor blurs or makes noisy: a pattern in two levels, as inspection compares it."""
 TINY_SHARE, TINY_SIDE_PX = 0.1, 8.0
 """Share of populations whose objects are smaller than this."""
-PACKED_SHARE = 0.2
-"""Share of populations whose objects touch."""
-MAX_IN_POPULATION = {"tiny": 64, "clear": 16, "packed": 100}
-MAX_COVERED = {"tiny": 0.35, "clear": 0.35, "packed": 0.9}
+MAX_TINY, MAX_CLEAR = 64, 16
+"""Objects of a population."""
+MAX_COVERED = 0.35
 """Share of a scene that the boxes of a population cover together, at most."""
 
 MAX_SIDE = 0.6
@@ -103,51 +102,29 @@ def _background(side: int, channels: int, only: Texture | None, rng: np.random.G
     return coloured(amount, colour_table(channels, rng))
 
 
-class Population(NamedTuple):
-    """Objects of one family that are alike.
-
-    Args:
-        kind: ``tiny``, ``clear`` or ``packed``.
-        size: longer side of an object in pixels.
-        number: of objects.
-    """
-
-    kind: str
-    size: float
-    number: int
-
-
 def _populate(canvas: Canvas, without: Collection[Ingredient], rng: np.random.Generator) -> None:
     """Paint one to three populations, each of one family, with sizes, colours and places that are alike."""
     side = len(canvas.image)
     known = ("disc", "rectangle") if "families" in without else _FAMILIES
-    populations = [_draw_population(side, "packed" not in without, rng) for _ in range(int(rng.integers(1, 4)))]
-    for kind, size, wanted in sorted(populations, key=_size_of, reverse=True):  # small objects lie on large ones
+    populations = [_draw_population(side, rng) for _ in range(int(rng.integers(1, 4)))]
+    for size, wanted in sorted(populations, reverse=True):  # small objects lie on large ones
         number = min(wanted, MAX_OBJECTS - canvas.num_objects)
         alone = "populations" in without
         for _ in range(number if alone else min(number, 1)):
             name = known[int(rng.integers(len(known)))]
             style = draw_style(name, size, rng)
             style = plain(style) if "paints" in without else style
-            count = 1 if alone else number
-            centres = (draw_packed_centres if kind == "packed" else draw_centres)(side, count, size, rng)
-            canvas.paint(style, _CLASS_INDEX[name], centres, rng)
+            canvas.paint(style, _CLASS_INDEX[name], 1 if alone else number, rng)
 
 
-def _size_of(population: Population) -> float:
-    return population.size
-
-
-def _draw_population(side: int, may_be_packed: bool, rng: np.random.Generator) -> Population:
-    """Draw the size of a population's objects, log-uniformly, and their number, log-uniformly up to what fits."""
-    draw = rng.random()
-    kind = "tiny" if draw < TINY_SHARE else "packed" if may_be_packed and draw < TINY_SHARE + PACKED_SHARE else "clear"
-    largest = min(MAX_SIDE_PX, MAX_SIDE * side)
-    low, high = (MIN_SIDE_PX, TINY_SIDE_PX) if kind == "tiny" else (TINY_SIDE_PX, max(largest, TINY_SIDE_PX))
+def _draw_population(side: int, rng: np.random.Generator) -> tuple[float, int]:
+    """Draw the size of a population's objects in pixels and their number up to what fits, both log-uniformly."""
+    is_tiny = rng.random() < TINY_SHARE
+    largest = max(min(MAX_SIDE_PX, MAX_SIDE * side), TINY_SIDE_PX)
+    low, high = (MIN_SIDE_PX, TINY_SIDE_PX) if is_tiny else (TINY_SIDE_PX, largest)
     size = math.exp(rng.uniform(math.log(low), math.log(high)))
-    most = max(min(MAX_COVERED[kind] * (side / size) ** 2, MAX_IN_POPULATION[kind]), 1.0)
-    fewest = max(most / 4, 1.0) if kind == "packed" else 1.0
-    return Population(kind, size, round(math.exp(rng.uniform(math.log(fewest), math.log(most)))))
+    most = min(MAX_COVERED * (side / size) ** 2, MAX_TINY if is_tiny else MAX_CLEAR)
+    return size, round(math.exp(rng.uniform(0, math.log(max(most, 1)))))
 
 
 def _draw_board(

@@ -10,7 +10,7 @@ import pytest
 
 from detect.config.data import Ingredient
 from detect.data.scenes.families import FAMILIES, members
-from detect.data.scenes.painting import Canvas, draw_centres, draw_style, plain
+from detect.data.scenes.painting import Canvas, draw_style, plain
 from detect.data.scenes.scene import CLASSES, MAX_OBJECTS, Scene, draw_scene
 from detect.data.scenes.sprites import turned_sprite
 from detect.data.scenes.textures import TEXTURES
@@ -98,8 +98,7 @@ def test_a_box_is_the_extent_of_its_object(family: str) -> None:
         canvas = Canvas(np.zeros((_SIDE, _SIDE), np.uint8))
         for attempt in range(20):  # a place outside is left out
             if canvas.num_objects == 0:
-                rng = generator(number, attempt)
-                canvas.paint(style, 0, draw_centres(_SIDE, 1, size, rng), rng)
+                canvas.paint(style, 0, 1, generator(number, attempt))
         boxes, _, areas = canvas.objects()
         if len(boxes):  # thin strokes of 3 px may cover no pixel by half
             left, top, width, height = cv2.boundingRect((canvas.image > 127).view(np.uint8))
