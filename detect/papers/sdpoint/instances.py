@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
 from detect.models.graph import Graph
 from detect.models.model import Model
+from detect.models.norms import Statistics, named_norms
 from detect.papers.sdpoint.transform import PLAIN, Instance, Way, find_points, set_way, use_instance
 
 NO_INSTANCES = (
@@ -21,8 +22,6 @@ NO_INSTANCES = (
 )
 EXTRA = "instances"
 """Name of the checkpoint's entry."""
-Statistics = dict[str, tuple[Tensor, Tensor]]
-"""Running mean and variance, (C,) each, of norms by their path in the graph."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +146,6 @@ def read_instances(content: Mapping[str, Any], graph: Graph) -> Instances:
         for r in content["records"]
     )
     return Instances(members, content["way"], statistics, records, dict(content["measured"]))
-
-
-def named_norms(graph: Graph) -> Iterator[tuple[str, nn.BatchNorm2d]]:
-    return ((path, m) for path, m in graph.named_modules() if isinstance(m, nn.BatchNorm2d))
 
 
 class InstanceNorms(nn.Module):
