@@ -117,7 +117,9 @@ class SdpointConfig(Strict):
     """
 
     ratios: Listed[Annotated[float, Interval(ge=0.05, le=0.99)]] = ()
-    """Resize factors of the maps behind a point; the paper has 0.5 and 0.75. Empty disables it."""
+    """Resize factors of the maps behind a point; the paper has 0.5 and 0.75. Without ratios and sizes it is off."""
+    sizes: Listed[Annotated[int, Ge(1), Unit("px")]] = ()
+    """Image sizes below ``image_size`` at which the plain network and all points are instances too."""
     points: Listed[Annotated[int, Ge(1)]] = ()
     """Numbers of the active points, from 1; empty is all."""
     schedule: Literal["paper", "sandwich"] = "paper"
@@ -130,6 +132,10 @@ class SdpointConfig(Strict):
     makes neck and head cheaper as well. No effect in classifiers."""
     norm_batches: Annotated[int, Ge(0), Unit("batches")] = 100
     """Number of training batches for the statistics; 0 is all."""
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.ratios or self.sizes)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from torch import Tensor
 
 from detect.models.graph import NO_TRANSFORM, GraphTransform
 from detect.models.model import Model, network_input
@@ -24,7 +25,7 @@ from detect.training.task import Loader
 
 @dataclass(frozen=True)
 class NormEstimator:
-    """Measures norm statistics on the first batches of an epoch, at the full image size.
+    """Measures norm statistics on the first batches of an epoch, unless ``prepare`` says otherwise at full size.
 
     Args:
         loader: the training batches.
@@ -32,6 +33,7 @@ class NormEstimator:
         batches: their number; 0 is all of an epoch.
         device: of the model.
         precision: number format of the network.
+        prepare: changes images (B, 3, H, W) for a transform.
     """
 
     loader: Loader
@@ -39,6 +41,7 @@ class NormEstimator:
     batches: int
     device: torch.device
     precision: Precision
+    prepare: Callable[[Tensor, GraphTransform], Tensor] = lambda images, transform: images
 
     def measure(
         self, model: Model, transforms: Sequence[GraphTransform], epoch: int
@@ -57,7 +60,7 @@ class NormEstimator:
     def _forward(self, model: Model, batch: Batch) -> None:
         images = network_input(batch.images, self.device)
         with autocast(self.precision, self.device):
-            model(images)
+            model(self.prepare(images, model.graph.transform))
 
 
 def learning_norms(model: Model) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ EFFECTS = {
     "sdpoint.norm_batches": "papers/sdpoint/test_strategy.py::test_a_run",
     "sdpoint.points": "papers/sdpoint/test_strategy.py::test_chosen_points",
     "sdpoint.schedule": "papers/sdpoint/test_sandwich.py::test_the_instances_of_a_batch",
+    "sdpoint.sizes": "papers/sdpoint/test_sizes.py::test_sizes_are_instances_with_and_without_points",
     "sdpoint.way": "papers/sdpoint/test_strategy.py::test_a_run",
     "seed": "training/test_loop.py::test_the_same_seed_is_the_same_run",
     "splits.NAME.parts": "data/formats/test_yolo.py::test_several_folders_and_lists",

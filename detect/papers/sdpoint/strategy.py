@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from detect.config.recipe import ClassificationRecipe, DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
+from detect.models.graph import GraphTransform
 from detect.models.model import DetectionModel, Model
 from detect.models.norms import Statistics, set_statistics
 from detect.papers.sdpoint.distillation import DetectionDistillation, class_distillation
@@ -34,7 +36,7 @@ from detect.runtime.reproducibility import generator
 from detect.training.batch_norms import prepare_norms
 from detect.training.checks import OptionDependency
 from detect.training.norm_statistics import NormEstimator, learning_norms
-from detect.training.strategy import AnyTargets, Part, Strategy
+from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
 from detect.training.task import BatchLoss, Loader
 
 INSTANCE_STREAM = 6
@@ -46,8 +48,8 @@ MIN_SAVING = 0.02
 def open_sdpoint(
     recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision
 ) -> SDPoint | None:
-    """Build the strategy, if the recipe has ratios."""
-    return SDPoint(recipe, model, loader, device, precision) if recipe.sdpoint.ratios else None
+    """Build the strategy, if the recipe has ratios or sizes."""
+    return SDPoint(recipe, model, loader, device, precision) if recipe.sdpoint.is_on else None
 
 
 class SDPoint(Strategy):
@@ -56,14 +58,14 @@ class SDPoint(Strategy):
     The running statistics of the training mix those of all instances and suit none of them.
 
     Args:
-        recipe: with ``sdpoint.ratios``.
+        recipe: with ``sdpoint.ratios`` or ``sdpoint.sizes``.
         model: gets the way of the recipe.
         loader: the training batches.
         device: of the model.
         precision: number format of the network.
 
     Raises:
-        InputError: the model has no points, or not those of the recipe.
+        InputError: the model has no points, or not those of the recipe, or it cannot take a size.
 
     Source: SDPoint (Kuen et al., 2018), sections 3.1 to 3.3.
     """
@@ -73,18 +75,23 @@ class SDPoint(Strategy):
     ) -> None:
         self.recipe, self.model, self.device = recipe, model, device
         set_way(model, recipe.sdpoint.way)
-        self.instances = _cheaper_instances(recipe, model)
-        self.norms = NormEstimator(loader, learning_norms(model), recipe.sdpoint.norm_batches, device, precision)
+        costs, full_hw = InstanceCosts(model.graph, model.num_classes), (recipe.image_size, recipe.image_size)
+        macs = {instance: costs.macs(instance, full_hw) for instance in _all_instances(recipe, model)}
+        self.instances = list(macs) if model.definition.is_classifier else _cheaper(macs)
+        self._cheapest = min(self.instances, key=lambda instance: macs[instance])
+        self.norms = NormEstimator(
+            loader, learning_norms(model), recipe.sdpoint.norm_batches, device, precision, self._scaled
+        )
         self.epoch = recipe.epochs - 1
-        costs, image_hw = InstanceCosts(model.graph, model.num_classes), (recipe.image_size, recipe.image_size)
-        self._cheapest = min(self.instances, key=lambda instance: costs.macs(instance, image_hw))
-        self._plan, self._instance, self._teacher = [PLAIN], PLAIN, None
+        self._plan, self._instance = [PLAIN], PLAIN
+        self._teacher: Any = None
         self._distil = _distillation(recipe, model)
 
     def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
-        """Return the batch once for each of its instances."""
+        """Return the batch once for each of its instances, at its size."""
         self._plan = self.plan(epoch, number)
-        return [(images, targets)] * len(self._plan)
+        sizes = [instance.network_hw(size_of(images), self.model.max_reduction) for instance in self._plan]
+        return [resized(images, targets, size_hw, "area") for size_hw in sizes]
 
     def on_part(self, number: int) -> None:
         self._instance = self._plan[number % len(self._plan)]
@@ -112,12 +119,13 @@ class SDPoint(Strategy):
         return [PLAIN, self._cheapest, *(others[i] for i in drawn)]
 
     def draw(self, epoch: int, number: int) -> Instance:
-        """Draw the instance of a batch: plain network and points with equal probability, and so a point's ratios."""
-        rng = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number)
-        points = list(dict.fromkeys(instance.point for instance in self.instances))
-        point = points[rng.integers(len(points))]
-        of_point = [instance for instance in self.instances if instance.point == point]
-        return of_point[rng.integers(len(of_point))]
+        """Draw the instance of a batch: sizes with equal probability, and so points, of which 0 is one, and ratios."""
+        rng, left = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number), self.instances
+        for name in ("scale", "point", "ratio"):
+            values = list(dict.fromkeys(getattr(instance, name) for instance in left))
+            value = values[rng.integers(len(values))]
+            left = [instance for instance in left if getattr(instance, name) == value]
+        return left[0]
 
     @property
     def checkpoint_extras(self) -> dict[str, Any]:
@@ -157,6 +165,12 @@ class SDPoint(Strategy):
     def _transform(self, instance: Instance) -> InstanceTransform:
         return InstanceTransform(instance, self.recipe.sdpoint.way)
 
+    def _scaled(self, images: Tensor, transform: GraphTransform) -> Tensor:
+        """Images (B, 3, H, W) at the size of an instance."""
+        assert isinstance(transform, InstanceTransform), "only its statistics are measured"
+        new_hw = transform.instance.network_hw(size_of(images), self.model.max_reduction)
+        return images if new_hw == size_of(images) else F.interpolate(images, new_hw, mode="area")
+
 
 def _differing(norms: Statistics, plain: Statistics) -> Statistics:
     """The statistics of norms behind the point, which differ from the plain network's."""
@@ -173,18 +187,24 @@ def _distillation(recipe: Recipe, model: Model) -> Callable[[Any, Any], Tensor]:
     return class_distillation
 
 
-def _cheaper_instances(recipe: Recipe, model: Model) -> list[Instance]:
-    """The plain network and the instances of the recipe, of a detector those that save ``MIN_SAVING`` of the cost.
+def _all_instances(recipe: Recipe, model: Model) -> list[Instance]:
+    """The plain network, and every point and ratio of the recipe, at each of its sizes."""
+    full, multiple = recipe.image_size, model.max_reduction
+    for size in recipe.sdpoint.sizes:
+        if size % multiple or size >= full:
+            raise InputError(f"sdpoint.sizes: must be multiples of {multiple} below image_size {full}, found {size}")
+    scales = [1.0, *sorted({size / full for size in recipe.sdpoint.sizes}, reverse=True)]
+    return list_instances(_chosen_points(recipe, model) if recipe.sdpoint.ratios else (), recipe.sdpoint.ratios, scales)
 
-    A classifier keeps all, as in the paper, whose last point saves nothing.
+
+def _cheaper(macs: dict[Instance, int]) -> list[Instance]:
+    """The instances, given their multiply-adds, that save ``MIN_SAVING`` of the plain network's at their size.
+
+    Classifiers keep all, as in the paper, whose last point saves nothing.
     """
-    found = list_instances(_chosen_points(recipe, model), recipe.sdpoint.ratios)
-    if model.definition.is_classifier:
-        return found
-    costs, image_hw = InstanceCosts(model.graph, model.num_classes), (recipe.image_size, recipe.image_size)
-    limit = (1 - MIN_SAVING) * costs.macs(PLAIN, image_hw)
-    kept = [instance for instance in found if instance == PLAIN or costs.macs(instance, image_hw) <= limit]
-    left_out = ", ".join(instance.name for instance in found if instance not in kept)
+    limits = {instance.scale: (1 - MIN_SAVING) * macs[instance] for instance in macs if instance.point == 0}
+    kept = [instance for instance in macs if instance.point == 0 or macs[instance] <= limits[instance.scale]]
+    left_out = ", ".join(instance.name for instance in macs if instance not in kept)
     if left_out:
         LOGGER.info("sdpoint: left out, because they save under %.0f %% of the cost: %s", 100 * MIN_SAVING, left_out)
     if kept == [PLAIN]:
@@ -206,10 +226,18 @@ def _chosen_points(recipe: Recipe, model: Model) -> tuple[int, ...]:
 
 def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
     """List the keys of ``sdpoint`` without effect while it is off, or for a classifier."""
-    if not recipe.sdpoint.ratios:
-        keys = [field.name for field in fields(recipe.sdpoint) if field.name != "ratios"]
+    if not recipe.sdpoint.is_on:
+        keys = [field.name for field in fields(recipe.sdpoint) if field.name not in ("ratios", "sizes")]
         return [OptionDependency("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
     is_classifier = isinstance(recipe, ClassificationRecipe)
+    needs = (
+        [] if recipe.sdpoint.ratios else [OptionDependency("sdpoint", "points", "sdpoint.ratios", "empty", "a list")]
+    )
+    if recipe.sdpoint.schedule == "paper":
+        needs.append(OptionDependency("sdpoint", "drawn", "sdpoint.schedule", "paper", "sandwich"))
     return [
-        OptionDependency("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")
+        *needs,
+        OptionDependency(
+            "sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector"
+        ),
     ]

@@ -1,6 +1,7 @@
 """SDPoint as a graph transform: at one of N points a feature map is downsampled, so that all behind it costs less.
 
-Each point with each ratio is an instance of the network; all instances share the weights.
+Each point with each ratio is an instance of the network, and so is each of them, or the plain network, on smaller
+images; all instances share the weights.
 
 Letters: B batch, H W pixels, r ratio.
 """
@@ -30,29 +31,40 @@ map, so that they get cheaper too, and a cell covers more pixels. A classifier's
 
 @dataclass(frozen=True)
 class Instance(Strict):
-    """A point and its ratio.
+    """A point and its ratio, and the size of the images.
 
     Args:
         point: from 1 in execution order; 0 is the plain network.
         ratio: r, in (0, 1); 1 for the plain network.
+        scale: size of the images as a share of the full one, in (0, 1].
     """
 
     point: int
     ratio: float
+    scale: float = 1.0
 
     @property
     def name(self) -> str:
-        """As ``3@0.5``, or ``plain``."""
-        return f"{self.point}@{self.ratio:g}" if self.point else "plain"
+        """As ``3@0.5``, or ``plain``; at 3/4 of the image size ``3@0.5*0.75``."""
+        network = f"{self.point}@{self.ratio:g}" if self.point else "plain"
+        return network if self.scale == 1 else f"{network}*{self.scale:.3g}"
+
+    def network_hw(self, full_hw: tuple[int, int], multiple: int) -> tuple[int, int]:
+        """Height and width of the network input, multiples of ``multiple``, for an input of ``full_hw`` at scale 1."""
+        if self.scale == 1:
+            return full_hw
+        height, width = (max(round(side * self.scale / multiple), 1) * multiple for side in full_hw)
+        return height, width
 
 
 PLAIN = Instance(0, 1.0)
 """The network without downsampling at any point."""
 
 
-def list_instances(points: Sequence[int], ratios: Sequence[float]) -> list[Instance]:
-    """List the plain network, then every point with every ratio."""
-    return [PLAIN, *(Instance(point, ratio) for point in points for ratio in ratios)]
+def list_instances(points: Sequence[int], ratios: Sequence[float], scales: Sequence[float] = (1.0,)) -> list[Instance]:
+    """List for each scale the plain network, then every point with every ratio."""
+    networks = [(0, 1.0), *((point, ratio) for point in points for ratio in ratios)]
+    return [Instance(point, ratio, scale) for scale in scales for point, ratio in networks]
 
 
 @dataclass(frozen=True)
@@ -73,18 +85,18 @@ class InstanceTransform(GraphTransform):
 
     @property
     def fixed_sizes(self) -> str:
-        return "" if self.instance == PLAIN else "an instance of SDPoint has its maps' sizes built in"
+        return "" if self.instance.point == 0 else "an instance of SDPoint has its maps' sizes built in"
 
     def enter(self, graph: Graph) -> None:
-        if self.instance != PLAIN:
+        if self.instance.point:
             find_points(graph)[self.instance.point - 1].ratio = self.instance.ratio
 
     def leave(self, graph: Graph) -> None:
-        if self.instance != PLAIN:
+        if self.instance.point:
             find_points(graph)[self.instance.point - 1].ratio = None
 
     def start(self, graph: Graph, image: Tensor) -> Flow:
-        return Flow() if self.instance == PLAIN else _InstanceFlow(graph, self.way, image)
+        return Flow() if self.instance.point == 0 else _InstanceFlow(graph, self.way, image)
 
 
 class _InstanceFlow(Flow):
@@ -221,9 +233,11 @@ class InstanceCosts:
 
     def __init__(self, graph: Graph, num_classes: int) -> None:
         self._counter, self._way = MacCounter(graph, num_classes), way_of(graph)
+        self._multiple = graph.max_reduction
 
-    def macs(self, instance: Instance, image_hw: tuple[int, int]) -> int:
-        """Multiply-adds of one image of that height and width."""
+    def macs(self, instance: Instance, full_hw: tuple[int, int]) -> int:
+        """Multiply-adds of one image, whose height and width are ``full_hw`` at scale 1."""
+        image_hw = instance.network_hw(full_hw, self._multiple)
         return self._counter.macs(InstanceTransform(instance, self._way), image_hw)
 
 

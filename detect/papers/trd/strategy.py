@@ -66,7 +66,9 @@ class Trd(Strategy):
         self.sizes = reduced_sizes(recipe, self.multiple)
         self.reduced = reduced_epochs(recipe)
         self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
+        # SDPoint makes the maps behind a point, or the images, smaller still.
         self.least_ratio = min(recipe.sdpoint.ratios, default=1.0)
+        self.least_ratio *= min(recipe.sdpoint.sizes, default=recipe.image_size) / recipe.image_size
         self.on_epoch_start()
         LOGGER.info("%s", _plan(recipe, self.sizes, self.reduced))
 
@@ -111,7 +113,7 @@ class Trd(Strategy):
         With SDPoint, whose statistics are measured at the full size too, the model itself.
         """
         is_plain = min(self.sizes) == self.recipe.image_size or not any(self.reduced[: epoch + 1])
-        return model if is_plain or self.recipe.sdpoint.ratios else self.norms.refreshed(model, epoch)
+        return model if is_plain or self.recipe.sdpoint.is_on else self.norms.refreshed(model, epoch)
 
     def state_dict(self) -> dict[str, float]:
         return {"epoch": self._epoch, "images": self._images, "left_alone": self._left_alone, "area": self._area}
