@@ -26,7 +26,8 @@ from detect.models.registry import Block, PoolPoint, ResizePoint
 Way = Literal["restore", "shrink"]
 """Treatment of a detector's levels behind a point. ``restore``: maps that neck or head read are resized to their
 nominal size, so that the cost of these stays. ``shrink``: each level of neck and head has the size of the backbone's
-map, so that they get cheaper too, and a cell covers more pixels. A classifier's pool takes any size."""
+map, so that they get cheaper too, and a cell covers more pixels. Both read a row's map in front of the point behind it.
+A classifier's pool takes any size."""
 
 
 @dataclass(frozen=True)

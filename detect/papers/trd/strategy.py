@@ -31,15 +31,14 @@ from detect.training.norm_statistics import NormEstimator, learning_norms
 from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
 from detect.training.task import Loader
 
+NORM_BATCHES = 50
+"""Full-size batches on which the norm statistics are measured before a validation."""
+
 
 def open_trd(recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision) -> Trd | None:
     """Build the strategy, if the recipe has a resolution."""
     norms = NormEstimator(loader, learning_norms(model), NORM_BATCHES, device, precision)
     return Trd(recipe, model, norms) if recipe.trd.resolution > 0 else None
-
-
-NORM_BATCHES = 50
-"""Full-size batches on which the norm statistics are measured before a validation."""
 
 
 class Trd(Strategy):
