@@ -21,7 +21,7 @@ from detect.errors import InputError
 from detect.models.definition import Row
 from detect.models.graph import Flow, Graph, GraphTransform
 from detect.models.model import Model
-from detect.models.registry import Block, PoolPoint, ResizePoint
+from detect.models.registry import Block, PoolPoint, ResizePoint, resize_cells
 
 Way = Literal["restore", "shrink"]
 """Treatment of a detector's levels behind a point. ``restore``: maps that neck or head read are resized to their
@@ -141,10 +141,12 @@ class _InstanceFlow(Flow):
     def _resized(self, x: Any, name: str) -> Any:
         """The output of row ``name`` resized to its level; unchanged without a level."""
         size_hw = self._sizes.get(self._shapes[name].reduction)
-        if size_hw is None or x.shape[2:] == size_hw:
+        if size_hw is None:
             return x
-        # Bilinear, because with repetition AP is up to 0.02 lower (docs/results/sdpoint.md).
-        return F.interpolate(x, size_hw, mode="bilinear", align_corners=False)
+        if size_hw[0] > x.shape[2] or size_hw[1] > x.shape[3]:
+            # With repetition AP is up to 0.02 lower (docs/results/sdpoint.md).
+            return F.interpolate(x, size_hw, mode="bilinear", align_corners=False)
+        return resize_cells(x, size_hw)
 
 
 def tapped_rows(graph: Graph) -> set[str]:
