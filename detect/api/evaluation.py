@@ -182,9 +182,10 @@ def _measure_checkpoint(request: EvaluationRequest, data: DataConfig, outputs: E
     checkpoint = load_checkpoint(request.weights)
     checkpoint.model.to(device)
     data = as_trained(data, checkpoint.value_range)
-    conditions = _conditions(request, checkpoint.image_size, device, checkpoint.names)
     if request.cost is not None:
-        yield choose_instance(checkpoint, request.cost)
+        checkpoint, line = choose_instance(checkpoint, request.cost)
+        yield line
+    conditions = _conditions(request, checkpoint.image_size, device, checkpoint.names)
     if request.instances:
         return (yield from _measure_instances(request, checkpoint, data, conditions, outputs))
     if isinstance(checkpoint.model, ClassificationModel):
@@ -297,10 +298,13 @@ def _measure_instances(
     return record
 
 
-def choose_instance(checkpoint: Checkpoint, cost: float) -> str:
-    """Use the best instance of at most ``cost``, a share of the full cost, as the network; returns a line about it."""
-    line: str = require_plugin("cost_choices", "cost", "--cost")(checkpoint, cost)
-    return line
+def choose_instance(checkpoint: Checkpoint, cost: float) -> tuple[Checkpoint, str]:
+    """Use the best instance of at most ``cost``, a share of the full cost, as the network.
+
+    Returns the checkpoint with the image size of the instance, and a line about it.
+    """
+    chosen: tuple[Checkpoint, str] = require_plugin("cost_choices", "cost", "--cost")(checkpoint, cost)
+    return chosen
 
 
 def _open_boxes(

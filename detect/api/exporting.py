@@ -109,7 +109,8 @@ def run_export(request: ExportRequest) -> Exported:
     checkpoint = load_checkpoint(request.weights)
     lines = []
     if request.cost is not None:
-        lines.append(choose_instance(checkpoint, request.cost))
+        checkpoint, line = choose_instance(checkpoint, request.cost)
+        lines.append(line)
     dynamic = not checkpoint.model.graph.transform.fixed_sizes if request.dynamic is None else request.dynamic
     size = request.image_size or checkpoint.image_size
     options = ExportOptions(

@@ -117,38 +117,54 @@ class SdpointConfig(Strict):
     """
 
     ratios: Listed[Annotated[float, Interval(ge=0.05, le=0.99)]] = ()
-    """Resize factors of the maps behind a point; the paper has 0.5 and 0.75. Empty disables it."""
+    """Resize factors of the maps behind a point; the paper has 0.5 and 0.75. Without ratios and sizes it is off."""
+    sizes: Listed[Annotated[int, Ge(1), Unit("px")]] = ()
+    """Image sizes below ``image_size`` at which the plain network and all points are instances too."""
     points: Listed[Annotated[int, Ge(1)]] = ()
     """Numbers of the active points, from 1; empty is all."""
+    schedule: Literal["paper", "sandwich"] = "paper"
+    """``paper``: each batch goes through one instance, drawn uniformly. ``sandwich``: each goes through the plain
+    network, the cheapest instance and ``drawn`` others, which learn what the plain network predicts as well."""
+    drawn: Annotated[int, Ge(0), Unit("instances")] = 1
+    """Of ``sandwich``: number of instances that are drawn for each batch."""
     way: Literal["restore", "shrink"] = "restore"
     """Detector levels behind a point: ``restore`` resizes them to their original size before the neck, ``shrink``
     makes neck and head cheaper as well. No effect in classifiers."""
     norm_batches: Annotated[int, Ge(0), Unit("batches")] = 100
     """Number of training batches for the statistics; 0 is all."""
 
+    @property
+    def is_on(self) -> bool:
+        return bool(self.ratios or self.sizes)
+
 
 @dataclass(frozen=True)
 class TrdConfig(Strict):
-    """Reduced resolution: in some epochs, all batches are downsampled before the forward pass.
+    """Reduced resolution: in some epochs, all batches are downsampled before the forward pass. The norm statistics are
+    measured anew at the full size before each validation.
 
     Source: Temporally Resolution Decrement, Algorithm 1, appendix A for the guard, and Table 6 for the variants. Our
-    reading: ``three`` draws its size by the epoch. Ours: ``exact``, and the guard around the last mosaic.
+    reading: ``three`` draws its size by the epoch. Ours: ``progressive``, ``exact``, the measured statistics, and the
+    guard around the last mosaic and before the end.
     """
 
     resolution: Annotated[float, Ge(0)] = 0.0
     """Long side of the reduced images in pixels; up to 1, a share of ``image_size``. 0 disables it."""
     probability: Share = 0.5
     """P, the probability that an epoch is reduced; for ``batch``, the share of reduced images."""
-    variant: Literal["random", "regular", "mixed", "three", "batch"] = "random"
-    """``random``: epochs are drawn. ``regular``: every second epoch. ``mixed``: in drawn epochs each batch has a
-    size uniform between ``resolution`` and ``image_size``. ``three``: drawn epochs have ``resolution``
+    variant: Literal["random", "paper", "progressive", "regular", "mixed", "three", "batch"] = "random"
+    """``random``: epochs are drawn. ``paper``: as ``random``, but the last epochs may be reduced too.
+    ``progressive``: the first epochs, at rising sizes. ``regular``: every second epoch. ``mixed``: in drawn epochs each
+    batch has a size uniform between ``resolution`` and ``image_size``. ``three``: drawn epochs have ``resolution``
     or the size midway to ``image_size``. ``batch``: in every batch some images are reduced."""
     exact: bool = False
     """Reduce exactly the share ``probability`` of all epochs, as far as guards allow."""
     guard: Annotated[int, Ge(0), Unit("epochs")] = 2
-    """Epochs that are not reduced on each side of a step of the learning rate and of the last mosaic."""
-    interpolation: Literal["nearest", "area", "bilinear"] = "nearest"
-    """Interpolation of the downsampling; ``nearest`` takes every second pixel for half the size."""
+    """Epochs that are not reduced on each side of a step of the learning rate and of the last mosaic, and at the end,
+    where the rate is lowest."""
+    interpolation: Literal["nearest", "area"] = "nearest"
+    """Interpolation of the downsampling: for half the size, ``nearest`` takes every second pixel, ``area`` the mean of
+    four."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class InferenceNetwork(Protocol):
     category_ids: tuple[int, ...]
     """The K ids of the classes in the annotation file of the training."""
     image_size: int
-    """Side of the network input in pixels, as trained or exported; of a detector the long side."""
+    """Side of the network input in pixels, as trained, exported or chosen; of a detector the long side."""
     multiple: int
     """Divides height and width of the network input."""
     max_detections: int | None
@@ -201,7 +201,7 @@ class Predictor:
 
     @property
     def image_size(self) -> int:
-        """Side of the network input in pixels, as trained; of a detector the long side."""
+        """Side of the network input in pixels, as trained or as the chosen cost has it; of a detector the long side."""
         return self._network.image_size
 
     @property

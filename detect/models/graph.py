@@ -38,7 +38,7 @@ class Flow:
         return maps
 
     def output(self, row: Row, output: Any) -> None:
-        """Observe a row's output."""
+        """Observe a row's output, in front of the point behind the row."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,8 @@ class Graph(nn.Module):
     def run_row(self, row: Row, values: dict[str, Any], flow: Flow) -> Any:
         """Run a row; ``values`` holds the outputs of the rows that it reads."""
         output = self.layer(row.name)(*flow.inputs(row, [values[name] for name in row.inputs]))
-        if row.name in self.behind:
-            output = self.behind[row.name](output)
         flow.output(row, output)
-        return output
+        return self.behind[row.name](output) if row.name in self.behind else output
 
     def use_transform(self, transform: GraphTransform) -> None:
         """Replace the transform."""

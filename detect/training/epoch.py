@@ -90,11 +90,16 @@ def _train_batch(state: TrainState, batch: Batch, ends_update: bool) -> dict[str
     sums: dict[str, float] = {}
     count = 0
     for number, part in enumerate(parts, start=1):
+        for strategy in state.strategies:
+            strategy.on_part(number - 1)
         terms, images = _backward(state, part, all_reduce=ends_update and number == len(parts))
-        state.meter.add(images, size_of(part[0]), state.model.graph.transform, size_of(whole[0]))
+        state.meter.add_pass(images, size_of(part[0]), state.model.graph.transform)
         count += images
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value * images
+    # A process without images of its own has as many passes of each image as parts.
+    passes = sum(len(images) for images, _ in parts) / len(whole[0]) if len(whole[0]) else len(parts)
+    state.meter.add_images(round(count / passes), size_of(whole[0]))
     values = {name: total / count for name, total in sums.items()}
     if ends_update:
         norm = state.step()
@@ -121,7 +126,10 @@ def _backward(state: TrainState, part: Part, all_reduce: bool) -> tuple[dict[str
             raise _not_finite(values, state)
         # A sum over images, so that parts and accumulated batches add up to one large batch. Of the gradients of
         # several processes PyTorch takes the mean.
-        objective = terms.total * (terms.num_images * num_processes() * state.loss_scale)
+        loss = terms.total
+        for strategy in state.strategies:
+            loss = strategy.on_loss(terms, loss, raw)
+        objective = loss * (terms.num_images * num_processes() * state.loss_scale)
         state.scaler.scale(objective).backward()
     return values, terms.num_images
 

@@ -122,10 +122,13 @@ class ComputeMeter:
     def load_state_dict(self, state: list[int]) -> None:
         self._images, self._spent, self._full = state
 
-    def add(self, images: int, image_hw: tuple[int, int], transform: GraphTransform, full_hw: tuple[int, int]) -> None:
-        """Count a forward pass of ``images`` images of ``image_hw``, which had ``full_hw`` before any strategy."""
-        self._images += images
+    def add_pass(self, images: int, image_hw: tuple[int, int], transform: GraphTransform) -> None:
+        """Count a forward pass of ``images`` images of ``image_hw``."""
         self._spent += images * self._costs.macs(transform, image_hw)
+
+    def add_images(self, images: int, full_hw: tuple[int, int]) -> None:
+        """Count training images, which had ``full_hw`` before any strategy."""
+        self._images += images
         self._full += images * self._costs.macs(NO_TRANSFORM, full_hw)
 
     def values(self) -> dict[str, float]:
@@ -146,7 +149,7 @@ def compute_line(rows: Sequence[dict[str, Any]]) -> str:
         for tag in ("compute/gmacs", "compute/full_gmacs")
     )
     return (
-        f"training cost {spent:.4g} G multiply-adds an image and forward pass (mFLOPs, as counted), "
+        f"training cost {spent:.4g} G multiply-adds an image in forward passes (mFLOPs, as counted), "
         f"{spent / full if full else 0:.1%} of the {full:.4g} G at full size"
     )
 

@@ -19,7 +19,7 @@ from detect.runtime.device import Precision
 from detect.runtime.plugins import require_plugin
 from detect.runtime.reproducibility import generator
 from detect.structures import ClassTargets, Targets
-from detect.training.task import Loader
+from detect.training.task import BatchLoss, Loader
 
 AnyTargets = Targets | ClassTargets
 Part = tuple[Tensor, AnyTargets]
@@ -44,8 +44,21 @@ class Strategy:
         """Prepare an epoch; a resumed epoch calls ``load_state_dict`` instead."""
 
     def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
-        """Change a batch before the forward pass, or split it into parts whose gradients add up to those of it."""
+        """Change a batch before the forward pass, or split it into parts, whose gradients are added up."""
         return [(images, targets)]
+
+    def on_part(self, number: int) -> None:
+        """Prepare the model for a part of the batch, counted from 0 over the parts of all strategies."""
+
+    def on_loss(self, terms: BatchLoss, loss: Tensor, raw: Any) -> Tensor:
+        """Change the loss of a part before its backward pass.
+
+        Args:
+            terms: of the part.
+            loss: their total, as the strategies before have changed it.
+            raw: raw outputs of the model.
+        """
+        return loss
 
     def on_epoch_end(self) -> dict[str, float]:
         """Return values of the epoch for the run's records, by TensorBoard tag."""

@@ -186,13 +186,17 @@ def test_decoding_of_an_instance_of_sdpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_instance_of_sdpoint(tmp_path):
-    checkpoint = detector(tmp_path, way="shrink")
+@pytest.mark.parametrize(
+    ("way", "sizes_hw"),
+    [("shrink", [(8, 8), (4, 4)]), ("restore", [(16, 16), (8, 8)])],  # as without the point where maps are restored
+)
+def test_an_instance_of_sdpoint(tmp_path, way, sizes_hw):
+    checkpoint = detector(tmp_path, way=way)
     use_instance(checkpoint.model, Instance(1, 0.5))
     path = tmp_path / "model.onnx"
     assert export_onnx(checkpoint, path, ExportOptions(raw=True, dynamic=False)).good
     maps = run(path, np.zeros((1, 3, 32, 32), np.float32))
-    assert [level.shape[2:] for level in maps] == [(8, 8), (4, 4)]  # 16 x 16 and 8 x 8 without the point
+    assert [level.shape[2:] for level in maps] == sizes_hw
 
 
 def test_classifiers_are_refused(classifier, tmp_path):

@@ -23,13 +23,15 @@ name: two-points
 backbone:
   - {name: stem, module: Stem, args: {out_channels: 8}, reduction: 2}
   - {name: c1, module: C3, args: {out_channels: 8}}
+  - {name: fine, module: Conv, args: {out_channels: 8}}
   - {name: down, module: Downsample, args: {out_channels: 8}, reduction: 4}
   - {name: c2, module: C3, args: {out_channels: 8}}
+  - {name: coarse, module: Conv, args: {out_channels: 8}}
 head:
 """
 """Two points (SDPoint), one behind each C3; one of the two heads below completes it."""
 TWO_POINTS_BOXES = """\
-  - {name: detect, module: AnchorDetect, from: [c1, c2], args: {anchors_px: [[[4, 4]], [[9, 8]]]}}
+  - {name: detect, module: AnchorDetect, from: [fine, coarse], args: {anchors_px: [[[4, 4]], [[9, 8]]]}}
 """
 TWO_POINTS_CLASSES = "  - {name: classify, module: Classify}\n"
 

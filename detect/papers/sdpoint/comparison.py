@@ -206,7 +206,13 @@ class Comparison:
 
     @property
     def front(self) -> list[InstanceRecord]:
+        """The Pareto front by multiply-adds."""
         return pareto_front(self.records, self.metric)
+
+    @property
+    def front_ms(self) -> list[InstanceRecord]:
+        """The Pareto front by milliseconds."""
+        return pareto_front(self.records, self.metric, "ms")
 
 
 def run_name(weights: Path) -> str:
@@ -260,7 +266,7 @@ def compare_instances(
     costs = [InstanceCosts(network.model.graph, network.model.num_classes) for _, network in networks]
     macs = [costs[0].macs(member, (size, size)) for member in members]
     plans = [_plan_sizes(*network, count, size, min(macs)) for network, count in zip(networks, costs, strict=True)]
-    metrics = split.measure(weights[1], members, conditions, f"{len(members)} instances")
+    metrics = _measure_instances(split, weights[1], members, conditions)
     runs = [NetworkRun(model, member, (size, size)) for member in members]
     times = network_ms([*runs, *(run for plan in plans for run in plan.runs)], conditions.device, conditions.precision)
     records = [InstanceRecord(*found) for found in zip(members, macs, times[: len(members)], metrics, strict=True)]
@@ -270,6 +276,24 @@ def compare_instances(
         baselines.append(plan.measure(split, conditions, times[: len(plan.macs)], known))
         times = times[len(plan.macs) :]
     return Comparison(split.metric, split.shown, tuple(records), tuple(baselines), bool(instances.statistics), about)
+
+
+def _measure_instances(
+    split: DetectionSplit | ClassificationSplit,
+    checkpoint: Checkpoint,
+    members: Sequence[Instance],
+    conditions: Conditions,
+) -> list[dict[str, float]]:
+    """The metrics of each instance, at its image size."""
+    found: dict[Instance, dict[str, float]] = {}
+    full_hw, multiple = (conditions.image_size, conditions.image_size), checkpoint.model.max_reduction
+    for scale in dict.fromkeys(member.scale for member in members):
+        of_scale = [member for member in members if member.scale == scale]
+        size, _ = of_scale[0].network_hw(full_hw, multiple)
+        label = f"{len(of_scale)} instances at {size} px"
+        metrics = split.measure(checkpoint, of_scale, replace(conditions, image_size=size), label)
+        found.update(zip(of_scale, metrics, strict=True))
+    return [found[member] for member in members]
 
 
 @dataclass(frozen=True)

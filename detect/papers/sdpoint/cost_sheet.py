@@ -60,6 +60,7 @@ def write_cost_sheets(
     for path in paths:
         panels = []
         image = as_image(path, predictor.read_settings())
+        predictor.cost = 1  # the full image size
         network_hw = predictor.network_hw((image.shape[0], image.shape[1]), options.get("image_size"))
         for cost, (choice, ms) in zip(costs, network.choices(costs, network_hw), strict=True):
             predictor.cost = cost

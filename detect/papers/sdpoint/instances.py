@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
 from detect.models.graph import Graph
 from detect.models.model import Model
+from detect.models.norms import Statistics, named_norms
 from detect.papers.sdpoint.transform import PLAIN, Instance, Way, find_points, set_way, use_instance
 
 NO_INSTANCES = (
@@ -21,8 +22,6 @@ NO_INSTANCES = (
 )
 EXTRA = "instances"
 """Name of the checkpoint's entry."""
-Statistics = dict[str, tuple[Tensor, Tensor]]
-"""Running mean and variance, (C,) each, of norms by their path in the graph."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class InstanceRecord:
     """Cost and metrics of an instance.
 
     Args:
-        instance: point and ratio.
+        instance: point, ratio and scale.
         macs: multiply-adds of one image.
         ms: milliseconds of the network for one image, on the machine that measured.
         metrics: by name, as of an evaluation.
@@ -64,14 +63,14 @@ class Instances:
     def to_plain(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
         return {
-            "members": [_to_pair(member) for member in self.members],
+            "members": [_to_list(member) for member in self.members],
             "way": self.way,
             "statistics": [
-                [_to_pair(member), {path: [mean.cpu(), variance.cpu()] for path, (mean, variance) in norms.items()}]
+                [_to_list(member), {path: [mean.cpu(), variance.cpu()] for path, (mean, variance) in norms.items()}]
                 for member, norms in self.statistics.items()
             ],
             "records": [
-                {"instance": _to_pair(r.instance), "macs": r.macs, "ms": r.ms, "metrics": dict(r.metrics)}
+                {"instance": _to_list(r.instance), "macs": r.macs, "ms": r.ms, "metrics": dict(r.metrics)}
                 for r in self.records
             ],
             "measured": dict(self.measured),
@@ -106,13 +105,15 @@ def instances_of(checkpoint: Checkpoint, where: str) -> Instances:
     return instances
 
 
-def pareto_front(records: Sequence[InstanceRecord], metric: str) -> list[InstanceRecord]:
+def pareto_front(
+    records: Sequence[InstanceRecord], metric: str, cost: Literal["macs", "ms"] = "macs"
+) -> list[InstanceRecord]:
     """Records that no other beats in one of cost and metric and equals in the other; cheapest first.
 
     Of records equal in both, the first is kept.
     """
     front: list[InstanceRecord] = []
-    for record in sorted(records, key=lambda record: (record.macs, -record.metrics[metric])):
+    for record in sorted(records, key=lambda record: (getattr(record, cost), -record.metrics[metric])):
         if not front or record.metrics[metric] > front[-1].metrics[metric]:
             front.append(record)
     return front
@@ -132,25 +133,21 @@ def read_instances(content: Mapping[str, Any], graph: Graph) -> Instances:
     Raises:
         InputError: the graph has no such point or norm, or a value is out of range.
     """
-    members = tuple(_from_pair(pair, graph) for pair in content["members"])
+    members = tuple(_from_list(values, graph) for values in content["members"])
     if content["way"] not in get_args(Way) or members[:1] != (PLAIN,):
         raise InputError(
             f"instances: way must be one of {', '.join(get_args(Way))}, the first member the plain network"
         )
     norms = dict(named_norms(graph))
     statistics = {
-        _from_pair(pair, graph): {path: _checked(path, values, norms) for path, values in found.items()}
-        for pair, found in content["statistics"]
+        _from_list(member, graph): {path: _checked(path, values, norms) for path, values in found.items()}
+        for member, found in content["statistics"]
     }
     records = tuple(
-        InstanceRecord(_from_pair(r["instance"], graph), int(r["macs"]), float(r["ms"]), dict(r["metrics"]))
+        InstanceRecord(_from_list(r["instance"], graph), int(r["macs"]), float(r["ms"]), dict(r["metrics"]))
         for r in content["records"]
     )
     return Instances(members, content["way"], statistics, records, dict(content["measured"]))
-
-
-def named_norms(graph: Graph) -> Iterator[tuple[str, nn.BatchNorm2d]]:
-    return ((path, m) for path, m in graph.named_modules() if isinstance(m, nn.BatchNorm2d))
 
 
 class InstanceNorms(nn.Module):
@@ -180,16 +177,19 @@ class InstanceNorms(nn.Module):
                 norm._buffers[own], self._buffers[other] = self._buffers[other], norm._buffers[own]
 
 
-def _to_pair(instance: Instance) -> list[Any]:
-    return [instance.point, instance.ratio]
+def _to_list(instance: Instance) -> list[Any]:
+    return [instance.point, instance.ratio, instance.scale]
 
 
-def _from_pair(pair: Any, graph: Graph) -> Instance:
-    point, ratio = int(pair[0]), float(pair[1])
+def _from_list(values: Any, graph: Graph) -> Instance:
+    """An instance; files of older versions have no scale."""
+    point, ratio, scale = int(values[0]), float(values[1]), float(values[2]) if len(values) > 2 else 1.0
     count = len(find_points(graph))
-    if not 0 <= point <= count or not 0 < ratio <= 1:
-        raise InputError(f"instances: {graph.definition.name} has {count} points, found {point}@{ratio:g}")
-    return Instance(point, ratio)
+    if not 0 <= point <= count or not 0 < ratio <= 1 or not 0 < scale <= 1:
+        raise InputError(
+            f"instances: {graph.definition.name} has {count} points, found {point}@{ratio:g} at scale {scale:g}"
+        )
+    return Instance(point, ratio, scale)
 
 
 def _checked(path: str, values: Any, norms: dict[str, nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:

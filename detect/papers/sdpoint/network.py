@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -32,7 +32,7 @@ class Choice:
     """A chosen instance.
 
     Args:
-        instance: point and ratio.
+        instance: point, ratio and scale.
         reason: its cost and metric as text.
     """
 
@@ -165,15 +165,15 @@ class AdjustableNetwork(TorchNetwork):
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision) -> None:
         # Instances have norms of their own, so their convolutions cannot be fused with them.
         super().__init__(checkpoint, device, precision, fuse=instances_in(checkpoint) is None)
-        self._menu = InstanceMenu(checkpoint)
+        self._menu, self._full_size = InstanceMenu(checkpoint), checkpoint.image_size
 
     @property
     def cost(self) -> float:
         return self._menu.share(instance_of(self.model))
 
     def choose(self, budget: Budget) -> Choice:
-        """See ``Network``. Takes under 10 ms, except for ``target_ms``."""
-        size = self.check_size(budget.image_size)
+        """See ``InferenceNetwork``; ``image_size`` becomes the choice's. Under 10 ms, except for ``target_ms``."""
+        size = self.check_size(self._full_size if budget.image_size is None else budget.image_size)
         if budget.cost is not None:
             choice = self._menu.within_share(budget.cost)
         elif budget.gflops is not None:
@@ -182,22 +182,30 @@ class AdjustableNetwork(TorchNetwork):
             assert budget.target_ms is not None, "one is given"
             choice = self._menu.within_ms(budget.target_ms, size, self.device, self.precision)
         use_instance(self.model, choice.instance)
+        self.image_size, _ = choice.instance.network_hw((self._full_size, self._full_size), self.multiple)
         return choice
 
     def choices(self, costs: Sequence[float], network_hw: tuple[int, int]) -> list[tuple[Choice, float]]:
-        """Choose an instance for each share of the cost, and time the network, in turn; errors as of ``choose``."""
+        """Choose an instance for each share of the cost, and time the network, in turn; errors as of ``choose``.
+
+        ``network_hw`` is the network input at scale 1.
+        """
         chosen = [self._menu.within_share(cost) for cost in costs]
         runs = [NetworkRun(self.model, choice.instance, network_hw) for choice in chosen]
         return list(zip(chosen, network_ms(runs, self.device, self.precision), strict=True))
 
 
-def choose_cost(checkpoint: Checkpoint, cost: float) -> str:
+def choose_cost(checkpoint: Checkpoint, cost: float) -> tuple[Checkpoint, str]:
     """Use the best instance of at most ``cost``, a share of the full cost in (0, 1], as the model's network.
-    Returns a line with its name and cost; ``InputError`` if there is none, or nothing was measured.
+
+    Returns the checkpoint with the instance's image size, and a line with its name and cost; ``InputError`` if there is
+    none, or nothing was measured.
     """
     choice = InstanceMenu(checkpoint).within_share(cost)
     use_instance(checkpoint.model, choice.instance)
-    return choice.line()
+    size = checkpoint.image_size
+    image_size, _ = choice.instance.network_hw((size, size), checkpoint.model.max_reduction)
+    return replace(checkpoint, image_size=image_size), choice.line()
 
 
 def export_facts(checkpoint: Checkpoint) -> dict[str, str]:
@@ -217,7 +225,7 @@ class NetworkRun:
     Args:
         model: on the device of the timing.
         instance: of the model.
-        image_hw: H and W, multiples of the model's ``max_reduction``.
+        image_hw: H and W at scale 1, multiples of the model's ``max_reduction``.
     """
 
     model: Model
@@ -256,7 +264,8 @@ def network_ms(runs: Sequence[NetworkRun], device: torch.device, precision: Prec
 
 def _seconds(run: NetworkRun, device: torch.device, precision: Precision) -> float:
     use_instance(run.model, run.instance)
-    image = torch.full((1, *run.image_hw, 3), 128, dtype=torch.uint8)
+    image_hw = run.instance.network_hw(run.image_hw, run.model.max_reduction)
+    image = torch.full((1, *image_hw, 3), 128, dtype=torch.uint8)
     start = time.perf_counter()
     _forward(run.model, image, device, precision)
     if device.type == "cuda":

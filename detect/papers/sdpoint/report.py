@@ -29,7 +29,8 @@ from detect.papers.sdpoint.comparison import (
     SizeRecord,
     compare_instances,
 )
-from detect.papers.sdpoint.instances import InstanceRecord, instances_of, with_instances
+from detect.papers.sdpoint.instances import InstanceRecord, Instances, instances_of, with_instances
+from detect.papers.sdpoint.transform import PLAIN
 from detect.runtime.files import atomic_path, write_json
 
 if TYPE_CHECKING:
@@ -51,15 +52,19 @@ def comparison_table(comparison: Comparison) -> str:
     labels += [("other", f"the same of {baseline.source}") for baseline in others]
     lines = _head(comparison)
     at_equal_cost = [f"{label:>8}" for label, _ in labels]
-    lines += ["", f"  {'instance':10}{_column_names(comparison)}{''.join(at_equal_cost)}"]
-    front = comparison.front
+    lines += ["", f"  {'instance':14}{_column_names(comparison)}{''.join(at_equal_cost)}"]
+    front, front_ms = comparison.front, comparison.front_ms
     for record in sorted(comparison.records, key=lambda record: record.macs):
-        mark = "*" if record in front else " "
-        line = f"{mark} {record.instance.name:10}{_numbers(comparison, record)}"
+        marks = ("*" if record in front else " ") + ("+" if record in front_ms else " ")
+        line = f"{marks}{record.instance.name:14}{_numbers(comparison, record)}"
         for baseline in comparison.baselines if record in front else ():
             line += _cell(baseline.at(record.macs, comparison.metric))
         lines.append(line)
-    lines += ["", f"*: on the Pareto front; no other instance of this cost or less reaches this {comparison.metric}"]
+    lines += [
+        "",
+        f"*: on the Pareto front; no other instance of this cost or less reaches this {comparison.metric}",
+        "+: the same by milliseconds",
+    ]
     lines += [f"{label}: {meaning}" for label, meaning in labels]
     lines += _baseline_lines(comparison, own, "this plain network")
     for baseline in others:
@@ -73,9 +78,9 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """Content of ``--metrics-json``.
 
     Returns:
-        ``metric``, ``own_norms``, ``instances`` (name, point, ratio, share of the full cost, macs, ms, pareto,
-        metrics, and ``baselines``: for each its metric at equal multiply-adds, or None), ``baselines`` (source and
-        sizes), and the entries of ``Comparison.measured``. No NaN.
+        ``metric``, ``own_norms``, ``instances`` (name, point, ratio, scale, share of the full cost, macs, ms, pareto,
+        pareto_ms, metrics, and ``baselines``: for each its metric at equal multiply-adds, or None), ``baselines``
+        (source and sizes), and the entries of ``Comparison.measured``. No NaN.
     """
     metric, front = comparison.metric, comparison.front
     return {
@@ -86,8 +91,10 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
                 "name": record.instance.name,
                 "point": record.instance.point,
                 "ratio": record.instance.ratio,
+                "scale": record.instance.scale,
                 **_plain(comparison, record),
                 "pareto": record in front,
+                "pareto_ms": record in comparison.front_ms,
                 "baselines": [baseline.at(record.macs, metric) for baseline in comparison.baselines],
             }
             for record in comparison.records
@@ -128,8 +135,8 @@ def _cell(value: float | None) -> str:
 
 
 def _baseline_lines(comparison: Comparison, baseline: Baseline, name: str) -> Sequence[str]:
-    rows = [f"  {f'{size.image_size} px':10}{_numbers(comparison, size)}" for size in baseline.sizes]
-    return ["", f"Baseline: {name} at lower image sizes", f"  {'size':10}{_column_names(comparison)}", *rows]
+    rows = [f"  {f'{size.image_size} px':14}{_numbers(comparison, size)}" for size in baseline.sizes]
+    return ["", f"Baseline: {name} at lower image sizes", f"  {'size':14}{_column_names(comparison)}", *rows]
 
 
 def _plain(comparison: Comparison, record: InstanceRecord | SizeRecord) -> dict[str, Any]:
@@ -216,6 +223,8 @@ def file_stamp(path: Path) -> FileStamp:
 def store_records(path: Path, checkpoint: Checkpoint, comparison: Comparison, stamp: FileStamp) -> str:
     """Store the records of the instances in their checkpoint, which prediction reads.
 
+    Only the plain network and instances on a Pareto front, by multiply-adds or by milliseconds, stay in the file.
+
     Args:
         path: the checkpoint's file.
         checkpoint: its content, with the plain network active.
@@ -232,12 +241,25 @@ def store_records(path: Path, checkpoint: Checkpoint, comparison: Comparison, st
         return f"not stored: {path} has changed since it was read"
     if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
         return f"not stored: {path} is write-protected"
-    instances = replace(instances_of(checkpoint, str(path)), records=comparison.records, measured=comparison.measured)
+    instances = _front_only(instances_of(checkpoint, str(path)), comparison)
     try:
         rewrite_checkpoint(path, with_instances(checkpoint, instances))
     except OSError as error:
         return f"not stored: {path}: {error.strerror or error}"
-    return f"stored in {path}: detect predict --cost, --gflops and --target-ms choose by them"
+    kept = f"{len(instances.members)} of {len(comparison.records)} instances, those on a front, stay in the file"
+    return f"stored in {path}: detect predict --cost, --gflops and --target-ms choose by them; {kept}"
+
+
+def _front_only(instances: Instances, comparison: Comparison) -> Instances:
+    """The plain network and the instances on a front, with their statistics and records."""
+    kept = {PLAIN, *(record.instance for record in (*comparison.front, *comparison.front_ms))}
+    return replace(
+        instances,
+        members=tuple(member for member in instances.members if member in kept),
+        statistics={member: norms for member, norms in instances.statistics.items() if member in kept},
+        records=tuple(record for record in comparison.records if record.instance in kept),
+        measured=comparison.measured,
+    )
 
 
 def draw_comparison(path: Path, comparison: Comparison, title: str) -> None:

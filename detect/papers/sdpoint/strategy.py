@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from detect.config.recipe import ClassificationRecipe, Recipe
+from detect.config.recipe import ClassificationRecipe, DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
-from detect.models.model import Model, network_input
-from detect.papers.sdpoint.instances import EXTRA, Instances, Statistics, instances_in, named_norms, with_instances
-from detect.papers.sdpoint.transform import PLAIN, Instance, find_points, list_instances, set_way, use_instance
-from detect.runtime.device import Precision, autocast
+from detect.models.graph import GraphTransform
+from detect.models.model import DetectionModel, Model
+from detect.models.norms import Statistics, set_statistics
+from detect.papers.sdpoint.distillation import DetectionDistillation, class_distillation
+from detect.papers.sdpoint.instances import EXTRA, Instances, instances_in, with_instances
+from detect.papers.sdpoint.transform import (
+    PLAIN,
+    Instance,
+    InstanceCosts,
+    InstanceTransform,
+    find_points,
+    list_instances,
+    set_way,
+    use_instance,
+)
+from detect.runtime.device import Precision
 from detect.runtime.distributed import is_main_process
 from detect.runtime.logs import LOGGER
-from detect.runtime.progress import progress_bar
 from detect.runtime.reproducibility import generator
-from detect.structures import Batch
 from detect.training.batch_norms import prepare_norms
 from detect.training.checks import OptionDependency
-from detect.training.strategy import AnyTargets, Part, Strategy
-from detect.training.task import Loader
+from detect.training.norm_statistics import NormEstimator, learning_norms
+from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
+from detect.training.task import BatchLoss, Loader
 
 INSTANCE_STREAM = 6
 """Key of the generators that draw instances."""
+MIN_SAVING = 0.02
+"""Smallest share of a detector's full cost that an instance saves; neck and head read the maps in front of a point."""
 
 
 def open_sdpoint(
     recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision
 ) -> SDPoint | None:
-    """Build the strategy, if the recipe has ratios."""
-    return SDPoint(recipe, model, loader, device, precision) if recipe.sdpoint.ratios else None
+    """Build the strategy, if the recipe has ratios or sizes."""
+    return SDPoint(recipe, model, loader, device, precision) if recipe.sdpoint.is_on else None
 
 
 class SDPoint(Strategy):
@@ -46,14 +58,14 @@ class SDPoint(Strategy):
     The running statistics of the training mix those of all instances and suit none of them.
 
     Args:
-        recipe: with ``sdpoint.ratios``.
+        recipe: with ``sdpoint.ratios`` or ``sdpoint.sizes``.
         model: gets the way of the recipe.
         loader: the training batches.
         device: of the model.
         precision: number format of the network.
 
     Raises:
-        InputError: the model has no points, or not those of the recipe.
+        InputError: the model has no points, or not those of the recipe, or it cannot take a size.
 
     Source: SDPoint (Kuen et al., 2018), sections 3.1 to 3.3.
     """
@@ -61,23 +73,59 @@ class SDPoint(Strategy):
     def __init__(
         self, recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision
     ) -> None:
-        self.recipe, self.model, self.loader = recipe, model, loader
-        self.device, self.precision = device, precision
-        self.points = _chosen_points(recipe, model)
-        self.instances = list_instances(self.points, recipe.sdpoint.ratios)
-        self.learning = [path for path, norm in named_norms(model.graph) if norm.weight.requires_grad]
-        self.epoch = recipe.epochs - 1
+        self.recipe, self.model, self.device = recipe, model, device
         set_way(model, recipe.sdpoint.way)
+        costs, full_hw = InstanceCosts(model.graph, model.num_classes), (recipe.image_size, recipe.image_size)
+        macs = {instance: costs.macs(instance, full_hw) for instance in _all_instances(recipe, model)}
+        self.instances = list(macs) if model.definition.is_classifier else _cheaper(macs)
+        self._cheapest = min(self.instances, key=lambda instance: macs[instance])
+        self.norms = NormEstimator(
+            loader, learning_norms(model), recipe.sdpoint.norm_batches, device, precision, self._scaled
+        )
+        self.epoch = recipe.epochs - 1
+        self._plan, self._instance = [PLAIN], PLAIN
+        self._teacher: Any = None
+        self._distil = _distillation(recipe, model)
 
     def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
-        use_instance(self.model, self.draw(epoch, number))
-        return [(images, targets)]
+        """Return the batch once for each of its instances, at its size."""
+        self._plan = self.plan(epoch, number)
+        sizes = [instance.network_hw(size_of(images), self.model.max_reduction) for instance in self._plan]
+        return [resized(images, targets, size_hw, "area") for size_hw in sizes]
+
+    def on_part(self, number: int) -> None:
+        self._instance = self._plan[number % len(self._plan)]
+        use_instance(self.model, self._instance)
+
+    def on_loss(self, terms: BatchLoss, loss: Tensor, raw: Any) -> Tensor:
+        """Divide the loss by the number of instances; those behind the plain network learn from it too."""
+        if len(self._plan) == 1:
+            return loss
+        if self._instance == PLAIN:
+            self._teacher = raw.detach() if isinstance(raw, Tensor) else [level.detach() for level in raw]
+        else:
+            images = len(raw) if isinstance(raw, Tensor) else len(raw[0])
+            distilled = self._distil(raw, self._teacher) * (images / terms.num_images)  # this process's share
+            loss = distilled if isinstance(raw, Tensor) else loss + distilled
+        return loss / len(self._plan)
+
+    def plan(self, epoch: int, number: int) -> list[Instance]:
+        """List the instances of a batch; a pure function of (seed, epoch, batch)."""
+        if self.recipe.sdpoint.schedule == "paper":
+            return [self.draw(epoch, number)]
+        rng = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number)
+        others = [instance for instance in self.instances if instance not in (PLAIN, self._cheapest)]
+        drawn = rng.permutation(len(others))[: self.recipe.sdpoint.drawn]
+        return [PLAIN, self._cheapest, *(others[i] for i in drawn)]
 
     def draw(self, epoch: int, number: int) -> Instance:
-        """Draw the instance of a batch: plain network and points with equal probability, and so the ratios."""
-        rng = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number)
-        point, ratio = int(rng.integers(len(self.points) + 1)), rng.choice(self.recipe.sdpoint.ratios)
-        return Instance(self.points[point - 1], float(ratio)) if point else PLAIN
+        """Draw the instance of a batch: sizes with equal probability, and so points, of which 0 is one, and ratios."""
+        rng, left = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number), self.instances
+        for name in ("scale", "point", "ratio"):
+            values = list(dict.fromkeys(getattr(instance, name) for instance in left))
+            value = values[rng.integers(len(values))]
+            left = [instance for instance in left if getattr(instance, name) == value]
+        return left[0]
 
     @property
     def checkpoint_extras(self) -> dict[str, Any]:
@@ -90,10 +138,7 @@ class SDPoint(Strategy):
     def eval_model(self, model: Model, epoch: int) -> Model:
         """Return a copy with the norm statistics of the plain network."""
         self.epoch = epoch
-        copied = copy.deepcopy(model)
-        found = self._statistics(copied, [PLAIN])[PLAIN]
-        _set_statistics(copied, found)
-        return copied
+        return self.norms.refreshed(model, epoch, self._transform(PLAIN))
 
     def on_train_end(self, best: Path) -> None:
         """Add the norm statistics of all instances to the checkpoint."""
@@ -103,80 +148,28 @@ class SDPoint(Strategy):
             return  # a finished run was resumed; the checkpoint may hold records
         model = checkpoint.model.to(self.device).to(memory_format=torch.channels_last)
         prepare_norms(model)
-        found = self._statistics(model, self.instances)
+        found = self._statistics(model)
         plain = found.pop(PLAIN)
         statistics = {instance: _differing(norms, plain) for instance, norms in found.items()}
-        _set_statistics(model, plain)
+        set_statistics(model.graph, plain)
         instances = Instances(tuple(self.instances), self.recipe.sdpoint.way, statistics)
         if is_main_process():
             rewrite_checkpoint(best, with_instances(checkpoint, instances))
         LOGGER.info("%s: statistics of the norms of %d instances", best, len(self.instances))
 
-    def _statistics(self, model: Model, instances: list[Instance]) -> dict[Instance, Statistics]:
-        count = self.recipe.sdpoint.norm_batches or len(self.loader)
-        batches = islice(self.loader.epoch(self.epoch), count)
-        total = min(count, len(self.loader))
-        bar = progress_bar(batches, "statistics of the norms", total)
-        set_way(model, self.recipe.sdpoint.way)
-        return norm_statistics(model, self.learning, instances, bar, self._forward)
+    def _statistics(self, model: Model) -> dict[Instance, Statistics]:
+        transforms = {instance: self._transform(instance) for instance in self.instances}
+        found = self.norms.measure(model, list(transforms.values()), self.epoch)
+        return {instance: found[transform] for instance, transform in transforms.items()}
 
-    def _forward(self, model: Model, batch: Batch) -> None:
-        images = network_input(batch.images, self.device)
-        with autocast(self.precision, self.device):
-            model(images)
+    def _transform(self, instance: Instance) -> InstanceTransform:
+        return InstanceTransform(instance, self.recipe.sdpoint.way)
 
-
-@torch.no_grad()
-def norm_statistics(
-    model: Model,
-    norms: Iterable[str],
-    instances: list[Instance],
-    batches: Iterable[Batch],
-    forward: Callable[[Model, Batch], None],
-) -> dict[Instance, Statistics]:
-    """Compute norm statistics of instances: means over batches of the mean and variance of each batch.
-
-    All instances see the same batches, so that statistics before a point are exactly the plain network's.
-
-    Args:
-        model: keeps its own statistics; left in evaluation mode with its plain network active.
-        norms: paths of the norms to measure; the others keep their statistics.
-        instances: to measure.
-        batches: of the training, with its augmentation.
-        forward: runs the model on a batch.
-
-    Source: SDPoint (Kuen et al., 2018), section 3.3; that all batches have equal weight is ours.
-    """
-    layers = {path: norm for path, norm in named_norms(model.graph) if path in set(norms)}
-    own = {path: (norm.running_mean, norm.running_var, norm.momentum) for path, norm in layers.items()}
-    counts = {path: norm.num_batches_tracked for path, norm in layers.items()}
-    found: dict[Instance, Statistics] = {
-        instance: {path: (torch.zeros_like(norm.weight), torch.ones_like(norm.weight)) for path, norm in layers.items()}
-        for instance in instances
-    }
-    model.eval()
-    for norm in layers.values():
-        norm.train()
-        norm.num_batches_tracked = None
-    for number, batch in enumerate(batches, start=1):
-        for instance in instances:
-            use_instance(model.graph, instance)
-            for path, norm in layers.items():
-                norm.running_mean, norm.running_var = found[instance][path]
-                norm.momentum = 1 / number
-            forward(model, batch)
-    use_instance(model.graph, PLAIN)
-    for path, norm in layers.items():
-        norm.running_mean, norm.running_var, norm.momentum = own[path]
-        norm.num_batches_tracked = counts[path]
-    model.eval()
-    return found
-
-
-def _set_statistics(model: Model, statistics: Statistics) -> None:
-    for path, norm in named_norms(model.graph):
-        if path in statistics:
-            norm.running_mean, norm.running_var = statistics[path]
+    def _scaled(self, images: Tensor, transform: GraphTransform) -> Tensor:
+        """Images (B, 3, H, W) at the size of an instance."""
+        assert isinstance(transform, InstanceTransform), "only its statistics are measured"
+        new_hw = transform.instance.network_hw(size_of(images), self.model.max_reduction)
+        return images if new_hw == size_of(images) else F.interpolate(images, new_hw, mode="area")
 
 
 def _differing(norms: Statistics, plain: Statistics) -> Statistics:
@@ -186,6 +179,39 @@ def _differing(norms: Statistics, plain: Statistics) -> Statistics:
         for path, values in norms.items()
         if not all(torch.equal(a, b) for a, b in zip(values, plain[path], strict=True))
     }
+
+
+def _distillation(recipe: Recipe, model: Model) -> Callable[[Any, Any], Tensor]:
+    if isinstance(recipe, DetectionRecipe) and isinstance(model, DetectionModel):
+        return DetectionDistillation(recipe.loss, model.head, recipe.image_size)
+    return class_distillation
+
+
+def _all_instances(recipe: Recipe, model: Model) -> list[Instance]:
+    """The plain network, and every point and ratio of the recipe, at each of its sizes."""
+    full, multiple = recipe.image_size, model.max_reduction
+    for size in recipe.sdpoint.sizes:
+        if size % multiple or size >= full:
+            raise InputError(f"sdpoint.sizes: must be multiples of {multiple} below image_size {full}, found {size}")
+    scales = [1.0, *sorted({size / full for size in recipe.sdpoint.sizes}, reverse=True)]
+    return list_instances(_chosen_points(recipe, model) if recipe.sdpoint.ratios else (), recipe.sdpoint.ratios, scales)
+
+
+def _cheaper(macs: dict[Instance, int]) -> list[Instance]:
+    """The instances, given their multiply-adds, that save ``MIN_SAVING`` of the plain network's at their size.
+
+    Classifiers keep all, as in the paper, whose last point saves nothing.
+    """
+    limits = {instance.scale: (1 - MIN_SAVING) * macs[instance] for instance in macs if instance.point == 0}
+    kept = [instance for instance in macs if instance.point == 0 or macs[instance] <= limits[instance.scale]]
+    left_out = ", ".join(instance.name for instance in macs if instance not in kept)
+    if left_out:
+        LOGGER.info("sdpoint: left out, because they save under %.0f %% of the cost: %s", 100 * MIN_SAVING, left_out)
+    if kept == [PLAIN]:
+        raise InputError(
+            f"sdpoint.points: no instance saves {100 * MIN_SAVING:.0f} % of the cost; choose earlier points"
+        )
+    return kept
 
 
 def _chosen_points(recipe: Recipe, model: Model) -> tuple[int, ...]:
@@ -200,10 +226,18 @@ def _chosen_points(recipe: Recipe, model: Model) -> tuple[int, ...]:
 
 def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
     """List the keys of ``sdpoint`` without effect while it is off, or for a classifier."""
-    if not recipe.sdpoint.ratios:
-        keys = [field.name for field in fields(recipe.sdpoint) if field.name != "ratios"]
+    if not recipe.sdpoint.is_on:
+        keys = [field.name for field in fields(recipe.sdpoint) if field.name not in ("ratios", "sizes")]
         return [OptionDependency("sdpoint", key, "sdpoint.ratios", "empty", "a list") for key in keys]
     is_classifier = isinstance(recipe, ClassificationRecipe)
+    needs = (
+        [] if recipe.sdpoint.ratios else [OptionDependency("sdpoint", "points", "sdpoint.ratios", "empty", "a list")]
+    )
+    if recipe.sdpoint.schedule == "paper":
+        needs.append(OptionDependency("sdpoint", "drawn", "sdpoint.schedule", "paper", "sandwich"))
     return [
-        OptionDependency("sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector")
+        *needs,
+        OptionDependency(
+            "sdpoint", "way", "the model", "a classifier" if is_classifier else "a detector", "a detector"
+        ),
     ]

@@ -33,6 +33,8 @@ def reduced_epochs(recipe: Recipe) -> tuple[bool, ...]:
     if trd.variant == "batch":
         return (True,) * epochs
     guarded = guarded_epochs(change_points(recipe), trd.guard, epochs)
+    if trd.variant == "progressive":
+        return tuple(epoch < round(trd.probability * epochs) and epoch not in guarded for epoch in range(epochs))
     if trd.variant == "regular":
         return tuple(epoch % 2 == 1 and epoch not in guarded for epoch in range(epochs))
     draws = generator(TRD_STREAM, recipe.seed).random(epochs)
@@ -44,16 +46,20 @@ def reduced_epochs(recipe: Recipe) -> tuple[bool, ...]:
 
 
 def change_points(recipe: Recipe) -> list[float]:
-    """Sudden changes of the training, in epochs from its start: steps of the rate, the end of the mosaics."""
-    points = []
+    """Changes of the training, in epochs from its start: steps of the rate, the end of the mosaics, the end of all.
+
+    The weights of the last epochs are the ones that stay, whatever the rate's schedule; the paper guards steps only.
+    """
+    points = [] if recipe.trd.variant == "paper" else [float(recipe.epochs)]
     if recipe.optimizer.schedule == "step":
         # Rounded: 0.55 * 100 is 55.00000000000001.
-        points += [round(share * recipe.epochs, 6) for share in recipe.optimizer.milestones]
+        steps = (round(share * recipe.epochs, 6) for share in recipe.optimizer.milestones)
+        points += [step for step in steps if step < recipe.epochs]
     if isinstance(recipe, DetectionRecipe):
         augment = recipe.augment
         if augment.mosaic > 0 or augment.mixup > 0 or augment.cutmix > 0:
-            points.append(float(recipe.epochs - augment.close_mosaic))
-    return sorted(point for point in points if 0 < point < recipe.epochs)
+            points += [float(recipe.epochs - augment.close_mosaic)] if augment.close_mosaic > 0 else []
+    return sorted(point for point in points if 0 < point <= recipe.epochs)
 
 
 def guarded_epochs(points: list[float], guard: int, epochs: int) -> set[int]:
@@ -66,7 +72,7 @@ def guarded_epochs(points: list[float], guard: int, epochs: int) -> set[int]:
 
 
 def reduced_sizes(recipe: Recipe, multiple: int) -> tuple[int, ...]:
-    """Sizes of reduced batches, long side in pixels.
+    """Sizes of reduced batches, long side in pixels; of ``progressive`` one for each of the first epochs.
 
     Args:
         recipe: with ``trd.resolution``.
@@ -79,6 +85,11 @@ def reduced_sizes(recipe: Recipe, multiple: int) -> tuple[int, ...]:
     least = _resolution(recipe, multiple)
     if variant == "mixed":
         return tuple(range(least, full + 1, multiple))
+    if variant == "progressive":
+        count = max(round(recipe.trd.probability * recipe.epochs), 1)
+        # Evenly from the smallest towards the full size, which the epoch behind them has.
+        steps = ((full - least) * epoch / count / multiple for epoch in range(count))
+        return tuple(least + round(step) * multiple for step in steps)
     if variant != "three" or least == full:
         return (least,)
     middle = least + round((full - least) / 2 / multiple) * multiple
@@ -111,12 +122,14 @@ def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
         keys = [field.name for field in fields(recipe.trd) if field.name != "resolution"]
         return [OptionDependency("trd", key, "trd.resolution", "0", "a size") for key in keys]
     needs = []
+    if variant == "progressive":
+        needs.append(OptionDependency("trd", "exact", "trd.variant", variant, "random"))
     if variant == "regular":
         needs += [OptionDependency("trd", key, "trd.variant", variant, "random") for key in ("probability", "exact")]
     if variant == "batch":
         needs += [OptionDependency("trd", key, "trd.variant", variant, "random") for key in ("exact", "guard")]
     elif not change_points(recipe):
-        needs.append(OptionDependency("trd", "guard", "schedule", recipe.optimizer.schedule, "step"))
+        needs.append(OptionDependency("trd", "guard", "trd.variant", variant, "random"))
     return needs
 
 

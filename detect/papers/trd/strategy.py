@@ -27,17 +27,22 @@ from detect.runtime.distributed import all_reduce_sum, num_processes
 from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import generator
 from detect.structures import Targets
+from detect.training.norm_statistics import NormEstimator, learning_norms
 from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
 from detect.training.task import Loader
+
+NORM_BATCHES = 50
+"""Full-size batches on which the norm statistics are measured before a validation."""
 
 
 def open_trd(recipe: Recipe, model: Model, loader: Loader, device: torch.device, precision: Precision) -> Trd | None:
     """Build the strategy, if the recipe has a resolution."""
-    return Trd(recipe, model) if recipe.trd.resolution > 0 else None
+    norms = NormEstimator(loader, learning_norms(model), NORM_BATCHES, device, precision)
+    return Trd(recipe, model, norms) if recipe.trd.resolution > 0 else None
 
 
 class Trd(Strategy):
-    """Resizes the batches of reduced epochs, after all augmentation; evaluation is unchanged.
+    """Resizes the batches of reduced epochs, after all augmentation; the evaluated model has statistics of full ones.
 
     Detectors get multiples of their largest reduction, classifiers any size. Anchors and objectness gain stay those of
     the full size.
@@ -45,21 +50,24 @@ class Trd(Strategy):
     Args:
         recipe: with ``trd.resolution``.
         model: to train.
+        norms: measures norm statistics.
 
     Raises:
         InputError: the resolution is above the image size, or no multiple.
 
-    Source: Temporally Resolution Decrement, section 3 and Algorithm 1.
+    Source: Temporally Resolution Decrement, section 3 and Algorithm 1; the measured statistics are ours.
     """
 
-    def __init__(self, recipe: Recipe, model: Model) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, model: Model, norms: NormEstimator) -> None:
+        self.recipe, self.norms = recipe, norms
         self.max_reduction = model.max_reduction
         self.multiple = 1 if model.definition.is_classifier else model.max_reduction
         self.sizes = reduced_sizes(recipe, self.multiple)
         self.reduced = reduced_epochs(recipe)
         self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
+        # SDPoint makes the maps behind a point, or the images, smaller still.
         self.least_ratio = min(recipe.sdpoint.ratios, default=1.0)
+        self.least_ratio *= min(recipe.sdpoint.sizes, default=recipe.image_size) / recipe.image_size
         self.on_epoch_start()
         LOGGER.info("%s", _plan(recipe, self.sizes, self.reduced))
 
@@ -98,6 +106,14 @@ class Trd(Strategy):
         )
         return [resized(*small, new_hw, mode), others]
 
+    def eval_model(self, model: Model, epoch: int) -> Model:
+        """Return a copy with statistics of the full size, if any batch was reduced so far.
+
+        With SDPoint, whose statistics are measured at the full size too, the model itself.
+        """
+        is_plain = min(self.sizes) == self.recipe.image_size or not any(self.reduced[: epoch + 1])
+        return model if is_plain or self.recipe.sdpoint.is_on else self.norms.refreshed(model, epoch)
+
     def state_dict(self) -> dict[str, float]:
         return {"epoch": self._epoch, "images": self._images, "left_alone": self._left_alone, "area": self._area}
 
@@ -125,7 +141,8 @@ class Trd(Strategy):
             "trd: mFLOPs in G multiply-adds an image: "
             f"nominal {_beside(nominal, full)} (area rule, P {probability:g}); "
             f"realised {_beside(area * full, full)} (area rule, {reduced * len(rows):.0f} of {len(rows)} epochs); "
-            f"as counted {_beside(counted, full)}; full size {full:.4g}"
+            f"as counted {_beside(counted, full)}; full size {full:.4g}",
+            *_best_and_last(rows, self.recipe.evaluation.save_best[0]),
         ]
 
     def _new_hw(self, images: Tensor, epoch: int, number: int) -> tuple[int, int]:
@@ -134,7 +151,8 @@ class Trd(Strategy):
             return size_of(images)
         key = (epoch, number) if self.recipe.trd.variant == "mixed" else (epoch,)
         rng = generator(TRD_STREAM, self.recipe.seed, *key)
-        size = self.sizes[rng.integers(len(self.sizes))]
+        is_progressive = self.recipe.trd.variant == "progressive"
+        size = self.sizes[epoch if is_progressive else rng.integers(len(self.sizes))]
         height, width = (
             max(round(side * size / self.recipe.image_size / self.multiple), 1) * self.multiple
             for side in size_of(images)
@@ -166,7 +184,11 @@ class Trd(Strategy):
 
 def _plan(recipe: Recipe, sizes: tuple[int, ...], reduced: tuple[bool, ...]) -> str:
     trd = recipe.trd
-    shown = f"{sizes[0]} to {sizes[-1]}" if trd.variant == "mixed" else " or ".join(str(size) for size in sizes)
+    shown = (
+        f"{sizes[0]} to {sizes[-1]}"
+        if trd.variant in ("mixed", "progressive")
+        else " or ".join(str(size) for size in sizes)
+    )
     to = f"at {shown} px for {recipe.image_size} px"
     if trd.variant == "batch":
         return f"trd: {trd.probability:.0%} of the images of every batch {to}"
@@ -183,6 +205,15 @@ def _ranges(epochs: set[int]) -> str:
         [epoch for _, epoch in run] for _, run in groupby(enumerate(sorted(epochs)), lambda pair: pair[1] - pair[0])
     ]
     return ", ".join(f"{run[0] + 1}" if len(run) == 1 else f"{run[0] + 1}-{run[-1] + 1}" for run in runs)
+
+
+def _best_and_last(rows: Sequence[dict[str, Any]], metric: str) -> list[str]:
+    """A line with the metric of the best and the last validation, as the paper reports the best epoch."""
+    found = [(float(row[f"val/{metric}"]), int(row["epoch"])) for row in rows if row.get(f"val/{metric}")]
+    if not found:
+        return []
+    (last, _), (best, epoch) = found[-1], max(found, key=lambda pair: pair[0])
+    return [f"trd: {metric} {best:.3f} at best, after epoch {epoch}; {last:.3f} at last"]
 
 
 def _beside(cost: float, full: float) -> str:

@@ -10,8 +10,9 @@ import torch
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import Model
+from detect.models.norms import Statistics, named_norms
 from detect.papers.sdpoint.comparison import Baseline, Comparison, SizeRecord
-from detect.papers.sdpoint.instances import InstanceRecord, Instances, Statistics, install, named_norms
+from detect.papers.sdpoint.instances import InstanceRecord, Instances, install
 from detect.papers.sdpoint.transform import Instance, Way, list_instances
 from tests.models.yamls import TWO_POINTS, TWO_POINTS_BOXES, TWO_POINTS_CLASSES, read_model, write_model
 

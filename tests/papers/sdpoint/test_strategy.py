@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,20 @@ from detect.errors import InputError
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import load_checkpoint
 from detect.models.model import Model
-from detect.papers.sdpoint.instances import instances_in, named_norms
-from detect.papers.sdpoint.strategy import SDPoint, norm_statistics
-from detect.papers.sdpoint.transform import PLAIN, Instance, instance_of, list_instances, use_instance
+from detect.models.norms import Statistics, named_norms
+from detect.papers.sdpoint.instances import instances_in
+from detect.papers.sdpoint.strategy import SDPoint
+from detect.papers.sdpoint.transform import (
+    PLAIN,
+    Instance,
+    InstanceTransform,
+    instance_of,
+    list_instances,
+    use_instance,
+)
 from detect.structures import Batch, ClassTargets
 from detect.training.loop import train
+from detect.training.norm_statistics import norm_statistics
 from detect.training.strategy import open_strategies
 from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model
 
@@ -31,6 +41,14 @@ CPU = torch.device("cpu")
 def strategy_of(model: Model, loader: Any = (), **changes: Any) -> SDPoint:
     recipe = make_recipe(sdpoint={"ratios": [0.5, 0.75], **changes})
     return SDPoint(recipe, model, loader, CPU, "fp32")
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged."""
+    caplog.set_level(logging.INFO, "detect")
+    logging.getLogger("detect").propagate = True
+    return caplog
 
 
 @pytest.fixture
@@ -74,11 +92,25 @@ def test_chosen_points(classifier: Model) -> None:
     assert {strategy.draw(0, number).point for number in range(1, 100)} == {0, 2, 7}
 
 
+def test_instances_that_save_too_little_are_left_out(said: Any) -> None:
+    """Behind the last C3 nothing gets cheaper: neck and head read the map in front of the point."""
+    model = build_model("yolov5n-spd+width=0.25", 2)
+    strategy = strategy_of(model, points=[3, 4])
+    assert strategy.instances == [PLAIN, Instance(3, 0.5), Instance(3, 0.75)]
+    assert "left out, because they save under 2 % of the cost: 4@0.5, 4@0.75" in said.messages[-1]
+    drawn = Counter(strategy.draw(0, number).point for number in range(1, 401))
+    assert set(drawn) == {0, 3}
+    assert abs(drawn[0] - 200) < 40  # 4 deviations of 10
+    with pytest.raises(InputError, match=r"sdpoint\.points: no instance saves 2 % of the cost; choose earlier points"):
+        strategy_of(model, points=[4])
+
+
 def test_a_batch_goes_through_its_instance(classifier: Model) -> None:
     strategy = strategy_of(classifier)
     images, targets = torch.rand(2, 3, 16, 16), ClassTargets(torch.zeros(2, 2))
     for number in range(1, 6):
         assert strategy.on_batch(images, targets, 0, number) == [(images, targets)]
+        strategy.on_part(0)
         assert instance_of(classifier) == strategy.draw(0, number)
     strategy.on_epoch_end()
     assert instance_of(classifier) == PLAIN
@@ -107,9 +139,16 @@ def all_norms(model: Model) -> list[str]:
     return [path for path, _ in named_norms(model.graph)]
 
 
+def measure(model: Model, instances: list[Instance], count: int, skipped: int = 0) -> dict[Instance, Statistics]:
+    """Statistics of all norms but the first ``skipped``, on ``count`` batches."""
+    transforms = [InstanceTransform(instance) for instance in instances]
+    found = norm_statistics(model, all_norms(model)[skipped:], transforms, batches(count), forward)
+    return {instance: found[transform] for instance, transform in zip(instances, transforms, strict=True)}
+
+
 def test_statistics_are_cumulative_means(classifier: Model) -> None:
     """As PyTorch's own, with momentum None and from zero, in a copy whose weights do not learn."""
-    found = norm_statistics(classifier, all_norms(classifier), [PLAIN], batches(3), forward)[PLAIN]
+    found = measure(classifier, [PLAIN], 3)[PLAIN]
     reference = copy.deepcopy(classifier).train()
     for _, norm in named_norms(reference.graph):
         norm.reset_running_stats()
@@ -124,7 +163,7 @@ def test_statistics_are_cumulative_means(classifier: Model) -> None:
 def test_in_front_of_the_point_they_are_those_of_the_plain_network(classifier: Model) -> None:
     """Point 4 is behind the first block of stage 2: what stands there or before is the same, bit for bit."""
     instance = Instance(4, 0.5)
-    found = norm_statistics(classifier, all_norms(classifier), [PLAIN, instance], batches(2), forward)
+    found = measure(classifier, [PLAIN, instance], 2)
     differing = [
         path
         for path in all_norms(classifier)
@@ -138,7 +177,7 @@ def test_the_model_is_left_as_it_was(classifier: Model) -> None:
     state = copy.deepcopy(classifier.state_dict())
     momenta = {norm.momentum for _, norm in named_norms(classifier.graph)}
     frozen = all_norms(classifier)[0]
-    found = norm_statistics(classifier, all_norms(classifier)[1:], [Instance(2, 0.5)], batches(1), forward)
+    found = measure(classifier, [Instance(2, 0.5)], 1, skipped=1)
     assert frozen not in found[Instance(2, 0.5)]
     assert all(torch.equal(value, state[key]) for key, value in classifier.state_dict().items())
     assert {norm.momentum for _, norm in named_norms(classifier.graph)} == momenta
@@ -175,13 +214,12 @@ def test_a_run(tmp_path: Path, way: str) -> None:
     last, best = (instances_in(load_checkpoint(settings.out / name)) for name in ("last.pt", "best.pt"))
     assert last is not None
     assert best is not None
-    members = (PLAIN, Instance(1, 0.5), Instance(2, 0.5))
+    members = (PLAIN, Instance(1, 0.5))  # the neck reads c3 in front of the second point, which so saves nothing
     assert best.members == last.members == members
     assert best.way == last.way == way
     assert last.statistics == {}
-    # Behind the second C3 there are 10 norms: 2 Downsample, and 2 C3 of 4 norms each with their one bottleneck; 5 more
-    # behind the first one.
-    assert {instance: len(norms) for instance, norms in best.statistics.items()} == {members[1]: 15, members[2]: 10}
+    # Behind the first C3 there are 15 norms: 3 Downsample, and 3 C3 of 4 norms each with their one bottleneck.
+    assert {instance: len(norms) for instance, norms in best.statistics.items()} == {members[1]: 15}
     before = (settings.out / "best.pt").read_bytes()
     train(dataclasses.replace(settings, resume=True))
     assert (settings.out / "best.pt").read_bytes() == before

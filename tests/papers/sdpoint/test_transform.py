@@ -20,6 +20,7 @@ from detect.papers.sdpoint.transform import (
     instance_of,
     list_instances,
     set_way,
+    tapped_rows,
     use_instance,
 )
 
@@ -206,9 +207,55 @@ def test_levels_are_restored_or_shrink() -> None:
     )
     set_way(graph, "shrink")
     assert sizes(PLAIN) == nominal
-    assert sizes(Instance(2, 0.5)) == [(4, 6), (2, 3), (1, 2)]  # 3 halved by a stride is 2
-    assert sizes(Instance(3, 0.5)) == [(8, 12), (2, 3), (1, 2)]  # behind P4's C3; P3 stays
-    assert sizes(Instance(4, 0.75)) == [(8, 12), (4, 6), (2, 2)]  # 1.5 is 2, 2.25 is 2
+    assert sizes(Instance(1, 0.5)) == [(4, 6), (2, 3), (1, 2)]  # 3 halved by a stride is 2
+    assert sizes(Instance(2, 0.5)) == [(8, 12), (2, 3), (1, 2)]  # behind P3's C3, which the neck reads in front
+    assert sizes(Instance(3, 0.5)) == [(8, 12), (4, 6), (1, 2)]
+    assert sizes(Instance(4, 0.75)) == nominal
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "tapped"),
+    [
+        ("yolov5n+width=0.25", 2, "c3"),
+        # Points inside a stage: the one behind its last block lies behind the row.
+        ("resnet18+fpn+width=0.125", 5, "c3"),
+        ("peleenet+fpn+depth=0.1+width=0.5", 3, "c3"),
+    ],
+)
+def test_neck_and_head_read_in_front_of_the_point(name: str, point: int, tapped: str) -> None:
+    """What the first row behind the backbone sees of a row is the plain map, bit for bit; the next stage sees less."""
+    torch.manual_seed(0)
+    graph = build_graph(name, 2).eval()
+    assert tapped in tapped_rows(graph)
+    reader = next(row for row in graph.definition.rows if row.section != "backbone" and tapped in row.inputs)
+    seen: list[Tensor] = []
+    place = reader.inputs.index(tapped)
+    graph.layer(reader.name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[place]))
+    with torch.no_grad():
+        plain = graph(image(64, 96))
+        use_instance(graph, Instance(point, 0.5))
+        cheap = graph(image(64, 96))
+    assert torch.equal(*seen)
+    assert any(not torch.equal(a, b) for a, b in zip(plain, cheap, strict=True))
+
+
+def test_maps_grow_bilinearly() -> None:
+    """Behind point 1 of yolov5n at 64 x 64 px the neck's P5 is 1 x 1, enlarged to 2 x 2; P4 2 x 2 to 4 x 4."""
+    torch.manual_seed(0)
+    graph = build_graph("yolov5n+width=0.25", 2).eval()
+    use_instance(graph, Instance(1, 0.5))
+    seen: dict[str, Tensor] = {}
+    graph.layer("c4").register_forward_hook(lambda *found: seen.update(c4=found[2]))
+    reader = next(row for row in graph.definition.rows if row.section != "backbone" and "c4" in row.inputs)
+    place = reader.inputs.index("c4")
+    graph.layer(reader.name).register_forward_pre_hook(lambda _, inputs: seen.update(read=inputs[place]))
+    with torch.no_grad():
+        graph(image(64, 64))
+    a, b, c, d = (seen["c4"][..., i, j] for i in (0, 1) for j in (0, 1))
+    # Centres of the four cells lie at 1/4 and 3/4 of an old one: the edge keeps its value, inside 3 parts of 4 count.
+    assert torch.equal(seen["read"][..., 0, 0], a)
+    torch.testing.assert_close(seen["read"][..., 0, 1], (3 * a + b) / 4)
+    torch.testing.assert_close(seen["read"][..., 2, 1], (3 * (3 * c + d) / 4 + (3 * a + b) / 4) / 4)
 
 
 NAMES = [

@@ -17,8 +17,9 @@ STEPS = {"schedule": "step", "milestones": [0.5, 0.75]}
 
 
 def recipe(optimizer: dict[str, Any] | None = None, epochs: int = 20, image_size: int = 32, **trd: Any) -> Recipe:
-    """A classifier's, whose images come to half their size; ``trd`` are the section's keys."""
-    plain = {"epochs": epochs, "image_size": image_size, "optimizer": optimizer or {}, "trd": {"resolution": 16, **trd}}
+    """A classifier's in the paper's form, whose images come to half their size; ``trd`` are the section's keys."""
+    section = {"resolution": 16, "variant": "paper", **trd}
+    plain = {"epochs": epochs, "image_size": image_size, "optimizer": optimizer or {}, "trd": section}
     seed = plain["trd"].pop("seed", 0)
     return build(ClassificationRecipe, plain | {"seed": seed}, "here")
 
@@ -88,9 +89,17 @@ def test_guards(points, guard, expected):
     ("optimizer", "expected"),
     [({"schedule": "cosine"}, []), ({"schedule": "step", "milestones": [0.0, 1.0]}, []), (STEPS, [10.0, 15.0])],
 )
-def test_what_needs_no_guard(optimizer, expected):
+def test_what_needs_no_guard_in_the_paper(optimizer, expected):
     """Rates that change bit by bit, and steps before the first or after the last update."""
     assert change_points(recipe(optimizer)) == expected
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "poly", "constant", "step"])
+def test_the_last_epochs_are_full(schedule):
+    """Without steps the end of 20 epochs is the only point; two epochs before it are guarded."""
+    asked = recipe({"schedule": schedule, "milestones": []}, variant="random", probability=1.0)
+    assert change_points(asked) == [20.0]
+    assert reduced_epochs(asked) == (True,) * 18 + (False,) * 2
 
 
 @pytest.mark.parametrize(
@@ -105,7 +114,7 @@ def test_what_needs_no_guard(optimizer, expected):
 )
 def test_the_end_of_the_mosaics_is_guarded(augment, expected):
     """With 3 of 10 epochs without them, epoch 7 is the first of these."""
-    asked = make_recipe(epochs=10, augment=augment, trd={"resolution": 32, "probability": 1.0})
+    asked = make_recipe(epochs=10, augment=augment, trd={"resolution": 32, "probability": 1.0, "variant": "paper"})
     assert change_points(asked) == expected
     whole = {epoch for epoch, is_reduced in enumerate(reduced_epochs(asked)) if not is_reduced}
     assert whole == ({5, 6, 7, 8} if expected else set())
@@ -120,9 +129,16 @@ def test_an_exact_share():
 
 
 def test_every_second_epoch():
-    """Steps after 10 and 15 epochs guard the 9th to 12th and the 14th to 17th."""
+    """Steps after 10 and 15 epochs guard the 9th to 12th and the 14th to 17th, the end the 19th and 20th."""
     found = reduced_epochs(recipe(STEPS, variant="regular"))
-    assert [number for number, is_reduced in enumerate(found, start=1) if is_reduced] == [2, 4, 6, 8, 18, 20]
+    assert [number for number, is_reduced in enumerate(found, start=1) if is_reduced] == [2, 4, 6, 8, 18]
+
+
+def test_small_sizes_first():
+    """Of 20 epochs 12 are progressive, but 9 to 12 are guarded; sizes rise from 16 px by 16 / 12 px an epoch."""
+    asked = recipe(STEPS, variant="progressive", probability=0.6)
+    assert [epoch for epoch, is_reduced in enumerate(reduced_epochs(asked)) if is_reduced] == list(range(8))
+    assert reduced_sizes(asked, 1) == (16, 17, 19, 20, 21, 23, 24, 25, 27, 28, 29, 31)
 
 
 def test_batches_are_split_in_every_epoch():

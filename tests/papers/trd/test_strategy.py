@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 
@@ -12,17 +13,23 @@ from detect.config.base import build
 from detect.config.recipe import ClassificationRecipe, SdpointConfig
 from detect.errors import InputError
 from detect.models.build import build_classifier, build_graph, build_model
+from detect.models.checkpoint import load_checkpoint
 from detect.models.model import ClassificationModel
+from detect.models.norms import named_norms
 from detect.papers.trd.schedule import reduced_epochs
 from detect.papers.trd.strategy import Trd
-from detect.structures import ClassTargets, Targets
+from detect.structures import Batch, ClassTargets, Targets
 from detect.training.checks import warn_of_ignored
 from detect.training.loop import train
+from detect.training.norm_statistics import NormEstimator, learning_norms
 from detect.training.strategy import open_strategies, split_batch
 from tests.training import test_classification as classes
 from tests.training.small import make_recipe, train_in_pieces, write_model
 from tests.training.test_epoch import SGD, HandMade, make_state, train_epoch
 from tests.training.test_loop import assert_same_run, results
+
+NORMS = NormEstimator(HandMade(), (), 1, torch.device("cpu"), "fp32")
+"""Measures nothing: no norm learns."""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +60,10 @@ def det_recipe(**trd):
     return make_recipe(augment={"mosaic": 0.0}, trd={"resolution": 32, "probability": 1.0, **trd})
 
 
+def trd_of(recipe, model):
+    return Trd(recipe, model, NORMS)
+
+
 def class_batch(count=4, size=32):
     images = torch.rand(count, 3, size, size, generator=torch.manual_seed(0))
     return images, ClassTargets(torch.eye(count))
@@ -67,7 +78,7 @@ def sizes(parts):
 
 def test_half_the_size_takes_every_second_pixel(classifier):
     images, targets = class_batch()
-    ((found, same),) = Trd(class_recipe(probability=1), classifier).on_batch(images, targets, 0, 1)
+    ((found, same),) = trd_of(class_recipe(probability=1), classifier).on_batch(images, targets, 0, 1)
     assert torch.equal(found, images[:, :, ::2, ::2])
     assert same is targets
 
@@ -75,7 +86,7 @@ def test_half_the_size_takes_every_second_pixel(classifier):
 def test_areas_are_means(classifier):
     images, targets = class_batch()
     recipe = class_recipe(probability=1, interpolation="area")
-    ((found, _),) = Trd(recipe, classifier).on_batch(images, targets, 0, 1)
+    ((found, _),) = trd_of(recipe, classifier).on_batch(images, targets, 0, 1)
     means = (images[..., ::2, ::2] + images[..., 1::2, ::2] + images[..., ::2, 1::2] + images[..., 1::2, 1::2]) / 4
     torch.testing.assert_close(found, means)
 
@@ -84,7 +95,7 @@ def test_boxes_follow_and_rectangles_keep_their_shape(detector):
     """Half of 64 x 128 px is 32 x 64 px."""
     boxes = torch.tensor([[8.0, 4.0, 40.0, 20.0]])
     targets = Targets(torch.tensor([1]), torch.tensor([0]), boxes)
-    trd = Trd(det_recipe(), detector)
+    trd = trd_of(det_recipe(), detector)
     ((found, moved),) = trd.on_batch(torch.rand(2, 3, 64, 128), targets, 0, 1)
     assert found.shape == (2, 3, 32, 64)
     assert moved.boxes_xyxy_px.tolist() == [[4.0, 2.0, 20.0, 10.0]]
@@ -96,7 +107,7 @@ def test_boxes_follow_and_rectangles_keep_their_shape(detector):
 
 def test_all_batches_of_an_epoch_have_its_size(classifier):
     recipe = class_recipe()
-    trd, batch = Trd(recipe, classifier), class_batch()
+    trd, batch = trd_of(recipe, classifier), class_batch()
     for epoch, is_reduced in enumerate(reduced_epochs(recipe)):
         expected = [(4, 16, 16)] if is_reduced else [(4, 32, 32)]
         assert all(sizes(trd.on_batch(*batch, epoch, number)) == expected for number in (1, 2, 3))
@@ -108,7 +119,7 @@ def test_mixed_sizes(classifier):
     batch = class_batch(count=2)
 
     def drawn():
-        trd = Trd(recipe, classifier)
+        trd = trd_of(recipe, classifier)
         return [trd.on_batch(*batch, epoch, number)[0][0].shape[2] for epoch in range(10) for number in range(1, 11)]
 
     found = drawn()
@@ -120,7 +131,7 @@ def test_mixed_sizes(classifier):
 
 def test_three_sizes(classifier):
     """An epoch has one of them; 24 px is midway from 16 to 32."""
-    trd, batch = Trd(class_recipe(variant="three"), classifier), class_batch()
+    trd, batch = trd_of(class_recipe(variant="three"), classifier), class_batch()
     found = [[sizes(trd.on_batch(*batch, epoch, number))[0][1] for number in (1, 2)] for epoch in range(40)]
     assert all(first == second for first, second in found)
     counts = [sum(first == size for first, _ in found) for size in (16, 24, 32)]
@@ -131,7 +142,7 @@ def test_three_sizes(classifier):
 def test_batches_in_two_parts(classifier):
     """A quarter of eight images are two, and others in the next batch; every image keeps its target."""
     images, targets = class_batch(count=8)
-    trd = Trd(class_recipe(variant="batch", probability=0.25), classifier)
+    trd = trd_of(class_recipe(variant="batch", probability=0.25), classifier)
     chosen = set()
     for number in range(1, 9):
         (small, few), (large, many) = trd.on_batch(images, targets, 0, number)
@@ -148,7 +159,7 @@ def test_batches_in_two_parts(classifier):
 
 @pytest.mark.parametrize(("probability", "expected"), [(0.0, [(4, 32, 32)]), (1.0, [(4, 16, 16)])])
 def test_batches_that_stay_in_one_part(classifier, probability, expected):
-    trd = Trd(class_recipe(variant="batch", probability=probability), classifier)
+    trd = trd_of(class_recipe(variant="batch", probability=probability), classifier)
     assert sizes(trd.on_batch(*class_batch(), 0, 1)) == expected
 
 
@@ -162,7 +173,7 @@ def test_images_with_small_objects_stay(detector):
     boxes = torch.tensor([[0.0, 0.0, side, side] for side in sides])
     targets = Targets(index, torch.arange(6), boxes)
     images = torch.rand(4, 3, 64, 64)
-    trd = Trd(det_recipe(min_object_px=6), detector)
+    trd = trd_of(det_recipe(min_object_px=6), detector)
     (small, few), (large, many) = trd.on_batch(images, targets, 0, 1)
     assert torch.equal(small, images[[1, 2, 3], :, ::2, ::2])
     assert torch.equal(large, images[[0]])
@@ -172,7 +183,7 @@ def test_images_with_small_objects_stay(detector):
     assert many.boxes_xyxy_px[:, 2].tolist() == [8.0, 8.0, 16.0]
     # One of four images keeps its pixels, the others a quarter of them.
     assert trd.on_epoch_end() == {"trd/reduced": 1.0, "trd/area": 0.4375, "trd/left_alone": 0.25}
-    strict = Trd(det_recipe(min_object_px=6.1), detector)
+    strict = trd_of(det_recipe(min_object_px=6.1), detector)
     assert sizes(strict.on_batch(images, targets, 0, 1)) == [(2, 32, 32), (2, 64, 64)]
     none = Targets(index[:0], index[:0], boxes[:0])
     assert sizes(strict.on_batch(images, none, 0, 1)) == [(4, 32, 32)]
@@ -180,7 +191,7 @@ def test_images_with_small_objects_stay(detector):
 
 def test_a_lone_image_is_not_brought_to_one_cell(detector):
     """Its norms would have one value of each channel, which has no variance."""
-    trd = Trd(det_recipe(), detector)
+    trd = trd_of(det_recipe(), detector)
     one, two = ((torch.rand(len(batch.rows), 3, 64, 64), batch.targets) for batch in HandMade((0,), (0, 1)).batches)
     assert sizes(trd.on_batch(*one, 0, 1)) == [(1, 64, 64)]
     assert sizes(trd.on_batch(*two, 0, 1)) == [(2, 32, 32)]
@@ -192,7 +203,7 @@ def test_nor_does_sdpoint_bring_one_there(detector):
     targets = Targets(torch.tensor([0, 1]), torch.tensor([0, 0]), boxes)
     for ratios, expected in (([], [(2, 32, 32), (1, 64, 64)]), ([0.5], [(3, 64, 64)])):
         recipe = dataclasses.replace(det_recipe(min_object_px=6), sdpoint=SdpointConfig(ratios=tuple(ratios)))
-        assert sizes(Trd(recipe, detector).on_batch(torch.rand(3, 3, 64, 64), targets, 0, 1)) == expected
+        assert sizes(trd_of(recipe, detector).on_batch(torch.rand(3, 3, 64, 64), targets, 0, 1)) == expected
 
 
 # ------------------------------------------------------------------------------------------- the identity
@@ -231,9 +242,53 @@ def test_it_follows_other_strategies(detector):
         def on_batch(self, images, targets, epoch, number):
             return [(torch.rand(len(images), 3, 96, 96), targets)]
 
-    strategies = (Enlarges(det_recipe(), detector), Trd(det_recipe(), detector))
+    strategies = (Enlarges(det_recipe(), detector, NORMS), trd_of(det_recipe(), detector))
     batch = HandMade((0, 1)).batches[0]
     assert sizes(split_batch(strategies, (torch.rand(2, 3, 64, 64), batch.targets), 0, 1)) == [(2, 64, 64)]
+
+
+# ----------------------------------------------------------------------------------- the evaluated model
+
+
+class FullSize:
+    """A loader of three batches of 32 px, whatever the epoch."""
+
+    def __len__(self):
+        return 3
+
+    def epoch(self, number, start=0):
+        for seed in range(3):
+            images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.manual_seed(seed))
+            yield Batch(images, ClassTargets(torch.eye(4)), torch.arange(4))
+
+
+def test_the_evaluated_model_has_statistics_of_full_images(classifier):
+    """Those of all batches at 32 px, in a copy: as PyTorch's own, cumulative and from zero."""
+    norms = NormEstimator(FullSize(), learning_norms(classifier), 50, torch.device("cpu"), "fp32")
+    recipe = class_recipe(epochs=4, probability=0.5, exact=True)
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    found = Trd(recipe, classifier, norms).eval_model(classifier, epoch=3)
+    assert found is not classifier
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+    expected = copy.deepcopy(classifier).train()
+    for _, norm in named_norms(expected.graph):
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        for batch in FullSize().epoch(0):
+            expected(batch.images.permute(0, 3, 1, 2).float() / 255)
+    for (path, norm), (_, other) in zip(named_norms(expected.graph), named_norms(found.graph), strict=True):
+        torch.testing.assert_close(other.running_mean, norm.running_mean, msg=path)
+        torch.testing.assert_close(other.running_var, norm.running_var, msg=path)
+
+
+def test_without_reduced_batches_it_is_the_model_itself(classifier):
+    for trd in ({"probability": 0}, {"resolution": 32, "probability": 1}):
+        assert trd_of(class_recipe(**trd), classifier).eval_model(classifier, 39) is classifier
+    late = class_recipe(probability=1, guard=0)
+    assert trd_of(late, classifier).eval_model(classifier, 0) is not classifier
+    with_instances = dataclasses.replace(late, sdpoint=SdpointConfig(ratios=(0.5,)))
+    assert trd_of(with_instances, classifier).eval_model(classifier, 0) is classifier  # SDPoint measures them
 
 
 # -------------------------------------------------------------------------------------------- whole runs
@@ -254,28 +309,36 @@ def test_a_run(tmp_path, monkeypatch, said):
     whole = classes.make_settings(tmp_path, data, trd=trd)
     train(whole)
     reduced = reduced_epochs(whole.recipe)
-    assert sum(reduced) == 2
+    assert reduced == (True, True, False, False)  # the last two are guarded
     assert [side for training, _, side in seen if training] == [8 if r else 16 for r in reduced for _ in range(3)]
     assert {side for training, _, side in seen if not training} == {16}
     rows = results(whole.out)
     assert [row["trd/reduced"] for row in rows] == [f"{r:d}" for r in reduced]
     assert [row["trd/area"] for row in rows] == ["0.25" if r else "1" for r in reduced]
-    told = said.messages[-1]
+    told, scores = said.messages[-2:]
     # Nominal and realised: half of the epochs at a quarter of the pixels, 0.5 + 0.5 / 4 = 62.5 %.
     assert told.startswith("trd: mFLOPs in G multiply-adds an image: nominal ")
     assert told.count(" 62.5% (area rule, ") == 2
     assert "(area rule, 2 of 4 epochs)" in told
+    accuracies = [float(row["val/top1"]) for row in rows]
+    best = max(accuracies)
+    epoch = accuracies.index(best) + 1
+    assert scores == f"trd: top1 {best:.3f} at best, after epoch {epoch}; {accuracies[-1]:.3f} at last"
 
 
 @pytest.mark.slow
 def test_a_resumed_run_reports_the_whole(tmp_path, said):
-    whole = classes.make_settings(tmp_path, classes.make_classes(tmp_path / "data"), trd={"resolution": 0.5})
+    data = classes.make_classes(tmp_path / "data")
+    whole = classes.make_settings(tmp_path, data, trd={"resolution": 0.5, "exact": True}, evaluation={"every": 4})
     train(whole)
-    told = said.messages[-1]
+    told = said.messages[-2:]
     stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
     assert train_in_pieces(stopped, times=3) > 2
     assert_same_run(stopped.out, whole.out)
-    assert said.messages[-1] == told
+    assert said.messages[-2:] == told
+    last, best = (load_checkpoint(whole.out / name).model.state_dict() for name in ("last.pt", "best.pt"))
+    differing = {name.rpartition(".")[2] for name in best if not torch.equal(best[name], last[name])}
+    assert differing == {"running_mean", "running_var"}  # the kept ones were measured anew
 
 
 def test_mean_multiply_adds(classifier):
@@ -283,7 +346,7 @@ def test_mean_multiply_adds(classifier):
 
     Of these three epochs one was reduced: 4.12 * (2 + 1 / 4) / 3 = 3.09. The counted values are made up.
     """
-    trd = Trd(class_recipe(image_size=224, resolution=112), classifier)
+    trd = trd_of(class_recipe(image_size=224, resolution=112), classifier)
     counted = {"compute/full_gmacs": "4.12"}
     rows = [
         {"trd/reduced": "0", "trd/area": "1", "compute/gmacs": "4.12", **counted},
@@ -302,7 +365,7 @@ def test_mean_multiply_adds_of_the_variants(classifier):
     rows = [{"trd/reduced": "0", "trd/area": "1", "compute/gmacs": "1", "compute/full_gmacs": "1"}]
 
     def nominal(**trd):
-        (line,) = Trd(class_recipe(**trd), classifier).report(rows)
+        (line,) = trd_of(class_recipe(**trd), classifier).report(rows)
         return line.partition("nominal ")[2].partition(",")[0]
 
     assert nominal(variant="regular", probability=0.1) == "0.625"
@@ -316,7 +379,15 @@ def test_mean_multiply_adds_of_the_variants(classifier):
     [
         (
             {"probability": 1},
-            "trd: 4 of 8 epochs at 16 px for 32 px (random, P 1): 1-2, 7-8; guarded: 3-6",
+            "trd: 2 of 8 epochs at 16 px for 32 px (random, P 1): 1-2; guarded: 3-8",
+        ),
+        (
+            {"variant": "paper", "probability": 1},
+            "trd: 4 of 8 epochs at 16 px for 32 px (paper, P 1): 1-2, 7-8; guarded: 3-6",
+        ),
+        (
+            {"variant": "progressive", "guard": 0},
+            "trd: 4 of 8 epochs at 16 to 28 px for 32 px (progressive, P 0.5): 1-4",
         ),
         ({"probability": 0, "guard": 0}, "trd: 0 of 8 epochs at 16 px for 32 px (random, P 0): none"),
         ({"variant": "regular", "guard": 0}, "trd: 4 of 8 epochs at 16 px for 32 px (regular): 2, 4, 6, 8"),
@@ -335,7 +406,7 @@ def test_the_plan_is_told(classifier, said, trd, message):
     """The rate steps after 4 of 8 epochs."""
     steps = {"schedule": "step", "milestones": [0.5]}
     plain = {"epochs": 8, "image_size": 32, "optimizer": steps, "trd": {"resolution": 16, **trd}}
-    Trd(build(ClassificationRecipe, plain, "here"), classifier)
+    trd_of(build(ClassificationRecipe, plain, "here"), classifier)
     assert said.messages == [message]
 
 
@@ -345,7 +416,7 @@ def test_the_plan_is_told(classifier, said, trd, message):
 def test_a_resolution_that_a_detector_cannot_take(detector):
     recipe = make_recipe(image_size=96, trd={"resolution": 48})
     with pytest.raises(InputError, match=r"^trd\.resolution: 48 is not a multiple of 32; the nearest are 32 and 64$"):
-        Trd(recipe, detector)
+        trd_of(recipe, detector)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +432,15 @@ def test_a_resolution_that_a_detector_cannot_take(detector):
             {"resolution": 32, "variant": "batch", "probability": 0.3, "exact": True, "guard": 3},
             "trd.exact (trd.variant is batch, not random), trd.guard (trd.variant is batch, not random)",
         ),
-        ({"resolution": 32, "guard": 3}, "trd.guard (schedule is cosine, not step)"),
+        (
+            {"resolution": 32, "variant": "paper", "guard": 3},
+            "trd.guard (trd.variant is paper, not random)",
+        ),
+        (
+            {"resolution": 32, "variant": "progressive", "exact": True},
+            "trd.exact (trd.variant is progressive, not random)",
+        ),
+        ({"resolution": 32, "guard": 3}, None),
         ({"resolution": 32, "probability": 0.3, "min_object_px": 8, "interpolation": "area"}, None),
     ],
 )
