@@ -29,6 +29,7 @@ ORDER = (
     "training",
     "exporting",
     "sweep",
+    "ablation",
     "papers",
     "api",
     "cli",

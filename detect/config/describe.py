@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
+from detect.config.ablation import AblationConfig
 from detect.config.base import Unit, keys_of, section_of, to_plain
 from detect.config.data import DataConfig
 from detect.config.model import Convolutions, ModelConfig, Norm, PartConfig, RowConfig, Scale, SectionConfig
@@ -36,6 +37,7 @@ KINDS: dict[str, type] = {
     "model/conv": Convolutions,
     "run": RunConfig,
     "sweep": SweepConfig,
+    "ablation": AblationConfig,
 }
 """Root class of each kind of YAML, or of a part with keys of its own."""
 

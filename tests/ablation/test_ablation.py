@@ -85,7 +85,7 @@ def starts(training: Training) -> list[list[str]]:
 
 
 def test_every_case_with_every_value_and_seed(config: AblationConfig, out: Path) -> None:
-    trainings = plan_trainings(config, out)
+    trainings = plan_trainings(config, out)  # seeds: 0, 1
     assert [(t.case.title, t.seed) for t in trainings[:4]] == [
         ("scratch, train_images 8", 0),
         ("scratch, train_images 16", 0),

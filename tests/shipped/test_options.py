@@ -55,6 +55,7 @@ EFFECTS = {
     "sdpoint.sizes": "papers/sdpoint/test_sizes.py::test_sizes_are_instances_with_and_without_points",
     "sdpoint.way": "papers/sdpoint/test_strategy.py::test_a_run",
     "seed": "training/test_loop.py::test_the_same_seed_is_the_same_run",
+    "seeds": "ablation/test_ablation.py::test_every_case_with_every_value_and_seed",
     "splits.NAME.parts": "data/formats/test_yolo.py::test_several_folders_and_lists",
     "trd.exact": "papers/trd/test_schedule.py::test_an_exact_share",
     "trd.guard": "papers/trd/test_schedule.py::test_guards",
@@ -68,10 +69,11 @@ EFFECTS = {
 
 KINDS = {
     "data": {"data": ("",)},
-    "recipe/detection": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space.")},
-    "recipe/classification": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space.")},
+    "recipe/detection": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space."), "ablations": ("vary.",)},
+    "recipe/classification": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space."), "ablations": ("vary.",)},
     "run": {"runs": ("",)},
     "sweep": {"sweeps": ("",)},
+    "ablation": {"ablations": ("",)},
 }
 """Folders of the configs that may name the keys of a kind, and what stands before them there."""
 
@@ -90,7 +92,7 @@ def keys_in(content: Any, prefix: str = "") -> Iterator[str]:
 def test_every_key_is_in_use() -> None:
     named = {
         folder: {key for path in (CONFIGS / folder).glob("*.yaml") for key in keys_in(load_yaml(path))}
-        for folder in ("data", "train", "runs", "sweeps")
+        for folder in ("data", "train", "runs", "sweeps", "ablations")
     }
     keys = [(one.kind, one.key.replace("[]", "")) for one in describe_keys() if one.type != "section"]
     unnamed = {

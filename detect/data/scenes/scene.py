@@ -38,7 +38,7 @@ BARE_BOARD_SHARE = 0.4
 """Share of boards that no sensor blurs or makes noisy: a pattern in two levels, as inspection compares it."""
 TINY_SHARE, TINY_SIDE_PX = 0.1, 8.0
 """Share of populations whose objects are smaller than this."""
-MAX_TINY, MAX_CLEAR = 64, 16
+MAX_TINY, MAX_CLEAR = 200, 16
 """Objects of a population."""
 MAX_COVERED = 0.35
 """Share of a scene that the boxes of a population cover together, at most."""

@@ -199,8 +199,8 @@ def test_instance_and_reduced_epochs(tmp_path: Path) -> None:
         ["wrn-10-1", "32"],
     ]
     plain_row, point_row, reduced_row = comparison_plain(small, comparisons)["rows"]
-    assert (plain_row["instance"], plain_row["trd"]) == ({"point": 0, "ratio": 1.0}, None)
-    assert point_row["instance"] == {"point": 1, "ratio": 0.5}
+    assert (plain_row["instance"], plain_row["trd"]) == ({"point": 0, "ratio": 1.0, "scale": 1.0}, None)
+    assert point_row["instance"] == {"point": 1, "ratio": 0.5, "scale": 1.0}
     assert reduced_row["trd"] == {"resolution": 16, "probability": 0.5}
 
 
