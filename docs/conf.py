@@ -18,7 +18,7 @@ source_suffix = {".md": "markdown"}
 nitpick_ignore_regex = [("py:.*", r".*")]  # names of other libraries, and of ours that have no page
 
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

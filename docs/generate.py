@@ -32,6 +32,14 @@ MIRRORS = {
     "weights/README.md": "weights.md",
 } | {f"weights/{name}.md": f"{name}.md" for name in shipped_weights()}
 """Files of the repository that are pages as well, and the names of the pages in ``docs/generated``."""
+EVERY_COMMAND = """\
+- `KEY=VALUE` is `--KEY VALUE`, in training also any key of the recipe. Other tools' names (`imgsz`, `batch`, `lr0`,
+  `patience`, `project`, `name`) are understood, and a line says as what.
+- Results go to standard output, everything else to standard error; with `--json` the result is JSON.
+- On a terminal there are progress bars; in a log there is a line every half minute. `| head -2` does not shorten the
+  work: all files are written.
+- In a checkout `python tools/train.py`, `tools/evaluate.py` and the others are the same commands.
+"""
 KIND_TITLES = {
     "recipe/detection": "Recipe of a detector",
     "recipe/classification": "Recipe of a classifier",
@@ -79,7 +87,7 @@ def parser_of(command: str) -> ToolParser:
 
 def commands_page() -> str:
     parts = ["# Commands\n", "Each command is `detect COMMAND`; `detect COMMAND --help` prints what stands here.\n"]
-    parts.append("`KEY=VALUE` is `--KEY VALUE`. Results go to standard output, everything else to standard error.\n")
+    parts.append(EVERY_COMMAND)
     parts.append(f"```text\n{EXIT_CODES}```\n")
     for name, command in COMMANDS.items():
         if command.about:
@@ -110,12 +118,17 @@ def _description(text: str) -> str:
     lines: list[str] = []
     for is_example, group in groupby(text.strip().splitlines(), _is_example):
         found = list(group)
-        lines += ["```bash", *found, "```"] if is_example else map(_escaped, found)
+        lines += ["```bash", *map(_commented, found), "```"] if is_example else map(_escaped, found)
     return "\n".join(lines) + "\n"
 
 
 def _is_example(line: str) -> bool:
     return line.startswith(("detect ", "torchrun "))
+
+
+def _commented(line: str) -> str:
+    """An example with what stands behind it, after some spaces, as a comment."""
+    return re.sub(r"(?<=\S) {3,}(?=\S)", "  # ", line)
 
 
 def _option(action: argparse.Action) -> str:
