@@ -259,10 +259,19 @@ def mirrored(source: Path, page: Path) -> str:
 # --------------------------------------------------------------------------------------------- llms.txt
 
 
-def write_index_for_language_models(out: Path, titles: dict[str, str], sections: list[str]) -> None:
-    """Write ``llms.txt``: each page with its title, as Markdown."""
+def write_index_for_language_models(out: Path, titles: dict[str, str], names: list[str]) -> None:
+    """Write ``llms.txt``: a link to each page as Markdown, by folder.
+
+    Args:
+        out: the folder of the site.
+        titles: by the name of the page.
+        names: of the pages, in the order of the site.
+    """
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folder = name.rpartition("/")[0].replace("generated", "reference") or "about"
+        folders.setdefault(folder, []).append(f"- [{titles[name]}](_sources/{name}.md.txt)")
     lines = ["# detect", "", "> Object detection for small objects, with PyTorch, from Python or the command line."]
-    for section, names in groupby(sections, lambda name: name.split("/")[0] if "/" in name else "about"):
-        lines += ["", f"## {section}", ""]
-        lines += [f"- [{titles[name]}](_sources/{name}.md.txt)" for name in names]
+    for folder, links in folders.items():
+        lines += ["", f"## {folder}", "", *links]
     write_text(out / "llms.txt", "\n".join(lines) + "\n")
