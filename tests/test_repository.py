@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole: no unsafe calls, true documentation, shipped configs that load."""
+"""What holds for the repository as a whole: no unsafe calls, shipped configs that load, no traces of a machine."""
 
 from __future__ import annotations
 

@@ -7,12 +7,9 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from detect.cli.main import COMMANDS
-from detect.cli.parser import ToolParser
 from detect.config.base import find_config, parse_overrides
 from detect.errors import InputError
 from detect.models.catalog import find_definition, shipped_weights
@@ -152,8 +149,3 @@ def test_commands_are_found() -> None:
         ["detect", "val"],
         ["detect", "data", "check", "--quick"],
     ]
-
-
-def test_every_command_has_a_parser() -> None:
-    parsers: dict[str, Any] = {name: parser_of(name) for name in COMMANDS}
-    assert all(isinstance(parser, ToolParser) for parser in parsers.values())
