@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow check check-format check-lint check-types check-docstrings format clean
+.PHONY: help install demo test test-slow check check-format check-lint check-types check-docstrings docs docs-serve format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ check-types: $(READY)
 
 check-docstrings: $(READY)
 	$(BIN)/python tests/check_docstrings.py detect tools benchmarks
+
+docs: $(READY) ## the documentation site: build/docs/html; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/docs/doctrees docs build/docs/html
+
+docs-serve: docs ## the same, at http://localhost:8000
+	$(BIN)/python -m http.server --bind localhost --directory build/docs/html 8000
 
 format: $(READY) ## format and mend what can be mended without thought
 	$(BIN)/ruff check --fix .

@@ -1,17 +1,12 @@
-"""What holds for the repository as a whole: no unsafe calls, true documentation, shipped configs that load."""
+"""What holds for the repository as a whole: no unsafe calls, shipped configs that load, no traces of a machine."""
 
 from __future__ import annotations
 
 import ast
 import configparser
-import contextlib
 import functools
-import io
-import itertools
 import os
 import re
-import runpy
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,14 +15,11 @@ from typing import Any
 
 import pytest
 
-from detect.cli.main import COMMANDS, run_command
 from detect.config.base import CONFIGS, find_config
 from detect.config.data import load_data_config
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("detect", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
-DOCUMENT_PATTERNS = ("*.md", "*/README.md", "weights/*.md", "configs/*/*.yaml")
-DOCUMENTS = sorted({path for pattern in DOCUMENT_PATTERNS for path in ROOT.glob(pattern)})
 
 
 @functools.cache
@@ -228,68 +220,7 @@ def test_what_the_documentation_names_is_shipped() -> None:
         assert find_config("data", name).is_file()
 
 
-# ---------------------------------------------------------------------------------------- documentation
-
-
-def commands(text: str) -> Iterator[list[str]]:
-    """The words of each ``python tools/x.py ...`` or ``make ...`` that a document tells the reader to type."""
-    lines = re.sub(r"\\\n[#\s]*", " ", text).splitlines()
-    for line in lines:
-        for found in re.finditer(r"(?:python3?|\.venv/bin/python) ((?:tools|benchmarks)/\w+\.py[^`#|;&]*)", line):
-            yield shlex.split(found[1].replace("'", "").replace("[", " ").replace("]", " "))
-        for found in re.finditer(rf"(?:^|[`$(] ?)(detect (?:{'|'.join(COMMANDS)})\b[^`#|;&]*)", line):
-            yield shlex.split(found[1].replace("'", "").replace("[", " ").replace("]", " "))
-        if found := re.search(r"`make ([a-z][a-z-]*)|^[#$\s]*make ([a-z][a-z-]*)(?:\s+[A-Z_]+=\S+)*\s*(?:#.*)?$", line):
-            yield ["make", found[1] or found[2]]
-
-
-@functools.cache
-def help_of(tool: str, *command: str) -> str:
-    """The help of a tool, or of a command of it, made in this process; of a benchmark its source."""
-    if tool.startswith("benchmarks/"):
-        return (ROOT / tool).read_text(encoding="utf-8")
-    before, output = (sys.argv, sys.path[:]), io.StringIO()
-    sys.argv, sys.path[:0] = [tool, *command, "--help"], [str((ROOT / tool).parent)]
-    try:
-        with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-            if tool == "detect":
-                run_command()
-            else:
-                runpy.run_path(str(ROOT / tool), run_name="__main__")
-    finally:
-        sys.argv, sys.path[:] = before
-    assert output.getvalue().startswith("usage: "), output.getvalue()
-    return output.getvalue()
-
-
-def test_documented_commands_exist() -> None:
-    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for tool, *arguments in [found for path in DOCUMENTS for found in commands(path.read_text(encoding="utf-8"))]:
-        if tool == "make":
-            assert arguments[0] in targets, f"make {arguments[0]}"
-            continue
-        assert tool == "detect" or (ROOT / tool).is_file(), tool
-        command = list(itertools.takewhile(re.compile(r"[a-z]+").fullmatch, arguments[: 2 if tool == "detect" else 1]))
-        for flag in [word.split("=")[0] for word in arguments if word.startswith("--")]:
-            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(tool, *command)), f"{tool} {flag}"
-
-
-def test_commands_are_found() -> None:
-    text = (
-        "Run `make test`.\n"
-        "    .venv/bin/python tools/train.py --run x.yaml \\\n  --seed 1  # comment\n"
-        "$ make demo PYTHON=p  # why\n"
-        "make sure of it\n"
-        "detect train model=yolov5n --seed 1  # comment\n"
-        "as `detect data check --quick` says, detect what is\n"
-    )
-    assert list(commands(text)) == [
-        ["make", "test"],
-        ["tools/train.py", "--run", "x.yaml", "--seed", "1"],
-        ["make", "demo"],
-        ["detect", "train", "model=yolov5n", "--seed", "1"],
-        ["detect", "data", "check", "--quick"],
-    ]
+# ------------------------------------------------------------------------------------------------ files
 
 
 def tracked_files() -> list[Path]:

@@ -87,7 +87,8 @@ def init_distributed() -> Iterator[None]:
 
 def _store_of_start(store: Store) -> Store:
     """Return this start's part of the rendezvous store: torchrun may keep one, with addresses of ended processes.
-    Only on a single machine do all processes agree on the number of restarts; for several, see README.md.
+    Only on a single machine do all processes agree on the number of restarts; for several, see
+    docs/how-to/several-gpus.md.
     """
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store

@@ -23,7 +23,7 @@ FINE_MODEL = "csppeleenet-efm-sam"
 
 MAX_SMALL_SHARE = 0.5
 """Share of the boxes under 16 px, two cells of the finest level, above which space-to-depth is worth its cost: at
-320 px, DeepPCB has 56 % of them, and AP 0.492 with it against 0.430 without (README.md)."""
+320 px, DeepPCB has 56 % of them, and AP 0.492 with it against 0.430 without (docs/results/index.md)."""
 
 SMALL_SHARE_GOAL = 0.25
 """Share under 16 px that a larger image size aims at: half of ``MAX_SMALL_SHARE``, so that the effect is visible."""
