@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from detect.config.ablation import AblationConfig
 from detect.config.base import build
 from detect.config.data import DataConfig
 from detect.config.model import ModelConfig
@@ -27,7 +28,13 @@ from tests.documents.pages import PAGES, ROOT, Block, blocks, identity, make_wor
 LANGUAGES = {"bash", "cpp", "javascript", "python", "text", "yaml", ""}
 """Of blocks; a directive of the site has braces."""
 RUNNER = ROOT / "detect" / "exporting" / "onnx_runner.py"
-KINDS: dict[str, Any] = {"splits": DataConfig, "backbone": ModelConfig, "space": SweepConfig, "data": RunConfig}
+KINDS: dict[str, Any] = {
+    "splits": DataConfig,
+    "backbone": ModelConfig,
+    "space": SweepConfig,
+    "vary": AblationConfig,
+    "data": RunConfig,
+}
 """A key, and the kind of YAML that has it; what has none of them is a recipe."""
 SMALL = ("epochs=1", "batch_size=4", "image_size=64", "threads=1", "workers=0")
 """What makes a training of the pages one of a second."""
@@ -41,6 +48,7 @@ OUTSIDE = {
     r"^python onnx_runner.py ": "tests/exporting/test_runner.py",
     r"^detect reproduce \w": "papers' tables: tests/papers/tables",
     r"--devices cpu": "trains twelve times: tests/sweep",
+    r"^detect ablate ": "trains twelve times: tests/ablation",
 }
 """Commands that are not run here, and why."""
 
