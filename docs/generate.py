@@ -53,6 +53,7 @@ KIND_TITLES = {
     "model/conv": "Model: conv",
     "run": "Experiment",
     "sweep": "Search",
+    "ablation": "Comparison",
 }
 
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
