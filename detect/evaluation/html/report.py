@@ -223,10 +223,10 @@ def _errors(split: AnnotationTable, matches: Matches, every: Errors, shown: Erro
             KINDS.items(), _counts(shown), _counts(every), added, strict=True
         )
     ]
-    head = ("kind", f"score ≥ {SCORE}", "all scores", "AP50 if mended", "", "")
+    head = ("kind", f"score ≥ {SCORE}", "all scores", "AP50 gained", "", "")
     text = (
         f"A detection is right if it has an object of its class with an IoU of at least {FOREGROUND}. The kinds are "
-        "those of TIDE (Bolya et al. 2020). The fourth column: what "
+        "those of TIDE (Bolya et al. 2020). AP50 gained: what "
         "mending all errors of the kind, of any score, would add."
     )
     return joined([table(head, rows), note(text)])
@@ -274,10 +274,9 @@ def _gallery(
     heading, text, is_small = gallery
     figures = []
     for example, data in zip(examples, pictures, strict=True):
-        caption = joined([elements.name(example.name), f": {example.text}"])
-        figures.append(
-            note(Html(f"{caption} (no picture)")) if data is None else elements.picture(data, "jpeg", caption)
-        )
+        caption = Html(f"{elements.name(example.name)}: {elements.escaped(example.text)}")
+        without = note(Html(f"{caption} (no picture)"))
+        figures.append(without if data is None else elements.picture(data, "jpeg", caption))
     body = elements.grid(figures) if is_small else joined(figures)
     return heading, joined([note(text if examples else "There are none."), body])
 
