@@ -26,7 +26,7 @@ from tests.evaluation.synthetic import make_found, make_table
 
 NAMES = (
     "<script>document.title='owned'</script>",
-    "\"><img src=http://127.0.0.1:PORT/name onerror=\"document.title='owned'\">",
+    '"><img src=http://127.0.0.1:PORT/name onerror="document.title=\'owned\'">',
     "</title></style><iframe src=http://127.0.0.1:PORT/frame>",
     "\x1b[2J\u202egnp.tac\ud800",
     "'&amp;&#60;" + "x" * 10_000,
@@ -103,10 +103,10 @@ def test_pictures_become_smaller_until_they_fit(tmp_path, monkeypatch):
     best = len(encode([noise], 10**7)[0])
     assert best // 4 < len(encode([noise], best - 1)[0]) < best
     assert encode([noise, noise], 1) == [None, None]
-    evaluation = hostile_evaluation(tmp_path)
-    full = len(render(evaluation, background(evaluation)).encode())
+    evaluation = hostile_evaluation(tmp_path, ("a", "b", "c", "d"))
+    full = len(render(evaluation, Background({}, {}, [])).encode())
     monkeypatch.setattr(report, "MAX_BYTES", full - 1)
-    assert len(render(evaluation, background(evaluation)).encode()) < full
+    assert len(render(evaluation, Background({}, {}, [])).encode()) < full
 
 
 @pytest.mark.parametrize("box", [(0, 0, 4, 4), (90, 50, 96, 64), (-50, -50, 1e9, 1e9), (500, 500, 510, 510)])
