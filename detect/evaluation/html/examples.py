@@ -16,6 +16,7 @@ from detect.data.annotations import AnnotationTable
 from detect.data.images import ImageError
 from detect.drawing.boxes import draw_boxes, draw_frames
 from detect.drawing.sheets import fitted
+from detect.drawing.text import shorten
 from detect.evaluation.coco import FoundBoxes
 from detect.evaluation.html.errors import KINDS, RIGHT, Errors
 from detect.evaluation.html.matches import Matches
@@ -28,6 +29,9 @@ SIDE_PX, CROP_PX, GAP_PX = 420, 180, 6
 
 CONTEXT, MIN_CONTEXT_PX = 3.0, 32
 """Side of a crop: the box's, this many times, and at least so many pixels."""
+
+MAX_CAPTION_NAME = 30
+"""Characters of a class name in front of a score, which a label must not lose."""
 
 ENCODINGS = ((1.0, 80), (1.0, 65), (0.8, 60), (0.6, 55), (0.4, 50), (0.2, 40))
 """Scale and JPEG quality of pictures, best first."""
@@ -95,15 +99,11 @@ def _truth_and_prediction(shown: Shown, row: int, wrong: int, missing: int) -> E
     here = here[np.argsort(-matches.scores[here], kind="stable")]
     corners = xywh_to_xyxy(shown.found.boxes_xywh_px[matches.detections[here]])
     pairs = zip(matches.labels[here], matches.scores[here], strict=True)
-    captions = [f"{table.names[label][:MAX_CAPTION_NAME]} {score:.2f}" for label, score in pairs]
+    captions = [f"{shorten(table.names[label], MAX_CAPTION_NAME)} {score:.2f}" for label, score in pairs]
     is_wrong = shown.errors.kinds[here] != RIGHT
     right = draw_boxes(small, corners * factor, matches.labels[here], captions, is_wrong)
     gap = np.full((len(small), GAP_PX, 3), 255, np.uint8)
     return Example(np.concatenate([left, gap, right], axis=1), table.path(row).name, text)
-
-
-MAX_CAPTION_NAME = 30
-"""Characters of a class name in front of a score, which a label must not lose."""
 
 
 def false_positives(shown: Shown) -> list[Example]:
@@ -114,7 +114,8 @@ def false_positives(shown: Shown) -> list[Example]:
     corners = xywh_to_xyxy(shown.found.boxes_xywh_px[matches.detections[wrong]])
     kinds = list(KINDS)
     texts = [
-        f"{_short(names[matches.labels[n]])} {matches.scores[n]:.2f}: {kinds[shown.errors.kinds[n]]}" for n in wrong
+        f"{shorten(names[matches.labels[n]], MAX_CAPTION_NAME)} {matches.scores[n]:.2f}: {kinds[shown.errors.kinds[n]]}"
+        for n in wrong
     ]
     return _crops(shown.table, matches.rows[wrong], corners, matches.labels[wrong], texts)
 
@@ -125,12 +126,11 @@ def misses(shown: Shown) -> list[Example]:
     free = np.flatnonzero(shown.errors.is_free)
     free = free[np.argsort(-table.areas[free], kind="stable")][:NUM_CROPS]
     sides = np.sqrt(table.areas[free])
-    texts = [f"{_short(table.names[table.labels[n]])}, {side:.0f} px" for n, side in zip(free, sides, strict=True)]
+    texts = [
+        f"{shorten(table.names[table.labels[n]], MAX_CAPTION_NAME)}, {side:.0f} px"
+        for n, side in zip(free, sides, strict=True)
+    ]
     return _crops(table, table.image_of_box[free], table.boxes_xyxy_px[free], table.labels[free], texts)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_CAPTION_NAME else f"{text[:MAX_CAPTION_NAME]}…"
 
 
 def _crops(
@@ -153,10 +153,14 @@ def crop(image_rgb: np.ndarray, box_xyxy_px: np.ndarray, label: int) -> np.ndarr
     left, top = np.round(np.clip(centre, 0, (width, height)) - side / 2).astype(int).tolist()
     x, y = max(left, 0), max(top, 0)
     inside = image_rgb[y : max(top + side, 0), x : max(left + side, 0)]
-    square = np.zeros((side, side, 3), np.uint8)
-    square[y - top : y - top + inside.shape[0], x - left : x - left + inside.shape[1]] = inside
-    moved = (box_xyxy_px - [left, top, left, top]) * CROP_PX / side
-    return draw_frames(fitted(square, CROP_PX), moved[None], np.array([label]))
+    factor = CROP_PX / side
+    square = np.zeros((CROP_PX, CROP_PX, 3), np.uint8)
+    if inside.size:
+        part = fitted(inside, max(round(max(inside.shape[:2]) * factor), 1))
+        place = square[round((y - top) * factor) :, round((x - left) * factor) :][: part.shape[0], : part.shape[1]]
+        place[:] = part[: place.shape[0], : place.shape[1]]
+    moved = (box_xyxy_px - [left, top, left, top]) * factor
+    return draw_frames(square, moved[None], np.array([label]))
 
 
 def _read(table: AnnotationTable, row: int) -> np.ndarray | None:
@@ -168,7 +172,6 @@ def _read(table: AnnotationTable, row: int) -> np.ndarray | None:
 
 def encode(examples: Sequence[Example], max_bytes: int) -> list[bytes | None]:
     """Encode pictures as JPEG, in the best of ``ENCODINGS`` in which all of them take at most ``max_bytes``."""
-    encoded: list[bytes | None] = []
     for scale, quality in ENCODINGS:
         encoded = [None if e.image_rgb is None else _jpeg(e.image_rgb, scale, quality) for e in examples]
         if sum(len(data) for data in encoded if data is not None) <= max_bytes:

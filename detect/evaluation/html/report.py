@@ -14,7 +14,7 @@ from detect.evaluation.confusion import IOU, SCORE, confusion_matrix
 from detect.evaluation.crowding import measure_crowding
 from detect.evaluation.detection import Evaluation
 from detect.evaluation.html import elements
-from detect.evaluation.html.calibration import calibration, calibration_error
+from detect.evaluation.html.calibration import BINS, calibration, calibration_error
 from detect.evaluation.html.elements import Html, joined, note, table
 from detect.evaluation.html.errors import FOREGROUND, KINDS, Errors, find_errors, gains
 from detect.evaluation.html.examples import Example, Shown, encode, false_positives, misses, worst_images
@@ -250,7 +250,8 @@ def _calibration(matches: Matches) -> Html:
     ]
     text = (
         "Right: share of the detections that have an object of their class with an IoU of at least 0.5. Mean distance "
-        f"of score and share, all rows but the first (expected calibration error): {calibration_error(ranges):.3f}"
+        f"of score and share from a score of {1 / BINS:g} on (expected calibration error): "
+        f"{calibration_error(ranges):.3f}"
     )
     return joined([table(("score", "detections", "mean score", "right", ""), rows), note(text)])
 

@@ -115,6 +115,16 @@ def test_a_crop_of_any_box(box):
     assert crop(image, np.array(box, float), 0).shape == (180, 180, 3)
 
 
+def test_a_crop_by_hand():
+    """A box of 20 x 20 with three times as much around it: 3 crop pixels for each of the image; black beyond it."""
+    image = np.full((100, 200, 3), 200, np.uint8)
+    picture = crop(image, np.array([0, 40, 20, 60.0]), 0)
+    assert (picture[:, :60] == 0).all(axis=2).mean() > 0.99
+    assert (picture[5:55, 65:] == 200).all()
+    (frame_y, frame_x) = np.nonzero((picture != 0).any(axis=2) & (picture != 200).any(axis=2))
+    assert (frame_x.min(), frame_y.min(), frame_x.max(), frame_y.max()) == (60, 60, 119, 119)
+
+
 class _Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         self.server.asked.append(self.path)
