@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from detect.analysis.profile import MacCounter
 from detect.config.data import DataConfig
-from detect.data.annotations import AnnotationTable
+from detect.curation.check.content import check_content
+from detect.data.annotations import AnnotationTable, Problems
 from detect.data.classification.datasets import open_class_split
 from detect.data.classification.table import ClassTable
 from detect.data.datasets import open_split
@@ -25,6 +27,7 @@ from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.coco import Engine, warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.detection import DetectionOptions, Evaluation, evaluate_network
+from detect.evaluation.html.report import Background, write_report
 from detect.evaluation.loop import Conditions, log_class_differences
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.report import (
@@ -37,8 +40,9 @@ from detect.evaluation.report import (
 )
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.network import is_exported, open_network
+from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.model import ClassificationModel
+from detect.models.model import ClassificationModel, DetectionModel
 from detect.runtime.cpu import use_threads
 from detect.runtime.device import Precision, select_device
 from detect.runtime.distributed import is_main_process, num_processes
@@ -70,6 +74,7 @@ class EvaluationRequest:
     metrics_json: Path | None = None
     results_json: Path | None = None
     out: Path | None = None
+    report: Path | None = None
     coco_engine: Engine | None = None
     areas: str | None = None
     max_det: int | None = None
@@ -85,7 +90,12 @@ class EvaluationRequest:
             raise InputError("--baseline: belongs to --instances")
         if self.instances and num_processes() > 1:
             raise InputError("--instances: are measured, and timed, by one process; run it without torchrun")
-        options = {"--results-json": self.results_json, "--tile": self.tile, "--max-det": self.max_det}
+        options = {
+            "--results-json": self.results_json,
+            "--report": self.report,
+            "--tile": self.tile,
+            "--max-det": self.max_det,
+        }
         for option, value in options.items():
             if self.instances and value is not None:
                 raise InputError(f"{option}: is of one network, not of --instances; --cost chooses one")
@@ -171,8 +181,8 @@ def measure(request: EvaluationRequest) -> Lines:
     Processes of torchrun share out the images; the main one writes.
     """
     use_threads(request.threads)
-    places = (request.metrics_json, request.results_json, request.out) if is_main_process() else (None, None, None)
-    outputs = EvaluationOutputs(*places)
+    places = (request.metrics_json, request.results_json, request.out, request.report)
+    outputs = EvaluationOutputs(*places) if is_main_process() else EvaluationOutputs()
     measured = _measure_exported if is_exported(request.weights) else _measure_checkpoint
     return (yield from measured(request, open_data(request.data, request.data_root), outputs))
 
@@ -190,8 +200,11 @@ def _measure_checkpoint(request: EvaluationRequest, data: DataConfig, outputs: E
         return (yield from _measure_instances(request, checkpoint, data, conditions, outputs))
     if isinstance(checkpoint.model, ClassificationModel):
         return (yield from _measure_classifier(request, checkpoint, data, conditions, outputs))
-    evaluate_table = partial(detection.evaluate, checkpoint.detector)
-    return (yield from _measure_detector(request, evaluate_table, data, conditions, outputs))
+    measured = _Measured(
+        partial(detection.evaluate, checkpoint.detector),
+        partial(_costs, checkpoint.detector, conditions.image_size, request.weights),
+    )
+    return (yield from _measure_detector(request, measured, data, conditions, outputs))
 
 
 def _measure_exported(request: EvaluationRequest, data: DataConfig, outputs: EvaluationOutputs) -> Lines:
@@ -209,8 +222,10 @@ def _measure_exported(request: EvaluationRequest, data: DataConfig, outputs: Eva
         )
     data = as_trained(data, network.value_range)
     conditions = _conditions(request, network.check_size(request.image_size), network.device, network.names)
-    evaluate_table = partial(evaluate_network, network.predictions, network.multiple)
-    return (yield from _measure_detector(request, evaluate_table, data, conditions, outputs))
+    measured = _Measured(
+        partial(evaluate_network, network.predictions, network.multiple), partial(_file_size, request.weights)
+    )
+    return (yield from _measure_detector(request, measured, data, conditions, outputs))
 
 
 def _conditions(
@@ -227,9 +242,48 @@ def _conditions(
     )
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """A detector to measure.
+
+    Args:
+        evaluate: evaluates a table.
+        costs: names and values of its costs, for a report.
+    """
+
+    evaluate: Callable[[AnnotationTable, Conditions, DetectionOptions], Evaluation]
+    costs: Callable[[], dict[str, str]]
+
+
+def _costs(model: DetectionModel, image_size: int, weights: Path) -> dict[str, str]:
+    """Costs of a network as it is evaluated, on a square image."""
+    counter = MacCounter(model.graph, model.head.num_classes)
+    macs = counter.macs(model.graph.transform, (image_size, image_size))
+    return {
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        f"multiply-adds at {image_size} x {image_size} px": f"{macs / 1e9:.3f} billion",
+        **_file_size(weights),
+    }
+
+
+def _file_size(weights: Path) -> dict[str, str]:
+    path = shipped_weights().get(str(weights), weights)
+    return {"file": f"{path.stat().st_size / 1e6:.2f} MB"}
+
+
+def _report(
+    folder: Path, evaluation: Evaluation, about: dict[str, Any], data: DataConfig, costs: dict[str, str]
+) -> str:
+    """Write the report; return the line about it."""
+    problems = Problems()
+    problems.merge(evaluation.table.problems.found())
+    check_content(evaluation.table, data, about["split"], problems)
+    return f"report: {write_report(folder, evaluation, Background(about, costs, problems.summary()))}"
+
+
 def _measure_detector(
     request: EvaluationRequest,
-    evaluate_table: Callable[[AnnotationTable, Conditions, DetectionOptions], Evaluation],
+    measured: _Measured,
     data: DataConfig,
     conditions: Conditions,
     outputs: EvaluationOutputs,
@@ -238,16 +292,16 @@ def _measure_detector(
     options = DetectionOptions(engine=request.engine, limit=request.max_det)
     about = _about(request, conditions)
     if request.tile is None:
-        evaluation = evaluate_table(table, conditions, options)
+        evaluation = measured.evaluate(table, conditions, options)
         if evaluation.metrics is not None:
             yield coco_table(evaluation.metrics)
     else:
         tiling = Tiling(request.tile) if request.overlap is None else Tiling(request.tile, request.overlap)
         tiled_options = replace(options, tiling=tiling, settings=TILED_COCO_SETTINGS)
-        evaluation = evaluate_table(table, conditions, tiled_options)
+        evaluation = measured.evaluate(table, conditions, tiled_options)
         about |= asdict(tiling)
         if table.is_labelled:
-            without = evaluate_table(table, conditions, options)
+            without = measured.evaluate(table, conditions, options)
             about["without_tiles"] = metrics_record(without, {"settings": asdict(without.settings)})
             yield tiles_table(without, evaluation, tiling)
     if evaluation.other_limit is not None:
@@ -255,6 +309,8 @@ def _measure_detector(
     if request.tile is None or not table.is_labelled:  # the table of tiles has the times
         yield speed_line(evaluation.speed_ms)
     yield from outputs.write(evaluation, about)
+    if outputs.report is not None and evaluation.metrics is not None:
+        yield _report(outputs.report, evaluation, about, data, measured.costs())
     about["settings"] = asdict(evaluation.settings)
     return about if evaluation.metrics is None else metrics_record(evaluation, about)
 
@@ -329,6 +385,7 @@ def _open_classes(request: EvaluationRequest, data: DataConfig, conditions: Cond
         ("--tile", request.tile),
         ("--max-det", request.max_det),
         ("--areas", request.areas),
+        ("--report", request.report),
     ):
         if value is not None:
             raise InputError(f"{option}: is for detectors; {request.weights} is a classifier")

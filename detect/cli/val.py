@@ -2,6 +2,7 @@
 
 detect val --weights runs/mine/best.pt --data my-data.yaml
 detect val weights=yolov5n-spd-bccd data=bccd split=test
+detect val --weights runs/mine/best.pt --data my-data.yaml --report runs/mine/report
 """
 
 from __future__ import annotations
@@ -31,7 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_computing(parser)
     add("--metrics-json", type=Path, metavar="F", help="write the metrics")
     add("--results-json", type=Path, metavar="F", help="write the detections (COCO results), or each image's top 5")
-    add("--out", type=Path, metavar="DIR", help="draw curves, the confusion matrix and examples there")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="draw precision-recall curves and the confusion matrix there; of a classifier, examples too",
+    )
+    add(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="of a detector: write DIR/index.html, with numbers by size and class, kinds of errors, the worst images",
+    )
     add("--coco-engine", choices=("pycocotools", "hotcoco"), help="AP implementation (default: pycocotools)")
     add(
         "--areas",

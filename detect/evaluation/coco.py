@@ -10,7 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from detect.errors import InputError
 from detect.runtime.distributed import all_gather
 from detect.runtime.logs import LOGGER
 from detect.structures import Detections
+
+if TYPE_CHECKING:
+    from pycocotools.cocoeval import COCOeval
 
 Engine = Literal["pycocotools", "hotcoco"]
 
@@ -223,21 +226,27 @@ def _class_keys(table: AnnotationTable) -> list[str]:
 
 
 def _run_pycocotools(table: AnnotationTable, found: FoundBoxes, limits: list[int]) -> dict[str, np.ndarray]:
+    evaluator = pycocotools_evaluator(table, found)
+    evaluator.params.maxDets = limits
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return {key: np.asarray(evaluator.eval[key]) for key in ("precision", "recall")}
+
+
+def pycocotools_evaluator(table: AnnotationTable, found: FoundBoxes) -> COCOeval:
+    """Return pycocotools' evaluator before its evaluation. Detection n has the id n + 1, and so has object n."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+    with contextlib.redirect_stdout(io.StringIO()):
         truth, detected = COCO(), COCO()
         truth.dataset = table.to_coco()
         truth.createIndex()
         # Not loadRes: that fails on an empty list, and makes a polygon for every box.
         detected.dataset = {**truth.dataset, "annotations": _as_annotations(table, found)}
         detected.createIndex()
-        evaluator = COCOeval(truth, detected, "bbox")
-        evaluator.params.maxDets = limits
-        evaluator.evaluate()
-        evaluator.accumulate()
-    return {key: np.asarray(evaluator.eval[key]) for key in ("precision", "recall")}
+        return COCOeval(truth, detected, "bbox")
 
 
 def _as_annotations(table: AnnotationTable, found: FoundBoxes) -> list[dict[str, Any]]:

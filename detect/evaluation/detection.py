@@ -55,6 +55,7 @@ class Evaluation:
         speed_ms: milliseconds per image: ``preprocess`` (reading, scaling and padding in one process; several share the
             work), ``network`` (with decoding) and ``postprocess`` (non-maximum suppression, boxes to image pixels).
         other_limit: metrics at ``DetectionOptions.limit``, of all detections.
+        kept: detections of an image that ``metrics`` are of.
     """
 
     metrics: CocoMetrics | None
@@ -63,6 +64,7 @@ class Evaluation:
     settings: PredictSettings
     speed_ms: dict[str, float]
     other_limit: CocoMetrics | None = None
+    kept: int = COCO_SETTINGS.max_detections
 
     @property
     def images(self) -> int:
@@ -130,7 +132,7 @@ def evaluate_network(
         return Evaluation(None, boxes, table, kept, speed_ms)
     metrics = coco_metrics(table, boxes.best(settings.max_detections), options.engine)
     other = None if options.limit is None else coco_metrics(table, boxes, options.engine, options.limit)
-    return Evaluation(metrics, boxes, table, kept, speed_ms, other)
+    return Evaluation(metrics, boxes, table, kept, speed_ms, other, settings.max_detections)
 
 
 def open_loader(table: AnnotationTable, conditions: Conditions, multiple: int) -> EvaluationLoader:

@@ -31,21 +31,24 @@ class EvaluationOutputs:
         results_json: the detections in the COCO results format, or ``ClassEvaluation.results``.
         pictures: folder for ``precision_recall.png`` and ``confusion_matrix.png``; for a classifier,
             ``confusion_matrix.png``, ``confused_pairs.jpg`` and ``class_activation.jpg``.
+        report: folder for a detector's report.
 
     Raises:
-        InputError: a file's place is a folder, or the folder's place a file.
+        InputError: a file's place is a folder, or a folder's place a file.
     """
 
     metrics_json: Path | None = None
     results_json: Path | None = None
     pictures: Path | None = None
+    report: Path | None = None
 
     def __post_init__(self) -> None:
         for option, path in (("--metrics-json", self.metrics_json), ("--results-json", self.results_json)):
             if path is not None and path.is_dir():
                 raise InputError(f"{option} {path}: is a folder; name a file in it")
-        if self.pictures is not None and self.pictures.exists() and not self.pictures.is_dir():
-            raise InputError(f"--out {self.pictures}: is a file; name a folder")
+        for option, path in (("--out", self.pictures), ("--report", self.report)):
+            if path is not None and path.exists() and not path.is_dir():
+                raise InputError(f"{option} {path}: is a file; name a folder")
 
     def check(self, table: AnnotationTable) -> None:
         """Check, before the evaluation, that the files can be made from the split.
@@ -59,7 +62,8 @@ class EvaluationOutputs:
             raise InputError(
                 "the split has no annotations, so that there is nothing to measure; ask for --results-json FILE"
             )
-        for option, path in (("--metrics-json", self.metrics_json), ("--out", self.pictures)):
+        places = {"--metrics-json": self.metrics_json, "--out": self.pictures, "--report": self.report}
+        for option, path in places.items():
             if path is not None:
                 LOGGER.warning("%s is ignored: the split has no annotations", option)
 

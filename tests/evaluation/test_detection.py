@@ -320,3 +320,5 @@ def test_outputs_in_wrong_places(tmp_path):
     file.touch()
     with pytest.raises(InputError, match=r"--out .*: is a file; name a folder"):
         EvaluationOutputs(pictures=file)
+    with pytest.raises(InputError, match=r"--report .*: is a file; name a folder"):
+        EvaluationOutputs(report=file)

@@ -91,11 +91,14 @@ def test_evaluation(world, trained):
         "evaluated",
         "--metrics-json",
         "m.json",
+        "--report",
+        "report",
     )
     ended = run_here(world, "evaluate.py", *words)
     assert ended.code == 0, ended.error
     check_shown(ended)
     assert set(NAMES) <= set(json.loads((world / "m.json").read_text())["per_class"])
+    assert "<script" not in (world / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_prediction(world, trained):

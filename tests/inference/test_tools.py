@@ -95,6 +95,7 @@ def test_evaluate(place, tmp_path, run_here):
         "evaluate.py",
         *("--weights", place / "model.pt", "--data", place / "data.yaml", "--workers", 0),
         *("--metrics-json", tmp_path / "m.json", "--results-json", tmp_path / "r.json", "--out", tmp_path / "pictures"),
+        *("--report", tmp_path / "report"),
     )
     assert code == 0, error
     assert output.startswith("COCO metrics\n  AP  ")
@@ -108,6 +109,9 @@ def test_evaluate(place, tmp_path, run_here):
     assert {result["image_id"] for result in results} <= {7, 12, 17, 22}
     assert {result["category_id"] for result in results} <= {3, 9}
     assert cv2.imread(str(tmp_path / "pictures" / "confusion_matrix.png")) is not None
+    report = (tmp_path / "report" / "index.html").read_text()
+    assert f"<td>AP</td><td>{metrics['AP']:.3f}</td>" in report
+    assert ">multiply-adds at 64 x 64 px</td>" in report
 
 
 def test_evaluate_without_annotations(place, tmp_path, run_here):

@@ -65,6 +65,8 @@ def test_what_is_for_detectors_is_refused(world: Path) -> None:
     assert complaint == "error: --tile: is for detectors; model.pt is a classifier"
     complaint = run_here(world, *EVALUATE, "--areas", "boxes").complaint
     assert complaint == "error: --areas: is for detectors; model.pt is a classifier"
+    complaint = run_here(world, *EVALUATE, "--report", "report").complaint
+    assert complaint == "error: --report: is for detectors; model.pt is a classifier"
 
 
 def test_predict_tells_draws_and_writes(world: Path, tmp_path: Path) -> None:

@@ -67,6 +67,10 @@ def test_prediction_in_tiles(world: Path, tmp_path: Path) -> None:
         ((*EVALUATE, "--overlap", 0.5), "error: --overlap: belongs to --tile"),
         ((*EVALUATE, "--max-det", 0), "error: --max-det: must be at least 1, found 0"),
         ((*EVALUATE, "--instances", "--max-det", 500), "error: --max-det: is of one network, not of --instances"),
+        (
+            (*EVALUATE, "--instances", "--report", "r"),
+            "error: --report: is of one network, not of --instances; --cost ",
+        ),
         ((*EVALUATE, "--instances", "--tile", 64), "error: --tile: is of one network, not of --instances; --cost "),
         ((*EVALUATE, "--tile", "large"), "argument --tile: invalid int value: 'large'"),
         ((*PREDICT, "--tile", 8), "error: tile: must be at least 32 pixels, found 8"),
