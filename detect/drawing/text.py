@@ -69,7 +69,8 @@ def _loaded_font(path: str, size_px: int) -> ImageFont.FreeTypeFont:
 @functools.cache
 def _dejavu() -> Path:
     found = importlib.util.find_spec("matplotlib")
-    assert found is not None and found.origin is not None, "it is a dependency"
+    assert found is not None, "it is a dependency"
+    assert found.origin is not None, "it is a package with a file"
     return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
