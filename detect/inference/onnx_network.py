@@ -22,6 +22,7 @@ from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
 from detect.runtime.device_names import full_device_name
+from detect.runtime.distributed import local_rank
 from detect.runtime.threads import num_threads
 from detect.safety.metadata import MAX_SIDE, read_metadata
 from detect.safety.onnx_files import parse_onnx
@@ -217,8 +218,8 @@ def _open_session(path: Path, device: str) -> tuple[Any, str]:
 def _devices(device: str, path: Path, *, has_gpus: bool) -> list[str]:
     """Names of the devices to try, in order; ``has_gpus`` for an ONNX Runtime for CUDA."""
     if device == "auto":
-        return [full_device_name("cuda"), "cpu"] if has_gpus else ["cpu"]
-    name = full_device_name(device)
+        return [full_device_name("cuda", local_rank()), "cpu"] if has_gpus else ["cpu"]
+    name = full_device_name(device, local_rank())
     if not _DEVICE.fullmatch(name):
         raise InputError(f"--device {name}: is not a device; allowed: auto, cpu, cuda, cuda:N, mps")
     if name != "cpu" and not (name.startswith("cuda") and has_gpus):

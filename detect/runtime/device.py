@@ -32,7 +32,7 @@ def select_device(name: str) -> torch.device:
     own = local_rank()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    name = full_device_name(name)
+    name = full_device_name(name, own)
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from detect.data.images import write_image
-from detect.inference.onnx_network import network_input
+from detect.errors import InputError
+from detect.inference.onnx_network import _devices, network_input
 from tests.inference.onnx_files import write_classifier, write_detections, write_raw
 
 ROOT = Path(__file__).parents[2]
@@ -98,3 +99,15 @@ def test_network_input():
     found = network_input(images)
     assert (found.shape, found.dtype, found[0].any()) == ((2, 3, 2, 3), np.float32, False)
     assert [np.unique(plane).tolist() for plane in found[1]] == [[1.0], [float(np.float32(0.2))], [0.0]]
+
+
+def test_devices_of_an_exported_file(photo):
+    """Without an ONNX Runtime for GPUs ``auto`` is the CPU."""
+    path = write_detections(photo / "model.onnx", ROWS)
+    assert _devices("auto", path, has_gpus=False) == ["cpu"]
+    assert _devices("auto", path, has_gpus=True) == ["cuda", "cpu"]
+    assert _devices("1", path, has_gpus=True) == ["cuda:1"]
+    with pytest.raises(InputError, match=r"this ONNX Runtime does not run on cuda:1; use cpu"):
+        _devices("cuda:1", path, has_gpus=False)
+    with pytest.raises(InputError, match=r"--device gpu: is not a device; allowed: auto, cpu, cuda"):
+        _devices("gpu", path, has_gpus=True)
