@@ -24,13 +24,14 @@ import torch
 from detect.cli.parser import positive_int
 from detect.data.images import read_image
 from detect.data.letterbox import letterbox, pad_batch
-from detect.evaluation.forward import PredictSettings, postprocess, run_network
+from detect.evaluation.forward import run_network
+from detect.evaluation.postprocess import PredictSettings, postprocess
 from detect.exporting.onnx import export_onnx
-from detect.inference.network import InferenceNetwork, TorchNetwork
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.network import InferenceNetwork
+from detect.inference.onnx_network import OnnxNetwork, network_input
 from detect.inference.sources import expand_sources
+from detect.inference.torch_network import TorchNetwork
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.model import network_input
 from detect.runtime.cli import run_tool
 
 CPU = torch.device("cpu")
@@ -40,9 +41,9 @@ STAGES = ("decode", "letterbox", "network", "suppression")
 class WithNorms(TorchNetwork):
     """The network as it was trained."""
 
-    def predictions(self, images: torch.Tensor) -> torch.Tensor:
+    def predictions(self, images: np.ndarray) -> torch.Tensor:
         """As of ``InferenceNetwork``."""
-        return run_network(self.checkpoint.detector, images, CPU)
+        return run_network(self.checkpoint.detector, torch.from_numpy(images), CPU)
 
 
 class OpenVinoNetwork(OnnxNetwork):
@@ -51,14 +52,14 @@ class OpenVinoNetwork(OnnxNetwork):
     def __init__(self, path: Path) -> None:
         import openvino
 
-        super().__init__(path, CPU)
+        super().__init__(path, "cpu")
         threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
         self._compiled = openvino.Core().compile_model(path, "CPU", threads)
 
-    def predictions(self, images: torch.Tensor) -> torch.Tensor:
+    def predictions(self, images: np.ndarray) -> np.ndarray:
         """As of ``InferenceNetwork``."""
-        pixels = network_input(images, CPU).contiguous().numpy()
-        return torch.from_numpy(self._compiled({"images": pixels})[0])
+        found: np.ndarray = self._compiled({"images": network_input(images)})[0]
+        return found
 
 
 def one_pass(network: InferenceNetwork, paths: Sequence[Path], size: int) -> list[float]:
@@ -67,7 +68,7 @@ def one_pass(network: InferenceNetwork, paths: Sequence[Path], size: int) -> lis
     images = [read_image(path) for path in paths]
     times.append(time.process_time())
     placed = [letterbox(image, size) for image in images]
-    batch = torch.from_numpy(pad_batch([image for image, _ in placed], network.multiple))
+    batch = pad_batch([image for image, _ in placed], network.multiple)
     times.append(time.process_time())
     predictions = network.predictions(batch)
     times.append(time.process_time())
@@ -83,7 +84,7 @@ def networks_of(checkpoint: Checkpoint, folder: Path) -> dict[str, InferenceNetw
     networks: dict[str, InferenceNetwork] = {
         "PyTorch, as trained": WithNorms(checkpoint, CPU, "fp32"),
         "PyTorch": TorchNetwork(checkpoint, CPU, "fp32"),
-        "ONNX Runtime": OnnxNetwork(folder / "model.onnx", CPU),
+        "ONNX Runtime": OnnxNetwork(folder / "model.onnx", "cpu"),
     }
     if importlib.util.find_spec("openvino"):
         networks["OpenVINO"] = OpenVinoNetwork(folder / "model.onnx")

@@ -2,7 +2,8 @@
 
 python benchmarks/scenes.py [--sizes 224 320 640] [--scenes 50] [--rounds 6] [--images FOLDER]
 
-The JPEG files are the scenes themselves, or photographs of a folder, resized to the scenes' size; quality 95. Each process draws its sprites once; scenes are timed after the first 3,000.
+The JPEG files are the scenes themselves, or photographs of a folder, resized to the scenes' size; quality 95. Each
+process draws its sprites once; scenes are timed after the first 3,000.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from detect.cli.parser import positive_int
 from detect.data.images import IMAGE_SUFFIXES
 from detect.data.scenes.scene import draw_scene
 from detect.runtime.cli import run_tool
-
 
 WARM_UP = 3000
 """Scenes that are not timed."""

@@ -44,7 +44,7 @@ from detect.inference import onnx_network
 from detect.inference.detector import Detector
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.cli import run_tool
-from detect.runtime.cpu import use_threads
+from detect.runtime.threads import use_threads
 from detect.training.detection import DetectionTask, open_detection_data
 from detect.training.loop import train
 from detect.training.settings import RunSettings

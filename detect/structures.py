@@ -9,16 +9,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from detect.boxes.convert import xyxy_to_xywh
 from detect.class_names import class_indices
 from detect.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # ---------------------------------------------------------------------------- network and loss
 
@@ -354,6 +356,10 @@ class Classification:
         """Return names and probabilities of the ``count`` most probable classes, best first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.names[label], float(self.probabilities[label])) for label in order]
+
+    def to_entries(self) -> list[dict[str, Any]]:
+        """Return the five most probable classes, best first, for JSON: ``category`` (class name) and ``score``."""
+        return [{"category": name, "score": round(score, 5)} for name, score in self.top()]
 
 
 def _installed(library: str, wanted_by: str) -> Any:

@@ -13,14 +13,14 @@ from detect.data.datasets import open_split
 from detect.data.recognition import open_data
 from detect.data.value_range import as_trained
 from detect.errors import InputError
-from detect.evaluation.forward import PredictSettings
 from detect.evaluation.loop import log_class_differences
+from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
 from detect.exporting.parity import Parity
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.runtime.cpu import use_threads
 from detect.runtime.files import write_text
+from detect.runtime.threads import use_threads
 
 RUNNER = Path(__file__).parents[1] / "exporting" / "onnx_runner.py"
 """Program that runs an exported file with numpy, onnxruntime and opencv alone."""

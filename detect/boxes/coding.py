@@ -5,20 +5,16 @@ Letters: B images, A anchors, H W cells, K classes, n boxes; * any leading dimen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from detect.boxes.array_coding import MAX_LOG_RATIO, Offsets, Sizes
+
 CellSize = float | tuple[float, float]
 """Input pixels per cell, in both directions or for x and y."""
-Sizes = Literal["square", "exp"]
-Offsets = Literal["sigmoid", "linear"]
-MAX_LOG_RATIO = math.log(1000)
-"""Limit of a side over the anchor's; without it, areas overflow float32, and overlaps are NaN."""
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ Boxes are the last dimension, in any unit: ``xyxy`` is left, top, right, bottom;
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-Boxes = TypeVar("Boxes", np.ndarray, Tensor)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Boxes = TypeVar("Boxes", np.ndarray, "Tensor")
 
 
 def box_sizes(boxes_xyxy: Boxes) -> Boxes:
@@ -47,6 +48,8 @@ def cxcywh_to_xyxy(boxes_cxcywh: Boxes) -> Boxes:
 
 
 def _joined(first: Boxes, second: Boxes) -> Boxes:
-    if isinstance(first, Tensor):
-        return torch.cat([first, second], dim=-1)
-    return np.concatenate([first, second], axis=-1)
+    if isinstance(first, np.ndarray):
+        return np.concatenate([first, second], axis=-1)
+    import torch  # arrays do not need it, and it takes seconds
+
+    return torch.cat([first, second], dim=-1)

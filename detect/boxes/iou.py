@@ -1,4 +1,4 @@
-"""Overlap of boxes: intersections and IoU.
+"""Overlap of boxes as tensors: IoU and its relatives.
 
 Letters: N boxes (or pairs), M other boxes.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detect.boxes.convert import Boxes, box_areas
+from detect.boxes.convert import Boxes
 
 IouKind = Literal["iou", "giou", "diou", "ciou"]
 EPSILON = 1e-7
@@ -61,21 +61,6 @@ def paired_iou(first_cxcywh: Tensor, second_cxcywh: Tensor, kind: IouKind) -> Te
     with torch.no_grad():
         weight = shape / (1 - iou + shape + EPSILON)
     return iou - distance - weight * shape
-
-
-def intersection_areas(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
-    """Areas (N, M) of the intersections of boxes (N, 4) with boxes (M, 4)."""
-    low = np.maximum(first_xyxy[:, None, :2], second_xyxy[:, :2])
-    high = np.minimum(first_xyxy[:, None, 2:], second_xyxy[:, 2:])
-    areas: np.ndarray = (high - low).clip(min=0).prod(axis=2)
-    return areas
-
-
-def iou_matrix(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
-    """IoU (N, M) of boxes (N, 4) and (M, 4), in one unit; 0 for two boxes without area."""
-    shared = intersection_areas(first_xyxy, second_xyxy)
-    union = box_areas(first_xyxy)[:, None] + box_areas(second_xyxy) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def centred_iou(sizes: Boxes, anchors: Boxes) -> Boxes:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression.
+"""Non-maximum suppression of tensors.
 
 Letters: B batch, P predictions of an image, K classes, N candidates, n detections.
 """
@@ -14,14 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from detect.boxes.array_nms import max_candidates
 from detect.boxes.convert import cxcywh_to_xyxy
-
-MIN_CANDIDATES = 8192
-"""Best-scoring candidates of an image that enter the suppression, for up to 512 detections. At a score threshold of
-0.001 an untrained model has hundreds of thousands, of which later ones could not become detections."""
-
-CANDIDATES_PER_DETECTION = 16
-"""Candidates per detection beyond: three anchors of at least five cells predict the same object."""
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Boxes (n, 4) xyxy, scores (n,), labels (n,) int64, best first."""
@@ -53,11 +47,6 @@ def non_max_suppression(
         )
         for image in predictions.float()
     ]
-
-
-def max_candidates(max_detections: int) -> int:
-    """Limit of the candidates of an image that enter the suppression."""
-    return max(MIN_CANDIDATES, CANDIDATES_PER_DETECTION * max_detections)
 
 
 def _candidates(

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from detect.boxes.convert import box_areas
-from detect.boxes.iou import intersection_areas
+from detect.boxes.intersections import intersection_areas
 
 COVERED = 0.5
 """Least share of a fragment's area inside the box of the whole object."""

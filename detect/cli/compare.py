@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> None:
         from detect.inference.classifier import Classifier
         from detect.inference.run import open_predictor
         from detect.inference.sources import expand_sources, image_paths
-        from detect.runtime.cpu import use_threads
         from detect.runtime.files import locked_folder
         from detect.runtime.plugins import require_plugin
+        from detect.runtime.threads import use_threads
 
         write_cost_sheets = require_plugin("cost_sheets", "images", "detect compare")
     use_threads(args.threads)

@@ -89,9 +89,9 @@ def run(args: argparse.Namespace) -> None:
         from detect.inference.outputs import OutputOptions
         from detect.inference.run import PreviewWindow, classify_sources, detect_sources, open_predictor
         from detect.inference.sources import expand_sources
-        from detect.runtime.cpu import use_threads
         from detect.runtime.distributed import init_distributed
         from detect.runtime.files import locked_folder
+        from detect.runtime.threads import use_threads
     on_record = _print_record if args.json else None
     sizes = {"batch_size": args.batch_size, "image_size": args.image_size}
     with init_distributed():

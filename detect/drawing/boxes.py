@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detect.boxes.convert import box_sizes
-from detect.boxes.iou import intersection_areas
+from detect.boxes.intersections import intersection_areas
 from detect.drawing.text import load_font, shorten
 
 TINY_PX = 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import unicodedata
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def font_for(text: str) -> tuple[Path, str]:
         Sans lacks are escapes such as ``\u4eba``.
     """
     font = _dejavu()
+    if text.isascii() and text.isprintable():  # it has all of them, and matplotlib takes long to import
+        return font, text
     missing = {ord(c) for c in text} - _characters(font)
     if not missing:
         return font, text
@@ -63,10 +66,12 @@ def _loaded_font(path: str, size_px: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size_px)
 
 
+@functools.cache
 def _dejavu() -> Path:
-    import matplotlib
-
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    found = importlib.util.find_spec("matplotlib")
+    assert found is not None, "it is a dependency"
+    assert found.origin is not None, "it is a package with a file"
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 @functools.cache

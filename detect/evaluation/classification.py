@@ -97,7 +97,7 @@ class ClassEvaluation:
     def results(self) -> list[dict[str, Any]]:
         """An entry for each image: ``file_name``, ``category`` (true class), ``label`` (its index) and ``top5``.
 
-        ``top5`` is that of ``top_entries``, empty for an image without an answer.
+        ``top5`` is that of ``Classification.to_entries``, empty for an image without an answer.
         """
         answered = self.is_answered
         return [
@@ -105,7 +105,7 @@ class ClassEvaluation:
                 "file_name": str(self.table.path(row)),
                 "category": self.table.names[label],
                 "label": label,
-                "top5": top_entries(self.classification(row)) if answered[row] else [],
+                "top5": self.classification(row).to_entries() if answered[row] else [],
             }
             for row, label in enumerate(self.table.labels.tolist())
         ]
@@ -230,11 +230,6 @@ def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int
     rows, columns = np.unravel_index(order, wrong.shape)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     return [(true, predicted, int(wrong[true, predicted])) for true, predicted in pairs if wrong[true, predicted]]
-
-
-def top_entries(found: Classification) -> list[dict[str, Any]]:
-    """The ``TOP`` most probable classes, best first, for JSON: ``category`` (class name) and ``score``."""
-    return [{"category": name, "score": round(score, 5)} for name, score in found.top(TOP)]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from detect.boxes.convert import box_areas, xywh_to_xyxy
-from detect.boxes.iou import intersection_areas, iou_matrix
+from detect.boxes.intersections import intersection_areas, iou_matrix
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import FoundBoxes
 

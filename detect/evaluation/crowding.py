@@ -8,7 +8,7 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import COCO_LIMIT
-from detect.evaluation.forward import CLASSES_AT_LIMIT, COCO_SETTINGS, settings_for_limit
+from detect.evaluation.postprocess import CLASSES_AT_LIMIT, COCO_SETTINGS, settings_for_limit
 from detect.runtime.logs import LOGGER
 
 ROUND_LIMIT = 100

@@ -9,16 +9,9 @@ from typing import Any
 from detect.data.annotations import AnnotationTable
 from detect.data.detection.loading import EvaluationLoader, OriginalLoader
 from detect.evaluation.coco import CocoMetrics, Engine, FoundBoxes, coco_metrics, collect, to_results
-from detect.evaluation.forward import (
-    COCO_SETTINGS,
-    Forward,
-    PredictSettings,
-    evaluation_mode,
-    postprocess,
-    run_network,
-    settings_for_limit,
-)
+from detect.evaluation.forward import evaluation_mode, forward_of
 from detect.evaluation.loop import Clock, Conditions, Step, match_classes, run_evaluation, shared_classes
+from detect.evaluation.postprocess import COCO_SETTINGS, Forward, PredictSettings, postprocess, settings_for_limit
 from detect.evaluation.tiling import TiledDetector, Tiling
 from detect.models.model import DetectionModel
 from detect.structures import Batch, Detections
@@ -86,7 +79,7 @@ def evaluate(
     """Evaluate a model, on the device of ``conditions``, on all images of a split; errors as ``evaluate_network``.
     Several processes share out the images; each returns all detections and the same metrics. Modules keep their modes.
     """
-    network = partial(run_network, model, device=conditions.device, precision=conditions.precision)
+    network = forward_of(model, conditions.device, conditions.precision)
     with evaluation_mode(model):
         return evaluate_network(network, model.max_reduction, table, conditions, options)
 
@@ -151,7 +144,7 @@ def detect_batch(
     network: Forward, settings: PredictSettings, names: tuple[str, ...], clock: Clock, batch: Batch
 ) -> list[Detections]:
     """Detections of each scaled image of a batch, in pixels of the original image."""
-    predictions = network(batch.images)
+    predictions = network(batch.images.numpy())
     clock.lap("network")
     detections = postprocess(predictions, batch.letterboxes, settings, names)
     clock.lap("postprocess")

@@ -1,82 +1,24 @@
-"""Forward pass and post-processing: a batch of images to detections in original-image pixels, or to logits.
+"""Forward pass in PyTorch: a batch of images to predictions, or to logits.
 
 Models are in evaluation mode, on ``device``. Detections are decoded in float32 at every precision of the network,
 because bfloat16 scores have 8 bits and would tie.
-Letters: B images, H W network input pixels, P predictions per image, K classes, N detections.
+Letters: B images, H W network input pixels, P predictions per image, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from detect.boxes.nms import non_max_suppression
-from detect.data.letterbox import unletterbox
-from detect.errors import InputError
+from detect.evaluation.postprocess import Forward
 from detect.models.model import ClassificationModel, DetectionModel, Model, network_input
 from detect.runtime.cpu import tuned_threads
 from detect.runtime.device import Precision, autocast
-from detect.structures import Detections, Letterbox
-
-Forward = Callable[[Tensor], Tensor]
-"""(B, H, W, 3) uint8 RGB to the (B, P, 5 + K) of ``run_network``."""
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """Score threshold and non-maximum suppression.
-
-    Args:
-        score_threshold: minimum score, in [0, 1].
-        iou_threshold: of two boxes of a class with a larger IoU the one with the higher score is kept, in [0, 1].
-        max_detections: maximum number of detections per image, over all classes.
-        multi_label: a prediction gives a detection for each class above the threshold (better for AP) instead of its
-            best class (better to look at).
-        class_agnostic: boxes of different classes suppress each other as well.
-        classes: class indices to keep; None keeps all.
-
-    Raises:
-        InputError: a value is outside its range.
-    """
-
-    score_threshold: float = 0.25
-    iou_threshold: float = 0.6
-    max_detections: int = 300
-    multi_label: bool = False
-    class_agnostic: bool = False
-    classes: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        for label, value in (("score threshold", self.score_threshold), ("IoU threshold", self.iou_threshold)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{label}: must be from 0 to 1, found {value}")
-        if self.max_detections < 1:
-            raise InputError(f"most detections per image: must be at least 1, found {self.max_detections}")
-
-
-COCO_SETTINGS = PredictSettings(score_threshold=0.001, iou_threshold=0.6, max_detections=300, multi_label=True)
-"""For measuring AP. The score threshold is low because AP integrates the whole precision-recall curve. IoU 0.6 lies
-between 0.5, which removes neighbours in crowds, and 0.7, which leaves duplicates; one-stage detectors are commonly
-validated with it. COCO's limit of 100 detections is per class and image, so more than 100 in all can count; 300 bounds
-the time of post-processing."""
-
-
-CLASSES_AT_LIMIT = 3
-"""Classes that can fill the metric's limit in one image: 300 detections are kept for COCO's 100."""
-
-
-def settings_for_limit(settings: PredictSettings, limit: int, num_classes: int) -> PredictSettings:
-    """Keep enough detections for AP at another limit than COCO's 100 of a class and image; ``InputError`` below 1."""
-    if limit < 1:
-        raise InputError(f"most detections of a class and image: must be at least 1, found {limit}")
-    wanted = limit * min(num_classes, CLASSES_AT_LIMIT)
-    return replace(settings, max_detections=max(settings.max_detections, wanted))
 
 
 @contextmanager
@@ -99,6 +41,15 @@ def run_network(model: DetectionModel, images: Tensor, device: torch.device, pre
     return model.decode([level.float() for level in raw], (images.shape[1], images.shape[2]))
 
 
+def forward_of(model: DetectionModel, device: torch.device, precision: Precision = "fp32") -> Forward:
+    """Return ``run_network`` of a model as a function of arrays."""
+
+    def forward(images: np.ndarray) -> Tensor:
+        return run_network(model, torch.from_numpy(images), device, precision)
+
+    return forward
+
+
 @torch.inference_mode()
 def run_classifier(
     model: ClassificationModel, images: Tensor, device: torch.device, precision: Precision = "fp32"
@@ -112,37 +63,3 @@ def _raw_output(model: Model, images: Tensor, device: torch.device, precision: P
     inputs = network_input(images, device)
     with tuned_threads(device, images.numel()), autocast(precision, device):
         return model(inputs)
-
-
-def postprocess(
-    predictions: Tensor, letterboxes: Sequence[Letterbox], settings: PredictSettings, names: tuple[str, ...]
-) -> list[Detections]:
-    """Apply non-maximum suppression and map boxes to the original images.
-
-    Args:
-        predictions: (B, P, 5 + K), see ``run_network``.
-        letterboxes: how each of the B images was placed.
-        settings: score threshold and non-maximum suppression.
-        names: the K class names.
-
-    Returns:
-        B records in original-image pixels, without boxes that have no area inside the image.
-    """
-    assert len(letterboxes) == len(predictions), "every image needs its letterbox"
-    kept = non_max_suppression(
-        predictions,
-        settings.score_threshold,
-        settings.iou_threshold,
-        settings.max_detections,
-        settings.multi_label,
-        class_agnostic=settings.class_agnostic,
-        classes=settings.classes,
-    )
-    found = []
-    for (boxes, scores, labels), letterbox in zip(kept, letterboxes, strict=True):
-        boxes_xyxy_px = unletterbox(boxes.cpu().numpy(), letterbox)
-        detections = Detections(boxes_xyxy_px, scores.cpu().numpy(), labels.cpu().numpy(), letterbox.image_hw, names)
-        detections = replace(detections, reached_limit=len(scores) >= settings.max_detections)
-        visible = np.all(boxes_xyxy_px[:, 2:] > boxes_xyxy_px[:, :2], axis=1)
-        found.append(detections.select(visible))
-    return found

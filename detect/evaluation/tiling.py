@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from detect.boxes.nms import suppress
+from detect.boxes.array_nms import suppress
 from detect.boxes.tiles import ends_at_edge, find_fragments, tile_windows
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError
-from detect.evaluation.forward import COCO_SETTINGS, Forward, PredictSettings, postprocess
+from detect.evaluation.postprocess import COCO_SETTINGS, Forward, PredictSettings, postprocess
 from detect.structures import Detections
 
 MIN_TILE_PX = 32
@@ -108,7 +107,7 @@ class TiledDetector:
     def _detect_views(self, image_rgb: np.ndarray, windows: np.ndarray, settings: PredictSettings) -> list[Detections]:
         """Detections in views of one size, in pixels of the view."""
         placed = [letterbox(image_rgb[top:bottom, left:right], self.image_size) for left, top, right, bottom in windows]
-        images = torch.from_numpy(pad_batch([image for image, _ in placed], self.multiple))
+        images = pad_batch([image for image, _ in placed], self.multiple)
         self.lap("preprocess")
         predictions = self.network(images)
         self.lap("network")
@@ -131,17 +130,13 @@ class TiledDetector:
         keep = np.flatnonzero(~find_fragments(boxes, scores, kinds, views, is_cut))
         keep = keep[np.argsort(-scores[keep], kind="stable")]
         best_boxes, best_scores, best_labels = suppress(
-            torch.from_numpy(boxes[keep]),
-            torch.from_numpy(scores[keep]),
-            torch.from_numpy(labels[keep]),
+            *(boxes[keep], scores[keep], labels[keep]),
             self.settings.iou_threshold,
             self.settings.max_detections,
             self.settings.class_agnostic,
         )
         return Detections(
-            best_boxes.numpy(),
-            best_scores.numpy(),
-            best_labels.numpy(),
+            *(best_boxes, best_scores, best_labels),
             (height, width),
             self.names,
             reached_limit=len(best_scores) >= self.settings.max_detections,

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from detect import __version__
-from detect.boxes.coding import MAX_LOG_RATIO
+from detect.boxes.array_coding import MAX_LOG_RATIO
 from detect.data.classification.geometry import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
 from detect.exporting.options import ExportOptions, Masks

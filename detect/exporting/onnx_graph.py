@@ -11,7 +11,7 @@ import onnx
 from onnx import compose, parser
 from onnx.reference import ReferenceEvaluator
 
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 
 _SUPPRESSION = """
 suppression (float[%(batch)s, P, C] predictions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.models.model import Model
 from detect.models.packing import packed_layers
 

@@ -26,8 +26,9 @@ from detect.data.letterbox import letterbox, pad_batch
 from detect.data.shapes import draw_scene
 from detect.errors import InputError
 from detect.evaluation.detection import DetectionOptions, evaluate_network
-from detect.evaluation.forward import COCO_SETTINGS, PredictSettings, postprocess, run_classifier, run_network
+from detect.evaluation.forward import run_classifier, run_network
 from detect.evaluation.loop import Conditions
+from detect.evaluation.postprocess import COCO_SETTINGS, PredictSettings, postprocess
 from detect.exporting.onnx_graph import with_predictions
 from detect.exporting.options import ExportOptions
 from detect.exporting.wrappers import wrapped
@@ -362,17 +363,20 @@ def _compare_ap(
     checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable
 ) -> tuple[float, float, float]:
     """AP by PyTorch, AP by the file, and their largest allowed difference."""
-    network = OnnxNetwork(path, CPU)
+    network = OnnxNetwork(path, "cpu")
     measured = DetectionOptions(options.suppression or COCO_SETTINGS)
     conditions = Conditions(network.image_size, batch_size=8, workers=0, device=CPU, names=checkpoint.names)
 
-    def reference(images: Tensor) -> Tensor:
-        padded = pad_batch(list(images.numpy()), shape_hw=network.padded_hw((images.shape[1], images.shape[2])))
+    def reference(images: np.ndarray) -> Tensor:
+        padded = pad_batch(list(images), shape_hw=network.padded_hw((images.shape[1], images.shape[2])))
         return run_network(checkpoint.detector, torch.from_numpy(padded), CPU)
+
+    def exported_file(images: np.ndarray) -> Tensor:
+        return torch.from_numpy(network.predictions(images))
 
     found = [
         evaluate_network(forward, network.multiple, table, conditions, measured).metrics
-        for forward in (reference, network.predictions)
+        for forward in (reference, exported_file)
     ]
     expected, exported = (metrics.values["AP"] if metrics else 0.0 for metrics in found)
     return expected, exported, AP_TOLERANCES["fp16" if options.half else "fp32"]

@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw
 from detect.data.images import write_image
 from detect.drawing.boxes import class_color
 from detect.drawing.sheets import draw_text, fitted
-from detect.evaluation.classification import top_entries
 from detect.inference.outputs import output_names
 from detect.runtime.distributed import all_gather_texts, barrier, is_main_process
 from detect.runtime.files import write_json
@@ -45,7 +44,7 @@ class ClassWriter:
         folder: place of the files; made with the first one.
         paths: all images of the run. Files are named after their paths below their common folder.
         json: also write ``predictions.json``: for each image ``file_name`` and ``top5``, its most probable classes
-            (``detect.evaluation.classification.top_entries``).
+            (``Classification.to_entries``).
 
     Raises:
         InputError: something would be replaced that is not from an earlier run, an image of ``paths`` for example.
@@ -66,7 +65,7 @@ class ClassWriter:
         drawn = self._folder.claim(f"{self._names[path]}.jpg")
         write_image(drawn, draw_classification(image_rgb, found))
         if self._json:
-            self._entries.append({"file_name": str(path), "top5": top_entries(found)})
+            self._entries.append({"file_name": str(path), "top5": found.to_entries()})
         return drawn
 
     def finish(self) -> list[str]:

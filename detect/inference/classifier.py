@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import torch
 
 from detect.data.classification.geometry import center_crop
 from detect.data.pixel_values import ReadSettings
 from detect.errors import InputError
 from detect.inference.inputs import ImageSource, as_image, in_batches, is_list
 from detect.inference.network import InferenceNetwork, Predictor, open_network
-from detect.models.checkpoint import Checkpoint
-from detect.runtime.device import Precision
 from detect.structures import Classification
+
+if TYPE_CHECKING:
+    from detect.models.checkpoint import Checkpoint
+    from detect.runtime.device import Precision
 
 
 class Classifier(Predictor):
@@ -96,7 +97,7 @@ class Classifier(Predictor):
     def _predict_batch(self, sources: Sequence[ImageSource], size: int) -> list[Classification]:
         images = (as_image(source, self.read_settings()) for source in sources)
         batch = np.stack([center_crop(image, size, self.center_crop) for image in images])
-        probabilities = self._network.probabilities(torch.from_numpy(batch)).cpu().numpy()
+        probabilities = self._network.probabilities(batch)
         if not np.isfinite(probabilities).all():
             raise InputError("the network's output is not finite with this precision; try another")
         return [Classification(row, self.names) for row in probabilities]

@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, overload
 
 import numpy as np
-import torch
 
 from detect.class_names import class_indices
 from detect.data.letterbox import letterbox, letterboxed_hw, pad_batch
 from detect.data.pixel_values import MAX_PIXELS, MAX_TILED_PIXELS, ReadSettings
 from detect.errors import InputError
-from detect.evaluation.forward import PredictSettings, postprocess
+from detect.evaluation.postprocess import PredictSettings, postprocess
 from detect.inference.inputs import ImageSource, as_image, in_batches, is_list
 from detect.inference.network import InferenceNetwork, Predictor, open_network
-from detect.models.checkpoint import Checkpoint
-from detect.runtime.device import Precision
 from detect.structures import Detections, Letterbox
 
 if TYPE_CHECKING:
@@ -27,6 +24,8 @@ if TYPE_CHECKING:
     from detect.evaluation.tiling import TiledDetector
     from detect.inference.sources import StreamSource
     from detect.inference.stream import FoundFrame
+    from detect.models.checkpoint import Checkpoint
+    from detect.runtime.device import Precision
 
 
 class DetectOptions(TypedDict, total=False):
@@ -224,5 +223,5 @@ class Detector(Predictor):
     def _detect(
         self, images: list[np.ndarray], letterboxes: list[Letterbox], settings: PredictSettings
     ) -> list[Detections]:
-        batch = torch.from_numpy(pad_batch(images, self._network.multiple))
+        batch = pad_batch(images, self._network.multiple)
         return postprocess(self._network.predictions(batch), letterboxes, settings, self.names)

@@ -13,7 +13,7 @@ from detect.data.images import from_pil, read_image
 from detect.data.pixel_values import FEW_GREY_LEVELS, PLAIN, ReadSettings, to_bytes
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER, decoder_warnings
-from detect.safety.untrusted import MAX_SIDE
+from detect.safety.metadata import MAX_SIDE
 
 ImageSource: TypeAlias = str | Path | np.ndarray | Image
 """An image file, a (H, W, 3) uint8 array in RGB order, or a PIL image."""

@@ -1,5 +1,7 @@
 """Networks of ``Detector`` and ``Classifier``: a checkpoint in PyTorch, or an exported file in ONNX Runtime.
 
+PyTorch, which takes seconds to import, is imported for a checkpoint only.
+
 Letters: B images, H W network input pixels, P predictions of an image, K classes.
 """
 
@@ -7,19 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from detect.data.letterbox import padded_hw
 from detect.errors import InputError
-from detect.evaluation.forward import run_classifier, run_network
-from detect.inference.inputs import checked_size
-from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.models.model import ClassificationModel, DetectionModel, fuse_conv_bn
-from detect.runtime.device import Precision, select_device
-from detect.runtime.plugins import find_plugin
+from detect.evaluation.postprocess import Predictions
+
+if TYPE_CHECKING:
+    import torch
+
+    from detect.models.checkpoint import Checkpoint
+    from detect.runtime.device import Precision
 
 ONNX_SUFFIX = ".onnx"
 
@@ -60,7 +61,8 @@ class Budget:
 class InferenceNetwork(Protocol):
     """A trained network and the facts about it."""
 
-    device: torch.device
+    device_name: str
+    """``cpu``, ``cuda:0``, ...: of ``torch.device``."""
     is_classifier: bool
     name: str
     """Name in messages."""
@@ -96,58 +98,13 @@ class InferenceNetwork(Protocol):
         """Height and width of the network input, with padding, for a scaled image of height and width ``image_hw``."""
         ...
 
-    def predictions(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 RGB to (B, P, 5 + K) float32, as from ``detect.evaluation.forward.run_network``."""
+    def predictions(self, images: np.ndarray) -> Predictions:
+        """(B, H, W, 3) uint8 RGB to (B, P, 5 + K) float32: a tensor on the network's device, or an array."""
         ...
 
-    def probabilities(self, images: Tensor) -> Tensor:
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) uint8 RGB to class probabilities, (B, K) float32."""
         ...
-
-
-class TorchNetwork:
-    """A checkpoint's model in PyTorch; see ``InferenceNetwork``.
-
-    Args:
-        checkpoint: of the model.
-        device: device of the network.
-        precision: number format of the network.
-        fuse: run a copy with the norms fused into the convolutions, which is faster; otherwise the model itself, moved
-            to ``device``.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision, fuse: bool = True) -> None:
-        self.checkpoint, self.device, self.precision = checkpoint, device, precision
-        model = fuse_conv_bn(checkpoint.model) if fuse else checkpoint.model
-        self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.name = self.model.definition.name
-        self.is_classifier = self.model.definition.is_classifier
-        self.names, self.category_ids = checkpoint.names, checkpoint.category_ids
-        self.image_size, self.center_crop = checkpoint.image_size, checkpoint.center_crop
-        self.value_range = checkpoint.value_range
-        self.multiple = self.model.max_reduction
-        self.max_detections: int | None = None
-
-    @property
-    def cost(self) -> float:
-        return 1.0
-
-    def choose(self, budget: Budget) -> CostChoice:
-        raise InputError("the cost cannot be chosen: this installation does not have detect.papers")
-
-    def check_size(self, image_size: int | None) -> int:
-        return checked_size(self.image_size if image_size is None else image_size, self.multiple)
-
-    def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        return padded_hw(image_hw, self.multiple)
-
-    def predictions(self, images: Tensor) -> Tensor:
-        assert isinstance(self.model, DetectionModel), "Detector asks first"
-        return run_network(self.model, images, self.device, self.precision)
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        assert isinstance(self.model, ClassificationModel), "Classifier asks first"
-        return run_classifier(self.model, images, self.device, self.precision).softmax(dim=1)
 
 
 def is_exported(weights: str | Path) -> bool:
@@ -166,16 +123,15 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
     Raises:
         InputError: the file or the device is not usable.
     """
-    chosen = select_device(device)
-    if not isinstance(weights, Checkpoint) and is_exported(weights):
+    if isinstance(weights, (str, Path)) and is_exported(weights):
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
         from detect.inference.onnx_network import OnnxNetwork
 
-        return OnnxNetwork(Path(weights), chosen)
-    checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(Path(weights))
-    network: InferenceNetwork = (find_plugin("networks", "torch") or TorchNetwork)(checkpoint, chosen, precision)
-    return network
+        return OnnxNetwork(Path(weights), device)
+    from detect.inference.torch_network import open_checkpoint  # PyTorch takes seconds to import
+
+    return open_checkpoint(weights, device, precision)
 
 
 class Predictor:
@@ -187,7 +143,9 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         """Device of the network."""
-        return self._network.device
+        import torch  # exported files run without it
+
+        return torch.device(self._network.device_name)
 
     @property
     def names(self) -> tuple[str, ...]:

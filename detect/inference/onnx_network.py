@@ -1,4 +1,5 @@
 """An exported file in ONNX Runtime, in the place of a checkpoint, and the checks that a stranger's file must pass.
+PyTorch, whose import takes longer than all else here, is not used.
 
 Letters: B images, H W network input pixels, P predictions of an image, D rows of its detections, K classes, A anchors
 of a level, h w its cells.
@@ -7,27 +8,47 @@ of a level, h w its cells.
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import cv2
+import numpy as np
 
-from detect.boxes.coding import BoxCoding, Offsets, Sizes, decode_levels
+from detect.boxes.array_coding import Offsets, Sizes, decode_level
 from detect.boxes.convert import xyxy_to_cxcywh
 from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
-from detect.models.model import network_input
+from detect.runtime.device_names import full_device_name
+from detect.runtime.distributed import local_rank
+from detect.runtime.threads import num_threads
+from detect.safety.metadata import MAX_SIDE, read_metadata
 from detect.safety.onnx_files import parse_onnx
-from detect.safety.untrusted import MAX_SIDE, read_metadata
 
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
 """Threads sleep while they wait, and work is split into small blocks: as fast on an idle machine, and a fifth to a
 third faster beside another program on one of two cores (``benchmarks/threads.py``)."""
 FORMAT = "detect-onnx-1"
 """``format`` in the metadata: their version."""
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+class _Level(NamedTuple):
+    """Meaning of a level of a raw file; see ``detect.boxes.coding.BoxCoding``.
+
+    Args:
+        anchors_px: (A, 2) float32, widths and heights.
+        xy_scale: of the centres.
+        sizes: way of widths and heights.
+        offsets: way of the centres.
+    """
+
+    anchors_px: np.ndarray
+    xy_scale: float
+    sizes: Sizes
+    offsets: Offsets
 
 
 class OnnxNetwork:
@@ -35,16 +56,16 @@ class OnnxNetwork:
 
     Args:
         path: a file that ``detect export`` wrote.
-        device: the CPU or a CUDA GPU.
+        device: ``cpu``, ``cuda``, ``cuda:1`` or ``1``; ``auto`` is a GPU if this ONNX Runtime can use one.
 
     Raises:
         InputError: the file is missing, damaged or not of this toolkit, ONNX Runtime is missing or does not run on the
             device.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self.device, self._path = device, path
-        self._session = _open_session(path, device)
+    def __init__(self, path: Path, device: str) -> None:
+        self._path = path
+        self._session, self.device_name = _open_session(path, device)
         try:
             self._read(self._session.get_modelmeta().custom_metadata_map)
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -94,7 +115,7 @@ class OnnxNetwork:
             return self.image_size, self.image_size
         return padded_hw(image_hw, self.multiple)
 
-    def predictions(self, images: Tensor) -> Tensor:
+    def predictions(self, images: np.ndarray) -> np.ndarray:
         if self._levels:
             return self._decoded(self._run(images), self.padded_hw((images.shape[1], images.shape[2])))
         if not self._suppressed:
@@ -108,84 +129,117 @@ class OnnxNetwork:
             raise self._unlike("detections of the classes that it names", detections)
         # As predictions with class probability 1: suppression with the same settings leaves them as they are.
         boxes = xyxy_to_cxcywh(detections[..., :4])
-        classes = F.one_hot(detections[..., 5].long(), len(self.names)).to(boxes.dtype)
-        return torch.cat([boxes, detections[..., 4:5], classes], dim=-1)
+        classes = np.eye(len(self.names), dtype=boxes.dtype)[detections[..., 5].astype(np.int64)]
+        return np.concatenate([boxes, detections[..., 4:5], classes], axis=-1)
 
-    def _decoded(self, maps: list[Tensor], input_hw: tuple[int, int]) -> Tensor:
+    def _decoded(self, maps: list[np.ndarray], input_hw: tuple[int, int]) -> np.ndarray:
         """(B, P, 5 + K) of a raw file's (B, A * (5 + K), h, w)."""
-        codings, anchors = zip(*self._levels, strict=True)
-        for y, a in zip(maps, anchors, strict=True):
-            if y.ndim != 4 or y.shape[1] != len(a) * (5 + len(self.names)):
-                raise self._unlike(f"maps of {len(a)} anchors and {len(self.names)} classes", y)
-        cells = [(input_hw[1] / level.shape[3], input_hw[0] / level.shape[2]) for level in maps]
-        raw = [y.unflatten(1, (len(a), -1)).permute(0, 1, 3, 4, 2) for y, a in zip(maps, anchors, strict=True)]
-        return decode_levels(raw, codings, anchors, cells)
+        found = []
+        for y, level in zip(maps, self._levels, strict=True):
+            num_anchors = len(level.anchors_px)
+            if y.ndim != 4 or y.shape[1] != num_anchors * (5 + len(self.names)):
+                raise self._unlike(f"maps of {num_anchors} anchors and {len(self.names)} classes", y)
+            batch, _, height, width = y.shape
+            raw = y.reshape(batch, num_anchors, -1, height, width).transpose(0, 1, 3, 4, 2)  # (B, A, h, w, 5 + K)
+            cell_px = (input_hw[1] / width, input_hw[0] / height)
+            found.append(decode_level(raw, level.anchors_px, cell_px, *level[1:]))
+        return np.concatenate(found, axis=1)
 
-    def probabilities(self, images: Tensor) -> Tensor:
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
         probabilities = self._run(images)[0]
         if probabilities.shape != (len(images), len(self.names)):
             raise self._unlike(f"probabilities of {len(self.names)} classes", probabilities)
         return probabilities
 
-    def _unlike(self, promised: str, found: Tensor) -> InputError:
-        return InputError(f"{self._path}: should give {promised}, found {tuple(found.shape)}; export it again")
+    def _unlike(self, promised: str, found: np.ndarray) -> InputError:
+        return InputError(f"{self._path}: should give {promised}, found {found.shape}; export it again")
 
-    def _run(self, images: Tensor) -> list[Tensor]:
+    def _run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs for (B, H, W, 3) uint8 RGB."""
         if not self._is_fixed:
             return self._run_once(images)
         side = (self.image_size, self.image_size)
-        outputs = [self._run_once(torch.from_numpy(pad_batch([image], shape_hw=side))) for image in images.numpy()]
-        return [torch.cat(parts) for parts in zip(*outputs, strict=True)]
+        outputs = [self._run_once(pad_batch([image], shape_hw=side)) for image in images]
+        return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
-    def _run_once(self, images: Tensor) -> list[Tensor]:
-        pixels = network_input(images, torch.device("cpu")).contiguous().numpy()
+    def _run_once(self, images: np.ndarray) -> list[np.ndarray]:
         errors: tuple[type[Exception], ...] = (ValueError, TypeError, *runtime_errors())
         try:
-            return [torch.from_numpy(output) for output in self._session.run(None, {"images": pixels})]
+            outputs: list[np.ndarray] = self._session.run(None, {"images": network_input(images)})
         except errors as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self._path}: ONNX Runtime cannot run it: {reason}") from None
+        return outputs
 
 
-def _read_level(level: dict[str, Any]) -> tuple[BoxCoding, Tensor]:
-    """Coding and anchors, (A, 2), of a level."""
-    anchors_px = torch.tensor(level["anchors_px"], dtype=torch.float32)
-    are_sizes = (
-        anchors_px.ndim == 2 and anchors_px.shape[1] == 2 and bool(((anchors_px > 0) & anchors_px.isfinite()).all())
-    )
+def network_input(images: np.ndarray) -> np.ndarray:
+    """Convert images (B, H, W, 3) uint8 RGB to (B, 3, H, W) float32 in [0, 1]."""
+    pixels = np.empty((len(images), 3, *images.shape[1:3]), np.float32)
+    for planes, image in zip(pixels, images, strict=True):
+        for plane, channel in zip(planes, cv2.split(image), strict=True):  # faster than a strided copy
+            np.divide(channel, np.float32(255), out=plane, dtype=np.float32)
+    return pixels
+
+
+def _read_level(level: dict[str, Any]) -> _Level:
+    """Coding and anchors of a level."""
+    anchors_px = np.array(level["anchors_px"], dtype=np.float32)
+    are_sizes = anchors_px.ndim == 2 and anchors_px.shape[1] == 2 and bool((anchors_px > 0).all())
     offsets = level.get("offsets", "sigmoid")  # older files do not say it
-    if level["sizes"] not in get_args(Sizes) or offsets not in get_args(Offsets) or not are_sizes:
+    are_known = level["sizes"] in get_args(Sizes) and offsets in get_args(Offsets)
+    if not are_known or not are_sizes or not np.isfinite(anchors_px).all():
         raise ValueError(f"unknown decoding {level}")
-    return BoxCoding(float(level["xy_scale"]), level["sizes"], offsets), anchors_px
+    return _Level(anchors_px, float(level["xy_scale"]), level["sizes"], offsets)
 
 
-def _open_session(path: Path, device: torch.device) -> Any:
+def _open_session(path: Path, device: str) -> tuple[Any, str]:
+    """The session, and the name of its device."""
     try:
         import onnxruntime
     except ImportError:
         raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install onnxruntime") from None
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
-    elif device.type != "cpu":
-        raise InputError(f"{path}: this ONNX Runtime does not run on {device}; use cpu, or pip install onnxruntime-gpu")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    options.intra_op_num_threads = torch.get_num_threads()  # one setting for both, and OMP_NUM_THREADS counts
-    for key, value in SESSION_OPTIONS.items():
-        options.add_session_config_entry(key, value)
+    names = _devices(device, path, has_gpus="CUDAExecutionProvider" in onnxruntime.get_available_providers())
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     parse_onnx(content, path)
     errors: tuple[type[Exception], ...] = (ValueError, TypeError, *runtime_errors())  # its wrapper raises Python's own
+    for name in names[:-1]:
+        with suppress(*errors):  # ONNX Runtime for GPUs, on a machine without one
+            return _session(content, name), name
     try:
-        return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
+        return _session(content, names[-1]), names[-1]
     except errors as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
+
+
+def _devices(device: str, path: Path, *, has_gpus: bool) -> list[str]:
+    """Names of the devices to try, in order; ``has_gpus`` for an ONNX Runtime for CUDA."""
+    if device == "auto":
+        return [full_device_name("cuda", local_rank()), "cpu"] if has_gpus else ["cpu"]
+    name = full_device_name(device, local_rank())
+    if not _DEVICE.fullmatch(name):
+        raise InputError(f"--device {name}: is not a device; allowed: auto, cpu, cuda, cuda:N, mps")
+    if name != "cpu" and not (name.startswith("cuda") and has_gpus):
+        raise InputError(f"{path}: this ONNX Runtime does not run on {name}; use cpu, or pip install onnxruntime-gpu")
+    return [name]
+
+
+def _session(content: bytes, device_name: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = num_threads()
+    for key, value in SESSION_OPTIONS.items():
+        options.add_session_config_entry(key, value)
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device_name != "cpu":
+        _, _, index = device_name.partition(":")
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(index or 0)}))
+    return onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from detect.errors import InputError
-from detect.evaluation.classification import top_entries
 from detect.inference.class_outputs import ClassWriter
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
@@ -23,12 +22,14 @@ from detect.inference.network import open_network
 from detect.inference.outputs import OutputOptions, PredictionWriter, to_record
 from detect.inference.sources import Source, image_paths
 from detect.inference.stream import FoundFrame, count_line, read_frames
-from detect.runtime.device import Precision
 from detect.runtime.distributed import is_main_process, shard
 from detect.runtime.interruption import stop_requests
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 from detect.structures import Classification
+
+if TYPE_CHECKING:
+    from detect.runtime.device import Precision
 
 OnRecord = Callable[[dict[str, Any]], None]
 """Receives the JSON record of each image or frame."""
@@ -206,7 +207,7 @@ def classify_sources(
     for prediction in classify_files(classifier, own, **sizes) if own else ():
         writer.add(prediction.path, prediction.image_rgb, prediction.classification)
         if on_record is not None:
-            on_record({"file_name": str(prediction.path), "top5": top_entries(prediction.classification)})
+            on_record({"file_name": str(prediction.path), "top5": prediction.classification.to_entries()})
         yield prediction.line()
     places = writer.finish()
     if is_main_process():

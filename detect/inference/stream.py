@@ -22,7 +22,7 @@ from detect.data.animations import Animation
 from detect.data.images import ImageError
 from detect.data.pixel_values import PLAIN, ReadSettings
 from detect.errors import InputError
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.inference.inputs import as_image
 from detect.inference.sources import Source, StreamSource, expand_sources
 from detect.inference.video import Clip, Video, VideoError

@@ -47,7 +47,8 @@ from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.models.packing import halve_state, pack_state, unpack_state
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin, plugin_names
-from detect.safety.untrusted import AllocationLimit, check_tensors, read_metadata, values_of
+from detect.safety.metadata import read_metadata
+from detect.safety.untrusted import AllocationLimit, check_tensors, values_of
 
 FORMAT = "detect-checkpoint"
 FORMAT_VERSION = 1

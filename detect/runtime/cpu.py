@@ -22,6 +22,7 @@ import psutil
 import torch
 
 from detect.runtime.logs import LOGGER
+from detect.runtime.threads import are_fixed, chosen_threads
 
 _CHECK_S = 1.0
 """Seconds between two measurements of the load."""
@@ -143,20 +144,15 @@ class _Trial:
 class _Process:
     """State of this process: PyTorch has one number of threads in each."""
 
-    is_fixed: bool
     is_timing: bool = False
     has_logged: bool = False
     tuner: ThreadTuner | None = None
 
 
-_PROCESS = _Process(is_fixed="OMP_NUM_THREADS" in os.environ)
+_PROCESS = _Process()
 
-
-def use_threads(count: int) -> None:
-    """Compute with a fixed number of threads from now on; 0 leaves the choice to ``tuned_threads``."""
-    if count:  # then results are bit-identical whatever else the machine does
-        torch.set_num_threads(count)
-    _PROCESS.is_fixed = count > 0 or "OMP_NUM_THREADS" in os.environ
+if chosen_threads():  # before PyTorch was imported
+    torch.set_num_threads(chosen_threads())
 
 
 @contextmanager
@@ -194,7 +190,7 @@ def tune_threads(run: Callable[[], object], device: torch.device) -> None:
 
 
 def _is_tuned(device: torch.device) -> bool:
-    return not _PROCESS.is_fixed and device.type == "cpu" and torch.get_num_threads() > 1
+    return not are_fixed() and device.type == "cpu" and torch.get_num_threads() > 1
 
 
 def _log_load(room: int, limit: int) -> None:

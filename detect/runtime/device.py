@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from detect.errors import InputError
+from detect.runtime.device_names import full_device_name
 from detect.runtime.distributed import local_rank
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -31,10 +32,7 @@ def select_device(name: str) -> torch.device:
     own = local_rank()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and own is not None:
-        name = f"cuda:{own}"  # one GPU for each process of a machine
-    if name.isdigit():
-        name = f"cuda:{name}"
+    name = full_device_name(name, own)
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -1,7 +1,8 @@
 """The processes of one run, started by ``torchrun``, on ``torch.distributed``.
 
 Every function works in a single process as well, where it does nothing. Gradients and norms go through NCCL between
-GPUs; everything else, which is little, through gloo between CPUs.
+GPUs; everything else, which is little, through gloo between CPUs. PyTorch, which takes seconds, is imported by runs of
+several processes only.
 """
 
 from __future__ import annotations
@@ -11,32 +12,33 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from detect.runtime.interruption import LostContactError
 from detect.runtime.logs import set_log_prefix
+
+if TYPE_CHECKING:
+    import torch
+    from torch.distributed import ProcessGroup
+    from torch.distributed.distributed_c10d import Store
 
 TIMEOUT = timedelta(minutes=60)
 """Longest wait for another process: it may read a large data set for the first time."""
 
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-_gloo: dist.ProcessGroup | None = None
+_gloo: ProcessGroup | None = None
 
 T = TypeVar("T")
 
 
 def num_processes() -> int:
-    return dist.get_world_size(_gloo) if _gloo else 1
+    return _gloo.size() if _gloo else 1
 
 
 def rank() -> int:
-    return dist.get_rank(_gloo) if _gloo else 0
+    return _gloo.rank() if _gloo else 0
 
 
 def is_main_process() -> bool:
@@ -66,6 +68,10 @@ def init_distributed() -> Iterator[None]:
     if not os.environ.keys() >= _LAUNCHED:
         yield
         return
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, own, count = next(rendezvous("env://", timeout=TIMEOUT))
     dist.init_process_group(backend, store=_store_of_start(store), rank=own, world_size=count, timeout=TIMEOUT)
@@ -92,6 +98,8 @@ def _store_of_start(store: Store) -> Store:
     """
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
+    from torch.distributed.distributed_c10d import PrefixStore
+
     return PrefixStore(f"start-{num_restarts()}", store)
 
 
@@ -114,6 +122,9 @@ def all_reduce_sum(values: Sequence[float]) -> list[float]:
     """
     if _gloo is None:
         return list(values)
+    import torch
+    import torch.distributed as dist
+
     total = torch.tensor(values, dtype=torch.float64)
     with _contact():
         dist.all_reduce(total, group=_gloo)
@@ -131,6 +142,8 @@ def all_gather(array: np.ndarray) -> list[np.ndarray]:
     """
     if _gloo is None:
         return [array]
+    import torch
+
     lengths = [int(length) for length in _gather_alike(torch.tensor([len(array)]))]
     padded = np.zeros((max(lengths), *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
@@ -169,11 +182,16 @@ def barrier(occasion: str) -> None:
     ``LostContactError`` lists the processes that have ended or exceeded ``TIMEOUT``.
     """
     if _gloo is not None:
+        import torch.distributed as dist
+
         with _contact(f"waiting for {occasion}"):
             dist.monitored_barrier(_gloo, timeout=TIMEOUT, wait_all_ranks=True)
 
 
 def _gather_alike(tensor: torch.Tensor) -> list[torch.Tensor]:
+    import torch
+    import torch.distributed as dist
+
     found = [torch.empty_like(tensor) for _ in range(num_processes())]
     with _contact():
         dist.all_gather(found, tensor, group=_gloo)

@@ -19,12 +19,13 @@ from detect.config.base import to_plain
 from detect.config.recipe import ClassificationRecipe, Recipe
 from detect.models.checkpoint import load_checkpoint
 from detect.models.model import Model
-from detect.runtime.cpu import keep_freed_memory, use_threads
+from detect.runtime.cpu import keep_freed_memory
 from detect.runtime.distributed import barrier, is_main_process, num_processes
 from detect.runtime.files import locked_folder
 from detect.runtime.interruption import StopRequest
 from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import collect_provenance, seed_everything
+from detect.runtime.threads import use_threads
 from detect.structures import Batch
 from detect.training.batch_norms import measure_folded_norms
 from detect.training.checkpoints import Checkpointer, best_names, load_resumed

@@ -16,7 +16,7 @@ import yaml
 import detect
 from detect.api import exporting
 from detect.errors import InputError
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.parity import TOLERANCES, Difference, Parity
 from tests.tools.running import make_world
 

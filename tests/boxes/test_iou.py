@@ -15,7 +15,8 @@ from torchvision.ops import (
     generalized_box_iou_loss,
 )
 
-from detect.boxes.iou import IouKind, centred_iou, exceeds_iou, intersection_areas, iou_matrix, paired_iou
+from detect.boxes.intersections import intersection_areas, iou_matrix
+from detect.boxes.iou import IouKind, centred_iou, exceeds_iou, paired_iou
 
 KINDS: tuple[IouKind, ...] = get_args(IouKind)
 every_kind = pytest.mark.parametrize("kind", KINDS)

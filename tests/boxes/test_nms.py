@@ -168,8 +168,8 @@ def test_best_so_many_remain() -> None:
 
 def test_candidates_are_capped_at_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cap falls before the suppression: of five candidates the best three enter, one of which goes."""
-    monkeypatch.setattr("detect.boxes.nms.MIN_CANDIDATES", 3)
-    monkeypatch.setattr("detect.boxes.nms.CANDIDATES_PER_DETECTION", 0)
+    monkeypatch.setattr("detect.boxes.array_nms.MIN_CANDIDATES", 3)
+    monkeypatch.setattr("detect.boxes.array_nms.CANDIDATES_PER_DETECTION", 0)
     rows = [((20 * i, 0, 20 * i + 10, 10), 1.0, (score,)) for i, score in enumerate((0.3, 0.9, 0.5, 0.7))]
     rows.append(((20, 0, 30, 10), 1.0, (0.8,)))  # falls to the box of 0.9
     ((_, scores, _),) = non_max_suppression(predict(*rows), 0.1, 0.5, 10, True)

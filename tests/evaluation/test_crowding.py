@@ -13,7 +13,7 @@ from detect.errors import InputError
 from detect.evaluation.coco import METRICS, coco_metrics, metrics_at, to_results
 from detect.evaluation.crowding import measure_crowding, warn_of_crowding
 from detect.evaluation.detection import Evaluation
-from detect.evaluation.forward import COCO_SETTINGS, settings_for_limit
+from detect.evaluation.postprocess import COCO_SETTINGS, settings_for_limit
 from detect.evaluation.report import coco_table, metrics_record
 from tests.evaluation.synthetic import make_found, make_table, random_problem
 

@@ -13,9 +13,9 @@ from detect.data.annotations import encode_paths
 from detect.data.detection.images import ImageFiles
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.evaluation.forward import PredictSettings
 from detect.evaluation.loop import log_class_differences, match_classes
 from detect.evaluation.outputs import EvaluationOutputs
+from detect.evaluation.postprocess import PredictSettings
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.models.build import build_model
 from tests.evaluation.synthetic import evaluate, make_table

@@ -7,13 +7,8 @@ from torch import nn
 
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError
-from detect.evaluation.forward import (
-    COCO_SETTINGS,
-    PredictSettings,
-    evaluation_mode,
-    postprocess,
-    run_network,
-)
+from detect.evaluation.forward import evaluation_mode, run_network
+from detect.evaluation.postprocess import COCO_SETTINGS, PredictSettings, postprocess
 from detect.models.build import build_model
 from detect.structures import Letterbox
 

@@ -6,7 +6,7 @@ import pytest
 from detect.drawing.text import columns
 from detect.evaluation.coco import ABSENT, METRICS, CocoMetrics, coco_metrics
 from detect.evaluation.detection import Evaluation
-from detect.evaluation.forward import COCO_SETTINGS
+from detect.evaluation.postprocess import COCO_SETTINGS
 from detect.evaluation.report import coco_table, metrics_record, speed_line
 from tests.evaluation.synthetic import make_found, make_table
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError
-from detect.evaluation.forward import PredictSettings, postprocess
+from detect.evaluation.postprocess import PredictSettings, postprocess
 from detect.evaluation.tiling import TiledDetector, Tiling
 
 SIDE = 128
@@ -28,7 +28,7 @@ class Rectangles:
 
     def __call__(self, images):
         self.batches.append(len(images))
-        found = [self._boxes(image.numpy()) for image in images]
+        found = [self._boxes(image) for image in images]
         most = max(map(len, found))
         padded = [boxes + [[0.0] * 7] * (most - len(boxes)) for boxes in found]
         return torch.tensor(padded).reshape(len(images), most, 7)
@@ -69,7 +69,7 @@ def test_small_and_large_objects_are_found_once():
     assert found.image_hw == (960, 1280)
     # Without tiles only the large one is seen.
     scaled, placement = letterbox(image, SIDE)
-    raw = Rectangles()(torch.from_numpy(pad_batch([scaled])))
+    raw = Rectangles()(pad_batch([scaled]))
     (alone,) = postprocess(raw, [placement], PredictSettings(), ("a", "b"))
     assert as_set(alone) == {large}
 

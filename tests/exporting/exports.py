@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.exporting import onnx as export_module
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions

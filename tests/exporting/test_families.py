@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from detect.boxes.nms import non_max_suppression
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import comparison_images

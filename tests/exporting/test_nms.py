@@ -10,7 +10,7 @@ import torch
 from onnx import helper
 
 from detect.boxes.nms import non_max_suppression
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.onnx_graph import append_suppression, with_predictions
 from detect.exporting.options import OPSETS
 

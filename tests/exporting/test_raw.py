@@ -166,7 +166,7 @@ def test_each_coding_and_precision(tmp_path, yaml, half):
     path = tmp_path / "model.onnx"
     assert export_onnx(checkpoint, path, ExportOptions(raw=True, half=half)).detections > 100
     images = torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = OnnxNetwork(path, torch.device("cpu")).predictions(images)
+    found = torch.from_numpy(OnnxNetwork(path, "cpu").predictions(images.numpy()))
     with torch.inference_mode():
         pixels = images.permute(0, 3, 1, 2).float() / 255
         expected = checkpoint.model.decode(checkpoint.model(pixels))

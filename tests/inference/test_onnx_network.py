@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import comparison_images, count_unmatched
@@ -116,7 +116,7 @@ def test_raw_maps_are_decoded(tmp_path, fixed):
     An image of 16 x 24 has 2 x 3 cells for each of two anchors, padded to 64 x 64 it has 8 x 8.
     """
     network = Detector(write_raw(tmp_path / "model.onnx", fixed=fixed)).network
-    predictions = network.predictions(torch.zeros(2, 16, 24, 3, dtype=torch.uint8))
+    predictions = network.predictions(np.zeros((2, 16, 24, 3), np.uint8))
     rows, columns = (8, 8) if fixed else (2, 3)
     assert network.padded_hw((16, 24)) == (8 * rows, 8 * columns)
     assert predictions.shape == (2, 2 * rows * columns, 8)

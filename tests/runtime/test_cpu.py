@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.runtime import cpu
+from detect.runtime import cpu, threads
 from detect.runtime.cpu import LoadMeter, ThreadTuner
 
 CPU = torch.device("cpu")
@@ -162,7 +162,8 @@ def free_choice(monkeypatch):
     """Two threads that may be chosen among, as in a process without OMP_NUM_THREADS."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(cpu, "_PROCESS", cpu._Process(is_fixed=False))
+    monkeypatch.setattr(cpu, "_PROCESS", cpu._Process())
+    monkeypatch.setattr(threads, "_CHOICE", threads._Choice())
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
@@ -186,7 +187,7 @@ def test_settling_tries_until_the_number_is_known(free_choice):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_fixed_number_is_taken_as_it_is(free_choice, count):
-    cpu.use_threads(count)
+    threads.use_threads(count)
     for _ in range(7):
         with cpu.tuned_threads(CPU):
             assert torch.get_num_threads() == count
@@ -194,8 +195,8 @@ def test_a_fixed_number_is_taken_as_it_is(free_choice, count):
 
 
 def test_zero_gives_the_choice_back(free_choice):
-    cpu.use_threads(2)
-    cpu.use_threads(0)
+    threads.use_threads(2)
+    threads.use_threads(0)
     cpu.tune_threads(lambda: None, CPU)
     assert cpu._PROCESS.tuner.is_settled
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import detect.api.exporting
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import TOLERANCES, Difference, ExportError, Parity
 from detect.models.build import build_classifier, build_model

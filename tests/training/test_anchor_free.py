@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.evaluation.forward import PredictSettings
+from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.inference.detector import Detector

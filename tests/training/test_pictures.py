@@ -9,7 +9,7 @@ from detect.data.annotations import AnnotationTable, Problems, encode_paths
 from detect.data.images import write_image
 from detect.evaluation.coco import FoundBoxes
 from detect.evaluation.detection import Evaluation
-from detect.evaluation.forward import COCO_SETTINGS
+from detect.evaluation.postprocess import COCO_SETTINGS
 from detect.training.recorder import TILE_PX, Recorder, detections_picture, tile_images
 
 

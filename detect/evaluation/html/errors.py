@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detect.boxes.convert import xywh_to_xyxy
-from detect.boxes.iou import iou_matrix
+from detect.boxes.intersections import iou_matrix
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import FoundBoxes
 from detect.evaluation.html.matches import Matches, averages

@@ -18,8 +18,9 @@ from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
 from detect.evaluation import classification, detection
 from detect.evaluation.coco import Engine, coco_metrics, collect
-from detect.evaluation.forward import COCO_SETTINGS, evaluation_mode, run_network
+from detect.evaluation.forward import evaluation_mode, forward_of
 from detect.evaluation.loop import Clock, Conditions, Step, match_classes, run_evaluation, shared_classes
+from detect.evaluation.postprocess import COCO_SETTINGS
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import Model
 from detect.papers.sdpoint.instances import InstanceRecord, instances_of, pareto_front
@@ -68,7 +69,7 @@ class DetectionSplit:
         model, clock = checkpoint.detector, Clock(conditions.device, detection.PARTS)
         label_of = match_classes(checkpoint.names, self.table.names)
         settings = replace(COCO_SETTINGS, classes=shared_classes(label_of))
-        network = partial(run_network, model, device=conditions.device, precision=conditions.precision)
+        network = forward_of(model, conditions.device, conditions.precision)
         step = partial(detection.detect_batch, network, settings, checkpoint.names, clock)
         loader = detection.open_loader(self.table, conditions, model.max_reduction)
         found = _outputs_of_instances(model, instances, loader, step, clock, label)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from detect.errors import InputError
 from detect.evaluation.forward import evaluation_mode, run_classifier, run_network
-from detect.inference.network import Budget, TorchNetwork
+from detect.inference.network import Budget
+from detect.inference.torch_network import TorchNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.papers.sdpoint.instances import NO_INSTANCES, InstanceRecord, instances_in, pareto_front
