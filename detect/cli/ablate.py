@@ -1,6 +1,6 @@
 """Compare trainings that differ in a few settings, each with several seeds, in one table.
 
-detect ablate few-images-bccd --data-root BCCD_Dataset/BCCD --jobs 2
+detect ablate starts-bccd --data-root BCCD_Dataset/BCCD --jobs 2
 detect ablate my-comparison.yaml --out runs/my-comparison
 
 The same command goes on after an interruption, and trains what has been added to the file.

@@ -57,6 +57,7 @@ EFFECTS = {
     "seed": "training/test_loop.py::test_the_same_seed_is_the_same_run",
     "seeds": "ablation/test_ablation.py::test_every_case_with_every_value_and_seed",
     "splits.NAME.parts": "data/formats/test_yolo.py::test_several_folders_and_lists",
+    "train_images": "training/test_detection.py::test_images_drawn_for_the_training",
     "trd.exact": "papers/trd/test_schedule.py::test_an_exact_share",
     "trd.guard": "papers/trd/test_schedule.py::test_guards",
     "trd.interpolation": "papers/trd/test_strategy.py::test_areas_are_means",
@@ -64,13 +65,15 @@ EFFECTS = {
     "trd.probability": "papers/trd/test_schedule.py::test_the_share_is_the_probability",
     "trd.resolution": "papers/trd/test_schedule.py::test_sizes",
     "trd.variant": "papers/trd/test_schedule.py::test_every_second_epoch",
+    "vary": "ablation/test_ablation.py::test_mistakes",
+    "x": "ablation/test_ablation.py::test_mistakes",
 }
 """The keys that no shipped config names, and the test that shows what each does."""
 
 KINDS = {
     "data": {"data": ("",)},
-    "recipe/detection": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space."), "ablations": ("vary.",)},
-    "recipe/classification": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space."), "ablations": ("vary.",)},
+    "recipe/detection": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space.")},
+    "recipe/classification": {"train": ("",), "runs": ("set.",), "sweeps": ("set.", "space.")},
     "run": {"runs": ("",)},
     "sweep": {"sweeps": ("",)},
     "ablation": {"ablations": ("",)},
