@@ -81,4 +81,6 @@ def _model(checkpoint: Checkpoint) -> str:
 def _training(checkpoint: Checkpoint) -> str:
     origin = checkpoint.provenance
     about = [f"{key} {origin[key]}" for key in ("detect", "torch", "epoch", "train_images", "date") if key in origin]
-    return f"`python {origin.get('command', '?')}` ({', '.join(about)})"
+    command = str(origin.get("command", "?"))
+    shown = command if command.startswith("detect ") else f"python {command}"  # of a script in tools/
+    return f"`{shown}` ({', '.join(about)})"

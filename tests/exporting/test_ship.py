@@ -19,6 +19,8 @@ PROVENANCE = {
     "epoch": 3,
 }
 
+FACTS: dict[str, Any] = {"names": ("cat", "dog"), "category_ids": (1, 18), "image_size": 64, "metrics": {"AP": 0.5}}
+
 
 @pytest.fixture
 def best(tmp_path: Path) -> Path:
@@ -26,8 +28,7 @@ def best(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     model = build_model(str(write_model(tmp_path, TINY)), 2)
     model.train()(torch.rand(2, 3, 32, 32))
-    facts: dict[str, Any] = {"names": ("cat", "dog"), "category_ids": (1, 18), "image_size": 64, "metrics": {"AP": 0.5}}
-    save_checkpoint(tmp_path / "best.pt", model, **facts, provenance=PROVENANCE, training={"epoch": 3})
+    save_checkpoint(tmp_path / "best.pt", model, **FACTS, provenance=PROVENANCE, training={"epoch": 3})
     return tmp_path / "best.pt"
 
 
@@ -56,6 +57,16 @@ def test_the_rows_of_the_card(best: Path, tmp_path: Path) -> None:
     assert command == (
         "| command | `python tools/train.py --data-root 'my set' --out=a --set optimizer.lr=0.1` "
         "(detect 0.1.0, epoch 3) |"
+    )
+
+
+def test_the_command_in_the_card(best: Path, tmp_path: Path) -> None:
+    before = load_checkpoint(best)
+    provenance = {**before.provenance, "command": "detect train --run start"}
+    save_checkpoint(best, before.model, **{**FACTS, "provenance": provenance})
+    assert (
+        ship_checkpoint(best, tmp_path / "a.pt")[2]
+        == "| command | `detect train --run start` (detect 0.1.0, epoch 3) |"
     )
 
 
