@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from detect.config.ablation import PARTS, AblationConfig
 from detect.config.base import dump_value
-from detect.data.recognition import open_data
+from detect.data.recognition import check_root, open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.training.settings import RunRequest, load_recipe, run_config
@@ -35,6 +35,15 @@ class Case(NamedTuple):
         values = (f"{key.rpartition('.')[2]} {shown(value)}" for key, value in self.varied.items())
         return ", ".join([*([self.name] if self.name else []), *values])
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Keys that are flags of ``detect train``."""
+        return {key: value for key, value in self.keys.items() if key in PARTS}
+
+    @property
+    def recipe_keys(self) -> dict[str, Any]:
+        return {key: value for key, value in self.keys.items() if key not in PARTS}
+
 
 class Training(NamedTuple):
     """One training.
@@ -51,10 +60,8 @@ class Training(NamedTuple):
 
     def arguments(self, device: str) -> list[str]:
         """Arguments of ``detect train``."""
-        parts = {key: value for key, value in self.case.keys.items() if key in PARTS}
-        flags = [word for key, value in parts.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-        others = {key: value for key, value in self.case.keys.items() if key not in PARTS}
-        overrides = [f"{key}={dump_value(value)}" for key, value in others.items()]
+        flags = [word for key, value in self.case.parts.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+        overrides = [f"{key}={dump_value(value)}" for key, value in self.case.recipe_keys.items()]
         tail = ["--set", *overrides] if overrides else []
         return [*flags, "--seed", str(self.seed), "--out", str(self.folder), "--device", device, *tail]
 
@@ -99,18 +106,12 @@ def _check(config: AblationConfig, case: Case) -> None:
         InputError: with the name of the case.
     """
     try:
-        run = run_config(RunRequest(**_parts(case.keys)))
-        others = {key: value for key, value in case.keys.items() if key not in PARTS}
-        load_recipe(find_definition(run.model), run.recipe, {**run.set, **others})
+        run = run_config(RunRequest(**case.parts))
+        load_recipe(find_definition(run.model), run.recipe, {**run.set, **case.recipe_keys})
         data = open_data(run.data, case.keys.get("data_root"))
     except InputError as error:
         raise InputError(f"ablation {config.name}: {case.title}: {error}") from None
-    if data.generate is None and data.format != "scenes" and not Path(data.root).is_dir():
-        raise InputError(f"{data.name}: there is no folder {data.root}; say with --data-root where the data set is")
-
-
-def _parts(keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in keys.items() if key in PARTS}
+    check_root(data)
 
 
 def _folder_name(title: str) -> str:

@@ -63,6 +63,12 @@ _NUM_LISTED = 10_000  # files of a folder
 _NUM_LINES = 20
 
 
+def check_root(data: DataConfig) -> None:
+    """Raise an ``InputError`` for a data set whose folder does not exist and which is not made on use."""
+    if data.generate is None and data.format != "scenes" and not Path(data.root).is_dir():
+        raise InputError(f"{data.name}: there is no folder {data.root}; say with --data-root where the data set is")
+
+
 def open_data(name: str, data_root: str | None = None) -> DataConfig:
     """Open a data set's configuration, with ``root`` as an absolute path, and with its format where its folder exists.
 

@@ -17,7 +17,7 @@ from detect.config.recipe import Recipe
 from detect.config.run import RunConfig, load_run_config
 from detect.config.sweep import ParameterConfig, SweepConfig, load_sweep_config
 from detect.data.datasets import open_split
-from detect.data.recognition import open_data
+from detect.data.recognition import check_root, open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.runtime.files import write_new_text, write_text
@@ -73,8 +73,7 @@ def experiment(config: SweepConfig) -> RunConfig:
 def find_data(config: SweepConfig) -> DataConfig:
     """Open the data set of a search; ``InputError`` if it is unknown, or its folder does not exist."""
     data = open_data(experiment(config).data, config.data_root)
-    if data.generate is None and data.format != "scenes" and not Path(data.root).is_dir():
-        raise InputError(f"{data.name}: there is no folder {data.root}; say with --data-root where the data set is")
+    check_root(data)
     return data
 
 
