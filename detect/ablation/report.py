@@ -13,6 +13,7 @@ from detect.ablation.plan import Case, Training
 from detect.ablation.running import read_record
 from detect.analysis.report import align
 from detect.config.ablation import AblationConfig
+from detect.drawing.text import chart_text
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.files import atomic_path, write_text
@@ -140,9 +141,8 @@ def draw_rows(path: Path, rows: Sequence[Row], config: AblationConfig) -> None:
         x = [_place(row, config, ticks) for row in line]
         means = [statistics.mean(row.values(metric)) for row in line]
         deviations = [statistics.stdev(values) if len(values := row.values(metric)) > 1 else 0.0 for row in line]
-        axes.errorbar(
-            x, means, deviations, marker="o", capsize=3, label=title.encode("latin-1", "replace").decode("latin-1")
-        )
+        label = chart_text(title).replace("$", r"\$")  # a dollar begins a formula
+        axes.errorbar(x, means, deviations, marker="o", capsize=3, label=label)
     if ticks:
         axes.set_xticks(range(len(ticks)), ticks)
     axes.set_xlabel(

@@ -12,6 +12,7 @@ from typing import Any
 
 from detect.analysis.layers import LayerProfile
 from detect.analysis.profile import ModelProfile
+from detect.drawing.text import chart_text
 from detect.errors import InputError
 from detect.runtime.files import atomic_path
 
@@ -190,7 +191,7 @@ def _draw_panel(axes: Any, profile: ModelProfile) -> None:
     colors = [LARGEST if i == largest else BAR for i in range(len(heights))]
     axes.bar(range(1, len(heights) + 1), heights, width=0.85, color=colors)
     size = f"{profile.image_hw[0]} x {profile.image_hw[1]} px"
-    title = f"{_drawable(profile.name)}, {size}: {profile.bflops:.3f} BFLOPs in {len(heights)} layers"
+    title = f"{chart_text(profile.name)}, {size}: {profile.bflops:.3f} BFLOPs in {len(heights)} layers"
     axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.set_ylabel("BFLOPs")
     axes.grid(axis="y", alpha=0.3)
@@ -200,7 +201,7 @@ def _draw_panel(axes: Any, profile: ModelProfile) -> None:
         # The label stands on the side of the bar where there is room.
         right = largest > len(heights) / 2
         axes.annotate(
-            _drawable(f"{profile.bottleneck.path}: {heights[largest]:.3f}"),
+            chart_text(f"{profile.bottleneck.path}: {heights[largest]:.3f}"),
             (largest + 1, heights[largest]),
             xytext=(-6 if right else 6, -2),
             textcoords="offset points",
@@ -210,8 +211,3 @@ def _draw_panel(axes: Any, profile: ModelProfile) -> None:
             color=LARGEST,
             parse_math=False,
         )
-
-
-def _drawable(text: str) -> str:
-    """Replace characters that matplotlib's own font lacks."""
-    return text.encode("latin-1", "replace").decode("latin-1")

@@ -89,3 +89,8 @@ def _characters(font: Path) -> frozenset[int]:
         return frozenset(FT2Font(str(font)).get_charmap())
     except (RuntimeError, OSError):  # a damaged font of the system
         return frozenset()
+
+
+def chart_text(text: str) -> str:
+    """Replace characters that matplotlib's own font lacks."""
+    return text.encode("latin-1", "replace").decode("latin-1")

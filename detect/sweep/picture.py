@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from detect.drawing.text import chart_text
 from detect.runtime.files import atomic_path
 from detect.sweep.ledger import Trial, best_trial
 from detect.sweep.plan import Parameter, shown
@@ -62,7 +63,7 @@ def draw_parallel_coordinates(
         _draw_axis(host, parameter, index, right=last)
         value = best.score if last else best.values[parameter.key]
         _mark(host, index, heights[best.number][index], shown(value), left=last)
-    name = title.encode("latin-1", "replace").decode("latin-1")
+    name = chart_text(title)
     count = f"{len(complete)} trial{'s' * (len(complete) > 1)}" + f", {len(failed)} failed (dotted)" * bool(failed)
     figure.suptitle(f"{name}: {count}; best {metric} {best.score:.4f}, trial {best.number}", parse_math=False)
     with atomic_path(path) as temporary:

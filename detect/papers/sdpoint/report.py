@@ -15,7 +15,7 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
-from detect.drawing.text import shorten
+from detect.drawing.text import chart_text, shorten
 from detect.evaluation.coco import ABSENT, Engine
 from detect.evaluation.loop import Conditions
 from detect.evaluation.outputs import EvaluationOutputs
@@ -278,7 +278,7 @@ def draw_comparison(path: Path, comparison: Comparison, title: str) -> None:
         _draw_baseline(axes, baseline, comparison.metric, BASELINES[1], name)
     axes.set_xlabel("billions of multiply-adds of an image")
     axes.set_ylabel(comparison.metric)
-    axes.set_title(title.encode("latin-1", "replace").decode("latin-1"), fontsize=10, parse_math=False)
+    axes.set_title(chart_text(title), fontsize=10, parse_math=False)
     axes.margins(0.07)
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
@@ -325,7 +325,7 @@ def _draw_baseline(axes: Axes, baseline: Baseline, metric: str, color: str, name
     places = [(size.macs / 1e9, size.metrics[metric]) for size in baseline.sizes]
     xs, ys = zip(*places, strict=True)
     line, *_ = axes.plot(xs, ys, linestyle="--", marker="s", markersize=4, color=color, label="_", zorder=3)
-    line.set_label(name.encode("latin-1", "replace").decode("latin-1").replace("$", r"\$"))
+    line.set_label(chart_text(name).replace("$", r"\$"))
     for size, place in zip(baseline.sizes, places, strict=True):
         style: dict[str, Any] = {"xytext": (4, -11) if right else (-4, 5), "ha": "left" if right else "right"}
         axes.annotate(
