@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="draw precision-recall curves and the confusion matrix there; of a classifier, examples too",
+        help="draw curves, the confusion matrix and examples of what was right and wrong there",
     )
     add(
         "--report",

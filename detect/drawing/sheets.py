@@ -52,31 +52,36 @@ class Panel:
     color: Color = BLACK
 
 
-def panel_sheet(panels: Sequence[Panel], columns: int) -> np.ndarray:
+def panel_sheet(panels: Sequence[Panel], columns: int, panel_hw: tuple[int, int] = (PANEL_PX, PANEL_PX)) -> np.ndarray:
     """Draw images in rows, each with its caption below.
 
     Args:
         panels: without any, the sheet has one empty row.
         columns: panels of a row.
+        panel_hw: rectangle that each image is fitted into, in pixels.
 
     Returns:
-        (H, W, 3) uint8, white between the panels; W is ``sheet_width(columns)``, H grows by the same for each row.
+        (H, W, 3) uint8, white between the panels; W is ``sheet_width(columns)`` for the usual panels, H grows by the
+        same for each row.
     """
-    pitch_hw = (PANEL_PX + CAPTION_LINES * LINE_PX + GAP_PX, PANEL_PX + GAP_PX)
+    panel_height, panel_width = panel_hw
+    pitch_hw = (panel_height + CAPTION_LINES * LINE_PX + GAP_PX, panel_width + GAP_PX)
     rows = max(1, -(-len(panels) // columns))
-    sheet = np.full((rows * pitch_hw[0] + GAP_PX, sheet_width(columns), 3), 255, np.uint8)
+    sheet = np.full((rows * pitch_hw[0] + GAP_PX, columns * pitch_hw[1] + GAP_PX, 3), 255, np.uint8)
     places = [(GAP_PX + i // columns * pitch_hw[0], GAP_PX + i % columns * pitch_hw[1]) for i in range(len(panels))]
     for panel, (top, left) in zip(panels, places, strict=True):
-        image = fitted(panel.image_rgb, PANEL_PX)
+        height, width = panel.image_rgb.shape[:2]
+        factor = min(panel_height / height, panel_width / width)
+        image = fitted(panel.image_rgb, round(factor * max(height, width)))
         height, width = image.shape[:2]
-        top, left = top + PANEL_PX - height, left + (PANEL_PX - width) // 2
+        top, left = top + panel_height - height, left + (panel_width - width) // 2
         sheet[top : top + height, left : left + width] = image
     picture = Image.fromarray(sheet)
     draw = ImageDraw.Draw(picture)
     for panel, (top, left) in zip(panels, places, strict=True):
         for number, line in enumerate(_lines(panel.caption)):
-            place = (left + PANEL_PX // 2, top + PANEL_PX + number * LINE_PX)
-            draw_text(draw, place, line, FONT_PX, PANEL_PX, panel.color, "ma")
+            place = (left + panel_width // 2, top + panel_height + number * LINE_PX)
+            draw_text(draw, place, line, FONT_PX, panel_width, panel.color, "ma")
     return np.array(picture)
 
 

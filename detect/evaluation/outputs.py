@@ -15,6 +15,7 @@ from detect.evaluation.class_pictures import draw_class_activation, draw_class_c
 from detect.evaluation.classification import ClassEvaluation
 from detect.evaluation.confusion import confusion_matrix
 from detect.evaluation.detection import Evaluation
+from detect.evaluation.examples import draw_example_sheets, show
 from detect.evaluation.pictures import draw_confusion_matrix, draw_precision_recall
 from detect.evaluation.report import class_metrics_record, metrics_record
 from detect.models.model import ClassificationModel
@@ -29,8 +30,9 @@ class EvaluationOutputs:
     Args:
         metrics_json: the metrics.
         results_json: the detections in the COCO results format, or ``ClassEvaluation.results``.
-        pictures: folder for ``precision_recall.png`` and ``confusion_matrix.png``; for a classifier,
-            ``confusion_matrix.png``, ``confused_pairs.jpg`` and ``class_activation.jpg``.
+        pictures: folder for ``precision_recall.png``, ``confusion_matrix.png`` and the sheets of
+            ``draw_example_sheets``; for a classifier, ``confusion_matrix.png``, ``confused_pairs.jpg`` and
+            ``class_activation.jpg``.
         report: folder for a detector's report.
 
     Raises:
@@ -91,6 +93,7 @@ class EvaluationOutputs:
             draw_precision_recall(self.pictures / "precision_recall.png", evaluation.metrics)
             matrix = confusion_matrix(evaluation.table, evaluation.found)
             draw_confusion_matrix(self.pictures / "confusion_matrix.png", matrix, evaluation.table.names)
+            draw_example_sheets(self.pictures, show(evaluation))
             lines.append(f"pictures: {self.pictures}")
         return lines
 

@@ -296,7 +296,11 @@ def test_outputs_are_written(table, tmp_path):
     assert metrics["settings"]["score_threshold"] == 0.001
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
         "confusion_matrix.png",
+        "examples.jpg",
+        "false_positives.jpg",
+        "misses.jpg",
         "precision_recall.png",
+        "worst.jpg",
     ]
 
 

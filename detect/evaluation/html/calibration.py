@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detect.evaluation.html.matches import Matches
+from detect.evaluation.matches import Matches
 
 BINS = 10
 """Ranges of the score."""

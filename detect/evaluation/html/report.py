@@ -13,12 +13,11 @@ from detect.evaluation.coco import ABSENT, METRICS, CocoMetrics
 from detect.evaluation.confusion import IOU, SCORE, confusion_matrix
 from detect.evaluation.crowding import measure_crowding
 from detect.evaluation.detection import Evaluation
+from detect.evaluation.errors import FOREGROUND, KINDS, Errors, find_errors, gains
+from detect.evaluation.examples import Example, Shown, encode, false_positives, misses, worst_images
 from detect.evaluation.html import elements
 from detect.evaluation.html.calibration import BINS, calibration, calibration_error
 from detect.evaluation.html.elements import Html, joined, note, table
-from detect.evaluation.html.errors import FOREGROUND, KINDS, Errors, find_errors, gains
-from detect.evaluation.html.examples import Example, Shown, encode, false_positives, misses, worst_images
-from detect.evaluation.html.matches import ALL_AREAS, Matches, match_by_coco
 from detect.evaluation.html.sizes import (
     COCO_SIDES,
     OBJECT_SIDES,
@@ -28,6 +27,7 @@ from detect.evaluation.html.sizes import (
     by_object_size,
     spreads,
 )
+from detect.evaluation.matches import ALL_AREAS, Matches, match_by_coco
 from detect.evaluation.pictures import draw_confusion_matrix, draw_precision_recall
 from detect.runtime.files import write_text
 

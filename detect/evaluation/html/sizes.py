@@ -13,7 +13,7 @@ import numpy as np
 
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import ABSENT
-from detect.evaluation.html.matches import ALL_AREAS, AreaRange, Averages, Matches, averages
+from detect.evaluation.matches import ALL_AREAS, AreaRange, Averages, Matches, averages
 
 OBJECT_SIDES = (0, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Limits of the sizes of objects, sqrt(area) in pixels of the original image. COCO's 32 and 96 are among them."""

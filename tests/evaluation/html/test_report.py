@@ -17,9 +17,9 @@ from detect.data.annotations import encode_paths
 from detect.data.images import write_image
 from detect.evaluation.coco import coco_metrics
 from detect.evaluation.detection import Evaluation
+from detect.evaluation.examples import Example, crop, encode
 from detect.evaluation.html import report
 from detect.evaluation.html.elements import POLICY
-from detect.evaluation.html.examples import Example, crop, encode
 from detect.evaluation.html.report import Background, render, write_report
 from detect.evaluation.postprocess import COCO_SETTINGS
 from tests.evaluation.synthetic import make_found, make_table

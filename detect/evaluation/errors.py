@@ -15,7 +15,7 @@ from detect.boxes.convert import xywh_to_xyxy
 from detect.boxes.intersections import iou_matrix
 from detect.data.annotations import AnnotationTable
 from detect.evaluation.coco import FoundBoxes
-from detect.evaluation.html.matches import Matches, averages
+from detect.evaluation.matches import Matches, averages
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """IoU from which a detection has found an object, and below which it has found nothing."""

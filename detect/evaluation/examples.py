@@ -1,4 +1,4 @@
-"""Pictures of a report: the worst images with truth and prediction, and crops around single errors.
+"""Pictures of an evaluation: images with truth and prediction side by side, and crops around single errors.
 
 Letters: H W pixels, n boxes.
 """
@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from detect.boxes.convert import xywh_to_xyxy
 from detect.data.annotations import AnnotationTable
-from detect.data.images import ImageError
+from detect.data.images import ImageError, write_image
 from detect.drawing.boxes import draw_boxes, draw_frames
-from detect.drawing.sheets import fitted
+from detect.drawing.sheets import Panel, fitted, panel_sheet
 from detect.drawing.text import shorten
 from detect.evaluation.coco import FoundBoxes
-from detect.evaluation.html.errors import KINDS, RIGHT, Errors
-from detect.evaluation.html.matches import Matches
+from detect.evaluation.confusion import SCORE
+from detect.evaluation.detection import Evaluation
+from detect.evaluation.errors import KINDS, RIGHT, Errors, find_errors
+from detect.evaluation.matches import ALL_AREAS, Matches, match_by_coco
 
 NUM_WORST, NUM_CROPS = 40, 24
 """Maximum number of images, and of crops of a kind."""
@@ -29,6 +32,9 @@ SIDE_PX, CROP_PX, GAP_PX = 420, 180, 6
 
 CONTEXT, MIN_CONTEXT_PX = 3.0, 32
 """Side of a crop: the box's, this many times, and at least so many pixels."""
+
+NUM_ON_SHEET, PAIR_COLUMNS, PAIR_HW, CROP_COLUMNS = 12, 2, (320, 640), 6
+"""Images of a sheet of truth and prediction, its columns and the pixels of a pair; columns of a sheet of crops."""
 
 MAX_CAPTION_NAME = 30
 """Characters of a class name in front of a score, which a label must not lose."""
@@ -54,7 +60,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Shown:
-    """Detections that are counted in pictures, and their errors.
+    """Detections that pictures show, and their errors.
 
     Args:
         table: the split.
@@ -67,6 +73,36 @@ class Shown:
     found: FoundBoxes
     matches: Matches
     errors: Errors
+
+
+def show(evaluation: Evaluation) -> Shown:
+    """Match the detections of a labelled split from a score of ``confusion.SCORE`` on."""
+    table, found = evaluation.table, evaluation.found.best(evaluation.kept)
+    matches = match_by_coco(table, found, [ALL_AREAS])[0].from_score(SCORE)
+    return Shown(table, found, matches, find_errors(table, found, matches))
+
+
+def draw_example_sheets(folder: Path, shown: Shown) -> None:
+    """Write ``examples.jpg`` (images evenly spaced over the split) and ``worst.jpg``, left the truth and right the
+    prediction, dashed where one has no match in the other; ``false_positives.jpg`` and ``misses.jpg``, crops.
+    """
+    sheets = {"examples": some_images(shown), "worst": worst_images(shown)[:NUM_ON_SHEET]}
+    for name, examples in sheets.items():
+        write_image(folder / f"{name}.jpg", panel_sheet(_panels(examples), PAIR_COLUMNS, PAIR_HW))
+    for name, examples in {"false_positives": false_positives(shown), "misses": misses(shown)}.items():
+        write_image(folder / f"{name}.jpg", panel_sheet(_panels(examples), CROP_COLUMNS))
+
+
+def _panels(examples: Sequence[Example]) -> list[Panel]:
+    return [Panel(e.image_rgb, (e.name, e.text)) for e in examples if e.image_rgb is not None]
+
+
+def some_images(shown: Shown) -> list[Example]:
+    """Images evenly spaced over the split."""
+    wrong, missing = _errors_by_image(shown)
+    count = min(NUM_ON_SHEET, len(shown.table))
+    rows = np.arange(count) * len(shown.table) // max(count, 1)
+    return [_truth_and_prediction(shown, row, wrong[row], missing[row]) for row in rows.tolist()]
 
 
 def worst_images(shown: Shown) -> list[Example]:

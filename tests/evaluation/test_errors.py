@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.evaluation.html.errors import (
+from detect.evaluation.errors import (
     BOTH,
     CLASS,
     DUPLICATE,
@@ -15,7 +15,7 @@ from detect.evaluation.html.errors import (
     find_errors,
     gains,
 )
-from detect.evaluation.html.matches import ALL_AREAS, match_by_coco
+from detect.evaluation.matches import ALL_AREAS, match_by_coco
 from tests.evaluation.synthetic import make_found, make_table
 
 
