@@ -30,6 +30,7 @@ ORDER = (
     "exporting",
     "sweep",
     "ablation",
+    "serving",
     "papers",
     "api",
     "cli",

@@ -23,6 +23,7 @@ LIBRARIES = (
 EXTRAS = {
     "export": ("onnxruntime", "onnxscript"),
     "fast": ("hotcoco",),
+    "serve": ("starlette", "uvicorn"),
     "sweep": ("optuna",),
     "track": ("trackers", "supervision"),
 }

@@ -29,6 +29,7 @@ COMMANDS = {
     "val": Command("val", "measure a trained model on a split; also called evaluate"),
     "evaluate": Command("val", ""),
     "predict": Command("predict", "run a model on images, videos and streams"),
+    "serve": Command("serve", "show a detector as a local web page, with a camera and the cost slider"),
     "export": Command("export", "write a model as ONNX and check it"),
     "data": Command("data", "check, measure, convert, split and view a data set"),
     "describe": Command("describe", "print a model's graph and its cost"),

@@ -34,6 +34,42 @@ class CostChoice(Protocol):
 
 
 @dataclass(frozen=True)
+class MeasuredNetwork:
+    """One of several networks of a file.
+
+    Args:
+        name: of the instance.
+        cost: share of the full network's multiply-adds, rounded to three decimals.
+        multiply_adds: of a square image of the measurement's size.
+        ms: milliseconds of the network for that image, on the machine that measured.
+        metric: AP, or top-1 accuracy.
+        is_best: no network of this cost or less has as good a metric (the Pareto front).
+    """
+
+    name: str
+    cost: float
+    multiply_adds: int
+    ms: float
+    metric: float
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """The measured networks of a file, cheapest first.
+
+    Args:
+        metric: name of their metric.
+        measured_on: data, split and image size of the measurement in words.
+        networks: to choose from.
+    """
+
+    metric: str
+    measured_on: str
+    networks: tuple[MeasuredNetwork, ...]
+
+
+@dataclass(frozen=True)
 class Budget:
     """Maximum cost of a network: one of the first three.
 
@@ -88,6 +124,14 @@ class InferenceNetwork(Protocol):
 
     def choose(self, budget: Budget) -> CostChoice:
         """Switch to the network with the best measured metric within a budget."""
+        ...
+
+    def cost_table(self) -> CostTable | None:
+        """The networks that ``choose`` can switch to; None where the cost is fixed or nothing was measured."""
+        ...
+
+    def multiply_adds(self, network_hw: tuple[int, int]) -> int | None:
+        """Multiply-adds of the network in use for an input of this height and width; None where they are unknown."""
         ...
 
     def check_size(self, image_size: int | None) -> int:

@@ -6,6 +6,7 @@ Letters: B images, H W network input pixels, P predictions of an image, K classe
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,11 +16,14 @@ from detect.data.letterbox import padded_hw
 from detect.errors import InputError
 from detect.evaluation.forward import run_classifier, run_network
 from detect.inference.inputs import checked_size
-from detect.inference.network import Budget, CostChoice, InferenceNetwork
+from detect.inference.network import Budget, CostChoice, CostTable, InferenceNetwork
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import ClassificationModel, DetectionModel, fuse_conv_bn
 from detect.runtime.device import Precision, select_device
 from detect.runtime.plugins import find_plugin
+
+if TYPE_CHECKING:
+    from detect.analysis.profile import MacCounter
 
 
 class TorchNetwork:
@@ -45,6 +49,7 @@ class TorchNetwork:
         self.value_range = checkpoint.value_range
         self.multiple = self.model.max_reduction
         self.max_detections: int | None = None
+        self._counter: MacCounter | None = None
 
     @property
     def cost(self) -> float:
@@ -52,6 +57,16 @@ class TorchNetwork:
 
     def choose(self, budget: Budget) -> CostChoice:
         raise InputError("the cost cannot be chosen: this installation does not have detect.papers")
+
+    def cost_table(self) -> CostTable | None:
+        return None
+
+    def multiply_adds(self, network_hw: tuple[int, int]) -> int:
+        if self._counter is None:
+            from detect.analysis.profile import MacCounter  # prediction does without
+
+            self._counter = MacCounter(self.model.graph, self.model.num_classes)
+        return self._counter.macs(self.model.graph.transform, network_hw)
 
     def check_size(self, image_size: int | None) -> int:
         return checked_size(self.image_size if image_size is None else image_size, self.multiple)

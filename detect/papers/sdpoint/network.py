@@ -7,6 +7,7 @@ Letters: H W network input pixels.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,14 +19,16 @@ from torch import Tensor
 
 from detect.errors import InputError
 from detect.evaluation.forward import evaluation_mode, run_classifier, run_network
-from detect.inference.network import Budget
+from detect.inference.network import Budget, CostTable, MeasuredNetwork
 from detect.inference.torch_network import TorchNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, DetectionModel, Model
-from detect.papers.sdpoint.instances import NO_INSTANCES, InstanceRecord, instances_in, pareto_front
+from detect.papers.sdpoint.instances import NO_INSTANCES, InstanceRecord, Instances, instances_in, pareto_front
 from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, instance_of, use_instance
 from detect.runtime.device import Precision
 from detect.runtime.progress import progress_bar
+
+_DAMAGED = "the cost cannot be chosen: the records of the instances are damaged; measure them again"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,28 @@ class InstanceMenu:
             return 1.0
         records = self._records()
         return next(record.macs for record in records if record.instance == instance) / records[0].macs
+
+    def table(self) -> CostTable | None:
+        """The measured instances, cheapest first; None without any. ``InputError`` if their records are damaged."""
+        instances = instances_in(self._checkpoint)
+        if instances is None or not instances.records:
+            return None
+        records = sorted(self._records(), key=lambda record: record.macs)
+        if not all(math.isfinite(value) for record in records for value in (record.ms, record.metrics[self._metric])):
+            raise InputError(_DAMAGED)
+        front = pareto_front(records, self._metric)
+        networks = tuple(
+            MeasuredNetwork(
+                record.instance.name,
+                round(self.share(record.instance), 3),
+                record.macs,
+                record.ms,
+                record.metrics[self._metric],
+                is_best=record in front,
+            )
+            for record in records
+        )
+        return CostTable(self._metric, _conditions(instances), networks)
 
     def within_share(self, share: float) -> Choice:
         """Choose the instance with the best metric up to a share of the cost in (0, 1]; for 1 always the plain network.
@@ -130,7 +155,7 @@ class InstanceMenu:
             )
         is_whole = {"data", "split", "image_size"} <= instances.measured.keys() and instances.records[0].macs > 0
         if not is_whole or any(self._metric not in record.metrics for record in instances.records):
-            raise InputError("the cost cannot be chosen: the records of the instances are damaged; measure them again")
+            raise InputError(_DAMAGED)
         return instances.records
 
     def _best(self, amounts: dict[Instance, float], budget: float, asked: str, template: str) -> Choice:
@@ -147,11 +172,13 @@ class InstanceMenu:
     def _reason(self, record: InstanceRecord, amount: str) -> str:
         instances = instances_in(self._checkpoint)
         assert instances is not None, "there are records"
-        measured = instances.measured
-        return (
-            f"{amount}; {self._metric} {record.metrics[self._metric]:.3f} "
-            f"({measured['data']} {measured['split']}, {measured['image_size']} px)"
-        )
+        return f"{amount}; {self._metric} {record.metrics[self._metric]:.3f} ({_conditions(instances)})"
+
+
+def _conditions(instances: Instances) -> str:
+    """Data, split and image size of the measurement."""
+    measured = instances.measured
+    return f"{measured['data']} {measured['split']}, {measured['image_size']} px"
 
 
 class AdjustableNetwork(TorchNetwork):
@@ -171,6 +198,9 @@ class AdjustableNetwork(TorchNetwork):
     @property
     def cost(self) -> float:
         return self._menu.share(instance_of(self.model))
+
+    def cost_table(self) -> CostTable | None:
+        return self._menu.table()
 
     def choose(self, budget: Budget) -> Choice:
         """See ``InferenceNetwork``; ``image_size`` becomes the choice's. Under 10 ms, except for ``target_ms``."""
