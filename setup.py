@@ -7,5 +7,10 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["detect", "detect.*"]), "detect.configs", "detect.weights"],
     package_dir={"detect.configs": "configs", "detect.weights": "weights"},
-    package_data={"detect": ["py.typed"], "detect.serving": ["page/*"], "detect.configs": ["*/*.yaml"], "detect.weights": ["*.pt", "*.md"]},
+    package_data={
+        "detect": ["py.typed"],
+        "detect.serving": ["page/*"],
+        "detect.configs": ["*/*.yaml"],
+        "detect.weights": ["*.pt", "*.md"],
+    },
 )

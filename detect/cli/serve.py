@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=non_negative_int, default=8000, metavar="P", help="0 is any free one (default: 8000)")
     add("--allow-host", nargs="+", default=[], metavar="NAME", help="names of this machine in the browser's address")
     add("--max-upload", type=positive_int, default=32, metavar="MIB", help="limit of an image file (default: 32)")
-    add("--max-waiting", type=positive_int, default=8, metavar="N", help="images at a time; others get 503 (default: 8)")
+    add(
+        "--max-waiting", type=positive_int, default=8, metavar="N", help="images at a time; others get 503 (default: 8)"
+    )
     add_computing(parser)
 
 
@@ -57,5 +59,7 @@ def run(args: argparse.Namespace) -> None:
         app = build_app(served, limits, (args.host, *args.allow_host))
         if not is_local(listener):
             LOGGER.warning("--host %s: everybody who reaches this machine can use the model", args.host)
-        print(f"{args.weights} on {network.device_name}: {address_of(listener, args.host)} (Ctrl-C ends it)", flush=True)
+        print(
+            f"{args.weights} on {network.device_name}: {address_of(listener, args.host)} (Ctrl-C ends it)", flush=True
+        )
         serve(app, listener)

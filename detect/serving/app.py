@@ -200,7 +200,10 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": line}, status_code=status)
 
 
-_OTHER_LINES = {503: "the memory is used up; a smaller image needs less", 500: "an error of the server; see its terminal"}
+_OTHER_LINES = {
+    503: "the memory is used up; a smaller image needs less",
+    500: "an error of the server; see its terminal",
+}
 
 
 async def _drain(request: Request) -> None:

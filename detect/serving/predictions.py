@@ -29,7 +29,7 @@ MAX_PICTURE_PX = 4096
 """Long side of ``picture``; browsers limit the area of a canvas."""
 _WHERE = "the image"
 _SQUARE = 64
-"""Side of the image of the first prediction, which is slower than all others."""
+"""Side of the image of the first prediction."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ class ServedDetector:
         self._detector, self._source = detector, source
         self._costs = detector.network.cost_table()
         self._reading = detector.read_settings()
+        # The first prediction, and the first count, take seconds; nobody shall wait for them.
         detector.predict(np.full((_SQUARE, _SQUARE, 3), 114, np.uint8))
+        self._multiply_adds([(_SQUARE, _SQUARE)])
 
     def describe(self) -> dict[str, Any]:
         """Facts about the model: what ``GET /api/model`` returns."""

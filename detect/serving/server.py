@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from detect.errors import InputError
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp
 
 MAX_CONNECTIONS = 128
@@ -28,7 +29,9 @@ def require_framework() -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError:
-            raise InputError(f"detect serve: needs {name}, which is missing: pip install 'detect-small[serve]'") from None
+            raise InputError(
+                f"detect serve: needs {name}, which is missing: pip install 'detect-small[serve]'"
+            ) from None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -62,6 +65,12 @@ def address_of(listener: socket.socket, host: str) -> str:
 
 def serve(app: ASGIApp, listener: socket.socket) -> None:
     """Answer requests until Ctrl-C or SIGTERM; those in progress are completed."""
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has ended
+        make_server(app).run(sockets=[listener])
+
+
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """A server with limits of its own and no word of its name; see ``serve``."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -78,5 +87,4 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=_END_S,
     )
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has ended
-        uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)

@@ -54,8 +54,8 @@ function drawBoxes(context, detections, classes, scale, unit, marked = null) {
 function drawFrame(context, one, color, scale, unit) {
   const [left, top, right, bottom] = one.xyxy.map((value) => value * scale);
   const line = Math.min(LINE * unit, Math.max(1, Math.min(right - left, bottom - top) / 4));
-  context.lineWidth = line + 2 * Math.min(unit, line);
-  context.strokeStyle = "rgba(0, 0, 0, .45)";
+  context.lineWidth = line + Math.min(unit, line);
+  context.strokeStyle = "rgba(0, 0, 0, .4)";  // keeps a box visible on its own colour
   context.strokeRect(left + line / 2, top + line / 2, right - left - line, bottom - top - line);
   context.lineWidth = line;
   context.strokeStyle = color;
