@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,7 +38,13 @@ PAGE_FILES = {
 _DRAIN_S = 2.0
 """Seconds for which the rest of a refused upload is read and thrown away: a client that is still sending when the
 connection is closed does not see the answer."""
-_STATUS_OF = {InputError: 400, ImageError: 422, MemoryError: 503}
+_STATUS_OF = {ImageError: 422, InputError: 400, MemoryError: 503}
+"""An ``ImageError`` is an ``InputError``, so it comes first."""
+
+_OTHER_LINES = {
+    503: "the memory is used up; a smaller image needs less",
+    500: "an error of the server; see its terminal",
+}
 
 
 @dataclass(frozen=True)
@@ -194,28 +201,26 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         status, line = error.status_code, str(error.detail)
     else:
-        status = next((code for kind, code in reversed(_STATUS_OF.items()) if isinstance(error, kind)), 500)
+        status = next((code for kind, code in _STATUS_OF.items() if isinstance(error, kind)), 500)
         line = str(error) if isinstance(error, InputError) else _OTHER_LINES[status]
-    await _drain(request)
-    return JSONResponse({"error": line}, status_code=status)
+    # Otherwise the server would go on to throw away what a client sends.
+    headers = {} if await _drain(request) else {"connection": "close"}
+    return JSONResponse({"error": line}, status_code=status, headers=headers)
 
 
-_OTHER_LINES = {
-    503: "the memory is used up; a smaller image needs less",
-    500: "an error of the server; see its terminal",
-}
-
-
-async def _drain(request: Request) -> None:
-    """Read the rest of an upload, unless the client waits for a permission to send it."""
+async def _drain(request: Request) -> bool:
+    """Read the rest of an upload, unless the client waits for a permission to send it; return True at its end."""
     from starlette.requests import ClientDisconnect
 
     async def read() -> None:
-        async for _ in request.stream():
-            pass
+        with suppress(RuntimeError):  # there is no rest
+            async for _ in request.stream():
+                pass
 
-    if "expect" not in request.headers:
-        try:
-            await asyncio.wait_for(read(), _DRAIN_S)
-        except (asyncio.TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: there is no rest
-            return
+    if "expect" in request.headers:
+        return False
+    try:
+        await asyncio.wait_for(read(), _DRAIN_S)
+    except (asyncio.TimeoutError, ClientDisconnect):
+        return False
+    return True

@@ -17,7 +17,7 @@ from detect.drawing.boxes import class_color
 from detect.drawing.text import shorten
 from detect.errors import InputError, did_you_mean, visible
 from detect.evaluation.tiling import Tiling
-from detect.inference.detector import Detector, DetectOptions
+from detect.inference.detector import DetectOptions, Detector
 from detect.inference.outputs import to_record
 from detect.inference.stream import FoundFrame
 

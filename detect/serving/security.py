@@ -55,7 +55,8 @@ class Guard:
 
         headers = Headers(scope=scope)
         reason = self._refusal(headers.get("host", ""), headers.get("origin"))
-        app = JSONResponse({"error": reason}, status_code=403) if reason else self._app
+        refusal = JSONResponse({"error": reason}, status_code=403, headers={"connection": "close"})
+        app = refusal if reason else self._app
         await app(scope, receive, send_guarded)
 
     def _refusal(self, host: str, origin: str | None) -> str:

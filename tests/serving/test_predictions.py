@@ -179,7 +179,7 @@ def test_multiply_adds_of_tiles_are_their_sum(slider):
 
 
 def test_no_such_cost(slider):
-    with pytest.raises(InputError, match="cost 0.1: no instance is within it; 1@0.5 costs 0.250"):
+    with pytest.raises(InputError, match=r"cost 0.1: no instance is within it; 1@0.5 costs 0.250"):
         slider.predict(png(), Query(cost=0.1))
 
 
