@@ -35,7 +35,7 @@ PAGE_FILES = {
     "icon.svg": "image/svg+xml",
 }
 """The page's files and their types; no other file is served."""
-_DRAIN_S = 2.0
+_DRAIN_S = 10.0
 """Seconds for which the rest of a refused upload is read and thrown away: a client that is still sending when the
 connection is closed does not see the answer."""
 _STATUS_OF = {ImageError: 422, InputError: 400, MemoryError: 503}
@@ -185,7 +185,7 @@ def _file_route(name: str) -> Any:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    content = files(__package__).joinpath("page", name).read_bytes()
+    content = (files(__package__) / "page" / name).read_bytes()
 
     async def file(request: Request) -> Response:
         return Response(content, media_type=PAGE_FILES[name])

@@ -23,6 +23,8 @@ from detect.inference.stream import FoundFrame
 
 MAX_VIEWS = 1000
 """Tiles of an image. A network of 15 ms needs 15 seconds for them, and all other requests wait."""
+MAX_DETECTIONS = 1000
+"""Of an image. A large one in tiles may have more than the 300 of ``detect predict``."""
 MAX_SHOWN_NAME = 60
 """Characters of a class name on the page; a longer one loses its middle."""
 MAX_PICTURE_PX = 4096
@@ -109,7 +111,7 @@ class ServedDetector:
         was_read = time.perf_counter()
         self._choose(query.cost)
         views_hw = self._views((image.shape[0], image.shape[1]), query.tile)
-        options: DetectOptions = {"conf": query.conf, "tile": query.tile}
+        options: DetectOptions = {"conf": query.conf, "tile": query.tile, "max_det": MAX_DETECTIONS}
         before = time.perf_counter()
         found = self._detector.predict(image, **options)
         end = time.perf_counter()

@@ -48,6 +48,7 @@ OUTSIDE = {
     r"^python onnx_runner.py ": "tests/exporting/test_runner.py",
     r"^detect reproduce \w": "papers' tables: tests/papers/tables",
     r"--devices cpu": "trains twelve times: tests/sweep",
+    r"^detect serve ": "runs until it is stopped: tests/serving",
     r"^detect ablate ": "trains twelve times: tests/ablation",
 }
 """Commands that are not run here, and why."""

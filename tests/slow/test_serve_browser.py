@@ -146,7 +146,7 @@ def test_errors_keep_the_image(page, image, tmp_path):
         page.wait(lambda: page.text("objects") == "2")
         (tmp_path / "broken.jpg").write_bytes(b"no image")
         page.choose(tmp_path / "broken.jpg")
-        page.wait(lambda: page.text("alert").startswith("broken.jpg: the image: is not an image, or damaged"))
+        page.wait(lambda: page.text("alert").startswith("broken.jpg: is not an image, or damaged"))
         (tmp_path / "large.jpg").write_bytes(bytes(6000))
         page.choose(tmp_path / "large.jpg")
         page.wait(lambda: page.text("alert").startswith("large.jpg: has 0.0 MiB; at most "))
@@ -235,14 +235,14 @@ def test_the_keyboard(page, tmp_path):
 
     with serving(served(tmp_path)) as port:
         page.open(port)
-        reached = []
-        for _ in range(12):
+        reached: list[str] = []
+        while reached[-1:] != ["BODY"]:
             webdriver.ActionChains(page.browser).send_keys(Keys.TAB).perform()
             name, outline = page.run(
                 "const it = document.activeElement; const seen = it.id === 'chooser' ? it.nextElementSibling : it;"
                 "return [it.id || it.className || it.type || it.tagName, getComputedStyle(seen).outlineStyle]"
             )
             reached.append(name)
-            assert outline != "none" or name == "skip", name
-        assert reached[:3] == ["skip", "chooser", "camera"]
-        assert reached[3:] == ["score", "all-classes", *["checkbox"] * 3, "tile", "SUMMARY"]
+            assert outline != "none" or name in ("skip", "BODY"), reached
+        controls = ["skip", "chooser", "camera", "score", "all-classes", *["checkbox"] * 3, "tile", "SUMMARY"]
+        assert reached[:-1] == controls

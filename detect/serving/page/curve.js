@@ -43,12 +43,12 @@ export function quantity(value) {
   return `${Number((value / size).toPrecision(3))}${unit && "\u00a0"}${unit}`;
 }
 
-/** Places of values between two ends, with about three round ticks. */
+/** Places of values between two ends, with about four round ticks. */
 function axis(values, start, end, fromZero) {
   const low = fromZero ? 0 : Math.min(...values), high = Math.max(...values);
   const margin = fromZero ? 0 : (high - low) * 0.12 || 0.05;
   const first = low - margin, last = high + margin || 1;
-  const rough = (last - first) / 3, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (last - first) / 4, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) ?? 10);
   const ticks = [];
   for (let value = Math.ceil(first / step - 1e-9) * step; value <= last + step * 1e-9; value += step) ticks.push(value);

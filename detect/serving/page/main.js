@@ -83,7 +83,7 @@ async function predictOnce() {
     layOut();
     find("rate").textContent = `${(1000 / (performance.now() - start)).toFixed(1)} fps`;
   } catch (error) {
-    complain(source.name === "camera" ? error.message : `${source.name}: ${error.message}`);
+    complain(source.name === "camera" ? error.message : `${source.name}: ${error.message.replace(/^the image: /, "")}`);
     if (camera.isOn) await new Promise((done) => setTimeout(done, PAUSE_MS));
   } finally {
     if (source === state.next) state.next = null;
