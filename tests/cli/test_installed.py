@@ -65,4 +65,6 @@ def test_the_wheel(tmp_path):
         archive.extractall(site)
     words = ("weights=yolov5n-spd-bccd", f"source={ROOT / 'docs/predictions.jpg'}", "device=cpu")
     assert "drawn images" in run_python(site, tmp_path, "-m", "detect", "predict", *words)
+    pages = {path.name for path in (ROOT / "detect/serving/page").iterdir()}
+    assert {path.name for path in (site / "detect/serving/page").iterdir()} == pages
     assert "detect = detect.cli:start" in next(site.glob("*.dist-info/entry_points.txt")).read_text()

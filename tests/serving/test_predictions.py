@@ -183,8 +183,9 @@ def test_no_such_cost(slider):
         slider.predict(png(), Query(cost=0.1))
 
 
-def test_damaged_records(tmp_path):
-    records = (record(0, 1.0, 1000, 0.5), record(1, 0.5, 250, float("nan")))
+@pytest.mark.parametrize("metric", [float("nan"), "high"])
+def test_damaged_records(tmp_path, metric):
+    records = (record(0, 1.0, 1000, 0.5), record(1, 0.5, 250, metric))
     with pytest.raises(InputError, match="the records of the instances are damaged; measure them again"):
         ServedDetector(Detector(checkpoint_of(tmp_path, records), device="cpu"), tmp_path / "a.pt")
 

@@ -72,7 +72,8 @@ class InstanceMenu:
         if instances is None or not instances.records:
             return None
         records = sorted(self._records(), key=lambda record: record.macs)
-        if not all(math.isfinite(value) for record in records for value in (record.ms, record.metrics[self._metric])):
+        values = [value for record in records for value in (record.ms, record.metrics[self._metric])]
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
             raise InputError(_DAMAGED)
         front = pareto_front(records, self._metric)
         networks = tuple(
