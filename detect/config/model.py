@@ -28,6 +28,7 @@ Count = Annotated[int, Ge(1), Wanted("must be a whole number above 0")]
 ModuleName = Annotated[str, Wanted("must be a class name")]
 InputName = Annotated[str, Wanted("must be the name of a row above, or image")]
 
+Levels = Literal["p2-p5", "p2-p4", "p2-p3", "p3-p5", "p3-p4", "p4-p5"]
 ConvKind = Literal["standard", "separable", "bdsc", "bdsc-float", "depthwise"]
 ChannelsOf = Literal["output", "input"]
 BDSC_KINDS = ("bdsc", "bdsc-float")
@@ -183,6 +184,9 @@ class ModelChanges(Settings):
     """As ``backbone``; default, the head of the neck's file, without a neck of the backbone's."""
     scale: NamedScale | None = None
     """Scale, or its name in ``scales``."""
+    levels: Levels | None = None
+    """First and last level of the head; default, the head's own. A finer one is in the neck's ``finer``; without a
+    coarse one, the rows that nothing else reads go too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +210,16 @@ class ModelConfig(ModelChanges):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinerLevel(Strict):
+    """A level below the finest one of a neck: rows to insert, and changes of rows."""
+
+    behind: Named[Listed[RowConfig]]
+    """Rows to insert behind a row, by its name, in execution order; one of them has the level's name."""
+    override: Named[RowChanges | None] | None = None
+    """Changes of the neck's other rows, by the rows' names."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartChanges(Settings):
     """Variant of a part: it adds to ``defaults`` and ``norm`` and replaces all other keys."""
 
@@ -225,6 +239,8 @@ class PartConfig(Settings):
     """Name of the part; shipped ones have one."""
     head: str | None = None
     """As in a variant."""
+    finer: Named[FinerLevel] | None = None
+    """Of a neck: levels that a model's ``levels`` may ask for, by name, each below the ones before it."""
     variants: Named[PartChanges | None] | None = None
     """Further parts, as changes of the file's own."""
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from detect.config.base import CONFIGS, build, load_yaml, parse_overrides
-from detect.config.model import SECTIONS, ModelConfig, PartConfig, Scale, SectionConfig
+from detect.config.model import SECTIONS, Levels, ModelChanges, ModelConfig, PartConfig, Scale, SectionConfig
 from detect.errors import InputError, did_you_mean
 from detect.models.definition import ModelDefinition, parse_definition, with_conv, with_options
+from detect.models.levels import choose_levels, insert_rows, level_names
 
 _PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).parents[2] / "weights"
@@ -28,7 +29,12 @@ FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Folder of a section's parts in ``configs``."""
 CLASSIFIER_HEAD = "classify"
 """The head of a backbone without a neck, if its YAML names no other."""
-SHORT_OPTIONS = {"spd": ("downsample", "spd"), "csp": ("fusion", "csp"), "bdsc": ("conv", "bdsc")}
+SHORT_OPTIONS = {
+    "spd": ("downsample", "spd"),
+    "csp": ("fusion", "csp"),
+    "bdsc": ("conv", "bdsc"),
+    "p2": ("levels", "p2-p5"),
+}
 """Short forms of ``KEY=VALUE`` in a model's name."""
 CONV_OPTIONS = {"conv": "kind", "p": "p", "p_of": "p_of", "conv_norm": "norm"}
 """Keywords of a model's name, and the keys of a YAML's ``conv`` that they set."""
@@ -79,11 +85,11 @@ def find_definition(name: str) -> ModelDefinition:
     Args:
         name: a start and options, joined by ``+``. The start is a shipped model (``yolov5n-spd``), a YAML file,
             ``FILE:VARIANT`` (a file alone is the model of its top level), or a backbone, which then has a classifier's
-            head. Options: a neck (with its head), a head, ``width=X`` and ``depth=X`` as factors on the model's own,
+            head. Options: a neck (with its head), a head, ``levels=p2-p4``, ``width=X`` and ``depth=X`` as factors,
             ``conv=KIND``, ``p=X``, ``p_of=input`` and ``conv_norm=false`` for the k x k convolutions
             (``detect.config.model.Convolutions``), ``KEY=VALUE`` for any keyword that the parts have defaults for; or
-            ``spd`` for ``downsample=spd``, ``csp`` for ``fusion=csp``, ``bdsc`` for ``conv=bdsc``.
-            ``cspdarknet53+efm+spd`` is a detector, ``resnet18+bdsc+p=2`` a classifier.
+            ``spd`` for ``downsample=spd``, ``csp`` for ``fusion=csp``, ``bdsc`` for ``conv=bdsc``, ``p2`` for
+            ``levels=p2-p5``. ``cspdarknet53+efm+spd`` is a detector, ``resnet18+bdsc+p=2`` a classifier.
 
     Raises:
         InputError: there is no such model, or its YAML is wrong.
@@ -98,7 +104,8 @@ def find_definition(name: str) -> ModelDefinition:
     for token in match["rest"].split("+")[1:]:
         if "=" in token or token in SHORT_OPTIONS:
             key, value = _option_of_name(token, name)
-            target = scale if key in Scale.__dataclass_fields__ else conv if key in CONV_OPTIONS else defaults
+            of_kind = {**dict.fromkeys(Scale.__dataclass_fields__, scale), **dict.fromkeys(CONV_OPTIONS, conv)}
+            target = {**of_kind, "levels": parts}.get(key, defaults)
             found = {key: value}
         else:
             target, found = parts, _part_of_name(token, name)
@@ -107,6 +114,7 @@ def find_definition(name: str) -> ModelDefinition:
         target |= found
     if not match["rest"]:  # a plain name keeps the file's own name and source
         return _resolve(content, source)
+    build(ModelChanges, {key: value for key, value in parts.items() if key == "levels"}, f"model {name!r}")
     # A named neck comes with its head, unless the name has a head too.
     content |= {"name": name, **({"head": None} if "neck" in parts else {}), **parts}
     definition = replace(_resolve(content, source), source=f"model {name!r}")
@@ -143,7 +151,7 @@ def _part_of_name(token: str, name: str) -> dict[str, Any]:
         return {"neck": token}
     if token in heads:
         return {"head": token}
-    known = [*SHORT_OPTIONS, "width=", "depth=", *(f"{option}=" for option in CONV_OPTIONS), *necks, *heads]
+    known = [*SHORT_OPTIONS, "levels=", "width=", "depth=", *(f"{option}=" for option in CONV_OPTIONS), *necks, *heads]
     raise InputError(f"model {name!r}: unknown neck, head or option {token!r}{did_you_mean(token, known)}")
 
 
@@ -176,7 +184,8 @@ def _resolve(content: dict[str, Any], source: str) -> ModelDefinition:
             path, variant = _find_part(reference["part"], section, source)
             content[section] = _resolve_part(reference, path, variant, content, f"{source}: {section}")
             sources[section] = str(path)
-    return parse_definition(content, source, sources)
+    definition = parse_definition(content, source, sources)
+    return choose_levels(definition, content["levels"]) if content.get("levels") else definition
 
 
 def _own_head(content: dict[str, Any], source: str) -> str | None:
@@ -200,11 +209,24 @@ def _resolve_part(
 ) -> dict[str, Any]:
     """Return the section of a reference. Its own options override the model's, and those override the part's."""
     part = _read(PartConfig, path, variant)
-    rows = _override(part["rows"], part.get("override"), str(path))
+    rows = _with_finer(part, content.get("levels"), str(path))
     rows = _override(rows, reference.get("override"), where)
     levels = [part, content, reference]
     conv = next((level["conv"] for level in reversed(levels) if level.get("conv") is not None), None)
     return {"rows": rows, "scale": reference.get("scale"), "conv": conv, **_merge_settings(*levels)}
+
+
+def _with_finer(part: dict[str, Any], levels: Levels | None, where: str) -> list[dict[str, Any]]:
+    """Return a part's rows with those of the finer levels that are wanted, and its own changes."""
+    rows, changes = part["rows"], dict(part.get("override") or {})
+    for name, finer in (part.get("finer") or {}).items():
+        if levels is not None and name >= level_names(levels)[0]:
+            rows = insert_rows(rows, finer["behind"], f"{where}: finer.{name}")
+            rows = _override(rows, finer.get("override"), f"{where}: finer.{name}")
+        else:  # a variant may change rows that are not there
+            for row in (row for inserted in finer["behind"].values() for row in inserted):
+                changes.pop(row["name"], None)
+    return _override(rows, changes, where)
 
 
 def _find_part(name: str, section: str, source: str) -> tuple[Path, str | None]:

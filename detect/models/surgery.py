@@ -11,14 +11,14 @@ Source: SPD-Conv (Sunkara and Luo, 2022), section 3: what a stride skips is a pa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from detect.models.build import build_classifier, build_model
-from detect.models.definition import ModelDefinition, Row
+from detect.models.definition import ModelDefinition, Row, Section
 from detect.models.graph import IMAGE, Flow, Graph, GraphTransform
 from detect.models.model import Model
 from detect.models.rearrangement import Channels, State, prefixed, rearrange
@@ -26,6 +26,8 @@ from detect.models.rearrangement import Channels, State, prefixed, rearrange
 TOLERANCE = 1e-4
 """Largest difference of equal maps, as a share of their largest value: above float32's rounding in deep models."""
 _SEED = 0
+_WAYS = ("downsample", "order")
+"""Keywords that choose how a block halves its map."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,18 @@ def becomes_spd(source: ModelDefinition, target: ModelDefinition) -> bool:
     """Return True if a row of ``source`` halves by a stride where that of ``target`` does by a space-to-depth."""
     before, after = _downsample(source), _downsample(target)
     return any(before.get(name) == "stride" and kind == "spd" for name, kind in after.items())
+
+
+def with_downsample(definition: ModelDefinition, other: ModelDefinition) -> ModelDefinition:
+    """Return a definition whose sections halve maps as those of the same names in another one do."""
+    given = {section.name: section.defaults for section in other.sections}
+
+    def changed(section: Section) -> Section:
+        ways = given.get(section.name, {})
+        items = section.defaults.items()
+        return replace(section, defaults={key: ways.get(key, own) if key in _WAYS else own for key, own in items})
+
+    return replace(definition, sections=tuple(map(changed, definition.sections)))
 
 
 def _downsample(definition: ModelDefinition) -> dict[str, str]:

@@ -19,8 +19,9 @@ from detect.data.classification.table import ClassTable
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
 from detect.models.definition import ModelDefinition
-from detect.models.model import ClassificationModel, Model
-from detect.models.surgery import becomes_spd, spd_model
+from detect.models.levels import rename_weights
+from detect.models.model import ClassificationModel, DetectionModel, Model
+from detect.models.surgery import becomes_spd, spd_model, with_downsample
 from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import find_plugin, plugin_names
@@ -169,7 +170,7 @@ def copy_weights(model: Model, checkpoint: Checkpoint, names: tuple[str, ...], w
     """
     source = checkpoint.classifier if isinstance(model, ClassificationModel) else checkpoint.detector
     classes = match_names(checkpoint.names, names)
-    given = _given_weights(source, model.definition, where)
+    given = _given_weights(source, model, where)
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim > 1}
     if not any(name in given and given[name].shape == parameter.shape for name, parameter in own.items()):
         raise InputError(
@@ -183,26 +184,36 @@ def copy_weights(model: Model, checkpoint: Checkpoint, names: tuple[str, ...], w
         carried = "the head does not fit, all start anew"
     else:
         carried = _carried_from_scenes(classes) if checkpoint.is_of_scenes else _carried(classes)
+        carried += "".join(f"; level {name} starts anew" for name in _new_levels(model.definition, source.definition))
     LOGGER.log(
         *(level, "%s: %d of %d tensors fit and were copied%s; classes: %s"),
         *(where, copied.whole, copied.total, by_class, carried),
     )
 
 
-def _given_weights(source: Model, definition: ModelDefinition, where: str) -> dict[str, Tensor]:
-    """Return the weights by name, rearranged where a strided source starts a space-to-depth model."""
-    if not becomes_spd(source.definition, definition):
-        return source.state_dict()
-    _, rearranged = spd_model(source, definition)
-    if rearranged.rows:
-        LOGGER.log(logging.WARNING if rearranged.differing else logging.INFO, "%s: %s", where, rearranged.line)
-    return {**source.state_dict(), **rearranged.state}
+def _given_weights(source: Model, model: Model, where: str) -> dict[str, Tensor]:
+    """Return the weights by name, rearranged where a strided source starts a space-to-depth model, or other levels."""
+    given, before, after = source.state_dict(), source.definition, model.definition
+    has_other_levels = isinstance(model, DetectionModel) and before.rows[-1].inputs != after.rows[-1].inputs
+    if becomes_spd(before, after):
+        _, rearranged = spd_model(source, with_downsample(before, after) if has_other_levels else after)
+        if rearranged.rows:
+            LOGGER.log(logging.WARNING if rearranged.differing else logging.INFO, "%s: %s", where, rearranged.line)
+        given |= rearranged.state
+    return rename_weights(given, before, after, model.state_dict()) if has_other_levels else given
+
+
+def _new_levels(definition: ModelDefinition, source: ModelDefinition) -> tuple[str, ...]:
+    """Return the levels that the source's head has not, if it has others of the model's."""
+    own, given = definition.rows[-1].inputs, source.rows[-1].inputs
+    return tuple(name for name in own if name not in given) if set(own) & set(given) else ()
 
 
 def _head_fits(model: Model, given: Mapping[str, Tensor]) -> bool:
     row = f"graph.layers.{model.definition.rows[-1].name}."
     own = {row + name: tensor for name, tensor in model.graph.last.named_parameters()}
-    return all(name in given and given[name].shape == tensor.shape for name, tensor in own.items())
+    fits = [given[name].shape == tensor.shape for name, tensor in own.items() if name in given]
+    return bool(fits) and all(fits)
 
 
 def _carried_from_scenes(classes: ClassMatch) -> str:

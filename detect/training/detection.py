@@ -34,6 +34,7 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint
 from detect.models.definition import ModelDefinition, with_args
 from detect.models.heads import DetectionHead
+from detect.models.levels import inherit_anchors
 from detect.models.model import DetectionModel, Model
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
@@ -202,8 +203,8 @@ class DetectionTask(Task):
             definition = source.definition
         else:
             definition = find_definition(name)
-            if source is not None and len(source.head.anchors_px) == len(definition.rows[-1].inputs):
-                definition = with_args(definition, source.definition.rows[-1].module, **source.head.fitted_args)
+            if source is not None and source.head.fitted_args:
+                definition = inherit_anchors(definition, source.definition, source.head.anchors_px.tolist())
         model = build_model(suit_anchors(definition, self.data.train, self.recipe), len(self.names))
         if checkpoint is not None:
             copy_weights(model, checkpoint, self.names, str(weights))

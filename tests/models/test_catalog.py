@@ -371,15 +371,11 @@ def test_wrong_parts(tmp_path: Path, text: str, message: str) -> None:
 def test_the_finer_level_of_the_manual(tmp_path: Path) -> None:
     """CONTRIBUTING.md's example, typed as it says."""
     manual = (CONFIGS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    rows, model = re.findall(r"```yaml\n(.*?)```", manual.partition("For example, a level of 4 px")[2], re.DOTALL)[:2]
-    neck = (CONFIGS / "necks" / "yolov5-panet.yaml").read_text(encoding="utf-8")
-    p3 = re.search(r"  - \{name: p3,.*\n", neck)
-    assert p3 is not None
-    neck = neck.replace(p3[0], p3[0] + rows)
-    neck, number = re.subn(r"(\{name: down_p3, .*?)(args:)", r"\1from: p3, \2", neck)
-    assert number == 1
+    finer, model = re.findall(r"```yaml\n(.*?)```", manual.partition("For example, a level of 4 px")[2], re.DOTALL)[:2]
+    neck = (CONFIGS / "necks" / "yolov5-panet.yaml").read_text(encoding="utf-8").partition("finer:\n")[0] + finer
     (tmp_path / "my-neck.yaml").write_text(neck, encoding="utf-8")
     built = build_model(find_definition(str(write_model(tmp_path, model))), 3)
     assert built.head.reductions == (4, 8, 16, 32)
+    assert [row(built.definition, name).inputs for name in ("p3", "down_p3")] == [("cat3",), ("p3",)]
     norms = {(layer.eps, layer.momentum) for layer in built.modules() if isinstance(layer, nn.BatchNorm2d)}
     assert norms == {(0.001, 0.03)}

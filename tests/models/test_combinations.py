@@ -91,6 +91,15 @@ def test_combination(backbone: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
+def test_combination_with_p2(backbone: str) -> None:
+    """A level of 4 px cells behind every backbone, with the necks in turn."""
+    place = BACKBONES.index(backbone)
+    neck = NECKS[place % len(NECKS)]
+    assert_runs(f"{backbone}+{neck}+p2+downsample={DOWNSAMPLE[place % 2]}+width=0.25+depth=0.1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_combination_at_full_depth(backbone: str) -> None:
     for name in names_of(backbone):
         assert_runs(name)

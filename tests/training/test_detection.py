@@ -523,6 +523,22 @@ def test_a_checkpoint_with_another_number_of_levels(tmp_path):
     assert model.head.anchors_px[0, 0].tolist() == [8, 8]
 
 
+@pytest.mark.parametrize("start", ["yolov5n", "yolov5n-spd"])
+def test_a_finer_level_starts_from_three(tmp_path, said, start):
+    """Strided weights too: space-to-depth first, then the levels. The anchors of shared levels are the checkpoint's."""
+    path = tmp_path / "three.pt"
+    three = build_model(f"{start}+width=0.1", 2)
+    three.head.anchors_px[0, 0] = torch.tensor([11.0, 12.0])
+    facts = {"names": ("a", "b"), "category_ids": (0, 1), "image_size": 64, "metrics": {}, "provenance": {}}
+    save_checkpoint(path, three, **facts)
+    said.clear()
+    model = prepare_model("yolov5n-spd+p2+width=0.1", path, material(20), make_recipe(image_size=640))
+    assert "323 of 362 tensors fit and were copied; classes: all 2 carried over; level p2 starts anew" in said.text
+    assert start == "yolov5n-spd" or "strided weights became SPD: 7 rows rearranged, the function is the" in said.text
+    assert model.head.anchors_px[:2, 0].tolist() == [[5, 6.5], [11, 12]]
+    assert model.head.predict[1].weight.equal(three.head.predict[0].weight)
+
+
 @pytest.mark.parametrize(
     ("given", "wanted", "message"),
     [

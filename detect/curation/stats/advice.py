@@ -18,9 +18,6 @@ from detect.models.catalog import find_definition
 MODEL = "yolov5n-spd"
 """Model of the commands: the shipped one for small objects."""
 
-FINE_MODEL = "csppeleenet-efm-sam"
-"""The shipped model whose neck reads the map of 4 px cells."""
-
 MAX_SMALL_SHARE = 0.5
 """Share of the boxes under 16 px, two cells of the finest level, above which space-to-depth is worth its cost: at
 320 px, DeepPCB has 56 % of them, and AP 0.492 with it against 0.430 without (docs/results/index.md)."""
@@ -31,6 +28,12 @@ SMALL_SHARE_GOAL = 0.25
 LEVEL_SHARE = 0.25
 """Share of the boxes under 8 px that is worth a level of 4 px cells, whose map has four times the cells of the finest:
 several such boxes share a cell of 8 px, and each needs one."""
+
+COARSE_PX = 96
+"""Shorter side of boxes for which a level of 32 px cells is made, three cells; its smallest anchor has 116 x 90 px."""
+
+COARSE_SHARE = 0.01
+"""Share of such boxes below which that level has next to nothing to learn from."""
 
 TILE_RATIO = 1.5
 """Ratio of the images' long side to the network input above which more than half of the pixels are lost. The smallest
@@ -103,11 +106,15 @@ def _fine_level(statistics: DataStatistics, data: str) -> Advice | None:
     small = statistics.share_under(SMALL_PX)
     if small <= LEVEL_SHARE:
         return None
+    large = 1 - statistics.share_under(COARSE_PX)
+    word, left_out = "p2", ""
+    if large < COARSE_SHARE:
+        word = "levels=p2-p4"
+        left_out = f" and leaves out that of 32 px, since {percent(large)} of the boxes have {COARSE_PX} px or more"
     return Advice(
         f"{percent(small)} of the boxes are smaller than the finest cells of most models, which have {SMALL_PX} px: "
-        "the neck efm reads the map of 4 px cells, too. A level that predicts on it is a few rows: CONTRIBUTING.md, "
-        "'a level of 4 px cells'",
-        _train(statistics, data, model=FINE_MODEL),
+        f"+{word} adds a level of {SMALL_PX // 2} px cells{left_out}",
+        _train(statistics, data, model=f"{MODEL}+{word}"),
     )
 
 

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.config.base import CONFIGS
 from detect.config.data import load_data_config
-from detect.curation.stats.advice import FINE_MODEL, MODEL, Advice, advise
+from detect.curation.stats.advice import MODEL, Advice, advise
 from detect.curation.stats.report import draw_statistics, statistics_text
 from detect.curation.stats.statistics import DataStatistics, figures, measure
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
@@ -118,10 +117,21 @@ def test_small_boxes() -> None:
     """Squares of 12 and 40 px in images of 640 px: at 320 px half of them are 6 px, at 448 px 8.4, at 416 px 7.8. From
     864 px on, none would be under 16 px, but the images have no more than 640: there half of them are, 12 px."""
     found = advice_of(squares(12, 40, image_size=320))
-    assert found.keys() == {train("320"), train("640"), train("320", FINE_MODEL), tiles("320")}
+    assert found.keys() == {train("320"), train("640"), train("320", f"{MODEL}+levels=p2-p4"), tiles("320")}
     assert found[train("320")].startswith("at 320 px, 50.0 % of the boxes are under 8 px and 50.0 % under 16 px")
     assert "--image-size 640, 0.0 % of the boxes are under 8 px and 50.0 % under 16 px, for 4.0" in found[train("640")]
-    assert found[train("320", FINE_MODEL)].startswith("50.0 % of the boxes are smaller than the finest cells")
+    fine = found[train("320", f"{MODEL}+levels=p2-p4")]
+    assert fine.startswith("50.0 % of the boxes are smaller than the finest cells")
+    assert "+levels=p2-p4 adds a level of 4 px cells and leaves out that of 32 px, since 0.0 % of the boxes" in fine
+
+
+def test_large_boxes_keep_their_level() -> None:
+    """26 boxes of 6 px of 100 are more than a quarter. One of 96 px is one in a hundred, and a level of its own."""
+    found = advice_of(squares(*[6] * 26, *[60] * 73, 96))
+    assert train("640", f"{MODEL}+p2") in found
+    assert "+p2 adds a level of 4 px cells" in found[train("640", f"{MODEL}+p2")]
+    assert train("640", f"{MODEL}+levels=p2-p4") in advice_of(squares(*[6] * 26, *[60] * 73, 95.9))
+    assert not any("levels" in what or "+p2" in what for what in advice_of(squares(*[6] * 25, *[60] * 75)))
 
 
 def test_the_smallest_size_that_does() -> None:
@@ -210,11 +220,9 @@ def test_background_long_images_and_crowds() -> None:
     assert figures(crowded)["objects_beyond_coco_limit"] == 0.6678
 
 
-def test_advised_models_exist() -> None:
-    for name in (MODEL, FINE_MODEL):
-        assert find_definition(name).name == name
-    neck = (CONFIGS / "necks" / "efm.yaml").read_text()
-    assert "from: c2" in neck  # the map of 4 px cells
+@pytest.mark.parametrize(("word", "levels"), [("p2", "p2 p3 p4 p5"), ("levels=p2-p4", "p2 p3 p4")])
+def test_advised_models_exist(word: str, levels: str) -> None:
+    assert find_definition(f"{MODEL}+{word}").rows[-1].inputs == tuple(levels.split())
 
 
 # ------------------------------------------------------------------------------------ in words and pictures
