@@ -1,4 +1,4 @@
-"""Decoding of a head's raw values to boxes: YOLOv5's way, YOLOv3's (with YOLOv4's wider centres) and YOLOX's.
+"""Decoding of a head's raw values to boxes: YOLOv5's way, YOLOv3's (with YOLOv4's wider centres), YOLOX's and FCOS's.
 
 Letters: B images, A anchors, H W cells, K classes, n boxes; * any leading dimensions.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detect.boxes.array_coding import MAX_LOG_RATIO, Offsets, Sizes
+from detect.boxes.array_coding import MAX_LOG_RATIO, SHORT_SIDE, Offsets, Sizes
 
 CellSize = float | tuple[float, float]
 """Input pixels per cell, in both directions or for x and y."""
@@ -24,15 +24,18 @@ class BoxCoding:
     With s the sigmoid: centre = (xy_scale * s - (xy_scale - 1) / 2 + cell) * cell size, so that it reaches
     (xy_scale - 1) / 2 cells beyond each side of its cell (``sigmoid``), or (raw + cell) * cell size, which is anywhere
     (``linear``). Width and height are (2s)^2 * anchor (``square``) or exp(raw) * anchor (``exp``). A head without
-    anchors has one of the size of a cell.
+    anchors has one of the size of a cell. With ``distances`` the values are those of the left, upper, right and lower
+    side: each lies exp(raw) - 1 anchors outward from the cell's centre. (FCOS has no - 1. With it a side may lie up to
+    a cell on the other side, and a cell beside a tiny object can predict it.) Sides below ``SHORT_SIDE`` anchors go
+    exponentially to 0.
 
     Args:
         xy_scale: of ``sigmoid``: 2 in YOLOv5, 1 in YOLOv3, 1.05 to 1.2 in YOLOv4.
-        sizes: ``square`` (YOLOv5) or ``exp`` (YOLOv3, YOLOv4, YOLOX).
-        offsets: ``sigmoid`` (YOLOv3, YOLOv4, YOLOv5) or ``linear`` (YOLOX).
+        sizes: ``square`` (YOLOv5), ``exp`` (YOLOv3, YOLOv4, YOLOX) or ``distances`` (FCOS).
+        offsets: ``sigmoid`` (YOLOv3, YOLOv4, YOLOv5), ``linear`` (YOLOX) or ``distances``, where ``sizes`` is it.
 
     Source: YOLOv5 v6.0; YOLOv3 (Redmon and Farhadi, 2018), section 2.1; YOLOv4 (Bochkovskiy et al., 2020), section 3.4;
-    YOLOX (Ge et al., 2021), section 2.1.
+    YOLOX (Ge et al., 2021), section 2.1; FCOS (Tian et al., 2019), equation 1.
     """
 
     xy_scale: float
@@ -54,6 +57,12 @@ class BoxCoding:
     def decode(self, raw: Tensor, anchors_px: Tensor, cell_px: CellSize) -> Tensor:
         """Decode raw x, y, w, h (B, A, H, W, 4) of anchors (A, 2) to cxcywh in network-input pixels."""
         height, width = raw.shape[2:4]
+        if self.sizes == "distances":
+            low, high = (raw.clamp(max=MAX_LOG_RATIO).exp() - 1).split(2, dim=-1)  # left and top, right and bottom
+            least = SHORT_SIDE * ((low + high) / SHORT_SIDE).clamp(max=1).sub(1).exp()
+            middles, unit = (cell_grid(height, width, raw) + 0.5) * as_xy(cell_px, raw), anchors_px[:, None, None]
+            sizes = torch.maximum(low + high, least) * unit.to(raw.dtype)
+            return torch.cat([middles + (high - low) / 2 * unit.to(raw.dtype), sizes], dim=-1)
         centres = (self.centres(raw[..., :2]) + cell_grid(height, width, raw)) * as_xy(cell_px, raw)
         sizes = self.extents(raw[..., 2:4], anchors_px[:, None, None].to(raw.dtype))
         return torch.cat([centres, sizes], dim=-1)

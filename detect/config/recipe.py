@@ -63,19 +63,32 @@ class LossConfig(Strict):
     box_iou: Literal["iou", "giou", "diou", "ciou"] = "ciou"
     """IoU variant of the box loss (``detect.boxes.iou``)."""
     objectness: Annotated[float, Ge(0)] = 1.0
-    """Gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2, but in ``simota``)."""
+    """Gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2, but in ``simota`` and ``tal``)."""
     classes: Annotated[float, Ge(0)] = 0.5
-    """Gain of the class loss at 80 classes (scaled by classes / 80, but in ``simota``)."""
-    assignment: Literal["auto", "yolov5", "yolov3", "simota"] = "auto"
+    """Gain of the class loss at 80 classes (scaled by classes / 80, but in ``simota`` and ``tal``)."""
+    assignment: Literal["auto", "yolov5", "yolov3", "simota", "tal"] = "auto"
     """Positives of an object. ``yolov5``: every anchor whose sides are within ``anchor_ratio``, in up to three cells.
     ``yolov3``: the anchor with the highest IoU, in one cell. ``simota``: the predictions of the 3 x 3 cells around its
-    centre that predict it best, as many as the sum of their IoUs. ``auto``: by the head's box coding."""
+    centre that predict it best, as many as the sum of their IoUs. ``tal`` (task-aligned): of the predictions whose
+    cell's centre is in its box, the ``top_k`` that class and place it best. ``auto``: by the head's box coding,
+    without anchors ``simota`` if it has objectness, else ``tal``."""
+    class_loss: Literal["bce", "varifocal"] = "bce"
+    """Of heads without objectness: ``bce``, cross-entropy with the quality of a prediction as its target (in ``simota``
+    its IoU); ``varifocal`` weighs negatives by 0.75 p^2 and positives by their quality."""
+    top_k: Annotated[int, Interval(ge=1, le=1000)] = 13
+    """``tal``: most predictions of an object."""
+    nearest_cells: Annotated[int, Interval(ge=1, le=100)] = 4
+    """``tal``: an object with fewer cells inside, as a tiny one, has as many of the nearest ones."""
+    score_power: Annotated[float, Interval(ge=0, le=20)] = 1.0
+    """``tal``: alpha of the alignment score^alpha * IoU^beta."""
+    iou_power: Annotated[float, Interval(ge=0, le=20)] = 6.0
+    """``tal``: beta of it."""
     anchor_ratio: Annotated[float, Ge(1)] = 4.0
     """``yolov5``: a box matches an anchor when no side differs by more than this factor."""
     ignore_iou: Share = 0.7
     """``yolov3``: a negative whose box has a higher IoU with an object has no objectness loss."""
     label_smoothing: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """s of the class targets 1 - s/2 and s/2, which in ``simota`` are the IoU and 0."""
+    """s of the class targets 1 - s/2 and s/2, which in ``simota`` and ``tal`` are the quality and 0."""
     focal_gamma: Annotated[float, Interval(ge=0, le=5)] = 0.0
     """Gamma of the focal loss on objectness and classes; 0 is plain cross-entropy."""
     balance: Listed[Annotated[float, Ge(0)]] = ()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from detect import __version__
-from detect.boxes.array_coding import MAX_LOG_RATIO
+from detect.boxes.array_coding import MAX_LOG_RATIO, SHORT_SIDE
 from detect.data.classification.geometry import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
 from detect.exporting.options import ExportOptions, Masks
@@ -37,13 +37,21 @@ _RAW = {
     "the values of an anchor lie together",
     "columns": ["x", "y", "width", "height", "objectness", "one value per class"],
     "decoding": "not applied: probability = sigmoid(value); centre = (offset + column or row) * cell_px",
-    "offsets": {"sigmoid": "xy_scale * sigmoid(value) - (xy_scale - 1) / 2", "linear": "value"},
+    "offsets": {
+        "sigmoid": "xy_scale * sigmoid(value) - (xy_scale - 1) / 2",
+        "linear": "value",
+        "distances": "the first four columns are of the left, top, right and bottom side, which lies d = "
+        "exp(min(value, max_log_ratio)) - 1 anchors outward from the cell's centre, (0.5 + column or row) * cell_px; "
+        "the box's centre lies (right - left) / 2 anchors from it",
+    },
     "cell_px": "network input's width / columns for x, its height / rows for y: the stride, but of SDPoint's instances",
     "sizes": {
         "square": "(2 * sigmoid(value)) ** 2 * anchor",
         "exp": "exp(min(value, max_log_ratio)) * anchor",
+        "distances": "max(s, short_side * exp(min(s / short_side, 1) - 1)) * anchor, where s = left + right",
     },
     "max_log_ratio": MAX_LOG_RATIO,
+    "short_side": SHORT_SIDE,
     "box_unit": "pixels of the network input",
     "score": "objectness * class probability",
     "non_maximum_suppression": "not applied",

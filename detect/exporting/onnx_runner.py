@@ -102,11 +102,16 @@ def decode(raw: Array, level: dict, input_hw: tuple[int, ...], max_log_ratio: fl
     anchors, (height, width) = np.array(level["anchors_px"], np.float32)[:, None, None], raw.shape[2:]
     raw = raw.reshape(len(raw), len(anchors), -1, height, width).transpose(0, 1, 3, 4, 2)
     rows, cells = (1 + np.tanh(raw / 2)) / 2, np.dstack(np.meshgrid(range(width), range(height)))  # sigmoid; (h, w, 2)
+    cell_px, exp = (input_hw[1] / width, input_hw[0] / height), np.exp(np.minimum(raw[..., :4], max_log_ratio))
+    if level["sizes"] == "distances":  # of the left, top, right and bottom side from the cell's centre
+        low, high = exp[..., :2] - 1, exp[..., 2:] - 1
+        rows[..., :2] = (cells + 0.5) * cell_px + (high - low) / 2 * anchors
+        rows[..., 2:4] = anchors * np.maximum(low + high, 0.1 * np.exp(np.minimum((low + high) / 0.1, 1) - 1))
+        return rows.reshape(len(rows), -1, rows.shape[4])
     is_linear = level.get("offsets") == "linear"
     offsets = raw[..., :2] if is_linear else level["xy_scale"] * (rows[..., :2] - 0.5) + 0.5
-    rows[..., :2] = (offsets + cells) * (input_hw[1] / width, input_hw[0] / height)
-    square, exp = (2 * rows[..., 2:4]) ** 2, np.exp(np.minimum(raw[..., 2:4], max_log_ratio))
-    rows[..., 2:4] = anchors * (square if level["sizes"] == "square" else exp)
+    rows[..., :2] = (offsets + cells) * cell_px
+    rows[..., 2:4] = anchors * ((2 * rows[..., 2:4]) ** 2 if level["sizes"] == "square" else exp[..., 2:])
     return rows.reshape(len(rows), -1, rows.shape[4])
 
 

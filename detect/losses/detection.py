@@ -13,7 +13,7 @@ from detect.boxes.iou import paired_iou
 from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches, covered, match_best, match_by_ratio
-from detect.losses.simota import SimOtaLoss
+from detect.losses.dynamic import DynamicLoss, check_class_loss
 from detect.losses.terms import GAIN_FACTORS, LossTerms, choose_assignment, cross_entropy, decoded_boxes
 from detect.models.heads import DetectionHead
 from detect.runtime.distributed import all_reduce_sum
@@ -25,10 +25,13 @@ GAIN_NUM_LEVELS = 3
 """The gains of ``LossConfig`` are stated for this setting and scaled from it (YOLOv5 v6.0)."""
 
 
-def detection_loss(config: LossConfig, head: DetectionHead, image_size: int) -> DetectionLoss | SimOtaLoss:
-    """Return the loss for the recipe's assignment; arguments and errors as for ``DetectionLoss``."""
-    if choose_assignment(config, head) == "simota":
-        return SimOtaLoss(config, head)
+def detection_loss(config: LossConfig, head: DetectionHead, image_size: int) -> DetectionLoss | DynamicLoss:
+    """Return the loss for the recipe's assignment; arguments and errors as for ``DetectionLoss``, and an ``InputError``
+    if the class loss does not fit the head.
+    """
+    check_class_loss(config, head)
+    if choose_assignment(config, head) in ("simota", "tal"):
+        return DynamicLoss(config, head)
     return DetectionLoss(config, head, image_size)
 
 

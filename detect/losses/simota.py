@@ -1,4 +1,4 @@
-"""SimOTA: assignment of targets to the predictions that already fit them best, and the loss with it.
+"""SimOTA: assignment of targets to the predictions that already fit them best.
 
 Letters: B images, M targets, L levels, A anchors per cell, H W cells, P predictions of an image (A*H*W summed over the
 levels, in this order), C candidates of a target (9*A*L), K classes, n assigned predictions.
@@ -7,7 +7,7 @@ levels, in this order), C candidates of a target (9*A*L), K classes, n assigned 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,7 @@ from torch import Tensor
 from detect.boxes.coding import CellSize, as_xy
 from detect.boxes.convert import xyxy_to_cxcywh
 from detect.boxes.iou import paired_iou
-from detect.config.recipe import LossConfig
 from detect.losses.assignment import cells_of
-from detect.losses.terms import GAIN_FACTORS, Assignment, LossTerms, cross_entropy, decoded_boxes
-from detect.models.heads import DetectionHead
-from detect.runtime.distributed import all_reduce_sum
 from detect.structures import Targets
 
 IOU_WEIGHT = 3.0
@@ -38,13 +34,13 @@ class Assigned(NamedTuple):
         image: (n,) int64 image of the batch.
         prediction: (n,) int64 in [0, P).
         target: (n,) int64 in [0, M).
-        iou: (n,) IoU of prediction and target.
+        quality: (n,) in [0, 1], what the score of the target's class should be: in SimOTA the IoU of the two.
     """
 
     image: Tensor
     prediction: Tensor
     target: Tensor
-    iou: Tensor
+    quality: Tensor
 
 
 def candidates_of(
@@ -104,7 +100,8 @@ def match_simota(
     rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
     target, place = ((rank < counts[:, None]) & inside).nonzero(as_tuple=True)
     image, prediction, cost = image[target, place], candidates[target, place], cost[target, place]
-    kept = _cheapest(image * boxes_cxcywh_px.shape[1] + prediction, target, cost, boxes_cxcywh_px.shape[:2].numel())
+    num_images, num_predictions = boxes_cxcywh_px.shape[:2]
+    kept = cheapest(image * num_predictions + prediction, num_images * num_predictions, cost, target)
     return Assigned(image[kept], prediction[kept], target[kept], iou[target, place][kept])
 
 
@@ -115,57 +112,11 @@ def class_costs(logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy(scores, wanted, reduction="none").sum(dim=-1)
 
 
-def _cheapest(key: Tensor, target: Tensor, cost: Tensor, num_keys: int) -> Tensor:
-    """(n,) bool: the pair of lowest cost of each key, of equal costs that of the first target."""
-    lowest = cost.new_full((num_keys,), torch.inf).scatter_reduce(0, key, cost, "amin")
-    is_lowest = cost == lowest[key]
-    first = target.new_full((num_keys,), len(target)).scatter_reduce(0, key[is_lowest], target[is_lowest], "amin")
-    return is_lowest & (target == first[key])
-
-
-class SimOtaLoss:
-    """Loss of raw predictions, whatever their head, with SimOTA's assignment.
-
-    Args:
-        config: gains and options; the gains are not scaled by image size or number of classes, because each term is a
-            sum over predictions and classes, divided by the number of assigned predictions.
-        head: coding of boxes.
-
-    Source: YOLOX (Ge et al., 2021), section 2.1. Its box loss is 1 - IoU^2, ours that of ``config.box_iou``; its L1
-    loss of the last epochs is left out.
-    """
-
-    assignment: ClassVar[Assignment] = "simota"
-
-    def __init__(self, config: LossConfig, head: DetectionHead) -> None:
-        self.config = config
-        self.head = head
-        factors = GAIN_FACTORS[self.assignment]
-        self.box_gain = config.box * factors.box
-        self.objectness_gain = config.objectness * factors.objectness
-        self.class_gain = config.classes * factors.classes
-
-    def __call__(self, raw: list[Tensor], targets: Targets) -> LossTerms:
-        """Compute the loss of a batch; arguments and result as in ``detect.losses.detection.DetectionLoss``."""
-        cells_px = self.head.cells_px(raw, targets.image_hw)
-        boxes = torch.cat(decoded_boxes(raw, self.head, cells_px), dim=1)  # (B, P, 4)
-        logits = torch.cat([y[..., 4:].float().flatten(1, 3) for y in raw], dim=1)  # (B, P, 1 + K)
-        grids_hw = [(y.shape[2], y.shape[3]) for y in raw]
-        candidates, inside = candidates_of(targets, grids_hw, cells_px, self.head.num_anchors)
-        assigned = match_simota(boxes.detach(), logits.detach(), targets, candidates, inside)
-        num_images, num_assigned = (int(n) for n in all_reduce_sum([len(boxes), len(assigned.target)]))
-        count = max(num_assigned, 1)
-        truth = xyxy_to_cxcywh(targets.boxes_xyxy_px)[assigned.target]
-        iou = paired_iou(boxes[assigned.image, assigned.prediction], truth, self.config.box_iou)
-        is_object = torch.zeros_like(logits[..., 0])
-        is_object[assigned.image, assigned.prediction] = 1
-        classes = logits[assigned.image, assigned.prediction, 1:]  # (n, K)
-        wanted = torch.zeros_like(classes)
-        wanted.scatter_(1, targets.labels[assigned.target, None], assigned.iou[:, None])
-        gamma = self.config.focal_gamma
-        return LossTerms(
-            (1 - iou).sum() * (self.box_gain / count),
-            cross_entropy(logits[..., 0], is_object, gamma).sum() * (self.objectness_gain / count),
-            cross_entropy(classes, wanted, gamma).sum() * (self.class_gain / count),
-            num_images,
-        )
+def cheapest(key: Tensor, num_keys: int, *costs: Tensor) -> Tensor:
+    """(n,) bool: the pair of lowest cost of each key, by the first of the ``costs`` (n,) that tells it from others."""
+    kept = torch.ones_like(key, dtype=torch.bool)
+    for cost in costs:
+        cost = cost.float().masked_fill(~kept, torch.inf)
+        lowest = cost.new_full((num_keys,), torch.inf).scatter_reduce(0, key, cost, "amin")
+        kept &= cost == lowest[key]
+    return kept

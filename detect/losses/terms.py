@@ -19,7 +19,7 @@ from detect.models.heads import DetectionHead
 NEIGHBOUR_XY_SCALE = 2.0
 """``BoxCoding.xy_scale`` from which centres reach half a cell beyond their own, as YOLOv5's assignment requires."""
 
-Assignment = Literal["yolov5", "yolov3", "simota"]
+Assignment = Literal["yolov5", "yolov3", "simota", "tal"]
 
 
 class Gains(NamedTuple):
@@ -34,6 +34,7 @@ GAIN_FACTORS: dict[Assignment, Gains] = {
     "yolov5": Gains(box=1.0, objectness=1.0, classes=1.0),
     "yolov3": Gains(box=1.0, objectness=100.0, classes=1.0),
     "simota": Gains(box=100 / 64, objectness=1 / 64, classes=2 / 64),
+    "tal": Gains(box=40 / 64, objectness=1 / 64, classes=2 / 64),
 }
 """YOLOv3 assigns one anchor per object, YOLOv5 about ten, and objectness is a mean over all anchors: its gradient would
 be too small; at 100 the objectness of an object weighs about as much as its box, as in Darknet.
@@ -42,7 +43,7 @@ The 100 is provisional: it rests on one small experiment on generated shapes (96
 0.046 at 10, 0.072 at 30, 0.094 at 100, 0.093 at 300.
 
 YOLOX has gains of 5, 1 and 1 on means over its 64 images; here the loss of an update is the sum of those of its images,
-so that the default gains of 0.05, 1 and 0.5 become a 64th of YOLOX's."""
+so that the default gains of 0.05, 1 and 0.5 become a 64th of YOLOX's. TOOD has 2 and 1 for boxes and classes."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,13 @@ def choose_assignment(config: LossConfig, head: DetectionHead) -> Assignment:
     has_anchors = head.codings[0].offsets == "sigmoid"
     reach = min(coding.xy_scale for coding in head.codings)
     if config.assignment == "auto":
-        return "simota" if not has_anchors else "yolov5" if head.codings[0].sizes == "square" else "yolov3"
-    if config.assignment != "simota" and not has_anchors:
+        if not has_anchors:
+            return "simota" if head.has_objectness else "tal"
+        return "yolov5" if head.codings[0].sizes == "square" else "yolov3"
+    if config.assignment in ("yolov5", "yolov3") and not has_anchors:
         raise InputError(
-            f"loss.assignment: {config.assignment} chooses among anchors, which the head has not; take simota or auto"
+            f"loss.assignment: {config.assignment} chooses among anchors, which the head has not; take simota, tal or "
+            "auto"
         )
     if config.assignment == "yolov5" and reach < NEIGHBOUR_XY_SCALE:
         raise InputError(

@@ -31,6 +31,13 @@ PRIOR_CLASS_MASS = 0.6
 """Sum of the class probabilities before training (YOLOv5 v6.0)."""
 PRIOR_PROBABILITY = 0.01
 """Objectness and probability of each class before training, of heads without anchors (RetinaNet, section 4.1)."""
+CERTAIN = 20.0
+"""Value of an objectness that the head does not predict: its sigmoid is 1 in float32 and in float16."""
+MIN_MEAN = 1e-4
+"""Smallest mean of a distribution; its logarithm is finite in float16."""
+MAX_BINS = 64
+"""Limit of R; GFL has 17 on cells of 8 to 128 px."""
+FreeCoding = Literal["exp", "distances"]
 BOX_VALUES = 5
 """Values of an anchor in front of its classes: x, y, w, h, objectness."""
 
@@ -65,6 +72,10 @@ class DetectionHead(Block):
     anchors_px: Tensor
     """(L, A, 2) widths and heights in network-input pixels; a buffer."""
     class_outputs: tuple[ClassOutputs, ...]
+    has_objectness: bool = True
+    """False where it is 1 everywhere, and the classes' probabilities are the scores."""
+    bins: int = 0
+    """R, of a head that predicts distributions over -1, 0, ..., R - 2 cells for the distances of the sides."""
 
     def __init__(self, num_classes: int, reductions: tuple[int, ...], codings: Sequence[BoxCoding]) -> None:
         super().__init__()
@@ -91,13 +102,16 @@ class DetectionHead(Block):
         raise NotImplementedError
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
-        """(B, C, H, W) of each level to raw predictions (B, A, H, W, 5 + K), before any sigmoid."""
-        raw = []
-        for y in self.level_maps(*maps):
-            batch, _, height, width = y.shape
-            split = y.view(batch, self.num_anchors, BOX_VALUES + self.num_classes, height, width)
-            raw.append(split.permute(0, 1, 3, 4, 2))  # (B, A, H, W, 5 + K)
-        return raw
+        """(B, C, H, W) of each level to raw predictions (B, A, H, W, 5 + K), before any sigmoid.
+
+        In training, a head with distributions has their 4 * R logits behind.
+        """
+        return [self._by_anchor(y) for y in self.level_maps(*maps)]
+
+    def _by_anchor(self, y: Tensor) -> Tensor:
+        """(B, A * V, H, W) to (B, A, H, W, V)."""
+        batch, values, height, width = y.shape
+        return y.view(batch, self.num_anchors, values // self.num_anchors, height, width).permute(0, 1, 3, 4, 2)
 
     def cells_px(self, raw: list[Tensor], image_hw: tuple[int, int] | None) -> list[CellSize]:
         """Return the size of each level's cells in network-input pixels.
@@ -182,8 +196,7 @@ class AnchorFreeDetect(DetectionHead):
     """A decoupled head without anchors: classes and boxes have convolutions of their own.
 
     On each level a 1x1 convolution to C channels, then two branches of two 3x3 convolutions: one ends in K classes, the
-    other in x, y, w, h and objectness. A box is coded by the cell: its centre is an offset in cells, its sides are
-    exponentials of a cell's.
+    other in the box and objectness. A box is coded by the cell.
 
     Args:
         in_channels: channels of the L input maps.
@@ -191,8 +204,13 @@ class AnchorFreeDetect(DetectionHead):
         num_classes: K.
         hidden_channels: C.
         activation: name of the activation.
+        coding: ``exp``, the centre as an offset and the sides as exponentials of a cell's (YOLOX); or ``distances`` of
+            the sides from the cell's centre (FCOS; here from one cell on its other side).
+        objectness: predict it; without, the score is that of the class alone.
+        bins: R; with ``distances``, each is the mean of a distribution over -1, 0, ..., R - 2 cells; None is a number.
 
-    Source: YOLOX (Ge et al., 2021), section 2.1; FCOS (Tian et al., 2019) for a prediction by the cell alone.
+    Source: YOLOX (Ge et al., 2021), section 2.1; FCOS (Tian et al., 2019) for a prediction by the cell alone;
+    Generalized Focal Loss (Li et al., 2020), section 3.2, equations 3 to 5, for distributions.
     """
 
     widths: ClassVar[tuple[str, ...]] = ("hidden_channels",)
@@ -204,9 +222,17 @@ class AnchorFreeDetect(DetectionHead):
         num_classes: int,
         hidden_channels: int = 256,
         activation: str = "silu",
+        coding: FreeCoding = "exp",
+        objectness: bool = True,
+        bins: int | None = None,
     ) -> None:
+        check_choice("coding", coding, get_args(FreeCoding))
+        if bins is not None and (coding != "distances" or not 2 <= bins <= MAX_BINS):
+            raise InputError(f"bins: must be from 2 to {MAX_BINS} and belong to distances, found {bins} with {coding}")
         levels = range(len(in_channels))
-        super().__init__(num_classes, in_reductions, [BoxCoding(1.0, "exp", "linear") for _ in levels])
+        way = BoxCoding(1.0, "exp", "linear") if coding == "exp" else BoxCoding(1.0, "distances", "distances")
+        super().__init__(num_classes, in_reductions, [way for _ in levels])
+        self.has_objectness, self.bins = objectness, bins or 0
         sides = torch.tensor(in_reductions, dtype=torch.float32)
         # Of the model, not of its weights: they are in no state dict.
         self.register_buffer("anchors_px", sides.view(-1, 1, 1).expand(-1, 1, 2).contiguous(), persistent=False)
@@ -220,16 +246,29 @@ class AnchorFreeDetect(DetectionHead):
         self.class_branches = nn.ModuleList(branch() for _ in levels)
         self.box_branches = nn.ModuleList(branch() for _ in levels)
         self.classes = nn.ModuleList(nn.Conv2d(hidden_channels, num_classes, 1) for _ in levels)
-        self.boxes = nn.ModuleList(nn.Conv2d(hidden_channels, BOX_VALUES, 1) for _ in levels)
+        num_values = 4 * (bins or 1) + objectness
+        self.boxes = nn.ModuleList(nn.Conv2d(hidden_channels, num_values, 1) for _ in levels)
         self.class_outputs = tuple(ClassOutputs(f"classes.{i}") for i in levels)
 
     def level_maps(self, *maps: Tensor) -> list[Tensor]:
-        levels = []
-        for i, x in enumerate(maps):
-            x = self.stems[i](x)  # (B, C, H, W)
-            boxes, classes = self.boxes[i](self.box_branches[i](x)), self.classes[i](self.class_branches[i](x))
-            levels.append(torch.cat([boxes, classes], dim=1))  # (B, 5 + K, H, W)
-        return levels
+        return [self._level_map(i, x)[0] for i, x in enumerate(maps)]
+
+    def forward(self, *maps: Tensor) -> list[Tensor]:
+        levels = [self._level_map(i, x) for i, x in enumerate(maps)]
+        with_logits = self.training and self.bins > 0
+        return [self._by_anchor(torch.cat(level, dim=1) if with_logits else level[0]) for level in levels]
+
+    def _level_map(self, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) of level i to its raw values (B, 5 + K, H, W), and the logits (B, 4 * R, H, W) of distances."""
+        x = self.stems[i](x)  # (B, C, H, W)
+        boxes, classes = self.boxes[i](self.box_branches[i](x)), self.classes[i](self.class_branches[i](x))
+        if self.bins == 0 and self.has_objectness:
+            return torch.cat([boxes, classes], dim=1), boxes[:, :0]
+        sides, objectness = boxes.split([4 * max(self.bins, 1), int(self.has_objectness)], dim=1)
+        if not self.has_objectness:
+            objectness = torch.full_like(sides[:, :1], CERTAIN)
+        values = mean_bins(sides, self.bins).log() if self.bins else sides
+        return torch.cat([values, objectness, classes], dim=1), sides
 
     @torch.no_grad()
     def reset_biases(self) -> None:
@@ -239,7 +278,13 @@ class AnchorFreeDetect(DetectionHead):
             assert isinstance(classes, nn.Conv2d), "a level's output"
             assert boxes.bias is not None, "the head's convolutions have biases"
             assert classes.bias is not None, "the head's convolutions have biases"
-            boxes.bias[BOX_VALUES - 1] = prior  # objectness
+            if self.has_objectness:
+                boxes.bias[-1] = prior
+            # A side half a cell from the centre is exp(value) = 3/2, or shares 0.6^bin, whose mean is 0.6 / (1 - 0.6).
+            if self.bins:
+                boxes.bias[: 4 * self.bins] += math.log(0.6) * torch.arange(self.bins).repeat(4)
+            elif self.codings[0].sizes == "distances":
+                boxes.bias[:4] += math.log(1.5)
             classes.bias.fill_(prior)
 
 
@@ -276,6 +321,13 @@ class Classify(Block):
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         # The reduction has no meaning: the output is one cell.
         return FeatureShape(self.linear.out_features, inputs[0].reduction)
+
+
+def mean_bins(logits: Tensor, bins: int) -> Tensor:
+    """Means (B, 4, H, W) of distributions over 0, 1, ..., R - 1 with logits (B, 4 * R, H, W); their distances plus 1."""
+    shares = logits.unflatten(1, (4, bins)).softmax(dim=2)  # (B, 4, R, H, W)
+    places = torch.arange(bins, device=logits.device, dtype=logits.dtype).view(-1, 1, 1)
+    return (shares * places).sum(dim=2).clamp(min=MIN_MEAN)
 
 
 def _box_codings(coding: Coding, xy_scale: float | list[float] | None, num_levels: int) -> tuple[BoxCoding, ...]:

@@ -27,7 +27,7 @@ from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.detection import evaluate
 from detect.evaluation.loop import Conditions
 from detect.losses.detection import DetectionLoss, detection_loss
-from detect.losses.simota import SimOtaLoss
+from detect.losses.dynamic import DynamicLoss
 from detect.losses.terms import Assignment, choose_assignment
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
@@ -147,16 +147,22 @@ def _recall_measure(
     return "best possible recall", partial(best_possible_recall, max_ratio=recipe.loss.anchor_ratio)
 
 
-def anchor_dependencies(head: DetectionHead) -> list[OptionDependency]:
-    """List the recipe keys that have an effect only on a head with anchors."""
+def head_dependencies(head: DetectionHead) -> list[OptionDependency]:
+    """List the recipe keys that have an effect only on a head with anchors, or with objectness."""
     found = "with anchors" if head.fitted_args else "without"
-    return [OptionDependency("anchors", key, "the head", found, "with anchors") for key in ("fit", "min_recall")]
+    objectness = "with objectness" if head.has_objectness else "without"
+    return [
+        *(OptionDependency("anchors", key, "the head", found, "with anchors") for key in ("fit", "min_recall")),
+        OptionDependency("loss", "objectness", "the head", objectness, "with objectness"),
+    ]
 
 
 def assignment_dependencies(assignment: Assignment) -> list[OptionDependency]:
     """List the recipe keys that have an effect only with another assignment than the chosen one."""
-    by_anchors = assignment if assignment != "simota" else "yolov5 or yolov3"
+    by_anchors = assignment if assignment in ("yolov5", "yolov3") else "yolov5 or yolov3"
+    of_tal = ("top_k", "nearest_cells", "score_power", "iou_power")
     return [
+        *(OptionDependency("loss", key, "assignment", assignment, "tal") for key in of_tal),
         OptionDependency("loss", "anchor_ratio", "assignment", assignment, "yolov5"),
         OptionDependency("loss", "ignore_iou", "assignment", assignment, "yolov3"),
         OptionDependency("loss", "label_smoothing", "assignment", assignment, by_anchors),
@@ -217,10 +223,10 @@ class DetectionTask(Task):
             self.data.train, self.recipe, cache_folder=folder, multiple=model.max_reduction, strict=self.strict
         )
 
-    def criterion(self, model: Model) -> DetectionLoss | SimOtaLoss:
+    def criterion(self, model: Model) -> DetectionLoss | DynamicLoss:
         assert isinstance(model, DetectionModel), "the head decides the task"
         loss = detection_loss(self.recipe.loss, model.head, self.recipe.image_size)
-        dependencies = [*anchor_dependencies(model.head), *assignment_dependencies(loss.assignment)]
+        dependencies = [*head_dependencies(model.head), *assignment_dependencies(loss.assignment)]
         warn_of_ignored(self.recipe, dependencies)
         return loss
 

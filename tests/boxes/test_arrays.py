@@ -57,8 +57,10 @@ def test_an_overlap_at_the_threshold_and_boxes_without_area():
     assert array_nms.suppress(*given, 0.79, 10, False)[1].tolist() == np.float32([0.9, 0.7, 0.6]).tolist()
 
 
-@pytest.mark.parametrize("sizes", ["square", "exp"])
-@pytest.mark.parametrize("offsets", ["sigmoid", "linear"])
+@pytest.mark.parametrize(
+    ("sizes", "offsets"),
+    [("distances", "distances"), *((sizes, way) for sizes in ("square", "exp") for way in ("sigmoid", "linear"))],
+)
 def test_the_same_boxes(sizes, offsets):
     raw = np.random.default_rng(0).normal(0, 3, (2, 2, 3, 4, 7)).astype(np.float32)
     raw[0, 0, 0, 0] = [200, -200, 200, -200, 200, -200, 0]

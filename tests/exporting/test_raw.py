@@ -70,7 +70,7 @@ def test_metadata(raw):
         "anchors_px": [[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]],
     }
     assert [level["stride"] for level in says["levels"]] == [4, 8]
-    assert set(says["sizes"]) == {"square", "exp"}
+    assert set(says["sizes"]) == {"square", "exp", "distances"}
 
 
 def decoded_by_runner(level, maps, input_hw):
@@ -88,6 +88,8 @@ def decoded_by_runner(level, maps, input_hw):
         ({"xy_scale": 1.2, "sizes": "exp", "offsets": "sigmoid"}, [14.4, 4, 30, 20]),
         # x (log 3 + 1) * 8, y (0 + 0) * 8.
         ({"xy_scale": 1.0, "sizes": "exp", "offsets": "linear"}, [8 * math.log(3) + 8, 0, 30, 20]),
+        # The cell's centre is (12, 4); left and right are 3 - 1 anchors of 10 px away, top and bottom none.
+        ({"xy_scale": 1.0, "sizes": "distances", "offsets": "distances"}, [12, 4, 40, 2 / math.e]),
     ],
 )
 def test_decoding_by_hand(level, box):

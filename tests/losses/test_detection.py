@@ -11,7 +11,7 @@ from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches
 from detect.losses.detection import DetectionLoss, default_balance, detection_loss, objectness_targets
-from detect.losses.simota import SimOtaLoss
+from detect.losses.dynamic import DynamicLoss
 from detect.losses.terms import GAIN_FACTORS, LossTerms, choose_assignment
 from detect.models.heads import AnchorDetect, AnchorFreeDetect
 from detect.structures import Targets
@@ -168,11 +168,13 @@ def test_assignment() -> None:
 def test_a_head_without_anchors() -> None:
     """It is trained by SimOTA, which heads with anchors may have as well."""
     head = AnchorFreeDetect((8, 8), (8, 16), 3, hidden_channels=8)
-    assert isinstance(detection_loss(LossConfig(), head, 640), SimOtaLoss)
-    assert isinstance(detection_loss(LossConfig(assignment="simota"), make_head(), 640), SimOtaLoss)
+    assert isinstance(detection_loss(LossConfig(), head, 640), DynamicLoss)
+    assert isinstance(detection_loss(LossConfig(assignment="simota"), make_head(), 640), DynamicLoss)
     assert isinstance(detection_loss(LossConfig(), make_head(), 640), DetectionLoss)
     for asked in ("yolov5", "yolov3"):
-        message = rf"^loss\.assignment: {asked} chooses among anchors, which the head has not; take simota or auto$"
+        message = (
+            rf"^loss\.assignment: {asked} chooses among anchors, which the head has not; take simota, tal or auto$"
+        )
         with pytest.raises(InputError, match=message):
             detection_loss(LossConfig(assignment=asked), head, 640)
 

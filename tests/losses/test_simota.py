@@ -8,7 +8,8 @@ from torch import Tensor
 
 from detect.boxes.coding import cell_grid
 from detect.config.recipe import LossConfig
-from detect.losses.simota import Assigned, SimOtaLoss, candidates_of, match_simota
+from detect.losses.dynamic import DynamicLoss
+from detect.losses.simota import Assigned, candidates_of, match_simota
 from detect.losses.terms import GAIN_FACTORS, LossTerms
 from detect.models.heads import AnchorDetect, AnchorFreeDetect
 from detect.structures import Targets
@@ -75,7 +76,7 @@ def test_as_many_predictions_as_their_overlap() -> None:
     boxes[0, 14] = torch.tensor([12.0, 12, 8, 16])
     found = match(boxes, torch.zeros(1, 30, 3), targets((12, 12, 16, 16, 0, 0)))
     assert pairs(found) == {(0, 7, 0), (0, 8, 0)}
-    assert sorted(found.iou.tolist()) == pytest.approx([0.75, 1.0], abs=1e-6)
+    assert sorted(found.quality.tolist()) == pytest.approx([0.75, 1.0], abs=1e-6)
 
 
 def test_one_prediction_at_least() -> None:
@@ -163,7 +164,7 @@ def free_head(num_classes: int = 2) -> AnchorFreeDetect:
     return AnchorFreeDetect((8,), (8,), num_classes, hidden_channels=8)
 
 
-def parts(loss: SimOtaLoss, terms: LossTerms) -> list[float]:
+def parts(loss: DynamicLoss, terms: LossTerms) -> list[float]:
     """Box, objectness and classes, without their gains."""
     gains = (loss.box_gain, loss.objectness_gain, loss.class_gain)
     return [value / gain for value, gain in zip(terms.values().values(), gains, strict=True)]
@@ -177,7 +178,7 @@ def test_loss_of_one_box() -> None:
     """
     raw = torch.zeros(1, 1, 3, 3, 7)
     raw[0, 0, 1, 1, :4] = torch.tensor([0.5, 0.5, LN2, LN2])
-    loss = SimOtaLoss(LossConfig(box_iou="iou"), free_head())
+    loss = DynamicLoss(LossConfig(box_iou="iou"), free_head())
     box, objectness, classes = parts(loss, loss([raw], targets((12, 12, 16, 16, 1, 0))))
     assert box == pytest.approx(0, abs=1e-5)
     assert objectness == pytest.approx(9 * LN2, rel=1e-5)
@@ -190,7 +191,7 @@ def test_the_class_target_is_the_iou() -> None:
     At logit ln 3 the cross-entropy with 1/4 is -1/4 ln(3/4) - 3/4 ln(1/4).
     """
     raw = torch.tensor([1.0, 1, 0, 0, 0, math.log(3), 0]).view(1, 1, 1, 1, 7)
-    loss = SimOtaLoss(LossConfig(box_iou="iou"), free_head())
+    loss = DynamicLoss(LossConfig(box_iou="iou"), free_head())
     box, objectness, classes = parts(loss, loss([raw], targets((8, 8, 16, 16, 0, 0))))
     assert (box, objectness) == (pytest.approx(3 / 4, abs=1e-5), pytest.approx(LN2))
     assert classes == pytest.approx(-math.log(3 / 4) / 4 - 3 * math.log(1 / 4) / 4 + LN2, rel=1e-5)
@@ -198,7 +199,7 @@ def test_the_class_target_is_the_iou() -> None:
 
 def test_gains_are_those_of_the_source() -> None:
     """5, 1 and 1, of which an image has a 64th."""
-    loss = SimOtaLoss(LossConfig(), free_head())
+    loss = DynamicLoss(LossConfig(), free_head())
     gains = (loss.box_gain, loss.objectness_gain, loss.class_gain)
     assert [64 * gain for gain in gains] == pytest.approx([5, 1, 1])
     assert GAIN_FACTORS["simota"].box == 100 / 64
@@ -206,7 +207,7 @@ def test_gains_are_those_of_the_source() -> None:
 
 def test_loss_without_targets() -> None:
     raw = torch.randn(2, 1, 3, 3, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    terms = SimOtaLoss(LossConfig(), free_head())([raw], targets())
+    terms = DynamicLoss(LossConfig(), free_head())([raw], targets())
     assert (terms.box.item(), terms.classes.item(), terms.num_images) == (0, 0, 2)
     terms.total.backward()
     assert raw.grad is not None
@@ -219,7 +220,7 @@ def test_a_batch_divided_has_the_same_terms() -> None:
     raw = torch.full((2, 1, 3, 3, 7), -9.0)  # boxes of nearly no size
     raw[:, 0, 1, 1] = torch.randn(2, 7, generator=torch.Generator().manual_seed(0))
     given = targets((12, 12, 6, 6, 1, 0), (12, 12, 7, 8, 0, 1))
-    loss = SimOtaLoss(LossConfig(), free_head())
+    loss = DynamicLoss(LossConfig(), free_head())
     first, second = (loss([raw[i : i + 1]], given.of(torch.tensor([i]))).values() for i in range(2))
     for word, value in loss([raw], given).values().items():
         assert value == pytest.approx((first[word] + second[word]) / 2, rel=1e-5)
@@ -231,7 +232,9 @@ def test_heads_with_anchors_learn_by_it_too() -> None:
     random = torch.Generator().manual_seed(0)
     shapes = [(2, 2, height, width, 8) for height, width in GRIDS]
     raw = [torch.randn(shape, generator=random).bfloat16().requires_grad_() for shape in shapes]
-    terms = SimOtaLoss(LossConfig(), head)(raw, targets((20, 12, 20, 20, 2, 0), (30, 20, 30, 24, 0, 1)))
+    terms = DynamicLoss(LossConfig(assignment="simota"), head)(
+        raw, targets((20, 12, 20, 20, 2, 0), (30, 20, 30, 24, 0, 1))
+    )
     terms.total.backward()
     assert terms.total.dtype == torch.float32
     assert sum(int((y.grad[..., :4] != 0).any(dim=-1).sum()) for y in raw if y.grad is not None) >= 2

@@ -8,7 +8,7 @@ import torch
 
 from detect.boxes.coding import BoxCoding
 from detect.errors import InputError
-from detect.models.heads import AnchorDetect, AnchorFreeDetect, Classify
+from detect.models.heads import MIN_MEAN, AnchorDetect, AnchorFreeDetect, Classify, mean_bins
 from detect.structures import FeatureShape
 
 ANCHORS = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]]]
@@ -230,6 +230,82 @@ def test_cells_are_no_part_of_the_weights() -> None:
     assert free_head().anchors_px.tolist() == [[[8, 8]], [[16, 16]]]
     assert (free_head().fitted_args, free_head().num_anchors) == ({}, 1)
     assert free_head().out_shape(FeatureShape(6, 8), FeatureShape(8, 16)) == FeatureShape(9, 8)
+
+
+def aligned_head(bins: int | None = None) -> AnchorFreeDetect:
+    torch.manual_seed(0)
+    options = {"coding": "distances", "objectness": False, "bins": bins}
+    return AnchorFreeDetect((6, 8), (8, 16), 4, hidden_channels=8, **options)
+
+
+def test_distances_from_the_centre() -> None:
+    """The second cell's centre is (12, 4). Sides 1/2, 1, 2 and 1 cells away: 8 to 28 and -4 to 12 px.
+
+    The third has sides at -1/4, 0, 1/2 and 0 cells: its centre is (20 + 3, 4), it is 2 px wide, and its height, 0, is a
+    tenth of a cell's over e.
+    """
+    raw = [torch.zeros(1, 1, 1, 3, 9), torch.zeros(1, 1, 1, 1, 9)]
+    raw[0][0, 0, 0, 1:, :4] = torch.tensor([[1.5, 2, 3, 2], [0.75, 1, 1.5, 1]]).log()
+    assert aligned_head().decode(raw)[0, 1:, :4].tolist() == [
+        pytest.approx([18, 4, 20, 16]),
+        pytest.approx([23, 4, 2, 0.8 / math.e]),
+        pytest.approx([8, 8, 1.6 / math.e, 1.6 / math.e]),
+    ]
+
+
+def test_a_score_without_objectness_is_the_class() -> None:
+    """Objectness is 1, in half precision as well."""
+    detect = aligned_head().eval()
+    raw = detect(torch.randn(1, 6, 4, 6), torch.randn(1, 8, 2, 3))
+    assert all((y[..., 4].sigmoid() == 1).all() and (y[..., 4].half().sigmoid() == 1).all() for y in raw)
+    assert detect.boxes[0].out_channels == 4
+
+
+def test_distributions_become_their_means() -> None:
+    """Shares 1/2, 1/4 and 1/4 of 0, 1 and 2 cells: 3/4 of a cell. A side at 0 stays finite."""
+    logits = torch.tensor([math.log(2), 0, 0, *[0.0] * 6, 200, 0, 0]).view(1, 12, 1, 1)
+    assert mean_bins(logits, 3)[0, :, 0, 0].tolist() == pytest.approx([0.75, 1, 1, MIN_MEAN])
+
+
+def test_distributions_are_behind_in_training() -> None:
+    """4 * R logits; the values in front are the logarithms of their means, as in evaluation and export."""
+    detect = aligned_head(bins=3)
+    maps = (torch.randn(2, 6, 4, 6), torch.randn(2, 8, 2, 3))
+    raw = detect(*maps)
+    assert [tuple(y.shape) for y in raw] == [(2, 1, 4, 6, 9 + 12), (2, 1, 2, 3, 9 + 12)]
+    logits = raw[0][:, 0, :, :, 9:].permute(0, 3, 1, 2)  # (B, 4 * R, H, W)
+    torch.testing.assert_close(raw[0][:, 0, ..., :4].permute(0, 3, 1, 2).exp(), mean_bins(logits, 3))
+    detect.eval()
+    assert [y.shape[-1] for y in detect(*maps)] == [9, 9]
+    assert [y.shape[1] for y in detect.level_maps(*maps)] == [9, 9]
+
+
+@pytest.mark.parametrize("bins", [None, 64])
+def test_first_boxes_are_a_cell(bins: int | None) -> None:
+    """Each side half a cell from the centre."""
+    detect = aligned_head(bins)
+    for conv in (*detect.boxes, *detect.classes):
+        torch.nn.init.zeros_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    detect.reset_biases()
+    decoded = detect.eval().decode(detect(torch.randn(1, 6, 2, 2), torch.randn(1, 8, 1, 1)))
+    assert decoded[0, 3].tolist() == pytest.approx([12, 12, 8, 8, 1, *[0.01] * 4], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bins": 8}, "bins: must be from 2 to 64 and belong to distances, found 8 with exp"),
+        (
+            {"bins": 1, "coding": "distances"},
+            "bins: must be from 2 to 64 and belong to distances, found 1 with distances",
+        ),
+        ({"coding": "yolov5"}, "coding: unknown 'yolov5'; allowed: distances, exp"),
+    ],
+)
+def test_wrong_options_without_anchors(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AnchorFreeDetect((6,), (8,), 4, **options)
 
 
 def test_cells_of_levels_that_an_instance_has_shrunk() -> None:

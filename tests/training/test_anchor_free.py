@@ -23,26 +23,32 @@ FREE = TINY[: TINY.index("    module: AnchorDetect")] + (
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a run of one epoch with SDPoint's instances and reduced resolution in each batch."""
+ALIGNED = FREE.replace("hidden_channels: 8", "hidden_channels: 8, coding: distances, objectness: false, bins: 8")
+
+
+@pytest.fixture(scope="module", params=[FREE, ALIGNED], ids=["anchor-free", "task-aligned"])
+def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Of a run of one epoch with SDPoint's instances, the second run's in sandwiches, and reduced resolution."""
     folder = tmp_path_factory.mktemp("runs")
+    schedule = "paper" if request.param == FREE else "sandwich"
     papers = {
-        "sdpoint": {"ratios": [0.5], "way": "shrink", "norm_batches": 1},
+        "sdpoint": {"ratios": [0.5], "way": "shrink", "norm_batches": 1, "schedule": schedule},
         "trd": {"resolution": 32, "variant": "batch"},
     }
     settings = make_settings(folder, make_shapes(folder / "shapes"), epochs=1, **papers)
-    settings = dataclasses.replace(settings, model=write_model(folder, FREE))
+    settings = dataclasses.replace(settings, model=write_model(folder, request.param))
     metrics = train(settings)
     assert metrics.keys() >= {"AP", "AP_S"}
     return settings.out
 
 
 def test_the_run_learns(folder: Path) -> None:
-    """Box, objectness and classes have losses."""
+    """Box, classes and, where the head has it, objectness have losses."""
     header, *rows = (folder / "results.csv").read_text().splitlines()
     first = dict(zip(header.split(","), rows[0].split(","), strict=True))
-    assert all(float(first[f"loss/{word}"]) > 0 for word in ("box", "objectness", "classes"))
+    has_objectness = load_checkpoint(folder / "best.pt").detector.head.has_objectness
+    is_positive = {word: float(first[f"loss/{word}"]) > 0 for word in ("box", "objectness", "classes")}
+    assert is_positive == {"box": True, "objectness": has_objectness, "classes": True}
 
 
 RAW = ExportOptions(image_size=64, raw=True)

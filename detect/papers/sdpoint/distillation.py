@@ -27,8 +27,9 @@ class DetectionDistillation:
     """Compares raw predictions with the plain network's.
 
     Objectness and classes have the teacher's probabilities as targets, raw box values the teacher's; classes and boxes
-    count by the teacher's objectness. The gains are those of the detection loss. A level of fewer cells (``shrink``)
-    learns, for each of its cells, the largest probability of the teacher's cells there, and no boxes.
+    count by the teacher's objectness, without it by its best class. The gains are those of the detection loss. A level
+    of fewer cells (``shrink``) learns, for each of its cells, the largest probability of the teacher's cells there, and
+    no boxes.
 
     Args:
         config: gains of the detection loss.
@@ -37,6 +38,7 @@ class DetectionDistillation:
     """
 
     def __init__(self, config: LossConfig, head: DetectionHead, image_size: int) -> None:
+        self.head = head
         self.balance = config.balance or default_balance(head.reductions)
         self.objectness_gain = config.objectness * (image_size / GAIN_IMAGE_SIZE) ** 2
         self.class_gain = config.classes * head.num_classes / GAIN_NUM_CLASSES
@@ -45,8 +47,9 @@ class DetectionDistillation:
     def __call__(self, raw: list[Tensor], teacher: list[Tensor]) -> Tensor:
         """Compute the loss, a mean over images, of raw predictions (B, A, H, W, 5 + K) of each level."""
         total = raw[0].new_zeros((), dtype=torch.float32)
+        values = 5 + self.head.num_classes  # without the logits of distributions
         for y, known, balance in zip(raw, teacher, self.balance, strict=True):
-            total = total + self._level(y.float(), known.float(), balance)
+            total = total + self._level(y[..., :values].float(), known[..., :values].float(), balance)
         return total
 
     def _level(self, y: Tensor, known: Tensor, balance: float) -> Tensor:
@@ -55,9 +58,10 @@ class DetectionDistillation:
         if not is_same:
             targets = _largest(targets, y.shape)
         errors = F.binary_cross_entropy_with_logits(y[..., 4:], targets, reduction="none")
-        weights = targets[..., 0] / targets[..., 0].sum().clamp(min=1e-6)  # (B, A, H, W)
+        certainty = targets[..., 0] if self.head.has_objectness else targets[..., 1:].amax(dim=-1)  # (B, A, H, W)
+        weights = certainty / certainty.sum().clamp(min=1e-6)
         loss = self.objectness_gain * balance * errors[..., 0].mean()
-        if y.shape[-1] > 6:  # a single class is certain
+        if y.shape[-1] > 6 or not self.head.has_objectness:  # beside objectness, a single class is certain
             loss = loss + self.class_gain * (errors[..., 1:].mean(dim=-1) * weights).sum()
         if is_same:
             distances = F.smooth_l1_loss(y[..., :4], known[..., :4], reduction="none").mean(dim=-1)

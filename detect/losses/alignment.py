@@ -1,0 +1,113 @@
+"""Task-aligned assignment (TAL) of targets to the predictions that class and place them best.
+
+Letters: B images, M targets, m of them at once, L levels, A anchors per cell, H W cells, P predictions of an image
+(A*H*W summed over the levels, in this order), K classes, k predictions of a target, n assigned predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detect.boxes.coding import CellSize, as_xy, cell_grid
+from detect.boxes.convert import xyxy_to_cxcywh
+from detect.boxes.iou import paired_iou
+from detect.config.recipe import LossConfig
+from detect.losses.assignment import PAIRS_AT_ONCE
+from detect.losses.simota import Assigned, cheapest
+from detect.structures import Targets
+
+MIN_QUALITY = 0.1
+"""Least quality of the nearest cells of an object that has few inside. Their boxes do not overlap it at first; at a
+quality of 0 they would never learn to. Ours; other values have not been measured."""
+
+
+class _Chosen(NamedTuple):
+    """The best predictions of m targets: each (m, k), with alignment -1 where a target has fewer.
+
+    Args:
+        prediction: in [0, P).
+        alignment: t.
+        iou: IoU with the target.
+        distance: squared, of the cell's from the target's centre, in pixels.
+        is_few: the target has few cells inside.
+    """
+
+    prediction: Tensor
+    alignment: Tensor
+    iou: Tensor
+    distance: Tensor
+    is_few: Tensor
+
+
+def cell_centres(
+    grids_hw: Sequence[tuple[int, int]], cells_px: Sequence[CellSize], num_anchors: int, like: Tensor
+) -> Tensor:
+    """(P, 2) centres of the predictions' cells, in network-input pixels, with the device and type of ``like``."""
+    levels = [(cell_grid(*grid, like) + 0.5) * as_xy(cell, like) for grid, cell in zip(grids_hw, cells_px, strict=True)]
+    return torch.cat([level.flatten(0, 1).repeat(num_anchors, 1) for level in levels])
+
+
+@torch.no_grad()
+def match_aligned(
+    boxes_cxcywh_px: Tensor, logits: Tensor, targets: Targets, centres_px: Tensor, config: LossConfig
+) -> Assigned:
+    """Assign to each target the ``top_k`` predictions of highest alignment, of those whose cell's centre it holds.
+
+    The alignment is t = s^alpha * u^beta with the score s of the target's class and the IoU u. A target that holds
+    fewer than ``nearest_cells`` centres has as many of the nearest ones (ours: a box of 3 px may hold none); those of
+    a cell's anchors count each. Of several
+    targets that want a prediction the one of the highest IoU has it, of equal ones the nearest, then the first. The
+    quality is t, scaled for each target so that its largest is the largest IoU.
+
+    Args:
+        boxes_cxcywh_px: (B, P, 4) predicted boxes in network-input pixels.
+        logits: (B, P, 1 + K) objectness and classes, before the sigmoid.
+        targets: boxes in network-input pixels; the assignment is sorted by them.
+        centres_px: (P, 2) of ``cell_centres``.
+        config: ``top_k``, ``nearest_cells`` and the powers.
+
+    Source: TOOD (Feng et al., 2021), section 3.2.
+    """
+    parts = list(_choose(boxes_cxcywh_px, logits, targets, centres_px, config))
+    best = _Chosen(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    target, place = (best.alignment >= 0).nonzero(as_tuple=True)
+    prediction, alignment, iou, distance, is_few = (column[target, place] for column in best)
+    image = targets.image_index[target]
+    num_images, num_predictions = boxes_cxcywh_px.shape[:2]
+    key = image * num_predictions + prediction
+    kept = cheapest(key, num_images * num_predictions, -iou, distance, target)
+    image, prediction, target, alignment, iou = (part[kept] for part in (image, prediction, target, alignment, iou))
+    zeros = iou.new_zeros(len(targets))
+    largest_t, largest_iou = (zeros.scatter_reduce(0, target, part, "amax")[target] for part in (alignment, iou))
+    quality = torch.where(largest_t > 0, alignment / largest_t.clamp(min=torch.finfo().tiny) * largest_iou, 0.0)
+    quality = torch.where(is_few[kept], quality.clamp(min=MIN_QUALITY), quality)
+    return Assigned(image, prediction, target, quality)
+
+
+def _choose(
+    boxes_cxcywh_px: Tensor, logits: Tensor, targets: Targets, centres_px: Tensor, config: LossConfig
+) -> Iterator[_Chosen]:
+    """Yield the best predictions of some targets after the other, so that M * P pairs are never in memory."""
+    num_predictions = len(centres_px)
+    every = torch.arange(num_predictions, device=centres_px.device)
+    size = max(PAIRS_AT_ONCE // num_predictions, 1)
+    columns = (targets.image_index, targets.labels, targets.boxes_xyxy_px)
+    for image, label, truth in zip(*(column.split(size) for column in columns), strict=True):
+        low, high = centres_px - truth[:, None, :2], truth[:, None, 2:] - centres_px  # (m, P, 2)
+        is_inside = torch.minimum(low, high).amin(dim=2) > 0
+        distance = (low - high).square().sum(dim=2) / 4
+        is_few = is_inside.sum(dim=1) < config.nearest_cells  # (m,)
+        near = distance.topk(min(config.nearest_cells, num_predictions), dim=1, largest=False).indices
+        is_candidate = is_inside.scatter(1, near, is_few[:, None] | is_inside.gather(1, near))
+        iou = paired_iou(boxes_cxcywh_px[image], xyxy_to_cxcywh(truth)[:, None], "iou")
+        score = logits[image[:, None], every, 1 + label[:, None]].sigmoid() * logits[image, :, 0].sigmoid()
+        alignment = (score**config.score_power * iou**config.iou_power).masked_fill(~is_candidate, -1)
+        values, prediction = alignment.topk(min(config.top_k, num_predictions), dim=1)
+        yield _Chosen(
+            *(prediction, values, iou.gather(1, prediction), distance.gather(1, prediction)),
+            is_few[:, None].expand_as(prediction),
+        )
