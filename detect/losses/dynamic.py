@@ -110,10 +110,12 @@ class DynamicLoss:
 
     def _class_loss(self, logits: Tensor, assigned: Assigned, labels: Tensor) -> Tensor:
         """Sum over classes and the assigned predictions, or without objectness over all."""
-        wanted = torch.zeros_like(logits)
-        wanted[assigned.image, assigned.prediction, labels[assigned.target]] = assigned.quality
+        place: tuple[Tensor, ...] = (assigned.image, assigned.prediction)
         if self.head.has_objectness:
-            logits, wanted = (part[assigned.image, assigned.prediction] for part in (logits, wanted))  # (n, K)
+            logits = logits[place]  # (n, K)
+            place = (torch.arange(len(logits), device=logits.device),)
+        wanted = torch.zeros_like(logits)
+        wanted[place + (labels[assigned.target],)] = assigned.quality  # noqa: RUF005  # Python 3.10 has no star here
         if self.config.class_loss == "varifocal":
             return varifocal(logits, wanted).sum()
         return cross_entropy(logits, wanted, self.config.focal_gamma).sum()

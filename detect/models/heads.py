@@ -262,8 +262,6 @@ class AnchorFreeDetect(DetectionHead):
         """(B, C, H, W) of level i to its raw values (B, 5 + K, H, W), and the logits (B, 4 * R, H, W) of distances."""
         x = self.stems[i](x)  # (B, C, H, W)
         boxes, classes = self.boxes[i](self.box_branches[i](x)), self.classes[i](self.class_branches[i](x))
-        if self.bins == 0 and self.has_objectness:
-            return torch.cat([boxes, classes], dim=1), boxes[:, :0]
         sides, objectness = boxes.split([4 * max(self.bins, 1), int(self.has_objectness)], dim=1)
         if not self.has_objectness:
             objectness = torch.full_like(sides[:, :1], CERTAIN)
@@ -324,7 +322,7 @@ class Classify(Block):
 
 
 def mean_bins(logits: Tensor, bins: int) -> Tensor:
-    """Means (B, 4, H, W) of distributions over 0, 1, ..., R - 1 with logits (B, 4 * R, H, W); their distances plus 1."""
+    """Means (B, 4, H, W) of distributions over 0, 1, ..., R - 1 with logits (B, 4 * R, H, W): distances plus 1."""
     shares = logits.unflatten(1, (4, bins)).softmax(dim=2)  # (B, 4, R, H, W)
     places = torch.arange(bins, device=logits.device, dtype=logits.dtype).view(-1, 1, 1)
     return (shares * places).sum(dim=2).clamp(min=MIN_MEAN)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from detect.config.base import CONFIGS
@@ -363,6 +364,18 @@ def test_wrong_parts(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "part.yaml").write_text(part, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         find_definition(str(write_model(tmp_path, f"name: m\n{text}\n")))
+
+
+def test_words_of_a_head_without_anchors() -> None:
+    """A variant is a word for several; each of them is one as well."""
+    words = "coding=distances+objectness=false+bins=16"
+    whole, parts = (find_definition(f"yolov5n-spd+{name}") for name in ("task-aligned", f"anchor-free+{words}"))
+    assert whole.sections[-1] == parts.sections[-1]
+    with torch.device("meta"):
+        head = build_model(find_definition("yolov5n-spd+task-aligned+p2+bins=8"), 3).head
+    assert (head.reductions, head.bins, head.has_objectness) == ((4, 8, 16, 32), 8, False)
+    with pytest.raises(InputError, match=r"bins: must be from 2 to 64 and belong to distances, found 8 with exp"):
+        build_model(find_definition("yolov5n+anchor-free+bins=8"), 3)
 
 
 # ---------------------------------------------------------------------------------------- documentation

@@ -393,6 +393,21 @@ def test_a_head_without_anchors_has_none_to_fit(tmp_path, said):
     ]
 
 
+@pytest.mark.parametrize("levels", [2, 3, 4, 5])
+def test_anchors_of_any_number_of_levels(tmp_path, levels):
+    """Squares of 15 sizes, each 1.5 times the one before, are the anchors, smallest first: three for each level."""
+    sides = [2 * 1.5**i for i in range(3 * levels)]
+    names = ["c2", "c3", "c4", "c5", "c6"][:levels]
+    rows = "".join(f"  - {{name: {name}, module: Downsample, args: {{out_channels: 8}}}}\n" for name in names)
+    anchors = [[[500, 500]] * 3] * levels
+    head = f"  - {{name: detect, module: AnchorDetect, from: [{', '.join(names)}], args: {{anchors_px: {anchors}}}}}\n"
+    definition = find_definition(str(write_model(tmp_path, f"name: m\nbackbone:\n{rows}head:\n{head}")))
+    recipe = make_recipe(image_size=640, anchors={"fit": "always"})
+    fitted = anchors_of(suit_anchors(definition, square_table(*sides * 4), recipe))
+    assert fitted.shape == (levels, 3, 2)
+    np.testing.assert_allclose(fitted[..., 0].ravel(), sides, rtol=0.01)
+
+
 # ------------------------------------------------------------------------------------ weights to start from
 
 
