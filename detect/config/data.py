@@ -30,6 +30,24 @@ def _form(value: Any) -> Literal["list", "mapping", "word"]:
     return "mapping" if isinstance(value, (dict, Strict)) else "word" if isinstance(value, str) else "list"
 
 
+DataFormat = Literal[
+    "coco",
+    "voc",
+    "yolo",
+    "visdrone",
+    "shards",
+    "cvat",
+    "label-studio",
+    "labelme",
+    "via",
+    "supervisely",
+    "scenes",
+    "folders",
+    "cifar",
+    "tiny-imagenet",
+]
+"""How the annotations of a data set are written."""
+
 Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
 """Of generated scenes (``DataConfig.scene_without``)."""
 
@@ -44,8 +62,9 @@ class SplitConfig(Strict):
     pattern (``cifar-10-*``) the first is taken. ``shards``: the tar files, ``train-*.tar`` or
     ``train-{000000..000119}.tar``. ``scenes``: name of a stream of generated scenes; another name, other scenes."""
     annotations: str | None = None
-    """COCO: the JSON file. VOC, VisDrone: the folder of the XML or txt files. YOLO: the folder of the txt files;
-    default, ``labels`` in the place of ``images``. ``cifar``: the part of the archive, ``train`` or ``test``;
+    """COCO, CVAT, Label Studio, VIA: the file. VOC, VisDrone, labelme: the folder of the XML, txt or JSON files.
+    YOLO: the folder of the txt files; default, ``labels`` in the place of ``images``. Supervisely: the folder of a data
+    set, or of several. ``cifar``: the part of the archive, ``train`` or ``test``;
     default, the split's own name. ``tiny-imagenet``: the file that says what validation images show
     (``val/val_annotations.txt``); training images lie in the folders of their classes. Not used by ``folders``."""
     list: str | None = None
@@ -53,7 +72,7 @@ class SplitConfig(Strict):
     one image path per line, relative to that file, to the root or to ``images``."""
     parts: Listed[str] = ()
     """YOLO: several folders of images, and text files as in ``list``, that are the split together; ``images`` is
-    then the folder above them."""
+    then the folder above them. CVAT: the subsets of the project that are the split."""
     count: Annotated[int, Ge(1)] | None = None
     """``scenes``: number of scenes; in training, of an epoch, and each epoch draws new ones."""
 
@@ -76,16 +95,16 @@ class DataConfig(Strict):
     """Folder, relative to the YAML's own folder; ``--data-root`` replaces it."""
     splits: Named[SplitConfig]
     """Split name (train, val, test, ...) to its files."""
-    format: (
-        Literal["coco", "voc", "yolo", "visdrone", "shards", "scenes", "folders", "cifar", "tiny-imagenet"] | None
-    ) = None
-    """How the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone`` and ``shards``,
-    which are recognised when this is left out (``detect.data.recognition``), and ``scenes``, which are drawn in memory
+    format: DataFormat | None = None
+    """How the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone``, ``shards``, and the
+    labelling tools' own ``cvat``, ``label-studio``, ``labelme``, ``via`` and ``supervisely``, which are recognised when
+    this is left out (``detect.data.recognition``), and ``scenes``, which are drawn in memory
     (``detect.data.scenes``); for classification ``folders`` (a
     folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``."""
     names: Listed[str] | None = None
     """Class names in index order. COCO, VisDrone, shards: categories to use (others are dropped); default, all.
-    VOC: default, all names found in the training split, sorted. YOLO: the names of the classes 0, 1, ...; default,
+    VOC and labelling tools: default, those that the tool lists, and all others found in the training split, sorted.
+    YOLO: the names of the classes 0, 1, ...; default,
     the lines of ``classes.txt``, else the numbers. ``folders``: folders to use; default, all of the training split,
     sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all."""
     background: Literal["keep", "drop"] = "keep"

@@ -13,7 +13,12 @@ from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import check_split, log_problems
 from detect.data.formats.coco import read_coco
+from detect.data.formats.cvat import read_cvat
+from detect.data.formats.label_studio import read_label_studio
+from detect.data.formats.labelme import read_labelme
 from detect.data.formats.shards import read_shards
+from detect.data.formats.supervisely import read_supervisely
+from detect.data.formats.via import read_via
 from detect.data.formats.visdrone import read_visdrone
 from detect.data.formats.voc import read_voc
 from detect.data.formats.yolo import read_yolo
@@ -32,6 +37,11 @@ READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
     "yolo": read_yolo,
     "visdrone": read_visdrone,
     "shards": read_shards,
+    "cvat": read_cvat,
+    "label-studio": read_label_studio,
+    "labelme": read_labelme,
+    "via": read_via,
+    "supervisely": read_supervisely,
     "scenes": read_scenes,
 }
 """Reader of each ``DataConfig.format`` for detection."""

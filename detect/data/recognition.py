@@ -11,6 +11,8 @@ VOC        ``JPEGImages``, ``Annotations``, ``ImageSets/Main/<split>.txt``; or `
            images and XML files side by side, each in ``<split>`` or in the folder itself
 VisDrone   ``<split>/images`` and ``<split>/annotations``; ``VisDrone2019-DET-<split>`` is also a split
 shards     ``dataset.json`` and ``<split>-000000.tar``, with any number
+others     files of labelling tools, by their content: CVAT's XML, Label Studio's and VIA's JSON (and VIA's CSV) for all
+           images or one in ``<split>``; labelme's JSON beside images; Supervisely's ``meta.json``, ``ann`` and ``img``
 =========  =============================================================================================
 """
 
@@ -28,9 +30,14 @@ from detect.data.annotations import Problems
 from detect.data.checks import find_folder
 from detect.data.folders import walk_files
 from detect.data.formats.annotation_files import read_lines
-from detect.data.formats.coco import CocoSplits, find_coco, find_unnamed_coco
-from detect.data.formats.layouts import sorted_splits
+from detect.data.formats.coco import find_coco, find_unnamed_coco
+from detect.data.formats.cvat import find_cvat, is_cvat
+from detect.data.formats.label_studio import find_label_studio
+from detect.data.formats.labelme import find_labelme
+from detect.data.formats.layouts import json_tool, sorted_splits
 from detect.data.formats.shards import find_shard_splits
+from detect.data.formats.supervisely import ANNOTATIONS, find_supervisely
+from detect.data.formats.via import find_via, is_via
 from detect.data.formats.visdrone import find_visdrone
 from detect.data.formats.voc import find_voc
 from detect.data.formats.yolo import CLASSES_FILES, find_files, find_yolo
@@ -39,13 +46,18 @@ from detect.data.formats.yolo_yaml import DARKNET_SUFFIX, config_of_darknet_data
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
-Format = Literal["coco", "voc", "yolo", "visdrone", "shards"]
+Format = Literal["coco", "voc", "yolo", "visdrone", "shards", "cvat", "label-studio", "labelme", "via", "supervisely"]
 TITLES: dict[Format, str] = {
     "coco": "COCO JSON",
     "voc": "Pascal VOC",
     "yolo": "YOLO",
     "visdrone": "VisDrone",
     "shards": "shards",
+    "cvat": "CVAT XML",
+    "label-studio": "Label Studio JSON",
+    "labelme": "labelme",
+    "via": "VIA",
+    "supervisely": "Supervisely",
 }
 """Title of each recognised format, for messages."""
 
@@ -55,7 +67,8 @@ CONFIG_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.dat
 LOOKED_FOR = (
     "data.yaml; obj.data; COCO's annotations/instances_*.json, <split>/_annotations.coco.json or one file for all; "
     "YOLO's images and labels; VOC's JPEGImages and Annotations; images with txt (YOLO) or XML files (VOC) beside "
-    "them; VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar"
+    "them; VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar; files of CVAT, "
+    "Label Studio, labelme, VIA and Supervisely"
 )
 """The layouts, for messages."""
 
@@ -154,15 +167,12 @@ def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
     if section.annotations is None:
         return _recognise_labels(config, split)
     path = Path(config.root, section.annotations)
-    if path.suffix.lower() == ".json" or (path.is_file() and _starts_like_json(path)):
-        return "coco", f"{section.annotations} is JSON"
-    if path.is_file():
-        raise InputError(
-            f"{path}: is neither a JSON file (COCO) nor a folder of XML (VOC) or txt files (YOLO, VisDrone)"
-        )
+    if path.suffix.lower() == ".json" or path.is_file():
+        return _format_of_file(path, section.annotations)
     folder = find_folder(config, section.annotations)
     files = list(itertools.islice(walk_files(folder, folder, lambda _: None), _NUM_LISTED))
-    by_suffix = {suffix: [path for path in files if path.lower().endswith(suffix)] for suffix in (".xml", ".txt")}
+    suffixes = (".xml", ".txt", ".json")
+    by_suffix = {suffix: [path for path in files if path.lower().endswith(suffix)] for suffix in suffixes}
     texts = [Path(path) for path in by_suffix[".txt"] if not _is_no_label(Path(path).name)]
     if by_suffix[".xml"] and texts:
         raise InputError(
@@ -171,10 +181,31 @@ def _recognise(config: DataConfig, split: str) -> tuple[Format, str]:
         )
     if by_suffix[".xml"]:
         return "voc", f"{section.annotations} has XML files"
+    jsons = [] if texts else [Path(path) for path in by_suffix[".json"]]
+    if any(path.parent.name == ANNOTATIONS for path in jsons):
+        return "supervisely", f"{section.annotations} has JSON files in a folder {ANNOTATIONS}"
+    if any(json_tool(path) == "labelme" for path in jsons[:_NUM_LINES]):
+        return "labelme", f"{section.annotations} has labelme's JSON files"
     if not texts:
-        hint = "; for COCO name the JSON file itself" if any(path.endswith(".json") for path in files) else ""
+        hint = "; for COCO name the JSON file itself" if jsons else ""
         raise InputError(f"{folder}: has neither XML (VOC) nor txt files (YOLO, VisDrone){hint}")
     return _format_of_texts(texts, section.annotations)
+
+
+def _format_of_file(path: Path, shown: str) -> tuple[Format, str]:
+    """Return the format of one file for all images, and the reason."""
+    if path.is_file() and is_cvat(path):
+        return "cvat", f"{shown} is CVAT's XML"
+    if path.is_file() and is_via(path):
+        return "via", f"{shown} is VIA's"
+    if path.is_file() and json_tool(path) == "label-studio":
+        return "label-studio", f"{shown} is Label Studio's JSON"
+    if path.suffix.lower() == ".json" or _starts_like_json(path):
+        return "coco", f"{shown} is JSON"
+    raise InputError(
+        f"{path}: is neither a JSON file (COCO) nor a folder of XML (VOC) or txt files (YOLO, VisDrone), nor "
+        "a file of a labelling tool"
+    )
 
 
 def _is_no_label(name: str) -> bool:
@@ -260,28 +291,34 @@ def recognise_layout(folder: Path) -> DataConfig:
     ((kind, splits),) = layouts.items()
     shown = "; ".join(f"{split}: {' + '.join(_paths_of(section))}" for split, section in splits.items())
     LOGGER.info("%s: recognised as %s: %s", folder, TITLES[kind], shown)
-    for line in left_out if kind == "coco" else ():
+    for line in left_out:
         LOGGER.warning("%s", line)
     root = folder.resolve()
     return DataConfig(name=root.name or "data", root=str(root), splits=splits, format=kind)
 
 
 def _layouts(folder: Path) -> tuple[dict[Format, dict[str, SplitConfig]], list[str]]:
-    """The splits of the folder by format, and a line for each COCO file left out."""
+    """Return the splits of the folder by format, and a line for each file that is left out.
+
+    Files of labelling tools count only where nothing else is: their users convert them and leave them where they are.
+    """
     coco = find_coco(folder)
     layouts: dict[Format, dict[str, SplitConfig]] = {
-        "coco": coco.splits,
+        "coco": sorted_splits(coco.splits),
         "yolo": find_yolo(folder),
         "voc": find_voc(folder),
         "visdrone": find_visdrone(folder),
         "shards": find_shard_splits(folder),
     }
+    left_out = coco.left_out
     if not any(layouts.values()):
-        unnamed = find_unnamed_coco(folder)
-        coco = CocoSplits(unnamed.splits, [*coco.left_out, *unnamed.left_out])
-    layouts["coco"] = sorted_splits(coco.splits)
-    return {kind: splits for kind, splits in layouts.items() if splits}, coco.left_out
+        finders = {"coco": find_unnamed_coco, "cvat": find_cvat, "label-studio": find_label_studio, "via": find_via}
+        found = {kind: find(folder) for kind, find in finders.items()}
+        layouts = {kind: sorted_splits(one.splits) for kind, one in found.items()}  # type: ignore[misc]
+        layouts |= {"labelme": find_labelme(folder), "supervisely": find_supervisely(folder)}
+        left_out = [*left_out, *(line for one in found.values() for line in one.left_out)]
+    return {kind: splits for kind, splits in layouts.items() if splits}, left_out
 
 
 def _paths_of(section: SplitConfig) -> list[str]:
-    return [part for part in (section.images, section.annotations, section.list) if part is not None]
+    return [part for part in (section.images, section.annotations, section.list, *section.parts) if part is not None]

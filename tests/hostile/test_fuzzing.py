@@ -34,7 +34,12 @@ from detect.config.recipe import (
 from detect.config.run import load_run_config
 from detect.config.sweep import load_sweep_config
 from detect.data.formats.coco import read_coco
+from detect.data.formats.cvat import read_cvat
+from detect.data.formats.label_studio import read_label_studio
+from detect.data.formats.labelme import read_labelme
 from detect.data.formats.shards import DATASET_FILE, read_shards
+from detect.data.formats.supervisely import read_supervisely
+from detect.data.formats.via import read_via
 from detect.data.formats.visdrone import read_visdrone
 from detect.data.formats.voc import read_voc
 from detect.data.formats.yolo import read_yolo
@@ -72,6 +77,56 @@ VOC = """\
 """
 YOLO = b"0 0.5 0.5 0.25 0.25\n1 0.25 0.5 0.125 1\n2 0.1 0.1 0.3 0.1 0.3 0.4\n"
 VISDRONE = b"1,2,3,4,1,1,0,0\n0,0,8,8,0,4,1,2\n4,4,2,2,1,0,0,0\n"
+CVAT = """\
+<annotations><meta><task><labels><label><name>cat</name><type>any</type></label></labels></task></meta>
+<image id="0" name="0.png" width="12" height="8">
+<box label="cat" occluded="1" xtl="1" ytl="2" xbr="4" ybr="6" rotation="30"><attribute name="wet">no</attribute></box>
+<polygon label="dog" points="1,2;5.5,3;4,7"/><ellipse label="cat" cx="4" cy="4" rx="2" ry="3"/><tag label="cat"/></image>
+<track id="1" label="cat"><box frame="1" outside="0" xtl="1" ytl="2" xbr="4" ybr="6"/></track></annotations>
+"""
+SIZES = {"original_width": 12, "original_height": 8}
+PERCENT = {"x": 10, "y": 20, "width": 50, "height": 40, "rotation": 30, "rectanglelabels": ["cat"]}
+LABEL_STUDIO = [
+    {
+        "data": {"image": "/data/upload/1/0.png"},
+        "annotations": [{"id": 3, "result": [{"type": "rectanglelabels", "value": PERCENT, **SIZES}]}],
+        "predictions": [{"result": [{"type": "polygonlabels", "value": {"points": [[1, 2]], "polygonlabels": ["a"]}}]}],
+    },
+    {"image": "1.png", "label": [{**PERCENT, **SIZES}], "annotation_id": 4, "updated_at": "2024"},
+]
+LABELME = {
+    "shapes": [
+        {"label": "cat", "shape_type": "rectangle", "points": [[1, 2], [4, 6]], "flags": {"occluded": True}},
+        {"label": "dog", "shape_type": "circle", "points": [[4, 4], [5, 6]], "group_id": 1},
+    ],
+    "imagePath": "0.png",
+    "imageHeight": 8,
+    "imageWidth": 12,
+}
+REGION = {"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4}
+ELLIPSE = {"name": "ellipse", "cx": 4, "cy": 4, "rx": 2, "ry": 3, "theta": 0.5}
+VIA = {
+    "0.png1": {
+        "filename": "0.png",
+        "regions": [
+            {"shape_attributes": REGION, "region_attributes": {"class": "cat"}},
+            {"shape_attributes": ELLIPSE, "region_attributes": {"class": {"dog": True}, "note": "x"}},
+        ],
+    }
+}
+VIA_CSV = b"""\
+filename,region_shape_attributes,region_attributes
+0.png,"{""name"":""rect"",""x"":1,""y"":2,""width"":3,""height"":4}","{""class"":""cat""}"
+1.png,"{}","{}"
+"""
+CORNERS = {"exterior": [[1, 2], [4, 6]]}
+SUPERVISELY = {
+    "size": {"height": 8, "width": 12},
+    "objects": [
+        {"classTitle": "cat", "geometryType": "rectangle", "points": CORNERS, "tags": [{"name": "a"}]},
+        {"classTitle": "dog", "geometryType": "bitmap", "bitmap": {"data": "eJzrDPBz5+WS4mI=", "origin": [1, 2]}},
+    ],
+}
 BOXES = document([1, 2, 3, 4], [0, 0, 8, 8], width=30, height=20)
 DATA = {
     "name": "x",
@@ -100,11 +155,12 @@ SWEEP = {
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three small images, and a file for every reader to be damaged."""
     folder = tmp_path_factory.mktemp("fuzz")
-    for name in ("images", "xml", "yolo", "visdrone"):
-        (folder / name).mkdir()
+    for name in ("images", "xml", "yolo", "visdrone", "labelme", "ds/ann", "ds/img"):
+        (folder / name).mkdir(parents=True)
     for number in range(3):
         cv2.imwrite(str(folder / f"images/{number}.png"), np.full((8, 12, 3), number, np.uint8))
     (folder / "list.txt").write_text("0\n1\n")
+    cv2.imwrite(str(folder / "ds/img/0.png"), np.zeros((8, 12, 3), np.uint8))
     for stem in "01":
         (folder / f"xml/{stem}.xml").write_text(VOC)
         (folder / f"yolo/{stem}.txt").write_bytes(YOLO)
@@ -220,6 +276,11 @@ def readers(world: Path, tar: bytes = b"") -> dict[str, Reader]:
     stems = read_split(world, "list.txt", read_voc, split(annotations="xml", list="list.txt"))
     yolo = read_split(world, "yolo/0.txt", read_yolo, split(annotations="yolo", names=("a", "b", "c")))
     visdrone = read_split(world, "visdrone/0.txt", read_visdrone, split(annotations="visdrone"))
+    cvat = read_split(world, "cvat.xml", read_cvat, split(annotations="cvat.xml"))
+    label_studio = read_split(world, "ls.json", read_label_studio, split(annotations="ls.json"))
+    labelme = read_split(world, "labelme/0.json", read_labelme, split(annotations="labelme"))
+    via, via_csv = (read_split(world, name, read_via, split(annotations=name)) for name in ("via.json", "via.csv"))
+    supervisely = read_split(world, "ds/ann/0.png.json", read_supervisely, split(annotations="ds"))
     shards = read_split(world, "train-0.tar", read_shards, split("train-*.tar"))
     return {
         "COCO, values": Reader(damaged_values(COCO).map(as_json), coco, 20_000),
@@ -228,6 +289,12 @@ def readers(world: Path, tar: bytes = b"") -> dict[str, Reader]:
         "VOC, list": Reader(damaged_bytes(b"0\n1\n") | st.binary(max_size=40), stems, 8_000),
         "YOLO, txt": Reader(damaged_bytes(YOLO), yolo, 20_000),
         "VisDrone, txt": Reader(damaged_bytes(VISDRONE), visdrone, 20_000),
+        "CVAT, XML": Reader(damaged_bytes(CVAT.encode()), cvat, 20_000),
+        "Label Studio, values": Reader(damaged_values(LABEL_STUDIO).map(as_json), label_studio, 20_000),
+        "labelme, values": Reader(damaged_values(LABELME).map(as_json), labelme, 20_000),
+        "VIA, values": Reader(damaged_values(VIA).map(as_json), via, 20_000),
+        "VIA, CSV": Reader(damaged_bytes(VIA_CSV), via_csv, 10_000),
+        "Supervisely, values": Reader(damaged_values(SUPERVISELY).map(as_json), supervisely, 20_000),
         "shards, tar": Reader(damaged_bytes(tar), shards, 10_000),
         "data": Reader(yaml_damage(DATA), read_config(world, load_data_config), 8_000),
         "recipe": Reader(yaml_damage(RECIPE), read_config(world, lambda p: load_detection_recipe(p, {})), 1_500),

@@ -6,11 +6,12 @@ Letters: N images, M boxes, K classes.
 from __future__ import annotations
 
 import codecs
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,10 +32,11 @@ ALL_CLASSES = -1
 
 REPEATED_STEM = "names that are listed already (skipped)"
 NOT_IN_CLASS = "names with the flag -1, as in VOC's class lists: the class is not in the image (left out)"
+UNKNOWN_NAME = "objects of a class that is not among the names (skipped)"
 EXTENDED_NAME = "listed names with a suffix, a folder or a class list's flag (the name alone is taken)"
 
 _FLAGS = ("-1", "0", "1")
-_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, '.xml', '.txt')))})$", re.IGNORECASE)
+_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, (*IMAGE_SUFFIXES, '.xml', '.txt', '.json')))})$", re.IGNORECASE)
 
 File = TypeVar("File")
 Coordinates = Literal["xyxy px", "xywh px", "xywh shares"]
@@ -155,7 +157,7 @@ def read_annotation_files(
     """Read the annotation files of a split.
 
     ``read`` reads the file of a path and a stem; an ``InputError`` of it is a problem of the kind ``bad_file``.
-    ``suffix`` is ``.xml`` or ``.txt``.
+    ``suffix`` is ``.xml``, ``.txt`` or ``.json``.
 
     Returns:
         The files' contents by stem, in the order of the list; and the stems of unreadable files.
@@ -172,7 +174,7 @@ def read_annotation_files(
             problems.add(bad_file, str(error))
             unread.append(stem)
     if not files:
-        kind = {".xml": "XML", ".txt": "txt"}[suffix]
+        kind = {".xml": "XML", ".txt": "txt", ".json": "JSON"}[suffix]
         found = "; ".join(problems.summary()) or "there is none at all"
         raise InputError(f"{folder}: has no {kind} file for split {split!r} that can be read: {found}")
     return files, unread
@@ -210,6 +212,14 @@ def decode_text(content: bytes, where: str) -> str:
         return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{where}: is not UTF-8 text; save it as UTF-8") from None
+
+
+def number_of(value: Any) -> float:
+    """Return a number of a file, also one that is written as text; NaN for anything else."""
+    try:
+        return math.nan if value is None or isinstance(value, (bool, list, dict)) else float(value)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 # ------------------------------------------------------------------------------------------------- table

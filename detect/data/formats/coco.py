@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from detect.boxes.convert import xywh_to_xyxy
-from detect.config.data import DataConfig, SplitConfig
+from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems, Understood, encode_paths, kept_marks, offsets_of
 from detect.data.checks import (
     absent_classes,
@@ -31,7 +31,6 @@ from detect.data.checks import (
     inspect_images,
     report_repeated,
 )
-from detect.data.folders import is_image_name
 from detect.data.formats.coco_annotations import (
     Key,
     floats,
@@ -44,7 +43,16 @@ from detect.data.formats.coco_annotations import (
 )
 from detect.data.formats.coco_json import is_box, load_coco
 from detect.data.formats.image_names import ImageFolder
-from detect.data.formats.layouts import split_of, subfolders
+from detect.data.formats.layouts import (
+    FoundSplits,
+    ends_of,
+    files_with_suffix,
+    find_label_files,
+    image_folder,
+    json_tool,
+    split_of,
+    subfolders,
+)
 from detect.errors import InputError, is_writable
 
 SHARED_NAME = "category names that several category ids have (kept as separate classes)"
@@ -57,8 +65,6 @@ ROBOFLOW_FILE = "_annotations.coco.json"
 
 _COCO_FILE = re.compile(r"(?:(instances|image_info)_)?(.+)", re.IGNORECASE)
 _WHOLE = "default"  # CVAT's name of the subset where there are none
-_FOLDERS = ("images", "data", "jpegimages", "image", "imgs", "img")
-_SNIFFED = 2**16  # bytes at either end of a file
 
 
 def read_coco(config: DataConfig, split: str) -> AnnotationTable:
@@ -303,105 +309,29 @@ def _box_ends(annotations: list[Any], keys: Sequence[Key]) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- layout
 
 
-class CocoSplits(NamedTuple):
-    """The COCO files of a folder.
-
-    Args:
-        splits: those whose images were found.
-        left_out: a line with the reason for each other file.
-    """
-
-    splits: dict[str, SplitConfig]
-    left_out: list[str]
-
-
-def find_coco(folder: Path) -> CocoSplits:
+def find_coco(folder: Path) -> FoundSplits:
     """Find COCO files that are named after their splits, and Roboflow's."""
-    found = CocoSplits({}, [])
-    for path in _json_files(folder / "annotations", folder):
+    found = FoundSplits({}, [])
+    for path in files_with_suffix((".json",), folder / "annotations", folder):
         match = _COCO_FILE.fullmatch(path.stem)
         name = match[2] if match else ""
         split = split_of(name) or ("train" if name.lower() == _WHOLE else name if match and match[1] else None)
-        if split is not None and path.name != ROBOFLOW_FILE:
-            _add(found, folder, split, path, _image_folder(folder, name, split))
+        if split is not None and path.name != ROBOFLOW_FILE and not json_tool(path):
+            found.add(folder, split, path, image_folder(folder, name, split))
     if not found.splits:
         for path in subfolders(folder):
             if (path / ROBOFLOW_FILE).is_file():
-                _add(found, folder, split_of(path.name) or path.name, path / ROBOFLOW_FILE, path.name)
+                found.add(folder, split_of(path.name) or path.name, path / ROBOFLOW_FILE, path.name)
     return found
 
 
-def find_unnamed_coco(folder: Path) -> CocoSplits:
+def find_unnamed_coco(folder: Path) -> FoundSplits:
     """Find the only COCO file of each split's folder or of the folder itself, by its content."""
-    found = CocoSplits({}, [])
-    for path in subfolders(folder):
-        split = split_of(path.name)
-        files = [file for file in _json_files(path) if _looks_like_coco(file)] if split else []
-        if split and len(files) == 1:
-            inside = _image_folder(path, split, split) or "."
-            _add(found, folder, split, files[0], f"{path.name}/{inside}" if inside != "." else path.name)
-    if found.splits:
-        return found
-    files = [file for file in _json_files(folder / "annotations", folder) if _looks_like_coco(file)]
-    if len(files) == 1:
-        _add(found, folder, "train", files[0], _image_folder(folder, files[0].stem, "train"))
-    elif files:
-        names = ", ".join(file.relative_to(folder).as_posix() for file in files[:3])
-        found.left_out.append(
-            f"{folder}: has {len(files)} COCO files ({names}); name the split of each in a data config"
-        )
-    return found
-
-
-def _add(found: CocoSplits, folder: Path, split: str, path: Path, images: str | None) -> None:
-    file = path.relative_to(folder).as_posix()
-    if split in found.splits:
-        found.left_out.append(f"{path}: left out: the split {split} has {found.splits[split].annotations} already")
-    elif images is None:
-        found.left_out.append(
-            f"{path}: left out: there is no folder of its images ({path.stem}, {split}, images/{split} or images)"
-        )
-    else:
-        found.splits[split] = SplitConfig(images, file)
-
-
-def _image_folder(folder: Path, name: str, split: str) -> str | None:
-    """Return the folder of a split's images relative to the data set's; ``.`` for the data set's folder itself.
-
-    Args:
-        folder: the data set's.
-        name: of the annotation file without prefix and suffix.
-        split: its split.
-    """
-    folders = [path for top in (folder, folder / "images") for path in subfolders(top)]
-    by_name = {path.relative_to(folder).as_posix().lower(): path for path in reversed(folders)}
-    wanted = [*(f"{inside}{one}".lower() for one in (name, split) for inside in ("", "images/"))]
-    of_split = [path for path in folders if split_of(path.name) == split and _has_images(path)]
-    usual = [by_name[one] for one in _FOLDERS if one in by_name]
-    for path in [*(by_name[one] for one in wanted if one in by_name), *of_split, *usual]:
-        return path.relative_to(folder).as_posix()
-    return "." if _has_images(folder) else None
-
-
-def _json_files(*folders: Path) -> Iterator[Path]:
-    for folder in folders:
-        if folder.is_dir():
-            yield from sorted(path for path in folder.iterdir() if path.suffix.lower() == ".json" and path.is_file())
-
-
-def _has_images(folder: Path) -> bool:
-    return any(is_image_name(path.name) for path in folder.iterdir())
+    return find_label_files(folder, (".json",), _looks_like_coco, "COCO")
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Tell whether a file, which may be too large to be read twice, has keys of COCO at its ends."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_SNIFFED)
-            file.seek(max(len(content), path.stat().st_size - _SNIFFED))
-            content += file.read(_SNIFFED)
-    except OSError:
-        return False
-    content = content.replace(b"\0", b"")  # of UTF-16
+    content = ends_of(path)
     has_images = b'"images"' in content or b'"file_name"' in content
-    return has_images and any(key in content for key in (b'"categories"', b'"category_id"', b'"annotations"'))
+    keys = (b'"categories"', b'"category_id"', b'"annotations"')
+    return has_images and any(key in content for key in keys) and not json_tool(path)

@@ -39,7 +39,8 @@ AMBIGUOUS_NAME = (
 )
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://[^/\\]*")
-_LOCAL_FILES = "?d="  # Label Studio's /data/local-files/?d=images/a.jpg
+_LOCAL_FILES = "?d="  # Label Studio's /data/local-files/?d=images/a.jpg, below a folder of its server
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # in front of a name that was uploaded to Label Studio
 
 _MAX_ENDS = 12  # folders of a path; each costs a system call
 
@@ -222,7 +223,7 @@ class ImageFolder:
             return FoundImage(None, "outside")
         if not is_path(name) or not is_path(path):
             return FoundImage(plain, "missing" if plain else "outside")
-        for candidate, reading in self._candidates(path, is_absolute):
+        for candidate, reading in self._candidates(path, is_absolute, is_absolute or _LOCAL_FILES in name):
             there = self._there(candidate)
             if there is not None:
                 return FoundImage(there, reading if there == candidate else "likely")
@@ -253,8 +254,8 @@ class ImageFolder:
             paths.append(None if is_ambiguous else path)
         return paths
 
-    def _candidates(self, path: str, is_absolute: bool) -> Iterator[tuple[Path | None, Reading]]:
-        """Yield the files that a name with ``/`` may mean, the likeliest first."""
+    def _candidates(self, path: str, is_absolute: bool, is_foreign: bool) -> Iterator[tuple[Path | None, Reading]]:
+        """Yield the files that a name with ``/`` may mean, the likeliest first; of ``is_foreign`` also its ends."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if is_absolute:
             yield self._in_data_set(path), "foreign"
@@ -266,8 +267,10 @@ class ImageFolder:
             tail = inside(self._folder, "/".join(parts[count:]))
             if _is_end(self._folder, parts[:count]) or _is_end(self._named_as, parts[:count]):
                 yield tail, "foreign"
-            elif is_absolute:
+            elif is_foreign:
                 yield tail, "likely"
+        if is_foreign and parts and _UPLOADED.match(parts[-1]):
+            yield inside(self._folder, _UPLOADED.sub("", parts[-1], count=1)), "likely"
 
     def _in_data_set(self, path: str) -> Path | None:
         """Return the file of an absolute path that is inside the data set, by its name or through links."""

@@ -27,9 +27,16 @@ from detect.data.checks import (
     find_folder,
     inspect_images,
 )
-from detect.data.formats.annotation_files import BoxLine, read_annotation_bytes, read_annotation_files, table_of_boxes
+from detect.data.formats.annotation_files import (
+    UNKNOWN_NAME,
+    BoxLine,
+    number_of,
+    read_annotation_bytes,
+    read_annotation_files,
+    table_of_boxes,
+)
 from detect.data.formats.image_names import find_image, is_file, is_named, path_forms
-from detect.data.formats.layouts import has_suffix, side_by_side, sorted_splits, split_of_folder, subfolders
+from detect.data.formats.layouts import folders_beside, side_by_side
 from detect.data.formats.writing import Target, annotation_file, plain_number, write_lines
 from detect.errors import InputError
 
@@ -41,8 +48,8 @@ OTHER_NAME = (
 BORROWED = "annotation files without an image, whose <filename> is the image of another one (skipped)"
 BAD_OBJECT = "objects without a name or four numbers as bndbox (skipped)"
 UNREADABLE_TEXT = "annotation files with bytes that are not of their encoding, outside of class names (read)"
-UNKNOWN_NAME = "objects of a class that is not among the names (skipped)"
 DEGREE = "degrees of truncation or occlusion (written as yes or no)"
+_PAIRS = (("images", "annotations"), ("Images", "Annotations"), ("images", "xmls"))
 _SPLITS: tuple[str, ...] = ("train", "val", "trainval", "test")
 _DECLARATION = re.compile(rb"""(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
 _MAX_DECLARATION = 200  # bytes
@@ -158,13 +165,13 @@ def _end(file: _File) -> tuple[float, float]:
     return max(rights, default=0.0), max(bottoms, default=0.0)
 
 
-def read_xml(path: Path) -> ElementTree.Element:
-    """Return the root of an annotation file, with tags without namespaces.
+def read_xml(path: Path, max_bytes: int = MAX_XML_BYTES) -> ElementTree.Element:
+    """Return the root of an annotation file of at most ``max_bytes``, with tags without namespaces.
 
     Raises:
         InputError: it is too large, cannot be read, is not XML, or has a document type or entities.
     """
-    text = _decode(read_annotation_bytes(path, MAX_XML_BYTES), path.name)
+    text = _decode(read_annotation_bytes(path, max_bytes), path.name)
     # Entities can grow without limit or name other files. They are looked for in the text that the parser gets.
     if any(word in text for word in ("<!DOCTYPE", "<!ENTITY", "\0")):
         raise InputError(f"{path.name}: has a document type, entities or zero bytes; annotations need none")
@@ -221,7 +228,7 @@ def _encoding_of(content: bytes, declared: str) -> str | None:
 def _parse(path: Path, stem: str, problems: Problems) -> _File:
     root = read_xml(path)
     if root.tag.lower() != "annotation":
-        hint = "; CVAT's own XML: export it as Pascal VOC or COCO" if root.find("image") is not None else ""
+        hint = "; CVAT's own XML is read if annotations names the file itself" if root.tag == "annotations" else ""
         raise InputError(f"{path.name}: is not Pascal VOC: its root is <{root.tag[:40]}>, not <annotation>{hint}")
     objects = []
     for element in root.iterfind("object"):
@@ -238,7 +245,7 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
         problems.add(UNREADABLE_TEXT, path.name)
     folder, filename, place = ((root.findtext(tag) or "").strip() for tag in ("folder", "filename", "path"))
     image_names = tuple(filter(None, (filename, f"{folder}/{filename}" if folder and filename else "", place)))
-    declared = [_number(root.findtext(f"size/{side}")) for side in ("height", "width")]
+    declared = [number_of(root.findtext(f"size/{side}")) for side in ("height", "width")]
     height, width = (int(side) if 0 < side < 2**31 else 0 for side in declared)
     return _File(stem, image_names, (height, width), tuple(objects))
 
@@ -246,18 +253,11 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
 def _parse_object(element: ElementTree.Element) -> _Object | None:
     name = (element.findtext("name") or "").strip()
     sides = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    left, top, right, bottom = (_number(side) for side in sides)
+    left, top, right, bottom = (number_of(side) for side in sides)
     if not name or any(math.isnan(side) for side in (left, top, right, bottom)):
         return None
-    marks = tuple(int(_number(element.findtext(mark)) == 1) for mark in MARKS)
-    return _Object(name, (left, top, right, bottom), _number(element.findtext("difficult")) == 1, marks)
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
+    marks = tuple(int(number_of(element.findtext(mark)) == 1) for mark in MARKS)
+    return _Object(name, (left, top, right, bottom), number_of(element.findtext("difficult")) == 1, marks)
 
 
 def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...]:
@@ -327,7 +327,7 @@ def find_voc(folder: Path) -> dict[str, SplitConfig]:
     """Find the splits of a folder in a layout of VOC."""
     images, annotations, lists = "JPEGImages", "Annotations", "ImageSets/Main"
     if not ((folder / images).is_dir() and (folder / annotations).is_dir()):
-        return _voc_folders(folder) or side_by_side(folder, ".xml")
+        return folders_beside(folder, _PAIRS, ".xml") or side_by_side(folder, ".xml")
     splits: dict[str, SplitConfig] = {}
     for path in sorted((folder / lists).glob("*.txt")):
         split = _split_of_list(path.stem)
@@ -335,17 +335,6 @@ def find_voc(folder: Path) -> dict[str, SplitConfig]:
             splits.setdefault(split, SplitConfig(images, annotations, f"{lists}/{path.name}"))
     splits = {split: splits[split] for split in _SPLITS if split in splits}
     return splits or {"train": SplitConfig(images, annotations)}
-
-
-def _voc_folders(folder: Path) -> dict[str, SplitConfig]:
-    """Find ``images`` and ``annotations`` with XML files, in the folder or in one folder per split."""
-    splits: dict[str, SplitConfig] = {}
-    for path in (folder, *subfolders(folder)):
-        inside = "" if path == folder else f"{path.name}/"
-        for images, xmls in (("images", "annotations"), ("Images", "Annotations"), ("images", "xmls")):
-            if (path / images).is_dir() and has_suffix(path / xmls, ".xml"):
-                splits[split_of_folder(path, folder)] = SplitConfig(f"{inside}{images}", f"{inside}{xmls}")
-    return sorted_splits(splits)
 
 
 def _split_of_list(name: str) -> str | None:

@@ -24,7 +24,7 @@ from detect.data.checks import check_distinct, find_file, find_folder, inspect_i
 from detect.data.folders import find_unread, is_image_name, walk_files
 from detect.data.formats.annotation_files import REPEATED_STEM, BoxLine, read_lines, read_list, table_of_boxes
 from detect.data.formats.image_names import ImageList, is_file
-from detect.data.formats.layouts import side_by_side, sorted_splits, split_of, subfolders
+from detect.data.formats.layouts import has_suffix, side_by_side, sorted_splits, split_of, subfolders
 from detect.data.formats.writing import Target, annotation_file, write_lines
 from detect.data.formats.yolo_rows import COMMAS, LongRow, Row, meaning_of_long_rows, parse_row, split_row
 from detect.errors import InputError
@@ -325,7 +325,8 @@ def find_yolo(folder: Path) -> dict[str, SplitConfig]:
     for path in subfolders(folder):
         if (path / "images").is_dir() and (path / "labels").is_dir():
             splits[split_of(path.name) or path.name] = SplitConfig(f"{path.name}/images", f"{path.name}/labels")
-    if not ((folder / "images").is_dir() and (folder / "labels").is_dir()):
+    is_other = has_suffix(folder / "labels", ".json") and not has_suffix(folder / "labels", ".txt")
+    if is_other or not ((folder / "images").is_dir() and (folder / "labels").is_dir()):
         return sorted_splits(splits or side_by_side(folder, ".txt"))
     for path in subfolders(folder / "images"):
         if (folder / "labels" / path.name).is_dir():
