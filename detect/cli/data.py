@@ -2,6 +2,7 @@
 
 detect data check --data mine.yaml                                      what is wrong (exit code 0, 1 or 2)
 detect data stats --data mine.yaml --image-size 640                     sizes of its boxes; advice for training
+detect data fix --data mine.yaml --out mended                           a copy without what can be mended for certain
 detect data convert --data mine.yaml --to yolo --out mine-yolo          another format; lists the losses
 detect data split --data mine.yaml --ratios 0.8 0.1 0.1 --out parts     train, val and test with equal shares
 detect data view --data mine.yaml --split val --out runs/view           its ground truth, drawn
@@ -25,6 +26,7 @@ FORMATS = ("coco", "yolo", "voc", "visdrone", "shards")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_check(commands)
+    _add_fix(commands)
     _add_stats(commands)
     _add_convert(commands)
     _add_split(commands)
@@ -56,6 +58,24 @@ def _check(args: argparse.Namespace) -> None:
     report = check_data(config, splits, decode=not args.quick, workers=args.workers)
     _write(args.json, check_text(report), check_json(report))
     sys.exit(report.exit_code)
+
+
+def _add_fix(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "write a mended copy: only mends that are certain, in a table; the original stays as it is"
+    parser = commands.add_parser("fix", help=about, description=about)
+    add = parser.add_argument
+    add_data(parser)
+    add("--out", required=True, type=Path, metavar="DIR", help="a new folder, with data.yaml for --data")
+    add("--images", choices=("copy", "link", "none"), default="copy", help="as of convert (default: copy)")
+    add("--workers", type=non_negative_int, default=2, metavar="N", help="processes that decode images (default: 2)")
+    parser.set_defaults(subcommand=_fix)
+
+
+def _fix(args: argparse.Namespace) -> None:
+    with heavy_imports():
+        from detect.curation.fix import Mending, fix_data
+        from detect.data.recognition import open_data
+    print_lines(fix_data(open_data(args.data, args.data_root), Mending(args.out, args.images, args.workers)))
 
 
 def _add_stats(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

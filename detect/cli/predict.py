@@ -17,6 +17,7 @@ from detect.errors import InputError
 from detect.runtime.startup import heavy_imports
 
 FLAG = {"action": "store_true", "default": None}
+LABEL_FORMS = ("coco", "yolo", "voc", "cvat", "label-studio")
 DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
     "--conf": {"type": float, "metavar": "T", "help": "minimum score, from 0 to 1 (default: 0.25)"},
     "--iou": {"type": float, "metavar": "T", "help": "IoU threshold of the non-maximum suppression (default: 0.6)"},
@@ -36,6 +37,11 @@ DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
     "--every": {"type": int, "metavar": "N", "help": "use every N-th frame of a video (default: 1)"},
     "--track": {**FLAG, "help": "track the objects of videos; needs pip install 'detect-small[track]'"},
     "--save-txt": {**FLAG, "help": "write labels/*.txt: class cx cy w h score, as shares of the image"},
+    "--save-labels": {
+        "choices": LABEL_FORMS,
+        "help": "write labels to correct in a labelling tool, or to train on: coco.json, labels/*.txt and classes.txt "
+        "(with the score as a sixth number if --save-txt is given, too), voc/*.xml, cvat.xml or label-studio.json",
+    },
     "--save-csv": {**FLAG, "help": "write predictions.csv: a row for each detection"},
     "--save-crops": {**FLAG, "help": "write crops/CLASS/*.jpg: each detection cut out"},
     "--save-frames": {**FLAG, "help": "write frames/VIDEO/*.jpg: the frames of videos, without drawing"},
@@ -43,7 +49,7 @@ DETECTION_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """None where not given, so that they can be refused for classifiers; ``Detector.stream`` has the defaults."""
 
-OUTPUTS = ("save_txt", "save_csv", "save_crops", "save_frames", "show")
+OUTPUTS = ("save_txt", "save_labels", "save_csv", "save_crops", "save_frames", "show")
 """Options that ``Detector.stream`` does not have."""
 
 BUDGETS: dict[str, dict[str, Any]] = {
@@ -111,6 +117,8 @@ def run(args: argparse.Namespace) -> None:
                 txt=bool(args.save_txt),
                 crops=bool(args.save_crops),
                 frames=bool(args.save_frames),
+                labels=args.save_labels,
+                model=str(args.weights),
             )
             window = PreviewWindow() if args.show else None
             lines = detect_sources(predictor, sources, args.out, outputs, window, on_record, **sizes, **options)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +77,7 @@ class Conversion:
         images: copied, linked (hard links), or left in place.
         splits: to convert; default, all.
         strict: refuse damaged images and boxes instead of skipping them.
+        command: of ``detect data``, for the comment in the data config.
     """
 
     to: Format
@@ -84,10 +85,17 @@ class Conversion:
     images: Images = "copy"
     splits: tuple[str, ...] = ()
     strict: bool = False
+    command: str = "convert"
 
 
-def convert(config: DataConfig, options: Conversion) -> list[str]:
+def convert(
+    config: DataConfig,
+    options: Conversion,
+    change: Callable[[AnnotationTable, str], AnnotationTable] = lambda table, split: table,
+) -> list[str]:
     """Write a data set in another format, with its data config, and return the lines of the report.
+
+    ``change`` gets each split's table and name, and returns the table to write.
 
     Raises:
         InputError: the data cannot be read or written in the format, or the folder is not empty.
@@ -99,7 +107,7 @@ def convert(config: DataConfig, options: Conversion) -> list[str]:
     if options.to == "shards" and options.images != "copy":
         raise InputError(f"--images {options.images}: shards hold copies of the images; use --images copy")
     with atomic_folder(options.out) as folder:
-        tables = {split: open_split(config, split, options.strict) for split in splits}
+        tables = {split: change(open_split(config, split, options.strict), split) for split in splits}
         report = [f"{config.name}: {TITLES[config.format]} to {TITLES[options.to]} in {options.out}"]  # type: ignore[index]
         for split in [one for one in splits if not tables[one].is_labelled and options.to not in _AS_IN_COCO]:
             number, title = len(tables.pop(split)), TITLES[options.to]
@@ -200,7 +208,7 @@ def _write_configs(
         written = visdrone_names(names)
     elif options.to in _AS_IN_COCO and config.names is None:
         written = None
-    write_data_config(folder, config, "convert", options.to, sections, written)
+    write_data_config(folder, config, options.command, options.to, sections, written)
     if options.to == "yolo" and options.images != "none":
         write_yolo_yaml(folder, sections, names)
 

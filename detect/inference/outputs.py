@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from detect.runtime.files import atomic_path, write_text
 from detect.safety.ownership import OutputFolder
 from detect.structures import Detections
 
+if TYPE_CHECKING:
+    from detect.inference.labels import LabelWriter
+
 _MAX_NAME = 200
 """Bytes of a folder's name; file systems allow 255."""
 
@@ -35,6 +38,15 @@ COLUMNS = (
     *("left", "top", "right", "bottom"),
 )
 """Columns of the CSV table. The box is in original-image pixels; ``time`` is in seconds."""
+
+LABEL_PLACES = {
+    "coco": ("coco.json",),
+    "yolo": ("labels/", "classes.txt"),
+    "voc": ("voc/",),
+    "cvat": ("cvat.xml",),
+    "label-studio": ("label-studio.json",),
+}
+"""Files and folders of each form of labels below the folder of the results."""
 
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 
@@ -52,6 +64,8 @@ class OutputOptions:
             height.
         crops: ``crops/<class>/<image>-<number>.jpg``, each detection cut out.
         frames: ``frames/<image>.jpg``, the frames of videos without drawing.
+        labels: a key of ``LABEL_PLACES``: label files to be corrected in a labelling tool, see ``inference.labels``.
+        model: name of the model in them.
     """
 
     json: bool = False
@@ -59,6 +73,8 @@ class OutputOptions:
     txt: bool = False
     crops: bool = False
     frames: bool = False
+    labels: str | None = None
+    model: str = ""
 
 
 class PredictionWriter:
@@ -85,6 +101,7 @@ class PredictionWriter:
         self._video = self._open.enter_context(ExitStack())
         self._tables: list[Add] | None = None
         self._kept: list[dict[str, Any]] = []
+        self._labels = None if options.labels is None else self._label_writer(options.labels)
         self._current_video: str | None = None
         barrier("the start of the predictions")  # each process has checked the folder before any writes
 
@@ -96,6 +113,8 @@ class PredictionWriter:
     ) -> None:
         if error is None:
             self._write_kept()
+        if self._labels is not None and (error is None or num_processes() == 1):
+            self._labels.finish(list(self._sources))
         self._open.close()
 
     def add(self, found: FoundFrame) -> np.ndarray:
@@ -105,16 +124,19 @@ class PredictionWriter:
             The drawing, (H, W, 3) uint8 RGB.
         """
         drawn = found.detections.plot(found.image_rgb)
-        name = self._names[found.source]
+        name, suffix = self._names[found.source], ".jpg"
+        path = self._sources[found.source].path
         if found.clip is None:
+            suffix = path.suffix if path else suffix
             write_image(self._folder.claim(f"{name}.jpg"), drawn)
         else:
             self._add_to_video(found, drawn)
-            path = self._sources[found.source].path
             name = f"{name}{path.suffix if path else ''}/{found.index:06d}"
             if self._options.frames:
                 write_image(self._folder.claim("frames/") / f"{name}.jpg", found.image_rgb)
-        if self._options.txt:
+        if self._labels is not None:
+            self._labels.add(found.source, name, suffix, found.detections)
+        if self._options.txt and self._options.labels != "yolo":
             write_text(self._folder.claim("labels/") / f"{name}.txt", to_txt(found.detections))
         if self._options.crops:
             self._write_crops(name, found)
@@ -132,7 +154,10 @@ class PredictionWriter:
             f"drawn videos: {self._folder.path}": any(is_video),
             f"all detections: {self._folder.path / 'predictions.json'}": self._options.json,
             f"table of all detections: {self._folder.path / 'predictions.csv'}": self._options.csv,
-            f"text files: {self._folder.path / 'labels'}": self._options.txt,
+            f"text files: {self._folder.path / 'labels'}": self._options.txt and self._options.labels != "yolo",
+            f"labels: {self._folder.path / LABEL_PLACES.get(self._options.labels or '', ('',))[0]}": bool(
+                self._options.labels
+            ),
             f"crops: {self._folder.path / 'crops'}": self._options.crops,
             f"frames: {self._folder.path / 'frames'}": self._options.frames and any(is_video),
         }
@@ -152,7 +177,13 @@ class PredictionWriter:
             "predictions.json": self._options.json,
             "predictions.csv": self._options.csv,
         }
+        wanted |= dict.fromkeys(LABEL_PLACES.get(self._options.labels or "", ()), True)
         return places + [place for place, is_wanted in wanted.items() if is_wanted]
+
+    def _label_writer(self, form: str) -> LabelWriter:
+        from detect.inference.labels import LabelWriter  # formats take time to import, which most runs can spare
+
+        return LabelWriter(self._folder, form, self._options.model, self._options.txt)
 
     def _write_kept(self) -> None:
         """Write the tables of all processes in the main one, in the order of the sources."""
@@ -274,12 +305,12 @@ def to_record(found: FoundFrame) -> dict[str, Any]:
     return {**place, "detections": [{key: entry[key] for key in entry if key not in place} for entry in entries]}
 
 
-def to_txt(detections: Detections) -> str:
-    """Convert to a line ``class cx cy w h score`` per detection, as shares of the image's width and height."""
+def to_txt(detections: Detections, has_scores: bool = True) -> str:
+    """Convert to a line ``class cx cy w h [score]`` per detection, as shares of the image's width and height."""
     height, width = detections.image_hw
     shares = xyxy_to_cxcywh(detections.boxes_xyxy_px) / np.array([width, height, width, height])
     lines = [
-        f"{label} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f} {score:.5f}\n"
+        f"{label} {cx:.6f} {cy:.6f} {w:.6f} {h:.6f}" + f" {score:.5f}" * has_scores + "\n"
         for label, (cx, cy, w, h), score in zip(detections.labels, shares, detections.scores, strict=True)
     ]
     return "".join(lines)

@@ -72,6 +72,12 @@ def check_pixels(
     return digests
 
 
+def find_undecodable(images: Sequence[StoredImage], workers: int, settings: ReadSettings = PLAIN) -> np.ndarray:
+    """Return (N,) bool: images whose pixels cannot be decoded."""
+    decoded = _decode_all(images, workers if len(images) > _FEW_IMAGES else 0, settings)
+    return np.array([any(kind == UNDECODABLE for kind, _ in one.findings) for one in decoded], bool)
+
+
 def _decode_all(images: Sequence[StoredImage], workers: int, settings: ReadSettings) -> Iterator[Decoded]:
     decode = partial(_decode, settings=settings)
     if not workers:

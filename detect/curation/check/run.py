@@ -16,6 +16,7 @@ from detect.curation.check.content import (
     image_folder,
     images_in,
 )
+from detect.curation.check.mends import mend_of
 from detect.curation.check.pixels import check_pixels
 from detect.curation.check.severity import (
     DEEP,
@@ -59,6 +60,7 @@ class Finding:
         kind: the problem and, in parentheses, its consequence.
         count: number of problems.
         examples: the first few, without control characters.
+        mend: of the problem; empty for a note, or where none is known.
     """
 
     split: str
@@ -66,6 +68,7 @@ class Finding:
     kind: str
     count: int
     examples: tuple[str, ...]
+    mend: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,11 +206,15 @@ def _size(table: AnnotationTable) -> SplitSize:
 
 def _findings(problems: dict[str, Problems]) -> tuple[Finding, ...]:
     found = [
-        Finding(split, severity_of(kind), kind, count, tuple(shorten(example, MAX_EXAMPLE) for example in examples))
+        Finding(split, severity_of(kind), kind, count, _shortened(examples), mend_of(kind))
         for split, of_split in problems.items()
         for kind, count, examples in of_split.found()
     ]
     return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def _shortened(examples: Sequence[str]) -> tuple[str, ...]:
+    return tuple(shorten(example, MAX_EXAMPLE) for example in examples)
 
 
 def _unchecked(decode: bool, is_whole: bool) -> tuple[str, ...]:
@@ -234,6 +241,9 @@ def check_text(report: CheckReport) -> str:
     for found in report.findings:
         examples = "; ".join(found.examples) + "; ..." * (found.count > len(found.examples))
         lines.append(f"{found.severity:<8} {shorten(found.split, _MAX_NAME)}: {found.count:,} {found.kind}: {examples}")
+    mends = {found.kind: found.mend for found in report.findings if found.mend}
+    lines += ["", "what mends them:"] * bool(mends)
+    lines += [f"  {kind.partition(' (')[0]}: {mend}" for kind, mend in mends.items()]
     lines += ["", *(f"not looked for: {what}" for what in report.unchecked), _verdict(report)]
     return "\n".join(lines)
 

@@ -15,6 +15,7 @@ from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_file
 from detect.data.formats.coco_annotations import id_key
 from detect.data.formats.coco_json import is_box, load_coco
+from detect.data.formats.labelled_images import LabelledImage
 from detect.data.formats.writing import Target
 from detect.errors import InputError
 from detect.runtime.files import write_text
@@ -36,6 +37,28 @@ def write_coco_file(path: Path, content: dict[str, Any]) -> None:
         write_text(path, json.dumps(content, allow_nan=False) + "\n")
     except ValueError:
         raise InputError(f"{path.name}: the source holds NaN or Infinity, which JSON cannot") from None
+
+
+def predicted_coco(images: Sequence[LabelledImage], names: Sequence[str]) -> dict[str, Any]:
+    """Return predictions in COCO's format, with the ``score`` of each annotation; category ids are 1..K."""
+    category_of = {name: number for number, name in enumerate(names, start=1)}
+    annotations: list[dict[str, Any]] = []
+    for image_id, image in enumerate(images, start=1):
+        for item in image.objects:
+            left, top, right, bottom = item.box
+            box = [left, top, round(right - left, 2), round(bottom - top, 2)]
+            about = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_of[item.name or ""]}
+            annotations.append(
+                {**about, "bbox": box, "area": round(box[2] * box[3], 4), "iscrowd": 0, "score": item.score}
+            )
+    return {
+        "images": [
+            {"id": number, "file_name": image.name, "width": image.size_hw[1], "height": image.size_hw[0]}
+            for number, image in enumerate(images, start=1)
+        ],
+        "categories": [{"id": number, "name": name} for name, number in category_of.items()],
+        "annotations": annotations,
+    }
 
 
 def coco_contents(target: Target, parts: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
@@ -107,7 +130,7 @@ def _mended(entries: list[dict[str, Any]], table: AnnotationTable, losses: Probl
             losses.add(NEW_ID, f"{str(number)[:40]!r} is {following}")
             number = following
             following += 1
-        box = entry["bbox"] if is_box(entry.get("bbox")) else box
+        box = entry["bbox"] if is_box(entry.get("bbox")) and list(map(float, entry["bbox"])) == box else box
         own = {"id": number, "image_id": image_ids[row], "category_id": category_ids[label], "bbox": box, "area": area}
         done.append({**entry, **own})
     return done

@@ -13,6 +13,7 @@ import codecs
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -36,6 +37,7 @@ from detect.data.formats.annotation_files import (
     table_of_boxes,
 )
 from detect.data.formats.image_names import find_image, is_file, is_named, path_forms
+from detect.data.formats.labelled_images import LabelledImage, LabelledObject
 from detect.data.formats.layouts import folders_beside, side_by_side
 from detect.data.formats.writing import Target, annotation_file, plain_number, write_lines
 from detect.errors import InputError
@@ -284,7 +286,7 @@ def write_voc(target: Target, folder: Path, own_folder: bool) -> SplitConfig:
     annotations = f"Annotations/{target.split}" if own_folder else "Annotations"
     stems = [str(PurePosixPath(name).with_suffix("")) for name in target.image_names]
     for row, name in enumerate(target.image_names):
-        tree = ElementTree.ElementTree(_element(target, row))
+        tree = ElementTree.ElementTree(voc_element(_labelled_image(target, row), list(target.table.marks)))
         ElementTree.indent(tree)
         tree.write(annotation_file(folder / annotations, name, ".xml"), encoding="utf-8")
     for values in target.table.marks.values():
@@ -295,24 +297,34 @@ def write_voc(target: Target, folder: Path, own_folder: bool) -> SplitConfig:
     return SplitConfig(target.images, annotations, list_file)
 
 
-def _element(target: Target, row: int) -> ElementTree.Element:
-    table = target.table
-    root = ElementTree.Element("annotation")
-    _add(root, "filename", target.image_names[row])
-    size = ElementTree.SubElement(root, "size")
-    height, width = table.sizes_hw[row].tolist()
-    for name, value in (("width", width), ("height", height), ("depth", 3)):
-        _add(size, name, str(value))
+def _labelled_image(target: Target, row: int) -> LabelledImage:
+    table, objects = target.table, []
     for box in range(table.box_offsets[row], table.box_offsets[row + 1]):
+        marks = tuple(int(table.marks[mark][box] > 0) if mark in table.marks else 0 for mark in MARKS)
+        left, top, right, bottom = table.boxes_xyxy_px[box].tolist()
+        name, is_crowd = target.names[table.labels[box]], bool(table.is_crowd[box])
+        objects.append(LabelledObject(name, (left, top, right, bottom), is_crowd, marks))
+    height, width = table.sizes_hw[row].tolist()
+    return LabelledImage(target.image_names[row], tuple(objects), (height, width))
+
+
+def voc_element(image: LabelledImage, marks: Sequence[str]) -> ElementTree.Element:
+    """Return the root of an image's annotation file; objects have those of ``MARKS`` that are among ``marks``."""
+    root = ElementTree.Element("annotation")
+    _add(root, "filename", image.name)
+    size = ElementTree.SubElement(root, "size")
+    for name, value in zip(("width", "height", "depth"), (*image.size_hw[::-1], 3), strict=True):
+        _add(size, name, str(value))
+    for one in image.objects:
         item = ElementTree.SubElement(root, "object")
-        _add(item, "name", target.names[table.labels[box]])
-        for mark in MARKS:
-            if mark in table.marks:
-                _add(item, mark, str(int(table.marks[mark][box] > 0)))
-        _add(item, "difficult", str(int(table.is_crowd[box])))
+        _add(item, "name", one.name or "")
+        for mark, value in zip(MARKS, one.marks, strict=True):
+            if mark in marks:
+                _add(item, mark, str(value))
+        _add(item, "difficult", str(int(one.is_crowd)))
         corners = ElementTree.SubElement(item, "bndbox")
-        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), table.boxes_xyxy_px[box].tolist(), strict=True):
-            _add(corners, name, plain_number(value))
+        for name, side in zip(("xmin", "ymin", "xmax", "ymax"), one.box, strict=True):
+            _add(corners, name, plain_number(side))
     return root
 
 
