@@ -188,28 +188,66 @@ def measure(request: EvaluationRequest) -> Lines:
     return (yield from measured(request, open_data(request.data, request.data_root), outputs))
 
 
-def _measure_checkpoint(request: EvaluationRequest, data: DataConfig, outputs: EvaluationOutputs) -> Lines:
+def evaluate_split(request: EvaluationRequest) -> tuple[Evaluation, tuple[str, ...]]:
+    """Evaluate a detector on a split with annotations without any output; return the classes of the model as well.
+
+    Raises:
+        InputError: the weights are a classifier's, or the split has no annotations.
+    """
+    use_threads(request.threads)
+    data = open_data(request.data, request.data_root)
+    if is_exported(request.weights):
+        measured, data, conditions = _exported(request, data)
+    else:
+        checkpoint, data, conditions = _checkpoint(request, data)
+        if isinstance(checkpoint.model, ClassificationModel):
+            raise InputError(f"{request.weights}: is a classifier, which finds no boxes")
+        measured = _measured(checkpoint, conditions, request)
+    table = open_split(data, request.split, request.strict)
+    if not table.is_labelled:
+        raise InputError(f"{request.data} {request.split}: has no annotations to compare with")
+    names = conditions.names or table.names
+    log_class_differences(names, table.names)
+    return measured.evaluate(table, conditions, DetectionOptions(engine=request.engine)), names
+
+
+def _checkpoint(request: EvaluationRequest, data: DataConfig) -> tuple[Checkpoint, DataConfig, Conditions]:
+    """Open a checkpoint on its device, with the data as it was trained on."""
     device = select_device(request.device)
     checkpoint = load_checkpoint(request.weights)
     checkpoint.model.to(device)
     data = as_trained(data, checkpoint.value_range)
+    return checkpoint, data, _conditions(request, checkpoint.image_size, device, checkpoint.names)
+
+
+def _measured(checkpoint: Checkpoint, conditions: Conditions, request: EvaluationRequest) -> _Measured:
+    return _Measured(
+        partial(detection.evaluate, checkpoint.detector),
+        partial(_costs, checkpoint.detector, conditions.image_size, request.weights),
+    )
+
+
+def _measure_checkpoint(request: EvaluationRequest, data: DataConfig, outputs: EvaluationOutputs) -> Lines:
+    checkpoint, data, conditions = _checkpoint(request, data)
     if request.cost is not None:
         checkpoint, line = choose_instance(checkpoint, request.cost)
         yield line
-    conditions = _conditions(request, checkpoint.image_size, device, checkpoint.names)
+        conditions = _conditions(request, checkpoint.image_size, conditions.device, checkpoint.names)
     if request.instances:
         return (yield from _measure_instances(request, checkpoint, data, conditions, outputs))
     if isinstance(checkpoint.model, ClassificationModel):
         return (yield from _measure_classifier(request, checkpoint, data, conditions, outputs))
-    measured = _Measured(
-        partial(detection.evaluate, checkpoint.detector),
-        partial(_costs, checkpoint.detector, conditions.image_size, request.weights),
-    )
+    measured = _measured(checkpoint, conditions, request)
     return (yield from _measure_detector(request, measured, data, conditions, outputs))
 
 
 def _measure_exported(request: EvaluationRequest, data: DataConfig, outputs: EvaluationOutputs) -> Lines:
     """Evaluate an exported file itself, as it will be used."""
+    measured, data, conditions = _exported(request, data)
+    return (yield from _measure_detector(request, measured, data, conditions, outputs))
+
+
+def _exported(request: EvaluationRequest, data: DataConfig) -> tuple[_Measured, DataConfig, Conditions]:
     for option, value in (("--instances", request.instances or None), ("--cost", request.cost)):
         if value is not None:
             raise InputError(f"{option}: is for checkpoints; {request.weights} is an exported file")
@@ -228,7 +266,7 @@ def _measure_exported(request: EvaluationRequest, data: DataConfig, outputs: Eva
         return torch.as_tensor(network.predictions(images))  # whose suppression is faster at AP's low threshold
 
     measured = _Measured(partial(evaluate_network, forward, network.multiple), partial(_file_size, request.weights))
-    return (yield from _measure_detector(request, measured, data, conditions, outputs))
+    return measured, data, conditions
 
 
 def _conditions(

@@ -5,6 +5,7 @@ detect data stats --data mine.yaml --image-size 640                     sizes of
 detect data fix --data mine.yaml --out mended                           a copy without what can be mended for certain
 detect data convert --data mine.yaml --to yolo --out mine-yolo          another format; lists the losses
 detect data split --data mine.yaml --ratios 0.8 0.1 0.1 --out parts     train, val and test with equal shares
+detect data review --weights best.pt --data mine.yaml --out review      labels that a model disagrees with
 detect data view --data mine.yaml --split val --out runs/view           its ground truth, drawn
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from detect.cli.output import print_json, print_lines
-from detect.cli.parser import STANDARD_OUTPUT, add_data, non_negative_int, positive_int
+from detect.cli.parser import STANDARD_OUTPUT, add_computing, add_data, non_negative_int, positive_int
 from detect.runtime.startup import heavy_imports
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "shards")
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_convert(commands)
     _add_split(commands)
     _add_view(commands)
+    _add_review(commands)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -193,6 +195,31 @@ def _view(args: argparse.Namespace) -> None:
         from detect.data.recognition import open_data
     config = open_data(args.data, args.data_root)
     print_lines(view_data(config, args.split, args.out, count=args.count, wanted=args.images, seed=args.seed))
+
+
+def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "list labels that a detector disagrees with: missing, extra, of the wrong class, with loose boxes"
+    parser = commands.add_parser("review", help=about, description=f"{about}; and draw the strongest")
+    add = parser.add_argument
+    add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint or an exported detector")
+    add_data(parser)
+    add("--split", default="val", metavar="NAME", help="split of the data config (default: val)")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder of review.csv, review.json and sheet.jpg")
+    add("--conf", type=float, default=0.5, metavar="T", help="score that speaks against a label (default: 0.5)")
+    add("--count", type=positive_int, default=48, metavar="N", help="pictures on the sheet (default: 48)")
+    add("--image-size", type=positive_int, metavar="S", help="long side of the network input (default: as trained)")
+    add("--workers", type=non_negative_int, default=2, metavar="N", help="processes that load images (default: 2)")
+    add_computing(parser)
+    parser.set_defaults(subcommand=_review)
+
+
+def _review(args: argparse.Namespace) -> None:
+    with heavy_imports():
+        from detect.api.evaluation import EvaluationRequest
+        from detect.api.review import review
+    names = ("weights", "data", "data_root", "split", "image_size", "workers", "device", "precision", "threads")
+    request = EvaluationRequest(**{name: getattr(args, name) for name in names})
+    print_lines(review(request, args.out, args.conf, args.count))
 
 
 def _add_strict(parser: argparse.ArgumentParser) -> None:

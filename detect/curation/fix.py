@@ -1,8 +1,8 @@
 """Write a mended copy of a data set: only mends that are certain, each counted; everything else is left to decide.
 
-Certain are: boxes are clipped to their image; boxes without area, of less than a pixel or wholly outside are left out, as
-are repeated boxes, damaged entries and images that cannot be decoded; ids, sizes and areas that are wrong are written
-anew; a category that only groups others goes.
+Certain are: boxes are clipped to their image; boxes without area, of less than a pixel or wholly outside are left out,
+as are repeated boxes, damaged entries and images that cannot be decoded; ids, sizes and areas that are wrong are
+written anew; a category that only groups others goes.
 
 Letters: N images, M boxes.
 """
@@ -61,10 +61,8 @@ def fix_data(config: DataConfig, options: Mending) -> list[str]:
     before = check_data(config, list(config.splits), decode=True, workers=options.workers)
     for finding in before.findings:
         if finding.kind in _UNCERTAIN:
-            example = "; ".join(finding.examples[:1])
-            raise InputError(
-                f"{config.name} {finding.split}: cannot be mended for certain: {finding.count} {finding.kind}: {example}"
-            )
+            found = f"{finding.count} {finding.kind}: {'; '.join(finding.examples[:1])}"
+            raise InputError(f"{config.name} {finding.split}: cannot be mended for certain: {found}")
     to = config.format if config.format in FORMATS and config.format != "shards" else "coco"
     is_decoded = {finding.split for finding in before.findings if finding.kind == UNDECODABLE}
 
@@ -74,14 +72,14 @@ def fix_data(config: DataConfig, options: Mending) -> list[str]:
             table = table.select(~find_undecodable(images, options.workers, table.read_settings))
         return mended(table)
 
-    lines = convert(config, Conversion(to, options.out, options.images, command="fix"), change)  # type: ignore[arg-type]
+    lines = convert(config, Conversion(to, options.out, options.images, command="fix"), change)
     copy = open_data(str(options.out / CONFIG))
     after = check_data(copy, list(copy.splits), decode=True, workers=options.workers)
     return [*lines, "", *_report(before, after)]
 
 
 def mended(table: AnnotationTable) -> AnnotationTable:
-    """Return the table with boxes clipped to their images, without those that are then too small, and without repeats."""
+    """Return the table with boxes clipped to their images, without those that are then too small and repeats."""
     rows = table.image_of_box
     limits_xyxy = np.tile(table.sizes_hw[rows][:, ::-1], 2)
     clipped = np.clip(table.boxes_xyxy_px, 0, limits_xyxy)

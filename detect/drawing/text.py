@@ -6,10 +6,19 @@ import functools
 import importlib.util
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont
 
 from detect.errors import visible
+
+FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a cell that a spreadsheet runs as a formula."""
+
+
+def spreadsheet_text(value: Any) -> Any:
+    """Return a cell that no spreadsheet runs: a text that starts like a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_START) else value
 
 
 def shorten(name: str, limit: int) -> str:

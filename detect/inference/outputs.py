@@ -19,6 +19,7 @@ import numpy as np
 
 from detect.boxes.convert import xyxy_to_cxcywh, xyxy_to_xywh
 from detect.data.images import write_image
+from detect.drawing.text import FORMULA_START, spreadsheet_text
 from detect.inference.sources import Source
 from detect.inference.stream import FoundFrame
 from detect.inference.video import SUFFIXES, video_suffix, writing_video
@@ -47,8 +48,6 @@ LABEL_PLACES = {
     "label-studio": ("label-studio.json",),
 }
 """Files and folders of each form of labels below the folder of the results."""
-
-_FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 
 Add = Callable[[dict[str, Any]], None]
 
@@ -356,10 +355,10 @@ def csv_table(path: Path) -> Iterator[Add]:
 
         def add(entry: dict[str, Any]) -> None:
             box = dict(zip(("left", "top", "right", "bottom"), entry["xyxy"], strict=True))
-            name, category = entry["file_name"], entry["category"]
+            name = entry["file_name"]
             safe = {
-                "file_name": f".{os.sep}{name}" if name.startswith(_FORMULA_START) else name,
-                "category": f"'{category}" if category.startswith(_FORMULA_START) else category,
+                "file_name": f".{os.sep}{name}" if name.startswith(FORMULA_START) else name,
+                "category": spreadsheet_text(entry["category"]),
             }
             table.writerow({**entry, **safe, **box})
 

@@ -81,7 +81,7 @@ CVAT = """\
 <annotations><meta><task><labels><label><name>cat</name><type>any</type></label></labels></task></meta>
 <image id="0" name="0.png" width="12" height="8">
 <box label="cat" occluded="1" xtl="1" ytl="2" xbr="4" ybr="6" rotation="30"><attribute name="wet">no</attribute></box>
-<polygon label="dog" points="1,2;5.5,3;4,7"/><ellipse label="cat" cx="4" cy="4" rx="2" ry="3"/><tag label="cat"/></image>
+<polygon label="dog" points="1,2;5.5,3;4,7"/><ellipse label="cat" cx="4" cy="4" rx="2" ry="3"/></image>
 <track id="1" label="cat"><box frame="1" outside="0" xtl="1" ytl="2" xbr="4" ybr="6"/></track></annotations>
 """
 SIZES = {"original_width": 12, "original_height": 8}

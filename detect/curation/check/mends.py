@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from detect.curation.check import severity
 from detect.data import checks
-from detect.data.formats import coco, coco_annotations, label_studio, via, yolo
-from detect.data.formats.labelled_images import NO_BOX
+from detect.data.formats import coco, coco_annotations, label_studio, labelled_images, yolo
 
 FIX = "detect data fix writes a copy without them"
 """Mend of what can be mended for certain."""
@@ -39,9 +38,9 @@ _MENDS = {
     label_studio.UNLABELLED: "label them, or submit an empty annotation if there is nothing",
     label_studio.TURNED: "look with detect data view whether the boxes are turned; if so, label the upright image",
     label_studio.OTHER_ANNOTATION: "mark the right one as ground truth",
-    via.BAD_ENTRY: "export again, with the names of the images",
+    labelled_images.BAD_ENTRY: "export again, with the names of the images",
     yolo.UNKNOWN_CLASS: "give all names, in the order of the class numbers",
-    NO_BOX: "draw a box or an outline around these objects",
+    labelled_images.NO_BOX: "draw a box or an outline around these objects",
 }
 
 
