@@ -105,6 +105,7 @@ def make_workshop(folder: Path) -> None:
         cv2.imwrite(str(path), np.full((64, 64, 3), 60 * kind + 20 * number, np.uint8))
     _make_labelme(folder / "labelme-data")
     _make_via(folder / "via-data")
+    _make_supervisely(folder / "supervisely-data")
 
 
 def _make_labelme(folder: Path) -> None:
@@ -133,3 +134,21 @@ def _make_via(folder: Path) -> None:
     for name in entries:
         cv2.imwrite(str(folder / name), np.full((80, 100, 3), ord(name[0]), np.uint8))
     (folder / "via.json").write_text(json.dumps(entries), encoding="utf-8")
+
+
+def _make_supervisely(folder: Path) -> None:
+    objects = [
+        {
+            "classTitle": name,
+            "geometryType": "rectangle",
+            "points": {"exterior": [[x, 20], [x + 20, 40]], "interior": []},
+        }
+        for name, x in (("ant", 10), ("bee", 50))
+    ]
+    (folder / "ds0" / "ann").mkdir(parents=True)
+    (folder / "ds0" / "img").mkdir()
+    (folder / "meta.json").write_text(json.dumps({"classes": [], "tags": []}), encoding="utf-8")
+    for name in ("a", "b"):
+        cv2.imwrite(str(folder / "ds0" / "img" / f"{name}.jpg"), np.full((80, 100, 3), ord(name), np.uint8))
+        content = {"size": {"height": 80, "width": 100}, "objects": objects}
+        (folder / "ds0" / "ann" / f"{name}.jpg.json").write_text(json.dumps(content), encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import runpy
@@ -117,22 +116,6 @@ def test_python_imports_what_there_is(path: Path) -> None:
                 if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "detect":
                     module = __import__(node.module, fromlist=["detect"])
                     assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
-
-
-@pytest.mark.parametrize(("page", "folder"), [("from-labelme.md", "labelme-data"), ("from-via.md", "via-data")])
-def test_label_tools_become_coco(page: str, folder: str, place: Path) -> None:
-    """A rectangle from (10, 20) to (30, 40), a circle of radius 5 about (50, 50), a triangle: the same in both."""
-    (block,) = plain_blocks(ROOT / "docs" / "how-to" / page, "python")
-    run_python(block, place)
-    content = json.loads((place / folder / "labels.json").read_text(encoding="utf-8"))
-    assert [(image["file_name"], image["width"], image["height"]) for image in content["images"]] == [
-        ("a.jpg", 100, 80),
-        ("b.jpg", 100, 80),
-    ]
-    assert [category["name"] for category in content["categories"]] == ["ant", "bee"]
-    found = [(one["image_id"], one["category_id"], one["bbox"]) for one in content["annotations"]]
-    boxes = [(1, [10, 20, 20, 20]), (2, [45, 45, 10, 10]), (1, [1, 2, 8, 6])]
-    assert found == [(image, category, box) for image in (1, 2) for category, box in boxes]
 
 
 # ------------------------------------------------------------------------------------- the slow suite

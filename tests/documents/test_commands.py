@@ -25,7 +25,18 @@ TOOLS = {"evaluate": "val", "import_weights": "import", "compare_costs": "compar
 OTHER_PROGRAMS = {"pip", "make", "cp", "python", "torchrun"}
 MISTAKE = ["describe", "--model", "yolov5n-spdd"]
 """A mistake that a page shows on purpose."""
-EXAMPLES = {"my-data", "my-coco", "my-folder", "mine", "parts", "photos", "labelme-data", "via-data"}
+EXAMPLES = {
+    "my-data",
+    "my-coco",
+    "my-folder",
+    "mine",
+    "parts",
+    "photos",
+    "labelme-data",
+    "via-data",
+    "supervisely-data",
+    "mended",
+}
 """Data sets of the reader."""
 
 
