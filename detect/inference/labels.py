@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from detect.data.formats.coco_writing import predicted_coco
+from detect.data.annotations import Problems
+from detect.data.formats.coco_writing import predicted_coco, write_coco_file
 from detect.data.formats.cvat import cvat_xml
 from detect.data.formats.label_studio import label_studio_tasks
 from detect.data.formats.labelled_images import LabelledImage, LabelledObject
 from detect.data.formats.voc import voc_element
-from detect.data.formats.writing import write_lines
+from detect.data.formats.writing import printable, safe_classes, write_lines
 from detect.inference.outputs import LABEL_PLACES, to_txt
 from detect.runtime.distributed import all_gather_texts, is_main_process, num_processes
-from detect.runtime.files import atomic_path, write_json, write_text
+from detect.runtime.files import atomic_path, write_text
+from detect.runtime.logs import LOGGER
 from detect.safety.ownership import OutputFolder
 from detect.structures import Detections
+
+_ANY_NAME = ("coco", "label-studio")
+"""JSON holds names of images and classes with any character; lines of text and XML do not."""
 
 
 class LabelWriter:
@@ -40,14 +46,18 @@ class LabelWriter:
         self._folder, self._form, self._model, self._has_scores = folder, form, model, has_scores
         self._seen: list[tuple[str, LabelledImage]] = []
         self._names: tuple[str, ...] = ()
+        self._changes = Problems()
 
     def add(self, source: str, name: str, suffix: str, detections: Detections) -> None:
         """Add an image: ``name`` is its path without ``suffix`` below the folder of all sources."""
-        self._names = detections.names
+        if not self._names:
+            self._names = detections.names if self._form in _ANY_NAME else safe_classes(detections.names, self._changes)
         if self._form == "yolo":
             write_text(self._folder.claim("labels/") / f"{name}.txt", to_txt(detections, self._has_scores))
             return
-        image = labelled_image(f"{name}{suffix}", detections)
+        image_name = f"{name}{suffix}"
+        image_name = image_name if self._form in _ANY_NAME else printable(image_name)
+        image = labelled_image(image_name, replace(detections, names=self._names))
         if self._form == "voc":
             tree = ElementTree.ElementTree(voc_element(image, ()))
             ElementTree.indent(tree)
@@ -58,6 +68,8 @@ class LabelWriter:
 
     def finish(self, sources: Sequence[str]) -> None:
         """Write what is for all images, in the order of ``sources``; of several processes, the main one does."""
+        for line in self._changes.summary():
+            LOGGER.warning("labels: %s", line)
         parts = [json.dumps([self._names, self._seen])]
         parts = all_gather_texts(parts[0]) if num_processes() > 1 else parts
         loaded = [json.loads(part) for part in parts]
@@ -71,12 +83,12 @@ class LabelWriter:
     def _write(self, images: list[LabelledImage], names: tuple[str, ...]) -> None:
         *_, last = LABEL_PLACES[self._form]
         if self._form == "coco":
-            write_json(self._folder.claim(last), predicted_coco(images, names))
+            write_coco_file(self._folder.claim(last), predicted_coco(images, names))
         elif self._form == "cvat":
             with atomic_path(self._folder.claim(last)) as temporary:
                 temporary.write_bytes(cvat_xml(images, names))
         elif self._form == "label-studio":
-            write_json(self._folder.claim(last), label_studio_tasks(images, self._model))
+            write_coco_file(self._folder.claim(last), label_studio_tasks(images, self._model))
         elif self._form == "yolo":
             write_lines(self._folder.claim(last), names)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from detect.data.formats.voc import read_xml
 from detect.inference.outputs import LABEL_PLACES, OutputOptions, PredictionWriter
 from detect.inference.sources import Source
 from detect.inference.video import Clip
@@ -103,3 +104,21 @@ def test_what_was_seen_is_written_when_a_run_ends_early(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert len(json.loads((tmp_path / "out/coco.json").read_text())["images"]) == 1
+
+
+@pytest.mark.parametrize("form", LABEL_PLACES)
+def test_names_of_any_characters(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "images" / "a\x1b\udcff.png"
+    found = replace(FOUND, names=("a\nb\udcff", "<c>"))
+    with PredictionWriter(tmp_path / "out", [still(path)], OutputOptions(labels=form)) as writer:
+        writer.add(seen(str(path), found))
+    name = {"voc": "*.xml", "yolo": "*.txt"}.get(form, LABEL_PLACES[form][0])
+    (file,) = (tmp_path / "out" / LABEL_PLACES[form][0]).glob(name) if "*" in name else [tmp_path / "out" / name]
+    text = file.read_text(encoding="utf-8")
+    if form in ("voc", "cvat"):
+        assert "a_b_" in [element.text for element in read_xml(file).iter("name")]
+    elif form == "yolo":
+        assert (tmp_path / "out/classes.txt").read_text().splitlines() == ["a_b_", "<c>"]
+    else:
+        assert r"a\nb\udcff" in text
+    assert ("class names that the format cannot hold" in caplog.text) == (form in ("voc", "cvat", "yolo"))

@@ -31,8 +31,10 @@ def write_coco(target: Target, folder: Path) -> SplitConfig:
     return SplitConfig(target.images, file)
 
 
-def write_coco_file(path: Path, content: dict[str, Any]) -> None:
-    """Write a COCO file in ASCII, because names may hold lone surrogates, which UTF-8 cannot encode; refuse NaN."""
+def write_coco_file(path: Path, content: Any) -> None:
+    """Write a COCO file, or another one with names, in ASCII: names may hold lone surrogates, which UTF-8 cannot
+    encode; refuse NaN.
+    """
     try:
         write_text(path, json.dumps(content, allow_nan=False) + "\n")
     except ValueError:

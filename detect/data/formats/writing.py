@@ -136,7 +136,7 @@ def safe_classes(names: Sequence[str], changes: Problems) -> tuple[str, ...]:
     taken: set[str] = set()
     safe = []
     for name in names:
-        wanted = _printable(name).strip() or _PLAIN
+        wanted = printable(name).strip() or _PLAIN
         unique = next(one for one in _numbered(wanted, "") if one not in taken)
         taken.add(unique)
         if unique != name:
@@ -155,7 +155,7 @@ def split_folder(name: str) -> str:
 def _safe_path(name: str) -> str:
     parts = []
     for part in name.split("/"):
-        clean = "".join(_PLAIN if c in _UNSAFE else c for c in _printable(part)).strip()
+        clean = "".join(_PLAIN if c in _UNSAFE else c for c in printable(part)).strip()
         clean = PurePosixPath(clean).stem.strip() + PurePosixPath(clean).suffix
         # Readers leave out hidden files, and look for "labels" in the place of the last "images".
         parts.append(_PLAIN + clean if not clean or clean.startswith(".") or clean == "images" else clean)
@@ -163,7 +163,7 @@ def _safe_path(name: str) -> str:
     return path if path.lower().endswith(IMAGE_SUFFIXES) else f"{path}.jpg"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Replace control characters, line ends and lone surrogates."""
     return "".join(c if c.isprintable() else _PLAIN for c in text)
 
