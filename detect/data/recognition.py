@@ -291,7 +291,7 @@ def recognise_layout(folder: Path) -> DataConfig:
     ((kind, splits),) = layouts.items()
     shown = "; ".join(f"{split}: {' + '.join(_paths_of(section))}" for split, section in splits.items())
     LOGGER.info("%s: recognised as %s: %s", folder, TITLES[kind], shown)
-    for line in left_out:
+    for line in () if kind in ("yolo", "voc", "visdrone", "shards") else left_out:
         LOGGER.warning("%s", line)
     root = folder.resolve()
     return DataConfig(name=root.name or "data", root=str(root), splits=splits, format=kind)
