@@ -25,8 +25,8 @@ from detect.drawing.boxes import draw_frames
 from detect.drawing.sheets import PANEL_PX, Panel, fitted, panel_sheet
 from detect.drawing.text import spreadsheet_text
 from detect.evaluation.coco import FoundBoxes
-from detect.evaluation.html.errors import BACKGROUND, CLASS, DUPLICATE, PLACE, RIGHT, find_errors
-from detect.evaluation.html.matches import ALL_AREAS, Matches, match_by_coco
+from detect.evaluation.errors import BACKGROUND, CLASS, DUPLICATE, PLACE, RIGHT, find_errors
+from detect.evaluation.matches import ALL_AREAS, Matches, match_by_coco
 from detect.runtime.files import atomic_path, write_json
 
 Kind = Literal["missing label", "wrong class", "loose box", "extra label"]
