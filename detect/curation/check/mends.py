@@ -10,12 +10,14 @@ FIX = "detect data fix writes a copy without them"
 """Mend of what can be mended for certain."""
 
 _FIXED = (
-    *(checks.PARTLY_OUTSIDE, checks.REPEATED, checks.OTHER_SIZE, severity.UNDER_A_PIXEL, severity.UNDECODABLE),
+    *(checks.REPEATED, severity.UNDER_A_PIXEL, severity.UNDECODABLE),
     *(coco_annotations.BAD_CROWD, coco_annotations.BAD_AREA, coco_annotations.OTHER_TYPE_ID, coco.REPEATED_IMAGE),
 )
 _FIXED_ENDS = ("(skipped)", "(renumbered)", "skipped)")
 
 _MENDS = {
+    checks.PARTLY_OUTSIDE: "detect data fix writes a copy with them clipped",
+    checks.OTHER_SIZE: "detect data fix writes a copy with the images' own sizes",
     checks.BAD_IMAGE: "put the images where the annotations name them, or detect data fix leaves them out",
     checks.WRONG_SIZE: "bring the images that were labelled: boxes of a resized copy lie elsewhere",
     checks.UNROTATED_SIZE: "look with detect data view whether the boxes are turned; if so, label the upright image",
