@@ -32,7 +32,7 @@ api/training config/recipe config/augment config/data data/recognition data/form
 data/detection/geometry
 data/detection/images data/detection/sampling data/workers models/catalog models/definition models/rows models/model
 models/blocks/csp models/blocks/downsample models/transfer boxes/anchors boxes/coding boxes/nms boxes/iou structures
-evaluation/loop evaluation/forward evaluation/coco training/task training/strategy training/checks
+evaluation/loop evaluation/forward evaluation/coco training/task training/strategy training/checks training/starts
 training/checkpoints training/recorder runtime/distributed
 """
 """What a complete reading adds: names of models, reading of files, checks, caches, records, processes."""

@@ -144,6 +144,30 @@ def with_args(definition: ModelDefinition, module: str, **args: Any) -> ModelDef
     )
 
 
+def normalisation_of(definition: ModelDefinition) -> dict[str, Any] | None:
+    """Return the ``args`` of the row that normalises the images, or None if there is none."""
+    return next((row.args for row in definition.rows if row.module == "Normalise"), None)
+
+
+def with_normalisation(definition: ModelDefinition, args: dict[str, Any] | None) -> ModelDefinition:
+    """Replace the row that normalises the images, whose name is ``normalise``; with None there is none."""
+    old = {row.name for row in definition.rows if row.module == "Normalise"}
+    reads = "image" if args is None else "normalise"
+
+    def changed(row: Row) -> Row:
+        return replace(row, inputs=tuple(reads if name in {"image", *old} else name for name in row.inputs))
+
+    sections = [
+        replace(section, rows=tuple(changed(row) for row in section.rows if row.name not in old))
+        for section in definition.sections
+    ]
+    if args is not None:
+        first = sections[0]
+        front = Row(first.name, "normalise", "Normalise", ("image",), args, 1, None, None)
+        sections[0] = replace(first, rows=(front, *first.rows))
+    return replace(definition, sections=tuple(sections))
+
+
 def with_options(
     definition: ModelDefinition, defaults: dict[str, Any], scale: dict[str, Any], where: str
 ) -> ModelDefinition:

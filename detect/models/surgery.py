@@ -120,6 +120,18 @@ def spd_model(source: Model, definition: ModelDefinition) -> tuple[Model, Rearra
     return model, Rearranged(state, tuple(rows), tuple(differing), difference)
 
 
+def compare_rows(model: Model, source: Model) -> dict[str, bool]:
+    """Compare the rows of two models that have the same names and inputs; True: it computes the same.
+
+    Rows that cannot read the same maps are left out. Both models are set to evaluation mode; float32 on the CPU.
+    """
+    places = _places(model.graph, source.graph)
+    outputs = _run(source.eval(), 2 * max(model.max_reduction, source.max_reduction))
+    with torch.no_grad():
+        found = _row_differences(model.eval().graph, outputs, places)
+    return {name: difference <= TOLERANCE for name, difference in found.items()}
+
+
 def _places(graph: Graph, strided: Graph) -> dict[str, Channels]:
     """Return the places of the strided rows' channels in the rows of the same names, where they are known."""
     places: dict[str, Channels] = {"image": Channels.first(IMAGE.channels, IMAGE.channels)}
@@ -136,9 +148,10 @@ def _places(graph: Graph, strided: Graph) -> dict[str, Channels]:
 
 
 def _common_rows(graph: Graph, strided: Graph) -> list[Row]:
-    """Return the rows whose names and inputs are those of a row of the other graph."""
+    """Return the rows whose names, inputs and sizes of cells are those of a row of the other graph."""
     inputs = {row.name: row.inputs for row in strided.definition.rows}
-    return [row for row in graph.definition.rows if inputs.get(row.name) == row.inputs]
+    shared = [row for row in graph.definition.rows if inputs.get(row.name) == row.inputs]
+    return [row for row in shared if graph.shapes[row.name].reduction == strided.shapes[row.name].reduction]
 
 
 def _rearrange_rows(model: Model, source: Model, places: dict[str, Channels]) -> tuple[State, list[str]]:

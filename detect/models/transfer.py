@@ -1,4 +1,4 @@
-"""Transfer of a checkpoint's weights to a model for other classes or of another size.
+"""Transfer of a checkpoint's weights to a model for other classes or of another size, or to a detector.
 
 Letters: K classes, A anchors per cell (1 in a classifier), C input channels of the head.
 """
@@ -62,6 +62,40 @@ def transfer_weights(model: Model, given: Mapping[str, Tensor], classes: ClassMa
                 _copy_rows(own[name], given[name], classes, outputs)
             by_class += len(names)
     return Transfer(len(fitting), by_class, len(own))
+
+
+class BackboneTransfer(NamedTuple):
+    """Result of ``transfer_backbone``.
+
+    Args:
+        copied: weights that were copied.
+        total: weights of the backbone.
+        anew: names of its rows of which some weights, or all, did not fit.
+    """
+
+    copied: int
+    total: int
+    anew: tuple[str, ...]
+
+
+def transfer_backbone(model: Model, given: Mapping[str, Tensor]) -> BackboneTransfer:
+    """Copy a backbone's weights by name and shape, a convolution and its norm together or not at all."""
+    own = model.state_dict()
+    rows = [row.name for row in model.definition.rows if row.section == "backbone"]
+    names = {name: row for row in rows for name in own if name.startswith(f"graph.layers.{row}.")}
+    # The norm of a convolution that does not fit has the statistics of other channels.
+    unfit = {_parent(name) for name in names if name not in given or given[name].shape != own[name].shape}
+    fitting = {name: given[name] for name in names if _parent(name) not in unfit}
+    model.load_state_dict(fitting, strict=False)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name in names}
+    copied = sum(size for name, size in sizes.items() if name in fitting)
+    anew = {row for name, row in names.items() if name not in fitting}
+    return BackboneTransfer(copied, sum(sizes.values()), tuple(row for row in rows if row in anew))
+
+
+def _parent(name: str) -> str:
+    """Return the name of the block that holds a tensor's layer: ``c2.0`` of ``c2.0.conv.weight``."""
+    return name.rsplit(".", 2)[0]
 
 
 def _class_layers(model: Model) -> dict[str, ClassOutputs]:

@@ -1,28 +1,20 @@
-"""Checks before a training: its splits, classes, given weights, options without effect, and data that has changed."""
+"""Checks before a training: its splits, classes, options without effect, and data that has changed."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from torch import Tensor
 
-from detect.class_names import ClassMatch, are_numbers, match_names, some_names
+from detect.class_names import match_names, some_names
 from detect.config.base import to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import Recipe
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
 from detect.errors import InputError
-from detect.models.checkpoint import Checkpoint
-from detect.models.definition import ModelDefinition
-from detect.models.levels import rename_weights
-from detect.models.model import ClassificationModel, DetectionModel, Model
-from detect.models.surgery import becomes_spd, spd_model, with_downsample
-from detect.models.transfer import transfer_weights
 from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import find_plugin, plugin_names
 from detect.runtime.reproducibility import generator
@@ -153,93 +145,3 @@ def warn_of_ignored(recipe: Recipe, dependencies: Sequence[OptionDependency] = (
     ]
     if ignored:
         LOGGER.warning("no effect: %s", ", ".join(ignored))
-
-
-def copy_weights(model: Model, checkpoint: Checkpoint, names: tuple[str, ...], where: str) -> None:
-    """Copy the weights that fit, rows of the head by class name, and log their number.
-
-    Args:
-        model: receives them.
-        checkpoint: gives them.
-        names: classes of ``model``.
-        where: the checkpoint's file, for messages.
-
-    Raises:
-        InputError: the checkpoint is of another task, or no convolution fits. (Counters of norms fit every model,
-            biases of the head every one with as many classes.)
-    """
-    source = checkpoint.classifier if isinstance(model, ClassificationModel) else checkpoint.detector
-    classes = match_names(checkpoint.names, names)
-    given = _given_weights(source, model, where)
-    own = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim > 1}
-    if not any(name in given and given[name].shape == parameter.shape for name, parameter in own.items()):
-        raise InputError(
-            f"{where}: no convolution of {source.definition.name} fits {model.definition.name}; leave out --model to "
-            "train the checkpoint's own model"
-        )
-    copied = transfer_weights(model, given, classes)
-    level = logging.INFO if copied.whole > copied.total / 2 else logging.WARNING
-    by_class = f", {copied.by_class} more class by class" if copied.by_class else ""
-    if not (copied.by_class > 0 or (classes.is_same and _head_fits(model, given))):
-        carried = "the head does not fit, all start anew"
-    else:
-        carried = _carried_from_scenes(classes) if checkpoint.is_of_scenes else _carried(classes)
-        carried += "".join(f"; level {name} starts anew" for name in _new_levels(model.definition, source.definition))
-    LOGGER.log(
-        *(level, "%s: %d of %d tensors fit and were copied%s; classes: %s"),
-        *(where, copied.whole, copied.total, by_class, carried),
-    )
-
-
-def _given_weights(source: Model, model: Model, where: str) -> dict[str, Tensor]:
-    """Return the weights by name, rearranged where a strided source starts a space-to-depth model, or other levels."""
-    given, before, after = source.state_dict(), source.definition, model.definition
-    has_other_levels = isinstance(model, DetectionModel) and before.rows[-1].inputs != after.rows[-1].inputs
-    if becomes_spd(before, after):
-        _, rearranged = spd_model(source, with_downsample(before, after) if has_other_levels else after)
-        if rearranged.rows:
-            LOGGER.log(logging.WARNING if rearranged.differing else logging.INFO, "%s: %s", where, rearranged.line)
-        given |= rearranged.state
-    return rename_weights(given, before, after, model.state_dict()) if has_other_levels else given
-
-
-def _new_levels(definition: ModelDefinition, source: ModelDefinition) -> tuple[str, ...]:
-    """Return the levels that the source's head has not, if it has others of the model's."""
-    own, given = definition.rows[-1].inputs, source.rows[-1].inputs
-    return tuple(name for name in own if name not in given) if set(own) & set(given) else ()
-
-
-def _head_fits(model: Model, given: Mapping[str, Tensor]) -> bool:
-    row = f"graph.layers.{model.definition.rows[-1].name}."
-    own = {row + name: tensor for name, tensor in model.graph.last.named_parameters()}
-    fits = [given[name].shape == tensor.shape for name, tensor in own.items() if name in given]
-    return bool(fits) and all(fits)
-
-
-def _carried_from_scenes(classes: ClassMatch) -> str:
-    """Describe the classes of a start, whose own were of use to its training only."""
-    if not classes.shared:
-        return "their outputs start anew"
-    return (
-        f"{len(classes.shared)} carried over by name ({some_names(classes.shared)}), the outputs of others start anew"
-    )
-
-
-def _carried(classes: ClassMatch) -> str:
-    """List the classes that keep their weights, start anew and are dropped."""
-    if classes.is_same and not classes.respelled:
-        return f"all {len(classes.target)} carried over"
-    parts = [f"{len(classes.shared)} carried over by name"]
-    if classes.shared:
-        parts[0] += f" ({some_names(classes.shared)})"
-    if classes.only_target:
-        parts.append(f"{len(classes.only_target)} start anew ({some_names(classes.only_target)})")
-    if classes.only_source:
-        parts.append(f"{len(classes.only_source)} dropped ({some_names(classes.only_source)})")
-    if classes.respelled:
-        parts.append(f"{', '.join(classes.respelled[:3])}, case and blanks apart")
-    if not classes.shared and are_numbers(classes.source):
-        parts.append("the checkpoint has numbers instead of names (detect import --names gives it some)")
-    elif not classes.shared and are_numbers(classes.target):
-        parts.append("the data has numbers instead of names (names: in its config gives it some)")
-    return "; ".join(parts)

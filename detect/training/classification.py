@@ -28,8 +28,9 @@ from detect.models.model import ClassificationModel, Model
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch
-from detect.training.checks import OptionDependency, check_classes, check_splits, copy_weights, warn_of_ignored
+from detect.training.checks import OptionDependency, check_classes, check_splits, warn_of_ignored
 from detect.training.recorder import MAX_CLASS_TILES, class_batch_picture
+from detect.training.starts import copy_weights
 from detect.training.task import Task, Validation
 
 

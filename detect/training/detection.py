@@ -39,8 +39,9 @@ from detect.models.model import DetectionModel, Model
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch
-from detect.training.checks import OptionDependency, check_classes, check_splits, copy_weights, warn_of_ignored
+from detect.training.checks import OptionDependency, check_classes, check_splits, warn_of_ignored
 from detect.training.recorder import detection_batch_picture, detections_picture
+from detect.training.starts import copy_weights, normalised_as
 from detect.training.task import Task, Validation
 
 CLOSE_IOU = 0.25
@@ -203,13 +204,15 @@ class DetectionTask(Task):
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:
         """See ``Task``; the anchors are those of ``weights`` or of the model, or fitted to the data."""
         checkpoint = load_checkpoint(weights) if weights else None
-        source = checkpoint.detector if checkpoint else None
+        source = checkpoint.model if checkpoint else None
         if name is None:
             assert source is not None, "a run has a model or weights"
             definition = source.definition
         else:
             definition = find_definition(name)
-            if source is not None and source.head.fitted_args:
+            if source is not None:
+                definition = normalised_as(definition, source)
+            if isinstance(source, DetectionModel) and source.head.fitted_args:
                 definition = inherit_anchors(definition, source.definition, source.head.anchors_px.tolist())
         model = build_model(suit_anchors(definition, self.data.train, self.recipe), len(self.names))
         if checkpoint is not None:

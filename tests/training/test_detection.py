@@ -22,7 +22,7 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.runtime.files import write_json
-from detect.training.checks import copy_weights, draw_images, warn_of_ignored
+from detect.training.checks import draw_images, warn_of_ignored
 from detect.training.detection import (
     DetectionData,
     DetectionTask,
@@ -32,6 +32,7 @@ from detect.training.detection import (
     suit_anchors,
 )
 from detect.training.loop import open_task
+from detect.training.starts import copy_weights
 from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model
 
 

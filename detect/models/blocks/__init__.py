@@ -9,6 +9,7 @@ from detect.models.blocks import (  # noqa: F401
     dense,
     downsample,
     merge,
+    normalise,
     pool,
     preresidual,
     residual,
