@@ -1,9 +1,11 @@
-"""Anchors: recall of a set of them on boxes, and fitting by k-means.
+"""Anchors: recall of a set of them on boxes, and fitting by k-means and by random changes.
 
 Letters: A anchors, M boxes.
 """
 
 from __future__ import annotations
+
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,23 @@ KMEANS_ITERATIONS = 100
 
 MIN_ANCHOR_PX = 1.0
 """Smallest side of a fitted anchor; nothing of a thinner box is left in the network input."""
+
+GENERATIONS, MUTATION, MUTATED = 1000, 0.1, 0.5
+"""Of ``genetic``: number of changes that are tried, deviation of a side's logarithm in one, and share of the sides."""
+
+
+class AnchorFit(NamedTuple):
+    """Way to fit anchors.
+
+    Args:
+        num_anchors: A.
+        method: as ``anchors.method`` of a recipe.
+        max_ratio: of ``genetic``: a box farther than this factor from all anchors counts as lost.
+    """
+
+    num_anchors: int
+    method: Literal["log-kmeans", "iou-kmeans", "genetic"] = "log-kmeans"
+    max_ratio: float = 4.0
 
 
 def fittable_sizes(sizes_px: np.ndarray) -> np.ndarray:
@@ -34,30 +53,67 @@ def close_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, min_iou: float) -
     return float((centred_iou(sizes_px, anchors_px).max(axis=1) >= min_iou).mean())
 
 
-def fit_anchors(sizes_px: np.ndarray, num_anchors: int, seed: int) -> np.ndarray:
-    """Fit anchors by k-means on the logarithms of box sizes (the assignment compares ratios, not differences).
+def fit_anchors(sizes_px: np.ndarray, fit: AnchorFit, seed: int) -> np.ndarray:
+    """Fit anchors to box sizes.
 
     Args:
         sizes_px: (M, 2) as of ``fittable_sizes``, M at least 1.
-        num_anchors: A.
-        seed: of the starting points.
+        fit: number of anchors and method.
+        seed: of everything random.
 
     Returns:
         (A, 2) sorted by area. With fewer distinct sizes than anchors, some anchors are spread around the sizes.
     """
     rng = np.random.default_rng(seed)
-    points = np.log(sizes_px)
-    centres = _spread_start(points, num_anchors, rng)
-    for _ in range(KMEANS_ITERATIONS):
-        nearest = _squared_distances(points, centres).argmin(axis=1)
-        moved = np.array(
-            [points[nearest == k].mean(axis=0) if (nearest == k).any() else centres[k] for k in range(num_anchors)]
-        )
-        if np.allclose(moved, centres, atol=1e-4):
-            break
-        centres = moved
-    anchors = np.exp(centres).clip(min=MIN_ANCHOR_PX)
+    anchors = np.exp(_spread_start(np.log(sizes_px), fit.num_anchors, rng))
+    anchors = _kmeans(sizes_px, anchors, fit.method == "iou-kmeans").clip(min=MIN_ANCHOR_PX)
+    if fit.method == "genetic":
+        anchors = _refine(sizes_px, anchors, fit.max_ratio, rng)
     return anchors[np.argsort(anchors.prod(axis=1))]
+
+
+def _kmeans(sizes_px: np.ndarray, anchors_px: np.ndarray, by_iou: bool) -> np.ndarray:
+    """Move anchors (A, 2) to the means of the sizes (M, 2) that are nearest to them, until they stay."""
+    anchors = anchors_px
+    for _ in range(KMEANS_ITERATIONS):
+        if by_iou:  # YOLOv2 (Redmon and Farhadi, 2017), section 2: the distance is 1 - IoU
+            nearest = centred_iou(sizes_px, anchors).argmax(axis=1)
+        else:
+            nearest = _squared_distances(np.log(sizes_px), np.log(anchors)).argmin(axis=1)
+        groups = [sizes_px[nearest == k] for k in range(len(anchors))]
+        moved = np.array(
+            [
+                anchor if not len(group) else group.mean(axis=0) if by_iou else np.exp(np.log(group).mean(axis=0))
+                for anchor, group in zip(anchors, groups, strict=True)
+            ]
+        )
+        if np.allclose(np.log(moved), np.log(anchors), rtol=1e-5, atol=1e-4):
+            break
+        anchors = moved
+    return anchors
+
+
+def _refine(sizes_px: np.ndarray, anchors_px: np.ndarray, max_ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Change anchors (A, 2) at random, generation by generation, and keep what makes ``_closeness`` larger."""
+    sizes, best, reach = np.log(sizes_px), np.log(anchors_px), np.log(max_ratio)
+    highest = _closeness(sizes, best, reach)
+    for _ in range(GENERATIONS):
+        change = rng.normal(0, MUTATION, best.shape) * (rng.random(best.shape) < MUTATED)
+        changed = (best + change).clip(min=np.log(MIN_ANCHOR_PX))
+        closeness = _closeness(sizes, changed, reach)
+        if closeness > highest:
+            best, highest = changed, closeness
+    return np.exp(best)
+
+
+def _closeness(sizes: np.ndarray, anchors: np.ndarray, reach: float) -> float:
+    """Mean over sizes (M, 2) of 1 / the worse ratio to the best of anchors (A, 2), 0 for those that match none.
+
+    All are logarithms.
+    """
+    wide, high = (np.abs(sizes[:, None, side] - anchors[None, :, side]) for side in (0, 1))  # (M, A)
+    ratio = np.maximum(wide, high).min(axis=1)
+    return float(np.where(ratio < reach, np.exp(-ratio), 0).mean())
 
 
 def _worst_ratio(sizes_px: np.ndarray, anchors_px: np.ndarray) -> np.ndarray:

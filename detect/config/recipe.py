@@ -20,7 +20,9 @@ class OptimizerConfig(Strict):
     """Optimiser and learning-rate schedule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """``sgd``: SGD with Nesterov momentum; ``adamw``: AdamW, with ``momentum`` as beta1."""
+    """``sgd``: SGD with momentum; ``adamw``: AdamW, with ``momentum`` as beta1."""
+    nesterov: bool = True
+    """Of ``sgd``: Nesterov's momentum; false is the plain one, as Darknet's."""
     lr: Annotated[float, Interval(ge=0, le=10)] = 0.01
     """Peak learning rate."""
     final_lr_factor: Share = 0.1
@@ -36,8 +38,10 @@ class OptimizerConfig(Strict):
     momentum: Annotated[float, Interval(ge=0, le=0.9999)] = 0.937
     """Momentum, or beta1."""
     weight_decay: Share = 0.0005
-    """On weights of convolutions and linear layers only, not on biases, norms and the k x k filters of ``conv:
-    depthwise``. In detection, whose loss is a sum over images, SGD's is scaled by images per update / 64."""
+    """On weights of convolutions and linear layers, not on the k x k filters of ``conv: depthwise``. In detection,
+    whose loss is a sum over images, SGD's is scaled by images per update / 64."""
+    norm_decay: bool = False
+    """Weight decay on norms and biases as well, as of an optimizer that is given all parameters alike."""
     mask_decay: bool = True
     """Weight decay on the latent weights Q of ``conv: bdsc`` as well."""
     warmup_epochs: Annotated[float, Ge(0), Unit("epochs")] = 3.0
@@ -60,8 +64,9 @@ class LossConfig(Strict):
 
     box: Annotated[float, Ge(0)] = 0.05
     """Gain of the box loss, 1 - IoU."""
-    box_iou: Literal["iou", "giou", "diou", "ciou"] = "ciou"
-    """IoU variant of the box loss (``detect.boxes.iou``)."""
+    box_iou: Literal["iou", "giou", "diou", "ciou", "mse"] = "ciou"
+    """IoU variant of the box loss (``detect.boxes.iou``); ``mse`` is YOLOv3's squared error in its place, of centres in
+    cells and logarithms of sides, for assignments to anchors."""
     objectness: Annotated[float, Ge(0)] = 1.0
     """Gain of the objectness loss at 640 px (scaled by (image size / 640) ** 2, but in ``simota`` and ``tal``)."""
     classes: Annotated[float, Ge(0)] = 0.5
@@ -109,6 +114,9 @@ class AnchorsConfig(Strict):
     """``auto``: only if the share is below ``min_recall``."""
     min_recall: Share = 0.98
     """Smallest sufficient share."""
+    method: Literal["log-kmeans", "iou-kmeans", "genetic"] = "log-kmeans"
+    """k-means on the logarithms of the sides (``log-kmeans``) or by 1 - IoU as in YOLOv2 (``iou-kmeans``); ``genetic``
+    refines the first by random changes, of which those stay that bring boxes closer to their anchors."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +243,9 @@ class Recipe(Strict):
     labelled images would be worth. 0 is all."""
     multi_scale: Annotated[float, Interval(ge=0, le=0.9)] = 0.0
     """Batches are resized by a factor uniform in 1 +- multi_scale, rounded to a multiple of the model's reduction."""
+    multi_scale_px: Listed[Annotated[int, Ge(1), Unit("px")]] = ()
+    """Smallest and largest long side to which batches are resized, in steps of the model's reduction; in place of
+    ``multi_scale``."""
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     """Seed of everything random."""
     workers: Annotated[int, Ge(0), Unit("processes")] = 2
@@ -251,6 +262,9 @@ class Recipe(Strict):
     norm_momentum: Share = 0.0
     """Momentum of the norms' running statistics; 0 is the model's own. In a short training the statistics must follow
     the weights quickly."""
+    initialisation: Literal["torch", "he-in", "he-out"] = "torch"
+    """Initial weights of convolutions: PyTorch's own, or He's normal distribution, by a kernel's inputs (``he-in``,
+    Caffe's MSRA) or outputs (``he-out``). Other layers keep PyTorch's; copied weights replace them."""
     freeze: Listed[str] = ()
     """Frozen sections (``backbone``) or rows (``stem``); their norms keep their statistics as well."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -258,6 +272,13 @@ class Recipe(Strict):
     sdpoint: SdpointConfig = SdpointConfig()
     trd: TrdConfig = TrdConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        ends = self.multi_scale_px
+        if ends and (len(ends) != 2 or ends[0] > ends[1]):
+            yield "multi_scale_px", f"must be the smallest and the largest, found {list(ends)}"
+        if ends and self.multi_scale:
+            yield "multi_scale_px", "takes the place of multi_scale; give one of them"
 
 
 @dataclass(frozen=True)
@@ -275,6 +296,7 @@ class DetectionRecipe(Recipe):
     evaluation: DetectionEvaluation = DetectionEvaluation()
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
+        yield from super().contradictions()
         size, below = self.image_size, self.image_size // 32 * 32
         if size % 32:
             nearest = f"the nearest are {below} and {below + 32}" if size > 32 else "the least is 32"
@@ -294,6 +316,7 @@ class ClassificationRecipe(Recipe):
     evaluation: ClassificationEvaluation = ClassificationEvaluation()
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
+        yield from super().contradictions()
         if self.augment.crop == "resize" and self.augment.resize_px[0] < self.image_size:
             found = self.augment.resize_px[0]
             yield "augment.resize_px", f"must not be below image_size {self.image_size}, found {found}"

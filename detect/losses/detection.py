@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detect.boxes.coding import CellSize, as_xy
-from detect.boxes.iou import paired_iou
+from detect.boxes.iou import EPSILON, paired_iou
 from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.assignment import Matches, covered, match_best, match_by_ratio
@@ -88,10 +88,10 @@ class DetectionLoss:
         for level, (y, matches) in enumerate(zip(raw, found, strict=True)):
             # One gather for all columns; only these rows and the objectness plane are ever read.
             matched = y[matches.image, matches.anchor, matches.row, matches.column].float()
-            iou = self._iou(matched[:, :4], matches, level, cells[level])
-            objectness = objectness + self._objectness_loss(y, matches, iou.detach(), level, ignored) * share
+            errors, iou = self._box_errors(matched[:, :4], matches, level, cells[level], (y.shape[2], y.shape[3]))
+            objectness = objectness + self._objectness_loss(y, matches, iou, level, ignored) * share
             if num_matches[level]:
-                box = box + (1 - iou).sum() / num_matches[level]
+                box = box + errors.sum() / num_matches[level]
                 classes = classes + self._class_loss(matched[:, 5:], matches.labels, num_matches[level])
         return LossTerms(box * self.box_gain, objectness * self.objectness_gain, classes * self.class_gain, num_images)
 
@@ -103,13 +103,20 @@ class DetectionLoss:
         levels = zip(grids_hw, head.anchors_px, cells, strict=True)
         return [match_by_ratio(targets, *level, self.config.anchor_ratio) for level in levels]
 
-    def _iou(self, matched_xywh: Tensor, matches: Matches, level: int, cell_px: CellSize) -> Tensor:
-        """(n,) overlap of the decoded matched predictions with their targets, in cells."""
+    def _box_errors(
+        self, matched_xywh: Tensor, matches: Matches, level: int, cell_px: CellSize, grid_hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """(n,) losses of the decoded matched predictions, and (n,) IoUs with their targets, without a gradient."""
         coding = self.head.codings[level]
         anchors_px = self.head.anchors_px[level]
         anchors = (anchors_px / as_xy(cell_px, anchors_px))[matches.anchor]
         boxes = torch.cat([coding.centres(matched_xywh[:, :2]), coding.extents(matched_xywh[:, 2:], anchors)], dim=1)
-        return paired_iou(boxes, matches.boxes_cxcywh_cells, self.config.box_iou)
+        if self.config.box_iou == "mse":
+            with torch.no_grad():
+                iou = paired_iou(boxes, matches.boxes_cxcywh_cells, "iou")
+            return squared_errors(boxes, matches.boxes_cxcywh_cells, grid_hw), iou
+        iou = paired_iou(boxes, matches.boxes_cxcywh_cells, self.config.box_iou)
+        return 1 - iou, iou.detach()
 
     def _objectness_loss(
         self, y: Tensor, matches: Matches, iou: Tensor, level: int, ignored: list[Tensor] | None
@@ -147,6 +154,20 @@ class DetectionLoss:
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         return cross_entropy(logits, target, self.config.focal_gamma, weight)
+
+
+def squared_errors(boxes_cxcywh: Tensor, targets_cxcywh: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Half the squared errors of boxes (n, 4) in cells, summed over centres and the logarithms of sides; (n,).
+
+    The logarithms differ as YOLOv3's raw values do: ln(w / anchor) - ln(w' / anchor). Small boxes weigh up to twice as
+    much: 2 - the target's share of the image.
+
+    Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.1; Darknet for the weight.
+    """
+    centres = boxes_cxcywh[:, :2] - targets_cxcywh[:, :2]
+    sides, wanted = (boxes[:, 2:].clamp(min=EPSILON).log() for boxes in (boxes_cxcywh, targets_cxcywh))
+    weight = 2 - targets_cxcywh[:, 2:].prod(dim=1) / (grid_hw[0] * grid_hw[1])
+    return torch.cat([centres, sides - wanted], dim=1).square().sum(dim=1) * weight / 2
 
 
 def default_balance(reductions: tuple[int, ...]) -> tuple[float, ...]:

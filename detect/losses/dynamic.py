@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detect.boxes.coding import CellSize
 from detect.boxes.convert import xyxy_to_cxcywh
-from detect.boxes.iou import paired_iou
+from detect.boxes.iou import IouKind, paired_iou
 from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.alignment import cell_centres, match_aligned
@@ -40,7 +40,7 @@ class DynamicLoss:
         head: coding of boxes.
 
     Raises:
-        InputError: ``config.class_loss`` or ``config.assignment`` does not fit the head.
+        InputError: ``config.class_loss`` or ``config.assignment`` does not fit the head, or ``box_iou`` is no IoU.
 
     Source: YOLOX (Ge et al., 2021), section 2.1, whose box loss is 1 - IoU^2, ours that of ``config.box_iou``; its L1
     loss of the last epochs is left out. TOOD (Feng et al., 2021), section 3.2; ``focal_gamma`` of 2 is its class loss.
@@ -48,7 +48,12 @@ class DynamicLoss:
 
     def __init__(self, config: LossConfig, head: DetectionHead) -> None:
         self.assignment = choose_assignment(config, head)
+        if config.box_iou == "mse":
+            raise InputError(
+                f"loss.box_iou: mse is for assignments to anchors, the assignment is {self.assignment}; take an IoU"
+            )
         factors = GAIN_FACTORS[self.assignment]
+        self.box_iou: IouKind = config.box_iou
         self.config = config
         self.head = head
         self.box_gain = config.box * factors.box
@@ -68,7 +73,7 @@ class DynamicLoss:
         num_images, total = all_reduce_sum([len(boxes), float(weight.sum())])
         here = assigned.image, assigned.prediction
         truth = targets.boxes_xyxy_px[assigned.target]
-        box = ((1 - paired_iou(boxes[here], xyxy_to_cxcywh(truth), self.config.box_iou)) * weight).sum()
+        box = ((1 - paired_iou(boxes[here], xyxy_to_cxcywh(truth), self.box_iou)) * weight).sum()
         if self.head.bins:
             sides = self._sides(truth, centres, assigned.prediction, grids_hw) + 1  # bin 0 is -1 cell
             spread = values[here][:, 1 + self.head.num_classes :].unflatten(1, (4, self.head.bins))

@@ -51,7 +51,7 @@ class LossTerms:
     """Weighted terms, each a scalar, as means over the batch; of several processes each has its share of them.
 
     Args:
-        box: 1 - IoU of matched boxes, of the recipe's kind.
+        box: 1 - IoU of matched boxes, of the recipe's kind, or their squared errors.
         objectness: cross-entropy of objectness over all cells.
         classes: cross-entropy of classes over matched boxes.
         num_images: of the batch, over all processes.

@@ -135,6 +135,7 @@ def warn_of_ignored(recipe: Recipe, dependencies: Sequence[OptionDependency] = (
     every = [
         *dependencies,
         *(OptionDependency("optimizer", key, "schedule", schedule, kind) for key, kind in kinds.items()),
+        OptionDependency("optimizer", "nesterov", "name", recipe.optimizer.name, "sgd"),
     ]
     for name in plugin_names("option_dependencies"):
         every += find_plugin("option_dependencies", name)(recipe)

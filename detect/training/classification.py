@@ -103,7 +103,7 @@ class ClassificationTask(Task):
             LOGGER.warning("%s was made for center_crop %g, the recipe says %g", weights, source.center_crop, crop)
         definition = find_definition(name) if name else source.classifier.definition if source else None
         assert definition is not None, "a run has a model or weights"
-        model = build_classifier(definition, len(self.names))
+        model = build_classifier(definition, len(self.names), self.recipe.initialisation)
         if size % model.max_reduction:
             multiple = model.max_reduction
             raise InputError(f"image_size: must be a multiple of {multiple} for {definition.name}, found {size}")

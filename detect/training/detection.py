@@ -11,7 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from detect.boxes.anchors import MIN_ANCHOR_PX, best_possible_recall, close_recall, fit_anchors, fittable_sizes
+from detect.boxes.anchors import (
+    MIN_ANCHOR_PX,
+    AnchorFit,
+    best_possible_recall,
+    close_recall,
+    fit_anchors,
+    fittable_sizes,
+)
 from detect.config.data import DataConfig
 from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
@@ -110,7 +117,8 @@ def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: De
     if recipe.anchors.fit == "auto" and recall >= recipe.anchors.min_recall:
         LOGGER.info("anchors: %s %.4f, kept", measure, recall)
         return definition
-    fitted = fit_anchors(sizes, given.shape[0] * given.shape[1], recipe.seed)
+    fit = AnchorFit(given.shape[0] * given.shape[1], recipe.anchors.method, recipe.loss.anchor_ratio)
+    fitted = fit_anchors(sizes, fit, recipe.seed)
     new_recall = recall_of(sizes, fitted)
     if recipe.anchors.fit == "auto" and new_recall <= recall:
         LOGGER.warning("anchors: %s %.4f; fitting did not raise it, so they are kept", measure, recall)
@@ -152,8 +160,9 @@ def head_dependencies(head: DetectionHead) -> list[OptionDependency]:
     """List the recipe keys that have an effect only on a head with anchors, or with objectness."""
     found = "with anchors" if head.fitted_args else "without"
     objectness = "with objectness" if head.has_objectness else "without"
+    keys = ("fit", "min_recall", "method")
     return [
-        *(OptionDependency("anchors", key, "the head", found, "with anchors") for key in ("fit", "min_recall")),
+        *(OptionDependency("anchors", key, "the head", found, "with anchors") for key in keys),
         OptionDependency("loss", "objectness", "the head", objectness, "with objectness"),
     ]
 
@@ -214,7 +223,8 @@ class DetectionTask(Task):
                 definition = normalised_as(definition, source)
             if isinstance(source, DetectionModel) and source.head.fitted_args:
                 definition = inherit_anchors(definition, source.definition, source.head.anchors_px.tolist())
-        model = build_model(suit_anchors(definition, self.data.train, self.recipe), len(self.names))
+        fitted = suit_anchors(definition, self.data.train, self.recipe)
+        model = build_model(fitted, len(self.names), self.recipe.initialisation)
         if checkpoint is not None:
             copy_weights(model, checkpoint, self.names, str(weights))
         return model

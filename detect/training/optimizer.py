@@ -25,7 +25,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update
     """Build the optimizer with three groups of parameters: ``weights`` (decayed), ``norms``, ``biases``.
 
     Parameters that a layer names in ``no_decay`` (filters of depthwise convolutions) and, if ``mask_decay`` is off, in
-    ``mask_weights`` (Q of binary weights) are in the group of the norms, whose rate is that of the weights.
+    ``mask_weights`` (Q of binary weights) are in the group of the norms, whose rate is that of the weights. With
+    ``norm_decay`` the norms themselves are among the weights, and biases decay.
 
     Args:
         model: its parameters that need gradients are optimised.
@@ -39,17 +40,21 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update
     undecayed = set(_undecayed(model, config.mask_decay))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim > 1 and parameter not in undecayed
-            group = "weights" if decays else "biases" if name.endswith("bias") else "norms"
+            is_bias = name.endswith("bias")
+            is_weight = parameter.ndim > 1 or (config.norm_decay and not is_bias)
+            group = "weights" if is_weight and parameter not in undecayed else "biases" if is_bias else "norms"
             groups[group].append(parameter)
+    decayed = ("weights", "biases") if config.norm_decay else ("weights",)
     settings = [
-        {"params": parameters, "name": name, "weight_decay": decay if name == "weights" else 0.0}
+        {"params": parameters, "name": name, "weight_decay": decay if name in decayed else 0.0}
         for name, parameters in groups.items()
         if parameters
     ]
     if config.name == "adamw":
         return torch.optim.AdamW(settings, lr=config.lr, betas=(config.momentum, 0.999))
-    return torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    return torch.optim.SGD(
+        settings, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov and config.momentum > 0
+    )
 
 
 def _undecayed(model: nn.Module, mask_decay: bool) -> Iterator[Tensor]:

@@ -89,10 +89,10 @@ class Strategy:
 
 
 class MultiScale(Strategy):
-    """Resizes each batch by a factor uniform in 1 +- ``multi_scale``.
+    """Resizes each batch by a factor uniform in 1 +- ``multi_scale``, or to a long side drawn from ``multi_scale_px``.
 
     Args:
-        recipe: with ``multi_scale`` above 0.
+        recipe: with one of the two.
         multiple: height and width are multiples of it.
     """
 
@@ -101,8 +101,12 @@ class MultiScale(Strategy):
         self.multiple = multiple
 
     def on_batch(self, images: Tensor, targets: AnyTargets, epoch: int, number: int) -> list[Part]:
-        spread, multiple = self.recipe.multi_scale, self.multiple
-        factor = generator(SIZE_STREAM, self.recipe.seed, epoch, number).uniform(1 - spread, 1 + spread)
+        multiple, random = self.multiple, generator(SIZE_STREAM, self.recipe.seed, epoch, number)
+        if self.recipe.multi_scale_px:
+            low, high = (-(-end // multiple) for end in self.recipe.multi_scale_px)  # in steps, rounded up
+            factor = multiple * random.integers(low, high, endpoint=True) / max(images.shape[2:])
+        else:
+            factor = random.uniform(1 - self.recipe.multi_scale, 1 + self.recipe.multi_scale)
         height, width = (max(round(side * factor / multiple), 1) * multiple for side in images.shape[2:])
         return [resized(images, targets, (height, width), "bilinear")]
 
@@ -112,7 +116,7 @@ def open_strategies(
 ) -> tuple[Strategy, ...]:
     """Build the strategies of a recipe, in the order in which they change a batch."""
     strategies: list[Strategy] = []
-    if recipe.multi_scale > 0:
+    if recipe.multi_scale > 0 or recipe.multi_scale_px:
         strategies.append(MultiScale(recipe, model.max_reduction))
     for name in PAPER_SECTIONS:
         section = getattr(recipe, name)

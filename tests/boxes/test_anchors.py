@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detect.boxes.anchors import best_possible_recall, close_recall, fit_anchors, fittable_sizes
+from detect.boxes.anchors import AnchorFit, best_possible_recall, close_recall, fit_anchors, fittable_sizes
 
 
 def test_recall_without_boxes() -> None:
@@ -56,31 +56,31 @@ def clustered(seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_clusters_are_found_and_sorted(seed: int) -> None:
-    anchors = fit_anchors(clustered(seed), 3, seed=0)
+    anchors = fit_anchors(clustered(seed), AnchorFit(3), seed=0)
     assert anchors.prod(axis=1).tolist() == sorted(anchors.prod(axis=1))
     np.testing.assert_allclose(anchors, CENTRES, rtol=0.05)
 
 
 def test_one_anchor_is_the_geometric_mean() -> None:
     # sqrt(10 * 40) = 20, sqrt(20 * 5) = 10
-    np.testing.assert_allclose(fit_anchors(np.array([[10.0, 20.0], [40.0, 5.0]]), 1, seed=3), [[20, 10]])
+    np.testing.assert_allclose(fit_anchors(np.array([[10.0, 20.0], [40.0, 5.0]]), AnchorFit(1), seed=3), [[20, 10]])
 
 
 def test_fitting_is_reproducible() -> None:
     sizes = np.random.default_rng(7).uniform(5, 300, (300, 2))
-    np.testing.assert_array_equal(fit_anchors(sizes, 9, seed=5), fit_anchors(sizes, 9, seed=5))
+    np.testing.assert_array_equal(fit_anchors(sizes, AnchorFit(9), seed=5), fit_anchors(sizes, AnchorFit(9), seed=5))
 
 
 def test_fitted_anchors_cover_more() -> None:
     sizes = np.exp(np.random.default_rng(8).normal(np.log(40), 0.8, (500, 2)))
-    fitted = fit_anchors(sizes, 9, seed=0)
+    fitted = fit_anchors(sizes, AnchorFit(9), seed=0)
     assert best_possible_recall(sizes, fitted, 2.0) > best_possible_recall(sizes, np.array([[40.0, 40.0]]), 2.0) + 0.2
 
 
 @pytest.mark.parametrize("number", [1, 5])
 def test_fewer_distinct_sizes_than_anchors(number: int) -> None:
     sizes = np.tile([[20.0, 30.0]], (number, 1))
-    anchors = fit_anchors(sizes, 9, seed=0)
+    anchors = fit_anchors(sizes, AnchorFit(9), seed=0)
     assert anchors.shape == (9, 2)
     assert (anchors > 0).all()
     assert len(np.unique(anchors, axis=0)) == 9
@@ -98,6 +98,33 @@ def test_sizes_that_anchors_are_fitted_to() -> None:
 @pytest.mark.parametrize("number", [1, 5])
 def test_no_fitted_anchor_is_under_a_pixel(number: int) -> None:
     """Around boxes of one pixel, anchors are spread to one side only."""
-    anchors = fit_anchors(np.ones((number, 2)), 9, seed=0)
+    anchors = fit_anchors(np.ones((number, 2)), AnchorFit(9), seed=0)
     assert anchors.min() == 1
     assert anchors.max() < 4
+
+
+@pytest.mark.parametrize("method", ["iou-kmeans", "genetic"])
+def test_other_methods_find_clusters_too(method) -> None:
+    sizes = clustered(0)
+    anchors = fit_anchors(sizes, AnchorFit(3, method), seed=0)
+    np.testing.assert_allclose(anchors, CENTRES, rtol=0.05)
+    np.testing.assert_array_equal(fit_anchors(sizes, AnchorFit(3, method), seed=0), anchors)
+
+
+def test_one_anchor_by_iou_is_the_arithmetic_mean() -> None:
+    """(10 + 40) / 2, (20 + 5) / 2: YOLOv2's k-means takes the mean of the sides."""
+    found = fit_anchors(np.array([[10.0, 20.0], [40.0, 5.0]]), AnchorFit(1, "iou-kmeans"), seed=3)
+    np.testing.assert_allclose(found, [[25, 12.5]])
+
+
+def test_random_changes_bring_boxes_closer() -> None:
+    """In the mean of 1 / the worse ratio, of boxes within the ratio; k-means minimises another distance."""
+    sizes = np.exp(np.random.default_rng(8).normal(np.log(40), 0.8, (200, 2)))
+
+    def closeness(anchors: np.ndarray) -> float:
+        ratio = sizes[:, None] / anchors[None]
+        worst = np.maximum(ratio, 1 / ratio).max(axis=2).min(axis=1)
+        return float(np.mean(np.where(worst < 2, 1 / worst, 0)))
+
+    start, refined = (fit_anchors(sizes, AnchorFit(3, m, 2.0), seed=0) for m in ("log-kmeans", "genetic"))
+    assert closeness(refined) > closeness(start) + 0.01

@@ -166,6 +166,15 @@ def test_find_config_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"epochs": None}, "recipe: epochs: must be a whole number, found None"),
         ({"multi_scale": False}, "recipe: multi_scale: must be a finite number, found False"),
         ({"multi_scale": float("nan")}, "recipe: multi_scale: must be a finite number, found nan"),
+        (
+            {"multi_scale_px": [608, 320]},
+            "recipe: multi_scale_px: must be the smallest and the largest, found [608, 320]",
+        ),
+        ({"multi_scale_px": [64]}, "recipe: multi_scale_px: must be the smallest and the largest, found [64]"),
+        (
+            {"multi_scale_px": [64, 96], "multi_scale": 0.5},
+            "recipe: multi_scale_px: takes the place of multi_scale; give one of them",
+        ),
         ({"optimizer": {"lr": float("inf")}}, "recipe: optimizer.lr: must be a finite number, found inf"),
         ({"optimizer": {"lr": "None"}}, "optimizer.lr: must be a finite number, found 'None' (write null for nothing)"),
         ({"optimizer": {"lr": 10**400}}, "recipe: optimizer.lr: must be a finite number, found 1000"),

@@ -112,7 +112,7 @@ def test_the_goal_of_the_objectness_is_constant() -> None:
 def test_tiny_box() -> None:
     """YOLOv3's assignment gives a stray label of 0.0003 px to some anchor: loss and gradients are finite."""
     for size in [0.0003, 1e-20, 0.0]:
-        for words in [{}, {"coding": "yolov3"}]:
+        for words in [{}, {"coding": "yolov3"}, {"config": dataclasses.replace(ONE_LEVEL, box_iou="mse")}]:
             raw = torch.zeros(1, 1, 1, 1, 7, requires_grad=True)
             terms = one_cell(**words)([raw], one_target(size=size))
             terms.total.backward()
@@ -279,6 +279,32 @@ def test_box_iou() -> None:
         shifted = Targets(target.image_index, target.labels, target.boxes_xyxy_px + torch.tensor([16.0, 0, 16, 0]))
         terms = loss([torch.zeros(1, 1, 1, 1, 7)], shifted)
         assert terms.box.item() == pytest.approx(0.05 * 3 * expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("coding", ["yolov3", "yolov5"])
+def test_squared_errors(coding: str) -> None:
+    """The 16 px prediction lies in the middle of the cell of 32 px. The target, 32 x 8 px, lies 8 px, a quarter of a
+    cell, to the right: 1/16 + 2 (ln 2)^2, halved, times 2 - 32 * 8 / 32^2.
+    """
+    target = Targets(torch.tensor([0]), torch.tensor([0]), torch.tensor([[8.0, 12, 40, 20]]))
+    config = dataclasses.replace(ONE_LEVEL, box_iou="mse")
+    raw = torch.zeros(1, 1, 1, 1, 7, requires_grad=True)
+    loss = one_cell(config, coding=coding)
+    terms = loss([raw], target)
+    assert terms.box.item() == pytest.approx(loss.box_gain * (1 / 16 + 2 * LN2**2) / 2 * 1.75, rel=1e-5)
+    terms.box.backward()
+    assert raw.grad is not None
+    gradient = raw.grad.flatten()[:4] / (loss.box_gain * 1.75)
+    # YOLOv3's raw width is the logarithm itself: its gradient is the error, -ln 2; the centre's is -1/4 * s(1 - s).
+    if coding == "yolov3":
+        assert gradient.tolist() == pytest.approx([-1 / 16, 0, -LN2, LN2], abs=1e-5)
+
+
+def test_the_objectness_learns_the_iou_of_squared_errors() -> None:
+    """IoU 1/4 as in ``test_imperfect_box``, not 1 - the error."""
+    raw = torch.tensor([0.0, 0, 0, 0, 1, -1, 2]).view(1, 1, 1, 1, 7)
+    terms = one_cell(dataclasses.replace(ONE_LEVEL, box_iou="mse"))([raw], one_target(size=32, label=1))
+    assert terms.objectness.item() == pytest.approx(3 * 1.063262, abs=1e-5)
 
 
 def test_label_smoothing() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detect.boxes.coding import cell_grid
 from detect.config.recipe import LossConfig
+from detect.errors import InputError
 from detect.losses.dynamic import DynamicLoss
 from detect.losses.simota import Assigned, candidates_of, match_simota
 from detect.losses.terms import GAIN_FACTORS, LossTerms
@@ -239,3 +240,9 @@ def test_heads_with_anchors_learn_by_it_too() -> None:
     assert terms.total.dtype == torch.float32
     assert sum(int((y.grad[..., :4] != 0).any(dim=-1).sum()) for y in raw if y.grad is not None) >= 2
     assert all(y.grad is not None and y.grad.isfinite().all() for y in raw)
+
+
+def test_squared_errors_are_for_anchors() -> None:
+    message = r"^loss\.box_iou: mse is for assignments to anchors, the assignment is simota; take an IoU$"
+    with pytest.raises(InputError, match=message):
+        DynamicLoss(LossConfig(box_iou="mse"), free_head())

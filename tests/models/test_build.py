@@ -131,3 +131,12 @@ def test_the_last_row_must_be_a_head(tmp_path: Path) -> None:
 def test_unknown_model() -> None:
     with pytest.raises(InputError, match=r"did you mean 'yolov5n-spd'\?$"):
         build_model("yolov5n_spd", 2)
+
+
+@pytest.mark.parametrize(("way", "fan"), [("he-in", 3 * 6 * 6), ("he-out", 16 * 6 * 6)])
+def test_initialisation_of_he(way: str, fan: int) -> None:
+    """The stem of 3 to 16 channels by 6x6 kernels: normal with variance 2 / fan, 1728 weights."""
+    torch.manual_seed(0)
+    weight = build_model("yolov5n", 1, way).graph.layer("stem").conv.conv.weight
+    assert weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
+    assert weight.abs().max() > 2.8 * weight.std()  # a uniform distribution ends at 1.7

@@ -13,13 +13,13 @@ from detect.config.describe import describe_keys
 TESTS = Path(__file__).parents[1]
 
 EFFECTS = {
+    "anchors.method": "boxes/test_anchors.py::test_one_anchor_by_iou_is_the_arithmetic_mean",
     "anchors.min_recall": "training/test_detection.py::test_the_recall_that_is_enough",
     "augment.albumentations": "data/detection/test_loading.py::test_geometric_transforms_of_the_library_get_squares",
     "augment.albumentations.args": "data/detection/test_albumentations_stage.py::test_boxes_and_labels_move_along",
     "augment.albumentations.name": "data/detection/test_albumentations_stage.py::test_boxes_and_labels_move_along",
     "augment.albumentations.p": "data/detection/test_albumentations_stage.py::test_probability_zero",
     "augment.contrast": "data/classification/test_augment.py::test_colour_by_hand",
-    "augment.cutmix": "data/detection/test_sampling.py::test_probabilities",
     "augment.cutmix_alpha": "data/classification/test_mixing.py::test_small_alpha_often_cuts_nothing",
     "augment.cutout": "data/classification/test_augment.py::test_cutout_by_hand",
     "augment.mixup": "data/detection/test_sampling.py::test_probabilities",
@@ -27,7 +27,6 @@ EFFECTS = {
     "augment.mosaic9": "data/detection/test_sampling.py::test_probabilities",
     "augment.perspective": "data/detection/test_geometry.py::test_moves",
     "augment.rotate90": "data/detection/test_loading.py::test_boxes_are_where_the_paint_is",
-    "augment.shear": "data/detection/test_geometry.py::test_moves",
     "background": "training/test_detection.py::test_background",
     "checkpoint_minutes": "training/test_loop.py::test_checkpoints_within_an_epoch",
     "data": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
@@ -42,6 +41,7 @@ EFFECTS = {
     "loss.label_smoothing": "losses/test_detection.py::test_label_smoothing",
     "loss.objectness": "losses/test_detection.py::test_the_goal_of_the_objectness_is_constant",
     "max_pixels": "data/test_value_range.py::test_large_images_are_used_where_the_data_config_allows",
+    "multi_scale": "training/test_epoch.py::test_multi_scale",
     "model": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
     "optimizer.mask_decay": "training/test_optimizer.py::test_convolutions_without_decay",
     "range": "data/test_value_range.py::test_the_data_config_states_it",

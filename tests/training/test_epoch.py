@@ -197,6 +197,14 @@ def test_multi_scale():
     assert sizes_of(1) != sizes
 
 
+def test_multi_scale_between_two_sizes():
+    """The long side is a multiple of 32 from 70 to 160 px, rounded up: 96, 128 or 160; the short one goes along."""
+    strategy = MultiScale(make_recipe(multi_scale_px=(70, 160)), 32)
+    images, targets = torch.rand(1, 3, 64, 128), make_batch((0, 1)).targets
+    sizes = {tuple(strategy.on_batch(images, targets, 0, number)[0][0].shape[2:]) for number in range(1, 21)}
+    assert sizes == {(64, 96), (64, 128), (64, 160)}  # half of 96 and of 160 is 1.5 and 2.5 steps, both near 2
+
+
 def test_strategies_change_what_the_network_sees(tmp_path):
     recipe = make_recipe(multi_scale=0.6, batch_size=2, nominal_batch_size=2)
     strategy, seen = MultiScale(recipe, 32), []

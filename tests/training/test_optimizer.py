@@ -52,6 +52,31 @@ def test_only_weights_decay(name, images_per_update, decay):
     assert {key: group["weight_decay"] for key, group in groups.items()} == {"weights": decay, "norms": 0, "biases": 0}
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_nesterov(nesterov):
+    """Two gradients of 1: the plain steps are 1 and 1.5, Nesterov's look ahead, 1 + 1 / 2 and 1 + 1.5 / 2."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    config = OptimizerConfig(lr=1, momentum=0.5, weight_decay=0, nesterov=nesterov)
+    optimizer = build_optimizer(model, config, 64)
+    for _ in range(2):
+        model.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+    assert model.weight.item() == (-3.25 if nesterov else -2.5)
+
+
+def test_all_but_listed_filters_decay():
+    model = decoupled("depthwise")
+    groups = groups_of(build_optimizer(model, OptimizerConfig(norm_decay=True), 64))
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        "weights": 0.0005,
+        "norms": 0,
+        "biases": 0.0005,
+    }
+    assert groups["norms"]["params"] == [model.get_parameter("1.depthwise.weight")]
+    assert any(parameter is model.get_parameter("1.norm.weight") for parameter in groups["weights"]["params"])
+
+
 def decoupled(kind):
     """One convolution of that kind between two ordinary ones."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3), nn.Conv2d(6, 5, 1))
