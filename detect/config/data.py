@@ -45,6 +45,8 @@ DataFormat = Literal[
     "folders",
     "cifar",
     "tiny-imagenet",
+    "cub",
+    "stanford-dogs",
 ]
 """How the annotations of a data set are written."""
 
@@ -64,9 +66,10 @@ class SplitConfig(Strict):
     annotations: str | None = None
     """COCO, CVAT, Label Studio, VIA: the file. VOC, VisDrone, labelme: the folder of the XML, txt or JSON files.
     YOLO: the folder of the txt files; default, ``labels`` in the place of ``images``. Supervisely: the folder of a data
-    set, or of several. ``cifar``: the part of the archive, ``train`` or ``test``;
-    default, the split's own name. ``tiny-imagenet``: the file that says what validation images show
-    (``val/val_annotations.txt``); training images lie in the folders of their classes. Not used by ``folders``."""
+    set, or of several. ``cifar``, ``cub``: the part, ``train`` or ``test``; default, the split's own name.
+    ``stanford-dogs``: the list of the split (``train_list.mat``). ``tiny-imagenet``: the file that says what validation
+    images show (``val/val_annotations.txt``); training images lie in the folders of their classes. Not used by
+    ``folders``."""
     list: str | None = None
     """VOC, VisDrone: text file with one image stem per line (``ImageSets/Main/train.txt``). YOLO: text file with
     one image path per line, relative to that file, to the root or to ``images``."""
@@ -100,13 +103,14 @@ class DataConfig(Strict):
     labelling tools' own ``cvat``, ``label-studio``, ``labelme``, ``via`` and ``supervisely``, which are recognised when
     this is left out (``detect.data.recognition``), and ``scenes``, which are drawn in memory
     (``detect.data.scenes``); for classification ``folders`` (a
-    folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100) and ``tiny-imagenet``."""
+    folder of images for each class), ``cifar`` (the archives of CIFAR-10 and CIFAR-100), ``tiny-imagenet``, ``cub``
+    (CUB-200-2011) and ``stanford-dogs``."""
     names: Listed[str] | None = None
     """Class names in index order. COCO, VisDrone, shards: categories to use (others are dropped); default, all.
     VOC and labelling tools: default, those that the tool lists, and all others found in the training split, sorted.
     YOLO: the names of the classes 0, 1, ...; default,
     the lines of ``classes.txt``, else the numbers. ``folders``: folders to use; default, all of the training split,
-    sorted. ``cifar``, ``tiny-imagenet``: classes to use; default, all."""
+    sorted. ``cifar``, ``tiny-imagenet``, ``cub``, ``stanford-dogs``: classes to use; default, all."""
     background: Literal["keep", "drop"] = "keep"
     """``drop`` leaves images without boxes out of the training."""
     generate: Literal["shapes"] | None = None

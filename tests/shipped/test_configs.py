@@ -32,6 +32,12 @@ from detect.training.settings import DEFAULT_CLASSIFICATION, DEFAULT_DETECTION
 from detect.training.state import build_state, freeze
 from detect.training.task import Task
 
+PAPER_RUNS = {
+    path.stem
+    for prefix in ("bdsc-", "coco-", "sdpoint-", "trd-")
+    for path in (CONFIGS / "runs").glob(f"{prefix}*.yaml")
+}
+"""The papers' own experiments (``tests/shipped/test_paper_runs.py``)."""
 LARGE = ("cifar10-resnet50", "cifar10-resnet50-spd", "deeppcb-necks")
 WITH_A_TWIN = ("cifar10-subset-resnet18", "deeppcb-yolov5n", "tiny-imagenet-resnet18")
 """Runs of which another with a space-to-depth starts in the fast suite."""
@@ -39,9 +45,14 @@ WITH_A_TWIN = ("cifar10-subset-resnet18", "deeppcb-yolov5n", "tiny-imagenet-resn
 
 def shipped(kind: str) -> list:
     return [
-        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in (*LARGE, *WITH_A_TWIN) else ())
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if _is_slow(path.stem) else ())
         for path in sorted((CONFIGS / kind).glob("*.yaml"))
     ]
+
+
+def _is_slow(name: str) -> bool:
+    """True for large models, and where a twin, or a narrow form (``test_paper_runs``), starts in the fast suite."""
+    return name in (*LARGE, *WITH_A_TWIN) or name in PAPER_RUNS
 
 
 def is_for_classifiers(recipe: Path) -> bool:
@@ -121,7 +132,7 @@ def test_run(path: Path) -> None:
     if find_definition(run.model).is_classifier:
         recipe = load_classification_recipe(run.recipe or DEFAULT_CLASSIFICATION, run.set)
         assert is_for_classifiers(find_config("train", run.recipe or DEFAULT_CLASSIFICATION))
-        assert data.format in ("folders", "cifar", "tiny-imagenet")
+        assert data.format in ("folders", "cifar", "tiny-imagenet", "cub", "stanford-dogs")
         assert_classifier_starts(run.model, recipe, num_classes=10)
     else:
         recipe = load_detection_recipe(run.recipe or DEFAULT_DETECTION, run.set)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from detect.config.data import DataConfig
 from detect.data.checks import check_split, log_problems
 from detect.data.classification.cifar import read_cifar
+from detect.data.classification.fine_grained import read_cub, read_stanford_dogs
 from detect.data.classification.image_folders import read_image_folders, read_tiny_imagenet
 from detect.data.classification.table import ClassTable
 from detect.data.pixel_values import ReadSettings
@@ -19,6 +20,8 @@ CLASS_READERS: dict[str, Callable[[DataConfig, str], ClassTable]] = {
     "folders": read_image_folders,
     "cifar": read_cifar,
     "tiny-imagenet": read_tiny_imagenet,
+    "cub": read_cub,
+    "stanford-dogs": read_stanford_dogs,
 }
 """Reader of each format of ``DataConfig.format`` that is for classification."""
 

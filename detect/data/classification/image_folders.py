@@ -200,7 +200,8 @@ def read_tiny_imagenet(config: DataConfig, split: str) -> ClassTable:
     return table_of_files(paths, labels, _names(config, wnids), problems, f"{config.name} {split}", config.max_pixels)
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file; ``InputError`` if it cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -208,7 +209,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _read_wnids(path: Path) -> list[str]:
-    wnids = [line.strip() for line in _read_lines(path) if line.strip()]
+    wnids = [line.strip() for line in read_lines(path) if line.strip()]
     repeated = [wnid for wnid, count in Counter(wnids).items() if count > 1]
     if repeated:
         raise InputError(f"{path}: has {repeated[0]!r} twice")
@@ -222,7 +223,7 @@ def _names(config: DataConfig, wnids: list[str]) -> tuple[str, ...]:
     if not path.is_file():
         LOGGER.info("%s: is not there, classes are called by their WordNet ids", path)
         return tuple(wnids)
-    words = dict(line.split("\t", 1) for line in _read_lines(path) if "\t" in line)
+    words = dict(line.split("\t", 1) for line in read_lines(path) if "\t" in line)
     first = [words.get(wnid, "").split(",")[0].strip() or wnid for wnid in wnids]
     counts = Counter(first)
     return tuple(f"{word} ({wnid})" if counts[word] > 1 else word for word, wnid in zip(first, wnids, strict=True))
@@ -238,7 +239,7 @@ def _read_annotations(path: Path, folder: Path, wnids: list[str], problems: Prob
     """Paths and class indices; a line is ``file``, ``wnid`` and the four sides of a box, with tabs between them."""
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     labels: dict[str, int] = {}
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         name, wnid = [*(field.strip() for field in line.split("\t")), ""][:2]

@@ -26,7 +26,7 @@ def test_data_sets_for_detection_are_refused(data_format: str) -> None:
     with pytest.raises(
         InputError,
         match=rf"test: format {data_format} is for detection, but the model is a classifier; formats for "
-        "classification: folders, cifar, tiny-imagenet",
+        "classification: folders, cifar, tiny-imagenet, cub, stanford-dogs",
     ):
         open_class_split(config, "train")
 
