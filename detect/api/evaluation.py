@@ -85,6 +85,7 @@ class EvaluationRequest:
     instances: bool = False
     cost: float | None = None
     baseline: Path | None = None
+    crops: int | None = None
 
     def __post_init__(self) -> None:
         if self.baseline is not None and not self.instances:
@@ -96,6 +97,7 @@ class EvaluationRequest:
             "--report": self.report,
             "--tile": self.tile,
             "--max-det": self.max_det,
+            "--crops": self.crops,
         }
         for option, value in options.items():
             if self.instances and value is not None:
@@ -365,10 +367,10 @@ def _measure_classifier(
 ) -> Lines:
     table = _open_classes(request, data, conditions)
     model = checkpoint.classifier
-    evaluation = evaluate_classifier(model, table, conditions, checkpoint.center_crop)
+    evaluation = evaluate_classifier(model, table, conditions, checkpoint.center_crop, request.crops or 1)
     yield class_table(evaluation.metrics)
     yield speed_line(evaluation.speed_ms)
-    about = {**_about(request, conditions), "center_crop": checkpoint.center_crop}
+    about = {**_about(request, conditions), "center_crop": checkpoint.center_crop, "crops": request.crops or 1}
     yield from outputs.write_classes(evaluation, model, conditions.device, about)
     return class_metrics_record(evaluation, about)
 
@@ -407,6 +409,8 @@ def choose_instance(checkpoint: Checkpoint, cost: float) -> tuple[Checkpoint, st
 def _open_boxes(
     request: EvaluationRequest, data: DataConfig, outputs: EvaluationOutputs, conditions: Conditions
 ) -> AnnotationTable:
+    if request.crops is not None:
+        raise InputError(f"--crops: is for classifiers; {request.weights} is a detector")
     if request.tile is not None:
         data = replace(data, max_pixels=max(data.max_pixels, MAX_TILED_PIXELS))
     table = open_split(data, request.split, request.strict)

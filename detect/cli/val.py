@@ -26,7 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_data(parser)
     add("--split", default="val", help="split of the data config (default: val)")
-    add("--image-size", type=int, metavar="S", help="long side of the network input in pixels (default: as trained)")
+    add(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="S",
+        help="long side of the network input in pixels (default: as trained); of several, a curve as CSV and picture",
+    )
     add("--batch-size", type=int, default=16, metavar="B", help="images per batch (default: 16)")
     add("--workers", type=int, default=2, metavar="N", help="processes that load images (default: 2)")
     add_computing(parser)
@@ -64,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="overlap of neighbouring tiles, as a share of the tile (default: 0.2)",
     )
+    add(
+        "--crops",
+        type=int,
+        choices=(1, 10),
+        help="of a classifier: mean of 10 crops, corners, middle and mirrored (default: 1)",
+    )
     add_json(parser, "the metrics")
     _add_instances(parser)
 
@@ -91,9 +103,13 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, print the table of metrics and write the files; only the main process prints."""
     with heavy_imports():
         from detect.api.evaluation import EvaluationRequest, measure
+        from detect.api.sizes import measure_sizes
         from detect.runtime.distributed import init_distributed, is_main_process
-    given = {name: value for name, value in vars(args).items() if name != "json"}
+    given = {name: value for name, value in vars(args).items() if name not in ("json", "image_size")}
+    sizes = args.image_size or [None]
+    request = EvaluationRequest(**given, image_size=sizes[0])
     with init_distributed():
-        record = print_all(measure(EvaluationRequest(**given)), is_json=args.json, is_silent=not is_main_process())
+        lines = measure(request) if len(sizes) == 1 else measure_sizes(request, sizes)
+        record = print_all(lines, is_json=args.json, is_silent=not is_main_process())
         if args.json and is_main_process():
             print_json(record)

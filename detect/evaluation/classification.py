@@ -112,7 +112,7 @@ class ClassEvaluation:
 
 
 def evaluate_classifier(
-    model: ClassificationModel, table: ClassTable, conditions: Conditions, center_crop: float = 1.0
+    model: ClassificationModel, table: ClassTable, conditions: Conditions, center_crop: float = 1.0, crops: int = 1
 ) -> ClassEvaluation:
     """Evaluate a classifier on all images of a split.
 
@@ -123,6 +123,7 @@ def evaluate_classifier(
         table: the split.
         conditions: image size, batch size, device, ...
         center_crop: share of the image's short side that the network sees, in (0, 1].
+        crops: of an image: 1, or 10, whose probabilities are averaged (``ten_crops``).
 
     Raises:
         InputError: no class in common with the table, a size or count outside its range, or, if ``strict``, an image
@@ -131,7 +132,7 @@ def evaluate_classifier(
     conditions.check(model.max_reduction)
     label_of = match_classes(conditions.names or table.names, table.names)
     assert model.num_classes == len(label_of), "the names are the model's"
-    loader = open_class_loader(table, conditions, center_crop)
+    loader = open_class_loader(table, conditions, center_crop, crops)
     clock = Clock(conditions.device, PARTS)
     with evaluation_mode(model):
         outputs = run_evaluation(
@@ -148,7 +149,9 @@ def evaluate_classifier(
     return evaluation
 
 
-def open_class_loader(table: ClassTable, conditions: Conditions, center_crop: float) -> ClassEvaluationLoader:
+def open_class_loader(
+    table: ClassTable, conditions: Conditions, center_crop: float, crops: int = 1
+) -> ClassEvaluationLoader:
     """Cropped and scaled images of a split."""
     return ClassEvaluationLoader(
         table,
@@ -156,13 +159,17 @@ def open_class_loader(table: ClassTable, conditions: Conditions, center_crop: fl
         center_crop,
         conditions.batch_size,
         conditions.workers,
+        crops=crops,
         strict=conditions.strict,
     )
 
 
 def classify_batch(model: ClassificationModel, conditions: Conditions, clock: Clock, batch: Batch) -> list[np.ndarray]:
-    """(M,) logits of each image of a batch."""
+    """(M,) logits of each image of a batch; of several crops, the logarithms of their mean probabilities."""
     logits = run_classifier(model, batch.images, conditions.device, conditions.precision).cpu()
+    if len(logits) > len(batch.rows):
+        of_crops = logits.view(len(batch.rows), -1, logits.shape[1])  # (B, crops, M)
+        logits = of_crops.softmax(dim=2).mean(dim=1).clamp(min=torch.finfo().tiny).log()
     clock.lap("network")
     return list(logits.numpy())
 

@@ -6,7 +6,7 @@ window system.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,18 @@ def draw_precision_recall(path: Path, metrics: CocoMetrics) -> None:
         legend = axes.legend(title="AP50", loc="center left", bbox_to_anchor=(1.0, 0.5))
         set_fonts(legend.get_texts())
     axes.set(xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def draw_curves(path: Path, curves: Mapping[int, Mapping[str, float]], xlabel: str) -> None:
+    """Draw values in [0, 1] over a number, a line for each name, as a PNG file; ``ABSENT`` ones are left out."""
+    figure, axes = _figure(8, 5)
+    for name in next(iter(curves.values())):
+        points = [(x, values[name]) for x, values in curves.items() if values[name] != ABSENT]
+        axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=name)
+    axes.set(xlabel=xlabel, xticks=list(curves), ylim=(0, 1.02))
+    axes.legend()
     axes.grid(alpha=0.3)
     save_figure(figure, path)
 

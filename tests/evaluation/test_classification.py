@@ -299,3 +299,17 @@ def test_results_have_the_best_classes() -> None:
             {"category": "blue", "score": 0.25},
         ],
     }
+
+
+def test_ten_crops(tmp_path: Path) -> None:
+    """Crops of 8 px of 16 px, whose left 12 columns are red, the others green: of corners and middle three are all red,
+    with logits 4, 0, 0; two are half green, with logits 2, 2, 0. The middle alone is red.
+    """
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, :12, 0] = image[:, 12:, 1] = 255
+    write_image(tmp_path / "a.png", image)
+    table = ClassTable(encode_paths([tmp_path / "a.png"]), np.array([0]), NAMES)
+    red, half = math.e**4 / (math.e**4 + 2), math.e**2 / (2 * math.e**2 + 1)
+    for crops, expected in ((1, red), (10, (3 * red + 2 * half) / 5)):
+        found = classification.evaluate_classifier(ColorLogits(), table, Conditions(**OPTIONS), 0.5, crops)
+        assert found.probabilities[0, 0] == pytest.approx(expected, rel=1e-6)

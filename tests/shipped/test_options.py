@@ -49,7 +49,6 @@ EFFECTS = {
     "recipe": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
     "scene_without": "data/scenes/test_stream.py::test_the_data_config_leaves_ingredients_out",
     "sdpoint.drawn": "papers/sdpoint/test_sandwich.py::test_the_instances_of_a_batch",
-    "sdpoint.norm_batches": "papers/sdpoint/test_strategy.py::test_a_run",
     "sdpoint.points": "papers/sdpoint/test_strategy.py::test_chosen_points",
     "sdpoint.schedule": "papers/sdpoint/test_sandwich.py::test_the_instances_of_a_batch",
     "sdpoint.sizes": "papers/sdpoint/test_sizes.py::test_sizes_are_instances_with_and_without_points",
@@ -62,9 +61,6 @@ EFFECTS = {
     "trd.guard": "papers/trd/test_schedule.py::test_guards",
     "trd.interpolation": "papers/trd/test_strategy.py::test_areas_are_means",
     "trd.min_object_px": "papers/trd/test_strategy.py::test_images_with_small_objects_stay",
-    "trd.probability": "papers/trd/test_schedule.py::test_the_share_is_the_probability",
-    "trd.resolution": "papers/trd/test_schedule.py::test_sizes",
-    "trd.variant": "papers/trd/test_schedule.py::test_every_second_epoch",
     "vary": "ablation/test_ablation.py::test_mistakes",
     "x": "ablation/test_ablation.py::test_mistakes",
 }

@@ -56,6 +56,35 @@ def test_evaluate_measures_and_draws(world: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
+def test_several_sizes_and_ten_crops(world: Path, tmp_path: Path) -> None:
+    """A line, a row of the table and a record for each size, the smallest first; a picture."""
+    out, metrics = tmp_path / "out", tmp_path / "m.json"
+    ended = run_here(world, *EVALUATE, "--image-size", 32, 16, "--crops", 10, "--out", out, "--metrics-json", metrics)
+    assert ended.code == 0, ended
+    lines = ended.output.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["16", "32"]
+    records = json.loads(metrics.read_text())["sizes"]
+    assert [(record["image_size"], record["crops"]) for record in records] == [(16, 10), (32, 10)]
+    rows = [line.split(",") for line in (out / "sizes.csv").read_text().splitlines()]
+    assert rows == [
+        ["image_size", "top1", "top5"],
+        *([str(record["image_size"]), str(record["top1"]), str(record["top5"])] for record in records),
+    ]
+    assert cv2.imread(str(out / "sizes.png")) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--image-size", 16, 16), "--image-size: has a size twice: 16 16"),
+        (("--image-size", 16, 32, "--results-json", "r.json"), "--results-json: is for one --image-size, found 2"),
+        (("--weights", "detector.pt", "--crops", 10), "--crops: is for classifiers; detector.pt is a detector"),
+    ],
+)
+def test_what_excludes_sizes_and_crops(world: Path, options: tuple, message: str) -> None:
+    assert message in run_here(world, *EVALUATE, *options).complaint
+
+
 def test_what_is_for_detectors_is_refused(world: Path) -> None:
     complaint = run_here(world, *EVALUATE, "--coco-engine", "hotcoco").complaint
     assert complaint == "error: --coco-engine: is for detectors; model.pt is a classifier"

@@ -22,6 +22,18 @@ def center_crop(image_rgb: np.ndarray, image_size: int, share: float) -> np.ndar
     return _middle(resize_short_side(image_rgb, resized_side(image_size, share)), image_size, image_size)
 
 
+def ten_crops(image_rgb: np.ndarray, image_size: int, share: float) -> np.ndarray:
+    """Resize the short side to R and take S x S at the corners and in the middle, then mirrored: (10, S, S, 3).
+
+    Source: AlexNet (Krizhevsky et al., 2012), section 4.1.
+    """
+    image = resize_short_side(image_rgb, resized_side(image_size, share))
+    bottom, right = image.shape[0] - image_size, image.shape[1] - image_size
+    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    crops = np.stack([image[top : top + image_size, left : left + image_size] for top, left in places])
+    return np.concatenate([crops, crops[:, :, ::-1]])
+
+
 def center_square(image_rgb: np.ndarray, image_size: int, share: float) -> np.ndarray:
     """Resize the short side to R and take a square (R, R, 3) whose middle is ``center_crop``."""
     side = resized_side(image_size, share)

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from detect.config.augment import ClassAugmentConfig
 from detect.config.recipe import ClassificationRecipe
 from detect.data.classification.augment import Augmentation, draw, mix
-from detect.data.classification.geometry import center_crop
+from detect.data.classification.geometry import center_crop, ten_crops
 from detect.data.classification.images import ImageSource, image_source, in_threads
 from detect.data.classification.table import ClassTable
 from detect.data.images import ImageError
@@ -159,28 +159,29 @@ class ClassTrainingLoader(TrainingBatches):
 
 
 class ClassEvaluationSamples(Dataset[Loaded]):
-    """Batches of centre crops, made in the workers.
+    """Batches of crops, made in the workers.
 
     Args:
         table: the split.
         image_size: S.
         center_crop: visible share of the short side, in (0, 1].
+        crops: of an image: 1, or 10 (``ten_crops``), which lie one behind the other in a batch.
     """
 
-    def __init__(self, table: ClassTable, image_size: int, center_crop: float) -> None:
+    def __init__(self, table: ClassTable, image_size: int, center_crop: float, crops: int) -> None:
         self.table = table
         self.image_size = image_size
         self.center_crop = center_crop
+        self.crops = crops
 
     def __getitem__(self, rows: Sequence[int]) -> Loaded:
         start = time.perf_counter()
-        images, failures = read_each(
-            lambda row: center_crop(self.table.read(row), self.image_size, self.center_crop), rows
-        )
+        crop = center_crop if self.crops == 1 else ten_crops
+        images, failures = read_each(lambda row: crop(self.table.read(row), self.image_size, self.center_crop), rows)
         if not images:
             return Loaded(None, tuple(failures))
         shares = one_hot(self.table.labels[list(images)], len(self.table.names))
-        stacked = torch.from_numpy(np.stack(list(images.values())))
+        stacked = torch.from_numpy(np.stack(list(images.values()))).reshape(-1, self.image_size, self.image_size, 3)
         seconds = time.perf_counter() - start
         batch = Batch(stacked, ClassTargets(torch.from_numpy(shares)), torch.tensor(list(images)), (), seconds)
         return Loaded(batch, tuple(failures))
@@ -198,6 +199,7 @@ class ClassEvaluationLoader(EvaluationBatches):
         center_crop: visible share of the short side, in (0, 1].
         batch_size: images per batch, at most.
         workers: processes; 0 loads in this one.
+        crops: of an image, as of ``ClassEvaluationSamples``.
         strict: raise ``InputError`` from the iteration for an image that cannot be read.
     """
 
@@ -209,11 +211,12 @@ class ClassEvaluationLoader(EvaluationBatches):
         batch_size: int,
         workers: int,
         *,
+        crops: int = 1,
         strict: bool = False,
     ) -> None:
         self.table = table
         batches = [range(len(table))[start : start + batch_size] for start in range(0, len(table), batch_size)]
-        samples = ClassEvaluationSamples(table, image_size, center_crop)
+        samples = ClassEvaluationSamples(table, image_size, center_crop, crops)
         super().__init__(samples, batches, workers, num_images=len(table), policy=WRONG, strict=strict)
 
 

@@ -11,6 +11,7 @@ from detect.data.classification.geometry import (
     middle_of_square,
     resize_short_side,
     resized_side,
+    ten_crops,
 )
 
 
@@ -82,3 +83,12 @@ def test_the_middle_of_the_square_is_the_center_crop() -> None:
             np.testing.assert_array_equal(
                 middle_of_square(square[None], image_size)[0], center_crop(noise(*shape_hw), image_size, share)
             )
+
+
+def test_ten_crops_by_hand() -> None:
+    """3 x 5 pixels have the short side 3 = round(2 / 0.7) already: corners, the middle from (0, 1), and mirrored."""
+    image = np.repeat(np.arange(15, dtype=np.uint8).reshape(3, 5, 1), 3, axis=2)
+    crops = ten_crops(image, 2, 0.7)[..., 0]
+    assert crops[:, 0, 0].tolist() == [0, 3, 5, 8, 1, 1, 4, 6, 9, 2]
+    assert crops[0].tolist() == [[0, 1], [5, 6]]
+    assert crops[5].tolist() == [[1, 0], [6, 5]]
