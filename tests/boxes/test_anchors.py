@@ -112,9 +112,9 @@ def test_other_methods_find_clusters_too(method) -> None:
 
 
 def test_one_anchor_by_iou_is_the_arithmetic_mean() -> None:
-    """(10 + 40) / 2, (20 + 5) / 2: YOLOv2's k-means takes the mean of the sides."""
-    found = fit_anchors(np.array([[10.0, 20.0], [40.0, 5.0]]), AnchorFit(1, "iou-kmeans"), seed=3)
-    np.testing.assert_allclose(found, [[25, 12.5]])
+    """(10 + 40 + 40) / 3, (20 + 5 + 5) / 3: YOLOv2's k-means takes the mean of the sides."""
+    found = fit_anchors(np.array([[10.0, 20.0], [40.0, 5.0], [40.0, 5.0]]), AnchorFit(1, "iou-kmeans"), seed=3)
+    np.testing.assert_allclose(found, [[30, 10]])
 
 
 def test_random_changes_bring_boxes_closer() -> None:
