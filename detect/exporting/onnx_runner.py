@@ -108,8 +108,7 @@ def decode(raw: Array, level: dict, input_hw: tuple[int, ...], max_log_ratio: fl
         rows[..., :2] = (cells + 0.5) * cell_px + (high - low) / 2 * anchors
         rows[..., 2:4] = anchors * np.maximum(low + high, 0.1 * np.exp(np.minimum((low + high) / 0.1, 1) - 1))
         return rows.reshape(len(rows), -1, rows.shape[4])
-    is_linear = level.get("offsets") == "linear"
-    offsets = raw[..., :2] if is_linear else level["xy_scale"] * (rows[..., :2] - 0.5) + 0.5
+    offsets = raw[..., :2] if level.get("offsets") == "linear" else level["xy_scale"] * (rows[..., :2] - 0.5) + 0.5
     rows[..., :2] = (offsets + cells) * cell_px
     rows[..., 2:4] = anchors * ((2 * rows[..., 2:4]) ** 2 if level["sizes"] == "square" else exp[..., 2:])
     return rows.reshape(len(rows), -1, rows.shape[4])
@@ -148,8 +147,7 @@ def main() -> None:
             scores = model.classify(image)
             show(path, *(f"{model.names[index]} {scores[index]:.3f}" for index in np.argsort(-scores)[:5]))
         else:
-            image = model.as_bytes(image)
-            for *box, score, label in model.detect(image, args.conf):
+            for *box, score, label in model.detect(image := model.as_bytes(image), args.conf):
                 show(path, model.names[int(label)], f"{score:.3f}", *(f"{value:.1f}" for value in box))
                 corners = np.rint(box).astype(int).tolist()
                 cv2.rectangle(image, corners[:2], corners[2:], (0, 0, 255), 2)
