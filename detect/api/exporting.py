@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from detect.api.evaluation import choose_instance
 from detect.data.annotations import AnnotationTable
+from detect.data.classification.datasets import open_class_split
+from detect.data.classification.table import ClassTable
 from detect.data.datasets import open_split
 from detect.data.recognition import open_data
 from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.loop import log_class_differences
 from detect.evaluation.postprocess import PredictSettings
-from detect.exporting.onnx import export_onnx
+from detect.exporting.calibration import DEFAULT_IMAGES, DEFAULT_METHOD, Method, read_calibration, warn_of_grey
+from detect.exporting.int8 import Int8Result, export_int8
+from detect.exporting.onnx import checked_options, export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
 from detect.exporting.parity import Parity
 from detect.models.checkpoint import Checkpoint, load_checkpoint
@@ -24,6 +28,8 @@ from detect.runtime.threads import use_threads
 
 RUNNER = Path(__file__).parents[1] / "exporting" / "onnx_runner.py"
 """Program that runs an exported file with numpy, onnxruntime and opencv alone."""
+CALIBRATION_SPLIT = "train"
+"""Split that gives the ranges of an INT8 file: never the one that measures it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,19 @@ class ExportRequest:
     iou: float | None = None
     max_det: int | None = None
     threads: int = 0
+    int8: bool = False
+    calibration: int | None = None
+    calibration_method: Method | None = None
+    report: bool = False
+
+    def __post_init__(self) -> None:
+        chosen = {"calibration": self.calibration, "calibration_method": self.calibration_method}
+        chosen["report"] = self.report or None
+        given = [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is not None]
+        if given and not self.int8:
+            raise InputError(f"{', '.join(given)}: belongs to --int8")
+        if self.int8 and self.data is None:
+            raise InputError("--int8: needs --data: training images for the ranges, validation images for the accuracy")
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,8 @@ def export(
     dynamic: bool = True,
     half: bool = False,
     nms: bool = False,
+    int8: bool = False,
+    data: str | PathLike[str] | None = None,
 ) -> Path:
     """Write a trained model as ONNX and check it in ONNX Runtime, as ``detect export`` does.
 
@@ -86,6 +107,8 @@ def export(
         dynamic: any batch size, height and width; otherwise one square image.
         half: the network computes in half precision.
         nms: non-maximum suppression inside the file, which then gives detections.
+        int8: the network computes in 8 bits, calibrated on the training split of ``data``.
+        data: a data set on whose validation split the file's AP (with ``int8`` a classifier's top-1) is compared too.
 
     Returns:
         The path of the file.
@@ -95,7 +118,16 @@ def export(
         ExportError: the file does not compute what the model does (``detect.exporting.parity``).
     """
     path = None if out is None else Path(out)
-    request = ExportRequest(Path(weights), path, image_size=image_size, dynamic=dynamic, half=half, nms=nms)
+    request = ExportRequest(
+        Path(weights),
+        path,
+        image_size=image_size,
+        dynamic=dynamic,
+        half=half,
+        data=None if data is None else fspath(data),
+        nms=nms,
+        int8=int8,
+    )
     return run_export(request).path
 
 
@@ -114,14 +146,17 @@ def run_export(request: ExportRequest) -> Exported:
     dynamic = not checkpoint.model.graph.transform.fixed_sizes if request.dynamic is None else request.dynamic
     size = request.image_size or checkpoint.image_size
     options = ExportOptions(
-        request.image_size, request.opset, request.masks, suppression, dynamic, request.half, request.raw
+        request.image_size, request.opset, request.masks, suppression, dynamic, request.half, request.raw, request.int8
     )
-    parity = export_onnx(checkpoint, out, options, _table(request, checkpoint))
+    parity, int8 = _write(request, checkpoint, out, options)
     inputs = "any batch size, height and width" if dynamic else f"one image of {size} x {size} pixels"
     lines.append(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, opset {request.opset}, {inputs}")
     if note := masks_note(checkpoint.model, request.masks):
         lines.append(note)
-    lines += [parity.line(), copy_runner(out)]
+    lines.append(parity.line())
+    if int8 is not None:
+        lines += [int8.line(), *int8.cost_lines()]
+    lines.append(copy_runner(out))
     record = {
         "out": str(out),
         "bytes": out.stat().st_size,
@@ -129,8 +164,29 @@ def run_export(request: ExportRequest) -> Exported:
         "dynamic": dynamic,
         "image_size": size,
         "parity": asdict(parity),
+        **({} if int8 is None else {"int8": int8.record()}),
     }
     return Exported(out, parity, tuple(lines), record)
+
+
+def _write(
+    request: ExportRequest, checkpoint: Checkpoint, out: Path, options: ExportOptions
+) -> tuple[Parity, Int8Result | None]:
+    if not request.int8:
+        return export_onnx(checkpoint, out, options, _table(request, checkpoint)), None
+    options = checked_options(checkpoint, out, options)  # before reading images
+    assert request.data is not None, "the request was checked"
+    assert options.image_size is not None, "it is resolved"
+    data = as_trained(open_data(request.data, request.data_root), checkpoint.value_range)
+    opened = open_class_split if checkpoint.model.definition.is_classifier else open_split
+    train, table = opened(data, CALIBRATION_SPLIT), opened(data, request.split)
+    for split in (train, table):
+        log_class_differences(checkpoint.names, split.names)
+    _require_labels(request, table)
+    count, method = request.calibration or DEFAULT_IMAGES, request.calibration_method or DEFAULT_METHOD
+    calibration = read_calibration(train, checkpoint, options.image_size, count, method)
+    warn_of_grey(calibration, table)
+    return export_int8(checkpoint, out, options, calibration, table, request.report)
 
 
 def copy_runner(exported: Path) -> str:
@@ -154,9 +210,13 @@ def _table(request: ExportRequest, checkpoint: Checkpoint) -> AnnotationTable | 
     data = as_trained(open_data(request.data, request.data_root), checkpoint.value_range)
     table = open_split(data, request.split)
     log_class_differences(checkpoint.names, table.names)
-    if not table.is_labelled:
-        raise InputError(f"--split {request.split}: has no annotations, so that there is no AP to compare")
+    _require_labels(request, table)
     return table
+
+
+def _require_labels(request: ExportRequest, table: AnnotationTable | ClassTable) -> None:
+    if isinstance(table, AnnotationTable) and not table.is_labelled:
+        raise InputError(f"--split {request.split}: has no annotations, so that there is no AP to compare")
 
 
 def _suppression(request: ExportRequest) -> PredictSettings | None:

@@ -6,7 +6,7 @@ Letters: N images of the split, K classes of the split, M classes of the model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,9 @@ TOP = 5
 """k of top-k accuracy; all classes where there are fewer."""
 
 PARTS = ("preprocess", "network")
+
+ClassForward = Callable[[torch.Tensor], torch.Tensor]
+"""(B, H, W, 3) uint8 RGB to logits (B, M), but for a constant of each image."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +132,28 @@ def evaluate_classifier(
         InputError: no class in common with the table, a size or count outside its range, or, if ``strict``, an image
             that cannot be read.
     """
-    conditions.check(model.max_reduction)
+    assert model.num_classes == len(conditions.names or table.names), "the names are the model's"
+    with evaluation_mode(model):
+        network = logits_of(model, conditions)
+        return evaluate_class_network(network, model.max_reduction, table, conditions, center_crop, crops)
+
+
+def evaluate_class_network(
+    network: ClassForward,
+    multiple: int,
+    table: ClassTable,
+    conditions: Conditions,
+    center_crop: float = 1.0,
+    crops: int = 1,
+) -> ClassEvaluation:
+    """Evaluate any function from images to logits, an exported file for example; see ``evaluate_classifier``.
+    ``multiple`` divides the side of its input.
+    """
+    conditions.check(multiple)
     label_of = match_classes(conditions.names or table.names, table.names)
-    assert model.num_classes == len(label_of), "the names are the model's"
     loader = open_class_loader(table, conditions, center_crop, crops)
     clock = Clock(conditions.device, PARTS)
-    with evaluation_mode(model):
-        outputs = run_evaluation(
-            loader, partial(classify_batch, model, conditions, clock), clock, progress=conditions.progress
-        )
+    outputs = run_evaluation(loader, partial(classify_batch, network, clock), clock, progress=conditions.progress)
     scores = class_scores(
         torch.from_numpy(gather_logits(outputs, len(table), len(label_of))), label_of, len(table.names)
     )
@@ -164,9 +180,14 @@ def open_class_loader(
     )
 
 
-def classify_batch(model: ClassificationModel, conditions: Conditions, clock: Clock, batch: Batch) -> list[np.ndarray]:
+def logits_of(model: ClassificationModel, conditions: Conditions) -> ClassForward:
+    """Return ``run_classifier`` of a model as a function of images."""
+    return partial(run_classifier, model, device=conditions.device, precision=conditions.precision)
+
+
+def classify_batch(network: ClassForward, clock: Clock, batch: Batch) -> list[np.ndarray]:
     """(M,) logits of each image of a batch; of several crops, the logarithms of their mean probabilities."""
-    logits = run_classifier(model, batch.images, conditions.device, conditions.precision).cpu()
+    logits = network(batch.images).cpu()
     if len(logits) > len(batch.rows):
         of_crops = logits.view(len(batch.rows), -1, logits.shape[1])  # (B, crops, M)
         logits = of_crops.softmax(dim=2).mean(dim=1).clamp(min=torch.finfo().tiny).log()

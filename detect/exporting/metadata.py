@@ -106,7 +106,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
         "task": "classification" if classifies else "detection",
         "image_size": str(size),
         "stride": str(model.max_reduction),
-        "precision": "fp16" if options.half else "fp32",
+        "precision": options.precision,
         "instance": model.graph.transform.name,
         "cost": "1.0",
         **papers,

@@ -48,20 +48,37 @@ def export_onnx(
         InputError: a package is missing, ``path`` is a folder, or an option is not possible for this model.
         ExportError: the exported graph is not the model.
     """
+    options = checked_options(checkpoint, path, options)
+    with atomic_path(path) as temporary:
+        write_onnx(checkpoint, temporary, options)
+        return checked_parity(checkpoint, temporary, options, path, table)
+
+
+def checked_options(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> ExportOptions:
+    """Resolve the image size; ``InputError`` as of ``export_onnx``."""
     _require_packages()
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
-    model = checkpoint.model
     size = checkpoint.image_size if options.image_size is None else options.image_size
-    options = replace(options, image_size=checked_size(size, model.max_reduction))
-    _check_options(model, options)
-    with atomic_path(path) as temporary:
-        fused = fuse_conv_bn(model)
-        _write(wrapped(halved(fused) if options.half else fused, options.raw), temporary, options)
-        _finish(temporary, checkpoint, options)
-        parity = compare_onnx(checkpoint, temporary, options, table)
-        if not parity.good:
-            raise ExportError(f"{path}: not written, because its outputs differ: {parity.line()}")
+    options = replace(options, image_size=checked_size(size, checkpoint.model.max_reduction))
+    _check_options(checkpoint.model, options)
+    return options
+
+
+def write_onnx(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> None:
+    """Write the file, in float, without comparing it; the options are checked."""
+    fused = fuse_conv_bn(checkpoint.model)
+    _write(wrapped(halved(fused) if options.half else fused, options.raw), path, options)
+    _finish(path, checkpoint, options)
+
+
+def checked_parity(
+    checkpoint: Checkpoint, written: Path, options: ExportOptions, path: Path, table: AnnotationTable | None = None
+) -> Parity:
+    """Compare a written file with PyTorch; ``ExportError``, which names ``path``, where it differs."""
+    parity = compare_onnx(checkpoint, written, options, table)
+    if not parity.good:
+        raise ExportError(f"{path}: not written, because its outputs differ: {parity.line()}")
     return parity
 
 
@@ -69,6 +86,10 @@ def _check_options(model: Model, options: ExportOptions) -> None:
     if options.opset not in OPSETS:
         raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {options.opset}")
     check_masks(model, options.masks)
+    if options.int8 and options.half:
+        raise InputError("int8: the other layers stay in float32; leave half precision out")
+    if options.int8 and options.masks == "packed":
+        raise InputError("int8: packed weights are unpacked to float32; take folded ones")
     if options.half and options.masks == "packed":
         raise InputError("masks: packed weights are unpacked to float32; take folded ones for half precision")
     if options.suppression is not None and isinstance(model, ClassificationModel):

@@ -34,6 +34,7 @@ class ExportOptions:
         half: the network computes in half precision, and the file is half as large; input and output stay float32.
         raw: a detector's file gives the maps of its head, one for each level, not decoded to boxes: for hardware whose
             tools know convolutions and little else. Not together with ``suppression``.
+        int8: weights and inputs of convolutions have 8 bits (``detect.exporting.int8``).
     """
 
     image_size: int | None = None
@@ -43,6 +44,12 @@ class ExportOptions:
     dynamic: bool = True
     half: bool = False
     raw: bool = False
+    int8: bool = False
+
+    @property
+    def precision(self) -> str:
+        """Number format of the network, as the metadata name it."""
+        return "int8" if self.int8 else "fp16" if self.half else "fp32"
 
 
 DEFAULT_OPTIONS = ExportOptions()

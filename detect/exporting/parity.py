@@ -22,13 +22,15 @@ from torch import Tensor
 
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.geometry import center_crop
+from detect.data.classification.table import ClassTable
 from detect.data.letterbox import letterbox, pad_batch
 from detect.data.shapes import draw_scene
 from detect.errors import InputError
+from detect.evaluation.classification import evaluate_class_network, evaluate_classifier
 from detect.evaluation.detection import DetectionOptions, evaluate_network
 from detect.evaluation.forward import run_classifier, run_network
 from detect.evaluation.loop import Conditions
-from detect.evaluation.postprocess import COCO_SETTINGS, PredictSettings, postprocess
+from detect.evaluation.postprocess import COCO_SETTINGS, Forward, PredictSettings, postprocess
 from detect.exporting.onnx_graph import with_predictions
 from detect.exporting.options import ExportOptions
 from detect.exporting.wrappers import wrapped
@@ -161,12 +163,9 @@ def compare_onnx(
         ExportError: ONNX Runtime cannot load or run the file, or its outputs have other shapes, or it other classes.
         InputError: ONNX Runtime is not installed.
     """
-    content = path.read_bytes()
-    if options.suppression is not None:  # its predictions are compared too
-        content = with_predictions(onnx.load_from_string(content)).SerializeToString()
     model, tolerance = checkpoint.model, TOLERANCES["fp16" if options.half else "fp32"]
     assert options.image_size is not None, "it is resolved"
-    runner = _open(content)
+    runner = open_file(onnx.load(path), options)
     tensors, shapes = _compare_tensors(model, runner, options.image_size, tolerance)
     if list(checkpoint.names) != runner.names:
         raise ExportError(f"the exported file's classes are {runner.names[:3]} ..., must be {checkpoint.names[:3]} ...")
@@ -174,7 +173,14 @@ def compare_onnx(
     return parity if table is None else replace(parity, ap=_compare_ap(checkpoint, path, options, table))
 
 
-def _open(content: bytes) -> OnnxModel:
+def open_file(exported: onnx.ModelProto, options: ExportOptions) -> OnnxModel:
+    """Open an exported file in the program that users get; of one with suppression the predictions are outputs too.
+
+    Raises:
+        ExportError: ONNX Runtime cannot load it.
+        InputError: ONNX Runtime is not installed.
+    """
+    content = (exported if options.suppression is None else with_predictions(exported)).SerializeToString()
     try:
         from detect.exporting.onnx_runner import OnnxModel
     except ImportError:
@@ -206,7 +212,7 @@ def _compare_tensors(
         images = _noise(shape, seed=number)
         with torch.inference_mode():
             expected = reference(torch.from_numpy(images)).numpy()
-        differences.append(compare_outputs(model, expected, _run(runner, images), tolerance))
+        differences.append(compare_outputs(model, expected, run_file(runner, images), tolerance))
     return largest(differences), shapes
 
 
@@ -228,7 +234,7 @@ def _noise(shape: Shape, seed: int) -> np.ndarray:
     return np.clip(blocks + fine, 0, 255).astype(np.float32) / np.float32(255)
 
 
-def _run(runner: OnnxModel, images: np.ndarray) -> np.ndarray:
+def run_file(runner: OnnxModel, images: np.ndarray) -> np.ndarray:
     """Predictions (B, P, 5 + K) or probabilities (B, K) for images (B, 3, H, W); a raw file's maps are decoded."""
     outputs = None if "levels" in runner.output else ["probabilities" if runner.is_classifier else "predictions"]
     try:
@@ -308,7 +314,7 @@ class _ImageComparison:
         batch = pad_batch([image for image, _ in placed], model.max_reduction, fixed)
         expected = run_network(model, torch.from_numpy(batch), CPU).numpy()
         tensor = self._runner.network_input([self._runner.scaled(_bgr(image))[0] for image in images])
-        found = _run(self._runner, tensor)
+        found = run_file(self._runner, tensor)
         difference = compare_outputs(model, expected, found, self._tolerance)
         if not difference.good:
             return difference
@@ -364,19 +370,52 @@ def _compare_ap(
 ) -> tuple[float, float, float]:
     """AP by PyTorch, AP by the file, and their largest allowed difference."""
     network = OnnxNetwork(path, "cpu")
-    measured = DetectionOptions(options.suppression or COCO_SETTINGS)
-    conditions = Conditions(network.image_size, batch_size=8, workers=0, device=CPU, names=checkpoint.names)
+    expected = measure_model(checkpoint, network, options, table)
+    return expected["AP"], measure_file(network, options, table)["AP"], AP_TOLERANCES["fp16" if options.half else "fp32"]
 
-    def reference(images: np.ndarray) -> Tensor:
+
+def measure_model(
+    checkpoint: Checkpoint, network: OnnxNetwork, options: ExportOptions, table: AnnotationTable | ClassTable
+) -> dict[str, float]:
+    """Metrics of a checkpoint in PyTorch, on inputs that are padded as for its exported file ``network``."""
+    if isinstance(table, ClassTable):
+        conditions = _conditions(network)
+        return evaluate_classifier(checkpoint.classifier, table, conditions, network.center_crop).metrics.values
+
+    def forward(images: np.ndarray) -> Tensor:
         padded = pad_batch(list(images), shape_hw=network.padded_hw((images.shape[1], images.shape[2])))
         return run_network(checkpoint.detector, torch.from_numpy(padded), CPU)
 
-    def exported_file(images: np.ndarray) -> Tensor:
+    return _detector_metrics(forward, network, options, table)
+
+
+def measure_file(
+    network: OnnxNetwork, options: ExportOptions, table: AnnotationTable | ClassTable
+) -> dict[str, float]:
+    """Metrics of an exported file."""
+    if isinstance(table, ClassTable):
+
+        def logits(images: Tensor) -> Tensor:
+            return torch.from_numpy(network.probabilities(images.numpy())).log()
+
+        conditions = _conditions(network)
+        evaluation = evaluate_class_network(logits, network.multiple, table, conditions, network.center_crop)
+        return evaluation.metrics.values
+
+    def forward(images: np.ndarray) -> Tensor:
         return torch.from_numpy(network.predictions(images))
 
-    found = [
-        evaluate_network(forward, network.multiple, table, conditions, measured).metrics
-        for forward in (reference, exported_file)
-    ]
-    expected, exported = (metrics.values["AP"] if metrics else 0.0 for metrics in found)
-    return expected, exported, AP_TOLERANCES["fp16" if options.half else "fp32"]
+    return _detector_metrics(forward, network, options, table)
+
+
+def _detector_metrics(
+    forward: Forward, network: OnnxNetwork, options: ExportOptions, table: AnnotationTable
+) -> dict[str, float]:
+    measured = DetectionOptions(options.suppression or COCO_SETTINGS)
+    metrics = evaluate_network(forward, network.multiple, table, _conditions(network), measured).metrics
+    assert metrics is not None, "the split is labelled"
+    return metrics.values
+
+
+def _conditions(network: OnnxNetwork) -> Conditions:
+    return Conditions(network.image_size, batch_size=8, workers=0, device=CPU, names=network.names)

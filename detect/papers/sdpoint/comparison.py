@@ -103,7 +103,7 @@ class ClassificationSplit:
         model, clock = checkpoint.classifier, Clock(conditions.device, classification.PARTS)
         label_of = match_classes(checkpoint.names, self.table.names)
         loader = classification.open_class_loader(self.table, conditions, self.center_crop)
-        step = partial(classification.classify_batch, model, conditions, clock)
+        step = partial(classification.classify_batch, classification.logits_of(model, conditions), clock)
         metrics = []
         for outputs in _outputs_of_instances(model, instances, loader, step, clock, label):
             logits = classification.gather_logits(outputs, len(self.table), len(label_of))

@@ -1,0 +1,157 @@
+"""INT8 files: calibrated on training images, and written only if their accuracy is that of the model.
+
+The last layers, the decoding and the suppression stay in float; further layers do if the accuracy needs it, those first
+that change the predictions most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from detect.data.annotations import AnnotationTable
+from detect.data.classification.table import ClassTable
+from detect.data.letterbox import pad_batch
+from detect.errors import InputError
+from detect.evaluation.coco import ABSENT
+from detect.exporting.calibration import Calibration
+from detect.exporting.metadata import describe
+from detect.exporting.onnx import checked_options, checked_parity, write_onnx
+from detect.exporting.options import ExportOptions
+from detect.exporting.parity import ExportError, Parity, measure_file, measure_model
+from detect.exporting.quantizer import COST_IMAGES, LayerCost, Quantizer
+from detect.inference.onnx_network import OnnxNetwork, network_input
+from detect.models.checkpoint import Checkpoint
+from detect.runtime.files import atomic_path
+from detect.runtime.logs import LOGGER
+
+MAX_LOSS = 0.01
+"""Metric that the file may lose against PyTorch: AP, or a classifier's top-1 accuracy."""
+MAX_FLOAT_SHARE = 0.5
+"""Share of the layers that may go back to float; a file with more of them is hardly an INT8 file."""
+
+
+@dataclass(frozen=True)
+class Int8Result:
+    """Accuracy of an INT8 file, and its layers.
+
+    Args:
+        metric: ``AP`` or ``top1``.
+        expected: metrics of PyTorch.
+        found: metrics of the file.
+        num_layers: layers that can have 8 bits: all but the last ones.
+        float_layers: those of them that have not, so that the metric holds.
+        costs: of the layers, the highest first; empty if they were not measured.
+    """
+
+    metric: str
+    expected: dict[str, float]
+    found: dict[str, float]
+    num_layers: int
+    float_layers: list[str]
+    costs: list[LayerCost]
+
+    @property
+    def good(self) -> bool:
+        """True where the metric holds; NaN never does."""
+        return self.expected[self.metric] - self.found[self.metric] <= MAX_LOSS
+
+    def line(self) -> str:
+        """Layers and metrics in one line."""
+        in_int8 = self.num_layers - len(self.float_layers)
+        back = f" (in float: {', '.join(self.float_layers)})" if self.float_layers else ""
+        small = ""
+        if self.expected.get("AP_S", ABSENT) != ABSENT:
+            small = f"; AP_S {self.found['AP_S']:.4f} and {self.expected['AP_S']:.4f}"
+        return (
+            f"INT8: {in_int8} of {self.num_layers} layers{back}, and the last ones in float; {self.metric} "
+            f"{self.found[self.metric]:.4f} and in PyTorch {self.expected[self.metric]:.4f} (at most {MAX_LOSS:g} "
+            f"lower){small}"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The result as JSON."""
+        return {**vars(self), "costs": dict(self.costs)}
+
+    def cost_lines(self) -> list[str]:
+        """A line for each layer that was measured, behind a head."""
+        if not self.costs:
+            return []
+        in_float = {*self.float_layers}
+        head = [f"share of the predictions' scores that is lost with one layer in INT8, on {COST_IMAGES} images"]
+        return head + [f"  {cost:8.3%}  {name}{'  (float)' * (name in in_float)}" for name, cost in self.costs]
+
+
+def export_int8(
+    checkpoint: Checkpoint,
+    path: Path,
+    options: ExportOptions,
+    calibration: Calibration,
+    table: AnnotationTable | ClassTable,
+    measure_costs: bool = False,
+) -> tuple[Parity, Int8Result]:
+    """Write a checkpoint's model as an INT8 file, and compare it with PyTorch.
+
+    Args:
+        checkpoint: the model.
+        path: the file. It is written only if its metric holds.
+        options: the kind of file, with ``int8``.
+        calibration: training images.
+        table: labelled split on which the metric is measured.
+        measure_costs: measure the cost of each layer in any case; otherwise where the metric needs layers in float.
+
+    Returns:
+        The distance of the file before the quantization, in float, from PyTorch; and the result.
+
+    Raises:
+        InputError: as of ``export_onnx``; or the split has nothing to measure.
+        ExportError: as of ``export_onnx``; or the metric does not hold.
+    """
+    options = checked_options(checkpoint, path, options)
+    in_float = replace(options, int8=False)
+    with atomic_path(path) as temporary:
+        write_onnx(checkpoint, temporary, in_float)
+        parity = checked_parity(checkpoint, temporary, in_float, path)
+        network = OnnxNetwork(temporary, "cpu")
+        expected = measure_model(checkpoint, network, options, table)
+        metric = "top1" if network.is_classifier else "AP"
+        if expected[metric] <= 0:
+            raise InputError(
+                f"--int8: the model's {metric} on the split is {expected[metric]:g}, so that there is no accuracy to keep"
+            )
+        inputs = [_network_input(network, image) for image in calibration.images]
+        quantizer = Quantizer(onnx.load(temporary), inputs, calibration.method, describe(checkpoint, options))
+        costs = quantizer.costs(options) if measure_costs else []
+        for count in _float_counts(len(quantizer.layers)):
+            if count and not costs:
+                costs = quantizer.costs(options)
+            floats = [cost.layer for cost in costs[:count]]
+            quantized = quantizer.quantized(floats)
+            onnx.save(quantized, temporary)
+            found = measure_file(OnnxNetwork(temporary, "cpu"), options, table)
+            result = Int8Result(metric, expected, found, len(quantizer.layers), floats, costs)
+            if result.good:
+                return parity, result
+            LOGGER.info("%s", result.line())
+    worst = ", ".join(f"{cost.layer} {cost.cost:.2%}" for cost in costs[:5])
+    raise ExportError(f"{path}: not written: {result.line()}; the layers that cost most: {worst}")
+
+
+def _network_input(network: OnnxNetwork, image: np.ndarray) -> np.ndarray:
+    """(1, 3, H, W) float32 of a scaled image, as ``OnnxNetwork`` computes it."""
+    padded = pad_batch([image], shape_hw=network.padded_hw((image.shape[0], image.shape[1])))
+    return network_input(padded)
+
+
+def _float_counts(num_layers: int) -> Iterator[int]:
+    """Numbers of layers in float that are tried: 0, 1, 2, 4, ..., up to a share of all."""
+    yield 0
+    count = 1
+    while count <= MAX_FLOAT_SHARE * num_layers:
+        yield count
+        count *= 2
