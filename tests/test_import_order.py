@@ -28,6 +28,7 @@ ORDER = (
     "inference",
     "training",
     "exporting",
+    "bench",
     "sweep",
     "ablation",
     "serving",

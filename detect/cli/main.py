@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": Command("predict", "run a model on images, videos and streams"),
     "serve": Command("serve", "show a detector as a local web page, with a camera and the cost slider"),
     "export": Command("export", "write a model as ONNX and check it"),
+    "bench": Command("bench", "measure accuracy and speed of detector files in one run"),
     "data": Command("data", "check, measure, convert, split and view a data set"),
     "describe": Command("describe", "print a model's graph and its cost"),
     "models": Command("models", "list the shipped models, backbones, necks and heads"),

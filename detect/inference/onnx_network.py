@@ -65,7 +65,7 @@ class OnnxNetwork:
 
     def __init__(self, path: Path, device: str) -> None:
         self._path = path
-        self._session, self.device_name = _open_session(path, device)
+        self._session, self.device_name = open_session(path, device)
         try:
             self._read(self._session.get_modelmeta().custom_metadata_map)
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -198,7 +198,7 @@ def _read_level(level: dict[str, Any]) -> _Level:
     return _Level(anchors_px, float(level["xy_scale"]), level["sizes"], offsets)
 
 
-def _open_session(path: Path, device: str) -> tuple[Any, str]:
+def open_session(path: Path, device: str) -> tuple[Any, str]:
     """The session, and the name of its device."""
     try:
         import onnxruntime

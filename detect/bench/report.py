@@ -1,0 +1,102 @@
+"""Outputs of a measurement: a table as text, a CSV file and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from detect.analysis.report import align
+from detect.bench.measure import METRICS, PERCENTILES, Measured, Timing
+from detect.bench.process import STAGES
+from detect.drawing.text import chart_text, shorten
+from detect.evaluation.report import number
+from detect.runtime.files import atomic_path, write_text
+
+TABLE, CSV, PICTURE = "bench.txt", "bench.csv", "bench.png"
+_MAX_LABEL = 40
+_COLORS = ("#9ecae9", "#54a24b", "#4c78a8", "#f58518")
+"""Of ``STAGES``."""
+
+
+def bench_table(measured: Sequence[Measured]) -> str:
+    """A line for each file and batch size."""
+    head = ("file", *METRICS, "MB", "batch", *STAGES, *(f"p{p}" for p in PERCENTILES), "images/s", "CPU ms", "peak MiB")
+    lines = [_line(one, timing) for one in measured for timing in one.timings]
+    return align([head, *lines], left=1)
+
+
+def _line(one: Measured, timing: Timing) -> tuple[str, ...]:
+    times = timing.percentiles_ms()
+    return (
+        shorten(one.file.label, _MAX_LABEL),
+        *(number(one.metrics[name]).strip() for name in METRICS),
+        f"{one.file.num_bytes / 1e6:.2f}",
+        str(timing.batch),
+        *(f"{times[stage][0]:.1f}" for stage in STAGES),
+        *(f"{value:.1f}" for value in times["all"]),
+        f"{timing.images_per_s:.1f}",
+        f"{timing.cpu_ms:.1f}",
+        f"{timing.peak_bytes / 2**20:.0f}" if timing.peak_bytes else "?",
+    )
+
+
+def write_bench(folder: Path, measured: Sequence[Measured], heading: Sequence[str]) -> str:
+    """Write the table under its heading, the CSV file and the picture; return the line about them."""
+    write_text(folder / TABLE, "\n".join([*heading, "", bench_table(measured), ""]))
+    write_text(folder / CSV, _csv(measured, heading))
+    draw_bench(folder / PICTURE, measured, heading)
+    return f"{folder}: {TABLE}, {CSV}, {PICTURE}"
+
+
+def _csv(measured: Sequence[Measured], heading: Sequence[str]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    times = [f"{stage}_p{p}_ms" for stage in (*STAGES, "all") for p in PERCENTILES]
+    table.writerow(
+        ["file", *METRICS, "bytes", "batch", "images", *times, "images_per_s", "cpu_ms", "peak_bytes", "conditions"]
+    )
+    for one in measured:
+        for timing in one.timings:
+            values = [f"{value:.3f}" for stage in timing.percentiles_ms().values() for value in stage]
+            table.writerow(
+                [
+                    one.file.label,
+                    *(f"{one.metrics[name]:.4f}" for name in METRICS),
+                    one.file.num_bytes,
+                    *(timing.batch, timing.images),
+                    *values,
+                    *(f"{timing.images_per_s:.2f}", f"{timing.cpu_ms:.3f}", timing.peak_bytes, " | ".join(heading)),
+                ]
+            )
+    return text.getvalue()
+
+
+def draw_bench(path: Path, measured: Sequence[Measured], heading: Sequence[str]) -> None:
+    """Draw the stages of each file, and AP over the time of an image; both at the smallest batch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 2.2 + 0.5 * len(measured)), layout="constrained")
+    FigureCanvasAgg(figure)
+    bars, points = figure.subplots(1, 2)
+    labels = [chart_text(shorten(one.file.label, _MAX_LABEL)) for one in measured]
+    times = [one.timings[0].percentiles_ms() for one in measured]
+    left = [0.0] * len(measured)
+    for stage, color in zip(STAGES, _COLORS, strict=True):
+        widths = [found[stage][0] for found in times]
+        bars.barh(labels, widths, left=left, color=color, label=stage)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    bars.invert_yaxis()
+    bars.set_xlabel(f"ms of an image, p50, batch {measured[0].timings[0].batch}")
+    bars.legend(fontsize="small")
+    for one, found, label in zip(measured, times, labels, strict=True):
+        size = 20 + 20 * one.file.num_bytes / 1e6
+        points.scatter(found["all"][0], one.metrics["AP"], s=size, label=label, alpha=0.7)
+    points.set(xlabel="ms of an image, p50", ylabel="AP", xlim=(0, 1.1 * max(found["all"][0] for found in times)))
+    points.margins(y=0.2)
+    points.legend(fontsize="small", title="area: bytes")
+    figure.suptitle(chart_text(heading[0]), fontsize="small", parse_math=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
