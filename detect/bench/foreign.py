@@ -74,7 +74,9 @@ class ForeignNetwork:
         inputs = self._session.get_inputs()
         shape = inputs[0].shape
         if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None) or inputs[0].type not in _TYPES:
-            raise InputError(f"{self._path}: must have one input (1, 3, S, S) of floats, found {shape} {inputs[0].type}")
+            raise InputError(
+                f"{self._path}: must have one input (1, 3, S, S) of floats, found {shape} {inputs[0].type}"
+            )
         height, width = (side if isinstance(side, int) else DEFAULT_SIDE for side in shape[2:])
         if height != width or height % STRIDES[-1]:
             raise InputError(f"{self._path}: must take squares with a side that 32 divides, found {height} x {width}")
@@ -103,8 +105,8 @@ class ForeignNetwork:
             if shape[2] == self._cells and shape[1] > 4:
                 return "no objectness", shape[1] - 4
         raise InputError(
-            f"{self._path}: its output {shape} is of no known kind; known, for {self.image_size} px: (1, {self._cells}, "
-            f"5 + classes), (1, {3 * self._cells}, 5 + classes), (1, 4 + classes, {self._cells})"
+            f"{self._path}: its output {shape} is of no known kind; known for {self.image_size} px, K classes: "
+            f"(1, {self._cells}, 5 + K), (1, {3 * self._cells}, 5 + K), (1, 4 + K, {self._cells})"
         )
 
     def _class_names(self, num_classes: int, data_names: tuple[str, ...]) -> tuple[str, ...]:

@@ -129,7 +129,9 @@ def measure_accuracy(file: BenchFile, table: AnnotationTable) -> dict[str, float
     """
     network = open_bench_network(str(file.path), file.is_foreign, table.names)
     log_class_differences(network.names, table.names)
-    conditions = Conditions(network.image_size, batch_size=8, workers=0, device=torch.device("cpu"), names=network.names)
+    conditions = Conditions(
+        network.image_size, batch_size=8, workers=0, device=torch.device("cpu"), names=network.names
+    )
 
     def forward(images: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(network.predictions(images))

@@ -1,7 +1,7 @@
 """Program of a fresh process that runs one file, and times each stage of each batch; it reads and writes JSON lines.
 
-The first line names the file; each further one a batch size and images. PyTorch is imported for a checkpoint only, as in
-a user's program.
+The first line names the file; each further one a batch size and images. PyTorch is imported for a checkpoint only, as
+in a user's program.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from detect.runtime.threads import use_threads
 from detect.structures import Letterbox
 
 STAGES = ("decode", "letterbox", "network", "suppression")
+STATUS = Path("/proc/self/status")
 
 
 class BenchNetwork(Protocol):
@@ -81,12 +82,11 @@ def time_batch(network: BenchNetwork, paths: Sequence[str], settings: PredictSet
 
 def peak_bytes() -> int:
     """Largest resident memory of this process so far; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    if not STATUS.is_file():
         return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    # Not getrusage: its peak begins with the memory of the process that started this one.
+    found = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(found.split()[1])
 
 
 def _answer(network: BenchNetwork, order: dict[str, Any]) -> dict[str, Any]:
@@ -104,11 +104,16 @@ def main() -> None:
     use_threads(first["threads"])
     try:
         network = open_bench_network(first["weights"], first["is_foreign"], first["names"])
-        print(json.dumps({"name": network.name}), flush=True)
+        _reply({"name": network.name})
         for line in sys.stdin:
-            print(json.dumps(_answer(network, json.loads(line))), flush=True)
+            _reply(_answer(network, json.loads(line)))
     except InputError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
+        _reply({"error": str(error)})
+
+
+def _reply(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,12 @@ class BenchRequest:
         InputError: there is no file.
     """
 
-    weights: list[str]
+    weights: Sequence[str]
     data: str
     data_root: str | None = None
     split: str = "val"
-    compare: tuple[str, ...] = ()
-    batch: tuple[int, ...] = (1, 8)
+    compare: Sequence[str] = ()
+    batch: Sequence[int] = (1, 8)
     threads: int = 1
     images: int = 64
     out: Path | None = None

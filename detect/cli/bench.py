@@ -45,5 +45,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     with heavy_imports():
         from detect.bench.run import BenchRequest, run_bench
-    given = {name: tuple(value) if name in ("compare", "batch") else value for name, value in vars(args).items()}
-    print_lines(run_bench(BenchRequest(**given)))
+    print_lines(run_bench(BenchRequest(**vars(args))))

@@ -63,8 +63,8 @@ def _add_int8(parser: argparse.ArgumentParser) -> None:
     add(
         "--int8",
         action="store_true",
-        help="the network in 8 bits: a quarter of the size, faster on CPUs; needs --data, whose training images give the "
-        "ranges of values, and on whose --split the file may lose 0.01 AP (a classifier: top-1) at most",
+        help="the network in 8 bits: a quarter of the size, faster on CPUs; needs --data, whose training images give "
+        "the ranges of values, and on whose --split the file may lose 0.01 AP (a classifier: top-1) at most",
     )
     add("--calibration", type=positive_int, metavar="N", help="training images for the ranges (default: 64)")
     add(

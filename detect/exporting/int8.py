@@ -6,7 +6,7 @@ that change the predictions most.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ MAX_LOSS = 0.01
 """Metric that the file may lose against PyTorch: AP, or a classifier's top-1 accuracy."""
 MAX_FLOAT_SHARE = 0.5
 """Share of the layers that may go back to float; a file with more of them is hardly an INT8 file."""
+WORST = 5
+"""Layers that a refusal names."""
 
 
 @dataclass(frozen=True)
@@ -121,37 +123,56 @@ def export_int8(
         expected = measure_model(checkpoint, network, options, table)
         metric = "top1" if network.is_classifier else "AP"
         if expected[metric] <= 0:
-            raise InputError(
-                f"--int8: the model's {metric} on the split is {expected[metric]:g}, so that there is no accuracy to keep"
-            )
+            raise InputError(f"--int8: the model's {metric} on the split is {expected[metric]:g}: nothing to keep")
         inputs = [_network_input(network, image) for image in calibration.images]
         quantizer = Quantizer(onnx.load(temporary), inputs, calibration.method, describe(checkpoint, options))
-        costs = quantizer.costs(options) if measure_costs else []
-        for count in _float_counts(len(quantizer.layers)):
-            if count and not costs:
-                costs = quantizer.costs(options)
-            floats = [cost.layer for cost in costs[:count]]
-            quantized = quantizer.quantized(floats)
-            onnx.save(quantized, temporary)
-            found = measure_file(OnnxNetwork(temporary, "cpu"), options, table)
-            result = Int8Result(metric, expected, found, len(quantizer.layers), floats, costs)
-            if result.good:
-                return parity, result
-            LOGGER.info("%s", result.line())
-    worst = ", ".join(f"{cost.layer} {cost.cost:.2%}" for cost in costs[:5])
-    raise ExportError(f"{path}: not written: {result.line()}; the layers that cost most: {worst}")
+
+        def measure(floats: list[str]) -> dict[str, float]:
+            onnx.save(quantizer.quantized(floats), temporary)
+            return measure_file(OnnxNetwork(temporary, "cpu"), options, table)
+
+        result = find_float_layers(quantizer, options, metric, expected, measure, measure_costs)
+        if not result.good:
+            worst = ", ".join(f"{cost.layer} {cost.cost:.2%}" for cost in result.costs[:WORST])
+            raise ExportError(f"{path}: not written: {result.line()}; the layers that cost most: {worst}")
+    return parity, result
+
+
+def find_float_layers(
+    quantizer: Quantizer,
+    options: ExportOptions,
+    metric: str,
+    expected: dict[str, float],
+    measure: Callable[[list[str]], dict[str, float]],
+    measure_costs: bool,
+) -> Int8Result:
+    """Find the layers that must stay in float: none, or as many of the most expensive ones as the metric needs.
+
+    Args:
+        quantizer: of the file.
+        options: the kind of file.
+        metric: that must hold.
+        expected: metrics of PyTorch.
+        measure: writes the file with these layers in float, and measures it.
+        measure_costs: measure the layers in any case.
+
+    Returns:
+        The first result that holds, or the last one.
+    """
+    num_layers = len(quantizer.layers)
+    costs = quantizer.costs(options) if measure_costs else []
+    result = Int8Result(metric, expected, measure([]), num_layers, [], costs)
+    count = 1
+    while not result.good and count <= MAX_FLOAT_SHARE * num_layers:
+        LOGGER.info("%s", result.line())
+        costs = costs or quantizer.costs(options)
+        floats = [cost.layer for cost in costs[:count]]
+        result = Int8Result(metric, expected, measure(floats), num_layers, floats, costs)
+        count *= 2
+    return result
 
 
 def _network_input(network: OnnxNetwork, image: np.ndarray) -> np.ndarray:
     """(1, 3, H, W) float32 of a scaled image, as ``OnnxNetwork`` computes it."""
     padded = pad_batch([image], shape_hw=network.padded_hw((image.shape[0], image.shape[1])))
     return network_input(padded)
-
-
-def _float_counts(num_layers: int) -> Iterator[int]:
-    """Numbers of layers in float that are tried: 0, 1, 2, 4, ..., up to a share of all."""
-    yield 0
-    count = 1
-    while count <= MAX_FLOAT_SHARE * num_layers:
-        yield count
-        count *= 2

@@ -371,7 +371,11 @@ def _compare_ap(
     """AP by PyTorch, AP by the file, and their largest allowed difference."""
     network = OnnxNetwork(path, "cpu")
     expected = measure_model(checkpoint, network, options, table)
-    return expected["AP"], measure_file(network, options, table)["AP"], AP_TOLERANCES["fp16" if options.half else "fp32"]
+    return (
+        expected["AP"],
+        measure_file(network, options, table)["AP"],
+        AP_TOLERANCES["fp16" if options.half else "fp32"],
+    )
 
 
 def measure_model(
@@ -389,9 +393,7 @@ def measure_model(
     return _detector_metrics(forward, network, options, table)
 
 
-def measure_file(
-    network: OnnxNetwork, options: ExportOptions, table: AnnotationTable | ClassTable
-) -> dict[str, float]:
+def measure_file(network: OnnxNetwork, options: ExportOptions, table: AnnotationTable | ClassTable) -> dict[str, float]:
     """Metrics of an exported file."""
     if isinstance(table, ClassTable):
 

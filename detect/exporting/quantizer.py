@@ -208,7 +208,7 @@ def _one_input(images: np.ndarray) -> Any:
     """A ``CalibrationDataReader`` of one input."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self._waiting = [{"images": images}]
 
@@ -221,8 +221,8 @@ def _one_input(images: np.ndarray) -> Any:
 def prediction_loss(expected: np.ndarray, found: np.ndarray) -> float:
     """Share of the scores that another network loses, from 0 to 1.
 
-    Of a detector, (1, P, 5 + K): the best predictions count by their scores; of each, IoU of the two boxes times ratio of
-    the smaller to the larger score is kept. Of a classifier, (1, K): half the absolute difference.
+    Of a detector, (1, P, 5 + K): the best predictions count by their scores; of each, IoU of the two boxes times ratio
+    of the smaller to the larger score is kept. Of a classifier, (1, K): half the absolute difference.
     """
     if expected.ndim == 2:
         return float(np.abs(expected - found).sum() / 2)
