@@ -142,9 +142,9 @@ def measure_accuracy(file: BenchFile, table: AnnotationTable) -> dict[str, float
 
 
 class _Process:
-    """A fresh process that runs one file."""
+    """A fresh process that runs one file, once it was asked to open it."""
 
-    def __init__(self, file: BenchFile, names: Sequence[str], threads: int) -> None:
+    def __init__(self, file: BenchFile, threads: int) -> None:
         root = str(Path(detect.__file__).parents[1])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
@@ -156,7 +156,6 @@ class _Process:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.ask(weights=str(file.path), is_foreign=file.is_foreign, names=list(names), threads=threads)
 
     def ask(self, **order: Any) -> dict[str, Any]:
         """Send an order and wait for the answer; ``InputError`` if it is an error."""
@@ -178,14 +177,15 @@ class _Process:
         return answer
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        with self._process:  # closes its pipes and waits
+            self._process.kill()
 
 
 @contextmanager
 def _started(file: BenchFile, names: Sequence[str], threads: int) -> Iterator[_Process]:
-    process = _Process(file, names, threads)
+    process = _Process(file, threads)
     try:
+        process.ask(weights=str(file.path), is_foreign=file.is_foreign, names=list(names), threads=threads)
         yield process
     finally:
         process.end()

@@ -16,6 +16,8 @@ from detect.runtime.files import atomic_path, write_text
 
 TABLE, CSV, PICTURE = "bench.txt", "bench.csv", "bench.png"
 _MAX_LABEL = 40
+_LEAST_SPAN = 0.05
+"""AP that the picture's axis spans at least: files a thousandth apart must not look far apart."""
 _COLORS = ("#9ecae9", "#54a24b", "#4c78a8", "#f58518")
 """Of ``STAGES``."""
 
@@ -95,7 +97,9 @@ def draw_bench(path: Path, measured: Sequence[Measured], heading: Sequence[str])
         size = 20 + 20 * one.file.num_bytes / 1e6
         points.scatter(found["all"][0], one.metrics["AP"], s=size, label=label, alpha=0.7)
     points.set(xlabel="ms of an image, p50", ylabel="AP", xlim=(0, 1.1 * max(found["all"][0] for found in times)))
-    points.margins(y=0.2)
+    scores = [one.metrics["AP"] for one in measured]
+    middle, half = (max(scores) + min(scores)) / 2, max(0.6 * (max(scores) - min(scores)), _LEAST_SPAN / 2)
+    points.set_ylim(middle - half, middle + half)
     points.legend(fontsize="small", title="area: bytes")
     figure.suptitle(chart_text(heading[0]), fontsize="small", parse_math=False)
     with atomic_path(path) as temporary:
