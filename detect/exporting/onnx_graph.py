@@ -149,7 +149,9 @@ def append_suppression(exported: onnx.ModelProto, settings: PredictSettings) -> 
     }
     graph = parser.parse_graph(_SUPPRESSION % words)
     suppression = onnx.helper.make_model(graph, opset_imports=exported.opset_import, ir_version=exported.ir_version)
-    return compose.merge_models(exported, suppression, io_map=[("predictions", "predictions")])
+    merged = compose.merge_models(exported, suppression, io_map=[("predictions", "predictions")])
+    replace_items(merged.opset_import, list(exported.opset_import))  # it has one for each of the two
+    return merged
 
 
 def with_predictions(exported: onnx.ModelProto) -> onnx.ModelProto:

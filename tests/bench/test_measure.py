@@ -94,7 +94,7 @@ def test_fresh_processes_in_turn(tmp_path, images):
 
 def test_a_file_that_cannot_be_opened_ends_the_run(tmp_path, images):
     (tmp_path / "m.onnx").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="m.onnx: is not an ONNX file, or is damaged"):
+    with pytest.raises(InputError, match=r"m.onnx: is not an ONNX file, or is damaged"):
         measure_times([BenchFile("m", tmp_path / "m.onnx")], images, (1,), (), threads=1)
 
 
@@ -103,9 +103,9 @@ def test_files(tmp_path):
     shipped, own, other = find_files(["yolov5n-spd-bccd", str(tmp_path / "m.onnx")], [__file__])
     assert shipped.path.name == "yolov5n-spd-bccd.pt"
     assert (own.num_bytes, own.is_foreign, other.is_foreign) == (5, False, True)
-    with pytest.raises(InputError, match="none.onnx: is neither a file nor one of weights/"):
+    with pytest.raises(InputError, match=r"none.onnx: is neither a file nor one of weights/"):
         find_files(["none.onnx"], [])
-    with pytest.raises(InputError, match="m.onnx: is named twice"):
+    with pytest.raises(InputError, match=r"m.onnx: is named twice"):
         find_files([str(tmp_path / "m.onnx")], [str(tmp_path / "m.onnx")])
 
 

@@ -195,6 +195,13 @@ def test_what_is_not_the_model_ends_with_3(export, weights, monkeypatch):
         (("--masks", "packed"), "error: masks: packed needs binary weights (conv: bdsc), tiny has none; take folded"),
         (("--out", "best.pt"), "error: --out best.pt: is the checkpoint itself"),
         (("--iou", "0.5", "--max-det", "9"), "error: --iou, --max-det: belongs to --nms; without it"),
+        (
+            ("--int8",),
+            "error: --int8: needs --data: training images for the ranges, validation images for the accuracy",
+        ),
+        (("--int8", "--half", "--data", "shapes"), "error: int8: the other layers stay in float32"),
+        (("--report", "--calibration", "9"), "error: --calibration, --report: belongs to --int8"),
+        (("--int8", "--data", "shapes", "--opset", "9"), "error: opset: must be from 16 to 23, found 9"),
         (("--raw", "--nms"), "error: argument --nms: not allowed with argument --raw"),
         (("--raw", "--conf", "0.5"), "error: --conf: belongs to --nms; without it"),
         (("--nms", "--conf", "2"), "error: score threshold: must be from 0 to 1, found 2"),
