@@ -67,8 +67,9 @@ def check_values(args: argparse.Namespace) -> None:
     for key, kind in (("data", "data"), ("run", "runs"), ("space", "sweeps"), ("recipe", "train")):
         if given.get(key) and is_shipped_name(given[key]):
             find_config(kind, given[key])
-    if (weights := given.get("weights")) and is_shipped_name(str(weights)) and str(weights) != "none":
-        assert str(weights) in shipped_weights(), weights
+    weights = given.get("weights") or []
+    for name in map(str, weights if isinstance(weights, list) else [weights]):
+        assert not is_shipped_name(name) or name in {*shipped_weights(), "none"}, name
     if given.get("set"):
         definition = find_definition(models if models and is_shipped_name(models) else "yolov5n")
         load_recipe(definition, None, parse_overrides([pair for pair in given["set"] if "=" in pair]))
