@@ -68,9 +68,11 @@ def _machine() -> dict[str, Any]:
         import torch
 
         from detect.runtime.device import choose_precision, select_device
+        from detect.runtime.processor import describe_processor
     device = select_device("auto")
     memory = psutil.virtual_memory()
     facts = {
+        "processor": describe_processor().line(),
         "device": str(device),
         "precision": f"auto is {choose_precision('auto', device)}",
         "cores": f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} usable",

@@ -114,7 +114,7 @@ def test_choices_in_the_help_are_those_of_the_package():
     ("words", "message"),
     [
         (("trian",), "trian: is not a command; did you mean 'train'?; detect --help lists them"),
-        (("--qwzx",), "--qwzx: is not a command; allowed: ablate, checks, "),
+        (("--qwzx",), "--qwzx: is not a command; allowed: ablate, bench, checks, "),
         (("val",), "the following arguments are required: --weights, --data; --help lists what there is"),
         (("data",), "the following arguments are required: COMMAND"),
         (("version", "--json"), "unrecognized arguments: --json"),
