@@ -7,6 +7,7 @@ in a user's program.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -117,4 +118,5 @@ def _reply(answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the process that started this one
     main()
