@@ -44,7 +44,7 @@ _OPERATORS = (
     *("Add", "Concat", "Split", "Slice", "Reshape", "Transpose", "Resize"),
     *("MaxPool", "AveragePool", "GlobalAveragePool"),
 )
-"""Operators in 8 bits. With convolutions alone each would convert its input and output: half the gain is lost."""
+"""Operators in 8 bits. With convolutions alone each would convert its input and output: more than half of the gain is lost."""
 _METHODS: dict[Method, str] = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 
