@@ -2,7 +2,7 @@
 
 Weights are symmetric, with a range for each output channel, and have 7 of the 8 bits: the AVX2 kernels of processors
 without VNNI add pairs of products in 16 bits, which saturate with 8 (``docs/results/int8.md``). Activations are
-asymmetric, with a range for each tensor.
+unsigned, with a zero point and a range for each tensor; that of ``percentile`` is of the absolute values.
 
 Letters: P predictions of an image, K classes.
 
@@ -44,7 +44,7 @@ _OPERATORS = (
     *("Add", "Concat", "Split", "Slice", "Reshape", "Transpose", "Resize"),
     *("MaxPool", "AveragePool", "GlobalAveragePool"),
 )
-"""Operators in 8 bits. With convolutions alone each would convert its input and output: more than half of the gain is lost."""
+"""Operators in 8 bits. With convolutions alone each converts its input and output, and most of the gain is lost."""
 _METHODS: dict[Method, str] = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 
