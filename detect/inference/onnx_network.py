@@ -103,9 +103,6 @@ class OnnxNetwork:
     def choose(self, budget: Any) -> NoReturn:
         raise InputError("the cost of an exported file is fixed; detect export --cost exports another one")
 
-    def cost_table(self) -> None:
-        return None
-
     def multiply_adds(self, network_hw: tuple[int, int]) -> None:
         return None  # the file does not have them
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from detect.inference import timing
 from detect.models.checkpoint import load_checkpoint
-from detect.papers.sdpoint import network
 from detect.papers.sdpoint.instances import instances_in
 from detect.papers.sdpoint.transform import PLAIN, instance_of
 from tests.tools.running import TRAIN, make_world, run_here
@@ -25,7 +25,7 @@ SHARE = 0.665
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed here is timed once."""
-    monkeypatch.setattr(network, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def measured(world: Path) -> Path:
     """The checkpoint with the records of its instances."""
     shutil.copy(world / "run/best.pt", world / "measured.pt")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "MAX_ROUNDS", 1)
+        patch.setattr(timing, "MAX_ROUNDS", 1)
         options = ("--baseline", "plain/best.pt", "--metrics-json", "m.json", "--out", "out")
         ended = run_here(world, *EVALUATE, "--weights", "measured.pt", "--instances", *options)
     assert ended.code == 0, ended.error
