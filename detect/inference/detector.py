@@ -83,8 +83,8 @@ class Detector(Predictor):
 
     Args:
         weights: a checkpoint: its file, a shipped name (``yolov5n-spd-bccd``) or the result of ``load_checkpoint``; or
-            the file of an exported model, which runs in ONNX Runtime. A file with non-maximum suppression inside
-            applies its own thresholds first.
+            an exported file, or a folder of exported instances, which run in ONNX Runtime. A file with non-maximum
+            suppression inside applies its own thresholds first.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 

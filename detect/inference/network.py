@@ -93,15 +93,16 @@ class InferenceNetwork(Protocol):
 
 
 def is_exported(weights: str | Path) -> bool:
-    """True for the name of an exported model."""
-    return Path(weights).suffix.lower() == ONNX_SUFFIX
+    """True for the name of an exported model, or for a folder with some."""
+    path = Path(weights)
+    return path.suffix.lower() == ONNX_SUFFIX or (path.is_dir() and any(path.glob(f"*{ONNX_SUFFIX}")))
 
 
 def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
     """Open the network of a file.
 
     Args:
-        weights: a checkpoint or its file, or a file that ``detect export`` wrote.
+        weights: a checkpoint or its file, or a file or a folder of instances that ``detect export`` wrote.
         device: as for ``Detector``.
         precision: number format of a checkpoint's network; an exported file has its own.
 
@@ -111,9 +112,9 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
     if isinstance(weights, (str, Path)) and is_exported(weights):
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
-        from detect.inference.onnx_network import OnnxNetwork
+        from detect.inference.instance_files import open_exported
 
-        return OnnxNetwork(Path(weights), device)
+        return open_exported(Path(weights), device)
     from detect.inference.torch_network import open_checkpoint  # PyTorch takes seconds to import
 
     return open_checkpoint(weights, device, precision)
