@@ -48,24 +48,29 @@ def export_onnx(
         InputError: a package is missing, ``path`` is a folder, or an option is not possible for this model.
         ExportError: the exported graph is not the model.
     """
-    _require_packages()
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
     model = checkpoint.model
     size = checkpoint.image_size if options.image_size is None else options.image_size
     options = replace(options, image_size=checked_size(size, model.max_reduction))
-    _check_options(model, options)
+    check_export(model, options)
     with atomic_path(path) as temporary:
-        fused = fuse_conv_bn(model)
-        _write(wrapped(halved(fused) if options.half else fused, options.raw), temporary, options)
-        _finish(temporary, checkpoint, options)
+        write_graph(fuse_conv_bn(model), temporary, checkpoint, options)
         parity = compare_onnx(checkpoint, temporary, options, table)
         if not parity.good:
             raise ExportError(f"{path}: not written, because its outputs differ: {parity.line()}")
     return parity
 
 
-def _check_options(model: Model, options: ExportOptions) -> None:
+def write_graph(model: Model, path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
+    """Write a model of a checkpoint, a copy that may be changed, with its metadata; options as ``check_export``."""
+    _write(wrapped(halved(model) if options.half else model, options.raw), path, options)
+    _finish(path, checkpoint, options)
+
+
+def check_export(model: Model, options: ExportOptions) -> None:
+    """Raise ``InputError`` where a package is missing, or an option is not possible for the model."""
+    _require_packages()
     if options.opset not in OPSETS:
         raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {options.opset}")
     check_masks(model, options.masks)

@@ -161,12 +161,11 @@ def compare_onnx(
         ExportError: ONNX Runtime cannot load or run the file, or its outputs have other shapes, or it other classes.
         InputError: ONNX Runtime is not installed.
     """
-    content = path.read_bytes()
-    if options.suppression is not None:  # its predictions are compared too
-        content = with_predictions(onnx.load_from_string(content)).SerializeToString()
+    # Of a file with suppression the predictions are compared too.
+    content = None if options.suppression is None else with_predictions(onnx.load(path)).SerializeToString()
     model, tolerance = checkpoint.model, TOLERANCES["fp16" if options.half else "fp32"]
     assert options.image_size is not None, "it is resolved"
-    runner = _open(content)
+    runner = _open(content or str(path))
     tensors, shapes = _compare_tensors(model, runner, options.image_size, tolerance)
     if list(checkpoint.names) != runner.names:
         raise ExportError(f"the exported file's classes are {runner.names[:3]} ..., must be {checkpoint.names[:3]} ...")
@@ -174,7 +173,7 @@ def compare_onnx(
     return parity if table is None else replace(parity, ap=_compare_ap(checkpoint, path, options, table))
 
 
-def _open(content: bytes) -> OnnxModel:
+def _open(content: str | bytes) -> OnnxModel:
     try:
         from detect.exporting.onnx_runner import OnnxModel
     except ImportError:

@@ -110,10 +110,6 @@ class InstanceFiles:
         self.use(network.instance)
 
     @property
-    def image_size(self) -> int:
-        return self._active.image_size
-
-    @property
     def cost(self) -> float:
         return self._table.menu.entry(self._active.instance).cost
 
@@ -126,6 +122,7 @@ class InstanceFiles:
         if name not in self._networks:
             self._networks[name] = self._open(name)
         self._active = self._networks[name]
+        self.image_size = self._active.image_size
 
     def choose(self, budget: Budget) -> Choice:
         size = self._table.image_size
