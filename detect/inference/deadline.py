@@ -1,7 +1,8 @@
 """Frames within a deadline: from frame to frame the instance (SDPoint) is chosen by the times of those before.
 
 The time of a frame is taken as the product of the instance's own milliseconds and of the machine's slowdown, which all
-instances share. Both are exponential averages that begin with the measured table of the instances and with 1.
+instances share. Both are exponential averages, which begin with the measured table of the instances and with the first
+frame.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ HEADROOM = 0.85
 """Share of the deadline that a chosen instance is expected to need at most."""
 RUN, MAX_RUN = 10, 160
 """Frames in a row with headroom for a better instance before it is taken; each failure doubles them, up to a limit."""
-FALL, MEAN, OWN = 0.1, 0.2, 0.05
+FALL, MEAN, OWN = 0.1, 0.2, 0.02
 """Shares of a new time in the averages: of the slowdown's peak while it falls, of its mean, of an instance's own."""
 
 
@@ -38,8 +39,9 @@ class DeadlineController:
     def __init__(self, deadline_ms: float, table_ms: Sequence[float]) -> None:
         self._deadline_ms, self._own_ms = deadline_ms, list(table_ms)
         self._peak = self._mean = 1.0
+        self._has_begun = False
         self._needed_run, self._run = RUN, 0
-        self._since_rise = MAX_RUN  # frames
+        self._trial = 0  # frames after a rise until it counts as a success
         self.level = self._fitting()
         """Of the next frame; 0 is the cheapest."""
 
@@ -50,27 +52,29 @@ class DeadlineController:
     def observe(self, ms: float) -> None:
         """Take in the time of a frame of ``level``, and choose the next frame's."""
         self._learn(ms)
-        self._since_rise += 1
         if ms > self._deadline_ms:
             self._fall()
             return
-        if self._since_rise == self._needed_run:  # the rise has lasted
+        if self._trial == 1:
             self._needed_run = RUN
+        self._trial = max(self._trial - 1, 0)
         best = self._fitting()
         self._run = self._run + 1 if best > self.level else 0
         if self._run >= self._needed_run:
-            self.level, self._run, self._since_rise = best, 0, 0
+            self.level, self._run, self._trial = best, 0, self._needed_run
 
     def _learn(self, ms: float) -> None:
         slowdown = ms / self._own_ms[self.level]
+        if not self._has_begun:
+            self._peak, self._mean, self._has_begun = slowdown, slowdown, True
         self._mean += MEAN * (slowdown - self._mean)
         self._own_ms[self.level] += OWN * (ms / self._mean - self._own_ms[self.level])
         self._peak = max(slowdown, self._peak + FALL * (slowdown - self._peak))
 
     def _fall(self) -> None:
-        if self._since_rise < self._needed_run:  # the rise came too early
+        if self._trial:  # the rise came too early
             self._needed_run = min(2 * self._needed_run, MAX_RUN)
-        self.level, self._run = min(self._fitting(), max(self.level - 1, 0)), 0
+        self.level, self._run, self._trial = min(self._fitting(), max(self.level - 1, 0)), 0, 0
 
     def _fitting(self) -> int:
         """The best level that is expected to have headroom; the cheapest if none has."""
