@@ -2,12 +2,12 @@
 
 python benchmarks/deadline.py --weights FILE --video FILE [--deadline MS] [--frames 400] [--busy 3] [--phase 4]
 
-Of a checkpoint, or a folder of exported instances, with measured instances (``detect val --instances``). The frames are
-in memory and arrive as from a camera, one each deadline. Each way sees the same frames beside the same load: processes
-that keep a core busy, none and ``--busy`` of them in turn, for ``--phase`` seconds each. A frame is late if it takes
-longer than the deadline from its pixels to its boxes. *full* works on every frame with the full network; *drop* too, but
-leaves out the frames that arrived while it was late; *slider* is ``Detector.deadline``. Cost is the mean share of the
-full network's multiply-adds of a frame that was worked on.
+Of a checkpoint, or a folder of exported instances, with measured instances (``detect val --instances``). The frames
+are in memory and arrive as from a camera, one each deadline. Each way sees the same frames beside the same load:
+processes that keep a core busy, none and ``--busy`` of them in turn, for ``--phase`` seconds each. A frame is late if
+it takes longer than the deadline from its pixels to its boxes. *full* works on every frame with the full network;
+*drop* too, but leaves out the frames that arrived while it was late; *slider* is ``Detector.deadline``. Cost is the
+mean share of the full network's multiply-adds of a frame that was worked on.
 """
 
 from __future__ import annotations
