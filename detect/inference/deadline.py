@@ -115,6 +115,8 @@ class FrameTimes:
 class Deadline:
     """A network whose instance is chosen for each frame, with the times of the frames; of one run.
 
+    Nothing else may choose an instance in the meantime.
+
     Args:
         network: with measured instances, of which those on the Pareto front by milliseconds are used.
         deadline_ms: maximum time from a frame's pixels to its result.
@@ -134,21 +136,21 @@ class Deadline:
         self._metric, self._levels = menu.metric, menu.front_ms
         self._controller = DeadlineController(deadline_ms, [entry.ms for entry in self._levels])
         self._times = [FrameTimes() for _ in self._levels]
-        self._is_warm = False
+        self._used: int | None = None
 
     def run(self, predict: Callable[[], Result]) -> Result:
         """Return the result of ``predict`` for a frame, with the chosen instance in the network.
 
         Before the first frame each instance predicts it once, uncounted: a first run takes longer.
         """
-        if not self._is_warm:
-            for entry in self._levels:
+        if self._used is None:
+            for self._used, entry in enumerate(self._levels):
                 self._network.use(entry.name)
                 predict()
-            self._is_warm = True
-        level = self._controller.level
-        self._network.use(self._levels[level].name)
-        start = self._clock()
+        level, start = self._controller.level, self._clock()
+        if level != self._used:
+            self._network.use(self._levels[level].name)
+            self._used = level
         result = predict()
         ms = 1000 * (self._clock() - start)
         self._times[level].add(ms, is_late=ms > self.deadline_ms)
