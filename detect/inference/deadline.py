@@ -144,9 +144,10 @@ class Deadline:
         Before the first frame each instance predicts it once, uncounted: a first run takes longer.
         """
         if self._used is None:
-            for self._used, entry in enumerate(self._levels):
+            for entry in self._levels:
                 self._network.use(entry.name)
                 predict()
+            self._used = len(self._levels) - 1
         level, start = self._controller.level, self._clock()
         if level != self._used:
             self._network.use(self._levels[level].name)

@@ -132,6 +132,9 @@ class InstanceFiles:
         self.use(choice.name)
         return choice
 
+    def multiply_adds(self, network_hw: tuple[int, int]) -> int:
+        return self._table.menu.entry(self._active.instance).macs  # of its only size
+
     def check_size(self, image_size: int | None) -> int:
         return self._active.check_size(image_size)
 

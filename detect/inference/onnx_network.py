@@ -21,7 +21,7 @@ from detect.boxes.convert import xyxy_to_cxcywh
 from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
-from detect.inference.instances import Budget
+from detect.inference.instances import Budget, FixedCostError
 from detect.runtime.device_names import full_device_name
 from detect.runtime.distributed import local_rank
 from detect.runtime.threads import num_threads
@@ -105,13 +105,13 @@ class OnnxNetwork:
             raise InputError(f"{self.path}: takes images of {sides}, but names {self.image_size}; export it again")
 
     def menu(self) -> NoReturn:
-        raise InputError(FIXED_COST)
+        raise FixedCostError(FIXED_COST)
 
     def use(self, name: str) -> NoReturn:
-        raise InputError(FIXED_COST)
+        raise FixedCostError(FIXED_COST)
 
     def choose(self, budget: Budget) -> NoReturn:
-        raise InputError(FIXED_COST)
+        raise FixedCostError(FIXED_COST)
 
     def multiply_adds(self, network_hw: tuple[int, int]) -> None:
         return None  # the file does not have them
