@@ -82,29 +82,35 @@ def export_instances(
     size = checked_size(options.image_size or checkpoint.image_size, checkpoint.model.max_reduction)
     checkpoint = replace(checkpoint, image_size=size)
     with atomic_folder(folder) as building:
-        weights, entries = _SharedWeights(building / WEIGHTS), []
+        entries, weights = [], _SharedWeights(building / WEIGHTS)
         for entry in chosen:
             instance: Checkpoint = activate(checkpoint, entry.name)
             entries.append(replace(entry, macs=_macs(instance)))
             _write(instance, building / _file_name(entry), _sized(options, instance), weights)
-        shared = {DIGEST: weights.close()}
-        for entry in entries:  # also what the networks read for the times
-            _add_metadata(building / _file_name(entry), shared)
-        networks = [OnnxNetwork(building / _file_name(entry), "cpu") for entry in entries]
-        entries = [replace(entry, ms=ms) for entry, ms in zip(entries, networks_ms(networks), strict=True)]
-        text = InstanceTable(
-            replace(menu, entries=tuple(entries)), {entry.name: _file_name(entry) for entry in entries}, size
-        ).to_json()
+        entries = _finish(building, replace(menu, entries=tuple(entries)), size, weights.close())
         found = []
         for entry in entries:
-            path, instance = building / _file_name(entry), activate(checkpoint, entry.name)
-            _add_metadata(path, {TABLE: text})
-            parity = compare_onnx(instance, path, _sized(options, instance), table)
+            instance = activate(checkpoint, entry.name)
+            parity = compare_onnx(instance, building / _file_name(entry), _sized(options, instance), table)
             if not parity.good:
                 raise ExportError(f"{folder}: not written, because {entry.name} differs: {parity.line()}")
-            found.append(ExportedInstance(entry, path.name, parity))
+            found.append(ExportedInstance(entry, _file_name(entry), parity))
         activate(checkpoint, PLAIN_NAME)
     return found
+
+
+def _finish(folder: Path, menu: InstanceMenu, image_size: int, digest: str) -> list[InstanceEntry]:
+    """Time the files of a menu in ONNX Runtime and add the table to each; returns the entries with their times."""
+    paths = [folder / _file_name(entry) for entry in menu.entries]
+    for path in paths:  # without it no file is opened
+        _add_metadata(path, {DIGEST: digest})
+    times = networks_ms([OnnxNetwork(path, "cpu") for path in paths])
+    entries = [replace(entry, ms=ms) for entry, ms in zip(menu.entries, times, strict=True)]
+    files = {entry.name: path.name for entry, path in zip(entries, paths, strict=True)}
+    table = InstanceTable(replace(menu, entries=tuple(entries)), files, image_size)
+    for path in paths:
+        _add_metadata(path, {TABLE: table.to_json()})
+    return entries
 
 
 def _chosen(menu: InstanceMenu, names: Sequence[str]) -> list[str]:
