@@ -51,23 +51,24 @@ def main() -> None:
     add("--frames", type=positive_int, default=400)
     add("--busy", type=positive_int, default=3, help="busy processes of a loaded phase (default: 3)")
     add("--phase", type=float, default=4.0, metavar="S", help="seconds of a phase (default: 4)")
+    add("--conf", type=float, default=0.25, help="minimum score; false detections take time too (default: 0.25)")
     add("--threads", type=positive_int, default=1)
     args = parser.parse_args()
     use_threads(args.threads)
     detector = Detector(args.weights, device="cpu")
     frames = read_video(args.video, args.frames)
-    full_ms = median(timed(lambda: detector.predict(frames[0])) for _ in range(WARM_UP))
+    full_ms = median(timed(lambda: detector.predict(frames[0], conf=args.conf)) for _ in range(WARM_UP))
     deadline_ms = SLACK * full_ms if args.deadline is None else args.deadline
     print(f"full network {full_ms:.1f} ms, deadline {deadline_ms:.1f} ms, {len(frames)} frames")
     print(f"{'way':<8}{'late':>8}{'dropped':>9}{'p50 ms':>9}{'p95 ms':>9}{'cost':>8}")
     deadline = detector.deadline(deadline_ms)
 
     def full(image: np.ndarray) -> float:
-        detector.predict(image)
+        detector.predict(image, conf=args.conf)
         return 1.0
 
     def slider(image: np.ndarray) -> float:
-        deadline.run(lambda: detector.predict(image))
+        deadline.run(lambda: detector.predict(image, conf=args.conf))
         return detector.cost
 
     late = {}
