@@ -20,8 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from detect.runtime.startup import start_tool
@@ -32,6 +31,7 @@ if __name__ == "__main__" and sys.argv[1:3] == ["--child", "tool"]:
 import numpy as np
 import psutil
 import torch
+from timing import busy_processes
 
 from detect.cli.parser import positive_int
 from detect.config.recipe import load_detection_recipe
@@ -123,18 +123,6 @@ def _seconds_of(run: Callable[[], int]) -> float:
         while (elapsed := time.perf_counter() - start) < seconds or not images:
             images += run()
     return elapsed / images
-
-
-@contextmanager
-def busy_processes(count: int) -> Iterator[None]:
-    """Processes that each keep a core busy."""
-    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
 
 
 def measure(setting: str, task: str, busy: int, folder: Path) -> float:

@@ -1,10 +1,13 @@
-"""CPU times that can be compared on a machine that others use too."""
+"""CPU times that can be compared on a machine that others use too, and processes that keep its cores busy."""
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -28,3 +31,15 @@ def alternate(runs: dict[Key, Callable[[], None]], rounds: int) -> dict[Key, flo
             if round_number > 0:
                 seconds[name].append(time.process_time() - start)
     return {name: statistics.median(measured) for name, measured in seconds.items()}
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Processes that each keep a core busy."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()

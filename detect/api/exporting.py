@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,6 +19,7 @@ from detect.errors import InputError
 from detect.evaluation.loop import log_class_differences
 from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.calibration import DEFAULT_IMAGES, DEFAULT_METHOD, Method, read_calibration, warn_of_grey
+from detect.exporting.instances import WEIGHTS, export_instances
 from detect.exporting.int8 import Int8Result, export_int8
 from detect.exporting.onnx import checked_options, export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
@@ -44,6 +46,7 @@ class ExportRequest:
     opset: int = DEFAULT_OPSET
     masks: Masks = "folded"
     cost: float | None = None
+    instances: Sequence[str] | None = None
     data: str | None = None
     data_root: str | None = None
     split: str = "val"
@@ -70,17 +73,15 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported file.
+    """An exported file, or a folder of them.
 
     Args:
-        path: of the file.
-        parity: its distance from its model.
+        path: of it.
         lines: its description, for people.
         record: its description, for programs.
     """
 
     path: Path
-    parity: Parity
     lines: tuple[str, ...]
     record: dict[str, Any]
 
@@ -134,6 +135,12 @@ def export(
 def run_export(request: ExportRequest) -> Exported:
     """Export a model and compare the file with it; errors as ``export``."""
     use_threads(request.threads)
+    if request.instances is not None:
+        if request.cost is not None:
+            raise InputError("--instances: not together with --cost, which is for a single file")
+        if request.int8:
+            raise InputError("--instances: not together with --int8; --cost exports one instance as an INT8 file")
+        return _export_folder(request, request.instances)
     out = request.out or request.weights.with_name("model.onnx")
     if out.resolve() == request.weights.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")
@@ -166,7 +173,40 @@ def run_export(request: ExportRequest) -> Exported:
         "parity": asdict(parity),
         **({} if int8 is None else {"int8": int8.record()}),
     }
-    return Exported(out, parity, tuple(lines), record)
+    return Exported(out, tuple(lines), record)
+
+
+def _export_folder(request: ExportRequest, names: Sequence[str]) -> Exported:
+    """Export several instances of a model into a folder."""
+    out = request.out or request.weights.with_name("instances")
+    suppression, checkpoint = _suppression(request), load_checkpoint(request.weights)
+    options = ExportOptions(
+        request.image_size,
+        request.opset,
+        request.masks,
+        suppression,
+        dynamic=bool(request.dynamic),
+        half=request.half,
+        raw=request.raw,
+    )
+    found = export_instances(checkpoint, out, names, options, _table(request, checkpoint))
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    lines = [
+        f"{out / one.file}: {sizes[one.file] / 2**20:.2f} MiB, cost {one.entry.cost:.3f}, {one.entry.ms:.3g} ms; "
+        f"{one.parity.line()}"
+        for one in found
+    ]
+    shared, total = sizes[WEIGHTS] / 2**20, sum(sizes.values()) / 2**20
+    lines.append(f"{out}: {total:.1f} MiB, of which {shared:.1f} MiB are the weights that {len(found)} files share")
+    lines.append(copy_runner(out / found[0].file))
+    record = {
+        "out": str(out),
+        "bytes": sum(sizes.values()),
+        "weights_bytes": sizes[WEIGHTS],
+        "opset": request.opset,
+        "instances": [{**vars(one.entry), "file": one.file, "parity": asdict(one.parity)} for one in found],
+    }
+    return Exported(out, tuple(lines), record)
 
 
 def _write(

@@ -49,7 +49,7 @@ class ForeignNetwork:
 
     def __init__(self, path: Path, data_names: tuple[str, ...]) -> None:
         self._path, self.name = path, path.name
-        self._session, self.device_name = open_session(path, "cpu")
+        self._session, _, self.device_name = open_session(path, "cpu")
         self._input, self.image_size, self._type = self._read_input()
         self.multiple = STRIDES[-1]
         self._cells = sum((self.image_size // stride) ** 2 for stride in STRIDES)

@@ -25,7 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint: a file, or one of weights/")
     add("--format", choices=("onnx",), default="onnx", help="format of the file (default: onnx)")
-    add("--out", type=Path, metavar="FILE", help="the file (default: model.onnx beside the weights)")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the file (default: model.onnx beside the weights); with --instances a new folder (default: instances)",
+    )
     add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: as trained)")
     add(
         "--dynamic",
@@ -49,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of a model trained with SDPoint: the best instance with at most this share of the full cost, for one "
         "square image",
+    )
+    add(
+        "--instances",
+        nargs="+",
+        metavar="NAME",
+        help="or several instances, or all of the Pareto fronts, as files of a folder that share their weights",
     )
     add("--data", metavar="FILE|DIR", help="a data set: compare AP in ONNX Runtime with AP in PyTorch")
     add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")

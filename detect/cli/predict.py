@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detect.cli.output import print_lines
 from detect.cli.parser import add_computing
 from detect.errors import InputError
 from detect.runtime.startup import heavy_imports
+
+if TYPE_CHECKING:
+    from detect.inference.deadline import Deadline
 
 FLAG = {"action": "store_true", "default": None}
 LABEL_FORMS = ("coco", "yolo", "voc", "cvat", "label-studio")
@@ -81,6 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = budgets.add_mutually_exclusive_group()
     for option, words in BUDGETS.items():
         budget.add_argument(option, type=float, **words)
+    budget.add_argument(
+        "--deadline",
+        type=float,
+        metavar="MS",
+        help="or, of detectors, choose it frame by frame, so that hardly a frame takes more than MS ms from pixels to "
+        "boxes; a table of the instances' frames and times follows at the end",
+    )
     add("--json", action="store_true", help="print each image or frame as a line of JSON; everything else on stderr")
     add("--save-json", action="store_true", help="write predictions.json: boxes or classes, with scores")
     detection = parser.add_argument_group("of detectors only")
@@ -121,9 +132,17 @@ def run(args: argparse.Namespace) -> None:
                 model=str(args.weights),
             )
             window = PreviewWindow() if args.show else None
-            lines = detect_sources(predictor, sources, args.out, outputs, window, on_record, **sizes, **options)
+            deadline = None if args.deadline is None else predictor.deadline(args.deadline)
+            options |= {"deadline": deadline, **sizes}
+            lines = detect_sources(predictor, sources, args.out, outputs, window, on_record, **options)
+            lines = lines if deadline is None else _with_times(lines, deadline)
         with locked_folder(args.out):
             print_lines(lines, is_json=args.json)
+
+
+def _with_times(lines: Iterator[str], deadline: Deadline) -> Iterator[str]:
+    yield from lines
+    yield from deadline.lines()
 
 
 def _detector_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -133,7 +152,7 @@ def _detector_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_classifier(args: argparse.Namespace) -> None:
-    if given := _given(args, DETECTION_OPTIONS):
+    if given := _given(args, (*DETECTION_OPTIONS, "--deadline")):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{options}: of detectors only; {args.weights} is a classifier")
 
@@ -142,7 +161,7 @@ def _print_record(record: dict[str, Any]) -> None:
     print(json.dumps(record, allow_nan=False))
 
 
-def _given(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+def _given(args: argparse.Namespace, options: Iterable[str]) -> dict[str, Any]:
     """Return the given ones among some options, by their names in ``args``."""
     names = [option.removeprefix("--").replace("-", "_") for option in options]
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}

@@ -21,12 +21,13 @@ from detect.errors import InputError
 from detect.evaluation.coco import ABSENT
 from detect.exporting.calibration import Calibration
 from detect.exporting.metadata import describe
-from detect.exporting.onnx import checked_options, checked_parity, write_onnx
+from detect.exporting.onnx import checked_options, checked_parity, write_graph
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError, Parity, measure_file, measure_model
 from detect.exporting.quantizer import COST_IMAGES, LayerCost, Quantizer
 from detect.inference.onnx_network import OnnxNetwork, network_input
 from detect.models.checkpoint import Checkpoint
+from detect.models.model import fuse_conv_bn
 from detect.runtime.files import atomic_path
 from detect.runtime.logs import LOGGER
 
@@ -117,7 +118,7 @@ def export_int8(
     options = checked_options(checkpoint, path, options)
     in_float = replace(options, int8=False)
     with atomic_path(path) as temporary:
-        write_onnx(checkpoint, temporary, in_float)
+        write_graph(fuse_conv_bn(checkpoint.model), temporary, checkpoint, in_float)
         parity = checked_parity(checkpoint, temporary, in_float, path)
         network = OnnxNetwork(temporary, "cpu")
         expected = measure_model(checkpoint, network, options, table)

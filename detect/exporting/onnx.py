@@ -50,26 +50,18 @@ def export_onnx(
     """
     options = checked_options(checkpoint, path, options)
     with atomic_path(path) as temporary:
-        write_onnx(checkpoint, temporary, options)
+        write_graph(fuse_conv_bn(checkpoint.model), temporary, checkpoint, options)
         return checked_parity(checkpoint, temporary, options, path, table)
 
 
 def checked_options(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> ExportOptions:
     """Resolve the image size; ``InputError`` as of ``export_onnx``."""
-    _require_packages()
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
     size = checkpoint.image_size if options.image_size is None else options.image_size
     options = replace(options, image_size=checked_size(size, checkpoint.model.max_reduction))
-    _check_options(checkpoint.model, options)
+    check_export(checkpoint.model, options)
     return options
-
-
-def write_onnx(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> None:
-    """Write the file, in float, without comparing it; the options are checked."""
-    fused = fuse_conv_bn(checkpoint.model)
-    _write(wrapped(halved(fused) if options.half else fused, options.raw), path, options)
-    _finish(path, checkpoint, options)
 
 
 def checked_parity(
@@ -82,7 +74,15 @@ def checked_parity(
     return parity
 
 
-def _check_options(model: Model, options: ExportOptions) -> None:
+def write_graph(model: Model, path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
+    """Write a model of a checkpoint, a copy that may be changed, with its metadata; options as ``check_export``."""
+    _write(wrapped(halved(model) if options.half else model, options.raw), path, options)
+    _finish(path, checkpoint, options)
+
+
+def check_export(model: Model, options: ExportOptions) -> None:
+    """Raise ``InputError`` where a package is missing, or an option is not possible for the model."""
+    _require_packages()
     if options.opset not in OPSETS:
         raise InputError(f"opset: must be from {OPSETS[0]} to {OPSETS[-1]}, found {options.opset}")
     check_masks(model, options.masks)

@@ -165,7 +165,7 @@ def compare_onnx(
     """
     model, tolerance = checkpoint.model, TOLERANCES["fp16" if options.half else "fp32"]
     assert options.image_size is not None, "it is resolved"
-    runner = open_file(onnx.load(path), options)
+    runner = open_file(path, options)
     tensors, shapes = _compare_tensors(model, runner, options.image_size, tolerance)
     if list(checkpoint.names) != runner.names:
         raise ExportError(f"the exported file's classes are {runner.names[:3]} ..., must be {checkpoint.names[:3]} ...")
@@ -173,14 +173,16 @@ def compare_onnx(
     return parity if table is None else replace(parity, ap=_compare_ap(checkpoint, path, options, table))
 
 
-def open_file(exported: onnx.ModelProto, options: ExportOptions) -> OnnxModel:
+def open_file(exported: Path | onnx.ModelProto, options: ExportOptions) -> OnnxModel:
     """Open an exported file in the program that users get; of one with suppression the predictions are outputs too.
 
     Raises:
         ExportError: ONNX Runtime cannot load it.
         InputError: ONNX Runtime is not installed.
     """
-    content = (exported if options.suppression is None else with_predictions(exported)).SerializeToString()
+    if options.suppression is not None:
+        exported = with_predictions(onnx.load(exported) if isinstance(exported, Path) else exported)
+    content = str(exported) if isinstance(exported, Path) else exported.SerializeToString()
     try:
         from detect.exporting.onnx_runner import OnnxModel
     except ImportError:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from detect.evaluation.tiling import TiledDetector
+    from detect.inference.deadline import Deadline
     from detect.inference.sources import StreamSource
     from detect.inference.stream import FoundFrame
     from detect.models.checkpoint import Checkpoint
@@ -82,8 +83,8 @@ class Detector(Predictor):
 
     Args:
         weights: a checkpoint: its file, a shipped name (``yolov5n-spd-bccd``) or the result of ``load_checkpoint``; or
-            the file of an exported model, which runs in ONNX Runtime. A file with non-maximum suppression inside
-            applies its own thresholds first.
+            an exported file, or a folder of exported instances, which run in ONNX Runtime. A file with non-maximum
+            suppression inside applies its own thresholds first.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -153,6 +154,7 @@ class Detector(Predictor):
         *,
         every: int = 1,
         track: bool = False,
+        deadline: Deadline | None = None,
         **options: Unpack[DetectOptions],
     ) -> Iterator[FoundFrame]:
         """Detect the objects of images, videos, cameras and streams of any length, one batch in memory at a time.
@@ -166,6 +168,8 @@ class Detector(Predictor):
             every: of a video or an animation use each N-th frame only.
             track: number the objects of videos, ``Detections.track_ids``; needs the extra ``track``. A tracked object
                 is kept down to a score of 0.1.
+            deadline: of ``Detector.deadline``; it chooses the instance for each frame and keeps the times. Not together
+                with ``batch_size`` or ``image_size``.
             options: as for ``predict``; ``batch_size`` frames are read, and at most go through the network, together.
 
         Returns:
@@ -178,15 +182,35 @@ class Detector(Predictor):
         from detect.inference.stream import detect_frames
 
         chosen = _Options(**options)
+        if deadline is not None and (chosen.batch_size != 1 or chosen.image_size is not None):
+            raise InputError("deadline: frames go one by one, at their instance's size; no batch size or image size")
 
         def predict(images: list[np.ndarray], conf: float) -> list[Detections]:
             given: DetectOptions = {**options, "conf": conf}
+            if deadline is not None:
+                return deadline.run(lambda: self.predict(images, **given))
             return self.predict(images, **given)
 
         reading, batch_size = self.read_settings(chosen.tile), chosen.batch_size
         return detect_frames(
             predict, source, reading, every=every, batch_size=batch_size, conf=chosen.conf, track=track
         )
+
+    def deadline(self, deadline_ms: float) -> Deadline:
+        """A deadline for the frames of ``stream``: the instance is chosen frame by frame, so that few are late.
+
+        Args:
+            deadline_ms: maximum time from a frame's pixels to its detections: scaling, network and suppression.
+
+        Returns:
+            What ``stream`` takes; after it ``lines()`` has the frames and times of each instance.
+
+        Raises:
+            InputError: it is not above 0, or the network has no measured instances.
+        """
+        from detect.inference.deadline import Deadline
+
+        return Deadline(self._network, deadline_ms)
 
     def network_hw(self, image_hw: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
         """Height and width of the network input for an image of height and width ``image_hw``."""

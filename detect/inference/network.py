@@ -7,7 +7,6 @@ Letters: B images, H W network input pixels, P predictions of an image, K classe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from detect.errors import InputError
 from detect.evaluation.postprocess import Predictions
+from detect.inference.instances import Budget, Choice, InstanceMenu
 
 if TYPE_CHECKING:
     import torch
@@ -23,74 +23,6 @@ if TYPE_CHECKING:
     from detect.runtime.device import Precision
 
 ONNX_SUFFIX = ".onnx"
-
-
-class CostChoice(Protocol):
-    """Network that was chosen within a budget."""
-
-    def line(self) -> str:
-        """Name and cost in one line."""
-        ...
-
-
-@dataclass(frozen=True)
-class MeasuredNetwork:
-    """One of several networks of a file.
-
-    Args:
-        name: of the instance.
-        cost: share of the full network's multiply-adds, rounded to three decimals.
-        multiply_adds: of a square image of the measurement's size.
-        ms: milliseconds of the network for that image, on the machine that measured.
-        metric: AP, or top-1 accuracy.
-        is_best: no network of this cost or less has as good a metric (the Pareto front).
-    """
-
-    name: str
-    cost: float
-    multiply_adds: int
-    ms: float
-    metric: float
-    is_best: bool
-
-
-@dataclass(frozen=True)
-class CostTable:
-    """The measured networks of a file, cheapest first.
-
-    Args:
-        metric: name of their metric.
-        measured_on: data, split and image size of the measurement in words.
-        networks: to choose from.
-    """
-
-    metric: str
-    measured_on: str
-    networks: tuple[MeasuredNetwork, ...]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Maximum cost of a network: one of the first three.
-
-    Args:
-        cost: share of the full network's multiply-adds, in (0, 1].
-        gflops: 2 * multiply-adds / 1e9 of a square image.
-        target_ms: milliseconds of the network for a square image, measured on this machine first.
-        image_size: side of that image in pixels; None: the training's.
-
-    Raises:
-        InputError: none, or more than one, of the three is given.
-    """
-
-    cost: float | None = None
-    gflops: float | None = None
-    target_ms: float | None = None
-    image_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if sum(given is not None for given in (self.cost, self.gflops, self.target_ms)) != 1:
-            raise InputError("budget: name one of cost, gflops and target_ms")
 
 
 @runtime_checkable
@@ -122,12 +54,21 @@ class InferenceNetwork(Protocol):
         """Share of the full network's multiply-adds that the network in use has, in (0, 1]."""
         ...
 
-    def choose(self, budget: Budget) -> CostChoice:
-        """Switch to the network with the best measured metric within a budget."""
+    def menu(self) -> InstanceMenu:
+        """The measured instances that ``choose`` can switch to.
+
+        Raises:
+            FixedCostError: the cost is fixed, or nothing was measured.
+            InputError: the measurement is damaged.
+        """
         ...
 
-    def cost_table(self) -> CostTable | None:
-        """The networks that ``choose`` can switch to; None where the cost is fixed or nothing was measured."""
+    def use(self, name: str) -> None:
+        """Switch to an instance of the menu."""
+        ...
+
+    def choose(self, budget: Budget) -> Choice:
+        """Switch to the instance with the best measured metric within a budget."""
         ...
 
     def multiply_adds(self, network_hw: tuple[int, int]) -> int | None:
@@ -152,15 +93,16 @@ class InferenceNetwork(Protocol):
 
 
 def is_exported(weights: str | Path) -> bool:
-    """True for the name of an exported model."""
-    return Path(weights).suffix.lower() == ONNX_SUFFIX
+    """True for the name of an exported model, or for a folder with some."""
+    path = Path(weights)
+    return path.suffix.lower() == ONNX_SUFFIX or (path.is_dir() and any(path.glob(f"*{ONNX_SUFFIX}")))
 
 
 def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
     """Open the network of a file.
 
     Args:
-        weights: a checkpoint or its file, or a file that ``detect export`` wrote.
+        weights: a checkpoint or its file, or a file or a folder of instances that ``detect export`` wrote.
         device: as for ``Detector``.
         precision: number format of a checkpoint's network; an exported file has its own.
 
@@ -170,9 +112,9 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
     if isinstance(weights, (str, Path)) and is_exported(weights):
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
-        from detect.inference.onnx_network import OnnxNetwork
+        from detect.inference.instance_files import open_exported
 
-        return OnnxNetwork(Path(weights), device)
+        return open_exported(Path(weights), device)
     from detect.inference.torch_network import open_checkpoint  # PyTorch takes seconds to import
 
     return open_checkpoint(weights, device, precision)
@@ -235,7 +177,7 @@ class Predictor:
         gflops: float | None = None,
         target_ms: float | None = None,
         image_size: int | None = None,
-    ) -> CostChoice:
+    ) -> Choice:
         """Switch to the instance with the best measured metric within one budget.
 
         Args:

@@ -21,17 +21,21 @@ from detect.boxes.convert import xyxy_to_cxcywh
 from detect.data.letterbox import pad_batch, padded_hw
 from detect.errors import InputError
 from detect.inference.inputs import checked_size
+from detect.inference.instances import Budget, FixedCostError
 from detect.runtime.device_names import full_device_name
 from detect.runtime.distributed import local_rank
 from detect.runtime.threads import num_threads
 from detect.safety.metadata import MAX_SIDE, read_metadata
-from detect.safety.onnx_files import parse_onnx
+from detect.safety.onnx_files import read_onnx, with_weights
 
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
 """Threads sleep while they wait, and work is split into small blocks: as fast on an idle machine, and a fifth to a
 third faster beside another program on one of two cores (``benchmarks/threads.py``)."""
 FORMAT = "detect-onnx-1"
 """``format`` in the metadata: their version."""
+FIXED_COST = (
+    "the cost of an exported file is fixed; detect export --cost exports another one, --instances several in a folder"
+)
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
@@ -64,10 +68,10 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path, device: str) -> None:
-        self._path = path
-        self._session, self.device_name = open_session(path, device)
+        self.path = path
+        self._session, self.metadata, self.device_name = open_session(path, device)
         try:
-            self._read(self._session.get_modelmeta().custom_metadata_map)
+            self._read(self.metadata)
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
@@ -75,19 +79,19 @@ class OnnxNetwork:
 
     def _read(self, metadata: dict[str, str]) -> None:
         if metadata.get("format") != FORMAT:
-            raise InputError(f"{self._path}: is not a file that detect export wrote (format {FORMAT})")
+            raise InputError(f"{self.path}: is not a file that detect export wrote (format {FORMAT})")
         self.name = metadata["model"]
         self.is_classifier = metadata["task"] == "classification"
         preprocessing = json.loads(metadata["preprocessing"])
         crop = preprocessing["center_crop"] if self.is_classifier else 1.0
         lists = {key: json.loads(metadata[key]) for key in ("names", "category_ids")}
         entries = {**lists, "image_size": int(metadata["image_size"]), "center_crop": float(crop), "metrics": {}}
-        facts = read_metadata({**entries, "value_range": preprocessing.get("value_range")}, str(self._path))
+        facts = read_metadata({**entries, "value_range": preprocessing.get("value_range")}, str(self.path))
         self.names, self.category_ids, self.image_size = facts.names, facts.category_ids, facts.image_size
         self.center_crop, self.value_range = facts.center_crop, facts.value_range
         self.multiple = int(metadata["stride"])
         if not 1 <= self.multiple <= MAX_SIDE:
-            raise InputError(f"{self._path}: stride: must be from 1 to {MAX_SIDE}, found {self.multiple}")
+            raise InputError(f"{self.path}: stride: must be from 1 to {MAX_SIDE}, found {self.multiple}")
         self.instance, self.cost = metadata["instance"], float(metadata["cost"])
         output = json.loads(metadata["output"])
         self._suppressed = output.get("non_maximum_suppression") == "applied"
@@ -98,13 +102,16 @@ class OnnxNetwork:
         sides = self._session.get_inputs()[0].shape[2:]
         self._is_fixed = isinstance(sides[0], int)
         if self._is_fixed and sides != [self.image_size, self.image_size]:
-            raise InputError(f"{self._path}: takes images of {sides}, but names {self.image_size}; export it again")
+            raise InputError(f"{self.path}: takes images of {sides}, but names {self.image_size}; export it again")
 
-    def choose(self, budget: Any) -> NoReturn:
-        raise InputError("the cost of an exported file is fixed; detect export --cost exports another one")
+    def menu(self) -> NoReturn:
+        raise FixedCostError(FIXED_COST)
 
-    def cost_table(self) -> None:
-        return None
+    def use(self, name: str) -> NoReturn:
+        raise FixedCostError(FIXED_COST)
+
+    def choose(self, budget: Budget) -> NoReturn:
+        raise FixedCostError(FIXED_COST)
 
     def multiply_adds(self, network_hw: tuple[int, int]) -> None:
         return None  # the file does not have them
@@ -113,7 +120,7 @@ class OnnxNetwork:
         if image_size is None or image_size == self.image_size:
             return self.image_size
         if self._is_fixed:
-            raise InputError(f"image size: {self._path} takes {self.image_size} only, found {image_size}")
+            raise InputError(f"image size: {self.path} takes {self.image_size} only, found {image_size}")
         return checked_size(image_size, self.multiple)
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
@@ -158,7 +165,7 @@ class OnnxNetwork:
         return probabilities
 
     def _unlike(self, promised: str, found: np.ndarray) -> InputError:
-        return InputError(f"{self._path}: should give {promised}, found {found.shape}; export it again")
+        return InputError(f"{self.path}: should give {promised}, found {found.shape}; export it again")
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs for (B, H, W, 3) uint8 RGB."""
@@ -174,7 +181,7 @@ class OnnxNetwork:
             outputs: list[np.ndarray] = self._session.run(None, {"images": network_input(images)})
         except errors as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self._path}: ONNX Runtime cannot run it: {reason}") from None
+            raise InputError(f"{self.path}: ONNX Runtime cannot run it: {reason}") from None
         return outputs
 
 
@@ -198,24 +205,21 @@ def _read_level(level: dict[str, Any]) -> _Level:
     return _Level(anchors_px, float(level["xy_scale"]), level["sizes"], offsets)
 
 
-def open_session(path: Path, device: str) -> tuple[Any, str]:
-    """The session, and the name of its device."""
+def open_session(path: Path, device: str) -> tuple[Any, dict[str, str], str]:
+    """The session, the metadata, and the name of the device."""
     try:
         import onnxruntime
     except ImportError:
         raise InputError(f"{path}: needs ONNX Runtime, which is not installed: pip install onnxruntime") from None
     names = _devices(device, path, has_gpus="CUDAExecutionProvider" in onnxruntime.get_available_providers())
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    parse_onnx(content, path)
+    file = read_onnx(path)
+    content = with_weights(file, path)
     errors: tuple[type[Exception], ...] = (ValueError, TypeError, *runtime_errors())  # its wrapper raises Python's own
     for name in names[:-1]:
         with suppress(*errors):  # ONNX Runtime for GPUs, on a machine without one
-            return _session(content, name), name
+            return _session(content, name), file.metadata, name
     try:
-        return _session(content, names[-1]), names[-1]
+        return _session(content, names[-1]), file.metadata, names[-1]
     except errors as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: ONNX Runtime cannot load it: {reason}") from None

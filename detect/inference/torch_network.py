@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from detect.data.letterbox import padded_hw
-from detect.errors import InputError
 from detect.evaluation.forward import run_classifier, run_network
 from detect.inference.inputs import checked_size
-from detect.inference.network import Budget, CostChoice, CostTable, InferenceNetwork
+from detect.inference.instances import Budget, Choice, FixedCostError, InstanceMenu
+from detect.inference.network import InferenceNetwork
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import ClassificationModel, DetectionModel, fuse_conv_bn
 from detect.runtime.device import Precision, select_device
@@ -24,6 +24,8 @@ from detect.runtime.plugins import find_plugin
 
 if TYPE_CHECKING:
     from detect.analysis.profile import MacCounter
+
+NO_PAPERS = "the cost cannot be chosen: this installation does not have detect.papers"
 
 
 class TorchNetwork:
@@ -55,11 +57,14 @@ class TorchNetwork:
     def cost(self) -> float:
         return 1.0
 
-    def choose(self, budget: Budget) -> CostChoice:
-        raise InputError("the cost cannot be chosen: this installation does not have detect.papers")
+    def menu(self) -> InstanceMenu:
+        raise FixedCostError(NO_PAPERS)
 
-    def cost_table(self) -> CostTable | None:
-        return None
+    def use(self, name: str) -> None:
+        raise FixedCostError(NO_PAPERS)
+
+    def choose(self, budget: Budget) -> Choice:
+        raise FixedCostError(NO_PAPERS)
 
     def multiply_adds(self, network_hw: tuple[int, int]) -> int:
         if self._counter is None:

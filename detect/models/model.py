@@ -16,6 +16,7 @@ from detect.models.blocks.conv import Conv, SteppedConv, fuse_norm
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
 from detect.models.heads import Classify, DetectionHead
+from detect.models.norms import named_norms
 
 
 def network_input(images: Tensor, device: torch.device) -> Tensor:
@@ -155,13 +156,53 @@ def fuse_conv_bn(model: ModelKind) -> ModelKind:
     Args:
         model: in evaluation mode, float32.
     """
-    ordinary = copy.deepcopy(model).double()  # so that each weight is rounded once, at the end
-    layers = list(ordinary.modules())
-    for layer in layers:
-        if isinstance(layer, SteppedConv):
-            layer.fuse()
-    for layer in layers:
+    ordinary = _ordinary(model)
+    for layer in list(ordinary.modules()):
         if isinstance(layer, Conv):
             steps = isinstance(layer.conv, SteppedConv)
             fuse_norm(layer, *((layer.conv, layer.conv.last) if steps else (layer, "conv")))
     return ordinary.float()
+
+
+@torch.no_grad()
+def affine_norms(model: ModelKind) -> ModelKind:
+    """Return a copy with a ``ChannelAffine`` in the place of each norm, and ordinary in place of binary weights.
+
+    Kernels stay as they are, so that they are the same for other statistics of the norms. Model as of ``fuse_conv_bn``.
+    """
+    ordinary = _ordinary(model)
+    for path, norm in named_norms(ordinary.graph):
+        parent, _, name = path.rpartition(".")
+        setattr(ordinary.graph.get_submodule(parent), name, ChannelAffine(norm))
+    return ordinary.float()
+
+
+def _ordinary(model: ModelKind) -> ModelKind:
+    """A copy in float64, so that each weight is rounded once, at the end, without binary weights."""
+    ordinary = copy.deepcopy(model).double()
+    for layer in list(ordinary.modules()):
+        if isinstance(layer, SteppedConv):
+            layer.fuse()
+    return ordinary
+
+
+class ChannelAffine(nn.Module):
+    """A factor and a summand for each channel, as a batch norm in evaluation mode computes.
+
+    Args:
+        norm: with running statistics.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None, "it has statistics"
+        assert norm.running_var is not None, "it has statistics"
+        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.factor: Tensor
+        self.summand: Tensor
+        self.register_buffer("factor", factor[:, None, None])
+        self.register_buffer("summand", (norm.bias - norm.running_mean * factor)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        return x * self.factor + self.summand

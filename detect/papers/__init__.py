@@ -25,6 +25,10 @@ PLUGINS: dict[str, dict[str, str]] = {
     "instance_reports": {
         "instances": "detect.papers.sdpoint.report:InstanceReport",
     },
+    "instance_exports": {
+        "menu": "detect.papers.sdpoint.instances:menu_of",
+        "activate": "detect.papers.sdpoint.network:with_instance",
+    },
     "export_facts": {
         "instance": "detect.papers.sdpoint.network:export_facts",
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from detect.drawing.text import shorten
 from detect.errors import InputError, did_you_mean, visible
 from detect.evaluation.tiling import Tiling
 from detect.inference.detector import DetectOptions, Detector
+from detect.inference.instances import FixedCostError
 from detect.inference.outputs import to_record
 from detect.inference.stream import FoundFrame
 
@@ -77,7 +78,7 @@ class ServedDetector:
 
     def __init__(self, detector: Detector, source: Path) -> None:
         self._detector, self._source = detector, source
-        self._costs = detector.network.cost_table()
+        self._costs = _costs(detector)
         self._reading = detector.read_settings()
         # The first prediction, and the first count, take seconds; nobody shall wait for them.
         detector.predict(np.full((_SQUARE, _SQUARE, 3), 114, np.uint8))
@@ -96,7 +97,7 @@ class ServedDetector:
                 {"name": name, "shown": visible(shorten(name, MAX_SHOWN_NAME)), "color": _hex_color(label)}
                 for label, name in enumerate(detector.names)
             ],
-            "costs": None if self._costs is None else asdict(self._costs),
+            "costs": self._costs,
         }
 
     def predict(self, data: bytes, query: Query) -> dict[str, Any]:
@@ -154,6 +155,26 @@ class ServedDetector:
         network = self._detector.network
         counts = [network.multiply_adds(self._detector.network_hw(view_hw)) for view_hw in views_hw]
         return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _costs(detector: Detector) -> dict[str, Any] | None:
+    """The networks to choose from, cheapest first, with their costs rounded as in tables; None for a fixed cost."""
+    try:
+        menu = detector.network.menu()
+    except FixedCostError:
+        return None
+    networks = [
+        {
+            "name": entry.name,
+            "cost": round(entry.cost, 3),
+            "multiply_adds": entry.macs,
+            "ms": entry.ms,
+            "metric": entry.metric,
+            "is_best": entry in menu.front_macs,
+        }
+        for entry in sorted(menu.entries, key=lambda entry: entry.macs)
+    ]
+    return {"metric": menu.metric, "measured_on": menu.measured, "networks": networks}
 
 
 def _kind(number: type) -> str:

@@ -385,6 +385,13 @@ def space_to_depth(x: Tensor, block_size: int) -> Tensor:
 
 def whole_blocks(x: Tensor, block_size: int) -> Tensor:
     """Pad a map (B, C, H, W) with zeros below and on the right, so that its sides are multiples of ``block_size``."""
-    # Other sides occur only behind an active point (SDPoint); an exported graph takes multiples only.
+    # Other sides occur only behind an active point (SDPoint).
     below, right = -x.shape[2] % block_size, -x.shape[3] % block_size
-    return F.pad(x, (0, right, 0, below)) if not torch.compiler.is_exporting() and (below or right) else x
+    return F.pad(x, (0, right, 0, below)) if has_known_sides(x) and (below or right) else x
+
+
+def has_known_sides(x: Tensor) -> bool:
+    """Test whether the sides of a map (B, C, H, W) are numbers; in an exported graph of any size, which takes multiples
+    only, they are symbols that must not be compared.
+    """
+    return not isinstance(x.shape[2], torch.SymInt)

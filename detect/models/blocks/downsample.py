@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detect.models.blocks.conv import Conv, Piece, Pieces, space_to_depth
+from detect.models.blocks.conv import Conv, Piece, Pieces, has_known_sides, space_to_depth
 from detect.models.rearrangement import Channels, State, fold_kernel, identity_norm, prefixed
 from detect.models.registry import Block, PoolPoint, ResizePoint, check_choice, pooled_hw, register
 from detect.structures import FeatureShape
@@ -28,8 +28,8 @@ BLOCK_SIZE = 2
 
 
 def is_odd(x: Tensor) -> bool:
-    """Test a map (B, C, H, W) for an odd side, as behind an active point (SDPoint). An exported graph has none."""
-    return not torch.compiler.is_exporting() and bool(x.shape[2] % 2 or x.shape[3] % 2)
+    """Test a map (B, C, H, W) for an odd side, as behind an active point (SDPoint)."""
+    return has_known_sides(x) and bool(x.shape[2] % 2 or x.shape[3] % 2)
 
 
 class HalvingPool(nn.MaxPool2d):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from detect.errors import InputError
+from detect.inference.instances import FixedCostError, InstanceEntry, InstanceMenu
+from detect.inference.instances import pareto_front as front_of
 from detect.models.checkpoint import Checkpoint
 from detect.models.graph import Graph
 from detect.models.model import Model
@@ -108,15 +111,29 @@ def instances_of(checkpoint: Checkpoint, where: str) -> Instances:
 def pareto_front(
     records: Sequence[InstanceRecord], metric: str, cost: Literal["macs", "ms"] = "macs"
 ) -> list[InstanceRecord]:
-    """Records that no other beats in one of cost and metric and equals in the other; cheapest first.
+    """The Pareto front of a metric over a cost, cheapest first; see ``detect.inference.instances.pareto_front``."""
+    return front_of(records, lambda record: getattr(record, cost), lambda record: record.metrics[metric])
 
-    Of records equal in both, the first is kept.
-    """
-    front: list[InstanceRecord] = []
-    for record in sorted(records, key=lambda record: (getattr(record, cost), -record.metrics[metric])):
-        if not front or record.metrics[metric] > front[-1].metrics[metric]:
-            front.append(record)
-    return front
+
+def menu_of(checkpoint: Checkpoint) -> InstanceMenu:
+    """The measured instances of a checkpoint; errors as of ``InferenceNetwork.menu``."""
+    instances = instances_in(checkpoint)
+    if instances is None:
+        raise FixedCostError(f"the cost cannot be chosen: {NO_INSTANCES}")
+    if not instances.records:
+        raise FixedCostError(
+            "the cost cannot be chosen before the checkpoint's instances are measured: "
+            "detect val --weights FILE --data DATA --instances"
+        )
+    metric = "top1" if checkpoint.model.definition.is_classifier else "AP"
+    records, measured = instances.records, instances.measured
+    is_whole = {"data", "split", "image_size"} <= measured.keys() and records[0].macs > 0
+    values = [value for record in records for value in (record.ms, record.metrics.get(metric))]
+    if not is_whole or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+        raise InputError("the cost cannot be chosen: the records of the instances are damaged; measure them again")
+    full = records[0].macs
+    entries = (InstanceEntry(r.instance.name, r.macs / full, r.macs, r.ms, r.metrics[metric]) for r in records)
+    return InstanceMenu(tuple(entries), metric, f"{measured['data']} {measured['split']}, {measured['image_size']} px")
 
 
 def with_instances(checkpoint: Checkpoint, instances: Instances) -> Checkpoint:

@@ -13,9 +13,9 @@ from detect.data.classification.table import ClassTable
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.evaluation.loop import Conditions
+from detect.inference import timing
 from detect.models.build import build_graph
 from detect.models.checkpoint import Checkpoint
-from detect.papers.sdpoint import network
 from detect.papers.sdpoint.comparison import (
     Baseline,
     ClassificationSplit,
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed here is timed once."""
-    monkeypatch.setattr(network, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 1)
 
 
 def conditions(image_size: int = 32) -> Conditions:

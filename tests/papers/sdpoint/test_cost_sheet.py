@@ -12,7 +12,7 @@ import pytest
 from detect import Classifier, Detector
 from detect.data.images import write_image
 from detect.errors import InputError
-from detect.papers.sdpoint import network
+from detect.inference import timing
 from detect.papers.sdpoint.cost_sheet import CAPTION_PX, GAP_PX, MIN_PANEL_PX, side_by_side, write_cost_sheets
 from tests.papers.sdpoint.samples import classifier, detector, record
 
@@ -20,7 +20,7 @@ from tests.papers.sdpoint.samples import classifier, detector, record
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed here is timed once."""
-    monkeypatch.setattr(network, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 1)
 
 
 @pytest.fixture

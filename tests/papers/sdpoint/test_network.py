@@ -14,8 +14,8 @@ import torch
 
 from detect import Classifier, Detector
 from detect.errors import InputError
+from detect.inference import timing
 from detect.models.checkpoint import Checkpoint
-from detect.papers.sdpoint import network
 from detect.papers.sdpoint.instances import instances_in, with_instances
 from detect.papers.sdpoint.transform import PLAIN, Instance, InstanceCosts, Way, instance_of
 from tests.papers.sdpoint.samples import RECORDS, classifier, detector, record
@@ -75,9 +75,9 @@ def test_operations_are_those_of_the_size_in_use(tmp_path: Path) -> None:
     assert gflops[Instance(1, 0.5)] < cheap < gflops[Instance(2, 0.5)] < good
     found = predictor.choose(gflops=1.001 * cheap)
     assert found.line().startswith(f"instance 1@0.75: needs {cheap:.4g} GFLOPs at 32 px; AP 0.450 ")
-    assert predictor.choose(gflops=1.001 * good).instance == Instance(2, 0.75)
-    assert predictor.choose(gflops=1.001 * 4 * cheap, image_size=64).instance == Instance(1, 0.75)
-    assert predictor.choose(gflops=99).instance == Instance(2, 0.75)  # more AP than the plain network
+    assert predictor.choose(gflops=1.001 * good).name == "2@0.75"
+    assert predictor.choose(gflops=1.001 * 4 * cheap, image_size=64).name == "1@0.75"
+    assert predictor.choose(gflops=99).name == "2@0.75"  # more AP than the plain network
     cheapest = f"1@0.5 needs {gflops[Instance(1, 0.5)]:.4g} GFLOPs at 32 px"
     with pytest.raises(InputError, match=rf"^gflops 1e-05: no instance is within it; {cheapest}$"):
         predictor.choose(gflops=1e-5)
@@ -85,9 +85,9 @@ def test_operations_are_those_of_the_size_in_use(tmp_path: Path) -> None:
 
 def test_milliseconds_are_measured_here(predictor: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any network is faster than a minute, so that the best one is taken; none is as fast as a nanosecond."""
-    monkeypatch.setattr(network, "MAX_ROUNDS", 3)
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 3)
     found = predictor.choose(target_ms=60_000)
-    assert found.instance == Instance(2, 0.75)
+    assert found.name == "2@0.75"
     assert found.line().startswith("instance 2@0.75: takes ")
     with pytest.raises(InputError, match=r"^target ms 1e-06: no instance is within it; .* takes .* ms here at 32 px$"):
         predictor.choose(target_ms=1e-6)
@@ -158,10 +158,10 @@ def test_switching_is_quick(predictor: Detector) -> None:
 
 
 def test_several_choices_are_timed(predictor: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 1)
     predictor.cost = 0.25
     (full, full_ms), (less, less_ms) = predictor.network.choices([1.0, 0.6], (64, 32))
-    assert (full.instance, less.instance) == (PLAIN, Instance(1, 0.75))
+    assert (full.name, less.name) == ("plain", "1@0.75")
     assert full_ms > 0 < less_ms
     assert predictor.cost == 0.25
 

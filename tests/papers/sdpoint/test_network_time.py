@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.papers.sdpoint import network
+from detect.inference import timing
 from detect.papers.sdpoint.network import NetworkRun, network_ms
 from detect.papers.sdpoint.transform import PLAIN, Instance, instance_of, use_instance
 from tests.papers.sdpoint.samples import classifier, detector
@@ -21,7 +21,7 @@ def test_nothing_to_time() -> None:
 
 def test_larger_images_take_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundred times the pixels, in two kinds of models; the instance that ran before runs again."""
-    monkeypatch.setattr(network, "MAX_ROUNDS", 5)
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 5)
     half = Instance(1, 0.5)
     for model in (detector(tmp_path).model, classifier(tmp_path).model):
         use_instance(model, half)
@@ -34,6 +34,6 @@ def test_slow_networks_are_timed_less_often(tmp_path: Path, monkeypatch: pytest.
     """One run that does not count, then as many rounds as there must be, because time is up after the first."""
     model, sizes = detector(tmp_path).model, []
     model.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[2]))
-    monkeypatch.setattr(network, "ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "ENOUGH_SECONDS", 0.0)
     network_ms([NetworkRun(model, PLAIN, (32, 32)), NetworkRun(model, PLAIN, (64, 64))], CPU)
-    assert sizes == [32, 64] * (1 + network.MIN_ROUNDS)
+    assert sizes == [32, 64] * (1 + timing.MIN_ROUNDS)

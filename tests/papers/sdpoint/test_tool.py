@@ -9,15 +9,17 @@ from pathlib import Path
 import cv2
 import pytest
 
+from detect.inference import timing
 from detect.models.checkpoint import load_checkpoint
-from detect.papers.sdpoint import network
 from detect.papers.sdpoint.instances import instances_in
 from detect.papers.sdpoint.transform import PLAIN, instance_of
+from tests.inference.clips import write_clip
 from tests.tools.running import TRAIN, make_world, run_here
 
 SDPOINT = ("--set", "sdpoint.ratios=[0.5]", "sdpoint.way=shrink")
 EVALUATE = ("evaluate.py", "--data", "data.yaml", "--workers", 0, "--device", "cpu")
 PREDICT = ("predict.py", "--source", "shapes/images/val", "--device", "cpu")
+DEVICE = ("predict.py", "--device", "cpu")
 SHARE = 0.665
 """Of 1@0.5."""
 
@@ -25,7 +27,7 @@ SHARE = 0.665
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is timed here is timed once."""
-    monkeypatch.setattr(network, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def measured(world: Path) -> Path:
     """The checkpoint with the records of its instances."""
     shutil.copy(world / "run/best.pt", world / "measured.pt")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "MAX_ROUNDS", 1)
+        patch.setattr(timing, "MAX_ROUNDS", 1)
         options = ("--baseline", "plain/best.pt", "--metrics-json", "m.json", "--out", "out")
         ended = run_here(world, *EVALUATE, "--weights", "measured.pt", "--instances", *options)
     assert ended.code == 0, ended.error
@@ -116,6 +118,29 @@ def test_prediction_within_a_budget(world: Path, measured: Path, tmp_path: Path,
     assert len(list(tmp_path.glob("*.jpg"))) == 4
 
 
+def test_a_deadline(world: Path, measured: Path, tmp_path: Path) -> None:
+    """A minute for each frame, and a microsecond: then all are late, but for the first by the cheapest instance."""
+    video = write_clip(tmp_path / "drive.mp4", 5)
+    words = ("--weights", measured, "--source", video, "--out", tmp_path / "out")
+    ended = run_here(world, *DEVICE, *words, "--deadline", 60_000)
+    assert ended.code == 0, ended.error
+    lines = ended.output.splitlines()
+    assert lines[-4] == "deadline 60000 ms: 0 of 5 frames late (0.0%)"
+    assert lines[-3].split()[:6] == ["instance", "cost", "AP", "frames", "share", "late"]
+    assert lines[-1].startswith("all")
+    ended = run_here(world, *DEVICE, *words, "--deadline", 0.001)
+    late, _, row, _ = ended.output.splitlines()[-4:]
+    assert late == "deadline 0.001 ms: 5 of 5 frames late (100.0%)"
+    assert row.split()[3:6] == ["5", "100.0%", "5"]
+
+
+def test_a_deadline_for_images(world: Path, measured: Path, tmp_path: Path) -> None:
+    ended = run_here(world, *PREDICT, "--weights", measured, "--out", tmp_path, "--deadline", 60_000, "--json")
+    assert ended.code == 0, ended.error
+    assert [json.loads(line)["file_name"] for line in ended.output.splitlines()]  # nothing else on standard output
+    assert "deadline 60000 ms: 0 of 4 frames late (0.0%)" in ended.error.splitlines()
+
+
 def test_costs_side_by_side(world: Path, measured: Path, tmp_path: Path) -> None:
     words = ("--weights", measured, "--source", "shapes/images/test", "--device", "cpu", "--out", tmp_path)
     ended = run_here(world, "compare_costs.py", *words, "--costs", 1, SHARE, "--conf", 0.001)
@@ -146,12 +171,27 @@ NO_INSTANCES = "the checkpoint has no instances, because it was trained without 
         ((*PREDICT, *BEST, "--cost", 1, "--target-ms", 3), "argument --target-ms: not allowed with argument --cost"),
         ((*PREDICT, *BEST, "--gflops", 1, "--cost", 1), "argument --cost: not allowed with argument --gflops"),
         (("compare_costs.py", *PREDICT[1:], *BEST), "are measured: detect val"),
+        ((*PREDICT, *BEST, "--deadline", 40), "are measured: detect val --weights FILE --data DATA --instances"),
+        ((*PREDICT, "--weights", "plain/best.pt", "--deadline", 40), NO_INSTANCES),
+        ((*PREDICT, *BEST, "--deadline", 0), "deadline: must be above 0 ms, found 0"),
+        ((*PREDICT, *BEST, "--deadline", 40, "--cost", 1), "argument --cost: not allowed with argument --deadline"),
+        (
+            (*PREDICT, *BEST, "--target-ms", 3, "--deadline", 4),
+            "argument --deadline: not allowed with argument",
+        ),
     ],
 )
 def test_bad_input(world: Path, tmp_path: Path, words: tuple, message: str) -> None:
     out = () if words[0] == "evaluate.py" else ("--out", tmp_path / "out")
     assert message in run_here(world, *words, *out).complaint
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--batch-size", 2), ("--image-size", 64)])
+def test_a_deadline_is_for_single_frames(world: Path, measured: Path, tmp_path: Path, option: tuple) -> None:
+    words = ("--weights", measured, "--out", tmp_path / "out", "--deadline", 40)
+    complaint = run_here(world, *PREDICT, *words, *option).complaint
+    assert complaint == "error: deadline: frames go one by one, at their instance's size; no batch size or image size"
 
 
 def test_a_budget_below_the_cheapest(world: Path, measured: Path, tmp_path: Path) -> None:
