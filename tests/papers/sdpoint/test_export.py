@@ -15,6 +15,7 @@ from detect.api.exporting import ExportRequest, run_export
 from detect.errors import InputError
 from detect.exporting import instances as exporting
 from detect.exporting.instances import WEIGHTS, _chosen, export_instances
+from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
 from detect.inference import timing
 from detect.models.build import build_classifier
@@ -103,6 +104,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         export_instances(checkpoint, tmp_path / "full", ["all"], SQUARE)
     with pytest.raises(InputError, match=r"^--instances: not together with --cost, which is for a single file$"):
         run_export(ExportRequest(tmp_path / "x.pt", out, cost=0.5, instances=["all"]))
+    with pytest.raises(InputError, match=r"^--instances: not together with --int8; --cost exports one instance as an"):
+        run_export(ExportRequest(tmp_path / "x.pt", out, int8=True, data="shapes", instances=["all"]))
     assert not out.exists()
 
 
@@ -134,6 +137,7 @@ def test_a_folder_is_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shared = places[0].keys() & places[1].keys()
     assert shared
     assert all(places[0][name] == places[1][name] for name in shared)
+    assert OnnxModel(str(exported.path / "1@0.5.onnx")).fixed_hw == (32, 32)  # ONNX Runtime finds the weights
     files, torch_one = Detector(exported.path), Detector(tmp_path / "slider.pt", device="cpu")
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     for cost in (1, 0.25, 1):
