@@ -55,10 +55,8 @@ RAW = ExportOptions(image_size=64, raw=True)
 SUPPRESSED = ExportOptions(image_size=64, suppression=PredictSettings(0.001, 0.6, 100))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [pytest.param(SUPPRESSED, marks=pytest.mark.slow, id="detections"), pytest.param(RAW, id="raw")],
-)
+@pytest.mark.slow  # tests/boxes/test_arrays.py and tests/models/test_heads.py compare the decodings
+@pytest.mark.parametrize("options", [pytest.param(SUPPRESSED, id="detections"), pytest.param(RAW, id="raw")])
 def test_exports(folder: Path, tmp_path: Path, options: ExportOptions) -> None:
     """The gate compares the file with PyTorch: values, and detections of the runner that users get."""
     checkpoint = load_checkpoint(folder / "best.pt")
