@@ -94,8 +94,7 @@ def export(
     dynamic: bool = True,
     half: bool = False,
     nms: bool = False,
-    int8: bool = False,
-    data: str | PathLike[str] | None = None,
+    int8: str | PathLike[str] | None = None,
 ) -> Path:
     """Write a trained model as ONNX and check it in ONNX Runtime, as ``detect export`` does.
 
@@ -108,8 +107,8 @@ def export(
         dynamic: any batch size, height and width; otherwise one square image.
         half: the network computes in half precision.
         nms: non-maximum suppression inside the file, which then gives detections.
-        int8: the network computes in 8 bits, calibrated on the training split of ``data``.
-        data: a data set on whose validation split the file's AP (with ``int8`` a classifier's top-1) is compared too.
+        int8: a data set: the network computes in 8 bits, calibrated on its training split, and the file is written only
+            if its AP on the validation split, of a classifier top-1, holds.
 
     Returns:
         The path of the file.
@@ -125,9 +124,9 @@ def export(
         image_size=image_size,
         dynamic=dynamic,
         half=half,
-        data=None if data is None else fspath(data),
         nms=nms,
-        int8=int8,
+        int8=int8 is not None,
+        data=None if int8 is None else fspath(int8),
     )
     return run_export(request).path
 

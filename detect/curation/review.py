@@ -52,6 +52,10 @@ _CONTEXT, _MIN_CONTEXT_PX = 2.5, 48
 _COLUMNS = 8
 
 
+_DIGITS = {"score": 5, "iou": 4, "strength": 4}
+"""Digits behind the point; of sides of boxes, in pixels, 2."""
+
+
 @dataclass(frozen=True)
 class Disagreement:
     """One place where model and labels disagree.
@@ -120,7 +124,8 @@ def _of_predictions(table: AnnotationTable, found: FoundBoxes, matches: Matches)
         name = table.names[table.labels[target]] if target >= 0 else ""
         strength = score * (1 - overlap) if what == "loose box" else score
         predicted = table.names[matches.labels[index]]
-        places.append(_place(int(matches.rows[index]), what, name, predicted, score, overlap, corners[index], strength))
+        box = _corners(corners[index])
+        places.append(Disagreement(int(matches.rows[index]), what, name, predicted, score, overlap, box, strength))
     return places
 
 
@@ -138,17 +143,13 @@ def _extra_labels(table: AnnotationTable, found: FoundBoxes, known: Sequence[str
             name = table.names[labels[index]]
             if name in known:
                 strength = 1 - float(evidence[index]) / WEAK_SCORE
-                places.append(_place(row, "extra label", name, "", 0.0, 0.0, boxes[index], strength))
+                places.append(Disagreement(row, "extra label", name, "", 0.0, 0.0, _corners(boxes[index]), strength))
     return places
 
 
-def _place(
-    row: int, kind: Kind, label: str, predicted: str, score: float, iou: float, box: np.ndarray, strength: float
-) -> Disagreement:
-    left, top, right, bottom = np.round(box, 2).tolist()
-    return Disagreement(
-        row, kind, label, predicted, round(score, 5), round(iou, 4), (left, top, right, bottom), round(strength, 4)
-    )
+def _corners(box_xyxy_px: np.ndarray) -> tuple[float, float, float, float]:
+    left, top, right, bottom = box_xyxy_px.tolist()
+    return left, top, right, bottom
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -187,7 +188,11 @@ def _record(table: AnnotationTable, one: Disagreement, rank: int) -> dict[str, A
     values = dataclasses.asdict(one)
     sides = dict(zip(("left", "top", "right", "bottom"), values.pop("box_xyxy_px"), strict=True))
     values = {"rank": rank, "image": table.path(values.pop("row")).name, **values, **sides}
-    return {column: values[column] for column in COLUMNS}
+    return {column: _rounded(column, values[column]) for column in COLUMNS}
+
+
+def _rounded(column: str, value: Any) -> Any:
+    return round(value, _DIGITS.get(column, 2)) if isinstance(value, float) else value
 
 
 def _panel(table: AnnotationTable, one: Disagreement) -> Panel | None:
