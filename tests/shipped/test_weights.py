@@ -51,7 +51,7 @@ def test_the_card_is_about_this_file(name: str) -> None:
 @pytest.mark.parametrize("document", ["README.md", "weights/README.md"])
 def test_documents_say_what_the_card_says(name: str, document: str) -> None:
     lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
-    (line,) = [line for line in lines if re.match(rf"\| [`\[]{name}", line)]
+    (line,) = [line for line in lines if re.match(rf"\| [`\[]{name}[`\]]", line)]
     said = metrics_of(name)
     assert f"| {said['AP']} | {said['AP_S']} |" in line
 
@@ -64,7 +64,8 @@ def test_the_file_is_made_to_be_given_away(name: str) -> None:
     assert f"`{found.model.definition.name}`, {len(found.names)} classes ({', '.join(found.names)})" in card(name)
     assert found.provenance["command"] in card(name)
     stored = torch.load(shipped_weights()[name], weights_only=True)["state_dict"]
-    assert sum(tensor.numel() for tensor in stored.values() if tensor.dtype == torch.float16) > 2_000_000
+    halves = sum(tensor.numel() for tensor in stored.values() if tensor.dtype == torch.float16)
+    assert halves > 0.95 * sum(tensor.numel() for tensor in stored.values())
 
 
 def test_shapes_are_found() -> None:

@@ -77,9 +77,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_names(tmp_path):
-    found = settings(model="yolov5n", data="mine.yaml", recipe="spd-paper", out="o")
+    found = settings(model="yolov5s", data="mine.yaml", recipe="spd-paper", out="o")
     assert (found.model, found.out, found.weights, found.resume, found.strict) == (
-        "yolov5n",
+        "yolov5s",
         Path("o"),
         None,
         False,
