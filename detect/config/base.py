@@ -122,7 +122,7 @@ def dump_yaml(content: Any) -> str:
 
 def dump_value(value: Any) -> str:
     """Return a value as YAML on one line, as ``--set KEY=VALUE`` takes it."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=float("inf"))
     return text.removesuffix("\n").removesuffix("\n...")
 
 

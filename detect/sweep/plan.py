@@ -9,9 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 
-from detect.config.base import dump_value, to_plain
+from detect.config.base import dump_value, dump_yaml, to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import Recipe
 from detect.config.run import RunConfig, load_run_config
@@ -164,7 +163,7 @@ def make_plan(
     data = find_data(config)
     if data.generate:
         open_split(data, "train")  # two trials must not generate it at once
-    text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=120)
+    text = dump_yaml(to_plain(config))
     try:
         (write_text if resume else write_new_text)(stored, text)
     except FileExistsError:  # another sweep began at the same time

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
-import yaml
 from annotated_types import Ge, Interval
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from detect.config.base import build, load_yaml, to_plain
+from detect.config.base import build, dump_yaml, load_yaml, to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import DetectionRecipe
 from detect.config.run import RunConfig
@@ -71,10 +70,11 @@ def test_plain_and_back(schema: Any, data: st.DataObject) -> None:
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@example(config=DetectionRecipe(freeze=("1e100",)))
 @given(config=configs(DetectionRecipe))
 def test_yaml_and_back(tmp_path_factory: pytest.TempPathFactory, config: DetectionRecipe) -> None:
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    path.write_text(yaml.safe_dump(to_plain(config), allow_unicode=True), encoding="utf-8")
+    path.write_text(dump_yaml(to_plain(config)), encoding="utf-8")
     assert build(DetectionRecipe, load_yaml(path), "here") == config
 
 
