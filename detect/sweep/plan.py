@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-
 from detect.config.base import dump_value, dump_yaml, to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import Recipe
