@@ -9,7 +9,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from detect.analysis.profile import MacCounter
@@ -263,11 +262,8 @@ def _exported(request: EvaluationRequest, data: DataConfig) -> tuple[_Measured, 
         )
     data, device = as_trained(data, network.value_range), torch.device(network.device_name)
     conditions = _conditions(request, network.check_size(request.image_size), device, network.names)
-
-    def forward(images: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(network.predictions(images))  # whose suppression is faster at AP's low threshold
-
-    measured = _Measured(partial(evaluate_network, forward, network.multiple), partial(_file_size, request.weights))
+    evaluate_file = partial(evaluate_network, network.predictions, network.multiple)
+    measured = _Measured(evaluate_file, partial(_file_size, request.weights))
     return measured, data, conditions
 
 

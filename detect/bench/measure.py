@@ -132,11 +132,7 @@ def measure_accuracy(file: BenchFile, table: AnnotationTable) -> dict[str, float
     conditions = Conditions(
         network.image_size, batch_size=8, workers=0, device=torch.device("cpu"), names=network.names
     )
-
-    def forward(images: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(network.predictions(images))
-
-    metrics = evaluate_network(forward, network.multiple, table, conditions, DetectionOptions()).metrics
+    metrics = evaluate_network(network.predictions, network.multiple, table, conditions, DetectionOptions()).metrics
     assert metrics is not None, "the split is labelled"
     return {name: metrics[name] for name in METRICS}
 

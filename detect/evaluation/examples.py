@@ -75,11 +75,16 @@ class Shown:
     errors: Errors
 
 
-def show(evaluation: Evaluation) -> Shown:
-    """Match the detections of a labelled split from a score of ``confusion.SCORE`` on."""
-    table, found = evaluation.table, evaluation.found.best(evaluation.kept)
-    matches = match_by_coco(table, found, [ALL_AREAS])[0].from_score(SCORE)
+def show(table: AnnotationTable, found: FoundBoxes, matches: Matches) -> Shown:
+    """Select the matched detections from a score of ``confusion.SCORE`` on, and find their errors."""
+    matches = matches.from_score(SCORE)
     return Shown(table, found, matches, find_errors(table, found, matches))
+
+
+def match_and_show(evaluation: Evaluation) -> Shown:
+    """Return what pictures of an evaluation of a labelled split show."""
+    table, found = evaluation.table, evaluation.found.best(evaluation.kept)
+    return show(table, found, match_by_coco(table, found, [ALL_AREAS])[0])
 
 
 def draw_example_sheets(folder: Path, shown: Shown) -> None:

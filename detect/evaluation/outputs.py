@@ -15,7 +15,7 @@ from detect.evaluation.class_pictures import draw_class_activation, draw_class_c
 from detect.evaluation.classification import ClassEvaluation
 from detect.evaluation.confusion import confusion_matrix
 from detect.evaluation.detection import Evaluation
-from detect.evaluation.examples import draw_example_sheets, show
+from detect.evaluation.examples import draw_example_sheets, match_and_show
 from detect.evaluation.pictures import draw_confusion_matrix, draw_precision_recall
 from detect.evaluation.report import class_metrics_record, metrics_record
 from detect.models.model import ClassificationModel
@@ -93,7 +93,7 @@ class EvaluationOutputs:
             draw_precision_recall(self.pictures / "precision_recall.png", evaluation.metrics)
             matrix = confusion_matrix(evaluation.table, evaluation.found)
             draw_confusion_matrix(self.pictures / "confusion_matrix.png", matrix, evaluation.table.names)
-            draw_example_sheets(self.pictures, show(evaluation))
+            draw_example_sheets(self.pictures, match_and_show(evaluation))
             lines.append(f"pictures: {self.pictures}")
         return lines
 

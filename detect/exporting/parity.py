@@ -405,11 +405,7 @@ def measure_file(network: OnnxNetwork, options: ExportOptions, table: Annotation
         conditions = _conditions(network)
         evaluation = evaluate_class_network(logits, network.multiple, table, conditions, network.center_crop)
         return evaluation.metrics.values
-
-    def forward(images: np.ndarray) -> Tensor:
-        return torch.from_numpy(network.predictions(images))
-
-    return _detector_metrics(forward, network, options, table)
+    return _detector_metrics(network.predictions, network, options, table)
 
 
 def _detector_metrics(

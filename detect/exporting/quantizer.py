@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+import torch
 
 from detect import __version__
-from detect.boxes.convert import box_areas, cxcywh_to_xyxy
+from detect.boxes.iou import paired_iou
 from detect.errors import InputError
 from detect.exporting.calibration import Method
 from detect.exporting.onnx_graph import replace_items
@@ -232,14 +233,6 @@ def prediction_loss(expected: np.ndarray, found: np.ndarray) -> float:
     label = first[best, 5:].argmax(axis=1)
     scores, others = scores[best], second[best, 4] * second[best, 5 + label]
     kept = np.minimum(scores, others) / np.maximum(np.maximum(scores, others), 1e-9)
-    kept = kept * _paired_iou(cxcywh_to_xyxy(first[best, :4]), cxcywh_to_xyxy(second[best, :4]))
+    one, other = (torch.from_numpy(rows[best, :4]) for rows in (first, second))
+    kept = kept * paired_iou(one, other, "iou").numpy()
     return float((scores * (1 - kept)).sum() / max(scores.sum(), 1e-9))
-
-
-def _paired_iou(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> np.ndarray:
-    """(N,) IoU of (N, 4) with (N, 4)."""
-    low = np.maximum(first_xyxy[:, :2], second_xyxy[:, :2])
-    high = np.minimum(first_xyxy[:, 2:], second_xyxy[:, 2:])
-    shared: np.ndarray = (high - low).clip(min=0).prod(axis=1)
-    union = box_areas(first_xyxy) + box_areas(second_xyxy) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -222,6 +222,12 @@ def number_of(value: Any) -> float:
         return math.nan
 
 
+def side_of(value: Any) -> int:
+    """Return the declared side of an image in pixels; 0 for one that is missing or cannot be."""
+    side = number_of(value)
+    return int(side) if 0 < side < 2**31 else 0
+
+
 # ------------------------------------------------------------------------------------------------- table
 
 

@@ -19,7 +19,7 @@ from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_annotations, find_file, find_folder
 from detect.data.folders import is_image_name, walk_files
-from detect.data.formats.annotation_files import number_of
+from detect.data.formats.annotation_files import number_of, side_of
 from detect.data.formats.image_names import ImageFolder
 from detect.data.formats.labelled_images import (
     BAD_ENTRY,
@@ -100,8 +100,7 @@ def _image(element: ElementTree.Element, folder: Path, problems: Problems) -> La
         problems.add(BAD_ENTRY, f"<image> {element.get('id')}")
         return None
     in_subset = Path(subset).name == subset != "" and (folder / subset / Path(name).name).is_file()
-    sides = [number_of(element.get(side)) for side in ("height", "width")]
-    height, width = (int(side) if 0 < side < 2**31 else 0 for side in sides)
+    height, width = (side_of(element.get(side)) for side in ("height", "width"))
     items = [_object(shape, shape.get("label"), name, problems) for shape in element]
     name = f"{subset}/{Path(name).name}" if in_subset else name
     return LabelledImage(name, tuple(item for item in items if item is not None), (height, width))

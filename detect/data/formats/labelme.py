@@ -15,7 +15,7 @@ from typing import Any
 from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_folder
-from detect.data.formats.annotation_files import number_of, read_annotation_files
+from detect.data.formats.annotation_files import number_of, read_annotation_files, side_of
 from detect.data.formats.image_names import find_image
 from detect.data.formats.labelled_images import (
     BAD_SHAPE,
@@ -81,8 +81,7 @@ def _parse(path: Path, stem: str, problems: Problems) -> LabelledImage:
     if not isinstance(shapes, list):
         raise InputError(f"{path.name}: is not labelme's: it must be a mapping with shapes")
     items = [_object(shape, stem, problems) for shape in shapes]
-    sides = [number_of(content.get(side)) for side in ("imageHeight", "imageWidth")]
-    height, width = (int(side) if 0 < side < 2**31 else 0 for side in sides)
+    height, width = (side_of(content.get(side)) for side in ("imageHeight", "imageWidth"))
     name = content.get("imagePath")
     objects = tuple(item for item in items if item is not None)
     return LabelledImage(name if isinstance(name, str) else "", objects, (height, width))

@@ -19,7 +19,7 @@ from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_annotations, find_folder
 from detect.data.folders import walk_files
-from detect.data.formats.annotation_files import number_of
+from detect.data.formats.annotation_files import number_of, side_of
 from detect.data.formats.image_names import find_image
 from detect.data.formats.labelled_images import (
     BAD_SHAPE,
@@ -107,8 +107,7 @@ def _parse(path: Path, problems: Problems) -> LabelledImage:
         raise InputError(f"{path.name}: is not Supervisely's: it must be a mapping with objects")
     items = [_object(one if isinstance(one, dict) else {}, path.stem, problems) for one in objects]
     size = content.get("size") if isinstance(content.get("size"), dict) else {}
-    sides = [number_of(size.get(side)) for side in ("height", "width")]
-    height, width = (int(side) if 0 < side < 2**31 else 0 for side in sides)
+    height, width = (side_of(size.get(side)) for side in ("height", "width"))
     return LabelledImage(path.stem, tuple(item for item in items if item is not None), (height, width))
 
 

@@ -34,6 +34,7 @@ from detect.data.formats.annotation_files import (
     number_of,
     read_annotation_bytes,
     read_annotation_files,
+    side_of,
     table_of_boxes,
 )
 from detect.data.formats.image_names import find_image, is_file, is_named, path_forms
@@ -247,8 +248,7 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
         problems.add(UNREADABLE_TEXT, path.name)
     folder, filename, place = ((root.findtext(tag) or "").strip() for tag in ("folder", "filename", "path"))
     image_names = tuple(filter(None, (filename, f"{folder}/{filename}" if folder and filename else "", place)))
-    declared = [number_of(root.findtext(f"size/{side}")) for side in ("height", "width")]
-    height, width = (int(side) if 0 < side < 2**31 else 0 for side in declared)
+    height, width = (side_of(root.findtext(f"size/{side}")) for side in ("height", "width"))
     return _File(stem, image_names, (height, width), tuple(objects))
 
 

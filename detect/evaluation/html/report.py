@@ -14,7 +14,7 @@ from detect.evaluation.confusion import IOU, SCORE, confusion_matrix
 from detect.evaluation.crowding import measure_crowding
 from detect.evaluation.detection import Evaluation
 from detect.evaluation.errors import FOREGROUND, KINDS, Errors, find_errors, gains
-from detect.evaluation.examples import Example, Shown, encode, false_positives, misses, worst_images
+from detect.evaluation.examples import Example, encode, false_positives, misses, show, worst_images
 from detect.evaluation.html import elements
 from detect.evaluation.html.calibration import BINS, calibration, calibration_error
 from detect.evaluation.html.elements import Html, joined, note, table
@@ -92,8 +92,7 @@ def render(evaluation: Evaluation, background: Background) -> str:
     found = evaluation.found.best(evaluation.kept)
     ranges = [ALL_AREAS, *area_ranges(COCO_SIDES)]
     matches = match_by_coco(split, found, [*ranges, *area_ranges(OBJECT_SIDES)])
-    matched = matches[0].from_score(SCORE)
-    shown = Shown(split, found, matched, find_errors(split, found, matched))
+    shown = show(split, found, matches[0])
     galleries = (worst_images(shown), false_positives(shown), misses(shown))
     first: list[tuple[str, Html]] = [
         ("Numbers", _numbers(metrics, matches[: len(ranges)])),
