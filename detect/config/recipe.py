@@ -19,8 +19,9 @@ from detect.errors import InputError
 class OptimizerConfig(Strict):
     """Optimiser and learning-rate schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """``sgd``: SGD with momentum; ``adamw``: AdamW, with ``momentum`` as beta1."""
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    """``sgd``: SGD with momentum; ``adamw``: AdamW, with ``momentum`` as beta1; ``muon``: for filters of convolutions
+    momentum with orthogonal steps (``detect.training.muon``), AdamW for all else."""
     nesterov: bool = True
     """Of ``sgd``: Nesterov's momentum; false is the plain one, as Darknet's."""
     lr: Annotated[float, Interval(ge=0, le=10)] = 0.01

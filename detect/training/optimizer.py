@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,16 @@ from torch.optim.swa_utils import AveragedModel
 
 from detect.config.recipe import EmaConfig, OptimizerConfig
 from detect.models.model import Model
+from detect.training.muon import Muon
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 REFERENCE_BATCH = 64
 """Images per update at which ``OptimizerConfig.weight_decay`` is stated for SGD."""
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update: int) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, images_per_update: int, matrix_dtype: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
     """Build the optimizer with three groups of parameters: ``weights`` (decayed), ``norms``, ``biases``.
 
     Parameters that a layer names in ``no_decay`` (filters of depthwise convolutions) and, if ``mask_decay`` is off, in
@@ -32,6 +36,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update
         model: its parameters that need gradients are optimised.
         config: the recipe's section.
         images_per_update: scales SGD's weight decay, because the loss is a sum over images.
+        matrix_dtype: of the products that ``muon`` computes.
     """
     decay = config.weight_decay
     if config.name == "sgd":
@@ -50,11 +55,31 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, images_per_update
         for name, parameters in groups.items()
         if parameters
     ]
+    if config.name == "muon":
+        return Muon(
+            list(_filters_apart(model, settings)), config.lr, betas=(config.momentum, 0.999), dtype=matrix_dtype
+        )
     if config.name == "adamw":
         return torch.optim.AdamW(settings, lr=config.lr, betas=(config.momentum, 0.999))
     return torch.optim.SGD(
         settings, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov and config.momentum > 0
     )
+
+
+def _filters_apart(model: nn.Module, settings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the groups with the filters of convolutions apart, by the groups that their outputs are divided into.
+
+    Filters of outputs, which have a bias, of depthwise convolutions and masks are left with the others.
+    """
+    others = set(_undecayed(model, mask_decay=False))
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.bias is None]
+    filter_groups = {layer.weight: layer.groups for layer in convolutions if layer.weight not in others}
+    for group in settings:
+        divided: dict[int, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            divided.setdefault(filter_groups.get(parameter, 0), []).append(parameter)
+        for count, parameters in sorted(divided.items()):
+            yield {**group, "params": parameters, "orthogonal": count > 0, "filter_groups": count}
 
 
 def _undecayed(model: nn.Module, mask_decay: bool) -> Iterator[Tensor]:

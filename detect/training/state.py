@@ -187,7 +187,9 @@ def build_state(task: Task, model: Model, loader: Loader, device: torch.device) 
         network=_distributed(model, device),
         ema=build_ema(model, recipe.ema) if recipe.ema.decay > 0 else None,
         criterion=task.criterion(model),
-        optimizer=build_optimizer(model, recipe.optimizer, decay_batch),
+        optimizer=build_optimizer(
+            model, recipe.optimizer, decay_batch, torch.bfloat16 if precision == "bf16" else torch.float32
+        ),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         schedule=Schedule(recipe.optimizer, -(-batches // accumulate), recipe.epochs),
         accumulate=accumulate,
