@@ -9,6 +9,7 @@ setup(
     package_dir={"detect.configs": "configs", "detect.weights": "weights"},
     package_data={
         "detect": ["py.typed"],
+        "detect.data.digits": ["digits.csv.gz", "LICENSE.md"],
         "detect.serving": ["page/*"],
         "detect.configs": ["*/*.yaml"],
         "detect.weights": ["*.pt", "*.md"],

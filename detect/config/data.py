@@ -113,8 +113,8 @@ class DataConfig(Strict):
     sorted. ``cifar``, ``tiny-imagenet``, ``cub``, ``stanford-dogs``: classes to use; default, all."""
     background: Literal["keep", "drop"] = "keep"
     """``drop`` leaves images without boxes out of the training."""
-    generate: Literal["shapes"] | None = None
-    """``shapes`` generates the embedded data set in ``root`` if it does not exist."""
+    generate: Literal["shapes", "digits"] | None = None
+    """``shapes`` and ``digits`` generate that embedded data set in ``root`` if it does not exist."""
     scene_px: Annotated[int, Interval(ge=32, le=4096), Unit("px")] = 320
     """``scenes``: width and height of a scene."""
     scene_without: Listed[Ingredient] = ()

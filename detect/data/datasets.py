@@ -25,6 +25,7 @@ from detect.data.formats.yolo import read_yolo
 from detect.data.pixel_values import ReadSettings
 from detect.data.recognition import with_format
 from detect.data.scenes.table import read_scenes
+from detect.data.digits.pages import generate_digits
 from detect.data.shapes import generate_shapes
 from detect.data.value_range import with_value_range
 from detect.errors import InputError
@@ -46,7 +47,7 @@ READERS: dict[str, Callable[[DataConfig, str], AnnotationTable]] = {
 }
 """Reader of each ``DataConfig.format`` for detection."""
 
-GENERATORS: dict[str, Callable[[Path], None]] = {"shapes": generate_shapes}
+GENERATORS: dict[str, Callable[[Path], None]] = {"shapes": generate_shapes, "digits": generate_digits}
 """Generator of each ``DataConfig.generate``."""
 
 

@@ -10,18 +10,13 @@ Letters: H W pixels of an image, M objects of an image.
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from detect.data.images import write_image
-from detect.errors import InputError
-from detect.runtime.files import write_json
+from detect.data.embedded import SPLIT_KEYS, Picture, generate_set
 from detect.runtime.reproducibility import generator
 
 MIN_SIZE_PX = 6.0
@@ -33,7 +28,6 @@ _MIN_VISIBLE_SHARE = 0.3
 _MIN_CONTRAST = 60.0  # grey levels between an object and the pixels under it
 _NUM_TRIES = 20
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: brightness of red, green and blue
-_SPLIT_KEYS = {"train": 0, "val": 1, "test": 2}
 
 
 def _regular(num_points: int, inner_radius: float, start_degrees: float) -> np.ndarray:
@@ -68,33 +62,18 @@ def generate_shapes(
     image_size: int = 192,
     seed: int = 0,
 ) -> None:
-    """Generate the data set in COCO's format: ``annotations/{train,val,test}.json``, ``images/{train,val,test}/*.jpg``.
+    """Generate the data set in COCO's format, as ``generate_set`` does.
 
     A box is the extent of the visible pixels of the object; of every object at least 30 % of the pixels are visible.
-    ``root`` appears when it is complete. If another process has created it meanwhile, that one stays.
 
     Raises:
         InputError: the folder exists already.
     """
-    if root.exists():
-        raise InputError(f"{root}: exists already; remove it to generate the data set again")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        for split, num_images in (("train", num_train), ("val", num_val), ("test", num_test)):
-            _generate_split(building, split, num_images, image_size, seed)
-        building.chmod(0o755)
-        _take_place(building, root)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
+    def draw(split: str, number: int) -> Picture:
+        return Picture(*draw_scene(image_size, generator(seed, SPLIT_KEYS[split], number)))
 
-def _take_place(building: Path, root: Path) -> None:
-    try:
-        building.rename(root)
-    except OSError:
-        if not root.is_dir():  # if it is there now, another process was faster, with the same content
-            raise
+    generate_set(root, {"train": num_train, "val": num_val, "test": num_test}, sorted(OUTLINES), draw)
 
 
 def draw_scene(image_size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -124,22 +103,6 @@ def draw_scene(image_size: int, rng: np.random.Generator) -> tuple[np.ndarray, n
     image = _with_noise(image, rng)
     boxes, areas = _visible(owner, len(labels))
     return image, boxes, np.array(labels, np.int64), areas
-
-
-def _generate_split(root: Path, split: str, num_images: int, image_size: int, seed: int) -> None:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number in range(1, num_images + 1):
-        image, boxes, labels, areas = draw_scene(image_size, generator(seed, _SPLIT_KEYS[split], number))
-        name = f"{number:06d}.jpg"
-        write_image(root / "images" / split / name, image)
-        images.append({"id": number, "file_name": name, "width": image_size, "height": image_size})
-        for box, label, area in zip(boxes.tolist(), labels.tolist(), areas.tolist(), strict=True):
-            annotation = {"image_id": number, "category_id": label + 1, "bbox": box, "area": area, "iscrowd": 0}
-            annotations.append({"id": len(annotations) + 1, **annotation})
-    categories = [{"id": number, "name": name} for number, name in enumerate(sorted(OUTLINES), start=1)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    write_json(root / "annotations" / f"{split}.json", content)
 
 
 def _place(

@@ -94,11 +94,34 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 
     Source: Muon (Jordan et al., 2024).
     """
-    a, b, c = COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)).to(dtype)
-    for _ in range(NUM_ITERATIONS):
-        gram = x @ x.mT  # the smaller of the two products
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    # The iteration by factors multiplies small matrices only, but in bfloat16 its errors grow.
+    iterate = _iterate_factor if dtype == torch.float32 and x.shape[2] >= 2 * x.shape[1] else _iterate
+    x = iterate(x)
     return (x.mT if is_tall else x).to(matrices.dtype)
+
+
+def _iterate(x: Tensor) -> Tensor:
+    """(n, rows, columns) to (a I + b X X^T + c (X X^T)^2) X, five times."""
+    for _ in range(NUM_ITERATIONS):
+        x = _polynomial(x @ x.mT) @ x
+    return x
+
+
+def _iterate_factor(x: Tensor) -> Tensor:
+    """The same: all the polynomials are of X X^T and commute, so that their product is found first."""
+    gram = x @ x.mT  # (n, rows, rows)
+    factor = torch.eye(gram.shape[1], dtype=x.dtype, device=x.device)
+    for _ in range(NUM_ITERATIONS):
+        step = _polynomial(gram)
+        factor, gram = step @ factor, step @ gram @ step
+    return factor @ x
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    value = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    value.diagonal(dim1=1, dim2=2).add_(a)
+    return value

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -120,31 +121,30 @@ def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
 
 def test_two_first_uses_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process finishes the folder while this one works on it: theirs stays, and both can go on."""
-    generate_split = shapes._generate_split
+    draw_here = shapes.draw_scene
 
-    def another_is_faster(building: Path, split: str, *rest: int) -> None:
-        generate_split(building, split, *rest)
-        if split == "test":
-            monkeypatch.undo()
-            _generate(tmp_path / "shapes", 0)
-            (tmp_path / "shapes" / "theirs").touch()
+    def another_is_faster(image_size: int, rng: np.random.Generator) -> Any:
+        monkeypatch.undo()
+        _generate(tmp_path / "shapes", 0)
+        (tmp_path / "shapes" / "theirs").touch()
+        return draw_here(image_size, rng)
 
-    monkeypatch.setattr(shapes, "_generate_split", another_is_faster)
-    _generate(tmp_path / "shapes", 0)
+    monkeypatch.setattr(shapes, "draw_scene", another_is_faster)
+    _generate_again(tmp_path / "shapes")
     assert (tmp_path / "shapes" / "theirs").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
 
 def test_a_folder_that_cannot_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generate_split = shapes._generate_split
+    draw_here = shapes.draw_scene
 
-    def in_the_way(building: Path, split: str, *rest: int) -> None:
-        generate_split(building, split, *rest)
+    def in_the_way(image_size: int, rng: np.random.Generator) -> Any:
         (tmp_path / "shapes").touch()
+        return draw_here(image_size, rng)
 
-    monkeypatch.setattr(shapes, "_generate_split", in_the_way)
+    monkeypatch.setattr(shapes, "draw_scene", in_the_way)
     with pytest.raises(NotADirectoryError):
-        generate_shapes(tmp_path / "shapes", num_train=1, num_val=1, num_test=1, image_size=32)
+        _generate_again(tmp_path / "shapes")
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
 
@@ -152,7 +152,11 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def full_disk(path: Path, content: object) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("detect.data.shapes.write_json", full_disk)
+    monkeypatch.setattr("detect.data.embedded.write_json", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        generate_shapes(tmp_path / "shapes", num_train=1, num_val=1, num_test=1, image_size=32)
+        _generate_again(tmp_path / "shapes")
     assert not list(tmp_path.iterdir())
+
+
+def _generate_again(root: Path) -> None:
+    generate_shapes(root, num_train=1, num_val=1, num_test=1, image_size=32)

@@ -29,7 +29,7 @@ def muon_of(*parameters, **settings):
 
 
 def test_singular_values_of_a_diagonal_matrix():
-    """diag(3, 4) has norm 5: its singular values 0.6 and 0.8 move as the polynomial does; another scale changes nothing."""
+    """diag(3, 4) has norm 5: its singular values 0.6 and 0.8 move as the polynomial does, at any scale."""
     matrices = torch.stack([torch.diag(torch.tensor([3.0, 4.0])) * scale for scale in (1, 1e-6, 1e6)])
     expected = torch.diag(torch.tensor([moved(0.6), moved(0.8)]))
     torch.testing.assert_close(orthogonalise(matrices), expected.expand(3, 2, 2), rtol=0, atol=1e-5)
@@ -42,6 +42,14 @@ def test_singular_values_come_close_to_one(shape, dtype):
     values = torch.linalg.svdvals(orthogonalise(matrices, dtype))
     assert values[:, :-1].min() > 0.5  # of a square matrix the smallest may be close to 0
     assert values.max() < 1.3
+
+
+def test_both_iterations_agree():
+    """Wide matrices in float32 take the shorter way; turned into tall ones they take it too, square ones do not."""
+    wide = torch.randn(2, 6, 20, generator=torch.Generator().manual_seed(2)) * torch.logspace(0, -3, 6)[:, None]
+    padded = torch.cat([wide, torch.zeros(2, 14, 20)], dim=1)  # square: the same singular values, and zeros
+    torch.testing.assert_close(orthogonalise(wide), orthogonalise(padded)[:, :6], rtol=0, atol=1e-4)
+    torch.testing.assert_close(orthogonalise(wide.mT), orthogonalise(wide).mT, rtol=0, atol=1e-6)
 
 
 def test_zeros_stay():
