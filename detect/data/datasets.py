@@ -12,6 +12,7 @@ from pathlib import Path
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import check_split, log_problems
+from detect.data.digits.pages import generate_digits
 from detect.data.formats.coco import read_coco
 from detect.data.formats.cvat import read_cvat
 from detect.data.formats.label_studio import read_label_studio
@@ -25,7 +26,6 @@ from detect.data.formats.yolo import read_yolo
 from detect.data.pixel_values import ReadSettings
 from detect.data.recognition import with_format
 from detect.data.scenes.table import read_scenes
-from detect.data.digits.pages import generate_digits
 from detect.data.shapes import generate_shapes
 from detect.data.value_range import with_value_range
 from detect.errors import InputError

@@ -142,7 +142,7 @@ def _background(side: int, rng: np.random.Generator) -> np.ndarray:
     """(S, S, 3) uint8 RGB of paper, grass or gravel."""
     textures, low, high = _GROUNDS[int(rng.integers(len(_GROUNDS)))]
     first, second = (texture(side, rng) for texture in textures)
-    amount = cv2.addWeighted(first, 0.5, second, 0.5, 0)
+    amount = first // 2 + second // 2
     shift = rng.integers(-20, 21, 3)
     ends = [np.clip(np.array(end) + shift, 0, 255) for end in (low, high)]
     values = np.arange(256)[:, None]
