@@ -233,6 +233,7 @@ CHANGES = {
         "nominal_batch_size": 4,
         "epochs": 2,
     },
+    "Muon": {"optimizer": {"name": "muon", "lr": 0.01, "warmup_min_steps": 1}, "epochs": 2},
     "SDPoint with reduced epochs": {
         "sdpoint": {"ratios": [0.5, 0.75], "norm_batches": 1},
         "trd": {"resolution": 32, "probability": 0.5, "exact": True, "guard": 0},
@@ -241,14 +242,14 @@ CHANGES = {
 }
 
 
-SLOW_CHANGES = ("AdamW, average, frozen parts", "SGD, no average, accumulation")
+SLOW_CHANGES = ("AdamW, average, frozen parts", "SGD, no average, accumulation", "Muon")
 
 
 @pytest.mark.parametrize(
     ("changes", "times"),
     [
         pytest.param(changes, times, id=name, marks=pytest.mark.slow if name in SLOW_CHANGES else ())
-        for (name, changes), times in zip(CHANGES.items(), (3, 2, 4), strict=True)
+        for (name, changes), times in zip(CHANGES.items(), (3, 2, 2, 4), strict=True)
     ],
 )
 def test_resuming_is_the_same_run(tmp_path, data, changes, times):
