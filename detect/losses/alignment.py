@@ -93,21 +93,36 @@ def _choose(
 ) -> Iterator[_Chosen]:
     """Yield the best predictions of some targets after the other, so that M * P pairs are never in memory."""
     num_predictions = len(centres_px)
-    every = torch.arange(num_predictions, device=centres_px.device)
     size = max(PAIRS_AT_ONCE // num_predictions, 1)
     columns = (targets.image_index, targets.labels, targets.boxes_xyxy_px)
     for image, label, truth in zip(*(column.split(size) for column in columns), strict=True):
-        low, high = centres_px - truth[:, None, :2], truth[:, None, 2:] - centres_px  # (m, P, 2)
-        is_inside = torch.minimum(low, high).amin(dim=2) > 0
-        distance = (low - high).square().sum(dim=2) / 4
-        is_few = is_inside.sum(dim=1) < config.nearest_cells  # (m,)
-        near = distance.topk(min(config.nearest_cells, num_predictions), dim=1, largest=False).indices
-        is_candidate = is_inside.scatter(1, near, is_few[:, None] | is_inside.gather(1, near))
-        iou = paired_iou(boxes_cxcywh_px[image], xyxy_to_cxcywh(truth)[:, None], "iou")
-        score = logits[image[:, None], every, 1 + label[:, None]].sigmoid() * logits[image, :, 0].sigmoid()
-        alignment = (score**config.score_power * iou**config.iou_power).masked_fill(~is_candidate, -1)
-        values, prediction = alignment.topk(min(config.top_k, num_predictions), dim=1)
-        yield _Chosen(
-            *(prediction, values, iou.gather(1, prediction), distance.gather(1, prediction)),
-            is_few[:, None].expand_as(prediction),
+        is_candidate, is_few = _candidates(centres_px, truth, config.nearest_cells)
+        counts = is_candidate.sum(dim=1)  # (m,)
+        target, prediction = is_candidate.nonzero(as_tuple=True)  # (c,), of all candidates
+        boxes, values = boxes_cxcywh_px[image[target], prediction], logits[image[target], prediction]
+        iou = paired_iou(boxes, xyxy_to_cxcywh(truth)[target], "iou")
+        score = values.gather(1, 1 + label[target, None])[:, 0].sigmoid() * values[:, 0].sigmoid()
+        first = counts.cumsum(dim=0) - counts
+        table = iou.new_full(
+            (len(truth), int(counts.max()) if len(counts) else 0), -1
+        )  # a row of each target's candidates
+        table[target, torch.arange(len(target), device=target.device) - first[target]] = (
+            score**config.score_power * iou**config.iou_power
         )
+        alignment, place = table.topk(min(config.top_k, table.shape[1]), dim=1)
+        best = (first[:, None] + place).clamp(max=max(len(target) - 1, 0))  # (m, k); alignment -1 where a row has fewer
+        centre = (truth[:, :2] + truth[:, 2:])[:, None] / 2
+        distance = (centres_px[prediction[best]] - centre).square().sum(dim=2)
+        yield _Chosen(prediction[best], alignment, iou[best], distance, is_few[:, None].expand_as(best))
+
+
+def _candidates(centres_px: Tensor, boxes_xyxy_px: Tensor, nearest_cells: int) -> tuple[Tensor, Tensor]:
+    """(m, P) bool, the predictions that a box may have, and (m,) bool, whether its cells inside are few."""
+    (x, y), (left, top, right, bottom) = centres_px.T, boxes_xyxy_px.T[:, :, None]
+    is_candidate = (x > left) & (x < right) & (y > top) & (y < bottom)  # (m, P)
+    is_few = is_candidate.sum(dim=1) < nearest_cells
+    few = boxes_xyxy_px[is_few]
+    distance = ((few[:, None, :2] + few[:, None, 2:]) / 2 - centres_px).square().sum(dim=2)  # (few, P)
+    near = distance.topk(min(nearest_cells, len(centres_px)), dim=1, largest=False).indices
+    is_candidate[is_few] = is_candidate[is_few].scatter(1, near, value=True)
+    return is_candidate, is_few

@@ -6,6 +6,8 @@ this order), K classes, R bins of a distribution, n assigned predictions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,9 +65,11 @@ class DynamicLoss:
     def __call__(self, raw: list[Tensor], targets: Targets) -> LossTerms:
         """Compute the loss of a batch; arguments and result as in ``detect.losses.detection.DetectionLoss``."""
         cells_px = self.head.cells_px(raw, targets.image_hw)
-        boxes = torch.cat(decoded_boxes(raw, self.head, cells_px), dim=1)  # (B, P, 4)
-        values = torch.cat([y[..., 4:].float().flatten(1, 3) for y in raw], dim=1)  # (B, P, 1 + K + 4 * R)
-        logits = values[..., : 1 + self.head.num_classes]
+        # Split at once: the gradient of each slice would be a whole map of zeros.
+        sizes = [4, 1 + self.head.num_classes, 4 * self.head.bins]
+        coded, scores, spreads = zip(*(y.split(sizes, dim=-1) for y in raw), strict=True)
+        boxes = torch.cat(decoded_boxes(list(coded), self.head, cells_px), dim=1)  # (B, P, 4)
+        logits = torch.cat([y.float().flatten(1, 3) for y in scores], dim=1)  # (B, P, 1 + K)
         grids_hw = [(y.shape[2], y.shape[3]) for y in raw]
         centres = cell_centres(grids_hw, cells_px, self.head.num_anchors, boxes)
         assigned = self._assign(boxes.detach(), logits.detach(), targets, centres, grids_hw, cells_px)
@@ -76,7 +80,7 @@ class DynamicLoss:
         box = ((1 - paired_iou(boxes[here], xyxy_to_cxcywh(truth), self.box_iou)) * weight).sum()
         if self.head.bins:
             sides = self._sides(truth, centres, assigned.prediction, grids_hw) + 1  # bin 0 is -1 cell
-            spread = values[here][:, 1 + self.head.num_classes :].unflatten(1, (4, self.head.bins))
+            spread = _rows(spreads, assigned).unflatten(1, (4, self.head.bins))
             box = box + DISTRIBUTION_SHARE * (distribution_loss(spread, sides).mean(dim=1) * weight).sum()
         count = max(total, 1.0)
         return LossTerms(
@@ -124,6 +128,18 @@ class DynamicLoss:
         if self.config.class_loss == "varifocal":
             return varifocal(logits, wanted).sum()
         return cross_entropy(logits, wanted, self.config.focal_gamma).sum()
+
+
+def _rows(levels: Sequence[Tensor], assigned: Assigned) -> Tensor:
+    """(n, V) float32 of the assigned predictions from maps (B, A, H, W, V), of which most values are never read."""
+    found, order, start = [], [], 0
+    for values in levels:
+        of_image = values.flatten(1, 3)  # (B, A*H*W, V)
+        here = ((assigned.prediction >= start) & (assigned.prediction < start + of_image.shape[1])).nonzero()[:, 0]
+        found.append(of_image[assigned.image[here], assigned.prediction[here] - start])
+        order.append(here)
+        start += of_image.shape[1]
+    return torch.cat(found).float()[torch.cat(order).argsort()]
 
 
 def check_class_loss(config: LossConfig, head: DetectionHead) -> None:
