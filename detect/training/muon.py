@@ -63,9 +63,11 @@ class Muon(torch.optim.AdamW):
             momenta = [self._momentum(parameter) for parameter in parameters]
             torch._foreach_lerp_(momenta, gradients, 1 - group["betas"][0])
             directions = torch._foreach_lerp(gradients, momenta, group["betas"][0])
-            steps = _orthogonal_steps(directions, group["filter_groups"], self.dtype)
+            matrices = _as_matrices(directions, group["filter_groups"])
+            size = ADAM_RMS * max(matrices.shape[1:]) ** 0.5
+            steps = orthogonalise(matrices, self.dtype).view(len(parameters), *parameters[0].shape)
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, steps, alpha=-group["lr"])
+            torch._foreach_add_(parameters, list(steps), alpha=-group["lr"] * size)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -76,13 +78,10 @@ class Muon(torch.optim.AdamW):
         return momentum
 
 
-def _orthogonal_steps(directions: list[Tensor], filter_groups: int, dtype: torch.dtype) -> list[Tensor]:
-    """Steps for directions of one shape (outputs, inputs, ...), with AdamW's root mean square."""
+def _as_matrices(directions: list[Tensor], filter_groups: int) -> Tensor:
+    """Stack directions of one shape (outputs, inputs, ...): (n, outputs of a group, columns)."""
     outputs = directions[0].shape[0] // filter_groups
-    matrices = torch.stack(directions).reshape(len(directions) * filter_groups, outputs, -1)
-    size: float = ADAM_RMS * max(matrices.shape[1:]) ** 0.5
-    steps = orthogonalise(matrices, dtype).mul_(size)
-    return list(steps.view(len(directions), *directions[0].shape))
+    return torch.stack(directions).reshape(len(directions) * filter_groups, outputs, -1)
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
