@@ -93,27 +93,40 @@ def _choose(
 ) -> Iterator[_Chosen]:
     """Yield the best predictions of some targets after the other, so that M * P pairs are never in memory."""
     num_predictions = len(centres_px)
+    num_chosen = min(config.top_k, num_predictions)
     size = max(PAIRS_AT_ONCE // num_predictions, 1)
     columns = (targets.image_index, targets.labels, targets.boxes_xyxy_px)
     for image, label, truth in zip(*(column.split(size) for column in columns), strict=True):
         is_candidate, is_few = _candidates(centres_px, truth, config.nearest_cells)
-        counts = is_candidate.sum(dim=1)  # (m,)
-        target, prediction = is_candidate.nonzero(as_tuple=True)  # (c,), of all candidates
+        target, prediction = is_candidate.nonzero(as_tuple=True)  # (c,), of all candidates, target by target
         boxes, values = boxes_cxcywh_px[image[target], prediction], logits[image[target], prediction]
         iou = paired_iou(boxes, xyxy_to_cxcywh(truth)[target], "iou")
         score = values.gather(1, 1 + label[target, None])[:, 0].sigmoid() * values[:, 0].sigmoid()
-        first = counts.cumsum(dim=0) - counts
-        table = iou.new_full(
-            (len(truth), int(counts.max()) if len(counts) else 0), -1
-        )  # a row of each target's candidates
-        table[target, torch.arange(len(target), device=target.device) - first[target]] = (
-            score**config.score_power * iou**config.iou_power
-        )
-        alignment, place = table.topk(min(config.top_k, table.shape[1]), dim=1)
-        best = (first[:, None] + place).clamp(max=max(len(target) - 1, 0))  # (m, k); alignment -1 where a row has fewer
+        alignment, best = _best(score**config.score_power * iou**config.iou_power, target, len(truth), num_chosen)
         centre = (truth[:, :2] + truth[:, 2:])[:, None] / 2
         distance = (centres_px[prediction[best]] - centre).square().sum(dim=2)
         yield _Chosen(prediction[best], alignment, iou[best], distance, is_few[:, None].expand_as(best))
+
+
+def _best(alignment: Tensor, target: Tensor, num_targets: int, num_chosen: int) -> tuple[Tensor, Tensor]:
+    """The k candidates of the highest alignment of each target.
+
+    Args:
+        alignment: (c,) of all candidates.
+        target: (c,) in [0, m), sorted.
+        num_targets: m.
+        num_chosen: k.
+
+    Returns:
+        (m, k) alignment, -1 where a target has fewer candidates, and (m, k) int64 in [0, c).
+    """
+    counts = target.bincount(minlength=num_targets)
+    first = counts.cumsum(dim=0) - counts
+    width = max([num_chosen, *counts.tolist()])
+    table = alignment.new_full((num_targets, width), -1.0)  # a row for each target
+    table[target, torch.arange(len(target), device=target.device) - first[target]] = alignment
+    values, place = table.topk(num_chosen, dim=1)
+    return values, (first[:, None] + place).clamp(max=max(len(target) - 1, 0))
 
 
 def _candidates(centres_px: Tensor, boxes_xyxy_px: Tensor, nearest_cells: int) -> tuple[Tensor, Tensor]:

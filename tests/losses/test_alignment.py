@@ -158,10 +158,12 @@ def test_as_one_by_one(num_anchors: int) -> None:
     }
 
 
-def test_it_is_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A target after the other is the same as all at once."""
+@pytest.mark.parametrize("top_k", [2, 30])
+def test_it_is_done_in_parts(monkeypatch: pytest.MonkeyPatch, top_k: int) -> None:
+    """A target after the other is the same as all at once, also where it has fewer candidates than ``top_k``."""
+    config = replace(CONFIG, top_k=top_k)
     boxes = torch.rand(1, 30, 4, generator=torch.Generator().manual_seed(0)) * 32
     given = targets(MIDDLE, (30, 20, 12, 9, 0, 0), (8, 8, 3, 3, 0, 0))
-    whole = match(boxes, torch.zeros(1, 30, 3), given)
+    whole = match(boxes, torch.zeros(1, 30, 3), given, config)
     monkeypatch.setattr("detect.losses.alignment.PAIRS_AT_ONCE", 1)
-    assert all(a.equal(b) for a, b in zip(whole, match(boxes, torch.zeros(1, 30, 3), given), strict=True))
+    assert all(a.equal(b) for a, b in zip(whole, match(boxes, torch.zeros(1, 30, 3), given, config), strict=True))
