@@ -65,7 +65,6 @@ class DynamicLoss:
     def __call__(self, raw: list[Tensor], targets: Targets) -> LossTerms:
         """Compute the loss of a batch; arguments and result as in ``detect.losses.detection.DetectionLoss``."""
         cells_px = self.head.cells_px(raw, targets.image_hw)
-        # Split at once: the gradient of each slice would be a whole map of zeros.
         sizes = [4, 1 + self.head.num_classes, 4 * self.head.bins]
         coded, scores, spreads = zip(*(y.split(sizes, dim=-1) for y in raw), strict=True)
         boxes = torch.cat(decoded_boxes(list(coded), self.head, cells_px), dim=1)  # (B, P, 4)
@@ -80,7 +79,7 @@ class DynamicLoss:
         box = ((1 - paired_iou(boxes[here], xyxy_to_cxcywh(truth), self.box_iou)) * weight).sum()
         if self.head.bins:
             sides = self._sides(truth, centres, assigned.prediction, grids_hw) + 1  # bin 0 is -1 cell
-            spread = _rows(spreads, assigned).unflatten(1, (4, self.head.bins))
+            spread = rows_of(spreads, assigned).unflatten(1, (4, self.head.bins))
             box = box + DISTRIBUTION_SHARE * (distribution_loss(spread, sides).mean(dim=1) * weight).sum()
         count = max(total, 1.0)
         return LossTerms(
@@ -130,7 +129,7 @@ class DynamicLoss:
         return cross_entropy(logits, wanted, self.config.focal_gamma).sum()
 
 
-def _rows(levels: Sequence[Tensor], assigned: Assigned) -> Tensor:
+def rows_of(levels: Sequence[Tensor], assigned: Assigned) -> Tensor:
     """(n, V) float32 of the assigned predictions from maps (B, A, H, W, V), of which most values are never read."""
     found, order, start = [], [], 0
     for values in levels:

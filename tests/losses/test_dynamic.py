@@ -10,7 +10,8 @@ import torch
 from detect.config.recipe import LossConfig
 from detect.errors import InputError
 from detect.losses.detection import detection_loss
-from detect.losses.dynamic import DynamicLoss, distribution_loss, varifocal
+from detect.losses.dynamic import DynamicLoss, distribution_loss, rows_of, varifocal
+from detect.losses.simota import Assigned
 from detect.losses.terms import choose_assignment
 from detect.models.heads import CERTAIN, AnchorDetect, AnchorFreeDetect
 from tests.losses.test_simota import free_head, parts, targets
@@ -53,6 +54,15 @@ def test_loss_of_one_distribution() -> None:
     assert (terms.box / loss.box_gain).item() == pytest.approx(expected, rel=1e-4)
     assert (terms.classes / loss.class_gain).item() == pytest.approx(2 * LN2, rel=1e-4)  # of 1 and of 0, at 1/2
     assert terms.objectness.item() == 0
+
+
+def test_rows_are_in_the_order_of_the_assigned_predictions() -> None:
+    """Two images; levels of 1 x 2 and 1 x 1 cells, so that prediction 2 is the coarse one; values 10 image + prediction."""
+    fine, coarse = torch.tensor([[0.0, 1.0], [10.0, 11.0]]), torch.tensor([[2.0], [12.0]])
+    levels = [fine.view(2, 1, 1, 2, 1), coarse.view(2, 1, 1, 1, 1)]
+    image, prediction = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 2, 1])
+    found = rows_of(levels, Assigned(image, prediction, torch.zeros(4, dtype=torch.int64), torch.ones(4)))
+    assert found.tolist() == [[2], [10], [12], [1]]
 
 
 def test_a_prediction_weighs_its_quality() -> None:
