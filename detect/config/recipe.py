@@ -233,6 +233,9 @@ class Recipe(Strict):
 
     epochs: Annotated[int, Ge(1), Unit("epochs")] = 300
     """Passes over the training set."""
+    min_updates: Annotated[int, Ge(0), Unit("updates")] = 0
+    """Least number of updates of the weights: a training set that is too small for it has more epochs, and
+    ``evaluation.every`` is as much longer. 0 leaves ``epochs`` as they are."""
     batch_size: Annotated[int, Ge(1), Unit("images")] = 16
     """Images per forward pass, over all processes."""
     nominal_batch_size: Annotated[int, Ge(0), Unit("images")] = 64

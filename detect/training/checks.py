@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from detect.class_names import match_names, some_names
 from detect.config.base import to_plain
 from detect.config.data import DataConfig
-from detect.config.recipe import Recipe
+from detect.config.recipe import AnyRecipe, Recipe
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
 from detect.errors import InputError
@@ -64,6 +65,22 @@ def draw_images(train: Split, recipe: Recipe) -> Split:
     keep[generator(SUBSET_STREAM, recipe.seed).permutation(len(train))[:count]] = True
     LOGGER.info("training on %d of %d images (train_images)", count, len(train))
     return train.select(keep)
+
+
+def with_enough_epochs(recipe: AnyRecipe, num_images: int) -> AnyRecipe:
+    """Raise the epochs of a recipe to ``min_updates`` updates, with as many validations, and log it."""
+    accumulate = max(round((recipe.nominal_batch_size or recipe.batch_size) / recipe.batch_size), 1)
+    batches = -(-num_images // recipe.batch_size)
+    updates = -(-batches // min(accumulate, batches)) if batches else 0
+    if not updates or updates * recipe.epochs >= recipe.min_updates:
+        return recipe
+    epochs = -(-recipe.min_updates // updates)
+    every = max(round(recipe.evaluation.every * epochs / recipe.epochs), 1)
+    LOGGER.info(
+        "%d epochs instead of %d, because %d images are %d updates an epoch (min_updates: %d)",
+        *(epochs, recipe.epochs, num_images, updates, recipe.min_updates),
+    )
+    return replace(recipe, epochs=epochs, evaluation=replace(recipe.evaluation, every=every))
 
 
 def check_classes(data: DataConfig, train: tuple[str, ...], val: tuple[str, ...]) -> None:

@@ -29,7 +29,7 @@ from detect.runtime.threads import use_threads
 from detect.structures import Batch
 from detect.training.batch_norms import measure_folded_norms
 from detect.training.checkpoints import Checkpointer, best_names, load_resumed
-from detect.training.checks import draw_images
+from detect.training.checks import draw_images, with_enough_epochs
 from detect.training.classification import ClassificationTask, open_classification_data
 from detect.training.detection import DetectionTask, open_detection_data, report_small_objects
 from detect.training.epoch import choose_threads, quiet_denormals, train_epoch
@@ -62,7 +62,7 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     if resumed:
         state.restore(resumed)
         batches = f" and batch {state.batches} of the next" if state.batches else ""
-        LOGGER.info("resuming after epoch %d of %d%s", state.epoch, recipe.epochs, batches)
+        LOGGER.info("resuming after epoch %d of %d%s", state.epoch, task.recipe.epochs, batches)
     resolved = _resolved(settings, state)
     checkpointer = Checkpointer(out, state, task, {**collect_provenance(), "settings": resolved, **task.counts}, stop)
     write_settings(out, resolved)
@@ -91,11 +91,11 @@ def open_task(settings: RunSettings) -> Task:
     if isinstance(recipe, ClassificationRecipe):
         classes = open_classification_data(settings.data, settings.strict)
         classes = replace(classes, train=draw_images(classes.train, recipe))
-        return ClassificationTask(classes, recipe, settings.strict)
+        return ClassificationTask(classes, with_enough_epochs(recipe, len(classes.train)), settings.strict)
     data = open_detection_data(settings.data, settings.strict)
     data = replace(data, train=draw_images(data.train, recipe))
     report_small_objects(data.train, recipe.image_size)
-    return DetectionTask(data, recipe, settings.strict)
+    return DetectionTask(data, with_enough_epochs(recipe, len(data.train)), settings.strict)
 
 
 def _train_epochs(

@@ -57,7 +57,7 @@ def test_loss_of_one_distribution() -> None:
 
 
 def test_rows_are_in_the_order_of_the_assigned_predictions() -> None:
-    """Two images; levels of 1 x 2 and 1 x 1 cells, so that prediction 2 is the coarse one; values 10 image + prediction."""
+    """Two images; levels of 1 x 2 and 1 x 1 cells, so prediction 2 is the coarse one; values 10 image + prediction."""
     fine, coarse = torch.tensor([[0.0, 1.0], [10.0, 11.0]]), torch.tensor([[2.0], [12.0]])
     levels = [fine.view(2, 1, 1, 2, 1), coarse.view(2, 1, 1, 1, 1)]
     image, prediction = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 2, 1])

@@ -22,7 +22,7 @@ from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.runtime.files import write_json
-from detect.training.checks import draw_images, warn_of_ignored
+from detect.training.checks import draw_images, warn_of_ignored, with_enough_epochs
 from detect.training.detection import (
     DetectionData,
     DetectionTask,
@@ -121,6 +121,27 @@ def test_images_drawn_for_the_training(said):
     assert drawn(3) < drawn(6) < drawn(0) == drawn(10)
     assert drawn(6) != drawn(6, seed=1)
     assert "training on 3 of 10 images (train_images)" in said.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_images", "epochs", "every"),
+    [
+        ({"min_updates": 0}, 10, 4, 2),
+        ({"min_updates": 12}, 10, 4, 2),  # 3 updates an epoch: 12 already
+        ({"min_updates": 13}, 10, 5, 2),  # 2.5 to the even neighbour
+        ({"min_updates": 40}, 10, 14, 7),
+        ({"min_updates": 40, "nominal_batch_size": 8}, 10, 20, 10),  # 2 updates of up to two batches
+        ({"min_updates": 40, "nominal_batch_size": 64}, 10, 40, 20),  # 16 batches an update, but there are 3 an epoch
+        ({"min_updates": 40}, 0, 4, 2),
+    ],
+)
+def test_enough_updates(changes, num_images, epochs, every):
+    recipe = make_recipe(
+        **{"epochs": 4, "batch_size": 4, "nominal_batch_size": 0, "evaluation": {"every": 2}} | changes
+    )
+    found = with_enough_epochs(recipe, num_images)
+    assert (found.epochs, found.evaluation.every) == (epochs, every)
+    assert dataclasses.replace(found, epochs=4, evaluation=recipe.evaluation) == recipe
 
 
 def test_the_range_of_the_training_images_goes_into_the_checkpoint(tmp_path, said):
