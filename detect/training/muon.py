@@ -63,7 +63,7 @@ class Muon(torch.optim.AdamW):
             momenta = [self._momentum(parameter) for parameter in parameters]
             torch._foreach_lerp_(momenta, gradients, 1 - group["betas"][0])
             directions = torch._foreach_lerp(gradients, momenta, group["betas"][0])
-            matrices = _as_matrices(directions, group["filter_groups"])
+            matrices = _as_matrices(list(directions), group["filter_groups"])
             size = ADAM_RMS * max(matrices.shape[1:]) ** 0.5
             steps = orthogonalise(matrices, self.dtype).view(len(parameters), *parameters[0].shape)
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
