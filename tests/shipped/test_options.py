@@ -66,8 +66,6 @@ EFFECTS = {
     "trd.guard": "papers/trd/test_schedule.py::test_guards",
     "trd.interpolation": "papers/trd/test_strategy.py::test_areas_are_means",
     "trd.min_object_px": "papers/trd/test_strategy.py::test_images_with_small_objects_stay",
-    "vary": "ablation/test_ablation.py::test_mistakes",
-    "x": "ablation/test_ablation.py::test_mistakes",
 }
 """The keys that no shipped config names, and the test that shows what each does."""
 
