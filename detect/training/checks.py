@@ -70,9 +70,9 @@ def draw_images(train: Split, recipe: Recipe) -> Split:
 def with_enough_epochs(recipe: AnyRecipe, num_images: int) -> AnyRecipe:
     """Raise the epochs of a recipe to ``min_updates`` updates, with as many validations, and log it."""
     accumulate = max(round((recipe.nominal_batch_size or recipe.batch_size) / recipe.batch_size), 1)
-    batches = -(-num_images // recipe.batch_size)
-    updates = -(-batches // min(accumulate, batches)) if batches else 0
-    if not updates or updates * recipe.epochs >= recipe.min_updates:
+    batches = max(num_images // recipe.batch_size, 1)  # a last one that is not full is left out
+    updates = -(-batches // min(accumulate, batches))
+    if updates * recipe.epochs >= recipe.min_updates:
         return recipe
     epochs = -(-recipe.min_updates // updates)
     every = max(round(recipe.evaluation.every * epochs / recipe.epochs), 1)

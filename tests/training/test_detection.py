@@ -127,12 +127,12 @@ def test_images_drawn_for_the_training(said):
     ("changes", "num_images", "epochs", "every"),
     [
         ({"min_updates": 0}, 10, 4, 2),
-        ({"min_updates": 12}, 10, 4, 2),  # 3 updates an epoch: 12 already
-        ({"min_updates": 13}, 10, 5, 2),  # 2.5 to the even neighbour
-        ({"min_updates": 40}, 10, 14, 7),
-        ({"min_updates": 40, "nominal_batch_size": 8}, 10, 20, 10),  # 2 updates of up to two batches
-        ({"min_updates": 40, "nominal_batch_size": 64}, 10, 40, 20),  # 16 batches an update, but there are 3 an epoch
-        ({"min_updates": 40}, 0, 4, 2),
+        ({"min_updates": 8}, 10, 4, 2),  # 2 full batches an epoch: 8 updates already
+        ({"min_updates": 9}, 10, 5, 2),  # 2.5 to the even neighbour
+        ({"min_updates": 40}, 10, 20, 10),
+        ({"min_updates": 40}, 3, 40, 20),  # the only batch is not full
+        ({"min_updates": 40, "nominal_batch_size": 8}, 10, 40, 20),  # an update of two batches
+        ({"min_updates": 40, "nominal_batch_size": 64}, 10, 40, 20),  # of 16 batches, but there are two
     ],
 )
 def test_enough_updates(changes, num_images, epochs, every):
