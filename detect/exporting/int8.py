@@ -1,7 +1,7 @@
 """INT8 files: calibrated on training images, and written only if their accuracy is that of the model.
 
-The last layers, the decoding and the suppression stay in float; further layers do if the accuracy needs it, those first
-that change the predictions most.
+The first and the last layers, the decoding and the suppression stay in float; further layers do if the accuracy needs
+it, those first that change the predictions most.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Int8Result:
         metric: ``AP`` or ``top1``.
         expected: metrics of PyTorch.
         found: metrics of the file.
-        num_layers: layers that can have 8 bits: all but the last ones.
+        num_layers: layers that can have 8 bits: all but the first and the last ones.
         float_layers: those of them that have not, so that the metric holds.
         costs: of the layers, the highest first; empty if they were not measured.
     """
@@ -72,7 +72,7 @@ class Int8Result:
         if self.expected.get("AP_S", ABSENT) != ABSENT:
             small = f"; AP_S {self.found['AP_S']:.4f} and {self.expected['AP_S']:.4f}"
         return (
-            f"INT8: {in_int8} of {self.num_layers} layers{back}, and the last ones in float; {self.metric} "
+            f"INT8: {in_int8} of {self.num_layers} layers{back}, the first and the last ones in float; {self.metric} "
             f"{self.found[self.metric]:.4f} and in PyTorch {self.expected[self.metric]:.4f} (at most {MAX_LOSS:g} "
             f"lower){small}"
         )

@@ -1,8 +1,9 @@
-"""Quantization of an exported graph: what is between the image and the last layers in 8 bits, by ONNX Runtime (QDQ).
+"""Quantization of an exported graph: what is between the first and the last layers in 8 bits, by ONNX Runtime (QDQ).
 
 Weights are symmetric, with a range for each output channel, and have 7 of the 8 bits: the AVX2 kernels of processors
 without VNNI add pairs of products in 16 bits, which saturate with 8 (``docs/results/int8.md``). Activations are
-unsigned, with a zero point and a range for each tensor; that of ``percentile`` is of the absolute values.
+unsigned, with a zero point and a range for each tensor; that of ``percentile`` is of the absolute values. Tensors that
+are concatenated have one range, so that nothing is rounded again.
 
 Letters: P predictions of an image, K classes.
 
@@ -46,6 +47,11 @@ _OPERATORS = (
     *("MaxPool", "AveragePool", "GlobalAveragePool"),
 )
 """Operators in 8 bits. With convolutions alone each converts its input and output, and most of the gain is lost."""
+_SAME_VALUES = ("Concat", "Split", "Slice", "Reshape", "Transpose", "Resize", "MaxPool")
+"""Operators whose outputs are values of their inputs."""
+MAX_IMAGE_CHANNELS = 4
+"""Input channels of a layer that reads an image. It stays in float: the 8-bit kernels copy the pixels under each
+position of the kernel, channels together, and of so few the copies take longer than the products."""
 _METHODS: dict[Method, str] = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 
@@ -75,10 +81,11 @@ class Layer(NamedTuple):
 
 
 def inner_layers(graph: onnx.GraphProto) -> tuple[list[Layer], list[str]]:
-    """Layers with another layer behind them.
+    """Layers with another layer behind them, but for those that read the image.
 
     Returns:
-        The layers, and the names of all nodes in front of the last layers, which have none behind them.
+        The layers; and the names of all nodes in front of the last layers, which have none behind them, without the
+        nodes of the first ones.
     """
     stored = {tensor.name for tensor in graph.initializer}
     layers = [node for node in graph.node if node.op_type in _LAYERS and node.input[1] in stored]
@@ -90,8 +97,17 @@ def inner_layers(graph: onnx.GraphProto) -> tuple[list[Layer], list[str]]:
         if node is not None and node.name not in before:
             before.add(node.name)
             waiting += node.input
-    inner = [Layer(_layer_name(node), _with_activation(graph, node)) for node in layers if node.name in before]
-    return inner, [node.name for node in graph.node if node.name in before]
+    inner = [node for node in layers if node.name in before]
+    first = {name for node in inner if _reads_image(graph, node) for name in _with_activation(graph, node)}
+    found = [Layer(_layer_name(node), _with_activation(graph, node)) for node in inner if node.name not in first]
+    return found, [node.name for node in graph.node if node.name in before - first]
+
+
+def _reads_image(graph: onnx.GraphProto, layer: onnx.NodeProto) -> bool:
+    """True for a convolution of a few channels, all of which each output channel reads."""
+    (shape,) = (tensor.dims for tensor in graph.initializer if tensor.name == layer.input[1])
+    groups = next((attribute.i for attribute in layer.attribute if attribute.name == "group"), 1)
+    return layer.op_type == "Conv" and groups == 1 and shape[1] <= MAX_IMAGE_CHANNELS
 
 
 def _layer_name(node: onnx.NodeProto) -> str:
@@ -130,11 +146,12 @@ class Quantizer:
         self._typed = onnx.shape_inference.infer_shapes(model)
         self.layers, self._nodes = inner_layers(model.graph)
         if not self.layers:
-            raise InputError("--int8: the model has no layers but the last ones, which stay in float")
+            raise InputError("--int8: the model has no layers but the first and the last ones, which stay in float")
         self._ranges = tensor_ranges(self._front(), inputs, method)
+        share_ranges(model.graph, {*self._nodes}, self._ranges)
 
     def quantized(self, float_layers: Collection[str]) -> onnx.ModelProto:
-        """Return the file with all layers in INT8 but the last ones and ``float_layers``."""
+        """Return the file with all layers in INT8 but the first and last ones and ``float_layers``."""
         excluded = {name for layer in self.layers if layer.name in float_layers for name in layer.nodes}
         return self._with_nodes([name for name in self._nodes if name not in excluded])
 
@@ -203,6 +220,23 @@ def tensor_ranges(model: onnx.ModelProto, inputs: Sequence[np.ndarray], method: 
         for images in progress_bar(inputs, "calibration", unit="image"):
             calibrator.collect_data(_one_input(images))
         return calibrator.compute_data()
+
+
+def share_ranges(graph: onnx.GraphProto, nodes: Collection[str], ranges: Any) -> None:
+    """Widen ranges, ``tensor_ranges``, in place, until all tensors that some of these nodes only rearrange have one."""
+    from onnxruntime.quantization.calibrate import TensorData
+
+    moving = [node for node in graph.node if node.name in nodes and node.op_type in _SAME_VALUES]
+    groups = [[name for name in (*node.input, *node.output) if name in ranges] for node in moving]
+    is_done = False
+    while not is_done:
+        is_done = True
+        for group in groups:
+            lows, highs = zip(*(ranges[name].range_value for name in group), strict=True)
+            if len({low.item() for low in lows}) > 1 or len({high.item() for high in highs}) > 1:
+                for name in group:
+                    ranges[name] = TensorData(lowest=min(lows), highest=max(highs))
+                is_done = False
 
 
 def _one_input(images: np.ndarray) -> Any:
