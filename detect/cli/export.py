@@ -81,7 +81,7 @@ def _add_int8(parser: argparse.ArgumentParser) -> None:
     add(
         "--calibration-method",
         choices=("minmax", "entropy", "percentile"),
-        help="choice of the ranges (default: percentile)",
+        help="choice of the ranges (default: minmax)",
     )
     add("--report", action="store_true", help="list each layer with what it costs in 8 bits")
 

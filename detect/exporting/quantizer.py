@@ -217,9 +217,15 @@ def tensor_ranges(model: onnx.ModelProto, inputs: Sequence[np.ndarray], method: 
             augmented_model_path=str(path.with_name("observed.onnx")),
             calibrate_method=CalibrationMethod[_METHODS[method]],
         )
-        for images in progress_bar(inputs, "calibration", unit="image"):
-            calibrator.collect_data(_one_input(images))
-        return calibrator.compute_data()
+        try:
+            for images in progress_bar(inputs, "calibration", unit="image"):
+                calibrator.collect_data(_one_input(images))
+            return calibrator.compute_data()
+        except ValueError as error:  # NumPy has no histogram of values that are equal but for rounding
+            raise InputError(
+                f"calibration: {method} finds no range of the values of a layer ({error}); take --calibration-method "
+                "minmax"
+            ) from None
 
 
 def share_ranges(graph: onnx.GraphProto, nodes: Collection[str], ranges: Any) -> None:

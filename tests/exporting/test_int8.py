@@ -172,6 +172,20 @@ def test_other_methods(exported, method, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_layer_of_one_value_has_no_histogram():
+    """Of values that differ by rounding alone; the smallest and the largest are a range in any case."""
+    text = "n (float[1, 8, 4, 4] images) => (float[1, 1, 4, 4] z) { a = Conv (images, w, one) z = Conv (a, v) }"
+    model = onnx.helper.make_model(parser.parse_graph(text), opset_imports=[onnx.helper.make_opsetid("", 18)])
+    for node in model.graph.node:
+        node.name = node.output[0]
+    for name, values in (("w", np.full((8, 8, 1, 1), 3e-7)), ("one", np.ones(8)), ("v", np.ones((1, 8, 1, 1)))):
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    inputs = [np.random.default_rng(0).random((1, 8, 4, 4), np.float32)] * 2
+    with pytest.raises(InputError, match=r"^calibration: percentile finds no range .*; take --calibration-method minmax$"):
+        Quantizer(model, inputs, "percentile", {})
+    assert Quantizer(model, inputs, "minmax", {}).quantized([]).graph.node
+
+
 def test_loss_of_a_detector():
     """Scores 0.8 and 0.4. Box 0 keeps half of its score; box 1 moves by half of its width: IoU 1/3.
 

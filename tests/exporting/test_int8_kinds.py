@@ -1,0 +1,103 @@
+"""INT8 files of every kind of model, from the command to the file that a user runs.
+
+The networks are untrained, and their own detections are the labels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detect.api.exporting import ExportRequest, run_export
+from detect.data.shapes import draw_scene
+from detect.exporting import int8
+from detect.exporting.quantizer import prediction_loss
+from detect.inference.detector import Detector
+from detect.inference.onnx_network import OnnxNetwork
+from detect.models.build import build_model
+from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
+from tests.exporting import exports
+from tests.exporting.lively import enliven, find_everywhere
+from tests.models.yamls import TWO_POINTS, TWO_POINTS_BOXES, write_model
+from tests.papers.sdpoint import samples
+
+pytestmark = pytest.mark.slow
+
+IMAGES, OBJECTS = 24, 4
+MAX_LOSS = 0.3
+"""AP that these networks may lose: their scores are close together, so that rounding changes the order."""
+
+
+def binary(folder: Path) -> Checkpoint:
+    """A detector with binary weights."""
+    torch.manual_seed(0)
+    text = exports.DETECTOR.replace("backbone:", "conv: {kind: bdsc, p: 0.6}\nbackbone:")
+    model = build_model(str(write_model(folder, text)), num_classes=2).train()
+    enliven(model)
+    find_everywhere(model)
+    return Checkpoint(model.eval(), ("a", "b"), (1, 2), 96, {}, {}, None, 1.0, {})
+
+
+def with_points(folder: Path, way: str) -> Checkpoint:
+    """A detector with instances (SDPoint)."""
+    checkpoint = samples.detector(folder, way=way)
+    enliven(checkpoint.detector.train())
+    find_everywhere(checkpoint.detector.eval())
+    return replace(checkpoint, image_size=96)
+
+
+def own_labels(folder: Path, predict) -> str:
+    """A COCO data set whose boxes are what a network finds; both splits are the same."""
+    images, annotations = [], []
+    (folder / "images").mkdir()
+    for number in range(IMAGES):
+        rgb = draw_scene(96, np.random.default_rng(number))[0]
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), rgb[..., ::-1])
+        images.append({"id": number, "file_name": f"{number}.png", "width": 96, "height": 96})
+        found = predict(rgb)
+        for box, label in zip(found.boxes_xyxy_px.tolist(), found.labels.tolist(), strict=True):
+            left, top, right, bottom = box
+            bbox = [left, top, right - left, bottom - top]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": bbox, "iscrowd": 0}
+                | {"area": bbox[2] * bbox[3]}
+            )
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    table = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "labels.json").write_text(json.dumps(table))
+    split = {"images": "images", "annotations": "labels.json"}
+    config = {"name": "own", "format": "coco", "root": str(folder), "splits": {"train": split, "val": split}}
+    (folder / "data.yaml").write_text(json.dumps(config))
+    return str(folder / "data.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cost", "instance"),
+    [("binary", None, "plain"), ("restore", 0.7, "1@0.75"), ("shrink", 0.7, "1@0.75")],
+)
+def test_a_detector(tmp_path, monkeypatch, kind, cost, instance):
+    monkeypatch.setattr(int8, "MAX_LOSS", MAX_LOSS)
+    weights, out = tmp_path / "model.pt", tmp_path / "int8.onnx"
+    rewrite_checkpoint(weights, binary(tmp_path) if kind == "binary" else with_points(tmp_path, kind))
+    network = Detector(load_checkpoint(weights), "cpu")
+    if cost is not None:
+        network.cost = cost
+    data = own_labels(tmp_path, lambda image: network.predict(image, conf=0.0, max_det=OBJECTS))
+    exported = run_export(ExportRequest(weights, out, data=data, int8=True, cost=cost, threads=1))
+    result = exported.record["int8"]
+    assert result["num_layers"] - len(result["float_layers"]) >= 2
+    file = OnnxNetwork(out, "cpu")
+    assert (file.instance, file.metadata["precision"]) == (instance, "int8")
+    image = draw_scene(96, np.random.default_rng(0))[0][None]
+    found = file.predictions(image)
+    assert prediction_loss(network._network.predictions(image).numpy(), found) < 0.01
+    if cost is not None:  # it is not the plain network
+        network.cost = 1.0
+        plain = network._network.predictions(image).numpy()
+        assert plain.shape != found.shape or prediction_loss(plain, found) > 0.1
