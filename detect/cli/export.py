@@ -83,6 +83,11 @@ def _add_int8(parser: argparse.ArgumentParser) -> None:
         choices=("minmax", "entropy", "percentile"),
         help="choice of the ranges (default: minmax)",
     )
+    add(
+        "--weights-only",
+        action="store_true",
+        help="8 bits for the weights alone: a quarter of the size, as fast as in float; nothing is calibrated",
+    )
     add("--report", action="store_true", help="list each layer with what it costs in 8 bits")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +38,10 @@ COST_IMAGES = 8
 CANDIDATES = 50
 """Predictions of an image, the best ones, that a cost is of."""
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _ACTIVATIONS = ("Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip")
 _OPERATORS = (
-    *_LAYERS,
+    *LAYERS,
     *_ACTIVATIONS,
     *("Add", "Concat", "Split", "Slice", "Reshape", "Transpose", "Resize"),
     *("MaxPool", "AveragePool", "GlobalAveragePool"),
@@ -88,7 +88,7 @@ def inner_layers(graph: onnx.GraphProto) -> tuple[list[Layer], list[str]]:
         nodes of the first ones.
     """
     stored = {tensor.name for tensor in graph.initializer}
-    layers = [node for node in graph.node if node.op_type in _LAYERS and node.input[1] in stored]
+    layers = [node for node in graph.node if node.op_type in LAYERS and node.input[1] in stored]
     producers = {name: node for node in graph.node for name in node.output}
     before: set[str] = set()
     waiting = [node.input[0] for node in layers]
@@ -99,7 +99,7 @@ def inner_layers(graph: onnx.GraphProto) -> tuple[list[Layer], list[str]]:
             waiting += node.input
     inner = [node for node in layers if node.name in before]
     first = {name for node in inner if _reads_image(graph, node) for name in _with_activation(graph, node)}
-    found = [Layer(_layer_name(node), _with_activation(graph, node)) for node in inner if node.name not in first]
+    found = [Layer(layer_name(node), _with_activation(graph, node)) for node in inner if node.name not in first]
     return found, [node.name for node in graph.node if node.name in before - first]
 
 
@@ -110,7 +110,7 @@ def _reads_image(graph: onnx.GraphProto, layer: onnx.NodeProto) -> bool:
     return layer.op_type == "Conv" and groups == 1 and shape[1] <= MAX_IMAGE_CHANNELS
 
 
-def _layer_name(node: onnx.NodeProto) -> str:
+def layer_name(node: onnx.NodeProto) -> str:
     """Name in the model, by its bias or weights; of merged weights the name of the node."""
     own = next((name for name in reversed(node.input) if name.startswith(PREFIX)), "")
     if not own:
@@ -157,16 +157,8 @@ class Quantizer:
 
     def costs(self, options: ExportOptions) -> list[LayerCost]:
         """Measure the cost of each layer; the highest first."""
-        inputs = self._inputs[:COST_IMAGES]
-        in_float = open_file(self._model, options)
-        expected = [run_file(in_float, images) for images in inputs]
-        costs = []
-        for layer in progress_bar(self.layers, "layers", unit="layer"):
-            runner = open_file(self._with_nodes(layer.nodes), options)
-            found = [run_file(runner, images) for images in inputs]
-            losses = [prediction_loss(*pair) for pair in zip(expected, found, strict=True)]
-            costs.append(LayerCost(layer.name, float(np.mean(losses))))
-        return sorted(costs, key=lambda one: -one.cost)
+        files = ((layer.name, self._with_nodes(layer.nodes)) for layer in self.layers)
+        return layer_costs(self._model, files, self._inputs, options)
 
     def _with_nodes(self, nodes: list[str]) -> onnx.ModelProto:
         from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -257,6 +249,25 @@ def _one_input(images: np.ndarray) -> Any:
             return self._waiting.pop() if self._waiting else None
 
     return Reader()
+
+
+def layer_costs(
+    model: onnx.ModelProto,
+    files: Iterable[tuple[str, onnx.ModelProto]],
+    inputs: Sequence[np.ndarray],
+    options: ExportOptions,
+) -> list[LayerCost]:
+    """Costs of layers, the highest first; ``files`` has each layer's name, and the model with it alone in 8 bits."""
+    inputs = inputs[:COST_IMAGES]
+    in_float = open_file(model, options)
+    expected = [run_file(in_float, images) for images in inputs]
+    costs = []
+    for name, file in progress_bar(files, "layers", unit="layer"):
+        runner = open_file(file, options)
+        found = [run_file(runner, images) for images in inputs]
+        losses = [prediction_loss(*pair) for pair in zip(expected, found, strict=True)]
+        costs.append(LayerCost(name, float(np.mean(losses))))
+    return sorted(costs, key=lambda one: -one.cost)
 
 
 def prediction_loss(expected: np.ndarray, found: np.ndarray) -> float:

@@ -250,6 +250,8 @@ def test_lines():
     )
     assert result.cost_lines()[1:] == ["   10.000%  b  (float)", "    0.000%  a"]
     assert json.loads(json.dumps(result.record()))["costs"] == {"b": 0.1, "a": 0}
+    weights = Int8Result("AP", metrics, metrics, 3, [], [], weights_only=True)
+    assert weights.line().startswith("INT8: weights, 3 of 3 layers; AP 0.5000 and")
     top1 = Int8Result("top1", {"top1": 1.0}, {"top1": 1.0}, 3, [], [])
     assert top1.line().endswith("top1 1.0000 and in PyTorch 1.0000 (at most 0.01 lower)")
     assert top1.cost_lines() == []

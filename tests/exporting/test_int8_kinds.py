@@ -78,10 +78,16 @@ def own_labels(folder: Path, predict) -> str:
 
 
 @pytest.mark.parametrize(
-    ("kind", "cost", "instance"),
-    [("binary", None, "plain"), ("restore", 0.7, "1@0.75"), ("shrink", 0.7, "1@0.75")],
+    ("kind", "cost", "instance", "weights_only"),
+    [
+        ("binary", None, "plain", False),
+        ("binary", None, "plain", True),
+        ("restore", 0.7, "1@0.75", False),
+        ("shrink", 0.7, "1@0.75", False),
+        ("shrink", 0.7, "1@0.75", True),
+    ],
 )
-def test_a_detector(tmp_path, monkeypatch, kind, cost, instance):
+def test_a_detector(tmp_path, monkeypatch, kind, cost, instance, weights_only):
     monkeypatch.setattr(int8, "MAX_LOSS", MAX_LOSS)
     weights, out = tmp_path / "model.pt", tmp_path / "int8.onnx"
     rewrite_checkpoint(weights, binary(tmp_path) if kind == "binary" else with_points(tmp_path, kind))
@@ -89,11 +95,12 @@ def test_a_detector(tmp_path, monkeypatch, kind, cost, instance):
     if cost is not None:
         network.cost = cost
     data = own_labels(tmp_path, lambda image: network.predict(image, conf=0.0, max_det=OBJECTS))
-    exported = run_export(ExportRequest(weights, out, data=data, int8=True, cost=cost, threads=1))
+    request = ExportRequest(weights, out, data=data, int8=True, cost=cost, weights_only=weights_only, threads=1)
+    exported = run_export(request)
     result = exported.record["int8"]
     assert result["num_layers"] - len(result["float_layers"]) >= 2
     file = OnnxNetwork(out, "cpu")
-    assert (file.instance, file.metadata["precision"]) == (instance, "int8")
+    assert (file.instance, file.metadata["precision"]) == (instance, "int8 weights" if weights_only else "int8")
     image = draw_scene(96, np.random.default_rng(0))[0][None]
     found = file.predictions(image)
     assert prediction_loss(network._network.predictions(image).numpy(), found) < 0.01
