@@ -82,9 +82,7 @@ def test_rearranged_tensors_share_a_range():
     for node in graph.node:
         node.name = node.output[0]
     ends = {"a": (-1, 2), "b": (0, 3), "c": (-1, 3), "e": (-0.5, 4), "d": (-9, 9)}
-    ranges = {
-        name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ends.items()
-    }
+    ranges = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ends.items()}
     share_ranges(graph, {"c", "e", "d"}, ranges)
     assert {name: one.range_value for name, one in ranges.items()} == {**dict.fromkeys("abce", (-1, 4)), "d": (-9, 9)}
 
@@ -181,7 +179,9 @@ def test_a_layer_of_one_value_has_no_histogram():
     for name, values in (("w", np.full((8, 8, 1, 1), 3e-7)), ("one", np.ones(8)), ("v", np.ones((1, 8, 1, 1)))):
         model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
     inputs = [np.random.default_rng(0).random((1, 8, 4, 4), np.float32)] * 2
-    with pytest.raises(InputError, match=r"^calibration: percentile finds no range .*; take --calibration-method minmax$"):
+    with pytest.raises(
+        InputError, match=r"^calibration: percentile finds no range .*; take --calibration-method minmax$"
+    ):
         Quantizer(model, inputs, "percentile", {})
     assert Quantizer(model, inputs, "minmax", {}).quantized([]).graph.node
 
@@ -245,8 +245,8 @@ def test_lines():
     metrics = {"AP": 0.5, "AP_S": 0.25}
     result = Int8Result("AP", metrics, {"AP": 0.495, "AP_S": 0.24}, 3, ["b"], [LayerCost("b", 0.1), LayerCost("a", 0)])
     assert result.line() == (
-        "INT8: 2 of 3 layers (in float: b), the first and the last ones in float; AP 0.4950 and in PyTorch 0.5000 (at most 0.01 "
-        "lower); AP_S 0.2400 and 0.2500"
+        "INT8: 2 of 3 layers (in float: b), the first and the last ones in float; AP 0.4950 and in PyTorch 0.5000 (at "
+        "most 0.01 lower); AP_S 0.2400 and 0.2500"
     )
     assert result.cost_lines()[1:] == ["   10.000%  b  (float)", "    0.000%  a"]
     assert json.loads(json.dumps(result.record()))["costs"] == {"b": 0.1, "a": 0}

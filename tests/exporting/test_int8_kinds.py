@@ -24,7 +24,7 @@ from detect.models.build import build_model
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from tests.exporting import exports
 from tests.exporting.lively import enliven, find_everywhere
-from tests.models.yamls import TWO_POINTS, TWO_POINTS_BOXES, write_model
+from tests.models.yamls import write_model
 from tests.papers.sdpoint import samples
 
 pytestmark = pytest.mark.slow

@@ -77,7 +77,7 @@ def test_tiles_have_one_image_at_a_time(detector, tmp_path):
 def test_a_failure_of_the_network_ends_the_run(detector, tmp_path):
     """One error; the frames before it are in the video and the table."""
     detector.fails_at = 8
-    with pytest.raises(InputError, match="^a frame that cannot be predicted$"):
+    with pytest.raises(InputError, match=r"^a frame that cannot be predicted$"):
         run(detector, write_clip(tmp_path / "a.mp4", 20), tmp_path / "out")
     assert len(frames_of(tmp_path / "out/a.mp4")) == 7
     assert (tmp_path / "out/predictions.json").is_file()

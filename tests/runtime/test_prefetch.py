@@ -67,11 +67,11 @@ def test_the_next_ones_are_made_while_one_is_used() -> None:
 
 
 def test_an_error_comes_in_its_place() -> None:
-    numbers, found = Numbers(5, fails=True), []
+    numbers = Numbers(5, fails=True)
+    ahead = prefetch(numbers(), 3)
+    assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(OSError, match="no more"):
-        for number in prefetch(numbers(), 3):
-            found.append(number)
-    assert found == [0, 1, 2, 3, 4]
+        next(ahead)
     assert numbers.is_closed
 
 
