@@ -50,7 +50,8 @@ class WeightQuantizer:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         axes = dict(self._axes[name] for layer in layers for name in layer.nodes)  # weights of several nodes once
-        stored, nodes = [], []
+        stored: list[TensorProto] = []
+        nodes: list[onnx.NodeProto] = []
         for tensor in model.graph.initializer:
             if tensor.name in axes:
                 parts, unpacking = _unpacked_on_loading(tensor, axes[tensor.name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -90,7 +90,7 @@ def detect_sources(
         A line for each image and each video, and at the end one for each kind of file.
     """
     own = shard(sources)
-    found = detector.stream(own, **options) if own else (each for each in ())
+    found = detector.stream(own, **options) if own else _nothing()
     if options.get("tile") is None:  # images so large that tiles need them: one at a time
         found = prefetch(found, frames_ahead(options.get("batch_size", 1)))
     frames = found if on_record is None else _reported(found, on_record)
@@ -99,6 +99,10 @@ def detect_sources(
             yield from write_found(frames, writer, window, should_stop=lambda: bool(stop))
         if is_main_process():
             yield from writer.summary()
+
+
+def _nothing() -> Generator[FoundFrame, None, None]:
+    yield from ()
 
 
 def _reported(frames: Iterable[FoundFrame], on_record: OnRecord) -> Iterator[FoundFrame]:
