@@ -77,7 +77,8 @@ def test_an_error_comes_in_its_place() -> None:
 
 def test_a_user_who_stops_early() -> None:
     numbers = Numbers(1000)
-    ahead = prefetch(numbers(), 2)
+    things = numbers()  # somebody else holds it too
+    ahead = prefetch(things, 2)
     next(ahead)
     ahead.close()
     assert numbers.is_closed
