@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from detect.api.evaluation import choose_instance
 from detect.api.exporting import ExportRequest, run_export
+from detect.data.classification.table import ClassTable
 from detect.data.shapes import draw_scene
 from detect.exporting import int8
+from detect.exporting.calibration import Calibration
+from detect.exporting.int8 import export_int8
+from detect.exporting.options import ExportOptions
 from detect.exporting.quantizer import prediction_loss
+from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.onnx_network import OnnxNetwork
 from detect.models.build import build_model
@@ -108,3 +114,21 @@ def test_a_detector(tmp_path, monkeypatch, kind, cost, instance, weights_only):
         network.cost = 1.0
         plain = network._network.predictions(image).numpy()
         assert plain.shape != found.shape or prediction_loss(plain, found) > 0.1
+
+
+def test_an_instance_of_a_classifier(tmp_path, monkeypatch):
+    """Its own classes are the labels; the untrained network is nearly undecided."""
+    monkeypatch.setattr(int8, "MAX_LOSS", 0.25)
+    records = (samples.record(0, 1.0, 1000, 0.5, "top1"), samples.record(1, 0.5, 250, 0.3, "top1"))
+    checkpoint = samples.classifier(tmp_path, records)
+    enliven(checkpoint.model.train())
+    checkpoint.model.eval()
+    checkpoint, _ = choose_instance(checkpoint, 0.5)
+    pixels = np.stack([draw_scene(32, np.random.default_rng(number))[0] for number in range(IMAGES)])
+    labels = np.array([Classifier(checkpoint, "cpu").predict(image).label for image in pixels])
+    table = ClassTable(np.array([b"x"] * IMAGES), labels, ("a", "b", "c"), pixels)
+    options = ExportOptions(dynamic=False, int8=True)
+    _, result = export_int8(checkpoint, tmp_path / "int8.onnx", options, Calibration(list(pixels)), table)
+    assert result.expected["top1"] == 1
+    assert result.found["top1"] >= 0.75
+    assert OnnxNetwork(tmp_path / "int8.onnx", "cpu").instance == "1@0.5"
