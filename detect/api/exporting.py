@@ -59,16 +59,19 @@ class ExportRequest:
     int8: bool = False
     calibration: int | None = None
     calibration_method: Method | None = None
+    weights_only: bool = False
     report: bool = False
 
     def __post_init__(self) -> None:
         chosen = {"calibration": self.calibration, "calibration_method": self.calibration_method}
-        chosen["report"] = self.report or None
+        chosen |= {"weights_only": self.weights_only or None, "report": self.report or None}
         given = [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is not None]
         if given and not self.int8:
             raise InputError(f"{', '.join(given)}: belongs to --int8")
         if self.int8 and self.data is None:
             raise InputError("--int8: needs --data: training images for the ranges, validation images for the accuracy")
+        if self.weights_only and self.calibration_method is not None:
+            raise InputError("--calibration-method: not together with --weights-only, which has nothing to calibrate")
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,15 @@ def run_export(request: ExportRequest) -> Exported:
     dynamic = not checkpoint.model.graph.transform.fixed_sizes if request.dynamic is None else request.dynamic
     size = request.image_size or checkpoint.image_size
     options = ExportOptions(
-        request.image_size, request.opset, request.masks, suppression, dynamic, request.half, request.raw, request.int8
+        request.image_size,
+        request.opset,
+        request.masks,
+        suppression,
+        dynamic,
+        request.half,
+        request.raw,
+        request.int8,
+        request.weights_only,
     )
     parity, int8 = _write(request, checkpoint, out, options)
     inputs = "any batch size, height and width" if dynamic else f"one image of {size} x {size} pixels"

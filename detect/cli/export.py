@@ -81,7 +81,12 @@ def _add_int8(parser: argparse.ArgumentParser) -> None:
     add(
         "--calibration-method",
         choices=("minmax", "entropy", "percentile"),
-        help="choice of the ranges (default: percentile)",
+        help="choice of the ranges (default: minmax)",
+    )
+    add(
+        "--weights-only",
+        action="store_true",
+        help="8 bits for the weights alone: a quarter of the size, as fast as in float; nothing is calibrated",
     )
     add("--report", action="store_true", help="list each layer with what it costs in 8 bits")
 

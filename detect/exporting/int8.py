@@ -1,7 +1,7 @@
 """INT8 files: calibrated on training images, and written only if their accuracy is that of the model.
 
-The last layers, the decoding and the suppression stay in float; further layers do if the accuracy needs it, those first
-that change the predictions most.
+The first and the last layers, the decoding and the suppression stay in float; further layers do if the accuracy needs
+it, those first that change the predictions most.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from detect.exporting.onnx import checked_options, checked_parity, write_graph
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError, Parity, measure_file, measure_model
 from detect.exporting.quantizer import COST_IMAGES, LayerCost, Quantizer
+from detect.exporting.weight_quantizer import WeightQuantizer
 from detect.inference.onnx_network import OnnxNetwork, network_input
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import fuse_conv_bn
@@ -47,9 +48,10 @@ class Int8Result:
         metric: ``AP`` or ``top1``.
         expected: metrics of PyTorch.
         found: metrics of the file.
-        num_layers: layers that can have 8 bits: all but the last ones.
+        num_layers: layers that can have 8 bits: all but the first and the last ones.
         float_layers: those of them that have not, so that the metric holds.
         costs: of the layers, the highest first; empty if they were not measured.
+        weights_only: weights alone have 8 bits, also those of the first and the last layers.
     """
 
     metric: str
@@ -58,6 +60,7 @@ class Int8Result:
     num_layers: int
     float_layers: list[str]
     costs: list[LayerCost]
+    weights_only: bool = False
 
     @property
     def good(self) -> bool:
@@ -71,8 +74,10 @@ class Int8Result:
         small = ""
         if self.expected.get("AP_S", ABSENT) != ABSENT:
             small = f"; AP_S {self.found['AP_S']:.4f} and {self.expected['AP_S']:.4f}"
+        what = "weights, " if self.weights_only else ""
+        ends = "" if self.weights_only else ", the first and the last ones in float"
         return (
-            f"INT8: {in_int8} of {self.num_layers} layers{back}, and the last ones in float; {self.metric} "
+            f"INT8: {what}{in_int8} of {self.num_layers} layers{back}{ends}; {self.metric} "
             f"{self.found[self.metric]:.4f} and in PyTorch {self.expected[self.metric]:.4f} (at most {MAX_LOSS:g} "
             f"lower){small}"
         )
@@ -116,7 +121,7 @@ def export_int8(
         ExportError: as of ``export_onnx``; or the metric does not hold.
     """
     options = checked_options(checkpoint, path, options)
-    in_float = replace(options, int8=False)
+    in_float = replace(options, int8=False, weights_only=False)
     with atomic_path(path) as temporary:
         write_graph(fuse_conv_bn(checkpoint.model), temporary, checkpoint, in_float)
         parity = checked_parity(checkpoint, temporary, in_float, path)
@@ -126,7 +131,12 @@ def export_int8(
         if expected[metric] <= 0:
             raise InputError(f"--int8: the model's {metric} on the split is {expected[metric]:g}: nothing to keep")
         inputs = [_network_input(network, image) for image in calibration.images]
-        quantizer = Quantizer(onnx.load(temporary), inputs, calibration.method, describe(checkpoint, options))
+        model, metadata = onnx.load(temporary), describe(checkpoint, options)
+        quantizer: Quantizer | WeightQuantizer = (
+            WeightQuantizer(model, inputs, metadata)
+            if options.weights_only
+            else Quantizer(model, inputs, calibration.method, metadata)
+        )
 
         def measure(floats: list[str]) -> dict[str, float]:
             onnx.save(quantizer.quantized(floats), temporary)
@@ -140,7 +150,7 @@ def export_int8(
 
 
 def find_float_layers(
-    quantizer: Quantizer,
+    quantizer: Quantizer | WeightQuantizer,
     options: ExportOptions,
     metric: str,
     expected: dict[str, float],
@@ -162,13 +172,13 @@ def find_float_layers(
     """
     num_layers = len(quantizer.layers)
     costs = quantizer.costs(options) if measure_costs else []
-    result = Int8Result(metric, expected, measure([]), num_layers, [], costs)
+    result = Int8Result(metric, expected, measure([]), num_layers, [], costs, options.weights_only)
     count = 1
     while not result.good and count <= MAX_FLOAT_SHARE * num_layers:
         LOGGER.info("%s", result.line())
         costs = costs or quantizer.costs(options)
         floats = [cost.layer for cost in costs[:count]]
-        result = Int8Result(metric, expected, measure(floats), num_layers, floats, costs)
+        result = replace(result, found=measure(floats), float_layers=floats, costs=costs)
         count *= 2
     return result
 

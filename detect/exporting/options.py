@@ -35,6 +35,7 @@ class ExportOptions:
         raw: a detector's file gives the maps of its head, one for each level, not decoded to boxes: for hardware whose
             tools know convolutions and little else. Not together with ``suppression``.
         int8: weights and inputs of convolutions have 8 bits (``detect.exporting.int8``).
+        weights_only: with ``int8``: weights alone have 8 bits, and the network computes in float.
     """
 
     image_size: int | None = None
@@ -45,10 +46,13 @@ class ExportOptions:
     half: bool = False
     raw: bool = False
     int8: bool = False
+    weights_only: bool = False
 
     @property
     def precision(self) -> str:
         """Number format of the network, as the metadata name it."""
+        if self.weights_only:
+            return "int8 weights"
         return "int8" if self.int8 else "fp16" if self.half else "fp32"
 
 

@@ -1,8 +1,9 @@
-"""Quantization of an exported graph: what is between the image and the last layers in 8 bits, by ONNX Runtime (QDQ).
+"""Quantization of an exported graph: what is between the first and the last layers in 8 bits, by ONNX Runtime (QDQ).
 
 Weights are symmetric, with a range for each output channel, and have 7 of the 8 bits: the AVX2 kernels of processors
 without VNNI add pairs of products in 16 bits, which saturate with 8 (``docs/results/int8.md``). Activations are
-unsigned, with a zero point and a range for each tensor; that of ``percentile`` is of the absolute values.
+unsigned, with a zero point and a range for each tensor; that of ``percentile`` is of the absolute values. Tensors that
+are concatenated have one range, so that nothing is rounded again.
 
 Letters: P predictions of an image, K classes.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,15 +38,20 @@ COST_IMAGES = 8
 CANDIDATES = 50
 """Predictions of an image, the best ones, that a cost is of."""
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _ACTIVATIONS = ("Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip")
 _OPERATORS = (
-    *_LAYERS,
+    *LAYERS,
     *_ACTIVATIONS,
     *("Add", "Concat", "Split", "Slice", "Reshape", "Transpose", "Resize"),
     *("MaxPool", "AveragePool", "GlobalAveragePool"),
 )
 """Operators in 8 bits. With convolutions alone each converts its input and output, and most of the gain is lost."""
+_SAME_VALUES = ("Concat", "Split", "Slice", "Reshape", "Transpose", "Resize", "MaxPool")
+"""Operators whose outputs are values of their inputs."""
+MAX_IMAGE_CHANNELS = 4
+"""Input channels of a layer that reads an image. It stays in float: the 8-bit kernels copy the pixels under each
+position of the kernel, channels together, and of so few the copies take longer than the products."""
 _METHODS: dict[Method, str] = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 
@@ -75,13 +81,14 @@ class Layer(NamedTuple):
 
 
 def inner_layers(graph: onnx.GraphProto) -> tuple[list[Layer], list[str]]:
-    """Layers with another layer behind them.
+    """Layers with another layer behind them, but for those that read the image.
 
     Returns:
-        The layers, and the names of all nodes in front of the last layers, which have none behind them.
+        The layers; and the names of all nodes in front of the last layers, which have none behind them, without the
+        nodes of the first ones.
     """
     stored = {tensor.name for tensor in graph.initializer}
-    layers = [node for node in graph.node if node.op_type in _LAYERS and node.input[1] in stored]
+    layers = [node for node in graph.node if node.op_type in LAYERS and node.input[1] in stored]
     producers = {name: node for node in graph.node for name in node.output}
     before: set[str] = set()
     waiting = [node.input[0] for node in layers]
@@ -90,11 +97,20 @@ def inner_layers(graph: onnx.GraphProto) -> tuple[list[Layer], list[str]]:
         if node is not None and node.name not in before:
             before.add(node.name)
             waiting += node.input
-    inner = [Layer(_layer_name(node), _with_activation(graph, node)) for node in layers if node.name in before]
-    return inner, [node.name for node in graph.node if node.name in before]
+    inner = [node for node in layers if node.name in before]
+    first = {name for node in inner if _reads_image(graph, node) for name in _with_activation(graph, node)}
+    found = [Layer(layer_name(node), _with_activation(graph, node)) for node in inner if node.name not in first]
+    return found, [node.name for node in graph.node if node.name in before - first]
 
 
-def _layer_name(node: onnx.NodeProto) -> str:
+def _reads_image(graph: onnx.GraphProto, layer: onnx.NodeProto) -> bool:
+    """True for a convolution of a few channels, all of which each output channel reads."""
+    (shape,) = (tensor.dims for tensor in graph.initializer if tensor.name == layer.input[1])
+    groups = next((attribute.i for attribute in layer.attribute if attribute.name == "group"), 1)
+    return layer.op_type == "Conv" and groups == 1 and shape[1] <= MAX_IMAGE_CHANNELS
+
+
+def layer_name(node: onnx.NodeProto) -> str:
     """Name in the model, by its bias or weights; of merged weights the name of the node."""
     own = next((name for name in reversed(node.input) if name.startswith(PREFIX)), "")
     if not own:
@@ -130,26 +146,19 @@ class Quantizer:
         self._typed = onnx.shape_inference.infer_shapes(model)
         self.layers, self._nodes = inner_layers(model.graph)
         if not self.layers:
-            raise InputError("--int8: the model has no layers but the last ones, which stay in float")
+            raise InputError("--int8: the model has no layers but the first and the last ones, which stay in float")
         self._ranges = tensor_ranges(self._front(), inputs, method)
+        share_ranges(model.graph, {*self._nodes}, self._ranges)
 
     def quantized(self, float_layers: Collection[str]) -> onnx.ModelProto:
-        """Return the file with all layers in INT8 but the last ones and ``float_layers``."""
+        """Return the file with all layers in INT8 but the first and last ones and ``float_layers``."""
         excluded = {name for layer in self.layers if layer.name in float_layers for name in layer.nodes}
         return self._with_nodes([name for name in self._nodes if name not in excluded])
 
     def costs(self, options: ExportOptions) -> list[LayerCost]:
         """Measure the cost of each layer; the highest first."""
-        inputs = self._inputs[:COST_IMAGES]
-        in_float = open_file(self._model, options)
-        expected = [run_file(in_float, images) for images in inputs]
-        costs = []
-        for layer in progress_bar(self.layers, "layers", unit="layer"):
-            runner = open_file(self._with_nodes(layer.nodes), options)
-            found = [run_file(runner, images) for images in inputs]
-            losses = [prediction_loss(*pair) for pair in zip(expected, found, strict=True)]
-            costs.append(LayerCost(layer.name, float(np.mean(losses))))
-        return sorted(costs, key=lambda one: -one.cost)
+        files = ((layer.name, self._with_nodes(layer.nodes)) for layer in self.layers)
+        return layer_costs(self._model, files, self._inputs, options)
 
     def _with_nodes(self, nodes: list[str]) -> onnx.ModelProto:
         from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -200,9 +209,32 @@ def tensor_ranges(model: onnx.ModelProto, inputs: Sequence[np.ndarray], method: 
             augmented_model_path=str(path.with_name("observed.onnx")),
             calibrate_method=CalibrationMethod[_METHODS[method]],
         )
-        for images in progress_bar(inputs, "calibration", unit="image"):
-            calibrator.collect_data(_one_input(images))
-        return calibrator.compute_data()
+        try:
+            for images in progress_bar(inputs, "calibration", unit="image"):
+                calibrator.collect_data(_one_input(images))
+            return calibrator.compute_data()
+        except ValueError as error:  # NumPy has no histogram of values that are equal but for rounding
+            raise InputError(
+                f"calibration: {method} finds no range of the values of a layer ({error}); take --calibration-method "
+                "minmax"
+            ) from None
+
+
+def share_ranges(graph: onnx.GraphProto, nodes: Collection[str], ranges: Any) -> None:
+    """Widen ranges, ``tensor_ranges``, in place, until all tensors that some of these nodes only rearrange have one."""
+    from onnxruntime.quantization.calibrate import TensorData
+
+    moving = [node for node in graph.node if node.name in nodes and node.op_type in _SAME_VALUES]
+    groups = [[name for name in (*node.input, *node.output) if name in ranges] for node in moving]
+    is_done = False
+    while not is_done:
+        is_done = True
+        for group in groups:
+            lows, highs = zip(*(ranges[name].range_value for name in group), strict=True)
+            if len({low.item() for low in lows}) > 1 or len({high.item() for high in highs}) > 1:
+                for name in group:
+                    ranges[name] = TensorData(lowest=min(lows), highest=max(highs))
+                is_done = False
 
 
 def _one_input(images: np.ndarray) -> Any:
@@ -217,6 +249,25 @@ def _one_input(images: np.ndarray) -> Any:
             return self._waiting.pop() if self._waiting else None
 
     return Reader()
+
+
+def layer_costs(
+    model: onnx.ModelProto,
+    files: Iterable[tuple[str, onnx.ModelProto]],
+    inputs: Sequence[np.ndarray],
+    options: ExportOptions,
+) -> list[LayerCost]:
+    """Costs of layers, the highest first; ``files`` has each layer's name, and the model with it alone in 8 bits."""
+    inputs = inputs[:COST_IMAGES]
+    in_float = open_file(model, options)
+    expected = [run_file(in_float, images) for images in inputs]
+    costs = []
+    for name, file in progress_bar(files, "layers", unit="layer"):
+        runner = open_file(file, options)
+        found = [run_file(runner, images) for images in inputs]
+        losses = [prediction_loss(*pair) for pair in zip(expected, found, strict=True)]
+        costs.append(LayerCost(name, float(np.mean(losses))))
+    return sorted(costs, key=lambda one: -one.cost)
 
 
 def prediction_loss(expected: np.ndarray, found: np.ndarray) -> float:

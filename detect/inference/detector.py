@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, overload
@@ -156,8 +156,10 @@ class Detector(Predictor):
         track: bool = False,
         deadline: Deadline | None = None,
         **options: Unpack[DetectOptions],
-    ) -> Iterator[FoundFrame]:
-        """Detect the objects of images, videos, cameras and streams of any length, one batch in memory at a time.
+    ) -> Generator[FoundFrame, None, None]:
+        """Detect the objects of images, videos, cameras and streams of any length.
+
+        A few of them are in memory at a time: the following ones are read in another thread while a batch is worked on.
 
         Example:
             ``for frame in detector.stream("video.mp4", track=True): print(frame.time_s, frame.detections)``

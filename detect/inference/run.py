@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -21,10 +22,11 @@ from detect.inference.detector import Detector
 from detect.inference.network import open_network
 from detect.inference.outputs import OutputOptions, PredictionWriter, to_record
 from detect.inference.sources import Source, image_paths
-from detect.inference.stream import FoundFrame, count_line, read_frames
+from detect.inference.stream import FoundFrame, count_line, frames_ahead, read_frames
 from detect.runtime.distributed import is_main_process, shard
 from detect.runtime.interruption import stop_requests
 from detect.runtime.logs import LOGGER
+from detect.runtime.prefetch import prefetch
 from detect.runtime.progress import progress_bar
 from detect.structures import Classification
 
@@ -80,20 +82,27 @@ def detect_sources(
 ) -> Iterator[str]:
     """Detect in sources and write the files; Ctrl-C and SIGTERM end the run after the current frame.
 
+    Reading, the network, and drawing and writing each have a thread, the last one this.
+
     Processes of torchrun share out the sources. ``options`` are those of ``Detector.stream``.
 
     Yields:
         A line for each image and each video, and at the end one for each kind of file.
     """
     own = shard(sources)
-    frames: Iterable[FoundFrame] = detector.stream(own, **options) if own else []
-    if on_record is not None:
-        frames = _reported(frames, on_record)
+    found = detector.stream(own, **options) if own else _nothing()
+    if options.get("tile") is None:  # images so large that tiles need them: one at a time
+        found = prefetch(found, frames_ahead(options.get("batch_size", 1)))
+    frames = found if on_record is None else _reported(found, on_record)
     with stop_requests() as stop:
-        with PredictionWriter(folder, sources, outputs) as writer:
+        with closing(found), PredictionWriter(folder, sources, outputs) as writer:
             yield from write_found(frames, writer, window, should_stop=lambda: bool(stop))
         if is_main_process():
             yield from writer.summary()
+
+
+def _nothing() -> Generator[FoundFrame, None, None]:
+    yield from ()
 
 
 def _reported(frames: Iterable[FoundFrame], on_record: OnRecord) -> Iterator[FoundFrame]:

@@ -11,7 +11,8 @@ which would be dropped otherwise, can continue it, so that an object that is hal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -20,13 +21,14 @@ import numpy as np
 
 from detect.data.animations import Animation
 from detect.data.images import ImageError
-from detect.data.pixel_values import PLAIN, ReadSettings
+from detect.data.pixel_values import MAX_PIXELS, PLAIN, ReadSettings
 from detect.errors import InputError
 from detect.evaluation.postprocess import PredictSettings
 from detect.inference.inputs import as_image
 from detect.inference.sources import Source, StreamSource, expand_sources
 from detect.inference.video import Clip, Video, VideoError
 from detect.runtime.logs import LOGGER
+from detect.runtime.prefetch import prefetch
 from detect.structures import Detections
 
 WEAK_SCORE = 0.1
@@ -81,8 +83,10 @@ def detect_frames(
     batch_size: int,
     conf: float,
     track: bool,
-) -> Iterator[FoundFrame]:
+) -> Generator[FoundFrame, None, None]:
     """Detect the objects of all frames of sources; see ``Detector.stream``.
+
+    Frames are read in another thread, at most ``frames_ahead`` of them in advance.
 
     Args:
         predict: images and minimum score to detections.
@@ -109,21 +113,35 @@ def detect_frames(
     tracks = Tracks(conf) if track else None
     lowest = min(conf, WEAK_SCORE) if track else conf
 
-    def found_frames() -> Iterator[FoundFrame]:
-        frames = read_frames(sources, every, reading)
-        while batch := list(islice(frames, batch_size)):
-            for detections in predict([frame.image_rgb for frame in batch], lowest):
-                # A frame that was given away is freed before the next batch is read.
-                yield _found_frame(batch.pop(0), detections, tracks)
+    def found_frames() -> Generator[FoundFrame, None, None]:
+        with closing(_read_ahead(read_frames(sources, every, reading), reading, batch_size)) as frames:
+            while batch := list(islice(frames, batch_size)):
+                for detections in predict([frame.image_rgb for frame in batch], lowest):
+                    # A frame that was given away is freed before the next batch is read.
+                    yield _found_frame(batch.pop(0), detections, tracks)
 
     return found_frames()
+
+
+def _read_ahead(
+    frames: Generator[Frame, None, None], reading: ReadSettings, batch_size: int
+) -> Generator[Frame, None, None]:
+    """Frames that are read while others are predicted; of images so large that tiles need them, one at a time."""
+    return frames if reading.max_pixels > MAX_PIXELS else prefetch(frames, frames_ahead(batch_size))
+
+
+def frames_ahead(batch_size: int) -> int:
+    """Frames that a step of a run is ahead of the next one at most: a whole batch, and two in any case."""
+    return max(2, batch_size)
 
 
 def _found_frame(frame: Frame, detections: Detections, tracks: Tracks | None) -> FoundFrame:
     return FoundFrame(**vars(frame), detections=tracks.follow(frame, detections) if tracks else detections)
 
 
-def read_frames(sources: Sequence[Source], every: int = 1, reading: ReadSettings = PLAIN) -> Iterator[Frame]:
+def read_frames(
+    sources: Sequence[Source], every: int = 1, reading: ReadSettings = PLAIN
+) -> Generator[Frame, None, None]:
     """Read sources one after the other, one frame at a time.
 
     Args:

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper, parser
+from onnxruntime.quantization.calibrate import TensorData
 
 from detect.data.classification.table import ClassTable
 from detect.errors import InputError
@@ -19,7 +20,7 @@ from detect.exporting.int8 import Int8Result, export_int8, find_float_layers
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError, comparison_images
-from detect.exporting.quantizer import LayerCost, Quantizer, inner_layers, prediction_loss
+from detect.exporting.quantizer import LayerCost, Quantizer, inner_layers, prediction_loss, share_ranges
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from tests.exporting import exports
@@ -41,24 +42,67 @@ network (float[1, 3, 8, 8] images) => (float[1, 2, 8, 8] fine, float[1, 2, 8, 8]
 
 
 def test_layers():
-    """The last two have no layer behind them; a layer goes with its activation."""
+    """The first reads three channels, the last two have no layer behind them; a layer goes with its activation."""
     graph = parser.parse_graph(GRAPH)
     for number, node in enumerate(graph.node):
         node.name = f"{number}{node.op_type}"
     graph.node[3].input[1] = "model.graph.layers.c2.divide.conv.weight"
     for name, shape in (
-        ("first", (4, 3)),
-        ("model.graph.layers.c2.divide.conv.weight", (4, 4)),
-        ("last", (2, 4)),
-        ("other", (2, 4)),
+        ("first", (8, 3)),
+        ("model.graph.layers.c2.divide.conv.weight", (8, 8)),
+        ("last", (2, 8)),
+        ("other", (2, 8)),
     ):
         graph.initializer.append(numpy_helper.from_array(np.zeros((*shape, 1, 1), np.float32), name))
     layers, nodes = inner_layers(graph)
-    assert [tuple(layer) for layer in layers] == [
-        ("0Conv", ["0Conv", "1Sigmoid", "2Mul"]),
-        ("c2.divide", ["3Conv", "4Relu"]),
-    ]
-    assert nodes == ["0Conv", "1Sigmoid", "2Mul", "3Conv", "4Relu"]
+    assert [tuple(layer) for layer in layers] == [("c2.divide", ["3Conv", "4Relu"])]
+    assert nodes == ["3Conv", "4Relu"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "is_first"),
+    [("Conv", (8, 4, 3, 3), True), ("Conv", (8, 5, 3, 3), False), ("Conv<group = 2>", (8, 2, 3, 3), False)],
+)
+def test_a_layer_of_few_channels_stays_in_float(operator, shape, is_first):
+    """Four or three of an image, but not the one or two of each group of a convolution in groups."""
+    text = f"n (float[1, 4, 8, 8] x, float[8, 8, 1, 1] w) => (float z) {{ y = {operator} (x, first) z = Conv (y, w) }}"
+    graph = parser.parse_graph(text)
+    for node in graph.node:
+        node.name = node.output[0]
+    for name, values in (("first", np.zeros(shape, np.float32)), ("w", np.zeros((8, 8, 1, 1), np.float32))):
+        graph.initializer.append(numpy_helper.from_array(values, name))
+    assert inner_layers(graph)[1] == ([] if is_first else ["y"])
+
+
+def test_rearranged_tensors_share_a_range():
+    """a and b meet in c, c in e; d, which a layer computes from e, has its own."""
+    text = """n (float[1, 2, 4, 4] a, float[1, 2, 4, 4] b) => (float[1, 2, 4, 4] d)
+    { c = Concat <axis = 1> (a, b) e = MaxPool <kernel_shape = [1, 1]> (c) d = Conv (e, w) }"""
+    graph = parser.parse_graph(text)
+    for node in graph.node:
+        node.name = node.output[0]
+    ends = {"a": (-1, 2), "b": (0, 3), "c": (-1, 3), "e": (-0.5, 4), "d": (-9, 9)}
+    ranges = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ends.items()}
+    share_ranges(graph, {"c", "e", "d"}, ranges)
+    assert {name: one.range_value for name, one in ranges.items()} == {**dict.fromkeys("abce", (-1, 4)), "d": (-9, 9)}
+
+
+def test_a_concatenation_rounds_nothing_again(tmp_path):
+    """Two layers with outputs of different sizes are joined: the scales of both are that of the result."""
+    text = """n (float[1, 8, 4, 4] images) => (float[1, 2, 4, 4] z)
+    { a = Conv (images, w) b = Conv (images, v) c = Concat <axis = 1> (a, b) d = Conv (c, u) z = Conv (d, t) }"""
+    model = onnx.helper.make_model(parser.parse_graph(text), opset_imports=[onnx.helper.make_opsetid("", 18)])
+    rng = np.random.default_rng(0)
+    for node in model.graph.node:
+        node.name = node.output[0]
+    for name, shape in (("w", (4, 8)), ("v", (4, 8)), ("u", (8, 8)), ("t", (2, 8))):
+        values = rng.random((*shape, 1, 1), np.float32) * (10 if name == "v" else 1)
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    inputs = [rng.random((1, 8, 4, 4), np.float32) for _ in range(2)]
+    quantized = Quantizer(model, inputs, "minmax", {}).quantized([]).graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.initializer}
+    scales = {node.input[0]: stored[node.input[1]] for node in quantized.node if node.op_type == "QuantizeLinear"}
+    assert scales["a"] == scales["b"] == scales["c"]
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +127,13 @@ def weights(model):
 
 
 def test_what_has_8_bits(quantizer):
-    """Three layers in front of the two last ones; 7 bits, a scale for each output channel."""
+    """Two layers between the first and the two last ones; 7 bits, a scale for each output channel."""
     model = quantizer.quantized([])
     onnx.checker.check_model(model, full_check=True)
-    assert [layer.name for layer in quantizer.layers] == ["stem", "down2", "down3"]
-    *inner, fine, coarse = sorted(weights(model), key=lambda one: isinstance(one, np.ndarray))
-    assert [fine.dtype, coarse.dtype] == [np.float32] * 2
+    assert [layer.name for layer in quantizer.layers] == ["down2", "down3"]
+    *inner, stem, fine, coarse = sorted(weights(model), key=lambda one: isinstance(one, np.ndarray))
+    assert [stem.dtype, fine.dtype, coarse.dtype] == [np.float32] * 3
+    assert len(inner) == 2
     for values, scales in inner:
         assert values.dtype == np.int8
         assert np.abs(values.astype(int)).max() <= 64
@@ -100,26 +145,17 @@ def test_what_has_8_bits(quantizer):
     last = {node.output[0] for node in model.graph.node if node.op_type == "Conv"} - {
         name for node in model.graph.node if node.op_type == "QuantizeLinear" for name in node.input
     }
-    assert len(last) == 2
+    assert len(last) == 3  # the stem's output is not rounded either, that of its activation is
 
 
 def test_layers_in_float(quantizer):
     model = quantizer.quantized(["down2"])
-    assert sum(isinstance(one, np.ndarray) for one in weights(model)) == 3
-
-
-def test_the_range_of_an_input_is_that_of_the_images(quantizer):
-    """Values from 0 to 1: 255 steps, zero is zero."""
-    model = quantizer.quantized([])
-    first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "images")
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    assert stored[first.input[1]] == pytest.approx(1 / 255, rel=1e-3)
-    assert stored[first.input[2]] == 0
+    assert sum(isinstance(one, np.ndarray) for one in weights(model)) == 4
 
 
 def test_costs(quantizer):
     costs = quantizer.costs(INT8)
-    assert sorted(cost.layer for cost in costs) == ["down2", "down3", "stem"]
+    assert sorted(cost.layer for cost in costs) == ["down2", "down3"]
     values = [cost.cost for cost in costs]
     assert values == sorted(values, reverse=True)
     assert 0 < values[-1] <= values[0] < 0.2
@@ -132,6 +168,22 @@ def test_other_methods(exported, method, capsys):
     quantized = Quantizer(model, inputs, method, {}).quantized([])
     assert any(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
     assert capsys.readouterr().out == ""
+
+
+def test_a_layer_of_one_value_has_no_histogram():
+    """Of values that differ by rounding alone; the smallest and the largest are a range in any case."""
+    text = "n (float[1, 8, 4, 4] images) => (float[1, 1, 4, 4] z) { a = Conv (images, w, one) z = Conv (a, v) }"
+    model = onnx.helper.make_model(parser.parse_graph(text), opset_imports=[onnx.helper.make_opsetid("", 18)])
+    for node in model.graph.node:
+        node.name = node.output[0]
+    for name, values in (("w", np.full((8, 8, 1, 1), 3e-7)), ("one", np.ones(8)), ("v", np.ones((1, 8, 1, 1)))):
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    inputs = [np.random.default_rng(0).random((1, 8, 4, 4), np.float32)] * 2
+    with pytest.raises(
+        InputError, match=r"^calibration: percentile finds no range .*; take --calibration-method minmax$"
+    ):
+        Quantizer(model, inputs, "percentile", {})
+    assert Quantizer(model, inputs, "minmax", {}).quantized([]).graph.node
 
 
 def test_loss_of_a_detector():
@@ -193,11 +245,13 @@ def test_lines():
     metrics = {"AP": 0.5, "AP_S": 0.25}
     result = Int8Result("AP", metrics, {"AP": 0.495, "AP_S": 0.24}, 3, ["b"], [LayerCost("b", 0.1), LayerCost("a", 0)])
     assert result.line() == (
-        "INT8: 2 of 3 layers (in float: b), and the last ones in float; AP 0.4950 and in PyTorch 0.5000 (at most 0.01 "
-        "lower); AP_S 0.2400 and 0.2500"
+        "INT8: 2 of 3 layers (in float: b), the first and the last ones in float; AP 0.4950 and in PyTorch 0.5000 (at "
+        "most 0.01 lower); AP_S 0.2400 and 0.2500"
     )
     assert result.cost_lines()[1:] == ["   10.000%  b  (float)", "    0.000%  a"]
     assert json.loads(json.dumps(result.record()))["costs"] == {"b": 0.1, "a": 0}
+    weights = Int8Result("AP", metrics, metrics, 3, [], [], weights_only=True)
+    assert weights.line().startswith("INT8: weights, 3 of 3 layers; AP 0.5000 and")
     top1 = Int8Result("top1", {"top1": 1.0}, {"top1": 1.0}, 3, [], [])
     assert top1.line().endswith("top1 1.0000 and in PyTorch 1.0000 (at most 0.01 lower)")
     assert top1.cost_lines() == []

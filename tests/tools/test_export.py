@@ -201,6 +201,11 @@ def test_what_is_not_the_model_ends_with_3(export, weights, monkeypatch):
         ),
         (("--int8", "--half", "--data", "shapes"), "error: int8: the other layers stay in float32"),
         (("--report", "--calibration", "9"), "error: --calibration, --report: belongs to --int8"),
+        (("--weights-only",), "error: --weights-only: belongs to --int8"),
+        (
+            ("--int8", "--data", "shapes", "--weights-only", "--calibration-method", "minmax"),
+            "error: --calibration-method: not together with --weights-only, which has nothing to calibrate",
+        ),
         (("--int8", "--data", "shapes", "--opset", "9"), "error: opset: must be from 16 to 23, found 9"),
         (("--raw", "--nms"), "error: argument --nms: not allowed with argument --raw"),
         (("--raw", "--conf", "0.5"), "error: --conf: belongs to --nms; without it"),
