@@ -43,11 +43,11 @@ def read_runtime(path: Path | None) -> WebRuntime:
         raise InputError(f"--format web: needs the npm package {PACKAGE}, whose runtime goes into the folder; {_HOW}")
     if not path.exists():
         raise InputError(f"--runtime {path}: does not exist; {_HOW}")
-    if path.is_dir():
-        files = {**read_members(path, frozenset({_MANIFEST})), **read_members(path / "dist", frozenset({SCRIPT, BINARY}))}
-    else:
-        files = read_members(path, frozenset({_MANIFEST, SCRIPT, BINARY}))
+    wanted = frozenset({_MANIFEST, SCRIPT, BINARY})
+    files = read_members(path, wanted)
     version = _version(files.get(_MANIFEST, b"{}"), path)
+    if (path / "dist").is_dir():
+        files = read_members(path / "dist", wanted)
     if missing := [name for name in (SCRIPT, BINARY) if not files.get(name)]:
         raise InputError(f"--runtime {path}: {PACKAGE} {version} has no dist/{missing[0]}; take version 1.20 or newer")
     return WebRuntime(version, files[SCRIPT], files[BINARY])

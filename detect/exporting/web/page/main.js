@@ -7,7 +7,7 @@ const worker = new Worker("./worker.js", { type: "module" });
 let waiting = null;  // { resolve, reject } of the prediction in progress
 let failure = "";  // the reason why there is no model
 
-worker.addEventListener("message", ({ data: { kind, ...content } }) => ANSWERS[kind](content));
+worker.addEventListener("message", ({ data }) => ANSWERS[data.kind](data.content));
 worker.addEventListener("error", ({ message }) => ANSWERS.failed({ line: `worker.js does not run: ${message || "it cannot be loaded, or the browser is too old"}` }));
 
 const ANSWERS = {

@@ -1,5 +1,5 @@
 // The model and the runtime. Messages in: open (class names, processor cores), detect (a file's blob, or a frame's bitmap).
-// Messages out: progress, ready, failed; found or refused for each detect.
+// Messages out, { kind, content }: progress, ready, failed; found or refused for each detect.
 
 import { Detector } from "./detector.js";
 
@@ -13,18 +13,22 @@ let opened = null;  // a promise of { ort, session, detector }
 self.addEventListener("message", async ({ data }) => {
   if (data.kind === "open") {
     opened = open(data);
-    opened.catch((error) => self.postMessage({ kind: "failed", line: error.message }));
+    opened.catch((error) => tell("failed", { line: error.message }));
     return;
   }
   const model = await opened.catch(() => null);
   if (!model) return;  // `failed` has said why
   try {
     const answer = await detect(model, data);
-    self.postMessage({ kind: "found", ...answer }, [answer.bitmap]);
+    tell("found", answer, [answer.bitmap]);
   } catch (error) {
-    self.postMessage({ kind: "refused", line: error.message });
+    tell("refused", { line: error.message });
   }
 });
+
+function tell(kind, content, transferred = []) {
+  self.postMessage({ kind, content }, transferred);
+}
 
 async function open({ names, cores }) {
   const content = await download(MODEL);
@@ -37,7 +41,7 @@ async function open({ names, cores }) {
   if (detector.names.join("\n") !== names.join("\n")) throw new Error("model.onnx: has other classes than model.json; export the folder again");
   const binary = await download(BINARY);
   const ort = await import(RUNTIME).catch((error) => { throw new Error(`ort/: the runtime cannot be loaded: ${error.message}`); });
-  self.postMessage({ kind: "progress", line: "Starting the model …" });
+  tell("progress", { line: "Starting the model …" });
   ort.env.logLevel = "error";
   ort.env.wasm.wasmBinary = binary;  // so that the type that the server gives it does not matter
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MAX_THREADS, cores) : 1;
@@ -45,7 +49,7 @@ async function open({ names, cores }) {
     throw new Error(`model.onnx: the runtime cannot start it: ${error.message}`);
   });
   const { imageSize, precision, isSuppressed } = detector, threads = ort.env.wasm.numThreads;
-  self.postMessage({ kind: "ready", imageSize, precision, threads, limits: isSuppressed ? detector.output : null });
+  tell("ready", { imageSize, precision, threads, limits: isSuppressed ? detector.output : null });
   return { ort, session, detector };
 }
 
@@ -59,7 +63,7 @@ async function download(address) {
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
     parts.push(part.value);
     size += part.value.length;
-    self.postMessage({ kind: "progress", line: `Loading ${name}: ${(size / 2 ** 20).toFixed(1)} MiB` });
+    tell("progress", { line: `Loading ${name}: ${(size / 2 ** 20).toFixed(1)} MiB` });
   }
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
