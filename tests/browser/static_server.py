@@ -11,12 +11,12 @@ from pathlib import Path
 
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 """Headers with which a browser gives a page several threads."""
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+"""Of the files that the server knows."""
 
 
 class _Handler(SimpleHTTPRequestHandler):
     """Files of a folder with further headers; types that a server does not know are octet-stream."""
-
-    extensions_map = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
     def __init__(self, *args, headers: Mapping[str, str], **options) -> None:
         self.further = headers
@@ -28,7 +28,7 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def guess_type(self, path):  # the standard library would ask the system's table too
-        return self.extensions_map.get(Path(path).suffix, "application/octet-stream")
+        return TYPES.get(Path(path).suffix, "application/octet-stream")
 
     def log_message(self, *args) -> None:
         pass

@@ -119,7 +119,9 @@ def contrast(one: str, other: str) -> float:
 def test_contrast(scheme):
     """4.5 : 1 for every text on what is behind it (WCAG 2.1, 1.4.3)."""
     assert contrast("#000000", "#ffffff") == 21
-    colors = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text_of("detect.browser", "page.css").split("@media")[scheme]))
+    colors = dict(
+        re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text_of("detect.browser", "page.css").split("@media")[scheme])
+    )
     pairs = [(text, ground) for text in ("text", "muted", "accent") for ground in ("surface", "ground")]
     pairs += [("on-accent", "accent"), ("danger", "danger-ground")]
     assert {

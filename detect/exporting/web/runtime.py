@@ -15,7 +15,9 @@ SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 """The loader for the processor, which is also the program of its threads, and the runtime itself. The package's other
 files are for GPUs, for bundlers, and for reading."""
 _MANIFEST = "package.json"
-_VERSION = re.compile(r"\d+\.\d+\.\d+[\w.+-]{0,40}")
+OLDEST = (1, 23)
+"""In 1.21 and 1.22 ``SCRIPT`` asks for a further file, before there is none. The newest that was tried is 1.30."""
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.\d{1,4}[\w.+-]{0,40}")
 _HOW = f"`npm pack {PACKAGE}` writes it: --runtime {PACKAGE}-VERSION.tgz"
 
 
@@ -49,7 +51,7 @@ def read_runtime(path: Path | None) -> WebRuntime:
     if (path / "dist").is_dir():
         files = read_members(path / "dist", wanted)
     if missing := [name for name in (SCRIPT, BINARY) if not files.get(name)]:
-        raise InputError(f"--runtime {path}: {PACKAGE} {version} has no dist/{missing[0]}; take version 1.20 or newer")
+        raise InputError(f"--runtime {path}: {PACKAGE} {version} has no dist/{missing[0]}; 1.30.0 has it")
     return WebRuntime(version, files[SCRIPT], files[BINARY])
 
 
@@ -61,6 +63,7 @@ def _version(manifest: bytes, path: Path) -> str:
     if not isinstance(content, dict) or content.get("name") != PACKAGE:
         raise InputError(f"--runtime {path}: is not the npm package {PACKAGE}; {_HOW}")
     version = content.get("version")
-    if not isinstance(version, str) or not _VERSION.fullmatch(version):
-        raise InputError(f"--runtime {path}: package.json: version: must be like 1.30.0, found {version!r}")
-    return version
+    found = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    if found is None or (int(found[1]), int(found[2])) < OLDEST:
+        raise InputError(f"--runtime {path}: {PACKAGE}: must be of version 1.23 or newer, found {version!r}")
+    return found[0]

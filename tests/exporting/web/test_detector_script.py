@@ -46,8 +46,8 @@ def run_script(folder: Path, script: str, **options: object) -> list[object]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-# Height, width, channels, image size. Shrunk: by fractions, by two, by three, in one direction only, to a side that ends in .5 (33 * 32 / 64 is
-# 16.5, which Python and OpenCV round to 16). The same. Enlarged: by fractions, from a single row, from a single pixel.
+# Height, width, channels, image size. Shrunk: by fractions, by two, by three, in one direction, to a side that ends in
+# .5 (33 * 32 / 64 is 16.5, which Python rounds to 16). The same. Enlarged: by fractions, from a row, from a pixel.
 CASES = [
     *((50, 70, 3, 48), (64, 96, 4, 48), (96, 96, 3, 32), (1, 500, 3, 64), (33, 64, 3, 32), (96, 64, 4, 96)),
     *((23, 31, 3, 48), (32, 43, 4, 100), (1, 5, 3, 64), (7, 2, 3, 64), (1, 1, 3, 32)),
@@ -61,7 +61,8 @@ def test_pixels_are_opencvs_to_the_bit(tmp_path):
     script = """
     options.cases.forEach(([height, width, channels, imageSize], at) => {
       const data = readFileSync(`${folder}/${at}.in`);
-      const { tensor, dims, scale } = Object.assign(detector(), { imageSize }).prepare({ data, width, height, channels });
+      const sized = Object.assign(detector(), { imageSize });
+      const { tensor, dims, scale } = sized.prepare({ data, width, height, channels });
       writeFileSync(`${folder}/${at}.out`, tensor);
       tell([dims, scale]);
     });
@@ -128,7 +129,8 @@ def test_suppression(tmp_path):
 def test_boxes_return_to_the_image(tmp_path):
     """Rows of a file with suppression inside, of an image of 100 x 50 px, which was scaled by 0.64.
 
-    One leaves the image and is cut, one lies outside and is left out, one is below the minimum, one behind the count."""
+    One leaves the image and is cut, one lies outside and is left out, one is below the minimum, one behind the count.
+    """
     box = [6.4, 3.2, 32.0, 16.0]
     rows = [[*box, 0.9, 2], [32, 16, 99, 99, 0.8, 0], [70, 1, 80, 9, 0.7, 1], [*box, 0.3, 1], [*box, 0.9, 1]]
     script = """
@@ -142,7 +144,7 @@ def test_boxes_return_to_the_image(tmp_path):
 
 
 def test_metadata(tmp_path):
-    """Every entry as ONNX Runtime reads it, with characters of several bytes; a file that is not of ours is refused."""
+    """Every entry as ONNX Runtime reads it, with characters of several bytes; a file of others is refused."""
     names = ["<b>", "人", "\u202e", "é" * 200]
     path = write_detections(tmp_path / "model.onnx", [[0, 0, 1, 1, 0.5, 0]])
     model = onnx.load(path)
@@ -170,9 +172,7 @@ def test_metadata(tmp_path):
       }
     }
     """
-    found, taken, *lines = run_script(
-        tmp_path, script, refused=["classifier", "cubic", "foreign", "cut", "page"]
-    )
+    found, taken, *lines = run_script(tmp_path, script, refused=["classifier", "cubic", "foreign", "cut", "page"])
     assert found == OnnxModel(str(path)).session.get_modelmeta().custom_metadata_map
     assert taken == names
     assert lines == [

@@ -61,7 +61,10 @@ def test_a_refused_export_leaves_nothing(tmp_path, monkeypatch):
     for words, line in (
         (("--format", "web"), "--format web: needs the npm package onnxruntime-web"),
         (("--runtime", package), "--runtime: belongs to --format web"),
-        (("--format", "web", "--runtime", package, "--instances", "all"), "--instances: not together with --format web"),
+        (
+            ("--format", "web", "--runtime", package, "--instances", "all"),
+            "--instances: not together with --format web",
+        ),
     ):
         monkeypatch.setattr(sys, "argv", ["detect", "export", "--weights", "yolov5n-spd-bccd", "--out", out, *words])
         with pytest.raises(InputError, match=line):

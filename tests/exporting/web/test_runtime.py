@@ -1,4 +1,4 @@
-"""The files of onnxruntime-web: those that the page needs, from a folder or an archive, and every other package refused."""
+"""The files of onnxruntime-web that the page needs, from a folder or an archive; every other package is refused."""
 
 from __future__ import annotations
 
@@ -51,9 +51,10 @@ def manifest(**content: object) -> bytes:
         ({"package": b"[]"}, "is not the npm package"),
         ({"package": b"{"}, "is not the npm package"),
         ({"package": None}, "is not the npm package"),
-        ({"package": manifest(version=["1"])}, r"version: must be like 1.30.0, found \['1'\]"),
-        ({"package": manifest(version="1.30.0<b>")}, "version: must be like 1.30.0, found '1.30.0<b>'"),
-        ({"ort": None}, "onnxruntime-web 1.30.0 has no dist/ort.wasm.bundle.min.mjs; take version 1.20 or newer"),
+        ({"package": manifest(version=["1"])}, r"must be of version 1.23 or newer, found \['1'\]"),
+        ({"package": manifest(version="1.30.0<b>")}, "must be of version 1.23 or newer, found '1.30.0<b>'"),
+        ({"package": manifest(version="1.22.0")}, "must be of version 1.23 or newer, found '1.22.0'"),
+        ({"ort": None}, "onnxruntime-web 1.30.0 has no dist/ort.wasm.bundle.min.mjs; 1.30.0 has it"),
         ({"ort-wasm-simd-threaded": b""}, "has no dist/ort-wasm-simd-threaded.wasm"),
     ],
 )
