@@ -10,6 +10,8 @@ setup(
     package_data={
         "detect": ["py.typed"],
         "detect.data.digits": ["digits.csv.gz", "LICENSE.md"],
+        "detect.browser": ["*.js", "*.css", "*.svg"],
+        "detect.exporting.web": ["page/*"],
         "detect.serving": ["page/*"],
         "detect.configs": ["*/*.yaml"],
         "detect.weights": ["*.pt", "*.md"],

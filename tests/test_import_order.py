@@ -15,6 +15,7 @@ ORDER = (
     "class_names",
     "boxes",
     "drawing",
+    "browser",
     "structures",
     "safety",
     "runtime",

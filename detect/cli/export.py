@@ -3,6 +3,7 @@
 detect export --weights runs/mine/best.pt
 detect export weights=yolov5n-spd-bccd out=bccd.onnx nms=true
 detect export --weights yolov5n-spd-bccd --int8 --data bccd --out bccd-int8.onnx
+detect export --weights yolov5n-spd-bccd --format web --runtime onnxruntime-web-1.30.0.tgz --out page
 
 The exit code is 3 if the outputs of the file differ from the model's, or if an INT8 file loses more than 0.01 AP.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
+from detect.errors import InputError
 from detect.runtime.startup import heavy_imports
 
 NOT_THE_MODEL = 3
@@ -24,12 +26,24 @@ NOT_THE_MODEL = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint: a file, or one of weights/")
-    add("--format", choices=("onnx",), default="onnx", help="format of the file (default: onnx)")
+    add(
+        "--format",
+        choices=("onnx", "web"),
+        default="onnx",
+        help="onnx, a file, or web, a folder with a page that runs the detector in the browser (default: onnx)",
+    )
     add(
         "--out",
         type=Path,
         metavar="FILE",
-        help="the file (default: model.onnx beside the weights); with --instances a new folder (default: instances)",
+        help="the file (default: model.onnx beside the weights); with --instances or --format web a new folder "
+        "(default: instances, web)",
+    )
+    add(
+        "--runtime",
+        type=Path,
+        metavar="FILE|DIR",
+        help="for --format web: the npm package onnxruntime-web, its folder or the .tgz of npm pack",
     )
     add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: as trained)")
     add(
@@ -109,10 +123,15 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     with heavy_imports():
         from detect.api.exporting import ExportRequest, run_export
+        from detect.api.web import run_web_export
         from detect.exporting.parity import ExportError
-    given = {name: value for name, value in vars(args).items() if name not in ("json", "format")}
+    if args.runtime is not None and args.format != "web":
+        raise InputError("--runtime: belongs to --format web")
+    request = ExportRequest(
+        **{name: value for name, value in vars(args).items() if name not in ("json", "format", "runtime")}
+    )
     try:
-        exported = run_export(ExportRequest(**given))
+        exported = run_web_export(request, args.runtime) if args.format == "web" else run_export(request)
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(NOT_THE_MODEL)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from detect.browser import page_file
 from detect.data.images import ImageError
 from detect.errors import InputError, visible
 from detect.serving.predictions import ServedDetector, parse_query
@@ -29,6 +29,7 @@ PAGE_FILES = {
     "index.html": "text/html",
     "page.css": "text/css",
     "main.js": "text/javascript",
+    "page.js": "text/javascript",
     "drawing.js": "text/javascript",
     "curve.js": "text/javascript",
     "sources.js": "text/javascript",
@@ -185,7 +186,7 @@ def _file_route(name: str) -> Any:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    content = (files(__package__) / "page" / name).read_bytes()
+    content = page_file(__package__, name)
 
     async def file(request: Request) -> Response:
         return Response(content, media_type=PAGE_FILES[name])

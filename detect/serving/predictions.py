@@ -11,11 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from detect.browser import describe_classes, shown_name
 from detect.data.images import decode_image
 from detect.data.pixel_values import MAX_PIXELS
-from detect.drawing.boxes import class_color
-from detect.drawing.text import shorten
-from detect.errors import InputError, did_you_mean, visible
+from detect.errors import InputError, did_you_mean
 from detect.evaluation.tiling import Tiling
 from detect.inference.detector import DetectOptions, Detector
 from detect.inference.instances import FixedCostError
@@ -26,8 +25,6 @@ MAX_VIEWS = 1000
 """Tiles of an image. A network of 15 ms needs 15 seconds for them, and all other requests wait."""
 MAX_DETECTIONS = 1000
 """Of an image. A large one in tiles may have more than the 300 of ``detect predict``."""
-MAX_SHOWN_NAME = 60
-"""Characters of a class name on the page; a longer one loses its middle."""
 MAX_PICTURE_PX = 4096
 """Long side of ``picture``; browsers limit the area of a canvas."""
 _WHERE = "the image"
@@ -88,15 +85,12 @@ class ServedDetector:
         """Facts about the model: what ``GET /api/model`` returns."""
         detector = self._detector
         return {
-            "file": visible(shorten(self._source.name, MAX_SHOWN_NAME)),
-            "model": visible(shorten(detector.network.name, MAX_SHOWN_NAME)),
+            "file": shown_name(self._source.name),
+            "model": shown_name(detector.network.name),
             "device": detector.network.device_name,
             "image_size": detector.image_size,
             "max_pixels": MAX_PIXELS,
-            "classes": [
-                {"name": name, "shown": visible(shorten(name, MAX_SHOWN_NAME)), "color": _hex_color(label)}
-                for label, name in enumerate(detector.names)
-            ],
+            "classes": describe_classes(detector.names),
             "costs": self._costs,
         }
 
@@ -179,8 +173,3 @@ def _costs(detector: Detector) -> dict[str, Any] | None:
 
 def _kind(number: type) -> str:
     return "whole" if number is int else "decimal"
-
-
-def _hex_color(label: int) -> str:
-    """The colour of a class as in drawn images, ``#rrggbb``."""
-    return "#" + "".join(f"{channel:02x}" for channel in class_color(label))

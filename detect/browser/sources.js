@@ -61,13 +61,12 @@ export class Camera {
     this.#stream = null;
   }
 
-  /** The present frame as a canvas and as a JPEG file. */
-  async frame() {
+  /** The present frame as a canvas. */
+  frame() {
     const canvas = document.createElement("canvas");
     canvas.width = this.#video.videoWidth;
     canvas.height = this.#video.videoHeight;
     canvas.getContext("2d").drawImage(this.#video, 0, 0);
-    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
-    return { image: canvas, blob };
+    return canvas;
   }
 }
