@@ -23,7 +23,7 @@ from detect.data.recognition import open_data
 from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation import detection
-from detect.evaluation.classification import evaluate_classifier
+from detect.evaluation.classification import ClassEvaluation, evaluate_classifier
 from detect.evaluation.coco import Engine, warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.detection import DetectionOptions, Evaluation, evaluate_network
@@ -51,6 +51,8 @@ from detect.runtime.threads import use_threads
 
 Lines = Generator[str, None, dict[str, Any]]
 """Lines for people as they come; returns the content of the metrics file."""
+
+_EXPORTED_CLASSIFIER = "{}: exported classifiers are not measured; measure the checkpoint"
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,20 @@ def evaluate_split(request: EvaluationRequest) -> tuple[Evaluation, tuple[str, .
     return measured.evaluate(table, conditions, DetectionOptions(engine=request.engine)), names
 
 
+def evaluate_class_split(request: EvaluationRequest) -> ClassEvaluation:
+    """Evaluate a classifier's checkpoint on a split without any output.
+
+    Raises:
+        InputError: the weights are an exported file.
+    """
+    if is_exported(request.weights):
+        raise InputError(_EXPORTED_CLASSIFIER.format(request.weights))
+    use_threads(request.threads)
+    checkpoint, data, conditions = _checkpoint(request, open_data(request.data, request.data_root))
+    table = _open_classes(request, data, conditions)
+    return evaluate_classifier(checkpoint.classifier, table, conditions, checkpoint.center_crop)
+
+
 def _checkpoint(request: EvaluationRequest, data: DataConfig) -> tuple[Checkpoint, DataConfig, Conditions]:
     """Open a checkpoint on its device, with the data as it was trained on."""
     device = select_device(request.device)
@@ -254,7 +270,7 @@ def _exported(request: EvaluationRequest, data: DataConfig) -> tuple[_Measured, 
             raise InputError(f"{option}: is for checkpoints; {request.weights} is an exported file")
     network = open_network(request.weights, request.device, request.precision)
     if network.is_classifier:
-        raise InputError(f"{request.weights}: exported classifiers are not measured; measure the checkpoint")
+        raise InputError(_EXPORTED_CLASSIFIER.format(request.weights))
     if request.max_det is not None and request.max_det > (network.max_detections or request.max_det):
         raise InputError(
             f"--max-det: {request.weights} keeps {network.max_detections} detections of an image, "

@@ -39,7 +39,7 @@ COMMANDS = {
     "ship": Command("ship", "prepare a checkpoint for publication"),
     "sweep": Command("sweep", "search a recipe's settings"),
     "ablate": Command("ablate", "compare trainings that differ in a few settings, over several seeds"),
-    "compare": Command("compare", "draw images at several costs side by side (SDPoint)"),
+    "compare": Command("compare", "show where two models differ, or one network at several costs"),
     "reproduce": Command("reproduce", "print a paper's table beside the measurements here"),
     "config": Command("config", "explain the keys of recipes and data configs"),
     "checks": Command("checks", "print versions and hardware, for a bug report"),

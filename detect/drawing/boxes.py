@@ -48,17 +48,27 @@ def draw_boxes(
     captions: Sequence[str],
     is_dashed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw boxes (N, 4), best first, with captions into a copy of the image; the best are on top.
+    """Draw boxes (N, 4), best first, with captions into a copy of the image, in the colours of their classes.
 
-    Lines grow with the image, text with the image and the box. A label stands outside its box where there is room,
-    inside the image always, and keeps off the other labels and small boxes; in a crowd later labels are left out.
-    Frames with ``is_dashed`` (N,) have gaps.
+    Lines grow with the image, text with the image and the box; the best are on top. A label stands outside its box
+    where there is room, inside the image always, and keeps off the other labels and small boxes; in a crowd later
+    labels are left out. Frames with ``is_dashed`` (N,) have gaps.
     """
-    canvas = draw_frames(image_rgb, boxes_xyxy_px, labels, is_dashed)
-    if not len(boxes_xyxy_px):
+    return draw_colored_boxes(image_rgb, boxes_xyxy_px, _class_colors(labels), captions, is_dashed)
+
+
+def draw_colored_boxes(
+    image_rgb: np.ndarray,
+    boxes_xyxy_px: np.ndarray,
+    colors: Sequence[Color],
+    captions: Sequence[str],
+    is_dashed: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw boxes as ``draw_boxes`` does, in N given colours; a box with an empty caption has no label."""
+    canvas = _draw_frames(image_rgb, boxes_xyxy_px, colors, is_dashed)
+    if not any(captions):
         return canvas
     picture = Image.fromarray(canvas)
-    colors = [class_color(label) for label in labels.tolist()]
     _draw_labels(picture, boxes_xyxy_px, _short_sides(boxes_xyxy_px), captions, colors)
     return np.array(picture)
 
@@ -67,17 +77,26 @@ def draw_frames(
     image_rgb: np.ndarray, boxes_xyxy_px: np.ndarray, labels: np.ndarray, is_dashed: np.ndarray | None = None
 ) -> np.ndarray:
     """Draw the frames of ``draw_boxes`` alone."""
+    return _draw_frames(image_rgb, boxes_xyxy_px, _class_colors(labels), is_dashed)
+
+
+def _draw_frames(
+    image_rgb: np.ndarray, boxes_xyxy_px: np.ndarray, colors: Sequence[Color], is_dashed: np.ndarray | None
+) -> np.ndarray:
     canvas = np.ascontiguousarray(image_rgb).copy()
     height, width = canvas.shape[:2]
     thickness = max(1, round((height + width) / 800))
     sides = _short_sides(boxes_xyxy_px)
     for index in reversed(range(len(boxes_xyxy_px))):
-        color = class_color(int(labels[index]))
         under = canvas.copy() if is_dashed is not None and is_dashed[index] else None
-        _draw_box(canvas, boxes_xyxy_px[index], color, 1 if sides[index] < TINY_PX else thickness)
+        _draw_box(canvas, boxes_xyxy_px[index], colors[index], 1 if sides[index] < TINY_PX else thickness)
         if under is not None:
             _open_gaps(canvas, under, DASH_PX * thickness)
     return canvas
+
+
+def _class_colors(labels: np.ndarray) -> list[Color]:
+    return [class_color(label) for label in labels.tolist()]
 
 
 def class_color(label: int) -> Color:
@@ -122,6 +141,8 @@ def _draw_labels(
     taken: list[Rectangle] = []
     objects = boxes[sides < SMALL_PX]
     for box, side, caption, color in zip(boxes, sides, captions, colors, strict=True):
+        if not caption:
+            continue
         font, text = load_font(shorten(caption, MAX_CAPTION), int(np.clip(side / 2, MIN_FONT_PX, regular)))
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         size = (round(right - left) + 4, round(bottom - top) + 4)

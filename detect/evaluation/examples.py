@@ -65,7 +65,7 @@ class Shown:
     Args:
         table: the split.
         found: all detections.
-        matches: of the detections above the score of ``confusion.SCORE``.
+        matches: of the detections above a score, by default that of ``confusion.SCORE``.
         errors: of ``matches``.
     """
 
@@ -75,16 +75,16 @@ class Shown:
     errors: Errors
 
 
-def show(table: AnnotationTable, found: FoundBoxes, matches: Matches) -> Shown:
-    """Select the matched detections from a score of ``confusion.SCORE`` on, and find their errors."""
-    matches = matches.from_score(SCORE)
+def show(table: AnnotationTable, found: FoundBoxes, matches: Matches, min_score: float = SCORE) -> Shown:
+    """Select the matched detections from a score on, and find their errors."""
+    matches = matches.from_score(min_score)
     return Shown(table, found, matches, find_errors(table, found, matches))
 
 
-def match_and_show(evaluation: Evaluation) -> Shown:
+def match_and_show(evaluation: Evaluation, min_score: float = SCORE) -> Shown:
     """Return what pictures of an evaluation of a labelled split show."""
     table, found = evaluation.table, evaluation.found.best(evaluation.kept)
-    return show(table, found, match_by_coco(table, found, [ALL_AREAS])[0])
+    return show(table, found, match_by_coco(table, found, [ALL_AREAS])[0], min_score)
 
 
 def draw_example_sheets(folder: Path, shown: Shown) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from detect.data.images import write_image
 from detect.models.build import build_classifier, build_model
-from detect.models.checkpoint import save_checkpoint
+from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint, save_checkpoint
 from tests.tools.running import run_here
 
 NAMES = ("blue", "green", "red")
@@ -141,3 +141,53 @@ def test_data_of_the_other_task(world: Path) -> None:
             DATA.replace("format: folders\n", "").replace("val}", "val, annotations: a.json}")
         )
         assert "format" in run_here(world, *EVALUATE, "--weights", weights, "--data", data).complaint
+
+
+COMPARE = ("compare_costs.py", "--data", "data.yaml", "--workers", 0, "--device", "cpu", "--out", "compared")
+
+
+def test_compare(world: Path, tmp_path: Path) -> None:
+    """The second model turns the first one's logits round, so that they never agree."""
+    checkpoint = load_checkpoint(world / "model.pt")
+    with torch.no_grad():
+        checkpoint.classifier.head.linear.weight.neg_()
+        checkpoint.classifier.head.linear.bias.neg_()
+    rewrite_checkpoint(tmp_path / "turned.pt", checkpoint)
+    weights = ("--weights", "model.pt", tmp_path / "turned.pt")
+    ended = run_here(world, *COMPARE, *weights, "--out", tmp_path / "out", "--count", 4)
+    assert ended.code == 0, ended
+    first, second, line, listed, sheet = ended.output.splitlines()
+    assert first.startswith("A: model.pt, top-1 0.")
+    assert second.startswith(f"B: {tmp_path / 'turned.pt'}, top-1 ")
+    content = json.loads((tmp_path / "out/compare.json").read_text())
+    totals = content["totals"]
+    assert totals["images"] == 9
+    assert totals["right_by_both"] == 0
+    assert line.startswith("of 9 images both have 0 right, A alone ")
+    assert len(content["differences"]) == totals["right_by_a_alone"] + totals["right_by_b_alone"] > 0
+    assert listed.startswith(f"list of {len(content['differences'])} differences in ")
+    assert (
+        sheet == f"sheet of the {min(len(content['differences']), 4)} images that differ most: {tmp_path}/out/sheet.jpg"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--weights", "model.pt"), "--weights: --data compares two models, found 1"),
+        (("--weights", "model.pt", "model.pt", "--costs", 1), "--costs: belongs to --source"),
+        (("--weights", "model.pt", "model.pt", "--conf", 0.5), "--conf: of detectors only; model.pt is a classifier"),
+        (("--weights", "model.pt", "detector.pt"), "model.pt is a classifier and detector.pt a detector; compare two"),
+        (("--weights", "model.pt", "model.pt", "--source", "x"), "--source: not allowed with argument --data"),
+        (("--weights", "none.pt", "model.pt"), "none.pt: cannot be read"),
+    ],
+)
+def test_what_cannot_be_compared(world: Path, options: tuple, message: str) -> None:
+    assert message in run_here(world, *COMPARE, *options).complaint
+    assert not (world / "compared").exists()
+
+
+def test_options_of_a_split_are_refused_for_costs(world: Path) -> None:
+    words = ("compare_costs.py", "--source", "colours", "--weights")
+    assert "--count: belongs to --data" in run_here(world, *words, "model.pt", "--count", 3).complaint
+    assert "found 2 files" in run_here(world, *words, "model.pt", "model.pt").complaint
