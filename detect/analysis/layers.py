@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detect.models.graph import Graph
+from detect.models.packing import PackedLayer
 
 _CONV = re.compile(r"(\.conv)+$")
 Kind = Literal["convolution", "linear", "max-pool", "average pool"]
@@ -40,6 +41,7 @@ class LayerProfile:
         out_hw: height and width of the map that it writes.
         weights: parameters without biases.
         macs: multiply-adds; a pool has none.
+        ones: share of the ones in a mask of zeros and ones; None for weights that are no mask.
     """
 
     path: str
@@ -52,6 +54,13 @@ class LayerProfile:
     out_hw: tuple[int, int]
     weights: int
     macs: int
+    ones: float | None = None
+
+    @property
+    def bdsc_macs(self) -> float:
+        """Multiply-adds as the BDSC paper counts them (equation 14): of a mask half of one for each entry that is 1."""
+        # Such an entry takes an addition and no multiplication, a 0 takes nothing.
+        return self.macs if self.ones is None else self.macs * self.ones / 2
 
     @property
     def input_elements(self) -> int:
@@ -84,18 +93,20 @@ def record_layers(module: nn.Module, name: str) -> Iterator[list[LayerProfile]]:
         The list, filled as the module runs.
     """
     layers: list[LayerProfile] = []
-    stack: list[str] = []
+    stack: list[nn.Module] = []
 
     def record(read: _Reader, args: Any, output: Any) -> None:
         # Operators outside of the module, such as the pool of a point behind it (SDPoint), are none of its layers.
-        layer = read(_CONV.sub("", stack[-1]), args, output) if stack else None
+        layer = read(_CONV.sub("", paths[stack[-1]]), args, output) if stack else None
         if layer is not None:
-            layers.append(layer)
+            inner = stack[-1]
+            is_mask = isinstance(inner, PackedLayer) and inner.is_packed
+            layers.append(replace(layer, ones=inner.ones) if is_mask else layer)
 
     paths = {m: f"{name}.{path}" if path else name for path, m in module.named_modules()}
 
     def enter(entered: nn.Module, inputs: Any) -> None:
-        stack.append(paths[entered])
+        stack.append(entered)
 
     def leave(left: nn.Module, inputs: Any, output: Any) -> None:
         stack.pop()

@@ -6,6 +6,7 @@ Papers count differently: each count has one name here, and its docstring names 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from detect.analysis.layers import LayerProfile, kept_bytes, record_layers
 from detect.errors import InputError
 from detect.models.build import empty_model
 from detect.models.catalog import find_definition
-from detect.models.checkpoint import Checkpoint, checkpoint_archive
+from detect.models.checkpoint import Checkpoint, checkpoint_archive, load_checkpoint
 from detect.models.definition import ModelDefinition, Row
 from detect.models.graph import Graph, GraphTransform
 from detect.models.heads import Classify, DetectionHead
@@ -31,6 +32,7 @@ MEASURES = (
     "macs",
     "gflops",
     "bflops",
+    "bdsc_macs",
     "activation_bytes",
     "cio",
 )
@@ -129,6 +131,17 @@ class ModelProfile:
         return sum(layer.darknet_flops for layer in self.layers) / 1e9
 
     @property
+    def bdsc_macs(self) -> float:
+        """Multiply-adds as the BDSC paper counts them (``LayerProfile.bdsc_macs``)."""
+        return sum(layer.bdsc_macs for layer in self.layers)
+
+    @property
+    def ones(self) -> float | None:
+        """Share of ones in the masks (q of the BDSC paper), each weighted by its multiply-adds; None without masks."""
+        masks = [(layer.macs, layer.ones) for layer in self.layers if layer.ones is not None]
+        return sum(macs * ones for macs, ones in masks) / sum(macs for macs, _ in masks) if masks else None
+
+    @property
     def activation_bytes(self) -> int:
         """Bytes kept for the backward pass, for each image of a batch; without the image and the loss."""
         return sum(row.activation_bytes for row in self.rows)
@@ -176,6 +189,28 @@ def profile_with_file(name: str, image_size: int, num_classes: int) -> ModelProf
     """Profile a model as ``profile_model`` does, and the size of its checkpoint file (``measure_file``)."""
     profile = profile_model(name, image_size, num_classes)
     return replace(profile, file_bytes=measure_file(find_definition(name), num_classes, image_size))
+
+
+def profile_checkpoint(path: Path, image_size: int | None) -> ModelProfile:
+    """Profile the network of a checkpoint, with the masks that it has learnt.
+
+    Args:
+        path: the file.
+        image_size: side of the square input in pixels; None: the training's.
+    """
+    checkpoint = load_checkpoint(path)
+    graph = checkpoint.model.graph
+    side = checkpoint.image_size if image_size is None else image_size
+    with torch.device("meta"):
+        profile = profile_graph(Graph(graph.definition, len(checkpoint.names)), side, len(checkpoint.names))
+    rows = tuple(_with_masks(row, graph.layer(row.name)) for row in profile.rows)
+    return replace(profile, rows=rows, file_bytes=path.stat().st_size)
+
+
+def _with_masks(row: RowProfile, module: nn.Module) -> RowProfile:
+    """Return a row with the share of ones of the masks in its module."""
+    masks = {f"{row.name}.{key.removesuffix('.weight')}": layer.ones for key, layer in packed_layers(module).items()}
+    return replace(row, layers=tuple(replace(layer, ones=masks.get(layer.path)) for layer in row.layers))
 
 
 def build_on_meta(name: str, num_classes: int) -> Graph:

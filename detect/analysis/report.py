@@ -71,6 +71,11 @@ def summary(profile: ModelProfile) -> str:
         f"  size {_mib(profile.size_bytes)} MiB as the BDSC paper counts: 4 bytes for each of these values; of a "
         "binary mask a bit for each entry, 4 bytes for each output",
     ]
+    if profile.ones is not None:
+        lines.append(
+            f"  operations as the BDSC paper counts {profile.bdsc_macs / 1e9:.3f} G multiply-adds: of a binary mask "
+            f"half of one for each 1, {profile.ones:.1%} of its entries"
+        )
     if profile.file_bytes is not None:
         lines.append(
             f"  checkpoint file {_mib(profile.file_bytes)} MiB: the same, with names of tensors, counters and the "
@@ -86,6 +91,7 @@ def summary(profile: ModelProfile) -> str:
 
 
 def comparison_table(profiles: Sequence[ModelProfile]) -> str:
+    has_masks = any(profile.ones is not None for profile in profiles)
     head = (
         "model",
         "parameters",
@@ -94,6 +100,7 @@ def comparison_table(profiles: Sequence[ModelProfile]) -> str:
         "size (MiB)",
         "file (MiB)",
         "MACs (G)",
+        *(("of BDSC (G)",) if has_masks else ()),
         "BFLOPs",
         "activations (MB)",
         "CIO (M)",
@@ -108,6 +115,7 @@ def comparison_table(profiles: Sequence[ModelProfile]) -> str:
             _mib(profile.size_bytes),
             "" if profile.file_bytes is None else _mib(profile.file_bytes),
             f"{profile.macs / 1e9:.3f}",
+            *((f"{profile.bdsc_macs / 1e9:.3f}",) if has_masks else ()),
             f"{profile.bflops:.3f}",
             f"{profile.activation_bytes / 1e6:.1f}",
             f"{profile.cio / 1e6:.2f}",

@@ -3,6 +3,7 @@
 detect describe --model yolov5n-spd
 detect describe --model peleenet csppeleenet --num-classes 1000 --image-size 224 --layers
 detect describe --model cspdarknet53+fpn+spd --picture costs.png
+detect describe --weights best.pt
 detect describe --list
 """
 
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from detect.cli.output import print_json
 from detect.cli.parser import positive_int
+from detect.errors import InputError
 from detect.runtime.startup import heavy_imports
+
+DEFAULT_SIZE, DEFAULT_CLASSES = 640, 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--model", nargs="+", metavar="NAME|FILE", help="shipped models, backbones, combined parts, or YAML files"
     )
+    what.add_argument("--weights", type=Path, metavar="FILE|NAME", help="the network of a checkpoint")
     what.add_argument("--list", action="store_true", help="print the shipped models, backbones, necks and heads")
     add = parser.add_argument
-    add("--image-size", type=positive_int, default=640, metavar="S", help="side of the square input, pixels")
-    add("--num-classes", type=positive_int, default=80, metavar="K")
+    add(
+        "--image-size",
+        type=positive_int,
+        metavar="S",
+        help="side of the square input, pixels (default: 640, of a checkpoint as trained)",
+    )
+    add("--num-classes", type=positive_int, metavar="K", help="with --model (default: 80)")
     add("--layers", action="store_true", help="print every convolution, linear layer and pool")
     add("--json", action="store_true", help="print JSON; a list where there are several models")
     add("--picture", type=Path, metavar="FILE.png", help="draw the BFLOPs of each layer")
@@ -37,9 +47,17 @@ def run(args: argparse.Namespace) -> None:
         models.run(args)
         return
     with heavy_imports():
-        from detect.analysis.profile import profile_with_file
+        from detect.analysis.profile import profile_checkpoint, profile_with_file
         from detect.analysis.report import draw_costs, profiles_text
-    profiles = [profile_with_file(name, args.image_size, args.num_classes) for name in args.model]
+        from detect.models.catalog import shipped_weights
+    if args.weights and args.num_classes is not None:
+        raise InputError("--num-classes: belongs to --model; a checkpoint has its own classes")
+    if args.weights:
+        path = shipped_weights().get(str(args.weights), args.weights)
+        profiles = [profile_checkpoint(path, args.image_size)]
+    else:
+        size, num_classes = args.image_size or DEFAULT_SIZE, args.num_classes or DEFAULT_CLASSES
+        profiles = [profile_with_file(name, size, num_classes) for name in args.model]
     if args.picture:
         draw_costs(args.picture, profiles)
     if args.json:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 class PackedLayer(ABC):
     """Layer whose ``weight`` can be stored in a shorter form that evaluates to the same outputs.
 
-    ``is_packed`` states whether the weight has this form, ``packed_bytes`` its size. ``pack`` returns its tensors in
+    ``is_packed`` states whether the weight has this form, ``packed_bytes`` its size, ``ones`` the share of the weights
+    above 0, 1/2 where they have no values (on PyTorch's meta device). ``pack`` returns its tensors in
     the order of ``packed_names``; ``unpack`` makes a weight of them again and raises an ``InputError`` if they do not
     fit, where ``where`` is the file and the layer, with a dot behind.
     """
@@ -32,6 +33,10 @@ class PackedLayer(ABC):
     @property
     @abstractmethod
     def packed_bytes(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def ones(self) -> float: ...
 
     @abstractmethod
     def pack(self, weight: Tensor) -> tuple[Tensor, ...]: ...

@@ -102,7 +102,7 @@ def test_list(tmp_path: Path) -> None:
             ("--model", "yolov5n", "--list"),
             "error: argument --list: not allowed with argument --model; --help lists what there is",
         ),
-        ((), "error: one of the arguments --model --list is required; --help lists what there is"),
+        ((), "error: one of the arguments --model --weights --list is required; --help lists what there is"),
     ],
 )
 def test_refused_in_one_line(tmp_path: Path, options: tuple[str, ...], message: str) -> None:

@@ -116,6 +116,11 @@ class MaskConv(nn.Conv2d, PackedLayer):
     def packed_bytes(self) -> int:
         return -(-self.weight.numel() // BITS) + 4 * len(self.weight)
 
+    @property
+    def ones(self) -> float:
+        # 1/2 is the paper's typical setting, behind equation 15.
+        return 0.5 if self.weight.is_meta else float((~(self.weight < 0)).float().mean())
+
     def pack(self, weight: Tensor) -> tuple[Tensor, ...]:
         weights = binarise(weight)
         return pack_signs(weights), weights[:, 0, 0, 0].abs().float()  # (O,), one magnitude each
