@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -67,3 +68,15 @@ def test_the_table_of_classifiers_is_what_the_runs_gave() -> None:
         cells = [cell.strip() for cell in line.split("|")]
         assert cells[2] == f"{statistics.mean(top1):.3f} ± {statistics.stdev(top1):.3f}"
         assert cells[5] == f"{cpu_s:.0f}"
+
+
+def test_the_table_of_frame_rates_is_what_the_benchmark_gave() -> None:
+    rates = json.loads((ROOT / "docs" / "results" / "csp-table-5.json").read_text(encoding="utf-8"))
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").split("## Frames per second of CSPNet")[1]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if "Net" in line or "YOLO" in line
+    ]
+    table = {cells[0]: cells[3:] for cells in lines if len(cells) == 6}
+    assert table == {label: [f"{rate:.1f}" for rate in row.values()] for label, row in rates.items()}

@@ -75,6 +75,11 @@ class RowProfile:
         """Multiply-adds of convolutions and linear layers; norms and activations do not count, norms are not fused."""
         return sum(layer.macs for layer in self.layers)
 
+    @property
+    def cio(self) -> int:
+        """Values that its layers read and write (``ModelProfile.cio``)."""
+        return sum(layer.input_elements + layer.output_elements for layer in self.layers)
+
 
 @dataclass(frozen=True)
 class ModelProfile:
@@ -151,7 +156,7 @@ class ModelProfile:
         """Convolutional input/output: values that convolutions, linear layers and pools read and write; no weights."""
         # A proxy for the traffic between memory and processor: HarDNet (Chao et al., 2019) for convolutions; that pools
         # count follows from the totals of CSPNet (Wang et al., 2020), section 4.5.
-        return sum(layer.input_elements + layer.output_elements for layer in self.layers)
+        return sum(row.cio for row in self.rows)
 
     @property
     def bottleneck(self) -> LayerProfile | None:

@@ -214,17 +214,24 @@ def evaluate_split(request: EvaluationRequest) -> tuple[Evaluation, tuple[str, .
     return measured.evaluate(table, conditions, DetectionOptions(engine=request.engine)), names
 
 
-def evaluate_class_split(request: EvaluationRequest) -> ClassEvaluation:
-    """Evaluate a classifier's checkpoint on a split without any output.
+def open_class_evaluation(request: EvaluationRequest) -> tuple[Checkpoint, ClassTable, Conditions]:
+    """Open a classifier's checkpoint, a split and the conditions of an evaluation.
 
     Raises:
-        InputError: the weights are an exported file.
+        InputError: the weights are a detector's, or an exported file.
     """
     if is_exported(request.weights):
         raise InputError(_EXPORTED_CLASSIFIER.format(request.weights))
     use_threads(request.threads)
     checkpoint, data, conditions = _checkpoint(request, open_data(request.data, request.data_root))
-    table = _open_classes(request, data, conditions)
+    if not isinstance(checkpoint.model, ClassificationModel):
+        raise InputError(f"{request.weights}: is a detector; here a classifier is needed")
+    return checkpoint, _open_classes(request, data, conditions), conditions
+
+
+def evaluate_class_split(request: EvaluationRequest) -> ClassEvaluation:
+    """Evaluate a classifier's checkpoint on a split without any output; raises as ``open_class_evaluation``."""
+    checkpoint, table, conditions = open_class_evaluation(request)
     return evaluate_classifier(checkpoint.classifier, table, conditions, checkpoint.center_crop)
 
 

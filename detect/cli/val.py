@@ -12,6 +12,7 @@ from pathlib import Path
 
 from detect.cli.output import print_all, print_json
 from detect.cli.parser import add_computing, add_data, add_json
+from detect.errors import InputError
 from detect.runtime.startup import heavy_imports
 
 
@@ -76,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(1, 10),
         help="of a classifier: mean of 10 crops, corners, middle and mirrored (default: 1)",
     )
+    add(
+        "--pre-crop",
+        type=int,
+        nargs="+",
+        metavar="S",
+        help="of a classifier: crops from images of several short sides, and how alike the answers are",
+    )
     add_json(parser, "the metrics")
     _add_instances(parser)
 
@@ -103,13 +111,19 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, print the table of metrics and write the files; only the main process prints."""
     with heavy_imports():
         from detect.api.evaluation import EvaluationRequest, measure
+        from detect.api.pre_crops import measure_pre_crops
         from detect.api.sizes import measure_sizes
         from detect.runtime.distributed import init_distributed, is_main_process
-    given = {name: value for name, value in vars(args).items() if name not in ("json", "image_size")}
+    given = {name: value for name, value in vars(args).items() if name not in ("json", "image_size", "pre_crop")}
     sizes = args.image_size or [None]
+    if args.pre_crop and len(sizes) > 1:
+        raise InputError(f"--pre-crop: goes with one --image-size, found {len(sizes)}")
     request = EvaluationRequest(**given, image_size=sizes[0])
     with init_distributed():
-        lines = measure(request) if len(sizes) == 1 else measure_sizes(request, sizes)
+        if args.pre_crop:
+            lines = measure_pre_crops(request, args.pre_crop)
+        else:
+            lines = measure(request) if len(sizes) == 1 else measure_sizes(request, sizes)
         record = print_all(lines, is_json=args.json, is_silent=not is_main_process())
         if args.json and is_main_process():
             print_json(record)

@@ -73,9 +73,30 @@ def test_several_sizes_and_ten_crops(world: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(out / "sizes.png")) is not None
 
 
+def test_sizes_before_the_crop(world: Path, tmp_path: Path) -> None:
+    """At 32 px the crop is the whole short side, as in an evaluation without the option."""
+    metrics = tmp_path / "m.json"
+    ended = run_here(world, *EVALUATE, "--pre-crop", 64, 32, 48, "--metrics-json", metrics)
+    assert ended.code == 0, ended
+    lines = ended.output.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["32", "48", "64"]
+    assert lines[3].startswith("mean cosine of the probabilities of 3 pairs of sizes: ")
+    found = json.loads(metrics.read_text())
+    assert run_here(world, *EVALUATE, "--metrics-json", metrics).code == 0
+    assert found["pre_crops"]["32"]["loss"] == json.loads(metrics.read_text())["loss"]
+    assert found["pre_crops"]["32"]["loss"] != found["pre_crops"]["64"]["loss"]
+    assert 0 < found["mean_cosine"] < 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--pre-crop", 32), "--pre-crop: must be at least two different sizes, found 32"),
+        (("--pre-crop", 48, 48), "--pre-crop: must be at least two different sizes, found 48 48"),
+        (("--pre-crop", 16, 64), "--pre-crop: must be at least the crop of 32 px, found 16"),
+        (("--pre-crop", 32, 64, "--crops", 10), "--crops: does not go with --pre-crop"),
+        (("--pre-crop", 32, 64, "--image-size", 16, 32), "--pre-crop: goes with one --image-size, found 2"),
+        (("--weights", "detector.pt", "--pre-crop", 32, 64), "detector.pt: is a detector; here a classifier is needed"),
         (("--image-size", 16, 16), "--image-size: has a size twice: 16 16"),
         (("--image-size", 16, 32, "--results-json", "r.json"), "--results-json: is for one --image-size, found 2"),
         (("--weights", "detector.pt", "--crops", 10), "--crops: is for classifiers; detector.pt is a detector"),

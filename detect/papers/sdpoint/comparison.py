@@ -6,10 +6,10 @@ Letters: N images of the split, K classes, S side of the network input in pixels
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,18 @@ MAX_SIZES = 8
 """Maximum image sizes of a baseline."""
 
 
+class Measured(NamedTuple):
+    """Measurement of an instance on a split.
+
+    Args:
+        metrics: by name, as of an evaluation.
+        is_right: (N,) bool of a classifier, its most probable class is the true one; None of a detector.
+    """
+
+    metrics: dict[str, float]
+    is_right: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class DetectionSplit:
     """Images with boxes.
@@ -57,7 +69,7 @@ class DetectionSplit:
 
     def measure(
         self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
-    ) -> list[dict[str, float]]:
+    ) -> list[Measured]:
         """The COCO metrics of each instance, as of ``detect.evaluation.detection.evaluate``.
 
         Args:
@@ -74,7 +86,8 @@ class DetectionSplit:
         loader = detection.open_loader(self.table, conditions, model.max_reduction)
         found = _outputs_of_instances(model, instances, loader, step, clock, label)
         bar = progress_bar(found, f"{label}: AP")
-        return [coco_metrics(self.table, collect(outputs, label_of), self.engine).values for outputs in bar]
+        tables = (coco_metrics(self.table, collect(outputs, label_of), self.engine) for outputs in bar)
+        return [Measured(table.values) for table in tables]
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class ClassificationSplit:
 
     def measure(
         self, checkpoint: Checkpoint, instances: Sequence[Instance], conditions: Conditions, label: str
-    ) -> list[dict[str, float]]:
+    ) -> list[Measured]:
         """The metrics of each instance, as of ``evaluate_classifier``; arguments as of ``DetectionSplit``."""
         model, clock = checkpoint.classifier, Clock(conditions.device, classification.PARTS)
         label_of = match_classes(checkpoint.names, self.table.names)
@@ -109,7 +122,9 @@ class ClassificationSplit:
             logits = classification.gather_logits(outputs, len(self.table), len(label_of))
             scores = classification.class_scores(torch.from_numpy(logits), label_of, len(self.table.names))
             found = classification.class_metrics(scores.numpy(), self.table.labels, self.table.names)
-            metrics.append(found.values)
+            answers = scores.nan_to_num(nan=-torch.inf).argmax(dim=1).numpy()
+            is_right = (answers == self.table.labels) & ~scores.isnan().any(dim=1).numpy()
+            metrics.append(Measured(found.values, is_right))
         return metrics
 
 
@@ -191,6 +206,7 @@ class Comparison:
         baselines: the checkpoint's own plain network, and the given one that was trained without SDPoint.
         has_own_norms: each instance has norm statistics of its own.
         measured: data, split, image size, device and versions.
+        is_right: of a classifier, (N,) bool of each instance: its most probable class is the true one.
     """
 
     metric: str
@@ -199,6 +215,7 @@ class Comparison:
     baselines: tuple[Baseline, ...]
     has_own_norms: bool
     measured: dict[str, Any]
+    is_right: dict[Instance, np.ndarray] = field(default_factory=dict)
 
     @property
     def full_macs(self) -> int:
@@ -267,7 +284,8 @@ def compare_instances(
     costs = [InstanceCosts(network.model.graph, network.model.num_classes) for _, network in networks]
     macs = [costs[0].macs(member, (size, size)) for member in members]
     plans = [_plan_sizes(*network, count, size, min(macs)) for network, count in zip(networks, costs, strict=True)]
-    metrics = _measure_instances(split, weights[1], members, conditions)
+    measured = _measure_instances(split, weights[1], members, conditions)
+    metrics = [one.metrics for one in measured]
     runs = [NetworkRun(model, member, (size, size)) for member in members]
     times = network_ms([*runs, *(run for plan in plans for run in plan.runs)], conditions.device, conditions.precision)
     records = [InstanceRecord(*found) for found in zip(members, macs, times[: len(members)], metrics, strict=True)]
@@ -276,7 +294,9 @@ def compare_instances(
         known = {size: metrics[0]} if plan.checkpoint is weights[1] else {}
         baselines.append(plan.measure(split, conditions, times[: len(plan.macs)], known))
         times = times[len(plan.macs) :]
-    return Comparison(split.metric, split.shown, tuple(records), tuple(baselines), bool(instances.statistics), about)
+    is_right = {member: one.is_right for member, one in zip(members, measured, strict=True) if one.is_right is not None}
+    has_own_norms = bool(instances.statistics)
+    return Comparison(split.metric, split.shown, tuple(records), tuple(baselines), has_own_norms, about, is_right)
 
 
 def _measure_instances(
@@ -284,9 +304,9 @@ def _measure_instances(
     checkpoint: Checkpoint,
     members: Sequence[Instance],
     conditions: Conditions,
-) -> list[dict[str, float]]:
-    """The metrics of each instance, at its image size."""
-    found: dict[Instance, dict[str, float]] = {}
+) -> list[Measured]:
+    """The measurement of each instance, at its image size."""
+    found: dict[Instance, Measured] = {}
     full_hw, multiple = (conditions.image_size, conditions.image_size), checkpoint.model.max_reduction
     for scale in dict.fromkeys(member.scale for member in members):
         of_scale = [member for member in members if member.scale == scale]
@@ -327,7 +347,8 @@ class _Plan:
             metrics = known.get(size)
             if metrics is None:
                 at_size = replace(conditions, image_size=size)
-                (metrics,) = split.measure(self.checkpoint, [PLAIN], at_size, f"baseline at {size} px")
+                (measured,) = split.measure(self.checkpoint, [PLAIN], at_size, f"baseline at {size} px")
+                metrics = measured.metrics
             records.append(SizeRecord(size, macs, ms, metrics))
         return Baseline(self.source, self.checkpoint.model.definition.name, tuple(records))
 

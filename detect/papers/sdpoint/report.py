@@ -29,6 +29,7 @@ from detect.papers.sdpoint.comparison import (
     SizeRecord,
     compare_instances,
 )
+from detect.papers.sdpoint.difficulty import draw_least_costs
 from detect.papers.sdpoint.instances import InstanceRecord, Instances, instances_of, with_instances
 from detect.papers.sdpoint.transform import PLAIN
 from detect.runtime.files import atomic_path, write_json
@@ -200,6 +201,10 @@ class InstanceReport:
         yield store_records(self._weights, checkpoint, comparison, self._stamp)
         picture_title = f"{checkpoint.model.definition.name}, {self._count} instances: {title}"
         yield from write_comparison(outputs, comparison, picture_title)
+        if isinstance(split, ClassificationSplit) and outputs.pictures is not None:
+            sheet = outputs.pictures / "least_costs.jpg"
+            draw_least_costs(sheet, comparison, split.table, split.center_crop)
+            yield f"images by the least cost that gets them right: {sheet}"
         return comparison_record(comparison)
 
 

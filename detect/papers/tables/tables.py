@@ -1,4 +1,4 @@
-"""Papers' tables beside measurements of the models here, as text and for JSON.
+"""Papers' tables beside measurements of the models here.
 
 A table is a YAML of ``configs/tables``: a paper's columns and rows as printed, and for each row the corresponding model
 here. Structure (parameters, operations) is measured from the model; accuracy comes from a file of results, where there
@@ -10,12 +10,11 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from detect.analysis.profile import ModelProfile, build_on_meta, count_bytes, profile_graph
-from detect.analysis.report import align
 from detect.config.base import CONFIGS, Listed, Named, Strict, build, load_yaml
 from detect.errors import InputError, did_you_mean
 from detect.models.catalog import find_definition
@@ -31,6 +30,7 @@ Measure = Literal[
     "bflops",
     "bottleneck",
     "cio",
+    "pyramid_cio",
     "sdpoint_flops",
     "mflops",
     "mflops_true",
@@ -38,9 +38,8 @@ Measure = Literal[
     "width",
 ]
 """Contents of a column: ``ModelProfile``'s counts in millions, MiB, billions of operations, or factors of the scale;
-TRD's mean operations in millions, by the area rule or by the operations at the reduced resolution."""
-NOTHING = "-"
-"""A cell without a value."""
+the convolutional input/output of what lies behind the backbone, in millions; TRD's mean operations in millions, by the
+area rule or by the operations at the reduced resolution."""
 
 FILE_MIB = 0.02
 """Overhead of a model file of the BDSC paper, whose ``size`` is that of a file. Fitted: its tables, printed to 0.01 MB,
@@ -98,6 +97,8 @@ class PaperRow(Strict):
         reproduced: false where the model here is known not to give the paper's value: the table says so, and no
             deviation counts.
         note: reason of a deviation above 1 %, or a remark; required where it is not reproduced.
+        command: fills the columns that are measured by training, in place of the table's.
+        series: line of the table's figure; empty for a row that is not in it.
     """
 
     label: str
@@ -110,6 +111,8 @@ class PaperRow(Strict):
     tolerance_percent: float = 1.0
     reproduced: bool = True
     note: str = ""
+    command: str = ""
+    series: str = ""
 
     def mistakes(self, columns: list[str]) -> Iterator[str]:
         yield from (f"paper: {mistake}" for mistake in _unknown_names(self.paper, columns))
@@ -126,6 +129,19 @@ class PaperRow(Strict):
 
 
 @dataclass(frozen=True)
+class Figure(Strict):
+    """Axes of a table's figure.
+
+    Args:
+        x: name of the column.
+        y: name of the column.
+    """
+
+    x: str
+    y: str
+
+
+@dataclass(frozen=True)
 class PaperTable(Strict):
     """A table of a paper.
 
@@ -136,6 +152,9 @@ class PaperTable(Strict):
         columns: in the paper's order, after the label.
         rows: in the paper's order.
         notes: remarks on the whole table.
+        command: fills the columns of a row that are measured by training or running; ``{model}``, ``{resolution}`` and
+            ``{probability}`` (0 without ``trd``) are the row's.
+        figure: the paper's figure of the table; None where it has none.
     """
 
     name: str
@@ -144,9 +163,24 @@ class PaperTable(Strict):
     columns: Listed[Column]
     rows: Listed[PaperRow]
     notes: Listed[str] = ()
+    command: str = ""
+    figure: Figure | None = None
+
+    def command_of(self, row: PaperRow) -> str:
+        """Command that measures a row; empty without one, and for a row without a model."""
+        if row.model is None:
+            return ""
+        trd = row.trd or ReducedEpochs(0, 0)
+        values = {"model": row.model, "resolution": trd.resolution, "probability": f"{trd.probability:g}"}
+        command = row.command or self.command
+        for name, value in values.items():
+            command = command.replace(f"{{{name}}}", str(value))
+        return command
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         columns = [column.name for column in self.columns]
+        axes = () if self.figure is None else (self.figure.x, self.figure.y)
+        yield from (("figure", mistake) for mistake in _unknown_names(dict.fromkeys(axes), columns))
         labels: set[str] = set()
         for row in self.rows:
             if row.label in labels:
@@ -273,6 +307,10 @@ def _measure(
     if wanted & _MEASURES.keys():
         found = profile(model, image_size, num_classes)
         values |= {measure: read(found) for measure, read in _MEASURES.items()}
+    if "pyramid_cio" in wanted:
+        backbone = {row.name for row in find_definition(model).sections[0].rows}
+        rows = profile(model, image_size, num_classes).rows
+        values["pyramid_cio"] = sum(row.cio for row in rows if row.name not in backbone) / 1e6
     if "size" in wanted:
         values["size"] = size(model, num_classes)
     if "sdpoint_flops" in wanted:
@@ -300,93 +338,3 @@ def _check_names(found: dict[str, Any], allowed: list[str], where: str) -> None:
 
 def _unknown_names(found: dict[str, Any], allowed: list[str]) -> list[str]:
     return [f"unknown {name!r}{did_you_mean(name, allowed)}" for name in found if name not in allowed]
-
-
-def comparison_text(table: PaperTable, comparisons: list[Comparison]) -> str:
-    """Format the table: for each structural column the paper's value, ours and the deviation; then accuracy and notes.
-
-    A deviation beyond the row's tolerance is marked by ``!``, or by ``not reproduced``.
-    """
-    structure = [column for column in table.columns if column.measure is not None]
-    others = [column for column in table.columns if column.measure is None]
-    head = ["", "model", "px"]
-    for column in structure:
-        head += [column.name, "ours", "dev. %"]
-    head += [column.name for column in others] + (["measured here"] if others else [])
-    lines = [tuple(head)]
-    fractions = {name for row in table.rows for name, value in row.paper.items() if value % 1}
-    for comparison in comparisons:
-        row = comparison.row
-        cells = [row.label, _network(row), str(row.image_size or NOTHING)]
-        for column in structure:
-            cells += _structure_cells(comparison, column, column.name in fractions)
-        cells += [_number(row.paper.get(column.name), column.name in fractions) for column in others]
-        lines.append((*cells, _results(comparison, others)) if others else tuple(cells))
-    notes = [f"{row.label}: {row.note}" for row in table.rows if row.note] + list(table.notes)
-    beyond = [comparison.row for comparison in comparisons if not comparison.within_tolerance]
-    notes += [f"{row.label}: beyond its tolerance of {row.tolerance_percent:g} %!" for row in beyond]
-    return "\n".join([table.title, "", align(lines, left=2), "", *(f"  {note}" for note in notes)]).rstrip()
-
-
-def comparison_plain(table: PaperTable, comparisons: list[Comparison]) -> dict[str, Any]:
-    """Return the table as a mapping for JSON."""
-    return {
-        "name": table.name,
-        "title": table.title,
-        "rows": [
-            {
-                "label": comparison.row.label,
-                "model": comparison.row.model,
-                "image_size": comparison.row.image_size,
-                "num_classes": comparison.row.num_classes or table.num_classes,
-                "instance": asdict(comparison.row.instance),
-                "trd": asdict(comparison.row.trd) if comparison.row.trd else None,
-                "paper": comparison.row.paper,
-                "ours": comparison.ours,
-                "deviations_percent": comparison.deviations_percent,
-                "tolerance_percent": comparison.row.tolerance_percent,
-                "within_tolerance": comparison.within_tolerance,
-                "reproduced": comparison.row.reproduced,
-                "measured": comparison.results,
-                "note": comparison.row.note,
-            }
-            for comparison in comparisons
-        ],
-        "notes": list(table.notes),
-    }
-
-
-def _network(row: PaperRow) -> str:
-    if row.model is None:
-        return NOTHING
-    return row.model if row.instance == PLAIN else f"{row.model} {row.instance.name}"
-
-
-def _structure_cells(comparison: Comparison, column: Column, fraction: bool) -> list[str]:
-    ours, deviation = comparison.ours.get(column.name), comparison.deviations_percent.get(column.name)
-    cells = [_number(comparison.row.paper.get(column.name), fraction), NOTHING, NOTHING]
-    if ours is not None:
-        cells[1] = f"{ours:.2f}" if ours >= 10 or column.measure in ("depth", "width") else f"{ours:.3f}"
-    if deviation is not None:
-        cells[2] = f"{round(deviation, 1) + 0.0:+.1f}" + _mark(comparison.row, deviation)
-    return cells
-
-
-def _mark(row: PaperRow, deviation: float) -> str:
-    if abs(deviation) <= row.tolerance_percent:
-        return ""
-    return "!" if row.reproduced else " not reproduced"
-
-
-def _results(comparison: Comparison, columns: list[Column]) -> str:
-    if comparison.row.model is None:
-        return NOTHING
-    found = [f"{c.name} {comparison.results[c.name]:g}" for c in columns if c.name in comparison.results]
-    return ", ".join(found) or "not measured"
-
-
-def _number(value: float | None, fraction: bool) -> str:
-    """Format a value as the paper prints it, with a decimal if others of its column have one (``fraction``)."""
-    if value is None:
-        return NOTHING
-    return f"{value:g}" if value % 1 or not fraction else f"{value:.1f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,9 +43,10 @@ def test_detectors(tmp_path: Path, way: Way) -> None:
     members = instances_in(checkpoint).members
     found = DetectionSplit(table).measure(checkpoint, members, conditions(), "test")
     assert instance_of(checkpoint.model) == PLAIN
-    for member, metrics in zip(members, found, strict=True):
+    for member, measured in zip(members, found, strict=True):
         use_instance(checkpoint.model, member)
-        assert evaluate(checkpoint.detector, table, ALONE).metrics.values == metrics
+        assert evaluate(checkpoint.detector, table, ALONE).metrics.values == measured.metrics
+        assert measured.is_right is None
     assert len({str(raw_sums(checkpoint.model, member)) for member in members}) == len(members)  # different networks
 
 
@@ -53,11 +55,12 @@ def test_classifiers(tmp_path: Path) -> None:
     members = instances_in(checkpoint).members
     found = ClassificationSplit(table).measure(checkpoint, members, conditions(), "test")
     assert instance_of(checkpoint.model) == PLAIN
-    for member, metrics in zip(members, found, strict=True):
+    for member, measured in zip(members, found, strict=True):
         use_instance(checkpoint.model, member)
-        alone = evaluate_classifier(checkpoint.classifier, table, ALONE).metrics.values
-        assert alone == pytest.approx(metrics)
-    assert len({metrics["loss"] for metrics in found}) == len(members)
+        alone = evaluate_classifier(checkpoint.classifier, table, ALONE)
+        assert alone.metrics.values == pytest.approx(measured.metrics)
+        np.testing.assert_array_equal(measured.is_right, alone.predicted == table.labels)
+    assert len({measured.metrics["loss"] for measured in found}) == len(members)
 
 
 def test_classes_in_another_order(tmp_path: Path) -> None:
@@ -66,5 +69,7 @@ def test_classes_in_another_order(tmp_path: Path) -> None:
     checkpoint.classifier.head.linear.weight.data.zero_()
     checkpoint.classifier.head.linear.bias.data = torch.tensor([9.0, 0.0, 0.0])
     turned = replace(table, labels=table.labels * 0 + 2, names=("b", "c", "a"))
-    (metrics,) = ClassificationSplit(turned).measure(checkpoint, [PLAIN], conditions(), "test")
-    assert metrics["top1"] == 1
+    (measured,) = ClassificationSplit(turned).measure(checkpoint, [PLAIN], conditions(), "test")
+    assert measured.metrics["top1"] == 1
+    assert measured.is_right is not None
+    assert measured.is_right.all()

@@ -57,6 +57,7 @@ def test_list(tmp_path: Path) -> None:
         (("csp-tabel-1",), "error: unknown table 'csp-tabel-1'; did you mean 'csp-table-1'?"),
         (("none.yaml",), "error: none.yaml: cannot be read: No such file or directory"),
         ((), "error: give the name of a table, or --list; --help lists what there is"),
+        (("csp-figure-8", "--picture", "x.png"), "error: --picture: csp-figure-8 has no figure"),
         (("csp-table-1", "--list"), "error: give the name of a table, or --list; --help lists what there is"),
     ],
 )

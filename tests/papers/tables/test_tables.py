@@ -1,29 +1,41 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 
-from detect.analysis.profile import build_on_meta, count_bytes
+from detect.analysis.profile import build_on_meta, count_bytes, profile_graph
+from detect.config.base import find_config, parse_overrides
+from detect.config.run import RunConfig, load_run_config
 from detect.errors import InputError
+from detect.models.catalog import find_definition
 from detect.models.graph import Graph
 from detect.papers.sdpoint.transform import Instance
+from detect.papers.tables.figures import draw_figure, figure_points
 from detect.papers.tables.operations import count_operations
+from detect.papers.tables.report import comparison_plain, comparison_text
 from detect.papers.tables.tables import (
     FILE_MIB,
     Comparison,
     PaperRow,
     PaperTable,
     compare,
-    comparison_plain,
-    comparison_text,
     load_results,
     load_table,
     shipped_tables,
 )
+from detect.training.settings import load_recipe
+from tests.documents.pages import ROOT
 from tests.models.thin import thin
+
+sys.path.append(str(ROOT / "docs"))
+
+from generate import parser_of
 
 TABLE = """
 name: small
@@ -284,25 +296,36 @@ def test_results_that_are_wrong(tmp_path: Path, table: PaperTable, text: str, me
 # ---------------------------------------------------------------------------------------- shipped tables
 
 TABLES = (
+    "bdsc-figure-3",
     "bdsc-table-1",
     "bdsc-table-2",
     "bdsc-table-3",
     "bdsc-table-4",
     "bdsc-table-5",
+    "csp-figure-1",
     "csp-figure-7",
     "csp-figure-8",
+    "csp-memory",
     "csp-published",
     "csp-table-1",
     "csp-table-2",
     "csp-table-3",
     "csp-table-4",
+    "csp-table-5",
     "sdpoint-table-1",
     "sdpoint-table-2",
     "spd-table-2",
     "spd-table-4",
+    "spd-table-5",
+    "spd-table-6",
     "trd-table-1",
+    "trd-table-2",
     "trd-table-3",
     "trd-table-4",
+    "trd-table-5",
+    "trd-table-6",
+    "trd-table-7",
+    "trd-table-8",
 )
 
 
@@ -325,6 +348,87 @@ def test_shipped_table(name: str) -> None:
             assert max(deviations) > 5, f"{comparison.row.label}: is reproduced"
         if comparison.row.tolerance_percent > 1:
             assert comparison.row.note, comparison.row.label
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_commands(name: str) -> None:
+    """Each is one that its program takes, with names of models, runs and keys that exist."""
+    table = load_table(name)
+    for command in dict.fromkeys(filter(None, map(table.command_of, table.rows))):
+        program, *words = shlex.split(command)
+        if program == "python":
+            assert (ROOT / words[0]).is_file()
+        else:
+            assert program == "detect"
+            check_training(words)
+
+
+def check_training(words: list[str]) -> None:
+    """Load what a ``detect train`` names."""
+    args = parser_of(words[0]).parse_args(words[1:])
+    run = load_run_config(args.run) if args.run else RunConfig(args.model, args.data)
+    find_config("data", args.data or run.data)
+    overrides = {**run.set, **parse_overrides(args.set or [])}
+    load_recipe(find_definition(args.model or run.model), args.recipe or run.recipe, overrides)
+
+
+def test_commands_of_rows(tmp_path: Path) -> None:
+    """The table's, filled with the row's values; the row's own in its place; none without a model."""
+    text = TABLE.replace(
+        "num_classes: 1000", "num_classes: 1000\ncommand: train {model} at {resolution} with {probability}"
+    )
+    own = text.replace("note: why.", "note: why., command: my own, trd: {resolution: 112, probability: 0.5}")
+    reduced = own.replace("command: my own, ", "")
+    for content, expected in (
+        (text, "train resnet10 at 0 with 0"),
+        (own, "my own"),
+        (reduced, "train resnet10 at 112 with 0.5"),
+    ):
+        table = load_table(write_table(tmp_path, content))
+        assert [table.command_of(row) for row in table.rows] == [expected, ""]
+        line = "ours: my own" if expected == "my own" else "a row: train MODEL at RESOLUTION with PROBABILITY"
+        assert f"  to measure {line}" in comparison_text(table, compare(table, {}))
+        measured = compare(table, {"ours": {"AP": 1.0}})
+        assert "to measure" not in comparison_text(table, measured)
+        assert [row["command"] for row in comparison_plain(table, measured)["rows"]] == [expected, ""]
+
+
+def test_figure_points(tmp_path: Path) -> None:
+    text = TABLE.replace("label: ours,", "label: ours, series: a,").replace(
+        "label: theirs,", "label: theirs, series: b,"
+    )
+    text = text.replace("num_classes: 1000", "num_classes: 1000\nfigure: {x: Params, y: AP}")
+    table = load_table(write_table(tmp_path, text))
+    paper, ours = figure_points(table, compare(table, {}))
+    assert (paper, ours) == ({"a": [(5.24, 30.0)], "b": [(8.0, 31.5)]}, {})
+    _, ours = figure_points(table, compare(table, {"ours": {"AP": 29.0}}))
+    assert ours == {"a": [(pytest.approx(5.24, abs=1e-3), 29.0)]}
+    draw_figure(tmp_path / "figure.png", table, compare(table, {"ours": {"AP": 29.0}}))
+    assert cv2.imread(str(tmp_path / "figure.png")) is not None
+
+
+def test_pyramid_of_a_detector(tmp_path: Path) -> None:
+    """The layers of the rows that are not of the backbone."""
+    columns = "columns: [{name: pyramid, measure: pyramid_cio}, {name: whole, measure: cio}]"
+    rows = [
+        f"{{label: {name}, paper: {{}}, model: {name}+prn, image_size: 64}}" for name in ("darknet-tiny", "resnet10")
+    ]
+    text = f"name: small\ntitle: Two\nnum_classes: 2\n{columns}\nrows: [{', '.join(rows)}]\n"
+    first, second = (comparison.ours for comparison in compare(load_table(write_table(tmp_path, text)), {}))
+    assert first["whole"] != second["whole"]
+    assert 0 < first["pyramid"] < first["whole"]
+    profile = profile_graph(build_on_meta("darknet-tiny+prn", 2), 64, 2, memory=False)
+    backbone = find_definition("darknet-tiny+prn").sections[0].rows
+    behind = [row for row in profile.rows if row.name not in [one.name for one in backbone]]
+    elements = [layer.input_elements + layer.output_elements for row in behind for layer in row.layers]
+    assert first["pyramid"] == sum(elements) / 1e6
+
+
+@pytest.mark.slow
+def test_memory_of_efm() -> None:
+    """EFM reads and writes half of what YOLOv3's pyramid does, where the paper says a quarter."""
+    plain, efm, _ = compare(load_table("csp-memory"), {})
+    assert efm.ours["pyramid (M)"] / plain.ours["pyramid (M)"] == pytest.approx(0.494, abs=5e-4)
 
 
 @pytest.mark.slow

@@ -1,0 +1,32 @@
+"""The comparisons of ``configs/ablations``: every training is one that can be made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from detect.ablation.plan import plan_trainings
+from detect.config.ablation import load_ablation_config
+from detect.config.base import CONFIGS
+
+COUNTS = {
+    "starts-bccd": 9,  # three cases, three seeds
+    "starts-deeppcb": 9,
+    "trd-figure-5-share": 10,  # P from 0 to 0.9
+    "trd-figure-5-size": 8,  # from 8 to 64 px
+    "trd-grid-subset": 36,  # four sizes, three shares, three seeds
+}
+
+
+def test_all_are_counted() -> None:
+    assert set(COUNTS) == {path.stem for path in (CONFIGS / "ablations").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_trainings(tmp_path: Path, name: str) -> None:
+    config = load_ablation_config(name)
+    config = replace(config, base={**config.base, "data_root": str(tmp_path)})
+    assert config.name == name
+    assert len(plan_trainings(config, tmp_path / "out")) == COUNTS[name]
