@@ -69,8 +69,8 @@ class ClassAugmentConfig(Strict):
     """Augmentation of a classifier's training images. Probabilities are per image, those of mixing per batch.
 
     Source: ResNet (He et al., 2016), section 4.2, for ``pad``; BDSC (2018), section 4.1, for ``resize``; GoogLeNet
-    (Szegedy et al., 2015), section 6, for ``area``; Cutout (DeVries and Taylor, 2017); mixup (Zhang et al., 2018);
-    CutMix (Yun et al., 2019).
+    (Szegedy et al., 2015), section 6, for ``area``; AutoAugment (Cubuk et al., 2019); Cutout (DeVries and Taylor,
+    2017); mixup (Zhang et al., 2018); CutMix (Yun et al., 2019).
     """
 
     crop: Literal["none", "pad", "resize", "area"] = "none"
@@ -92,6 +92,8 @@ class ClassAugmentConfig(Strict):
     """Probability."""
     flip_up_down: Share = 0.0
     """Probability."""
+    auto_augment: Literal["none", "cifar10", "imagenet", "svhn"] = "none"
+    """Policy of AutoAugment, torchvision's, behind crop and flips."""
     brightness: Share = 0.0
     """Factor uniform in 1 +- brightness."""
     contrast: Share = 0.0

@@ -33,6 +33,12 @@ def check_choice(word: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{word}: unknown {value!r}{did_you_mean(str(value), allowed)}")
 
 
+def check_probability(word: str, value: float) -> None:
+    """Refuse a keyword's value that is not in [0, 1)."""
+    if not 0 <= value < 1:
+        raise InputError(f"{word}: must be from 0 to below 1, found {value:g}")
+
+
 class ResizePoint(nn.Module):
     """Adaptive average pooling to r times the height and width, or the identity.
 

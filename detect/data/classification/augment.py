@@ -1,14 +1,17 @@
-"""Augmentation of a classifier's training images: crop, flip, colour, cutout, mixup and CutMix, by batches.
+"""Augmentation of a classifier's training images: crop, flip, AutoAugment, colour, cutout, mixup, CutMix, by batches.
 
 Letters: B images of a batch, R side of the squares, S side of the network input, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from detect.config.augment import ClassAugmentConfig
 from detect.data.classification.geometry import (
@@ -56,6 +59,7 @@ class Draws(NamedTuple):
     cutout_y: np.ndarray
     areas: np.ndarray
     ratios: np.ndarray
+    policy: np.ndarray
 
     def of(self, places: np.ndarray) -> Draws:
         """Select the numbers of some images of the batch."""
@@ -64,8 +68,9 @@ class Draws(NamedTuple):
 
 def draw(rng: np.random.Generator, count: int) -> Draws:
     """Draw the random numbers of ``count`` images."""
-    single = rng.random((len(Draws._fields) - 2, count))
-    return Draws(*single, *rng.random((2, count, AREA_TRIES)))
+    single = rng.random((len(Draws._fields) - 3, count))
+    # The last ones come last, so that a seed draws what it drew before there were any.
+    return Draws(*single, *rng.random((2, count, AREA_TRIES)), rng.random(count))
 
 
 class Augmentation:
@@ -81,6 +86,7 @@ class Augmentation:
         self.source = source
         self.augment = augment
         self.image_size = image_size
+        self._policy = None if augment.auto_augment == "none" else open_policy(augment.auto_augment)
 
     def images(self, draws: Draws, rows: np.ndarray, failures: list[Failure]) -> np.ndarray:
         """Make a batch of augmented images.
@@ -99,6 +105,8 @@ class Augmentation:
         else:
             images = self._cut_together(rows, draws, failures)
         flip(images, draws.left_right < augment.flip_left_right, draws.up_down < augment.flip_up_down)
+        if self._policy is not None:
+            auto_augment(images, self._policy, draws.policy)
         if augment.brightness or augment.contrast or augment.saturation:
             change_colour(
                 images,
@@ -150,6 +158,26 @@ class Augmentation:
             return image, Window(start, start, size, size)
         x, y = (starts(np.array(position_xy), width + 2 * augment.padding - size) - augment.padding).tolist()
         return image, Window(x, y, size, size)
+
+
+def open_policy(name: str) -> Callable[[Tensor], Tensor]:
+    """Return torchvision's AutoAugment with the policy of a data set; what comes in from outside is grey."""
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy  # takes a while, and few trainings need it
+
+    policy: Callable[[Tensor], Tensor] = AutoAugment(AutoAugmentPolicy(name), fill=[float(PAD_VALUE)] * 3)
+    return policy
+
+
+def auto_augment(images: np.ndarray, policy: Callable[[Tensor], Tensor], draws: np.ndarray) -> None:
+    """Apply a policy to each of (B, S, S, 3) uint8 in place, with random numbers that follow from ``draws`` (B,).
+
+    Source: Cubuk et al., AutoAugment, CVPR 2019.
+    """
+    for image, number in zip(images, draws.tolist(), strict=True):
+        with torch.random.fork_rng(devices=[]):  # the library draws from PyTorch's own generator
+            torch.manual_seed(int(number * 2**53))
+            changed = policy(torch.from_numpy(image).permute(2, 0, 1))
+        image[:] = changed.permute(1, 2, 0).numpy()
 
 
 def change_colour(images: np.ndarray, brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray) -> None:

@@ -313,10 +313,14 @@ class PreConv(nn.Module):
         folded = in_channels * block_size**2
         self.conv = nn.Conv2d(folded, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         self.block_size = block_size
+        self.dropout = 0.0
+        """Probability, in training, that the convolution reads 0 in place of a value."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H / s, W / s), or to (B, O, H / stride, W / stride)."""
         y = self.activation(self.norm(x))
+        if self.dropout and self.training:
+            y = F.dropout(y, self.dropout)
         return convolve(self.conv, y if self.block_size == 1 else (Piece(y, self.block_size),))
 
     def from_strided(self, strided: nn.Module, inputs: Sequence[Channels]) -> State:

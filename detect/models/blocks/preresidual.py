@@ -14,7 +14,7 @@ from detect.models.blocks.conv import PreConv, make_activation
 from detect.models.blocks.csp import Fusion
 from detect.models.blocks.downsample import BLOCK_SIZE, Kind
 from detect.models.blocks.residual import StackedStage, StageForm
-from detect.models.registry import BlockOptions, ResizePoint, register
+from detect.models.registry import BlockOptions, ResizePoint, check_probability, register
 
 PreBlockKind = Literal["basic", "bottleneck"]
 
@@ -63,6 +63,7 @@ class PreResidualOptions(BlockOptions):
         fusion: order in which the parts are joined; ``none`` is the plain stage.
         gamma: share of O that passes by, in (0, 1).
         activation: name of the activation.
+        dropout: probability of a value in front of the 3x3 convolution that is a block's second, in [0, 1).
     """
 
     out_channels: int
@@ -76,6 +77,11 @@ class PreResidualOptions(BlockOptions):
     fusion: Fusion = "none"
     gamma: float = 0.5
     activation: str = "relu"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_probability("dropout", self.dropout)
 
 
 class _PreResidualForm(StageForm):
@@ -98,17 +104,13 @@ class _PreResidualForm(StageForm):
         return PreResidualBlock(in_channels, layers, shortcut, self.options.activation)
 
     def _layers(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-        activation = self.options.activation
-        if self.options.block == "basic":
-            return nn.Sequential(
-                _bare(in_channels, out_channels, 3, stride), PreConv(out_channels, out_channels, 3, activation)
-            )
-        hidden = max(round(out_channels * self.options.ratio), 1)
-        return nn.Sequential(
-            _bare(in_channels, hidden, 1),
-            PreConv(hidden, hidden, 3, activation, stride=stride),
-            PreConv(hidden, out_channels, 1, activation),
-        )
+        activation, is_basic = self.options.activation, self.options.block == "basic"
+        hidden = out_channels if is_basic else max(round(out_channels * self.options.ratio), 1)
+        second = PreConv(hidden, hidden, 3, activation, stride=1 if is_basic else stride)
+        second.dropout = self.options.dropout
+        if is_basic:
+            return nn.Sequential(_bare(in_channels, hidden, 3, stride), second)
+        return nn.Sequential(_bare(in_channels, hidden, 1), second, PreConv(hidden, out_channels, 1, activation))
 
 
 def _bare(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
@@ -128,7 +130,8 @@ class PreResidualStage(StackedStage):
         options: further keywords.
 
     Source: Identity Mappings in Deep Residual Networks (He et al., 2016); Wide Residual Networks (Zagoruyko and
-    Komodakis, 2016), section 2, for ``widen``; CSPNet (Wang et al., 2020), section 3.1; SPD-Conv, Table 3, for ``spd``.
+    Komodakis, 2016), section 2 for ``widen`` and 2.4 for ``dropout``; CSPNet (Wang et al., 2020), section 3.1;
+    SPD-Conv, Table 3, for ``spd``.
     """
 
     Options = PreResidualOptions

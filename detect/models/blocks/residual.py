@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import DropBlock2d
 
 from detect.errors import InputError
 from detect.models.blocks.conv import (
@@ -35,8 +36,11 @@ from detect.models.rearrangement import (
     rearrange,
     rearrange_parts,
 )
-from detect.models.registry import Block, BlockOptions, ResizePoint, register
+from detect.models.registry import Block, BlockOptions, ResizePoint, check_probability, register
 from detect.structures import FeatureShape
+
+DROP_CELLS = 7
+"""Side of the squares that DropBlock sets to 0."""
 
 BlockKind = Literal["basic", "bottleneck", "darknet"]
 Shortcut = Literal["partial", "projection", "pool"]
@@ -81,10 +85,13 @@ class ResidualBlock(nn.Module):
         self.stride = stride
         self.point = ResizePoint()
         self.activation = make_activation(activation)
+        self.drop: nn.Module = nn.Identity()
+        """In training, of the convolutions' and the shortcut's output alike."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H / s, W / s)."""
-        return self.activation(self.point(partial_add(self.layers(x), self.shortcut(x), self.stride)))
+        y, skipped = self.drop(self.layers(x)), self.drop(self.shortcut(x))
+        return self.activation(self.point(partial_add(y, skipped, self.stride)))
 
     def from_strided(self, strided: nn.Module, inputs: Sequence[Channels]) -> State:
         """See ``HasStridedForm``; a space-to-depth between the layers puts the strided map into its first sub-map."""
@@ -124,6 +131,9 @@ class ResidualOptions(BlockOptions):
         entry_channels: of the convolution in front of the blocks; by default as many as they have.
         divide_activation: activation of the dividing convolutions; by default ``activation``.
         activation: name of the activation.
+        drop_block: probability of DropBlock behind the last convolution and the shortcut of each block, in [0, 1).
+            Source: Ghiasi et al. 2018, "DropBlock" (arXiv:1810.12890), section 4.1, with its 7x7 cells; it also drops
+            behind the other convolutions, and raises the probability from 0 during the training.
     """
 
     out_channels: int
@@ -142,9 +152,11 @@ class ResidualOptions(BlockOptions):
     entry_channels: int | None = None
     divide_activation: str | None = None
     activation: str = "relu"
+    drop_block: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_probability("drop_block", self.drop_block)
         if self.downsample != "spd" and self.spd_form != "conv":
             raise InputError(f"spd_form: belongs to downsample spd, found {self.spd_form} with {self.downsample}")
         if self.spd_kernel_size is not None and (self.downsample != "spd" or self.spd_form != "conv"):
@@ -234,7 +246,10 @@ class _ResidualForm(StageForm):
         elif shortcut == "pool" and stride > 1:
             path, skipped = HalvingPool(), 1
         behind = "none" if kind == "darknet" else self.options.activation
-        return ResidualBlock(self._layers(in_channels, out_channels, stride), path, skipped, behind)
+        block = ResidualBlock(self._layers(in_channels, out_channels, stride), path, skipped, behind)
+        if self.options.drop_block:
+            block.drop = DropBlock2d(self.options.drop_block, DROP_CELLS)
+        return block
 
     def _layers(self, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
         activation, kind = self.options.activation, self.options.block

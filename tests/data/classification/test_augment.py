@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from detect.config.augment import ClassAugmentConfig
-from detect.data.classification.augment import Augmentation, change_colour, cutout, draw, turn_hue
+from detect.data.classification.augment import (
+    Augmentation,
+    auto_augment,
+    change_colour,
+    cutout,
+    draw,
+    open_policy,
+    turn_hue,
+)
 from detect.data.classification.images import ImagesInMemory
 from detect.data.detection.augment import shift_hsv
 from detect.data.letterbox import PAD_VALUE
@@ -214,3 +222,36 @@ def test_everything_at_once(size: int) -> None:
         )
         first, again = (images_of(augment, noise(6, size, size), size, seed=3) for _ in range(2))
         np.testing.assert_array_equal(first, again)
+
+
+# ----------------------------------------------------------------------------------------- AutoAugment
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "imagenet", "svhn"])
+def test_auto_augment_follows_the_draws(policy: str) -> None:
+    """Each image by its own number, whatever PyTorch's generator is at, which stays where it is."""
+    pixels = noise(6, 16, 16)
+    augment = ClassAugmentConfig(flip_left_right=0, auto_augment=policy)
+    torch.manual_seed(1)
+    first = images_of(augment, pixels, 16)
+    assert torch.initial_seed() == 1
+    after = torch.rand(1)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(images_of(augment, pixels, 16), first)
+    torch.manual_seed(1)
+    assert torch.rand(1) == after
+    changed = (first != pixels).any(axis=(1, 2, 3))
+    assert changed.sum() >= 3
+
+
+def test_auto_augment_is_that_of_the_library() -> None:
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    images, draws = noise(2, 8, 8), np.array([0.25, 0.75])
+    expected = images.copy()
+    auto_augment(images, open_policy("cifar10"), draws)
+    for image, seed in zip(expected, (2**51, 3 * 2**51), strict=True):  # of 2 ** 53
+        torch.manual_seed(seed)
+        policy = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=[float(PAD_VALUE)] * 3)
+        image[:] = policy(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(images, expected)

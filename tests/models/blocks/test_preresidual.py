@@ -156,3 +156,36 @@ def test_fusion_says_which_transitions_there_are(fusion: str, transitions: tuple
 def test_refused(words: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         PreResidualStage(6, PreResidualOptions(8, **words))
+
+
+# -------------------------------------------------------------------------------------------------- dropout
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_dropout_stands_in_front_of_the_second_convolution(block: str) -> None:
+    """Without it the names of the weights and, in evaluation, the values are the same; in training 0.4 are 0."""
+    plain = stage(6, 6, block=block, repeats=2)
+    dropped = stage(6, 6, block=block, repeats=2, dropout=0.4)
+    dropped.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(dropped(X), plain(X))
+    layer = dropped.stage[1].layers[1]
+    reads: list[Tensor] = []
+    layer.conv.register_forward_pre_hook(lambda _, inputs: reads.append(inputs[0]))
+    layer.activation = nn.Identity()  # otherwise half of the values are 0 anyway
+    layer.train()
+    torch.manual_seed(0)
+    z = torch.rand(50, 6, 8, 8, dtype=torch.float64)
+    layer(z)
+    kept = reads[0] != 0
+    assert kept.double().mean() == pytest.approx(0.6, abs=0.02)
+    layer.norm.train()
+    expected = layer.norm(z) / 0.6
+    torch.testing.assert_close(reads[0][kept], expected[kept])
+    first = dropped.stage[1].layers[0]
+    assert isinstance(first, nn.Conv2d)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, 2.0])
+def test_a_dropout_that_is_no_probability(dropout: float) -> None:
+    with pytest.raises(InputError, match=f"^dropout: must be from 0 to below 1, found {dropout:g}$"):
+        stage(6, 6, dropout=dropout)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import DropBlock2d
 
+from detect.analysis.profile import build_on_meta
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv, Piece, space_to_depth
 from detect.models.blocks.residual import ResidualOptions, ResidualStage, partial_add
@@ -298,3 +301,39 @@ def test_pieces() -> None:
 def test_refused(words: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ResidualStage(6, ResidualOptions(8, **words))
+
+
+# ------------------------------------------------------------------------------------------------ DropBlock
+
+
+def test_drop_block_in_training_alone() -> None:
+    """The shortcut and the convolutions lose squares of 7 x 7 cells, of different places; nothing in evaluation."""
+    torch.manual_seed(0)
+    plain = ResidualStage(4, ResidualOptions(4, repeats=2)).eval()
+    dropped = ResidualStage(4, ResidualOptions(4, repeats=2, drop_block=0.3)).eval()
+    dropped.load_state_dict(plain.state_dict())
+    x = torch.rand(3, 4, 21, 21) + 1
+    torch.testing.assert_close(dropped(x), plain(x))
+    block = dropped.stage[0]
+    seen: list[Tensor] = []
+    block.drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    dropped.train()
+    dropped(x)
+    convolved, skipped = seen
+    assert convolved.shape == skipped.shape
+    lost = skipped == 0  # the input has no zeros
+    assert 0.1 < lost.float().mean() < 0.5
+    assert not torch.equal(convolved == 0, lost)
+    covered = -F.max_pool2d(-lost.float(), 7, 1)  # 1 where a whole window of 7 x 7 is lost
+    assert torch.equal(F.max_pool2d(F.pad(covered, (6, 6, 6, 6)), 7, 1), lost.float())
+
+
+def test_drop_block_that_is_no_probability() -> None:
+    with pytest.raises(InputError, match=r"^drop_block: must be from 0 to below 1, found 1$"):
+        ResidualOptions(4, drop_block=1)
+
+
+def test_drop_block_of_a_resnet_is_in_its_last_two_stages() -> None:
+    graph = build_on_meta("resnet18+drop_block=0.1", 2)
+    names = {name.split(".")[1] for name, module in graph.named_modules() if isinstance(module, DropBlock2d)}
+    assert names == {"c4", "c5"}
