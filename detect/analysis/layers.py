@@ -100,8 +100,8 @@ def record_layers(module: nn.Module, name: str) -> Iterator[list[LayerProfile]]:
         layer = read(_CONV.sub("", paths[stack[-1]]), args, output) if stack else None
         if layer is not None:
             inner = stack[-1]
-            is_mask = isinstance(inner, PackedLayer) and inner.is_packed
-            layers.append(replace(layer, ones=inner.ones) if is_mask else layer)
+            ones = inner.ones if isinstance(inner, PackedLayer) and inner.is_packed else None
+            layers.append(replace(layer, ones=ones))
 
     paths = {m: f"{name}.{path}" if path else name for path, m in module.named_modules()}
 

@@ -78,7 +78,7 @@ def compare(
 
 
 def _compare_detectors(
-    requests: Sequence[EvaluationRequest], out: Path, min_score: float | None, count: int
+    requests: Sequence[EvaluationRequest], out: Path, min_score: float, count: int
 ) -> tuple[_Compared, int]:
     first, second = (evaluate_split(request)[0] for request in requests)
     assert first.metrics is not None, "the split has annotations"

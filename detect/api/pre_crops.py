@@ -29,7 +29,7 @@ def measure_pre_crops(request: EvaluationRequest, sizes: Sequence[int]) -> Lines
     if len(set(sizes)) < max(len(sizes), 2):
         raise InputError(f"--pre-crop: must be at least two different sizes, found {' '.join(map(str, sizes))}")
     options = {"--results-json": request.results_json, "--out": request.out, "--crops": request.crops}
-    for option, value in {**options, "--instances": request.instances or None}.items():
+    for option, value in options.items():
         if value is not None:
             raise InputError(f"{option}: does not go with --pre-crop")
     checkpoint, table, conditions = open_class_evaluation(request)

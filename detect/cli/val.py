@@ -84,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of a classifier: crops from images of several short sides, and how alike the answers are",
     )
+    add("--exits", action="store_true", help="of a classifier with early exits: all of them, with their costs")
     add_json(parser, "the metrics")
     _add_instances(parser)
 
@@ -111,17 +112,26 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, print the table of metrics and write the files; only the main process prints."""
     with heavy_imports():
         from detect.api.evaluation import EvaluationRequest, measure
+        from detect.api.exits import measure_exits
         from detect.api.pre_crops import measure_pre_crops
         from detect.api.sizes import measure_sizes
         from detect.runtime.distributed import init_distributed, is_main_process
-    given = {name: value for name, value in vars(args).items() if name not in ("json", "image_size", "pre_crop")}
+    given = {
+        name: value for name, value in vars(args).items() if name not in ("json", "image_size", "pre_crop", "exits")
+    }
     sizes = args.image_size or [None]
-    if args.pre_crop and len(sizes) > 1:
-        raise InputError(f"--pre-crop: goes with one --image-size, found {len(sizes)}")
+    special = {"--pre-crop": args.pre_crop, "--exits": args.exits, "--instances": args.instances}
+    chosen = [option for option, value in special.items() if value]
+    if len(chosen) > 1:
+        raise InputError(f"{chosen[0]}: does not go with {chosen[1]}")
+    if chosen and len(sizes) > 1:
+        raise InputError(f"{chosen[0]}: goes with one --image-size, found {len(sizes)}")
     request = EvaluationRequest(**given, image_size=sizes[0])
     with init_distributed():
         if args.pre_crop:
             lines = measure_pre_crops(request, args.pre_crop)
+        elif args.exits:
+            lines = measure_exits(request)
         else:
             lines = measure(request) if len(sizes) == 1 else measure_sizes(request, sizes)
         record = print_all(lines, is_json=args.json, is_silent=not is_main_process())

@@ -135,7 +135,9 @@ def class_maps(model: ClassificationModel, images: Tensor, device: torch.device)
     """
     inputs: list[Tensor] = []
     head = model.head
-    hook = head.register_forward_pre_hook(lambda _, given: inputs.append(given[0].float()))
+    hook = head.register_forward_pre_hook(
+        lambda _, given: inputs.append(given[-1].float())  # behind early exits, the last map
+    )
     try:
         logits = run_classifier(model, images, device)
     finally:

@@ -1,6 +1,6 @@
 """Loss of classification.
 
-Letters: B images, K classes.
+Letters: B images, E exits, K classes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ class ClassificationLoss:
         self.label_smoothing = label_smoothing
 
     def __call__(self, logits: Tensor, targets: ClassTargets) -> ClassLossTerms:
-        """Compute the loss of logits (B, K) and target shares (B, K)."""
+        """Compute the loss of logits (B, K), or the mean of those of E exits (B, E, K), and target shares (B, K)."""
         num_images = int(all_reduce_sum([len(logits)])[0])
-        mean = F.cross_entropy(logits.float(), targets.shares, label_smoothing=self.label_smoothing)
+        shares = targets.shares
+        flat = logits.float().view(-1, logits.shape[-1])  # (B * E, K)
+        if logits.ndim == 3:
+            shares = shares.repeat_interleave(logits.shape[1], dim=0)  # (B * E, K)
+        mean = F.cross_entropy(flat, shares, label_smoothing=self.label_smoothing)
         return ClassLossTerms(mean * (len(logits) / num_images), num_images)

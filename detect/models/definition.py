@@ -30,6 +30,9 @@ from detect.errors import InputError, did_you_mean
 _LEVEL = re.compile(r"[cp]\d")
 """Names of rows by which parts fit together."""
 
+CLASSIFIER_HEADS = ("Classify", "ClassifyExits")
+"""Last rows of classifiers."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -86,7 +89,7 @@ class ModelDefinition:
 
     @property
     def is_classifier(self) -> bool:
-        return self.rows[-1].module == "Classify"
+        return self.rows[-1].module in CLASSIFIER_HEADS
 
     @property
     def rows(self) -> tuple[Row, ...]:

@@ -307,7 +307,7 @@ class Classify(Block):
             raise InputError("average_last: belongs to pool avg, found max")
         self.pool = pool
         self.linear = nn.Linear(in_channels, num_classes)
-        self.class_outputs = (ClassOutputs("linear"),)
+        self.class_outputs: tuple[ClassOutputs, ...] = (ClassOutputs("linear"),)
         self.average_last = average_last
 
     def forward(self, x: Tensor) -> Tensor:
@@ -319,6 +319,40 @@ class Classify(Block):
     def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
         # The reduction has no meaning: the output is one cell.
         return FeatureShape(self.linear.out_features, inputs[0].reduction)
+
+
+@register
+class ClassifyExits(Classify):
+    """Global average pool → fully connected layer of the network's last map, and of those of its early exits.
+
+    In training it returns the logits of all exits (B, E, K), of which the loss takes the mean; else (B, K), those of
+    the exit ``active``: position in the inputs, of which the last is the network's own.
+
+    Args:
+        in_channels: C of each of the E maps.
+        num_classes: K.
+
+    Source: BranchyNet (Teerapittayanon et al., 2016), section III, with equal weights of the exits.
+    """
+
+    many_inputs = True
+
+    def __init__(self, in_channels: tuple[int, ...], num_classes: int) -> None:
+        super().__init__(in_channels[-1], num_classes)
+        self.exits = nn.ModuleList(nn.Linear(channels, num_classes) for channels in in_channels[:-1])
+        self.class_outputs += tuple(ClassOutputs(f"exits.{number}") for number in range(len(self.exits)))
+        self.active = len(self.exits)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """E maps (B, C, H, W) to (B, E, K) or (B, K) logits."""
+        layers = [*self.exits, self.linear]
+        if self.training:
+            pooled = [x.mean(dim=(2, 3)) for x in maps]
+            return torch.stack([layer(x) for layer, x in zip(layers, pooled, strict=True)], dim=1)
+        return layers[self.active](maps[self.active].mean(dim=(2, 3)))
+
+    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
+        return super().out_shape(inputs[-1])
 
 
 def mean_bins(logits: Tensor, bins: int) -> Tensor:

@@ -24,6 +24,7 @@ FAST = {
     *("csppeleenet-efm-sam", "csppeleenet-cem-sam", "csppeleenet-prn-swish", "cspdensenet-reference-b-prn", "yolov4"),
     *("yolov3-tiny-prn", "yolov5n-spd", "densenet201-elastic", "csppeleenet-fusion-first", "peleenext", "preresnet18"),
     *("resnet18-spd", "resnet20-bottleneck", "cspresnet10", "resnext29-8x64d", "vgg11-bn", "wrn-10-1", "yolox-nano"),
+    "resnet20-exits",
 }
 """One of each family, together with every block."""
 SMALL_ONES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]

@@ -70,7 +70,8 @@ def draw(rng: np.random.Generator, count: int) -> Draws:
     """Draw the random numbers of ``count`` images."""
     single = rng.random((len(Draws._fields) - 3, count))
     # The last ones come last, so that a seed draws what it drew before there were any.
-    return Draws(*single, *rng.random((2, count, AREA_TRIES)), rng.random(count))
+    areas, ratios = rng.random((2, count, AREA_TRIES))
+    return Draws(*single, areas=areas, ratios=ratios, policy=rng.random(count))
 
 
 class Augmentation:

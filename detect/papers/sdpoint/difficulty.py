@@ -13,6 +13,7 @@ from detect.data.classification.geometry import center_crop
 from detect.data.classification.table import ClassTable
 from detect.data.images import ImageError, write_image
 from detect.drawing.sheets import Panel, heading, panel_sheet, sheet_width
+from detect.evaluation.class_pictures import spread
 from detect.papers.sdpoint.comparison import Comparison
 from detect.papers.sdpoint.instances import InstanceRecord
 
@@ -53,8 +54,8 @@ def draw_least_costs(path: Path, comparison: Comparison, table: ClassTable, crop
         share = record.macs / comparison.full_macs
         text = f"{record.instance.name}, {share:.2f} of the full cost: {len(rows)} images"
         parts.append(heading(text, sheet_width(COLUMNS)))
-        spread = np.unique(np.linspace(0, len(rows) - 1, COLUMNS).round().astype(int)) if len(rows) else []
-        panels = [panel for row in rows[spread].tolist() if (panel := _panel(table, row, crop)) is not None]
+        shown = spread(rows, COLUMNS).tolist()
+        panels = [panel for row in shown if (panel := _panel(table, row, crop)) is not None]
         if panels:
             parts.append(panel_sheet(panels, COLUMNS))
     write_image(path, np.concatenate(parts))
