@@ -70,8 +70,7 @@ def draw(rng: np.random.Generator, count: int) -> Draws:
     """Draw the random numbers of ``count`` images."""
     single = rng.random((len(Draws._fields) - 3, count))
     # The last ones come last, so that a seed draws what it drew before there were any.
-    areas, ratios = rng.random((2, count, AREA_TRIES))
-    return Draws(*single, areas=areas, ratios=ratios, policy=rng.random(count))
+    return Draws._make([*single, *rng.random((2, count, AREA_TRIES)), rng.random(count)])
 
 
 class Augmentation:
