@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -44,6 +44,7 @@ def train(
     weights: Name | None = None,
     out: Name | None = None,
     device: str = "auto",
+    logger: str | Sequence[str] | None = None,
     **recipe_keys: Any,
 ) -> TrainResult:
     """Train a detector or a classifier: the model's head decides. As ``detect train``.
@@ -59,6 +60,8 @@ def train(
             default, the shipped start of the model (``start-MODEL``), if there is one.
         out: folder of the run; default, a new one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        logger: ``tensorboard``, ``mlflow``, ``wandb``, or a list of them, ``[]`` for none; default, the experiment's,
+            or ``tensorboard``.
         recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``.
 
     Returns:
@@ -72,7 +75,8 @@ def train(
     others = _dotted({key: value for key, value in recipe_keys.items() if key not in RECIPE_FLAGS})
     names = {"run": run, "model": model, "data": data, "recipe": recipe, "weights": weights, "out": out}
     given: dict[str, Any] = {key: None if name is None else fspath(name) for key, name in names.items()}
-    return run_training(RunRequest(**given, device=device, keys=keys, overrides=others))
+    loggers = [logger] if isinstance(logger, str) else logger
+    return run_training(RunRequest(**given, device=device, logger=loggers, keys=keys, overrides=others))
 
 
 def resume(out: Name, device: str = "auto") -> TrainResult:
