@@ -15,6 +15,9 @@ from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from detect.models.graph import Graph
 
+SUFFIXES = (".pt", ".safetensors")
+"""Of a shipped checkpoint."""
+
 
 def ship_checkpoint(source: Path, out: Path) -> list[str]:
     """Write a checkpoint in half precision, without the state of its training and without the paths of its machine.
@@ -23,10 +26,10 @@ def ship_checkpoint(source: Path, out: Path) -> list[str]:
         Rows of its model card (``weights/README.md``) that follow from the file, as Markdown.
 
     Raises:
-        InputError: the checkpoint is not usable, or ``out`` is not another ``.pt`` file.
+        InputError: the checkpoint is not usable, or ``out`` is not another file that ends in .pt or .safetensors.
     """
-    if out.suffix != ".pt":
-        raise InputError(f"--out {out}: must end in .pt")
+    if out.suffix not in SUFFIXES:
+        raise InputError(f"--out {out}: must end in {' or '.join(SUFFIXES)}")
     if out.resolve() == source.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")
     checkpoint = load_checkpoint(source)
