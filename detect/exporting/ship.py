@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from detect.analysis.profile import profile_graph
-from detect.errors import InputError
+from detect.errors import InputError, visible
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from detect.models.graph import Graph
 
@@ -35,7 +35,11 @@ def ship_checkpoint(source: Path, out: Path) -> list[str]:
     checkpoint = load_checkpoint(source)
     shipped = replace(checkpoint, training=None, provenance=without_machine(checkpoint.provenance))
     rewrite_checkpoint(out, shipped, half=True)
-    return [_row("sha256", f"`{sha256(out)}`"), _row("model", _model(shipped)), _row("command", _training(shipped))]
+    return [
+        card_row("sha256", f"`{sha256(out)}`"),
+        card_row("model", _model(shipped)),
+        card_row("command", _training(shipped)),
+    ]
 
 
 def sha256(path: Path) -> str:
@@ -68,8 +72,9 @@ def _last_part(text: str) -> str:
     return f"{key}{equals}{PureWindowsPath(path).name}" if is_absolute else text
 
 
-def _row(name: str, text: str) -> str:
-    return f"| {name} | {text} |"
+def card_row(name: str, text: str) -> str:
+    """Return a row of a model card; texts of a checkpoint may be a stranger's."""
+    return f"| {name} | {visible(text).replace('|', chr(92) + '|').replace('<', '&lt;')} |"
 
 
 def _model(checkpoint: Checkpoint) -> str:

@@ -49,6 +49,7 @@ OUTSIDE = {
     r"--devices cpu": "trains twelve times: tests/sweep",
     r"^detect serve ": "runs until it is stopped: tests/serving",
     r"--logger ": "the extras mlflow and wandb: tests/training/test_loggers.py",
+    r"(--to|--from) me/": "the Hub: tests/exporting/test_hub.py",
     r"^detect ablate ": "trains twelve times: tests/ablation",
 }
 """Commands that are not run here, and why."""
