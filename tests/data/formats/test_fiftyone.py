@@ -57,7 +57,7 @@ def test_it_reads_what_we_convert(fiftyone: Any, shapes: Path) -> None:
     assert len(samples) == len(table) == 3
     for row in range(len(table)):
         size, labels = samples[table.path(row).name]
-        boxes = np.array([one.bounding_box for one in labels]).reshape(-1, 4) * [size.width, size.height] * 2
+        boxes = np.array([one.bounding_box for one in labels]).reshape(-1, 4) * ([size.width, size.height] * 2)
         boxes[:, 2:] += boxes[:, :2]
         assert np.allclose(np.sort(boxes, axis=0), np.sort(table.boxes(row)[0], axis=0))
 
