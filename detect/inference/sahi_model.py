@@ -1,7 +1,16 @@
-"""Detectors in SAHI, which cuts large images into slices: ``SahiModel``. Needs the extra ``sahi``."""
+"""Detectors in SAHI, which cuts large images into slices: ``SahiModel``. Needs the extra ``sahi``.
+
+Example:
+    ``get_sliced_prediction("large.jpg", SahiModel("best.pt", confidence_threshold=0.25))``
+
+``SahiModel`` is a ``sahi.models.base.DetectionModel`` and takes its arguments: ``model_path`` is whatever ``Detector``
+takes, ``model`` a ``Detector``, ``image_size`` the side of the network input in pixels, by default the training's. A
+category's id is that of the annotation file of the training. Masks and ``config_path`` have no meaning here.
+"""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,29 +21,19 @@ from detect.errors import InputError
 from detect.inference.detector import Detector
 from detect.structures import Detections
 
-try:
-    from sahi import auto_model
-    from sahi.models.base import DetectionModel
-    from sahi.prediction import ObjectPrediction
-except ImportError as error:
-    raise InputError(f"SahiModel: needs the package {error.name}: pip install 'detect-small[sahi]'") from None
-
 MODEL_TYPE = "detect"
 """Name for ``AutoDetectionModel.from_pretrained``, after ``register``."""
 
 
-class SahiModel(DetectionModel):
-    """A detector as a model of SAHI, for ``get_prediction``, ``get_sliced_prediction`` and ``predict``.
-
-    Example:
-        ``get_sliced_prediction("large.jpg", SahiModel("best.pt", confidence_threshold=0.25))``
-
-    The arguments are those of SAHI's ``DetectionModel``: ``model_path`` is whatever ``Detector`` takes, ``model`` a
-    ``Detector``, and ``image_size`` the side of the network input in pixels, by default the training's. A category's id
-    is that of the annotation file of the training. Masks and ``config_path`` have no meaning here.
-    """
+class Adapter:
+    """The methods of a SAHI model that a detector fills in; ``SahiModel`` is it with SAHI's base class."""
 
     model: Detector
+    model_path: Any
+    device: Any
+    confidence_threshold: float
+    image_size: int | None
+    category_mapping: dict[str, str] | None
 
     def load_model(self) -> None:
         self.set_model(Detector(str(self.model_path), str(self.device)))
@@ -67,9 +66,11 @@ class SahiModel(DetectionModel):
             for index, found in enumerate(self._original_predictions)
         ]
 
-    def _converted(self, found: Detections, shift_xy: list[int], full_hw: list[int] | None) -> list[ObjectPrediction]:
+    def _converted(self, found: Detections, shift_xy: list[int], full_hw: list[int] | None) -> list[Any]:
+        from sahi.prediction import ObjectPrediction
+
         sides = found.boxes_xyxy_px[:, 2:] - found.boxes_xyxy_px[:, :2]
-        ids, names = self.model.category_ids, self.category_mapping
+        ids, names = self.model.category_ids, self.category_mapping or {}
         return [
             ObjectPrediction(
                 bbox=list(one.box_xyxy_px),
@@ -84,9 +85,33 @@ class SahiModel(DetectionModel):
 
 
 def register() -> None:
-    """Make ``AutoDetectionModel.from_pretrained("detect", model_path="best.pt")`` give a ``SahiModel``."""
-    auto_model.MODEL_TYPE_TO_MODEL_CLASS_NAME[MODEL_TYPE] = SahiModel.__name__
+    """Make ``AutoDetectionModel.from_pretrained("detect", model_path="best.pt")`` give a ``SahiModel``.
+
+    Raises:
+        InputError: SAHI is not installed.
+    """
+    _model_class()
+    from sahi import auto_model
+
+    auto_model.MODEL_TYPE_TO_MODEL_CLASS_NAME[MODEL_TYPE] = "SahiModel"
     sys.modules[f"sahi.models.{MODEL_TYPE}"] = sys.modules[__name__]  # where SAHI looks for the class
+
+
+def __getattr__(name: str) -> Any:
+    """``SahiModel``, made when it is asked for, because its base class is SAHI's."""
+    if name != "SahiModel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _model_class()
+
+
+@functools.cache
+def _model_class() -> type:
+    try:
+        from sahi.models.base import DetectionModel
+    except ImportError as error:
+        missing = (error.name or "sahi").partition(".")[0]
+        raise InputError(f"SahiModel: needs the package {missing}: pip install 'detect-small[sahi]'") from None
+    return type("SahiModel", (Adapter, DetectionModel), {"__module__": __name__, "__doc__": __doc__})
 
 
 def _for_each(values: Sequence[Any] | None) -> list[Any]:

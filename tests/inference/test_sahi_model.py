@@ -11,15 +11,16 @@ from detect import Detector
 from detect.data.images import read_image
 from detect.data.shapes import generate_shapes
 from detect.errors import InputError
+from detect.inference import sahi_model
 
 WEIGHTS = "yolov5n-spd-shapes"
 
 
 def test_the_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sahi", None)
-    monkeypatch.delitem(sys.modules, "detect.inference.sahi_model", raising=False)
+    sahi_model._model_class.cache_clear()
     with pytest.raises(InputError, match=r"SahiModel: needs the package sahi: pip install 'detect-small\[sahi\]'"):
-        from detect.inference import sahi_model  # noqa: F401
+        _ = sahi_model.SahiModel
 
 
 @pytest.fixture(scope="module")
