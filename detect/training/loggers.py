@@ -156,7 +156,13 @@ class WandbLogger:
             _keep_id(run, "wandb", number)
         # Neither code, nor console output, nor facts about the machine are part of a training's record.
         quiet = wandb.Settings(
-            silent=True, console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True
+            silent=True,
+            console="off",
+            disable_code=True,
+            disable_git=True,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_save_requirements=False,
         )
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
