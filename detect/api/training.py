@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -44,7 +44,6 @@ def train(
     weights: Name | None = None,
     out: Name | None = None,
     device: str = "auto",
-    logger: str | Sequence[str] | None = None,
     **recipe_keys: Any,
 ) -> TrainResult:
     """Train a detector or a classifier: the model's head decides. As ``detect train``.
@@ -60,9 +59,9 @@ def train(
             default, the shipped start of the model (``start-MODEL``), if there is one.
         out: folder of the run; default, a new one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        logger: ``tensorboard``, ``mlflow``, ``wandb``, or a list of them, ``[]`` for none; default, the experiment's,
-            or ``tensorboard``.
-        recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``.
+        recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``. ``logger`` is
+            ``tensorboard``, ``mlflow``, ``wandb`` or a list of them, ``[]`` for none; default, the experiment's, or
+            ``tensorboard``.
 
     Returns:
         The run's folder and the metrics of its best checkpoint.
@@ -71,6 +70,7 @@ def train(
         InputError: an argument, a file or the data is wrong; nothing is overwritten.
         KeyboardInterrupt: Ctrl-C; ``last.pt`` is written, and ``resume`` goes on from it.
     """
+    logger = recipe_keys.pop("logger", None)
     keys = {key: value for key, value in recipe_keys.items() if key in RECIPE_FLAGS}
     others = _dotted({key: value for key, value in recipe_keys.items() if key not in RECIPE_FLAGS})
     names = {"run": run, "model": model, "data": data, "recipe": recipe, "weights": weights, "out": out}
