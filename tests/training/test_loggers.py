@@ -20,10 +20,32 @@ import pytest
 from detect.errors import InputError
 from detect.training.loggers import LoggedRun, Loggers, check_loggers
 from detect.training.recorder import Recorder
+from detect.training.settings import RunRequest, run_config
 from tests.tools.running import TRAIN, make_world, run_here
 
 ROOT = Path(__file__).parents[2]
 LEVELDB_BLOCK = 32768
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", ("tensorboard",)),
+        ("logger: wandb", ("wandb",)),
+        ("logger: [mlflow, tensorboard]", ("mlflow", "tensorboard")),
+        ("logger: []", ()),
+    ],
+)
+def test_the_experiments_loggers(tmp_path: Path, line: str, expected: tuple[str, ...]) -> None:
+    """A word or a list; what the request names takes their place."""
+    path = tmp_path / "run.yaml"
+    path.write_text(f"model: yolov5n\ndata: shapes\n{line}\n")
+    assert run_config(RunRequest(run=str(path))).logger == expected
+    assert run_config(RunRequest(run=str(path), logger=["mlflow", "mlflow"])).logger == ("mlflow",)
+    assert run_config(RunRequest(run=str(path), logger=["none"])).logger == ()
+    path.write_text("model: yolov5n\ndata: shapes\nlogger: [mlflo]\n")
+    with pytest.raises(InputError, match=r"logger.*: 'mlflo' is not allowed; did you mean 'mlflow'"):
+        run_config(RunRequest(run=str(path)))
 
 
 def test_an_unknown_logger() -> None:
