@@ -324,6 +324,22 @@ class Detections:
             data={"class_name": np.array(self.class_names, dtype=np.str_)},
         )
 
+    def to_fiftyone(self) -> Any:
+        """Return ``fiftyone.Detections``, for a field of a sample; ``index`` is the number of the tracked object.
+
+        Raises:
+            InputError: FiftyOne is not installed.
+        """
+        fiftyone = _installed("fiftyone", "to_fiftyone")
+        height, width = self.image_hw
+        shares = xyxy_to_xywh(self.boxes_xyxy_px.astype(np.float64)) / [width, height, width, height]
+        return fiftyone.Detections(
+            detections=[
+                fiftyone.Detection(label=one.name, bounding_box=box, confidence=one.score, index=one.track_id)
+                for one, box in zip(self, shares.tolist(), strict=True)
+            ]
+        )
+
 
 @dataclass(frozen=True)
 class Classification:

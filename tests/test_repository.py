@@ -148,7 +148,8 @@ def test_imports_reach_for_nothing() -> None:
         f"    if module.name != 'detect.exporting.{RUNNER.stem}':\n"
         "        importlib.import_module(module.name)\n"
         "optional = {'albumentations', 'matplotlib.pyplot', 'onnxruntime', 'onnxscript', 'hotcoco', 'optuna'}\n"
-        "optional |= {'trackers', 'supervision', 'pandas', 'starlette', 'uvicorn'}\n"
+        "optional |= {'trackers', 'supervision', 'pandas', 'starlette', 'uvicorn', 'sahi', 'fiftyone'}\n"
+        "optional |= {'mlflow', 'wandb', 'huggingface_hub', 'safetensors'}\n"
         "print(sorted(optional & set(sys.modules)))\n"
         "changed = {name for name, value in os.environ.items() if before.get(name) != value}\n"
         "assert not [name for name in changed if 'OMP' in name or 'MKL' in name], changed\n",
@@ -191,7 +192,11 @@ def third_parties(nodes: Iterator[ast.AST] | list[ast.stmt]) -> set[str]:
 def test_imports_are_declared() -> None:
     """What is imported is required; what only an extra brings is imported where it is used, not at the top."""
     always = requirements("")
-    extras = {name for section in ("export", "fast", "serve", "sweep", "track") for name in requirements(section)}
+    extras = {
+        name
+        for section in ("export", "fast", "hub", "mlflow", "sahi", "serve", "sweep", "track", "wandb")
+        for name in requirements(section)
+    }
     extras.add("typing_extensions")  # mypy brings it; for what only a type checker reads
     for path in SOURCES:
         if "benchmarks" not in path.parts:

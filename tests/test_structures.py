@@ -155,7 +155,9 @@ def test_supervision_gets_its_columns(monkeypatch, tracks):
     assert given.tracker_id is tracks or given.tracker_id.tolist() == tracks.tolist()
 
 
-@pytest.mark.parametrize(("method", "library"), [("to_dataframe", "pandas"), ("to_supervision", "supervision")])
+@pytest.mark.parametrize(
+    ("method", "library"), [("to_dataframe", "pandas"), ("to_supervision", "supervision"), ("to_fiftyone", "fiftyone")]
+)
 def test_a_missing_library_is_named(monkeypatch, method, library):
     monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
     with pytest.raises(InputError, match=f"{method}: needs {library}, .*: pip install {library}"):

@@ -59,7 +59,9 @@ def train(
             default, the shipped start of the model (``start-MODEL``), if there is one.
         out: folder of the run; default, a new one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``.
+        recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``. ``logger`` is
+            ``tensorboard``, ``mlflow``, ``wandb`` or a list of them, ``[]`` for none; default, the experiment's, or
+            ``tensorboard``.
 
     Returns:
         The run's folder and the metrics of its best checkpoint.
@@ -68,11 +70,13 @@ def train(
         InputError: an argument, a file or the data is wrong; nothing is overwritten.
         KeyboardInterrupt: Ctrl-C; ``last.pt`` is written, and ``resume`` goes on from it.
     """
+    logger = recipe_keys.pop("logger", None)
     keys = {key: value for key, value in recipe_keys.items() if key in RECIPE_FLAGS}
     others = _dotted({key: value for key, value in recipe_keys.items() if key not in RECIPE_FLAGS})
     names = {"run": run, "model": model, "data": data, "recipe": recipe, "weights": weights, "out": out}
     given: dict[str, Any] = {key: None if name is None else fspath(name) for key, name in names.items()}
-    return run_training(RunRequest(**given, device=device, keys=keys, overrides=others))
+    loggers = [logger] if isinstance(logger, str) else logger
+    return run_training(RunRequest(**given, device=device, logger=loggers, keys=keys, overrides=others))
 
 
 def resume(out: Name, device: str = "auto") -> TrainResult:

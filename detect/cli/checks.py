@@ -18,11 +18,15 @@ from detect.runtime.startup import heavy_imports
 
 LIBRARIES = (
     *("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow", "albumentations"),
-    *("pycocotools", "matplotlib", "onnx", "psutil", "pyyaml", "tensorboard"),
+    *("pycocotools", "matplotlib", "onnx", "psutil", "pyyaml", "safetensors", "tensorboard"),
 )
 EXTRAS = {
     "export": ("onnxruntime", "onnxscript"),
     "fast": ("hotcoco",),
+    "hub": ("huggingface_hub",),
+    "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
+    "sahi": ("sahi",),
     "serve": ("starlette", "uvicorn"),
     "sweep": ("optuna",),
     "track": ("trackers", "supervision"),

@@ -37,6 +37,7 @@ COMMANDS = {
     "models": Command("models", "list the shipped models, backbones, necks and heads"),
     "import": Command("import_weights", "convert weights that others trained to a checkpoint"),
     "ship": Command("ship", "prepare a checkpoint for publication"),
+    "hub": Command("hub", "publish a model on the Hugging Face Hub, or fetch one"),
     "sweep": Command("sweep", "search a recipe's settings"),
     "ablate": Command("ablate", "compare trainings that differ in a few settings, over several seeds"),
     "compare": Command("compare", "show where two models differ, or one network at several costs"),

@@ -1,7 +1,9 @@
 """Prepare a checkpoint for publication: half precision, no training state, no paths of the machine.
 
 detect ship --weights runs/mine/best.pt --out weights/mine.pt
+detect ship --weights runs/mine/best.pt --out mine.safetensors
 
+Every command reads both forms; the second has no pickle in it, and other programs can open it too.
 It prints the rows of the model card that the file provides; weights/README.md lists the others. Evaluate the written
 file: detect val --weights weights/mine.pt.
 """
@@ -17,7 +19,7 @@ from detect.runtime.startup import heavy_imports
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE", help="a checkpoint of detect train")
-    add("--out", required=True, type=Path, metavar="NAME.pt", help="the file to write")
+    add("--out", required=True, type=Path, metavar="FILE", help="the file to write: NAME.pt or NAME.safetensors")
 
 
 def run(args: argparse.Namespace) -> None:

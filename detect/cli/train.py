@@ -57,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("anyway",),
         help="continue the run in --out; anyway: although its images or boxes have changed",
     )
+    add(
+        "--logger",
+        nargs="+",
+        choices=("tensorboard", "mlflow", "wandb", "none"),
+        metavar="NAME",
+        help="tensorboard, mlflow, wandb: one or several, or none (default: tensorboard)",
+    )
     add("--strict", action="store_true", help="refuse damaged images and boxes instead of skipping them")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="recipe keys, dotted")
     add_json(parser, "the folder and the metrics of best.pt")
@@ -74,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     scores = ", ".join(f"{name} {value:.3f}" for name, value in list(result.metrics.items())[:6])
     lines = (
         f"best.pt on the validation split: {scores}",
-        f"{result.out}: best.pt, last.pt, results.csv, config.yaml, pictures, TensorBoard events",
+        f"{result.out}: best.pt, last.pt, results.csv, config.yaml, pictures",
     )
     print_lines(lines, is_json=args.json)
     if args.json:

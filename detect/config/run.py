@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from detect.config.base import YAML_FILE, Named, Strict, build, find_config, load_yaml
+from pydantic import BeforeValidator
+
+from detect.config.base import YAML_FILE, Listed, Named, Strict, build, find_config, load_yaml
+
+DEFAULT_LOGGERS: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+
+
+def _listed(value: Any) -> Any:
+    """A word as a list of one."""
+    return [value] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,8 @@ class RunConfig(Strict):
     weights: str | None = None
     """Checkpoint to start from, a file or a shipped name; ``none`` is from scratch. By default the shipped start of the
     model (``start-MODEL``), if there is one."""
+    logger: Annotated[Listed[Literal["tensorboard", "mlflow", "wandb"]], BeforeValidator(_listed)] = DEFAULT_LOGGERS
+    """Loggers of the run, a word or a list; each is imported, and writes or sends, only where it is named."""
     set: Named[Any] = field(default_factory=dict)
     """Dotted recipe keys that differ (``optimizer.lr: 0.02``)."""
 

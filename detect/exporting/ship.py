@@ -11,9 +11,12 @@ from typing import Any
 import torch
 
 from detect.analysis.profile import profile_graph
-from detect.errors import InputError
+from detect.errors import InputError, visible
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from detect.models.graph import Graph
+
+SUFFIXES = (".pt", ".safetensors")
+"""Of a shipped checkpoint."""
 
 
 def ship_checkpoint(source: Path, out: Path) -> list[str]:
@@ -23,16 +26,20 @@ def ship_checkpoint(source: Path, out: Path) -> list[str]:
         Rows of its model card (``weights/README.md``) that follow from the file, as Markdown.
 
     Raises:
-        InputError: the checkpoint is not usable, or ``out`` is not another ``.pt`` file.
+        InputError: the checkpoint is not usable, or ``out`` is not another file that ends in .pt or .safetensors.
     """
-    if out.suffix != ".pt":
-        raise InputError(f"--out {out}: must end in .pt")
+    if out.suffix not in SUFFIXES:
+        raise InputError(f"--out {out}: must end in {' or '.join(SUFFIXES)}")
     if out.resolve() == source.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")
     checkpoint = load_checkpoint(source)
     shipped = replace(checkpoint, training=None, provenance=without_machine(checkpoint.provenance))
     rewrite_checkpoint(out, shipped, half=True)
-    return [_row("sha256", f"`{sha256(out)}`"), _row("model", _model(shipped)), _row("command", _training(shipped))]
+    return [
+        card_row("sha256", f"`{sha256(out)}`"),
+        card_row("model", _model(shipped)),
+        card_row("command", _training(shipped)),
+    ]
 
 
 def sha256(path: Path) -> str:
@@ -65,8 +72,9 @@ def _last_part(text: str) -> str:
     return f"{key}{equals}{PureWindowsPath(path).name}" if is_absolute else text
 
 
-def _row(name: str, text: str) -> str:
-    return f"| {name} | {text} |"
+def card_row(name: str, text: str) -> str:
+    """Return a row of a model card; texts of a checkpoint may be a stranger's."""
+    return f"| {name} | {visible(text).replace('|', chr(92) + '|').replace('<', '&lt;')} |"
 
 
 def _model(checkpoint: Checkpoint) -> str:

@@ -22,6 +22,9 @@ extras             an entry for each paper's extra (``detect.papers``), by its n
                    networks of a training with SDPoint, their norms' statistics and measurements
 =================  ====================================================================================
 
+``detect ship`` writes the same content, without ``training``, as ``.safetensors`` too
+(``detect.models.safetensors_file``).
+
 A file with ``training`` (``last.pt``) keeps Q, the trained values behind the binary weights. A packed one (``best.pt``)
 gives the same outputs, but has lost the magnitudes of Q: fine-tuning from it starts at +-alpha.
 """
@@ -43,8 +46,10 @@ from detect.errors import InputError
 from detect.models.build import empty_model
 from detect.models.catalog import find_weights
 from detect.models.definition import definition_to_plain, parse_definition
+from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
 from detect.models.model import ClassificationModel, DetectionModel, Model
 from detect.models.packing import halve_state, pack_state, unpack_state
+from detect.models.safetensors_file import checkpoint_bytes, read_checkpoint
 from detect.runtime.files import atomic_path
 from detect.runtime.plugins import find_plugin, plugin_names
 from detect.safety.metadata import read_metadata
@@ -123,14 +128,29 @@ def save_checkpoint(path: Path, model: Model, **contents: Any) -> None:
 
 
 def rewrite_checkpoint(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
-    """Write a checkpoint atomically; ``half`` stores the weights in half precision (``halve_state``)."""
-    archive = checkpoint_archive(checkpoint, half)
+    """Write a checkpoint atomically, as safetensors where ``path`` ends so.
+
+    ``half`` stores the weights in half precision (``halve_state``).
+    """
+    content = _content(checkpoint, half)
+    is_plain = path.suffix == SAFETENSORS.suffix
+    data = checkpoint_bytes(content) if is_plain else _archive(content).getbuffer()
     with atomic_path(path) as temporary:
-        temporary.write_bytes(archive.getbuffer())
+        temporary.write_bytes(data)
 
 
-def checkpoint_archive(checkpoint: Checkpoint, half: bool = False) -> io.BytesIO:
-    """Return a checkpoint's file in memory; the plain network must be active. See ``rewrite_checkpoint``."""
+def checkpoint_archive(checkpoint: Checkpoint) -> io.BytesIO:
+    """Return a checkpoint's ``.pt`` file in memory; the plain network must be active."""
+    return _archive(_content(checkpoint, half=False))
+
+
+def _archive(content: dict[str, Any]) -> io.BytesIO:
+    archive = io.BytesIO()  # on a full disk torch.save would raise a RuntimeError that hides the reason
+    torch.save(content, archive)
+    return archive
+
+
+def _content(checkpoint: Checkpoint, half: bool) -> dict[str, Any]:
     model = checkpoint.model
     assert not model.graph.transform.fixed_sizes, "the state is the plain network's"
     state = model.state_dict()
@@ -139,7 +159,7 @@ def checkpoint_archive(checkpoint: Checkpoint, half: bool = False) -> io.BytesIO
     if half:
         state = halve_state(model, state)
     value_range, extras = checkpoint.value_range, checkpoint.extras
-    content = {
+    return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "definition": definition_to_plain(model.definition),
@@ -154,9 +174,6 @@ def checkpoint_archive(checkpoint: Checkpoint, half: bool = False) -> io.BytesIO
         "training": checkpoint.training,
         **{name: extras[name].to_plain() if name in extras else None for name in plugin_names("extras")},
     }
-    archive = io.BytesIO()  # on a full disk torch.save would raise a RuntimeError that hides the reason
-    torch.save(content, archive)
-    return archive
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -231,6 +248,8 @@ def load_weights(model: Model, state: dict[str, torch.Tensor], path: Path) -> No
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if kind_of(path) == SAFETENSORS and (plain := read_checkpoint(path)) is not None:
+            return plain
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -251,8 +270,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _no_checkpoint(path: Path) -> str:
-    from detect.models.foreign.kinds import DARKNET, LEGACY, SAFETENSORS, kind_of
-
     kind = kind_of(path)
     if kind is not None and kind in (DARKNET, LEGACY, SAFETENSORS):
         return f"is {kind.text}, not a checkpoint of this toolkit; detect import makes one of it"

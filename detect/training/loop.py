@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,6 +32,7 @@ from detect.training.checks import draw_images, with_enough_epochs
 from detect.training.classification import ClassificationTask, open_classification_data
 from detect.training.detection import DetectionTask, open_detection_data, report_small_objects
 from detect.training.epoch import choose_threads, quiet_denormals, train_epoch
+from detect.training.loggers import LoggedRun
 from detect.training.recorder import Recorder, compute_line, write_settings
 from detect.training.settings import RunSettings
 from detect.training.state import TrainState, build_state, freeze
@@ -66,7 +66,7 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     resolved = _resolved(settings, state)
     checkpointer = Checkpointer(out, state, task, {**collect_provenance(), "settings": resolved, **task.counts}, stop)
     write_settings(out, resolved)
-    recorder = Recorder(out, resumed_after=state.epoch if resumed else None)
+    logged = LoggedRun(out, resolved, resumed_after=state.epoch if resumed else None)
     LOGGER.info(
         "training %s in %s on %s, %d batches an epoch",
         model.definition.name,
@@ -74,7 +74,7 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
         settings.device if num_processes() == 1 else f"{num_processes()} x {settings.device.type}",
         len(loader),
     )
-    with closing(recorder), quiet_denormals():
+    with Recorder(logged, settings.loggers) as recorder, quiet_denormals():
         _train_epochs(state, task, loader, checkpointer, recorder)
         barrier("the end of the run")  # the main process has written the best checkpoints
         for name in best_names(recipe):
@@ -174,4 +174,5 @@ def _resolved(settings: RunSettings, state: TrainState) -> dict[str, Any]:
         "recipe": to_plain(replace(settings.recipe, precision=state.precision)),
         "task": "classification" if isinstance(settings.recipe, ClassificationRecipe) else "detection",
         "strict": settings.strict,
+        "logger": list(settings.loggers),
     }

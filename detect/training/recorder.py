@@ -1,4 +1,4 @@
-"""Records of a run: ``results.csv``, TensorBoard events, pictures, multiply-adds and the resolved ``config.yaml``."""
+"""Records of a run: ``results.csv``, what its loggers get, pictures, multiply-adds, the resolved ``config.yaml``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
 
 from detect.analysis.profile import MacCounter
 from detect.config.base import dump_yaml
@@ -24,6 +22,7 @@ from detect.models.graph import NO_TRANSFORM, Graph, GraphTransform
 from detect.runtime.distributed import is_main_process
 from detect.runtime.files import write_text
 from detect.structures import Batch, ClassTargets, Detections, Targets
+from detect.training.loggers import LoggedRun, Loggers
 
 MAX_TILES = 9
 MAX_CLASS_TILES = 36
@@ -35,31 +34,38 @@ MIN_SCORE = 0.25
 class Recorder:
     """Writes the values and pictures of each epoch; of several processes the main one does.
 
+    As a context it closes the loggers at its end.
+
     Args:
-        folder: the run's folder; TensorBoard reads it too (``tensorboard --logdir FOLDER``).
-        resumed_after: last epoch whose rows stay, in a resumed run.
+        run: the training; of a resumed one the rows up to the last epoch stay.
+        loggers: names of those that get the records too (``detect.training.loggers``).
 
     Raises:
         InputError: the ``results.csv`` of a resumed run is damaged.
     """
 
-    def __init__(self, folder: Path, resumed_after: int | None = None) -> None:
-        self.path = folder / "results.csv"
+    def __init__(self, run: LoggedRun, loggers: Sequence[str] = ()) -> None:
+        self.path = run.folder / "results.csv"
         self.rows: list[dict[str, Any]] = []
-        if resumed_after is not None and self.path.is_file():
-            self.rows = _read_rows(self.path, resumed_after)
-        purge = None if resumed_after is None else resumed_after + 1
-        self.writer = SummaryWriter(str(folder), purge_step=purge) if is_main_process() else None
+        if run.resumed_after is not None and self.path.is_file():
+            self.rows = _read_rows(self.path, run.resumed_after)
+        self._loggers = Loggers(loggers, run)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._loggers.close(is_finished=kind is None)
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         """Record the values of an epoch.
 
         Args:
             number: counted from 1.
-            values: by TensorBoard tag, such as ``loss/box`` or ``val/AP_S``.
+            values: by tag, such as ``loss/box`` or ``val/AP_S``.
         """
         self.rows.append({"epoch": number, **{tag: f"{value:.6g}" for tag, value in values.items()}})
-        if self.writer is None:
+        if not is_main_process():
             return
         columns = list(dict.fromkeys(tag for row in self.rows for tag in row))
         text = io.StringIO()
@@ -67,24 +73,15 @@ class Recorder:
         table.writeheader()
         table.writerows(self.rows)
         write_text(self.path, text.getvalue())
-        for tag, value in values.items():
-            self.writer.add_scalar(tag, value, number)
-        self.writer.flush()
+        self._loggers.log_values(values, number)
 
     def picture(self, tag: str, image_rgb: np.ndarray | None, epoch: int) -> None:
         """Record an (H, W, 3) uint8 picture, ``train/batch`` also as ``train_batch.jpg``; nothing if it is None."""
-        if self.writer is not None and image_rgb is not None:
+        if is_main_process() and image_rgb is not None:
             path = self.path.parent / f"{tag.replace('/', '_')}.jpg"
             write_image(path, image_rgb)
-            # TensorBoard gets this JPEG: a PNG, its default, takes longer than an epoch of a few images.
             height, width = image_rgb.shape[:2]
-            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
-            writer: Any = self.writer.file_writer
-            writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+            self._loggers.log_picture(tag, path, (height, width), epoch)
 
 
 def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from detect.config.recipe import (
     load_classification_recipe,
     load_detection_recipe,
 )
-from detect.config.run import RunConfig, load_run_config
+from detect.config.run import DEFAULT_LOGGERS, RunConfig, load_run_config
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition, shipped_start
@@ -29,10 +30,13 @@ from detect.runtime.distributed import broadcast_text, is_main_process, num_rest
 from detect.runtime.files import make_unique_folder
 from detect.runtime.logs import LOGGER
 from detect.training.checkpoints import has_checkpoint
+from detect.training.loggers import check_loggers
 
 CPU = torch.device("cpu")
 DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "default", "classify"
 """Recipes where none is named."""
+NO_LOGGER = "none"
+"""Value of ``--logger``."""
 FROM_SCRATCH = "none"
 """Value of ``--weights``: no checkpoint, not even the shipped start of the model."""
 ANYWAY = "anyway"
@@ -56,6 +60,7 @@ class RunSettings:
         accept_other_data: resume although images or boxes have changed.
         device: of the training.
         strict: refuse damaged images and boxes instead of skipping them.
+        loggers: names of ``detect.training.loggers``.
     """
 
     model: str | None
@@ -67,6 +72,7 @@ class RunSettings:
     accept_other_data: bool = False
     device: torch.device = CPU
     strict: bool = False
+    loggers: tuple[str, ...] = DEFAULT_LOGGERS
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class RunRequest:
         data_root: folder of the data set, instead of the one in its YAML.
         resume: continue the run in ``out``; ``"anyway"`` although its data has changed.
         strict: refuse damaged images and boxes.
+        logger: names of loggers; ``none`` alone is no logger, None the experiment's.
         keys: recipe keys of ``RECIPE_FLAGS``.
         overrides: dotted recipe keys; ``keys`` take precedence.
     """
@@ -99,6 +106,7 @@ class RunRequest:
     data_root: str | None = None
     resume: bool | str = False
     strict: bool = False
+    logger: Sequence[str] | None = None
     keys: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -115,6 +123,7 @@ def open_run(request: RunRequest) -> RunSettings:
         return _resumed(request, Path(request.out))
     run = run_config(request)
     overrides = {**run.set, **request.overrides, **request.keys}
+    check_loggers(run.logger)
     # A wrong model name is reported before the data is read.
     definition = find_definition(run.model) if run.model else load_checkpoint(Path(run.weights or "")).model.definition
     wanted = Path(request.out or Path("runs") / _run_name(request, run))
@@ -131,6 +140,7 @@ def open_run(request: RunRequest) -> RunSettings:
         weights=_choose_start(run),
         device=select_device(request.device),
         strict=request.strict,
+        loggers=run.logger,
         out=existing or _new_folder(wanted),  # last: a mistake leaves no empty folder
     )
 
@@ -150,17 +160,19 @@ def run_config(request: RunRequest) -> RunConfig:
     Raises:
         InputError: parts are missing, or the experiment does not exist.
     """
+    given: dict[str, Any]
+    given = {key: value for key in ("model", "data", "recipe", "weights") if (value := getattr(request, key))}
+    if request.logger is not None:
+        given["logger"] = () if list(request.logger) == [NO_LOGGER] else tuple(dict.fromkeys(request.logger))
     if request.run:
-        run = load_run_config(request.run)
-        given = {key: value for key in ("model", "data", "recipe", "weights") if (value := getattr(request, key))}
-        return dataclasses.replace(run, **given)
+        return dataclasses.replace(load_run_config(request.run), **given)
     if not request.data:
         raise InputError("--data is missing: name a data set or its YAML (or an experiment with --run)")
     if not request.model and request.weights in (None, FROM_SCRATCH):
         raise InputError(
             "--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)"
         )
-    return RunConfig(request.model or "", request.data, request.recipe, request.weights)
+    return RunConfig(**{"model": "", **given})
 
 
 def _choose_start(run: RunConfig) -> Path | None:
@@ -184,7 +196,9 @@ def _resumed(request: RunRequest, out: Path) -> RunSettings:
     schema: type[DetectionRecipe | ClassificationRecipe]
     schema = ClassificationRecipe if content.get("task") == "classification" else DetectionRecipe
     recipe = build(schema, content.get("recipe", {}), f"{path}: recipe")
-    ignored = [f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict") if getattr(request, key)]
+    ignored = [
+        f"--{key}" for key in ("run", "model", "data", "recipe", "weights", "strict", "logger") if getattr(request, key)
+    ]
     if request.resume and ignored:
         LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))
     if request.data_root:
@@ -195,6 +209,10 @@ def _resumed(request: RunRequest, out: Path) -> RunSettings:
         raise InputError(
             f"--resume continues a run as it was started, so it cannot change {flags}; start a new run with --weights"
         )
+    loggers = build(
+        RunConfig, {"model": "", "data": "", **{key: content[key] for key in ("logger",) if key in content}}, str(path)
+    ).logger
+    check_loggers(loggers)
     return RunSettings(
         model=content.get("model"),
         data=data,
@@ -205,6 +223,7 @@ def _resumed(request: RunRequest, out: Path) -> RunSettings:
         accept_other_data=request.resume == ANYWAY,
         device=select_device(request.device),
         strict=bool(content.get("strict")),
+        loggers=loggers,
     )
 
 

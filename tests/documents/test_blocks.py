@@ -48,6 +48,8 @@ OUTSIDE = {
     r"^detect reproduce \w": "papers' tables: tests/papers/tables",
     r"--devices cpu": "trains twelve times: tests/sweep",
     r"^detect serve ": "runs until it is stopped: tests/serving",
+    r"--logger ": "the extras mlflow and wandb: tests/training/test_loggers.py",
+    r"(--to|--from) me/": "the Hub: tests/exporting/test_hub.py",
     r"^detect ablate ": "trains twelve times: tests/ablation",
 }
 """Commands that are not run here, and why."""

@@ -36,6 +36,7 @@ EXAMPLES = {
     "via-data",
     "supervisely-data",
     "mended",
+    "from-fiftyone",
 }
 """Data sets of the reader."""
 

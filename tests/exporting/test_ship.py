@@ -99,7 +99,9 @@ def test_paths_of_a_machine(value: Any, expected: Any) -> None:
     assert without_machine(value) == expected
 
 
-@pytest.mark.parametrize(("out", "message"), [("best.pt", "is the checkpoint itself"), ("a.onnx", "must end in .pt")])
+@pytest.mark.parametrize(
+    ("out", "message"), [("best.pt", "is the checkpoint itself"), ("a.onnx", "must end in .pt or .safetensors")]
+)
 def test_refused(best: Path, out: str, message: str) -> None:
     with pytest.raises(InputError, match=f"--out .*{out}: {message}"):
         ship_checkpoint(best, best.with_name(out))

@@ -220,7 +220,7 @@ def test_other_files(tmp_path: Path, content: bytes) -> None:
     ("content", "kind"),
     [
         (struct.pack("<3iq", 0, 2, 5, 640) + bytes(40), "Darknet weights"),
-        (b"\2" + bytes(7) + b"{}", "safetensors"),
+        (b"\x36" + bytes(7) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' + bytes(4), "safetensors"),
     ],
 )
 def test_files_that_can_be_imported(tmp_path: Path, content: bytes, kind: str) -> None:

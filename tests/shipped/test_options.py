@@ -35,6 +35,7 @@ EFFECTS = {
     "evaluation.patience": "training/test_loop.py::test_early_stopping",
     "evaluation.save_best": "training/test_loop.py::test_best_checkpoints_and_when_to_look",
     "freeze": "training/test_preparation.py::test_what_is_frozen_does_not_move",
+    "logger": "training/test_loggers.py::test_the_experiments_loggers",
     "loss.anchor_ratio": "training/test_detection.py::test_the_anchor_ratio_counts",
     "loss.assignment": "losses/test_detection.py::test_assignment",
     "loss.balance": "losses/test_detection.py::test_balance_weighs_the_levels",

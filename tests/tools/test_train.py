@@ -33,7 +33,7 @@ def test_what_a_run_says(world):
     _, output, error = json.loads((world / "ended").read_text())
     first, second = output.splitlines()
     assert first.startswith("best.pt on the validation split: AP 0.")
-    assert second == "run: best.pt, last.pt, results.csv, config.yaml, pictures, TensorBoard events"
+    assert second == "run: best.pt, last.pt, results.csv, config.yaml, pictures"
     lines = [line for line in error.replace("\r", "\n").splitlines() if line.strip()]
     assert "training tiny in fp32 on cpu, 2 batches an epoch" in lines
     assert any(line.startswith("anchors: best possible recall ") for line in lines)

@@ -10,6 +10,7 @@ from detect.data.images import write_image
 from detect.evaluation.coco import FoundBoxes
 from detect.evaluation.detection import Evaluation
 from detect.evaluation.postprocess import COCO_SETTINGS
+from detect.training.loggers import LoggedRun
 from detect.training.recorder import TILE_PX, Recorder, detections_picture, tile_images
 
 
@@ -57,7 +58,7 @@ def test_predictions_of_a_set_with_a_damaged_image(tmp_path):
     boxes = np.array([[10.0, 5, 20, 10], [1, 1, 5, 5]])
     found = FoundBoxes(np.array([1, 1]), np.array([0, 0]), boxes, np.array([0.9, 0.1]))
     evaluation = Evaluation(None, found, table, COCO_SETTINGS, {})
-    recorder = Recorder(tmp_path / "run")
+    recorder = Recorder(LoggedRun(tmp_path / "run", {}))
     recorder.picture("val/predictions", detections_picture(evaluation), 1)
     picture = np.asarray(Image.open(tmp_path / "run" / "val_predictions.jpg"))
     assert picture.shape == (TILE_PX, TILE_PX, 3)
@@ -68,5 +69,4 @@ def test_predictions_of_a_set_with_a_damaged_image(tmp_path):
     nothing = dataclasses.replace(table, image_paths=encode_paths([tmp_path / "b.png"] * 2))
     (tmp_path / "run" / "val_predictions.jpg").unlink()
     recorder.picture("val/predictions", detections_picture(dataclasses.replace(evaluation, table=nothing)), 2)
-    recorder.close()
     assert not (tmp_path / "run" / "val_predictions.jpg").exists()

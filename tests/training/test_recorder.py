@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from contextlib import closing
-
 import numpy as np
 import pytest
 import yaml
@@ -9,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from detect.config.base import load_yaml
 from detect.errors import InputError
+from detect.training.loggers import LoggedRun
 from detect.training.recorder import Recorder, write_settings
 
 
@@ -18,9 +17,13 @@ def events(folder):
     return accumulator
 
 
+def recording(folder, resumed_after=None):
+    return Recorder(LoggedRun(folder, {}, resumed_after), ["tensorboard"])
+
+
 def test_columns_grow(tmp_path):
     """Validation does not happen in every epoch, so its columns come later and have holes."""
-    with closing(Recorder(tmp_path)) as recorder:
+    with recording(tmp_path) as recorder:
         recorder.epoch(1, {"loss/box": 0.123456789})
         assert recorder.path.read_text() == "epoch,loss/box\n1,0.123457\n"
         recorder.epoch(2, {"loss/box": 1e-9, "val/AP": 0.5})
@@ -29,10 +32,10 @@ def test_columns_grow(tmp_path):
 
 
 def test_resuming_drops_the_rows_of_what_is_repeated(tmp_path):
-    with closing(Recorder(tmp_path)) as recorder:
+    with recording(tmp_path) as recorder:
         for epoch in (1, 2, 3):
             recorder.epoch(epoch, {"loss/box": epoch})
-    with closing(Recorder(tmp_path, resumed_after=1)) as recorder:
+    with recording(tmp_path, resumed_after=1) as recorder:
         recorder.epoch(2, {"loss/box": 20, "val/AP": 0.5})
     assert recorder.path.read_text() == "epoch,loss/box,val/AP\n1,1,\n2,20,0.5\n"
     found = [(event.step, event.value) for event in events(tmp_path).Scalars("loss/box")]
@@ -41,13 +44,13 @@ def test_resuming_drops_the_rows_of_what_is_repeated(tmp_path):
 
 def test_a_new_run_starts_a_new_table(tmp_path):
     for _ in range(2):
-        with closing(Recorder(tmp_path)) as recorder:
+        with recording(tmp_path) as recorder:
             recorder.epoch(1, {"loss/box": 1})
     assert recorder.path.read_text() == "epoch,loss/box\n1,1\n"
 
 
 def test_resuming_without_a_table(tmp_path):
-    with closing(Recorder(tmp_path, resumed_after=4)) as recorder:
+    with recording(tmp_path, resumed_after=4) as recorder:
         recorder.epoch(5, {"loss/box": 1})
     assert recorder.path.read_text() == "epoch,loss/box\n5,1\n"
 
@@ -56,12 +59,12 @@ def test_resuming_without_a_table(tmp_path):
 def test_a_damaged_table(tmp_path, content):
     (tmp_path / "results.csv").write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=r"results\.csv: is damaged"):
-        Recorder(tmp_path, resumed_after=1)
+        recording(tmp_path, resumed_after=1)
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
 
 
 def test_tensorboard(tmp_path):
-    with closing(Recorder(tmp_path)) as recorder:
+    with recording(tmp_path) as recorder:
         recorder.epoch(1, {"loss/box": 0.5, "val/AP_S": 0.25})
         recorder.picture("train/batch", np.zeros((4, 6, 3), np.uint8), 1)
     found = events(tmp_path)

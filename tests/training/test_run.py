@@ -50,7 +50,7 @@ def settings(**given):
     return open_run(
         request_from_args(
             argparse.Namespace(
-                **{**NOT_GIVEN, "device": "cpu", "resume": False, "strict": False, "set": [], **given},
+                **{**NOT_GIVEN, "device": "cpu", "resume": False, "strict": False, "logger": None, "set": [], **given},
             )
         )
     )

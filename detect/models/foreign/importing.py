@@ -27,6 +27,7 @@ from detect.models.foreign.tensor_files import TensorFile, read_tensors
 from detect.models.foreign.yolov5 import load_yolov5
 from detect.models.foreign.yolox import PREFIX, load_yolox, load_yolox_export
 from detect.models.model import DetectionModel, Model
+from detect.models.safetensors_file import EXTRAS
 from detect.models.surgery import becomes_spd, spd_model
 from detect.runtime.reproducibility import collect_provenance
 
@@ -250,7 +251,7 @@ def _refuse_darknet_options(options: ImportOptions) -> None:
 def _import_tensors(options: ImportOptions) -> Imported:
     _refuse_darknet_options(options)
     file = read_tensors(options.weights)
-    if all(name.startswith(OWN_NAMES) for name in file.tensors):
+    if all(name.startswith((*OWN_NAMES, EXTRAS)) for name in file.tensors):
         return _import_own(options)
     if is_cifar_resnet(file.tensors):
         return _import_cifar_resnet(options, file)

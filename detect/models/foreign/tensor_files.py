@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import zipfile
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from detect.errors import InputError
 from detect.models.foreign.kinds import ARCHIVE, LEGACY, SAFETENSORS, kind_of
+from detect.models.safetensors_file import from_bytes, read_safetensors
 from detect.safety.inert_pickle import MAX_BYTES, Inert, PickleError, read_next_pickle, read_pickle
 
 STORAGES = {
@@ -31,18 +31,6 @@ STORAGES = {
     "BoolStorage": torch.bool,
 }
 """Data types by storage class, of PyTorch's files."""
-SAFETENSORS_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 MAX_ENTRIES, MAX_NAME = 100_000, 1000
 """Of a pickled model: tensors and modules, and characters of a name. A module may contain itself."""
 COUNTER = ".num_batches_tracked"
@@ -76,14 +64,10 @@ def read_tensors(path: Path) -> TensorFile:
     try:
         kind = kind_of(path)
         if kind == SAFETENSORS or (path.suffix == ".safetensors" and kind not in (ARCHIVE, LEGACY)):
-            return _read_safetensors(path)
+            return TensorFile(read_safetensors(path)[0], None)
         return _read_legacy(path) if kind == LEGACY else _read_archive(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _from_bytes(data: bytearray, dtype: torch.dtype) -> Tensor:
-    return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
 
 # ------------------------------------------------------------------------------------------ PyTorch's archive
@@ -181,7 +165,7 @@ def _read_storage(archive: zipfile.ZipFile, root: str, storage: _Storage) -> Ten
     data = bytearray(archive.read(f"{root}/data/{storage.key}"))  # compares the checksum
     if len(data) % storage.dtype.itemsize:
         raise PickleError(f"storage {storage.key[:80]!r} has no whole number of elements")
-    return _from_bytes(data, storage.dtype)
+    return from_bytes(data, storage.dtype)
 
 
 def _make_tensor(view: _View, memory: Tensor) -> Tensor:
@@ -238,7 +222,7 @@ def _next_storage(file: IO[bytes], storage: _Storage) -> Tensor:
     remaining = os.fstat(file.fileno()).st_size - file.tell()
     if count * storage.dtype.itemsize > remaining:
         raise PickleError(f"storage {storage.key[:80]!r} is cut off")
-    return _from_bytes(bytearray(file.read(count * storage.dtype.itemsize)), storage.dtype)
+    return from_bytes(bytearray(file.read(count * storage.dtype.itemsize)), storage.dtype)
 
 
 # ------------------------------------------------------------------------------------- the model in PyTorch's files
@@ -293,53 +277,3 @@ def _class_names(content: Any) -> tuple[str, ...] | None:
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return tuple(names)
     return None
-
-
-# ------------------------------------------------------------------------------------------------ safetensors
-
-
-def _read_safetensors(path: Path) -> TensorFile:
-    """Read eight bytes (the header's length), a JSON header, and the tensors without gaps.
-
-    Source: the format's description in the safetensors project.
-    """
-    if (kind := kind_of(path)) not in (SAFETENSORS, None):
-        raise InputError(f"{path}: is not a safetensors file: it is {kind}")
-    data = bytearray(path.read_bytes())
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > len(data) - 8:
-        raise InputError(f"{path}: is not a safetensors file, or is truncated")
-    try:
-        header = json.loads(bytes(data[8 : 8 + length]).decode("utf-8"), object_pairs_hook=_unique)
-        entries = [_entry(name, entry) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise InputError(f"{path}: is not a safetensors file, or is damaged: its header is none") from None
-    end = 8 + length
-    tensors: dict[str, Tensor] = {}
-    for begin, stop, name, dtype, shape in sorted(entries, key=lambda entry: entry[:3]):
-        if 8 + length + begin != end or stop - begin != math.prod(shape) * dtype.itemsize:
-            raise InputError(f"{path}: is damaged: {name[:80]} is not where it should be, or not as long")
-        end = 8 + length + stop
-        if end > len(data):
-            raise InputError(f"{path}: is truncated in {name[:80]}")
-        tensors[name] = _from_bytes(data[end - stop + begin : end], dtype).view(shape)
-    if end != len(data):
-        raise InputError(f"{path}: is damaged: {len(data) - end:,} bytes belong to no tensor")
-    if not tensors:
-        raise InputError(f"{path}: holds no tensors")
-    return TensorFile(tensors, None)
-
-
-def _entry(name: str, entry: dict[str, Any]) -> tuple[int, int, str, torch.dtype, tuple[int, ...]]:
-    """Begin, end, name, type and shape of a tensor."""
-    begin, stop = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    if not all(type(number) is int and 0 <= number < 2**62 for number in (begin, stop, *shape)):
-        raise ValueError
-    return begin, stop, name, SAFETENSORS_TYPES[entry["dtype"]], shape
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError
-    return dict(pairs)
