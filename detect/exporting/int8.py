@@ -26,7 +26,8 @@ from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError, Parity, measure_file, measure_model
 from detect.exporting.quantizer import COST_IMAGES, LayerCost, Quantizer
 from detect.exporting.weight_quantizer import WeightQuantizer
-from detect.inference.onnx_network import OnnxNetwork, network_input
+from detect.inference.exported_network import network_input
+from detect.inference.onnx_network import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import fuse_conv_bn
 from detect.runtime.files import atomic_path
