@@ -22,6 +22,8 @@ LIBRARIES = (
 )
 EXTRAS = {
     "export": ("onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
+    "ncnn": ("ncnn", "pnnx"),
     "fast": ("hotcoco",),
     "serve": ("starlette", "uvicorn"),
     "sweep": ("optuna",),

@@ -1,5 +1,5 @@
-"""An exported file in the place of a checkpoint, whatever runtime computes it. PyTorch, whose import takes longer than all
-else here, is not used.
+"""An exported file in the place of a checkpoint, in any runtime. PyTorch, whose import takes longer than all else here,
+is not used.
 
 Letters: B images, H W network input pixels, P predictions of an image, D rows of its detections, K classes, A anchors
 of a level, h w its cells.
@@ -81,7 +81,7 @@ class ExportedNetwork:
     """
 
     def __init__(self, path: Path, session: Session, version: str) -> None:
-        self.path, self._session, self._version = path, session, version
+        self.path, self.session, self._version = path, session, version
         self.metadata, self.device_name = session.metadata, session.device_name
         try:
             self._read(self.metadata)
@@ -110,9 +110,9 @@ class ExportedNetwork:
         self._suppressed = output.get("non_maximum_suppression") == "applied"
         self.max_detections = int(output["max_detections"]) if self._suppressed else None
         self._levels = [_read_level(level) for level in output.get("levels", ())]  # of a raw file
-        if self._levels and len(self._levels) != self._session.num_outputs:
-            raise ValueError(f"{len(self._levels)} levels for {self._session.num_outputs} outputs")
-        sides = self._session.input_hw
+        if self._levels and len(self._levels) != self.session.num_outputs:
+            raise ValueError(f"{len(self._levels)} levels for {self.session.num_outputs} outputs")
+        sides = self.session.input_hw
         self._is_fixed = sides is not None
         if sides is not None and sides != (self.image_size, self.image_size):
             raise InputError(
@@ -185,9 +185,9 @@ class ExportedNetwork:
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs for (B, H, W, 3) uint8 RGB."""
         if not self._is_fixed:
-            return self._session.run(network_input(images))
+            return self.session.run(network_input(images))
         side = (self.image_size, self.image_size)
-        outputs = [self._session.run(network_input(pad_batch([image], shape_hw=side))) for image in images]
+        outputs = [self.session.run(network_input(pad_batch([image], shape_hw=side))) for image in images]
         return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
 

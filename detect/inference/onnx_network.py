@@ -13,6 +13,7 @@ import numpy as np
 
 from detect.errors import InputError
 from detect.inference.exported_network import ExportedNetwork
+from detect.inference.formats import ONNX
 from detect.runtime.device_names import full_device_name
 from detect.runtime.distributed import local_rank
 from detect.runtime.threads import num_threads
@@ -21,8 +22,6 @@ from detect.safety.onnx_files import read_onnx, with_weights
 SESSION_OPTIONS = {"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"}
 """Threads sleep while they wait, and work is split into small blocks: as fast on an idle machine, and a fifth to a
 third faster beside another program on one of two cores (``benchmarks/threads.py``)."""
-FORMAT = "detect-onnx-1"
-"""``format`` in the metadata: their version."""
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
@@ -65,7 +64,7 @@ class OnnxNetwork(ExportedNetwork):
     """
 
     def __init__(self, path: Path, device: str) -> None:
-        super().__init__(path, OnnxSession(path, device), FORMAT)
+        super().__init__(path, OnnxSession(path, device), ONNX.version)
 
 
 def open_session(path: Path, device: str) -> tuple[Any, dict[str, str], str]:
