@@ -160,6 +160,8 @@ DISTRIBUTIONS = {
     "annotated_types": "annotated-types",
     "cv2": "opencv-python-headless",
     "google": "protobuf",
+    "ai_edge_litert": "ai-edge-litert",
+    "litert_torch": "litert-torch",
     "PIL": "pillow",
     "pydantic_core": "pydantic",
     "typing_extensions": "typing-extensions",
@@ -191,7 +193,8 @@ def third_parties(nodes: Iterator[ast.AST] | list[ast.stmt]) -> set[str]:
 def test_imports_are_declared() -> None:
     """What is imported is required; what only an extra brings is imported where it is used, not at the top."""
     always = requirements("")
-    extras = {name for section in ("export", "fast", "serve", "sweep", "track") for name in requirements(section)}
+    sections = ("export", "fast", "litert", "ncnn", "openvino", "serve", "sweep", "track")
+    extras = {name for section in sections for name in requirements(section)}
     extras.add("typing_extensions")  # mypy brings it; for what only a type checker reads
     for path in SOURCES:
         if "benchmarks" not in path.parts:

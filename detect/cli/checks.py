@@ -24,6 +24,7 @@ EXTRAS = {
     "export": ("onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
     "ncnn": ("ncnn", "pnnx"),
+    "litert": ("ai-edge-litert", "litert-torch"),
     "fast": ("hotcoco",),
     "serve": ("starlette", "uvicorn"),
     "sweep": ("optuna",),

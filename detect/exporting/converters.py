@@ -14,7 +14,7 @@ from detect.errors import InputError
 from detect.exporting.onnx import checked_options, checked_parity
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions
 from detect.exporting.parity import Parity
-from detect.inference.formats import NCNN, OPENVINO, Format
+from detect.inference.formats import LITERT, NCNN, OPENVINO, Format
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.files import atomic_files
 
@@ -63,6 +63,7 @@ class Converter:
 _ALL = (
     Converter(OPENVINO, "detect.exporting.openvino"),
     Converter(NCNN, "detect.exporting.ncnn", ("pnnx",), always_raw=True),
+    Converter(LITERT, "detect.exporting.litert", ("litert_torch",), always_raw=True, dynamic=False, half=False),
 )
 CONVERTERS = {one.format.name: one for one in _ALL}
 

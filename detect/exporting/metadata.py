@@ -81,7 +81,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
         "names": list(checkpoint.names),
         "category_ids": list(checkpoint.category_ids),
         "input": {
-            "layout": "NCHW",
+            "layout": options.format.layout,
             "type": "float32",
             "colour_order": "RGB",
             "scale": "1/255",

@@ -13,7 +13,7 @@ from detect.exporting.onnx import write_graph
 from detect.exporting.onnx_graph import read_values
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError
-from detect.inference.formats import DIGESTS, NCNN, digests, write_metadata_file
+from detect.inference.formats import DIGESTS, NCNN, digests, metadata_text
 from detect.inference.ncnn_network import INPUT_HW, METADATA
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import fuse_conv_bn
@@ -51,7 +51,7 @@ def convert(graph: Path, path: Path, metadata: dict[str, str], *, half: bool) ->
     blobs = {"in0": name, **{f"out{number}": value for number, (value, _) in enumerate(outputs)}}
     path.write_text(rename_blobs(path.read_text(encoding="utf-8"), blobs), encoding="utf-8")
     found = digests(path, (NCNN.suffix, weights.suffix))
-    write_metadata_file(path.with_suffix(METADATA), metadata | {DIGESTS: found})
+    path.with_suffix(METADATA).write_text(metadata_text(metadata | {DIGESTS: found}), encoding="utf-8")
 
 
 def rename_blobs(text: str, names: Mapping[str, str]) -> str:

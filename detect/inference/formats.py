@@ -19,6 +19,8 @@ from detect.errors import InputError
 if TYPE_CHECKING:
     from detect.inference.network import InferenceNetwork
 
+MAX_METADATA = 16 * 2**20
+"""Bytes of a file with metadata; those of a thousand classes are a thousandth of it."""
 DIGESTS = "sha256"
 """Key of the metadata: JSON of the SHA-256 of each other file, hexadecimal, by its suffix."""
 
@@ -36,6 +38,7 @@ class Format:
         extra: of setup.cfg, which installs them.
         module: has ``open_network(path, device)``.
         file_name: of an export without another one.
+        layout: of the images that it takes: batch, channels, height and width in their order.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Format:
     extra: str
     module: str
     file_name: str
+    layout: str = "NCHW"
 
     @property
     def version(self) -> str:
@@ -97,7 +101,18 @@ NCNN = Format(
     module="detect.inference.ncnn_network",
     file_name="model.ncnn.param",
 )
-FORMATS = {one.name: one for one in (ONNX, OPENVINO, NCNN)}
+LITERT = Format(
+    name="litert",
+    title="LiteRT",
+    suffix=".tflite",
+    beside=(),
+    packages=("ai_edge_litert",),
+    extra="litert",
+    module="detect.inference.litert_network",
+    file_name="model.tflite",
+    layout="NHWC",
+)
+FORMATS = {one.name: one for one in (ONNX, OPENVINO, NCNN, LITERT)}
 
 
 def format_of(weights: str | Path) -> Format | None:
@@ -140,16 +155,17 @@ def check_digests(path: Path, suffixes: Sequence[str], metadata: dict[str, str])
             raise InputError(f"{beside}: is cut off, damaged or of another export than {path.name}; export it again")
 
 
-def write_metadata_file(path: Path, metadata: dict[str, str]) -> None:
-    """Write the metadata as a JSON file, lists and objects as such rather than as texts."""
+def metadata_text(metadata: dict[str, str]) -> str:
+    """The metadata as a JSON file, lists and objects as such rather than as texts."""
     content = {key: json.loads(value) if value[:1] in ("[", "{") else value for key, value in metadata.items()}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_metadata_file(path: Path, model: Path) -> dict[str, str]:
-    """Read what ``write_metadata_file`` wrote; ``InputError`` where a file is none, ``model`` is the one it is of."""
+    """Read what ``metadata_text`` gave; ``InputError`` where a file is none, ``model`` is the one it is of."""
     try:
-        return parse_metadata(path.read_bytes(), path)
+        with path.open("rb") as file:
+            return parse_metadata(file.read(MAX_METADATA), path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); {model.name} needs it") from None
 

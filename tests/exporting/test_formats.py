@@ -10,19 +10,30 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import nn
 
+from detect.data.images import write_image
 from detect.errors import InputError
 from detect.evaluation.postprocess import PredictSettings
+from detect.exporting import litert
 from detect.exporting import parity as parity_module
 from detect.exporting.converters import CONVERTERS, export_converted
 from detect.exporting.metadata import describe
+from detect.exporting.ncnn import rename_blobs
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import IMAGE_SHAPES, ExportError, compare_file, comparison_images
+from detect.exporting.wrappers import wrapped
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.formats import FORMATS, NCNN
+from detect.inference.formats import FORMATS, LITERT, NCNN, metadata_text, parse_metadata
 from detect.inference.ncnn_network import INPUT_HW
+from detect.models.build import build_model
+from detect.models.checkpoint import load_checkpoint, save_checkpoint
+from detect.models.model import fuse_conv_bn
 from tests.exporting import exports
+from tests.exporting.lively import enliven
+from tests.inference.test_cold_start import UNLOADED, output_of
 
 FROM_ONNX = ("openvino", "ncnn")
 SIZE = 96
@@ -33,6 +44,13 @@ def kind(request):
     """A format that is made of an ONNX file."""
     exports.require_converter(request.param)
     return FORMATS[request.param]
+
+
+@pytest.fixture(params=CONVERTERS)
+def any_kind(request):
+    """Each format, and whether its files can take images of any size."""
+    exports.require_converter(request.param)
+    return FORMATS[request.param], CONVERTERS[request.param].dynamic
 
 
 @pytest.fixture
@@ -99,9 +117,35 @@ def test_damaged_files(kind, true_file):
         Detector(true_file)
 
 
-def test_another_device(kind, true_file):
-    with pytest.raises(InputError, match=rf"{kind.title} runs on the CPU here, found --device cuda; take cpu"):
-        Detector(true_file, "cuda")
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_another_device(name, tmp_path):
+    title = FORMATS[name].title
+    with pytest.raises(InputError, match=rf"{title} runs on the CPU here, found --device cuda; take cpu"):
+        Detector(tmp_path / FORMATS[name].file_name, "cuda")
+
+
+def test_names_of_blobs():
+    """Type, name, one input, two outputs, then the parameters, which stay even if they are like a name."""
+    text = "7767517\n2 3\nInput in0 0 1 in0\nSlice s0 1 2 in0 out0 out1 -23300=2,-233,-233 out1\n"
+    names = {"in0": "images", "out0": "raw_8", "out1": "raw_16"}
+    lines = rename_blobs(text, names).splitlines()
+    assert lines[:2] == ["7767517", "2 3"]
+    assert lines[2:] == ["Input in0 0 1 images", "Slice s0 1 2 images raw_8 raw_16 -23300=2,-233,-233 out1"]
+
+
+def test_metadata_as_a_file(checkpoint, tmp_path):
+    """Texts stay texts, lists become lists; what is read is what was written."""
+    metadata = describe(checkpoint, options_of(NCNN)) | {INPUT_HW: "null"}
+    text = metadata_text(metadata)
+    assert json.loads(text)["names"] == list(exports.NAMES)
+    assert json.loads(text)["image_size"] == str(SIZE)
+    found = parse_metadata(text.encode(), tmp_path)
+    assert found.keys() == metadata.keys()
+    for key, value in metadata.items():
+        assert found[key] == value or json.loads(found[key]) == json.loads(value)
+    for content in (b"", b"[]", b"{", b"\xff", b"[" * 10_000):
+        with pytest.raises(InputError, match="its metadata are damaged; export it again"):
+            parse_metadata(content, tmp_path)
 
 
 def test_another_version(kind, checkpoint, tmp_path):
@@ -195,49 +239,125 @@ def test_each_fault_is_seen(kind, checkpoint, tmp_path, fault):
         assert not compare_file(checkpoint, path, options_of(kind)).good
 
 
+# --------------------------------------------------------------------------------- faults of a LiteRT file
+
+
+class Changed(nn.Module):
+    """A detector's maps with a change of the images, or of the last map (1, A * 8, h, w)."""
+
+    def __init__(self, model, fault):
+        super().__init__()
+        self.network, self.fault = wrapped(fuse_conv_bn(model), raw=True), fault
+
+    def forward(self, images):
+        if self.fault == "colour order":
+            images = images.flip(1)
+        if self.fault == "scale":
+            images = images * (1 / 255)
+        *others, last = self.network(images)
+        columns = last.reshape(1, 3, 8, *last.shape[2:])
+        if self.fault == "shifted box":
+            columns = torch.cat([columns[:, :, :1] + 0.1, columns[:, :, 1:]], dim=2)
+        if self.fault == "swapped outputs":
+            columns = torch.cat([columns[:, :, 1:2], columns[:, :, :1], columns[:, :, 2:]], dim=2)
+        return [*others, columns.reshape(last.shape)]
+
+
 @pytest.mark.slow
-def test_a_wrong_file_is_not_written(kind, checkpoint, tmp_path, monkeypatch):
-    """An older export stays as it is."""
-    path = tmp_path / kind.file_name
-    for file in kind.files(path):
-        file.write_text("older")
-    monkeypatch.setattr("detect.exporting.metadata.PAD_VALUE", 0)
-    with exports.exporter_once(), pytest.raises(ExportError, match=r"not written, because its outputs differ"):
-        export_converted(checkpoint, path, options_of(kind))
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
-        file.name: "older" for file in kind.files(path)
-    }
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("few_images")
+def test_each_fault_of_litert_is_seen(checkpoint, tmp_path, fault):
+    exports.require_converter("litert")
+    options = ExportOptions(image_size=SIZE, raw=True, dynamic=False, format=LITERT)
+    _, change = FAULTS[fault]
+    metadata = describe(checkpoint, options)
+    path = tmp_path / "model.tflite"
+    litert.convert(Changed(checkpoint.model, fault), SIZE, path)
+    litert.append_metadata(path, metadata | (change(metadata) if change else {}), checkpoint.names)
+    if fault == "class table":
+        with pytest.raises(ExportError, match="the exported file's classes are"):
+            compare_file(checkpoint, path, options)
+    else:
+        assert not compare_file(checkpoint, path, options).good
 
 
 # -------------------------------------------------------------------------------------------- whole exports
 
 
 @pytest.mark.slow
+def test_a_wrong_file_is_not_written(any_kind, checkpoint, tmp_path, monkeypatch):
+    """An older export stays as it is."""
+    kind, dynamic = any_kind
+    path = tmp_path / kind.file_name
+    for file in kind.files(path):
+        file.write_text("older")
+    monkeypatch.setattr("detect.exporting.metadata.PAD_VALUE", 0)
+    with exports.exporter_once(), pytest.raises(ExportError, match=r"not written, because its outputs differ"):
+        export_converted(checkpoint, path, ExportOptions(format=kind, dynamic=dynamic))
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        file.name: "older" for file in kind.files(path)
+    }
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"dynamic": False}, {"half": True}])
-def test_an_export(kind, checkpoint, tmp_path, change):
+def test_an_export(any_kind, checkpoint, tmp_path, change):
     """Its files, and what ``Detector`` finds with them."""
+    kind, can_be_dynamic = any_kind
+    if not can_be_dynamic:
+        change = {"dynamic": False}
     path = tmp_path / kind.file_name
     with exports.exporter_once():
         parity = export_converted(checkpoint, path, replace(ExportOptions(format=kind), **change))
     assert parity.good
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in kind.files(path)}
-    image = comparison_images()[4]
+    image = np.ascontiguousarray(comparison_images()[6][:, :375])  # square: a fixed size has no more padding
     expected, found = (Detector(weights, "cpu").predict(image, conf=0.2) for weights in (checkpoint, path))
     assert len(found) > 5
-    if not change:  # a fixed size has more padding, in which this network finds something, too
+    if not change.get("half"):
         np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes_xyxy_px, atol=0.01)
         assert found.class_names == expected.class_names
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [True, False])
-def test_a_classifier(kind, classifier, tmp_path, dynamic):
+def test_a_classifier(any_kind, classifier, tmp_path, dynamic):
+    kind, can_be_dynamic = any_kind
     path = tmp_path / kind.file_name
     with exports.exporter_once():
-        assert export_converted(classifier, path, ExportOptions(format=kind, dynamic=dynamic)).good
+        options = ExportOptions(format=kind, dynamic=dynamic and can_be_dynamic)
+        assert export_converted(classifier, path, options).good
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     expected, found = (Classifier(weights, "cpu").predict(image) for weights in (classifier, path))
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_without_anchors(any_kind, tmp_path):
+    """A head of YOLOX's kind, and one whose boxes are distributions of distances."""
+    kind, dynamic = any_kind
+    for name in ("yolov5n-spd+anchor-free", "yolov5n+task-aligned"):
+        torch.manual_seed(0)
+        model = build_model(name, num_classes=3).train()
+        enliven(model)
+        facts = {"category_ids": (1, 2, 3), "image_size": 64, "metrics": {}, "provenance": {}}
+        save_checkpoint(tmp_path / "model.pt", model, names=("a", "b", "c"), **facts)
+        options = ExportOptions(format=kind, dynamic=dynamic)
+        assert export_converted(load_checkpoint(tmp_path / "model.pt"), tmp_path / kind.file_name, options).good
+
+
+@pytest.mark.slow
+def test_without_pytorch(any_kind, checkpoint, tmp_path):
+    """A process that opens a file and predicts."""
+    kind, dynamic = any_kind
+    path = tmp_path / kind.file_name
+    with exports.exporter_once():
+        export_converted(checkpoint, path, ExportOptions(format=kind, dynamic=dynamic))
+    write_image(tmp_path / "photo.png", comparison_images()[4])
+    code = f"from detect import Detector\nprint(len(Detector({path.name!r}).predict('photo.png')))\n"
+    count, loaded = output_of(code + UNLOADED, tmp_path)
+    assert int(count) > 5
+    assert loaded == "[]"
 
 
 # -------------------------------------------------------------------------------------------------- refusals

@@ -19,6 +19,7 @@ import pytest
 from detect.errors import InputError
 from detect.runtime.cli import run_tool
 from detect.runtime.files import (
+    atomic_files,
     LOCK_NAME,
     atomic_folder,
     atomic_path,
@@ -286,3 +287,21 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(FileExistsError), locked_folder(tmp_path / "out"):
         pass
+
+
+def test_files_that_belong_together(tmp_path: Path) -> None:
+    """Old ones stay until all are written; the one that users name is replaced last."""
+    first, second = tmp_path / "a.xml", tmp_path / "a.bin"
+    for path in (first, second):
+        path.write_text("old")
+    with pytest.raises(ValueError, match="stop"), atomic_files(first, (".bin",)) as temporary:
+        temporary.write_text("new")
+        raise ValueError("stop")
+    assert (first.read_text(), second.read_text()) == ("old", "old")
+    with pytest.raises(FileNotFoundError, match=re.escape(str(first))), atomic_files(first, (".bin",)) as temporary:
+        temporary.write_text("new")
+    assert (first.read_text(), second.read_text()) == ("old", "old")
+    with atomic_files(first, (".bin",)) as temporary:
+        temporary.write_text("new")
+        temporary.with_suffix(".bin").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.xml": "new", "a.bin": "new"}
