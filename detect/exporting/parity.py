@@ -272,7 +272,9 @@ def run_file(runner: OnnxModel, images: np.ndarray) -> np.ndarray:
     try:
         return runner.decoded(runner.session.run(outputs, {"images": images}), images.shape[2:])
     except InputError as error:
-        raise ExportError(f"fails on an input of {images.shape}: {error}") from None
+        raise ExportError(f"the exported file fails on an input of {images.shape}: {error}") from None
+    except ValueError as error:  # maps of another number of axes
+        raise ExportError(f"the outputs of the exported file cannot be decoded: {_first_line(error)}") from None
     except runtime_errors() as error:
         raise ExportError(f"ONNX Runtime fails on an input of {images.shape}: {_first_line(error)}") from None
 
