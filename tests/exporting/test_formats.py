@@ -381,7 +381,7 @@ def test_without_pytorch(any_kind, checkpoint, tmp_path):
 )
 @pytest.mark.parametrize("name", CONVERTERS)
 def test_options_of_onnx_alone(checkpoint, tmp_path, name, change, named):
-    options = replace(ExportOptions(format=FORMATS[name]), **change)
+    options = replace(ExportOptions(format=FORMATS[name], dynamic=CONVERTERS[name].dynamic), **change)
     with pytest.raises(InputError, match=rf"{named}: not with --format {name}; leave it out, or take --format onnx"):
         export_converted(checkpoint, tmp_path / FORMATS[name].file_name, options)
     assert list(tmp_path.iterdir()) == []
@@ -395,7 +395,7 @@ def test_a_missing_package_names_the_extra(checkpoint, tmp_path, monkeypatch, na
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     path = tmp_path / kind.file_name
     with pytest.raises(InputError, match=rf"needs .*{package}: pip install 'detect-small\[{kind.extra}\]'$"):
-        export_converted(checkpoint, path, ExportOptions(format=kind))
+        export_converted(checkpoint, path, ExportOptions(format=kind, dynamic=CONVERTERS[name].dynamic))
     with pytest.raises(InputError, match=rf"{path.name} needs {package}: pip install 'detect-small\[{kind.extra}\]'$"):
         Detector(path)
 
