@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="the file (default: model.onnx, model.xml, ... beside the weights); with --instances or --format web a new "
-        "folder (default: instances, web)",
+        help="the file (default: model.onnx, model.xml, ... beside the weights); with --instances or --format web a "
+        "new folder (default: instances, web)",
     )
     add(
         "--runtime",

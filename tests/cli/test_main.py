@@ -104,7 +104,7 @@ def test_choices_in_the_help_are_those_of_the_package():
     assert actions["opset"].default == DEFAULT_OPSET
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
-    assert actions["format"].choices == tuple(EXPORTED)
+    assert actions["format"].choices == (*EXPORTED, "web")
     extras = set(config["options.extras_require"]) - {"dev", "docs"}  # those of the repository only
     own = {"detect-small"}  # an extra that has another one in it
     assert {name: set(EXTRAS[name]) for name in EXTRAS} == {name: requirements(name) - own for name in extras}
