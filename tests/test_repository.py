@@ -161,6 +161,8 @@ DISTRIBUTIONS = {
     "annotated_types": "annotated-types",
     "cv2": "opencv-python-headless",
     "google": "protobuf",
+    "ai_edge_litert": "ai-edge-litert",
+    "litert_torch": "litert-torch",
     "PIL": "pillow",
     "pydantic_core": "pydantic",
     "typing_extensions": "typing-extensions",
@@ -192,11 +194,8 @@ def third_parties(nodes: Iterator[ast.AST] | list[ast.stmt]) -> set[str]:
 def test_imports_are_declared() -> None:
     """What is imported is required; what only an extra brings is imported where it is used, not at the top."""
     always = requirements("")
-    extras = {
-        name
-        for section in ("export", "fast", "hub", "mlflow", "sahi", "serve", "sweep", "track", "wandb")
-        for name in requirements(section)
-    }
+    sections = "export fast hub litert mlflow ncnn openvino sahi serve sweep track wandb".split()
+    extras = {name for section in sections for name in requirements(section)}
     extras.add("typing_extensions")  # mypy brings it; for what only a type checker reads
     for path in SOURCES:
         if "benchmarks" not in path.parts:

@@ -39,6 +39,7 @@ from detect.evaluation.report import (
     tiles_table,
 )
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
+from detect.inference.formats import num_bytes
 from detect.inference.network import is_exported, open_network
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import Checkpoint, load_checkpoint
@@ -330,7 +331,7 @@ def _costs(model: DetectionModel, image_size: int, weights: Path) -> dict[str, s
 
 def _file_size(weights: Path) -> dict[str, str]:
     path = shipped_weights().get(str(weights), weights)
-    return {"file": f"{path.stat().st_size / 1e6:.2f} MB"}
+    return {"file": f"{num_bytes(path) / 1e6:.2f} MB"}
 
 
 def _report(

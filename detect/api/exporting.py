@@ -19,11 +19,13 @@ from detect.errors import InputError
 from detect.evaluation.loop import log_class_differences
 from detect.evaluation.postprocess import PredictSettings
 from detect.exporting.calibration import DEFAULT_IMAGES, DEFAULT_METHOD, Method, read_calibration, warn_of_grey
+from detect.exporting.converters import CONVERTERS, export_converted
 from detect.exporting.instances import WEIGHTS, export_instances
 from detect.exporting.int8 import Int8Result, export_int8
 from detect.exporting.onnx import checked_options, export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
 from detect.exporting.parity import Parity
+from detect.inference.formats import FORMATS, ONNX, num_bytes
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.runtime.files import write_text
 from detect.runtime.threads import use_threads
@@ -61,8 +63,13 @@ class ExportRequest:
     calibration_method: Method | None = None
     weights_only: bool = False
     report: bool = False
+    format: str = ONNX.name
 
     def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InputError(f"format: must be one of {', '.join(FORMATS)}, found {self.format!r:.80}")
+        if self.instances is not None and self.format != ONNX.name:
+            raise InputError(f"--instances: not with --format {self.format}; --cost exports one instance")
         chosen = {"calibration": self.calibration, "calibration_method": self.calibration_method}
         chosen |= {"weights_only": self.weights_only or None, "report": self.report or None}
         given = [f"--{name.replace('_', '-')}" for name, value in chosen.items() if value is not None]
@@ -98,6 +105,7 @@ def export(
     half: bool = False,
     nms: bool = False,
     int8: str | PathLike[str] | None = None,
+    format: str = ONNX.name,  # noqa: A002  # the word of the command
 ) -> Path:
     """Write a trained model as ONNX and check it in ONNX Runtime, as ``detect export`` does.
 
@@ -105,13 +113,14 @@ def export(
 
     Args:
         weights: a checkpoint, or a shipped name.
-        out: the file to write; default, ``model.onnx`` beside the weights.
+        out: the file to write; default, ``model.onnx`` beside the weights, or ``model`` with another format's suffix.
         image_size: side of the network input in pixels; default, as trained.
         dynamic: any batch size, height and width; otherwise one square image.
         half: the network computes in half precision.
         nms: non-maximum suppression inside the file, which then gives detections.
         int8: a data set: the network computes in 8 bits, calibrated on its training split, and the file is written only
             if its AP on the validation split, of a classifier top-1, holds.
+        format: ``onnx``, or another one of ``detect.inference.formats``, which is checked in its own runtime.
 
     Returns:
         The path of the file.
@@ -130,6 +139,7 @@ def export(
         nms=nms,
         int8=int8 is not None,
         data=None if int8 is None else fspath(int8),
+        format=format,
     )
     return run_export(request).path
 
@@ -143,7 +153,8 @@ def run_export(request: ExportRequest) -> Exported:
         if request.int8:
             raise InputError("--instances: not together with --int8; --cost exports one instance as an INT8 file")
         return _export_folder(request, request.instances)
-    out = request.out or request.weights.with_name("model.onnx")
+    chosen = FORMATS[request.format]
+    out = request.out or request.weights.with_name(chosen.file_name)
     if out.resolve() == request.weights.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")
     suppression = _suppression(request)
@@ -152,7 +163,7 @@ def run_export(request: ExportRequest) -> Exported:
     if request.cost is not None:
         checkpoint, line = choose_instance(checkpoint, request.cost)
         lines.append(line)
-    dynamic = not checkpoint.model.graph.transform.fixed_sizes if request.dynamic is None else request.dynamic
+    dynamic = _is_dynamic(request, checkpoint)
     size = request.image_size or checkpoint.image_size
     options = ExportOptions(
         request.image_size,
@@ -164,20 +175,23 @@ def run_export(request: ExportRequest) -> Exported:
         request.raw,
         request.int8,
         request.weights_only,
+        chosen,
     )
     parity, int8 = _write(request, checkpoint, out, options)
     inputs = "any batch size, height and width" if dynamic else f"one image of {size} x {size} pixels"
-    lines.append(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, opset {request.opset}, {inputs}")
+    kind = f"opset {request.opset}" if chosen is ONNX else f"{chosen.title}, {options.precision}"
+    lines.append(f"{out}: {num_bytes(out) / 2**20:.1f} MiB, {kind}, {inputs}")
     if note := masks_note(checkpoint.model, request.masks):
         lines.append(note)
     lines.append(parity.line())
     if int8 is not None:
         lines += [int8.line(), *int8.cost_lines()]
-    lines.append(copy_runner(out))
+    lines.append(copy_runner(out) if chosen is ONNX else f"files: {', '.join(map(str, chosen.files(out)))}")
     record = {
         "out": str(out),
-        "bytes": out.stat().st_size,
-        "opset": request.opset,
+        "format": request.format,
+        "bytes": num_bytes(out),
+        **({"opset": request.opset} if chosen is ONNX else {}),
         "dynamic": dynamic,
         "image_size": size,
         "parity": asdict(parity),
@@ -222,6 +236,8 @@ def _export_folder(request: ExportRequest, names: Sequence[str]) -> Exported:
 def _write(
     request: ExportRequest, checkpoint: Checkpoint, out: Path, options: ExportOptions
 ) -> tuple[Parity, Int8Result | None]:
+    if options.format is not ONNX:
+        return export_converted(checkpoint, out, options, _table(request, checkpoint)), None
     if not request.int8:
         return export_onnx(checkpoint, out, options, _table(request, checkpoint)), None
     options = checked_options(checkpoint, out, options)  # before reading images
@@ -237,6 +253,14 @@ def _write(
     calibration = read_calibration(train, checkpoint, options.image_size, count, method)
     warn_of_grey(calibration, table)
     return export_int8(checkpoint, out, options, calibration, table, request.report)
+
+
+def _is_dynamic(request: ExportRequest, checkpoint: Checkpoint) -> bool:
+    """Any size, unless the request, the model or the format does not have it."""
+    if request.dynamic is not None:
+        return request.dynamic
+    converter = CONVERTERS.get(request.format)
+    return not checkpoint.model.graph.transform.fixed_sizes and (converter is None or converter.dynamic)
 
 
 def copy_runner(exported: Path) -> str:

@@ -25,6 +25,7 @@ from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
 from detect.evaluation.detection import DetectionOptions, evaluate_network
 from detect.evaluation.loop import Conditions, log_class_differences
+from detect.inference.formats import num_bytes
 from detect.models.catalog import shipped_weights
 from detect.runtime.progress import progress_bar
 
@@ -50,7 +51,7 @@ class BenchFile:
 
     @property
     def num_bytes(self) -> int:
-        return self.path.stat().st_size
+        return num_bytes(self.path)
 
 
 @dataclass

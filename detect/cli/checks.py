@@ -22,6 +22,9 @@ LIBRARIES = (
 )
 EXTRAS = {
     "export": ("onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
+    "ncnn": ("ncnn", "pnnx"),
+    "litert": ("ai-edge-litert", "litert-torch"),
     "fast": ("hotcoco",),
     "hub": ("huggingface_hub",),
     "mlflow": ("mlflow",),

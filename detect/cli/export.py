@@ -1,9 +1,10 @@
-"""Write a trained model as ONNX and check it in ONNX Runtime.
+"""Write a trained model as ONNX, or in another format, and check it in the runtime of the format.
 
 detect export --weights runs/mine/best.pt
 detect export weights=yolov5n-spd-bccd out=bccd.onnx nms=true
 detect export --weights yolov5n-spd-bccd --int8 --data bccd --out bccd-int8.onnx
 detect export --weights yolov5n-spd-bccd --format web --runtime onnxruntime-web-1.30.0.tgz --out page
+detect export --weights yolov5n-spd-bccd --format openvino --out bccd.xml
 
 The exit code is 3 if the outputs of the file differ from the model's, or if an INT8 file loses more than 0.01 AP.
 """
@@ -17,8 +18,11 @@ from pathlib import Path
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
 from detect.errors import InputError
+from detect.inference.formats import FORMATS, ONNX
 from detect.runtime.startup import heavy_imports
 
+WEB = "web"
+"""Format of a folder around an ONNX file."""
 NOT_THE_MODEL = 3
 """Exit code of a parity failure."""
 
@@ -28,16 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint: a file, or one of weights/")
     add(
         "--format",
-        choices=("onnx", "web"),
-        default="onnx",
-        help="onnx, a file, or web, a folder with a page that runs the detector in the browser (default: onnx)",
+        choices=(*FORMATS, WEB),
+        default=ONNX.name,
+        help="format of the file, or web: a folder with a page that runs the detector in the browser (default: onnx)",
     )
     add(
         "--out",
         type=Path,
         metavar="FILE",
-        help="the file (default: model.onnx beside the weights); with --instances or --format web a new folder "
-        "(default: instances, web)",
+        help="the file (default: model.onnx, model.xml, ... beside the weights); with --instances or --format web a "
+        "new folder (default: instances, web)",
     )
     add(
         "--runtime",
@@ -125,13 +129,12 @@ def run(args: argparse.Namespace) -> None:
         from detect.api.exporting import ExportRequest, run_export
         from detect.api.web import run_web_export
         from detect.exporting.parity import ExportError
-    if args.runtime is not None and args.format != "web":
+    if args.runtime is not None and args.format != WEB:
         raise InputError("--runtime: belongs to --format web")
-    request = ExportRequest(
-        **{name: value for name, value in vars(args).items() if name not in ("json", "format", "runtime")}
-    )
+    given = {name: value for name, value in vars(args).items() if name not in ("json", "runtime")}
+    request = ExportRequest(**given | {"format": ONNX.name if args.format == WEB else args.format})
     try:
-        exported = run_web_export(request, args.runtime) if args.format == "web" else run_export(request)
+        exported = run_web_export(request, args.runtime) if args.format == WEB else run_export(request)
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(NOT_THE_MODEL)

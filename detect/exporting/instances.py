@@ -20,7 +20,7 @@ from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
 from detect.exporting.onnx import check_export, write_graph
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import ExportError, Parity, compare_onnx
+from detect.exporting.parity import ExportError, Parity, compare_file
 from detect.inference.inputs import checked_size
 from detect.inference.instance_files import TABLE, InstanceTable, networks_ms
 from detect.inference.instances import PLAIN_NAME, InstanceEntry, InstanceMenu
@@ -91,7 +91,7 @@ def export_instances(
         found = []
         for entry in entries:
             instance = activate(checkpoint, entry.name)
-            parity = compare_onnx(instance, building / _file_name(entry), _sized(options, instance), table)
+            parity = compare_file(instance, building / _file_name(entry), _sized(options, instance), table)
             if not parity.good:
                 raise ExportError(f"{folder}: not written, because {entry.name} differs: {parity.line()}")
             found.append(ExportedInstance(entry, _file_name(entry), parity))

@@ -19,14 +19,16 @@ from detect.data.classification.table import ClassTable
 from detect.data.letterbox import pad_batch
 from detect.errors import InputError
 from detect.evaluation.coco import ABSENT
+from detect.exporting.accuracy import measure_file, measure_model
 from detect.exporting.calibration import Calibration
 from detect.exporting.metadata import describe
 from detect.exporting.onnx import checked_options, checked_parity, write_graph
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import ExportError, Parity, measure_file, measure_model
+from detect.exporting.parity import ExportError, Parity
 from detect.exporting.quantizer import COST_IMAGES, LayerCost, Quantizer
 from detect.exporting.weight_quantizer import WeightQuantizer
-from detect.inference.onnx_network import OnnxNetwork, network_input
+from detect.inference.exported_network import network_input
+from detect.inference.onnx_network import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import fuse_conv_bn
 from detect.runtime.files import atomic_path

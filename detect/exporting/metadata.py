@@ -11,7 +11,6 @@ from detect.data.classification.geometry import MAX_ASPECT, resized_side
 from detect.data.letterbox import PAD_VALUE
 from detect.exporting.options import ExportOptions, Masks
 from detect.exporting.wrappers import raw_names
-from detect.inference.onnx_network import FORMAT
 from detect.models.checkpoint import Checkpoint
 from detect.models.heads import DetectionHead
 from detect.models.model import ClassificationModel, Model
@@ -82,7 +81,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
         "names": list(checkpoint.names),
         "category_ids": list(checkpoint.category_ids),
         "input": {
-            "layout": "NCHW",
+            "layout": options.format.layout,
             "type": "float32",
             "colour_order": "RGB",
             "scale": "1/255",
@@ -100,7 +99,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
     for name in plugin_names("export_facts"):
         papers |= find_plugin("export_facts", name)(checkpoint)
     return {
-        "format": FORMAT,
+        "format": options.format.version,
         "producer": f"detect {__version__}",
         "model": model.definition.name,
         "task": "classification" if classifies else "detection",

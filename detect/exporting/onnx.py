@@ -20,7 +20,7 @@ from detect.errors import InputError
 from detect.exporting.metadata import describe
 from detect.exporting.onnx_graph import append_suppression, fold_constants, remove_traces
 from detect.exporting.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions, Masks
-from detect.exporting.parity import ExportError, Parity, compare_onnx
+from detect.exporting.parity import ExportError, Parity, compare_file
 from detect.exporting.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
 from detect.models.checkpoint import Checkpoint
@@ -68,7 +68,7 @@ def checked_parity(
     checkpoint: Checkpoint, written: Path, options: ExportOptions, path: Path, table: AnnotationTable | None = None
 ) -> Parity:
     """Compare a written file with PyTorch; ``ExportError``, which names ``path``, where it differs."""
-    parity = compare_onnx(checkpoint, written, options, table)
+    parity = compare_file(checkpoint, written, options, table)
     if not parity.good:
         raise ExportError(f"{path}: not written, because its outputs differ: {parity.line()}")
     return parity

@@ -6,6 +6,8 @@ image's result.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import compose, parser
@@ -121,6 +123,16 @@ def remove_traces(model: onnx.ModelProto) -> None:
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info, graph, model):
         del part.metadata_props[:]
         part.doc_string = ""
+
+
+def read_values(path: Path) -> tuple[list[tuple[str, list[int]]], list[tuple[str, list[int]]]]:
+    """Names and shapes of a file's inputs and outputs; 0 for a side of any size."""
+    graph = onnx.load(path, load_external_data=False).graph
+    inputs, outputs = (
+        [(value.name, [dim.dim_value for dim in value.type.tensor_type.shape.dim]) for value in values]
+        for values in (graph.input, graph.output)
+    )
+    return inputs, outputs
 
 
 def replace_items(field: list, items: list) -> None:

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy import ndarray as Array
+from onnxruntime import InferenceSession as Session
 
 
 class OnnxModel:
     """An exported detector or classifier; images are as cv2.imread gives them: BGR or grey, of 8 bits or more."""
 
-    def __init__(self, path: str | bytes, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
-        self.session = onnxruntime.InferenceSession(path, providers=list(providers))
+    def __init__(self, path: str | bytes | Session, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+        self.session = Session(path, providers=list(providers)) if isinstance(path, (str, bytes)) else path
         if (meta := self.session.get_modelmeta().custom_metadata_map).get("format") != "detect-onnx-1":
             raise ValueError("the file is not of format detect-onnx-1")
         self.is_classifier, self.names = meta["task"] == "classification", json.loads(meta["names"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from detect.evaluation.postprocess import PredictSettings
+from detect.inference.formats import ONNX, Format
 from detect.models.model import Model
 from detect.models.packing import packed_layers
 
@@ -36,6 +37,7 @@ class ExportOptions:
             tools know convolutions and little else. Not together with ``suppression``.
         int8: weights and inputs of convolutions have 8 bits (``detect.exporting.int8``).
         weights_only: with ``int8``: weights alone have 8 bits, and the network computes in float.
+        format: of the file; the other options are possible for ONNX, and what ``detect.exporting.converters`` says.
     """
 
     image_size: int | None = None
@@ -47,6 +49,7 @@ class ExportOptions:
     raw: bool = False
     int8: bool = False
     weights_only: bool = False
+    format: Format = ONNX
 
     @property
     def precision(self) -> str:

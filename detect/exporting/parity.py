@@ -13,28 +13,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
 
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.geometry import center_crop
-from detect.data.classification.table import ClassTable
 from detect.data.letterbox import letterbox, pad_batch
 from detect.data.shapes import draw_scene
 from detect.errors import InputError
-from detect.evaluation.classification import evaluate_class_network, evaluate_classifier
-from detect.evaluation.detection import DetectionOptions, evaluate_network
 from detect.evaluation.forward import run_classifier, run_network
-from detect.evaluation.loop import Conditions
-from detect.evaluation.postprocess import COCO_SETTINGS, Forward, PredictSettings, postprocess
+from detect.evaluation.postprocess import PredictSettings, postprocess
+from detect.exporting.accuracy import compare_ap
 from detect.exporting.onnx_graph import with_predictions
 from detect.exporting.options import ExportOptions
 from detect.exporting.wrappers import wrapped
-from detect.inference.onnx_network import OnnxNetwork, runtime_errors
+from detect.inference.exported_network import ExportedNetwork, Session
+from detect.inference.formats import ONNX, Format
+from detect.inference.onnx_network import runtime_errors
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, Model
 from detect.structures import Letterbox
@@ -68,9 +66,6 @@ class Tolerance:
 TOLERANCES = {"fp32": Tolerance(0.01, 1e-3, 1e-4), "fp16": Tolerance(0.5, 0.03, 0.03)}
 """By the precision in the file's metadata. In trained models rounding makes a hundredth of the first; a fault of the
 graph makes whole cells."""
-
-AP_TOLERANCES = {"fp32": 0.001, "fp16": 0.01}
-"""Largest difference of AP, by the precision of the file."""
 
 MAX_UNMATCHED = 0.01
 """Share of the detections that only one side may have: where the IoU of two boxes is the threshold but for rounding,
@@ -151,7 +146,7 @@ class Parity:
         )
 
 
-def compare_onnx(
+def compare_file(
     checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable | None = None
 ) -> Parity:
     """Compare an exported file with its checkpoint, both on the CPU.
@@ -160,7 +155,7 @@ def compare_onnx(
     the options is resolved. With ``table``, a labelled split, a detector's AP is compared too.
 
     Raises:
-        ExportError: ONNX Runtime cannot load or run the file, or its outputs have other shapes, or it other classes.
+        ExportError: the runtime cannot load or run the file, or its outputs have other shapes, or it other classes.
         InputError: ONNX Runtime is not installed.
     """
     model, tolerance = checkpoint.model, TOLERANCES["fp16" if options.half else "fp32"]
@@ -170,7 +165,7 @@ def compare_onnx(
     if list(checkpoint.names) != runner.names:
         raise ExportError(f"the exported file's classes are {runner.names[:3]} ..., must be {checkpoint.names[:3]} ...")
     parity = _ImageComparison(checkpoint, runner, options, tolerance).compare(tensors, shapes)
-    return parity if table is None else replace(parity, ap=_compare_ap(checkpoint, path, options, table))
+    return parity if table is None else replace(parity, ap=compare_ap(checkpoint, path, options, table))
 
 
 def open_file(exported: Path | onnx.ModelProto, options: ExportOptions) -> OnnxModel:
@@ -182,7 +177,10 @@ def open_file(exported: Path | onnx.ModelProto, options: ExportOptions) -> OnnxM
     """
     if options.suppression is not None:
         exported = with_predictions(onnx.load(exported) if isinstance(exported, Path) else exported)
-    content = str(exported) if isinstance(exported, Path) else exported.SerializeToString()
+    content: Any = str(exported) if isinstance(exported, Path) else exported.SerializeToString()
+    if options.format is not ONNX:
+        assert isinstance(exported, Path), "other formats have no suppression inside"
+        content = _session(exported, options.format)
     try:
         from detect.exporting.onnx_runner import OnnxModel
     except ImportError:
@@ -192,6 +190,38 @@ def open_file(exported: Path | onnx.ModelProto, options: ExportOptions) -> OnnxM
         return OnnxModel(content)
     except runtime_errors() as error:
         raise ExportError(f"ONNX Runtime cannot load the exported graph: {_first_line(error)}") from None
+
+
+class _AsOnnx:
+    """A session of another format as ``OnnxModel`` has those of ONNX Runtime."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.custom_metadata_map = session.metadata | {"format": ONNX.version}
+
+    def get_modelmeta(self) -> _AsOnnx:
+        return self
+
+    def get_inputs(self) -> list[_Input]:
+        return [_Input([None, 3, *(self._session.input_hw or (None, None))])]
+
+    def run(self, names: list[str] | None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs, in their order; without suppression ``names`` ask for no others."""
+        return self._session.run(inputs["images"])
+
+
+class _Input(NamedTuple):
+    shape: list[int | None]
+
+
+def _session(path: Path, file_format: Format) -> _AsOnnx:
+    """Open a file of another format than ONNX; ``ExportError`` where its runtime, or the toolkit, cannot."""
+    try:
+        network = file_format.open_network(path, "cpu")
+    except InputError as error:
+        raise ExportError(f"the exported file is not usable: {error}") from None
+    assert isinstance(network, ExportedNetwork), "only ONNX has instances"
+    return _AsOnnx(network.session)
 
 
 # ---------------------------------------------------------------------------------------------- the same tensors
@@ -241,6 +271,10 @@ def run_file(runner: OnnxModel, images: np.ndarray) -> np.ndarray:
     outputs = None if "levels" in runner.output else ["probabilities" if runner.is_classifier else "predictions"]
     try:
         return runner.decoded(runner.session.run(outputs, {"images": images}), images.shape[2:])
+    except InputError as error:
+        raise ExportError(f"the exported file fails on an input of {images.shape}: {error}") from None
+    except ValueError as error:  # maps of another number of axes
+        raise ExportError(f"the outputs of the exported file cannot be decoded: {_first_line(error)}") from None
     except runtime_errors() as error:
         raise ExportError(f"ONNX Runtime fails on an input of {images.shape}: {_first_line(error)}") from None
 
@@ -362,60 +396,3 @@ def _shifted(image: np.ndarray, number: int) -> np.ndarray:
 
 def _bgr(image_rgb: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image_rgb[..., ::-1])
-
-
-# ------------------------------------------------------------------------------------------------------------- AP
-
-
-def _compare_ap(
-    checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable
-) -> tuple[float, float, float]:
-    """AP by PyTorch, AP by the file, and their largest allowed difference."""
-    network = OnnxNetwork(path, "cpu")
-    expected = measure_model(checkpoint, network, options, table)
-    return (
-        expected["AP"],
-        measure_file(network, options, table)["AP"],
-        AP_TOLERANCES["fp16" if options.half else "fp32"],
-    )
-
-
-def measure_model(
-    checkpoint: Checkpoint, network: OnnxNetwork, options: ExportOptions, table: AnnotationTable | ClassTable
-) -> dict[str, float]:
-    """Metrics of a checkpoint in PyTorch, on inputs that are padded as for its exported file ``network``."""
-    if isinstance(table, ClassTable):
-        conditions = _conditions(network)
-        return evaluate_classifier(checkpoint.classifier, table, conditions, network.center_crop).metrics.values
-
-    def forward(images: np.ndarray) -> Tensor:
-        padded = pad_batch(list(images), shape_hw=network.padded_hw((images.shape[1], images.shape[2])))
-        return run_network(checkpoint.detector, torch.from_numpy(padded), CPU)
-
-    return _detector_metrics(forward, network, options, table)
-
-
-def measure_file(network: OnnxNetwork, options: ExportOptions, table: AnnotationTable | ClassTable) -> dict[str, float]:
-    """Metrics of an exported file."""
-    if isinstance(table, ClassTable):
-
-        def logits(images: Tensor) -> Tensor:
-            return torch.from_numpy(network.probabilities(images.numpy())).log()
-
-        conditions = _conditions(network)
-        evaluation = evaluate_class_network(logits, network.multiple, table, conditions, network.center_crop)
-        return evaluation.metrics.values
-    return _detector_metrics(network.predictions, network, options, table)
-
-
-def _detector_metrics(
-    forward: Forward, network: OnnxNetwork, options: ExportOptions, table: AnnotationTable
-) -> dict[str, float]:
-    measured = DetectionOptions(options.suppression or COCO_SETTINGS)
-    metrics = evaluate_network(forward, network.multiple, table, _conditions(network), measured).metrics
-    assert metrics is not None, "the split is labelled"
-    return metrics.values
-
-
-def _conditions(network: OnnxNetwork) -> Conditions:
-    return Conditions(network.image_size, batch_size=8, workers=0, device=CPU, names=network.names)

@@ -70,7 +70,7 @@ def _entry(values: dict[str, Any]) -> InstanceEntry:
     return InstanceEntry(str(values["name"]), numbers[0], macs, *numbers[1:])
 
 
-def open_exported(path: Path, device: str) -> OnnxNetwork | InstanceFiles:
+def open_network(path: Path, device: str) -> OnnxNetwork | InstanceFiles:
     """Open a file that ``detect export`` wrote, or a folder of instances, whose full network is in use then."""
     if path.is_dir():
         table = _table_in(path)

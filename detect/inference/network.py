@@ -1,4 +1,4 @@
-"""Networks of ``Detector`` and ``Classifier``: a checkpoint in PyTorch, or an exported file in ONNX Runtime.
+"""Networks of ``Detector`` and ``Classifier``: a checkpoint in PyTorch, or an exported file in its runtime.
 
 PyTorch, which takes seconds to import, is imported for a checkpoint only.
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from detect.errors import InputError
 from detect.evaluation.postprocess import Predictions
+from detect.inference.formats import format_of
 from detect.inference.instances import Budget, Choice, InstanceMenu
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from detect.models.checkpoint import Checkpoint
     from detect.runtime.device import Precision
-
-ONNX_SUFFIX = ".onnx"
 
 
 @runtime_checkable
@@ -94,8 +93,7 @@ class InferenceNetwork(Protocol):
 
 def is_exported(weights: str | Path) -> bool:
     """True for the name of an exported model, or for a folder with some."""
-    path = Path(weights)
-    return path.suffix.lower() == ONNX_SUFFIX or (path.is_dir() and any(path.glob(f"*{ONNX_SUFFIX}")))
+    return format_of(weights) is not None
 
 
 def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
@@ -109,12 +107,10 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
     Raises:
         InputError: the file or the device is not usable.
     """
-    if isinstance(weights, (str, Path)) and is_exported(weights):
+    if isinstance(weights, (str, Path)) and (found := format_of(weights)) is not None:
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
-        from detect.inference.instance_files import open_exported
-
-        return open_exported(Path(weights), device)
+        return found.open_network(Path(weights), device)
     from detect.inference.torch_network import open_checkpoint  # PyTorch takes seconds to import
 
     return open_checkpoint(weights, device, precision)

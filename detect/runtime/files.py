@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -51,6 +51,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_files(path: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    """Write files that belong together, ``path`` and those beside it, as ``atomic_path`` does; ``path`` is moved last.
+
+    Args:
+        path: the first file; its folder is made.
+        suffixes: of the others, in the place of its own.
+
+    Yields:
+        The path of the first file in a temporary folder beside it.
+
+    Raises:
+        OSError: writing failed; the error names ``path``.
+    """
+    building = _make_temporary_folder(path)
+    try:
+        yield building / path.name
+        for target in [*(path.with_suffix(suffix) for suffix in suffixes), path]:
+            with (building / target.name).open("rb+") as written:
+                os.fsync(written.fileno())
+            (building / target.name).chmod(0o666 & ~_umask())
+            (building / target.name).replace(target)
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(building):
+            error.filename = str(path)
+        raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 @contextmanager

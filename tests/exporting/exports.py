@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -17,9 +18,11 @@ import torch
 
 from detect.evaluation.postprocess import PredictSettings
 from detect.exporting import onnx as export_module
+from detect.exporting.converters import CONVERTERS
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import Parity
+from detect.inference.formats import FORMATS
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.exporting.lively import enliven, find_everywhere
@@ -87,6 +90,13 @@ def exporter_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_module, "_write", _write_once)
         yield
+
+
+def require_converter(name: str) -> None:
+    """Skip a test where a format's runtime or converter is not installed; none is imported, OpenVINO has telemetry."""
+    packages = (*FORMATS[name].packages, *CONVERTERS[name].packages)
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 @cache

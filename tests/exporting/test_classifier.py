@@ -17,7 +17,7 @@ from detect.errors import InputError
 from detect.exporting import onnx as export_module
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import ExportError, compare_onnx
+from detect.exporting.parity import ExportError, compare_file
 from detect.inference.classifier import Classifier
 from detect.models.build import build_classifier
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
@@ -176,8 +176,8 @@ def test_wrong_bits_are_seen(classifier, packed, tmp_path):
     bits[0] ^= 0x80
     tensor.CopyFrom(onnx.numpy_helper.from_array(bits, tensor.name))
     onnx.save(model, tmp_path / "edited.onnx")
-    assert compare_onnx(classifier, packed[0], OPTIONS).good
-    assert not compare_onnx(classifier, tmp_path / "edited.onnx", OPTIONS).good
+    assert compare_file(classifier, packed[0], OPTIONS).good
+    assert not compare_file(classifier, tmp_path / "edited.onnx", OPTIONS).good
 
 
 def test_an_error_of_the_exporter_is_one_line(classifier, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from detect.exporting.parity import (
     Difference,
     ExportError,
     Parity,
-    compare_onnx,
+    compare_file,
     comparison_images,
     count_unmatched,
 )
@@ -72,7 +72,7 @@ def test_unmatched():
 
 
 def test_a_true_file(checkpoint, exported):
-    parity = compare_onnx(checkpoint, exported[0], OPTIONS)
+    parity = compare_file(checkpoint, exported[0], OPTIONS)
     assert parity.good
     assert (parity.images, parity.unmatched) == (8 + 2 + 5, 0)
     assert parity.detections > 100
@@ -94,7 +94,7 @@ def test_a_changed_weight_is_seen(checkpoint, exported, tmp_path):
         values[0] *= 1.01
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
-    assert not compare_onnx(checkpoint, edited(exported, tmp_path, edit), OPTIONS).good
+    assert not compare_file(checkpoint, edited(exported, tmp_path, edit), OPTIONS).good
 
 
 @pytest.mark.usefixtures("few_images")
@@ -104,7 +104,7 @@ def test_nan_is_seen(checkpoint, exported, tmp_path):
         values = np.full(tuple(tensor.dims), np.nan, np.float32)
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
-    parity = compare_onnx(checkpoint, edited(exported, tmp_path, edit), OPTIONS)
+    parity = compare_file(checkpoint, edited(exported, tmp_path, edit), OPTIONS)
     assert math.isnan(parity.difference.box_px)
     assert not parity.good
 
@@ -114,14 +114,14 @@ def test_a_graph_that_cannot_run_is_seen(checkpoint, exported, tmp_path):
         graph.node[-1].op_type = "NoSuchOperator"
 
     with pytest.raises(ExportError, match=r"cannot load the exported graph: .*INVALID_GRAPH"):
-        compare_onnx(checkpoint, edited(exported, tmp_path, edit), OPTIONS)
+        compare_file(checkpoint, edited(exported, tmp_path, edit), OPTIONS)
 
 
 def test_a_missing_runtime_is_named(checkpoint, exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
     monkeypatch.delitem(sys.modules, "detect.exporting.onnx_runner")
     with pytest.raises(InputError, match=r"onnxruntime is not installed.* pip install 'detect-small\[export\]'"):
-        compare_onnx(checkpoint, exported[0], OPTIONS)
+        compare_file(checkpoint, exported[0], OPTIONS)
 
 
 # --------------------------------------------------------------------- faults of the use, one at a time
@@ -173,7 +173,7 @@ FAULTS = {
 @pytest.mark.usefixtures("few_images")
 def test_each_fault_of_the_use_is_seen(checkpoint, exported, monkeypatch, fault):
     monkeypatch.setattr(OnnxModel, *FAULTS[fault])
-    assert not compare_onnx(checkpoint, exported[0], OPTIONS).good
+    assert not compare_file(checkpoint, exported[0], OPTIONS).good
 
 
 @pytest.mark.usefixtures("few_images")
@@ -181,7 +181,7 @@ def test_a_stretched_image_is_seen(checkpoint, exported, monkeypatch):
     """It is another tensor."""
     monkeypatch.setattr(OnnxModel, "scaled", stretched)
     with pytest.raises(ExportError, match=r"gives \(1, \d+, 8\), must be \(1, \d+, 8\)"):
-        compare_onnx(checkpoint, exported[0], OPTIONS)
+        compare_file(checkpoint, exported[0], OPTIONS)
 
 
 @pytest.mark.usefixtures("few_images")
@@ -191,7 +191,7 @@ def test_names_in_another_order_are_seen(checkpoint, exported, tmp_path):
     entry.value = entry.value.replace("cat", "dog")
     onnx.save(model, tmp_path / "edited.onnx")
     with pytest.raises(ExportError, match=r"classes are \['dog'.*must be \('cat'"):
-        compare_onnx(checkpoint, tmp_path / "edited.onnx", OPTIONS)
+        compare_file(checkpoint, tmp_path / "edited.onnx", OPTIONS)
 
 
 @pytest.mark.usefixtures("few_images")
@@ -200,16 +200,16 @@ def test_the_wrong_pad_value_in_the_metadata_is_seen(checkpoint, exported, tmp_p
     entry = next(entry for entry in model.metadata_props if entry.key == "preprocessing")
     entry.value = entry.value.replace("114", "0")
     onnx.save(model, tmp_path / "edited.onnx")
-    assert not compare_onnx(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
+    assert not compare_file(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
 
 
 @pytest.mark.usefixtures("few_images")
 def test_a_wrong_suppression_is_seen(checkpoint, suppressed, tmp_path):
     """An IoU threshold in the graph that is not the one that was asked for."""
     path, options = suppressed
-    assert compare_onnx(checkpoint, path, options).good
+    assert compare_file(checkpoint, path, options).good
     model = onnx.load(path)
     stored = next(tensor for tensor in model.graph.initializer if tensor.name == "iou_threshold")
     stored.CopyFrom(onnx.numpy_helper.from_array(np.array(0.3, np.float32), stored.name))
     onnx.save(model, tmp_path / "edited.onnx")
-    assert not compare_onnx(checkpoint, tmp_path / "edited.onnx", options).good
+    assert not compare_file(checkpoint, tmp_path / "edited.onnx", options).good

@@ -17,7 +17,7 @@ from detect.exporting import parity
 from detect.exporting.onnx import export_onnx
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import compare_onnx
+from detect.exporting.parity import compare_file
 from detect.exporting.wrappers import wrapped
 from detect.inference.onnx_network import OnnxNetwork
 from detect.models.build import build_model
@@ -123,11 +123,11 @@ def test_a_wrong_word_in_the_metadata_is_seen(checkpoint, raw, tmp_path, monkeyp
     entry.value = json.dumps(says)
     onnx.save(model, tmp_path / "edited.onnx")
     monkeypatch.setattr(parity, "IMAGE_SHAPES", parity.IMAGE_SHAPES[:5])  # the small ones
-    assert not compare_onnx(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
+    assert not compare_file(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
 
 
 def test_a_true_file(checkpoint, raw):
-    assert compare_onnx(checkpoint, raw, OPTIONS).good
+    assert compare_file(checkpoint, raw, OPTIONS).good
 
 
 def test_levels_in_another_order_are_seen(checkpoint, raw, tmp_path):
@@ -136,7 +136,7 @@ def test_levels_in_another_order_are_seen(checkpoint, raw, tmp_path):
     del model.graph.output[:]
     model.graph.output.extend(outputs[::-1])
     onnx.save(model, tmp_path / "edited.onnx")
-    assert not compare_onnx(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
+    assert not compare_file(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
 
 
 def saved(folder, yaml, **words):

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from detect.inference.onnx_network import FORMAT
+from detect.inference.formats import ONNX
 
 LEVEL = {"anchors_px": [[6.0, 4.0], [10.0, 12.0]], "xy_scale": 2.0, "sizes": "square"}
 """Two anchors (width, height)."""
@@ -27,7 +27,7 @@ def write_onnx(path: Path, nodes, constants, output: dict, *, fixed: bool = Fals
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     metadata = {
-        "format": FORMAT,
+        "format": ONNX.version,
         "model": "hand-made",
         "task": "detection",
         "names": '["a", "b", "c"]',

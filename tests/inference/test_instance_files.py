@@ -17,7 +17,7 @@ from detect import Detector
 from detect.errors import InputError
 from detect.exporting.instances import _SharedWeights
 from detect.inference import instance_files, timing
-from detect.inference.instance_files import TABLE, InstanceFiles, InstanceTable, open_exported
+from detect.inference.instance_files import TABLE, InstanceFiles, InstanceTable, open_network
 from detect.inference.instances import InstanceEntry, InstanceMenu
 from detect.safety.onnx_files import DIGEST
 from tests.inference.onnx_files import write_detections
@@ -112,7 +112,7 @@ def test_milliseconds_are_measured_here(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_is_timed(folder: Path) -> None:
-    network = open_exported(folder, "cpu")
+    network = open_network(folder, "cpu")
     assert isinstance(network, InstanceFiles)
     assert instance_files._seconds(network._active) > 0
 

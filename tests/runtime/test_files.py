@@ -20,6 +20,7 @@ from detect.errors import InputError
 from detect.runtime.cli import run_tool
 from detect.runtime.files import (
     LOCK_NAME,
+    atomic_files,
     atomic_folder,
     atomic_path,
     locked_folder,
@@ -286,3 +287,20 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(FileExistsError), locked_folder(tmp_path / "out"):
         pass
+
+
+def test_files_that_belong_together(tmp_path: Path) -> None:
+    """Old ones stay until all are written; the one that users name is replaced last."""
+    first, second = tmp_path / "a.xml", tmp_path / "a.bin"
+    for path in (first, second):
+        path.write_text("old")
+    with pytest.raises(UnicodeEncodeError), atomic_files(first, (".bin",)) as temporary:
+        temporary.write_text("\udc00", encoding="utf-8")
+    assert (first.read_text(), second.read_text()) == ("old", "old")
+    with pytest.raises(FileNotFoundError, match=re.escape(str(first))), atomic_files(first, (".bin",)) as temporary:
+        temporary.write_text("new")
+    assert (first.read_text(), second.read_text()) == ("old", "old")
+    with atomic_files(first, (".bin",)) as temporary:
+        temporary.write_text("new")
+        temporary.with_suffix(".bin").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.xml": "new", "a.bin": "new"}
