@@ -28,6 +28,7 @@ def write_smaller(weights: Path, image_size: int, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_detector_at_two_sizes(tmp_path: Path) -> None:
     generate_shapes(tmp_path / "shapes", 2, 3, 1, image_size=64)
     weights = shipped_weights()["yolov5n-spd-shapes"]

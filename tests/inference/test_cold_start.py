@@ -81,7 +81,7 @@ def test_the_command(photo, kind):
     [
         ("", "3"),  # OMP_NUM_THREADS
         ("threads.use_threads(2)", "2"),
-        ("import torch; torch.set_num_threads(1)", "1"),
+        pytest.param("import torch; torch.set_num_threads(1)", "1", marks=pytest.mark.slow),
     ],
 )
 def test_threads_of_the_session(tmp_path, code, expected):

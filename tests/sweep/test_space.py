@@ -96,7 +96,7 @@ def test_the_search_stands_on_top_of_the_experiment(tmp_path):
         "name: x\nrun: demo\nmodel: yolov5s\nmetric: AP50\nspace: {epochs: {low: 1, high: 2}}\nset: {image_size: 96}\n"
     )
     run = experiment(read(tmp_path, text))
-    assert (run.model, run.data, run.set["image_size"]) == ("yolov5s", "shapes", 96)
+    assert (run.model, run.data, run.set["image_size"]) == ("yolov5s", "digits", 96)
     assert run.set.keys() > {"image_size"}
 
 

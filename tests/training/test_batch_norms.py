@@ -182,6 +182,7 @@ def test_a_run_measures_them_once(data, model, tmp_path, said):
     assert found.running_mean.abs().min() > 0
 
 
+@pytest.mark.slow
 def test_the_published_yolox_on_photographs(real_data):
     """Objectness of batches that gave no statistics: norms of batches disagree with the file's network far less."""
     path = real_data / "yolox" / "yolox_nano.onnx"
