@@ -1,9 +1,9 @@
 """Time of a training step, plain and as the training here runs it.
 
 python benchmarks/training_step.py [--models yolov5n yolov5n-spd yolov5n-matched] [--image-size 320] [--batch-size 8]
-                                   [--rounds 5] [--threads 1]
+                                   [--optimizers sgd adamw muon] [--rounds 5] [--threads 1]
 
-Forward, loss, backward, clipping and SGD update with the default recipe, on random images with seven boxes each:
+Forward, loss, backward, clipping and update with the schema's default recipe, on random images with seven boxes each:
 float32 with NCHW memory against bf16 with channels-last memory. *sliced* is the latter with every space-to-depth
 between layers carried out instead of left to the next convolution. All ways of all models are timed in turn.
 """
@@ -11,6 +11,7 @@ between layers carried out instead of left to the next convolution. All ways of 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,7 @@ from timing import alternate
 from torch import Tensor, nn
 
 from detect.cli.parser import positive_int
+from detect.config.base import build
 from detect.config.recipe import DetectionRecipe
 from detect.data.letterbox import STRIDE
 from detect.errors import InputError
@@ -55,16 +57,20 @@ def random_batch(batch_size: int, image_size: int) -> tuple[Tensor, Targets]:
     return torch.rand(batch_size, 3, image_size, image_size), targets
 
 
-def build_step(model: DetectionModel, way: str, images: Tensor, targets: Targets) -> Callable[[], None]:
+def build_step(
+    model: DetectionModel, way: str, optimizer_name: str, images: Tensor, targets: Targets
+) -> Callable[[], None]:
     """One training step of the model, as a function without arguments."""
     precision, memory_format, sliced = WAYS[way]
-    recipe = DetectionRecipe(batch_size=len(images), image_size=images.shape[2])
+    settings = {"batch_size": len(images), "image_size": images.shape[2], "optimizer": {"name": optimizer_name}}
+    recipe = build(DetectionRecipe, settings, "benchmark")
     model = model.to(memory_format=memory_format).train()
     images = images.to(memory_format=memory_format)
     if sliced:
         model.graph._as_pieces = frozenset()
     loss = detection_loss(recipe.loss, model.head, recipe.image_size)
-    optimizer = build_optimizer(model, recipe.optimizer, recipe.batch_size)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    optimizer = build_optimizer(model, recipe.optimizer, recipe.batch_size, dtype)
 
     def step() -> None:
         with autocast(precision, images.device):
@@ -85,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["yolov5n", "yolov5n-spd", "yolov5n-matched"], metavar="NAME")
     parser.add_argument("--image-size", type=positive_int, default=320)
     parser.add_argument("--batch-size", type=positive_int, default=8)
+    parser.add_argument("--optimizers", nargs="+", choices=["sgd", "adamw", "muon"], default=["sgd"])
     parser.add_argument("--rounds", type=positive_int, default=5)
     parser.add_argument("--threads", type=positive_int, default=1)
     return parser.parse_args()
@@ -97,12 +104,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     images, targets = random_batch(arguments.batch_size, arguments.image_size)
-    steps: dict[tuple[str, str], Callable[[], None]] = {}
-    for name in arguments.models:
-        for way in WAYS:
-            model = build_model(name, NUM_CLASSES)
-            if way != "the same, sliced" or model.graph._as_pieces:
-                steps[name, way] = build_step(model, way, images, targets)
+    steps: dict[tuple[str, str, str], Callable[[], None]] = {}
+    for name, way, optimizer in itertools.product(arguments.models, WAYS, arguments.optimizers):
+        model = build_model(name, NUM_CLASSES)
+        if way != "the same, sliced" or model.graph._as_pieces:
+            steps[name, way, optimizer] = build_step(model, way, optimizer, images, targets)
     with quiet_denormals():
         seconds = alternate(steps, arguments.rounds)
 
@@ -111,10 +117,10 @@ def main() -> None:
         f"{arguments.image_size} px, batch {arguments.batch_size}, {arguments.threads} thread(s), "
         f"median of {arguments.rounds}"
     )
-    print(f"{'model':<18}{'way':<20}{'CPU s':>7}{'to its fp32':>13}{'to the first row':>18}")
-    for (name, way), value in seconds.items():
-        own = seconds[name, "fp32 NCHW"]
-        print(f"{name:<18}{way:<20}{value:>7.3f}{value / own:>13.2f}{value / first:>18.2f}")
+    print(f"{'model':<18}{'way':<20}{'optimizer':<10}{'CPU s':>7}{'to its fp32':>13}{'to the first row':>18}")
+    for (name, way, optimizer), value in seconds.items():
+        own = seconds[name, "fp32 NCHW", optimizer]
+        print(f"{name:<18}{way:<20}{optimizer:<10}{value:>7.3f}{value / own:>13.2f}{value / first:>18.2f}")
 
 
 if __name__ == "__main__":
