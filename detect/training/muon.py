@@ -12,6 +12,9 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the polynomial a s + b s^3 + c s^5, whose fifth iterate brings singular values from (0, 1] to about [0.7, 1.2]."""
 NUM_ITERATIONS = 5
+EPSILON = 1e-7
+"""Norms of matrices below it count as this. A filter without a gradient, as of a level without objects, has a momentum that
+decays to nothing; at a norm of 1 it would go on at the full rate."""
 ADAM_RMS = 0.2
 """Root mean square of AdamW's usual steps, per unit of rate. Steps of this size let all groups have one rate."""
 
@@ -88,14 +91,14 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     """Move the singular values of matrices (n, rows, columns) close to 1, by Newton-Schulz iterations.
 
     Args:
-        matrices: of any scale; one of zeros stays.
+        matrices: of any scale above ``EPSILON``; one of zeros stays.
         dtype: of the iteration; the result has the type of ``matrices``.
 
     Source: Muon (Jordan et al., 2024).
     """
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
-    x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)).to(dtype)
+    x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPSILON)).to(dtype)
     # The iteration by factors multiplies small matrices only, but in bfloat16 its errors grow.
     iterate = _iterate_factor if dtype == torch.float32 and x.shape[2] >= 2 * x.shape[1] else _iterate
     x = iterate(x)

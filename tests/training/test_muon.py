@@ -52,6 +52,24 @@ def test_both_iterations_agree():
     torch.testing.assert_close(orthogonalise(wide.mT), orthogonalise(wide).mT, rtol=0, atol=1e-6)
 
 
+def test_a_filter_without_a_gradient_comes_to_rest():
+    """Its momentum halves with each step. As long as the norm is above 1e-7, steps are whole; 40 steps later they are
+    near a thousandth, and 150 steps later, where the squares of the momentum are 0 in float32, nothing moves.
+    """
+    filters = nn.Parameter(torch.zeros(2, 2, 1, 1))
+    optimizer = muon_of(filters, weight_decay=0.0)
+    moves = []
+    for number in range(240):
+        before = filters.detach().clone()
+        filters.grad = torch.diag(torch.tensor([3.0, 4.0])).view(2, 2, 1, 1) * (number == 0)
+        optimizer.step()
+        moves.append((filters.detach() - before).abs().max().item())
+    assert min(moves[:20]) > 0.1
+    assert 0 < max(moves[40:60]) < 2e-3
+    assert max(moves[150:]) < 1e-12
+    assert filters.isfinite().all()
+
+
 def test_zeros_stay():
     assert not orthogonalise(torch.zeros(2, 3, 4)).any()
 
