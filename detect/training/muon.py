@@ -13,8 +13,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the polynomial a s + b s^3 + c s^5, whose fifth iterate brings singular values from (0, 1] to about [0.7, 1.2]."""
 NUM_ITERATIONS = 5
 EPSILON = 1e-7
-"""Norms of matrices below it count as this. A filter without a gradient, as of a level without objects, has a momentum that
-decays to nothing; at a norm of 1 it would go on at the full rate."""
+"""Smaller norms of matrices count as this. The momentum of a filter without a gradient, as on a level without objects,
+decays; brought to a norm of 1 it would move the filter for ever."""
 ADAM_RMS = 0.2
 """Root mean square of AdamW's usual steps, per unit of rate. Steps of this size let all groups have one rate."""
 
