@@ -205,7 +205,7 @@ def classify_batch(network: ClassForward, clock: Clock, batch: Batch) -> list[np
 
 
 def _finite_log(probabilities: torch.Tensor) -> torch.Tensor:
-    # Unlikely classes round to 0, in files of 16 and 8 bits most of them: an answer, unlike NaN, which stays.
+    # An unlikely class may round to 0, the sooner the fewer bits a file has: an answer, unlike NaN, which stays.
     return probabilities.clamp(min=torch.finfo().tiny).log()
 
 

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import cv2
 import numpy as np
 import pytest
 
+from detect.api.evaluation import EvaluationRequest, measure
 from detect.bench.files import BenchFile
 from detect.bench.pipeline import ClassificationPipeline, open_pipeline
 from detect.bench.run import BenchRequest, run_bench
@@ -58,6 +60,18 @@ def test_a_run(tmp_path, classifier):
     assert (found["top1"], found["top5"], found["images"]) == ("0.6667", "1.0000", "4")
     assert float(found["crop_p99_ms"]) > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"bench.txt", "bench.csv", "bench.png"}
+
+
+def test_accuracy_is_that_of_val(tmp_path, classifier):
+    """Of the same file; red images are taken for those of class b as well, so that not all are right."""
+    data = write_data(tmp_path, {**COLORS, "b": COLORS["a"]})
+    places = {"metrics_json": tmp_path / "m.json", "out": tmp_path / "out"}
+    lines = list(measure(EvaluationRequest(classifier, data, workers=0, batch_size=3, **places)))
+    assert lines[0].splitlines()[1].split()[:2] == ["top1", "0.667"]
+    record = json.loads((tmp_path / "m.json").read_text())
+    found = ClassificationTask.open(open_data(data), "val").accuracy(BenchFile("c", classifier))
+    assert found == {"top1": record["top1"], "top5": record["top5"]}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"confusion_matrix.png", "confused_pairs.jpg"}
 
 
 def test_a_batch_goes_through_the_network_at_once(tmp_path, classifier):
