@@ -23,7 +23,12 @@ from detect.data.recognition import open_data
 from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation import detection
-from detect.evaluation.classification import ClassEvaluation, evaluate_classifier
+from detect.evaluation.classification import (
+    ClassEvaluation,
+    evaluate_class_network,
+    evaluate_classifier,
+    logits_of_probabilities,
+)
 from detect.evaluation.coco import Engine, warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
 from detect.evaluation.detection import DetectionOptions, Evaluation, evaluate_network
@@ -40,7 +45,7 @@ from detect.evaluation.report import (
 )
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.formats import num_bytes
-from detect.inference.network import is_exported, open_network
+from detect.inference.network import InferenceNetwork, is_exported, open_network
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import ClassificationModel, DetectionModel
@@ -52,8 +57,6 @@ from detect.runtime.threads import use_threads
 
 Lines = Generator[str, None, dict[str, Any]]
 """Lines for people as they come; returns the content of the metrics file."""
-
-_EXPORTED_CLASSIFIER = "{}: exported classifiers are not measured; measure the checkpoint"
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def evaluate(
         ``evaluate("yolov5n-spd-bccd", "bccd", "test")["AP50"]``
 
     Args:
-        weights: a checkpoint, an exported detector, or a shipped name.
+        weights: a checkpoint, an exported file, or a shipped name.
         data: a data config's file or name, a YOLO data.yaml, or a data set's folder.
         split: name of a split with annotations.
         image_size: long side of the network input in pixels; None: the training's.
@@ -201,7 +204,8 @@ def evaluate_split(request: EvaluationRequest) -> tuple[Evaluation, tuple[str, .
     use_threads(request.threads)
     data = open_data(request.data, request.data_root)
     if is_exported(request.weights):
-        measured, data, conditions = _exported(request, data)
+        network, data, conditions = _open_exported(request, data)
+        measured = _exported_detector(request, network)
     else:
         checkpoint, data, conditions = _checkpoint(request, data)
         if isinstance(checkpoint.model, ClassificationModel):
@@ -222,7 +226,7 @@ def open_class_evaluation(request: EvaluationRequest) -> tuple[Checkpoint, Class
         InputError: the weights are a detector's, or an exported file.
     """
     if is_exported(request.weights):
-        raise InputError(_EXPORTED_CLASSIFIER.format(request.weights))
+        raise InputError(f"{request.weights}: is an exported file; here a classifier's checkpoint is needed")
     use_threads(request.threads)
     checkpoint, data, conditions = _checkpoint(request, open_data(request.data, request.data_root))
     if not isinstance(checkpoint.model, ClassificationModel):
@@ -268,27 +272,33 @@ def _measure_checkpoint(request: EvaluationRequest, data: DataConfig, outputs: E
 
 def _measure_exported(request: EvaluationRequest, data: DataConfig, outputs: EvaluationOutputs) -> Lines:
     """Evaluate an exported file itself, as it will be used."""
-    measured, data, conditions = _exported(request, data)
+    network, data, conditions = _open_exported(request, data)
+    if network.is_classifier:
+        return (yield from _measure_exported_classifier(request, network, data, conditions, outputs))
+    measured = _exported_detector(request, network)
     return (yield from _measure_detector(request, measured, data, conditions, outputs))
 
 
-def _exported(request: EvaluationRequest, data: DataConfig) -> tuple[_Measured, DataConfig, Conditions]:
+def _open_exported(request: EvaluationRequest, data: DataConfig) -> tuple[InferenceNetwork, DataConfig, Conditions]:
+    """Open an exported file, with the data as it was trained on."""
     for option, value in (("--instances", request.instances or None), ("--cost", request.cost)):
         if value is not None:
             raise InputError(f"{option}: is for checkpoints; {request.weights} is an exported file")
     network = open_network(request.weights, request.device, request.precision)
+    data, device = as_trained(data, network.value_range), torch.device(network.device_name)
+    return network, data, _conditions(request, network.check_size(request.image_size), device, network.names)
+
+
+def _exported_detector(request: EvaluationRequest, network: InferenceNetwork) -> _Measured:
     if network.is_classifier:
-        raise InputError(_EXPORTED_CLASSIFIER.format(request.weights))
+        raise InputError(f"{request.weights}: is a classifier, which finds no boxes")
     if request.max_det is not None and request.max_det > (network.max_detections or request.max_det):
         raise InputError(
             f"--max-det: {request.weights} keeps {network.max_detections} detections of an image, "
             f"found {request.max_det}; export it with a larger --max-det"
         )
-    data, device = as_trained(data, network.value_range), torch.device(network.device_name)
-    conditions = _conditions(request, network.check_size(request.image_size), device, network.names)
     evaluate_file = partial(evaluate_network, network.predictions, network.multiple)
-    measured = _Measured(evaluate_file, partial(_file_size, request.weights))
-    return measured, data, conditions
+    return _Measured(evaluate_file, partial(_file_size, request.weights))
 
 
 def _conditions(
@@ -386,11 +396,35 @@ def _measure_classifier(
     outputs: EvaluationOutputs,
 ) -> Lines:
     table = _open_classes(request, data, conditions)
-    model = checkpoint.classifier
-    evaluation = evaluate_classifier(model, table, conditions, checkpoint.center_crop, request.crops or 1)
+    model, crops = checkpoint.classifier, request.crops or 1
+    evaluation = evaluate_classifier(model, table, conditions, checkpoint.center_crop, crops)
+    return (yield from _class_results(request, evaluation, conditions, outputs, model))
+
+
+def _measure_exported_classifier(
+    request: EvaluationRequest,
+    network: InferenceNetwork,
+    data: DataConfig,
+    conditions: Conditions,
+    outputs: EvaluationOutputs,
+) -> Lines:
+    table = _open_classes(request, data, conditions)
+    forward, crops = logits_of_probabilities(network.probabilities), request.crops or 1
+    evaluation = evaluate_class_network(forward, network.multiple, table, conditions, network.center_crop, crops)
+    return (yield from _class_results(request, evaluation, conditions, outputs))
+
+
+def _class_results(
+    request: EvaluationRequest,
+    evaluation: ClassEvaluation,
+    conditions: Conditions,
+    outputs: EvaluationOutputs,
+    model: ClassificationModel | None = None,
+) -> Lines:
+    """Write the results of a classifier; ``model`` is None for an exported file."""
     yield class_table(evaluation.metrics)
     yield speed_line(evaluation.speed_ms)
-    about = {**_about(request, conditions), "center_crop": checkpoint.center_crop, "crops": request.crops or 1}
+    about = {**_about(request, conditions), "center_crop": evaluation.center_crop, "crops": request.crops or 1}
     yield from outputs.write_classes(evaluation, model, conditions.device, about)
     return class_metrics_record(evaluation, about)
 

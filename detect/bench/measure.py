@@ -1,7 +1,7 @@
-"""Accuracy and speed of detector files in one run: each from the file itself.
+"""Times of files, each in a fresh process of its own, which is also what its memory is measured of.
 
-Accuracy is measured as ``detect val`` does. For the speed each file has a fresh process of its own, which is also what
-its memory is measured of; the processes work in turn (A B A B), so that what disturbs one disturbs the others.
+The processes work in turn (A B A B), so that what disturbs one disturbs the others. Accuracy is measured by
+``detect.bench.tasks``.
 """
 
 from __future__ import annotations
@@ -17,41 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import detect
-from detect.bench.process import STAGES, open_bench_network
-from detect.data.annotations import AnnotationTable
+from detect.bench.files import BenchFile
 from detect.errors import InputError
-from detect.evaluation.detection import DetectionOptions, evaluate_network
-from detect.evaluation.loop import Conditions, log_class_differences
-from detect.inference.formats import num_bytes
-from detect.models.catalog import shipped_weights
 from detect.runtime.progress import progress_bar
 
 CHUNK = 8
 """Images that a process measures before the next one has its turn; a batch, if that is more."""
-METRICS = ("AP", "AP50", "AP_S")
 PERCENTILES = (50, 95, 99)
-
-
-@dataclass(frozen=True)
-class BenchFile:
-    """A file to measure.
-
-    Args:
-        label: as the user named it.
-        path: of the file.
-        is_foreign: of another toolkit (``detect.bench.foreign``).
-    """
-
-    label: str
-    path: Path
-    is_foreign: bool = False
-
-    @property
-    def num_bytes(self) -> int:
-        return num_bytes(self.path)
 
 
 @dataclass
@@ -60,12 +34,14 @@ class Timing:
 
     Args:
         batch: images of a batch.
-        seconds: of each of ``STAGES``, for each batch.
+        stages: names.
+        seconds: of each of ``stages``, for each batch.
         cpu_s: processor time of all batches.
         peak_bytes: memory of the process, up to here.
     """
 
     batch: int
+    stages: tuple[str, ...]
     seconds: list[list[float]] = field(default_factory=list)
     cpu_s: float = 0.0
     peak_bytes: int = 0
@@ -84,9 +60,9 @@ class Timing:
         return self.images / float(np.sum(self.seconds))
 
     def percentiles_ms(self) -> dict[str, list[float]]:
-        """Milliseconds of an image at each of ``PERCENTILES``, of each of ``STAGES`` and ``all``."""
+        """Milliseconds of an image at each of ``PERCENTILES``, of each of ``stages`` and ``all``."""
         table = 1e3 * np.array(self.seconds) / self.batch  # (batches, stages)
-        columns = {**dict(zip(STAGES, table.T, strict=True)), "all": table.sum(axis=1)}
+        columns = {**dict(zip(self.stages, table.T, strict=True)), "all": table.sum(axis=1)}
         return {name: np.percentile(column, PERCENTILES).tolist() for name, column in columns.items()}
 
 
@@ -96,46 +72,13 @@ class Measured:
 
     Args:
         file: that was measured.
-        metrics: of ``METRICS``; -1 where there is no such object.
+        metrics: of the task (``detect.bench.tasks``), the picture's first; -1 where there is no such object.
         timings: one for each batch size.
     """
 
     file: BenchFile
     metrics: dict[str, float]
     timings: list[Timing]
-
-
-def find_files(weights: Sequence[str], foreign: Sequence[str]) -> list[BenchFile]:
-    """Find the files, shipped names included.
-
-    Raises:
-        InputError: a file does not exist, or is named twice.
-    """
-    shipped = shipped_weights()
-    files = [BenchFile(name, shipped.get(name, Path(name))) for name in weights]
-    files += [BenchFile(name, Path(name), is_foreign=True) for name in foreign]
-    for number, file in enumerate(files):
-        if not file.path.is_file():
-            raise InputError(f"{file.label}: is neither a file nor one of weights/")
-        if file.path.resolve() in [other.path.resolve() for other in files[:number]]:
-            raise InputError(f"{file.label}: is named twice")
-    return files
-
-
-def measure_accuracy(file: BenchFile, table: AnnotationTable) -> dict[str, float]:
-    """``METRICS`` of a file on a labelled split.
-
-    Raises:
-        InputError: the file is not usable, or has no class in common with the data.
-    """
-    network = open_bench_network(str(file.path), file.is_foreign, table.names)
-    log_class_differences(network.names, table.names)
-    conditions = Conditions(
-        network.image_size, batch_size=8, workers=0, device=torch.device("cpu"), names=network.names
-    )
-    metrics = evaluate_network(network.predictions, network.multiple, table, conditions, DetectionOptions()).metrics
-    assert metrics is not None, "the split is labelled"
-    return {name: metrics[name] for name in METRICS}
 
 
 class _Process:
@@ -145,7 +88,9 @@ class _Process:
         root = str(Path(detect.__file__).parents[1])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
-        self._file = file
+        self._file, self._threads = file, threads
+        self.stages: tuple[str, ...] = ()
+        """Of a batch, in their order, once the file is open."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "detect.bench.process"],
             env=environment,
@@ -153,6 +98,12 @@ class _Process:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def open_file(self, names: Sequence[str]) -> None:
+        """Open the file; ``names`` are the classes of the data."""
+        file = self._file
+        answer = self.ask(weights=str(file.path), is_foreign=file.is_foreign, names=list(names), threads=self._threads)
+        self.stages = tuple(answer["stages"])
 
     def ask(self, **order: Any) -> dict[str, Any]:
         """Send an order and wait for the answer; ``InputError`` if it is an error."""
@@ -182,7 +133,7 @@ class _Process:
 def _started(file: BenchFile, names: Sequence[str], threads: int) -> Iterator[_Process]:
     process = _Process(file, threads)
     try:
-        process.ask(weights=str(file.path), is_foreign=file.is_foreign, names=list(names), threads=threads)
+        process.open_file(names)
         yield process
     finally:
         process.end()
@@ -203,9 +154,9 @@ def measure_times(
     Returns:
         For each file a timing for each batch size.
     """
-    timings = [[Timing(batch) for batch in batches] for _ in files]
     with ExitStack() as stack:
         processes = [stack.enter_context(_started(file, names, threads)) for file in files]
+        timings = [[Timing(batch, process.stages) for batch in batches] for process in processes]
         for place, batch in enumerate(batches):
             for process in processes:  # the first batch allocates
                 process.ask(batch=batch, images=images[:batch])

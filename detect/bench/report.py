@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detect.analysis.report import align
-from detect.bench.measure import METRICS, PERCENTILES, Measured, Timing
-from detect.bench.process import STAGES
+from detect.bench.measure import PERCENTILES, Measured, Timing
 from detect.drawing.text import chart_text, shorten
 from detect.evaluation.report import number
 from detect.runtime.files import atomic_path, write_text
@@ -17,26 +16,38 @@ from detect.runtime.files import atomic_path, write_text
 TABLE, CSV, PICTURE = "bench.txt", "bench.csv", "bench.png"
 _MAX_LABEL = 40
 _LEAST_SPAN = 0.05
-"""AP that the picture's axis spans at least: files a thousandth apart must not look far apart."""
-_COLORS = ("#9ecae9", "#54a24b", "#4c78a8", "#f58518")
-"""Of ``STAGES``."""
+"""Accuracy that the picture's axis spans at least: files a thousandth apart must not look far apart."""
+_COLORS = {
+    "decode": "#9ecae9",
+    "letterbox": "#54a24b",
+    "crop": "#54a24b",
+    "network": "#4c78a8",
+    "suppression": "#f58518",
+}
+"""Of the stages."""
 
 
 def bench_table(measured: Sequence[Measured]) -> str:
-    """A line for each file and batch size."""
-    head = ("file", *METRICS, "MB", "batch", *STAGES, *(f"p{p}" for p in PERCENTILES), "images/s", "CPU ms", "peak MiB")
+    """A line for each file and batch size. The files are of one task, and have its metrics and stages."""
+    metrics, stages = _columns(measured)
+    head = ("file", *metrics, "MB", "batch", *stages, *(f"p{p}" for p in PERCENTILES), "images/s", "CPU ms", "peak MiB")
     lines = [_line(one, timing) for one in measured for timing in one.timings]
     return align([head, *lines], left=1)
+
+
+def _columns(measured: Sequence[Measured]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the metrics, and of the stages."""
+    return tuple(measured[0].metrics), measured[0].timings[0].stages
 
 
 def _line(one: Measured, timing: Timing) -> tuple[str, ...]:
     times = timing.percentiles_ms()
     return (
         shorten(one.file.label, _MAX_LABEL),
-        *(number(one.metrics[name]).strip() for name in METRICS),
+        *(number(value).strip() for value in one.metrics.values()),
         f"{one.file.num_bytes / 1e6:.2f}",
         str(timing.batch),
-        *(f"{times[stage][0]:.1f}" for stage in STAGES),
+        *(f"{times[stage][0]:.1f}" for stage in timing.stages),
         *(f"{value:.1f}" for value in times["all"]),
         f"{timing.images_per_s:.1f}",
         f"{timing.cpu_ms:.1f}",
@@ -55,9 +66,10 @@ def write_bench(folder: Path, measured: Sequence[Measured], heading: Sequence[st
 def _csv(measured: Sequence[Measured], heading: Sequence[str]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    times = [f"{stage}_p{p}_ms" for stage in (*STAGES, "all") for p in PERCENTILES]
+    metrics, stages = _columns(measured)
+    times = [f"{stage}_p{p}_ms" for stage in (*stages, "all") for p in PERCENTILES]
     table.writerow(
-        ["file", *METRICS, "bytes", "batch", "images", *times, "images_per_s", "cpu_ms", "peak_bytes", "conditions"]
+        ["file", *metrics, "bytes", "batch", "images", *times, "images_per_s", "cpu_ms", "peak_bytes", "conditions"]
     )
     for one in measured:
         for timing in one.timings:
@@ -65,7 +77,7 @@ def _csv(measured: Sequence[Measured], heading: Sequence[str]) -> str:
             table.writerow(
                 [
                     one.file.label,
-                    *(f"{one.metrics[name]:.4f}" for name in METRICS),
+                    *(f"{value:.4f}" for value in one.metrics.values()),
                     one.file.num_bytes,
                     *(timing.batch, timing.images),
                     *values,
@@ -76,7 +88,7 @@ def _csv(measured: Sequence[Measured], heading: Sequence[str]) -> str:
 
 
 def draw_bench(path: Path, measured: Sequence[Measured], heading: Sequence[str]) -> None:
-    """Draw the stages of each file, and AP over the time of an image; both at the smallest batch."""
+    """Draw the stages of each file, and the first metric over the time of an image; both at the smallest batch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -86,18 +98,19 @@ def draw_bench(path: Path, measured: Sequence[Measured], heading: Sequence[str])
     labels = [chart_text(shorten(one.file.label, _MAX_LABEL)) for one in measured]
     times = [one.timings[0].percentiles_ms() for one in measured]
     left = [0.0] * len(measured)
-    for stage, color in zip(STAGES, _COLORS, strict=True):
+    (metric, *_), stages = _columns(measured)
+    for stage in stages:
         widths = [found[stage][0] for found in times]
-        bars.barh(labels, widths, left=left, color=color, label=stage)
+        bars.barh(labels, widths, left=left, color=_COLORS[stage], label=stage)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     bars.invert_yaxis()
     bars.set_xlabel(f"ms of an image, p50, batch {measured[0].timings[0].batch}")
     bars.legend(fontsize="small")
     for one, found, label in zip(measured, times, labels, strict=True):
         size = 20 + 20 * one.file.num_bytes / 1e6
-        points.scatter(found["all"][0], one.metrics["AP"], s=size, label=label, alpha=0.7)
-    points.set(xlabel="ms of an image, p50", ylabel="AP", xlim=(0, 1.1 * max(found["all"][0] for found in times)))
-    scores = [one.metrics["AP"] for one in measured]
+        points.scatter(found["all"][0], one.metrics[metric], s=size, label=label, alpha=0.7)
+    points.set(xlabel="ms of an image, p50", ylabel=metric, xlim=(0, 1.1 * max(found["all"][0] for found in times)))
+    scores = [one.metrics[metric] for one in measured]
     middle, half = (max(scores) + min(scores)) / 2, max(0.6 * (max(scores) - min(scores)), _LEAST_SPAN / 2)
     points.set_ylim(middle - half, middle + half)
     points.legend(fontsize="small", title="area: bytes")

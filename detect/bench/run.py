@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detect.bench.measure import Measured, find_files, measure_accuracy, measure_times
+from detect.bench.files import find_files
+from detect.bench.measure import Measured, measure_times
 from detect.bench.report import bench_table, write_bench
-from detect.data.annotations import AnnotationTable
-from detect.data.datasets import open_split
+from detect.bench.tasks import Task, task_of
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.runtime.processor import describe_processor
@@ -46,34 +46,30 @@ def run_bench(request: BenchRequest) -> Iterator[str]:
         Lines for people.
 
     Raises:
-        InputError: a file or the data is not usable, or the split has too few images.
+        InputError: a file or the data is not usable, the files are of two tasks, or the split has too few images.
     """
     use_threads(request.threads)
     files = find_files(request.weights, request.compare)
-    table = open_split(open_data(request.data, request.data_root), request.split)
+    task = task_of(files).open(open_data(request.data, request.data_root), request.split)
     batches = sorted({*request.batch})
-    images = _timed_images(request, table, batches[-1])
+    images = _timed_images(request, task, batches[-1])
     heading = [
         f"{describe_processor().line()}; {request.threads} thread{'s' * (request.threads > 1)}",
-        f"{request.data} {request.split}: accuracy on {len(table)} images, times on {len(images)} of them, in turn, "
-        "milliseconds of the wall for an image (stages: p50); suppression is included",
+        f"{request.data} {request.split}: accuracy on {len(task.table)} images, times on {len(images)} of them, in "
+        f"turn, milliseconds of the wall for an image (stages: p50); {task.end}",
     ]
     yield from heading
-    metrics = [measure_accuracy(file, table) for file in files]
-    timings = measure_times(files, images, batches, table.names, request.threads)
+    metrics = [task.accuracy(file) for file in files]
+    timings = measure_times(files, images, batches, task.table.names, request.threads)
     measured = [Measured(*found) for found in zip(files, metrics, timings, strict=True)]
     yield from ("", bench_table(measured))
     if request.out is not None:
         yield write_bench(request.out, measured, heading)
 
 
-def _timed_images(request: BenchRequest, table: AnnotationTable, batch: int) -> list[str]:
-    """Paths of the first images of the split, in whole batches of the largest size."""
-    if not table.is_labelled or table.is_crowd.all():
-        raise InputError(f"--split {request.split}: has no objects, so that there is no AP to measure")
-    if table.shards is not None or not table.path(0).is_file():
-        raise InputError(f"{request.data}: its images are not files, whose decoding is measured; detect data convert")
-    count = min(len(table), max(request.images, batch)) // batch * batch
+def _timed_images(request: BenchRequest, task: Task, batch: int) -> list[str]:
+    """Paths of images of the split, in whole batches of the largest size."""
+    count = min(len(task.table), max(request.images, batch)) // batch * batch
     if not count:
-        raise InputError(f"--batch {batch}: the split has {len(table)} images only")
-    return [str(table.path(row)) for row in range(count)]
+        raise InputError(f"--batch {batch}: the split has {len(task.table)} images only")
+    return task.image_paths(count)

@@ -1,10 +1,12 @@
-"""Measure accuracy and speed of detector files in one run, each from the file that is shipped.
+"""Measure accuracy and speed of detectors or classifiers in one run, each from the file that is shipped.
 
 detect bench --weights yolov5n-spd-bccd bccd.onnx bccd-int8.onnx --data bccd
 detect bench --weights bccd-int8.onnx --data bccd --batch 1 --threads 2 --out runs/bench
+detect bench --weights runs/parts/best.pt parts.onnx --data parts.yaml
 
-AP is that of detect val. Each file runs in a fresh process; the processes work in turn. Milliseconds are those of the
-wall, from the image file to the boxes; compare files of one run, not of two machines.
+AP, or top1 and top5, are those of detect val. Each file runs in a fresh process; the processes work in turn.
+Milliseconds are those of the wall, from the image file to the boxes, or to the classes' probabilities; compare files of
+one run, not of two machines.
 """
 
 from __future__ import annotations

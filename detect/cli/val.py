@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE|NAME",
-        help="a checkpoint, an exported detector, or a name in weights/",
+        help="a checkpoint, an exported file, or a name in weights/",
     )
     add_data(parser)
     add("--split", default="val", help="split of the data config (default: val)")

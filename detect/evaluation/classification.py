@@ -185,14 +185,28 @@ def logits_of(model: ClassificationModel, conditions: Conditions) -> ClassForwar
     return partial(run_classifier, model, device=conditions.device, precision=conditions.precision)
 
 
+def logits_of_probabilities(probabilities: Callable[[np.ndarray], np.ndarray]) -> ClassForward:
+    """Return a file's function from images (B, H, W, 3) uint8 to probabilities (B, M) as one to logits."""
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        return _finite_log(torch.from_numpy(probabilities(images.numpy())))
+
+    return forward
+
+
 def classify_batch(network: ClassForward, clock: Clock, batch: Batch) -> list[np.ndarray]:
     """(M,) logits of each image of a batch; of several crops, the logarithms of their mean probabilities."""
     logits = network(batch.images).cpu()
     if len(logits) > len(batch.rows):
         of_crops = logits.view(len(batch.rows), -1, logits.shape[1])  # (B, crops, M)
-        logits = of_crops.softmax(dim=2).mean(dim=1).clamp(min=torch.finfo().tiny).log()
+        logits = _finite_log(of_crops.softmax(dim=2).mean(dim=1))
     clock.lap("network")
     return list(logits.numpy())
+
+
+def _finite_log(probabilities: torch.Tensor) -> torch.Tensor:
+    # An unlikely class may round to 0, the sooner the fewer bits a file has: an answer, unlike NaN, which stays.
+    return probabilities.clamp(min=torch.finfo().tiny).log()
 
 
 def gather_logits(outputs: Mapping[int, np.ndarray], num_images: int, num_classes: int) -> np.ndarray:

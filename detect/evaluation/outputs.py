@@ -98,13 +98,17 @@ class EvaluationOutputs:
         return lines
 
     def write_classes(
-        self, evaluation: ClassEvaluation, model: ClassificationModel, device: torch.device, about: dict[str, Any]
+        self,
+        evaluation: ClassEvaluation,
+        model: ClassificationModel | None,
+        device: torch.device,
+        about: dict[str, Any],
     ) -> list[str]:
         """Write the files of a classifier's evaluation.
 
         Args:
             evaluation: of a split, by ``model``.
-            model: on ``device``, for the class activation maps.
+            model: on ``device``, for the class activation maps; None, as of an exported file: none are drawn.
             device: device of the model.
             about: weights, data, split, for the metrics file.
 
@@ -121,6 +125,7 @@ class EvaluationOutputs:
         if self.pictures is not None:
             draw_class_confusion(self.pictures / "confusion_matrix.png", evaluation)
             draw_confused_pairs(self.pictures / "confused_pairs.jpg", evaluation)
-            draw_class_activation(self.pictures / "class_activation.jpg", evaluation, model, device)
+            if model is not None:
+                draw_class_activation(self.pictures / "class_activation.jpg", evaluation, model, device)
             lines.append(f"pictures: {self.pictures}")
         return lines

@@ -14,7 +14,7 @@ from torch import Tensor
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.table import ClassTable
 from detect.data.letterbox import pad_batch
-from detect.evaluation.classification import evaluate_class_network, evaluate_classifier
+from detect.evaluation.classification import evaluate_class_network, evaluate_classifier, logits_of_probabilities
 from detect.evaluation.detection import DetectionOptions, evaluate_network
 from detect.evaluation.forward import run_network
 from detect.evaluation.loop import Conditions
@@ -62,11 +62,7 @@ def measure_file(
 ) -> dict[str, float]:
     """Metrics of an exported file."""
     if isinstance(table, ClassTable):
-
-        def logits(images: Tensor) -> Tensor:
-            return torch.from_numpy(network.probabilities(images.numpy())).log()
-
-        conditions = _conditions(network)
+        conditions, logits = _conditions(network), logits_of_probabilities(network.probabilities)
         evaluation = evaluate_class_network(logits, network.multiple, table, conditions, network.center_crop)
         return evaluation.metrics.values
     return _detector_metrics(network.predictions, network, options, table)

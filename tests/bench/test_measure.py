@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from detect.bench import process
-from detect.bench.measure import BenchFile, Timing, _chunks, find_files, measure_times
+from detect.bench.files import BenchFile, find_files
+from detect.bench.measure import Timing, _chunks, measure_times
+from detect.bench.pipeline import DetectionPipeline, open_pipeline
 from detect.bench.run import BenchRequest, run_bench
 from detect.data.images import write_image
 from detect.errors import InputError
-from tests.inference.onnx_files import write_classifier, write_detections
+from tests.inference.onnx_files import write_detections
 
 ROWS = [[8, 8, 24, 24, 0.9, 1], [0, 0, 8, 8, 0.5, 0]]
 
@@ -30,7 +32,9 @@ def images(tmp_path):
 
 def test_percentiles():
     """Two batches of two images: 2, 4, 6 and 8 ms, and twice that; halves of them are an image's."""
-    timing = Timing(2, [[0.002, 0.004, 0.006, 0.008], [0.004, 0.008, 0.012, 0.016]], cpu_s=0.1)
+    timing = Timing(
+        2, DetectionPipeline.stages, [[0.002, 0.004, 0.006, 0.008], [0.004, 0.008, 0.012, 0.016]], cpu_s=0.1
+    )
     assert timing.images == 4
     assert timing.cpu_ms == pytest.approx(25)
     assert timing.images_per_s == pytest.approx(4 / 0.06)
@@ -58,30 +62,32 @@ def test_a_process_answers_each_line(tmp_path, images, monkeypatch, capsys):
     opened, one, all_three = serve(
         monkeypatch, capsys, first, {"batch": 1, "images": images}, {"batch": 3, "images": images}
     )
-    assert opened == {"name": "hand-made"}
-    assert np.shape(one["seconds"]) == (3, len(process.STAGES))
-    assert np.shape(all_three["seconds"]) == (1, len(process.STAGES))
+    assert opened == {"name": "hand-made", "stages": ["decode", "letterbox", "network", "suppression"]}
+    assert np.shape(one["seconds"]) == (3, 4)
+    assert np.shape(all_three["seconds"]) == (1, 4)
     assert np.min(one["seconds"]) > 0
     assert all_three["peak_bytes"] >= one["peak_bytes"] > 10 * 2**20
 
 
 def test_images_of_one_shape_go_through_the_network_together(tmp_path, images):
-    network = process.open_bench_network(str(write_detections(tmp_path / "m.onnx", ROWS)), False, ())
-    seen, run = [], network.predictions
+    pipeline = open_pipeline(str(write_detections(tmp_path / "m.onnx", ROWS)), False, ())
+    assert isinstance(pipeline, DetectionPipeline)
+    seen, run = [], pipeline.network.predictions
 
     def predictions(batch):
         seen.append(batch.shape)
         return run(batch)
 
-    network.predictions = predictions
-    process.time_batch(network, images, process.PredictSettings())
+    pipeline.network.predictions = predictions
+    pipeline.time_batch(images)
     assert sorted(seen) == [(1, 64, 64, 3), (2, 32, 64, 3)]
 
 
 def test_a_process_says_what_is_wrong(tmp_path, monkeypatch, capsys):
-    first = {"weights": str(write_classifier(tmp_path / "c.onnx")), "is_foreign": False, "names": [], "threads": 1}
+    (tmp_path / "m.onnx").write_bytes(b"nothing")
+    first = {"weights": str(tmp_path / "m.onnx"), "is_foreign": False, "names": [], "threads": 1}
     (answer,) = serve(monkeypatch, capsys, first)
-    assert answer["error"].endswith("c.onnx: is a classifier; bench measures detectors")
+    assert answer["error"].endswith("m.onnx: is not an ONNX file, or is damaged")
 
 
 def test_fresh_processes_in_turn(tmp_path, images):

@@ -18,7 +18,13 @@ from detect.data.images import write_image
 from detect.drawing.text import columns
 from detect.errors import InputError
 from detect.evaluation import classification
-from detect.evaluation.classification import ClassEvaluation, class_metrics, most_confused
+from detect.evaluation.classification import (
+    ClassEvaluation,
+    class_metrics,
+    class_scores,
+    logits_of_probabilities,
+    most_confused,
+)
 from detect.evaluation.loop import Conditions
 from detect.evaluation.report import class_metrics_record, class_table
 
@@ -203,6 +209,14 @@ def test_a_network_that_gives_no_numbers_is_wrong(table: ClassTable, caplog: pyt
     found = evaluate_classifier(model, table, **OPTIONS)
     assert found.metrics.values == {"top1": 0, "top5": 0, "loss": -1}
     assert "the network's output is not finite for 4 images; they count as wrong" in caplog.text
+
+
+def test_probabilities_that_round_to_zero_are_an_answer() -> None:
+    """As of files of 16 bits; a row that is no number stays one without an answer."""
+    found = np.array([[1, 0, 0], [np.nan] * 3], np.float32)
+    logits = logits_of_probabilities(lambda images: found)(torch.zeros((2, 8, 8, 3), dtype=torch.uint8))
+    scores = class_scores(logits, np.arange(3), 3).numpy()
+    assert class_metrics(scores, np.array([0, 0]), NAMES).values == {"top1": 0.5, "top5": 0.5, "loss": 0}
 
 
 def test_an_empty_split(table: ClassTable) -> None:

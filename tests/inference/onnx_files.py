@@ -44,13 +44,14 @@ def write_onnx(path: Path, nodes, constants, output: dict, *, fixed: bool = Fals
     return path
 
 
-def write_classifier(path: Path) -> Path:
+def write_classifier(path: Path, value_range: tuple[float, float] | None = None) -> Path:
     """Softmax of the means of red, green and blue; it sees 0.8 of the short side."""
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["means"], axes=[2, 3], keepdims=0),
         helper.make_node("Softmax", ["means"], ["out"], axis=1),
     ]
-    return write_onnx(path, nodes, {}, {}, task="classification", preprocessing='{"center_crop": 0.8}')
+    preprocessing = json.dumps({"center_crop": 0.8, "value_range": value_range})
+    return write_onnx(path, nodes, {}, {}, task="classification", preprocessing=preprocessing)
 
 
 def write_detections(path: Path, rows: list[list[float]], *, fixed: bool = False) -> Path:
