@@ -40,6 +40,7 @@ from detect.evaluation.report import (
 )
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.network import is_exported, open_network
+from detect.inference.tiles import warn_of_tiles
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import ClassificationModel, DetectionModel
@@ -225,6 +226,7 @@ def _measured(checkpoint: Checkpoint, conditions: Conditions, request: Evaluatio
     return _Measured(
         partial(detection.evaluate, checkpoint.detector),
         partial(_costs, checkpoint.detector, conditions.image_size, request.weights),
+        checkpoint.tile_px,
     )
 
 
@@ -263,7 +265,7 @@ def _exported(request: EvaluationRequest, data: DataConfig) -> tuple[_Measured, 
     data, device = as_trained(data, network.value_range), torch.device(network.device_name)
     conditions = _conditions(request, network.check_size(request.image_size), device, network.names)
     evaluate_file = partial(evaluate_network, network.predictions, network.multiple)
-    measured = _Measured(evaluate_file, partial(_file_size, request.weights))
+    measured = _Measured(evaluate_file, partial(_file_size, request.weights), network.tile_px)
     return measured, data, conditions
 
 
@@ -288,10 +290,12 @@ class _Measured:
     Args:
         evaluate: evaluates a table.
         costs: names and values of its costs, for a report.
+        tile_px: side of the tiles that it was trained on; 0: whole images.
     """
 
     evaluate: Callable[[AnnotationTable, Conditions, DetectionOptions], Evaluation]
     costs: Callable[[], dict[str, str]]
+    tile_px: int
 
 
 def _costs(model: DetectionModel, image_size: int, weights: Path) -> dict[str, str]:
@@ -328,6 +332,7 @@ def _measure_detector(
     outputs: EvaluationOutputs,
 ) -> Lines:
     table = _open_boxes(request, data, outputs, conditions)
+    warn_of_tiles(measured.tile_px, request.tile)
     options = DetectionOptions(engine=request.engine, limit=request.max_det)
     about = _about(request, conditions)
     if request.tile is None:

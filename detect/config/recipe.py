@@ -12,6 +12,7 @@ from annotated_types import Ge, Interval
 
 from detect.config.augment import AugmentConfig, ClassAugmentConfig
 from detect.config.base import Listed, Share, Strict, Unit, build, find_config, load_yaml
+from detect.config.sampling import TilesConfig
 from detect.errors import InputError
 
 
@@ -293,6 +294,7 @@ class DetectionRecipe(Recipe):
     that holds every image.
     """
 
+    tiles: TilesConfig = TilesConfig()  # noqa: RUF009  # frozen
     augment: AugmentConfig = AugmentConfig()  # noqa: RUF009  # frozen
     loss: LossConfig = LossConfig()
     anchors: AnchorsConfig = AnchorsConfig()

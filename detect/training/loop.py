@@ -31,7 +31,8 @@ from detect.training.batch_norms import measure_folded_norms
 from detect.training.checkpoints import Checkpointer, best_names, load_resumed
 from detect.training.checks import draw_images, with_enough_epochs
 from detect.training.classification import ClassificationTask, open_classification_data
-from detect.training.detection import DetectionTask, open_detection_data, report_small_objects
+from detect.training.detection import DetectionTask
+from detect.training.detection_data import epoch_images, prepare_detection_data
 from detect.training.epoch import choose_threads, quiet_denormals, train_epoch
 from detect.training.recorder import Recorder, compute_line, write_settings
 from detect.training.settings import RunSettings
@@ -92,10 +93,8 @@ def open_task(settings: RunSettings) -> Task:
         classes = open_classification_data(settings.data, settings.strict)
         classes = replace(classes, train=draw_images(classes.train, recipe))
         return ClassificationTask(classes, with_enough_epochs(recipe, len(classes.train)), settings.strict)
-    data = open_detection_data(settings.data, settings.strict)
-    data = replace(data, train=draw_images(data.train, recipe))
-    report_small_objects(data.train, recipe.image_size)
-    return DetectionTask(data, with_enough_epochs(recipe, len(data.train)), settings.strict)
+    data = prepare_detection_data(settings.data, recipe, settings.strict)
+    return DetectionTask(data, with_enough_epochs(recipe, epoch_images(data.train, recipe)), settings.strict)
 
 
 def _train_epochs(

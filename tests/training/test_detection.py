@@ -23,14 +23,8 @@ from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.runtime.files import write_json
 from detect.training.checks import draw_images, warn_of_ignored, with_enough_epochs
-from detect.training.detection import (
-    DetectionData,
-    DetectionTask,
-    assignment_dependencies,
-    open_detection_data,
-    report_small_objects,
-    suit_anchors,
-)
+from detect.training.detection import DetectionTask, assignment_dependencies, suit_anchors
+from detect.training.detection_data import DetectionData, open_detection_data, report_small_objects
 from detect.training.loop import open_task
 from detect.training.starts import copy_weights
 from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model

@@ -31,6 +31,7 @@ from detect.data.detection.geometry import (
     worth_learning,
 )
 from detect.data.detection.images import ImageFiles, ImageStore, RecentImages, build_cache, read_original
+from detect.data.detection.repeats import image_repeats
 from detect.data.detection.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
 from detect.data.images import ImageError
 from detect.data.letterbox import (
@@ -189,7 +190,9 @@ class TrainingLoader(TrainingBatches):
         else:
             store = build_cache(files, config.cache, cache_folder)
         samples = TrainingSamples(table, store, config.image_size, config.augment, config.seed, multiple=multiple)
-        order = TrainingOrder(len(table), config.batch_size, config.epochs, config.augment, config.seed)
+        order = TrainingOrder(
+            *(len(table), config.batch_size, config.epochs, config.augment, config.seed), image_repeats(table, config)
+        )
         super().__init__(samples, order, config.workers, num_images=len(table), strict=strict)
 
 
