@@ -18,6 +18,7 @@ from detect.data.annotations import AnnotationTable, Problems
 from detect.data.classification.datasets import open_class_split
 from detect.data.classification.table import ClassTable
 from detect.data.datasets import open_split
+from detect.data.detection.classes import OBJECT, as_single_class
 from detect.data.pixel_values import MAX_TILED_PIXELS
 from detect.data.recognition import open_data
 from detect.data.value_range import as_trained
@@ -46,6 +47,7 @@ from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import ClassificationModel, DetectionModel
 from detect.runtime.device import Precision, select_device
 from detect.runtime.distributed import is_main_process, num_processes
+from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import require_plugin
 from detect.runtime.reproducibility import collect_provenance
 from detect.runtime.threads import use_threads
@@ -415,6 +417,9 @@ def _open_boxes(
     if request.tile is not None:
         data = replace(data, max_pixels=max(data.max_pixels, MAX_TILED_PIXELS))
     table = open_split(data, request.split, request.strict)
+    if conditions.names == (OBJECT,) and OBJECT not in table.names:
+        LOGGER.info("the detector has one class, %r: those of the data count as one", OBJECT)
+        table = as_single_class(table)
     outputs.check(table)
     warn_of_nothing_to_measure(f"{request.data} {request.split}", table)
     if request.areas == "boxes":

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from detect.class_names import match_names, some_names
 from detect.config.data import DataConfig
 from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.data.detection.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
+from detect.data.detection.classes import OBJECT, as_single_class, with_classes
 from detect.data.detection.repeats import image_repeats
 from detect.data.detection.sampling import epoch_length
 from detect.data.detection.windows import cut_windows, describe_windows
 from detect.data.pixel_values import MAX_TILED_PIXELS
 from detect.data.scenes.table import SceneTable
 from detect.data.value_range import as_trained
-from detect.errors import InputError
+from detect.errors import InputError, did_you_mean
 from detect.evaluation.coco import warn_of_nothing_to_measure
 from detect.evaluation.crowding import warn_of_crowding
 from detect.runtime.logs import LOGGER
@@ -81,16 +84,66 @@ def prepare_detection_data(data: DataConfig, recipe: DetectionRecipe, strict: bo
     if recipe.tiles.is_on:
         data = replace(data, max_pixels=max(data.max_pixels, MAX_TILED_PIXELS))
     splits = open_detection_data(data, strict)
+    if isinstance(splits.train, SceneTable):
+        _check_scenes(data, recipe)
+    splits = choose_classes(splits, recipe, data)
     train = draw_images(splits.train, recipe)
     if recipe.tiles.is_on:
-        train = _tiled(data, train, recipe)
+        train = _tiled(train, recipe)
     report_small_objects(train, recipe.image_size)
     return DetectionData(train, splits.val)
 
 
-def _tiled(data: DataConfig, train: AnnotationTable, recipe: DetectionRecipe) -> AnnotationTable:
-    if isinstance(train, SceneTable):
-        raise InputError(f"tiles.size_px: data {data.name}: draws scenes, which are no files to cut; leave it out")
+def choose_classes(splits: DetectionData, recipe: DetectionRecipe, data: DataConfig) -> DetectionData:
+    """Return the splits with the classes of the recipe; log what is left out.
+
+    Raises:
+        InputError: the training split has no class, or no box of one, that the recipe names; or validation has none.
+    """
+    train, val = splits.train, splits.val
+    if recipe.classes:
+        train = with_classes(train, _class_indices(train, recipe.classes))
+        found = match_names(train.names, val.names).target_of
+        if (found < 0).all():
+            raise InputError(
+                f"classes: val of {data.name} has none of {some_names(recipe.classes)}; nothing measures them"
+            )
+        val = with_classes(val, [index for index in found.tolist() if index >= 0])
+        if train.is_crowd.all():
+            raise InputError(f"classes: the training split has no usable boxes of {some_names(recipe.classes)}")
+        background = int((np.diff(train.box_offsets) == 0).sum())
+        LOGGER.info(
+            "classes: %d of %d, %d of %d training boxes; %d of %d images have none of them and are %s",
+            *(len(train.names), len(splits.train.names), len(train.labels), len(splits.train.labels)),
+            *(background, len(train), "dropped" if data.background == "drop" else "background"),
+        )
+        if data.background == "drop":
+            train = train.without_background()
+    if recipe.single_class:
+        LOGGER.info("single_class: %s are one class, %r", some_names(train.names), OBJECT)
+        train, val = as_single_class(train), as_single_class(val)
+    return DetectionData(train, val)
+
+
+def _class_indices(train: AnnotationTable, names: Sequence[str]) -> list[int]:
+    for name in names:
+        if name not in train.names:
+            raise InputError(f"classes: the training split has no class {name!r}{did_you_mean(name, train.names)}")
+    return [train.names.index(name) for name in names]
+
+
+def _check_scenes(data: DataConfig, recipe: DetectionRecipe) -> None:
+    """Refuse what is made of a table of images: scenes are drawn one after another."""
+    for key, is_on in (
+        ("classes", bool(recipe.classes)),
+        ("single_class", recipe.single_class),
+        ("tiles.size_px", recipe.tiles.is_on),
+    ):
+        if is_on:
+            raise InputError(f"{key}: is not for generated scenes (data {data.name}); leave it out")
+
+
+def _tiled(train: AnnotationTable, recipe: DetectionRecipe) -> AnnotationTable:
     tiles = cut_windows(train, recipe.tiles, recipe.image_size)
     if tiles.is_crowd.all():
         raise InputError(f"tiles.size_px: no tile of {recipe.tiles.size_px} px shows enough of an object to learn it")
