@@ -44,6 +44,7 @@ def train(
     weights: Name | None = None,
     out: Name | None = None,
     device: str = "auto",
+    minutes: float | None = None,
     **recipe_keys: Any,
 ) -> TrainResult:
     """Train a detector or a classifier: the model's head decides. As ``detect train``.
@@ -59,6 +60,7 @@ def train(
             default, the shipped start of the model (``start-MODEL``), if there is one.
         out: folder of the run; default, a new one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        minutes: choose the epochs so that the training takes as long on this machine.
         recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``.
 
     Returns:
@@ -72,7 +74,7 @@ def train(
     others = _dotted({key: value for key, value in recipe_keys.items() if key not in RECIPE_FLAGS})
     names = {"run": run, "model": model, "data": data, "recipe": recipe, "weights": weights, "out": out}
     given: dict[str, Any] = {key: None if name is None else fspath(name) for key, name in names.items()}
-    return run_training(RunRequest(**given, device=device, keys=keys, overrides=others))
+    return run_training(RunRequest(**given, device=device, minutes=minutes, keys=keys, overrides=others))
 
 
 def resume(out: Name, device: str = "auto") -> TrainResult:

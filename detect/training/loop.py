@@ -38,6 +38,7 @@ from detect.training.recorder import Recorder, compute_line, write_settings
 from detect.training.settings import RunSettings
 from detect.training.state import TrainState, build_state, freeze
 from detect.training.task import Loader, Task, Validation
+from detect.training.time_budget import fit_to_minutes
 
 
 def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, float]:
@@ -47,14 +48,18 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
 
 
 def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
-    recipe, out = settings.recipe, settings.out
+    start, out = time.monotonic(), settings.out
     keep_freed_memory()
-    use_threads(recipe.threads)
+    use_threads(settings.recipe.threads)
     task = open_task(settings)
-    seed_everything(recipe.seed)
+    seed_everything(settings.recipe.seed)
     resumed = load_resumed(out, task, settings.accept_other_data) if settings.resume else None
     model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
-    freeze(model, recipe.freeze)
+    freeze(model, settings.recipe.freeze)
+    if settings.minutes is not None and not resumed:
+        with stop.immediate():
+            settings, task = fit_to_minutes(settings, task, model, start)
+    recipe = settings.recipe
     loader = task.loader(model, out)
     if not resumed:
         measure_folded_norms(model, loader, recipe.batch_size, settings.device)

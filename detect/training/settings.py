@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ class RunSettings:
         accept_other_data: resume although images or boxes have changed.
         device: of the training.
         strict: refuse damaged images and boxes instead of skipping them.
+        minutes: time of the run, which chooses the epochs; None: those of the recipe.
     """
 
     model: str | None
@@ -67,6 +69,7 @@ class RunSettings:
     accept_other_data: bool = False
     device: torch.device = CPU
     strict: bool = False
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class RunRequest:
         data_root: folder of the data set, instead of the one in its YAML.
         resume: continue the run in ``out``; ``"anyway"`` although its data has changed.
         strict: refuse damaged images and boxes.
+        minutes: time of the run, which chooses the epochs.
         keys: recipe keys of ``RECIPE_FLAGS``.
         overrides: dotted recipe keys; ``keys`` take precedence.
     """
@@ -99,6 +103,7 @@ class RunRequest:
     data_root: str | None = None
     resume: bool | str = False
     strict: bool = False
+    minutes: float | None = None
     keys: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -109,6 +114,10 @@ def open_run(request: RunRequest) -> RunSettings:
     Raises:
         InputError: parts of the request contradict each other or do not exist.
     """
+    if request.minutes is not None and "epochs" in {**request.overrides, **request.keys}:
+        raise InputError("--minutes: chooses the epochs; give one of the two")
+    if request.minutes is not None and not 0 < request.minutes < math.inf:
+        raise InputError(f"--minutes: must be above 0, found {request.minutes:g}")
     if request.resume:
         if not request.out:
             raise InputError("--resume needs --out: the folder of the run to continue")
@@ -131,6 +140,7 @@ def open_run(request: RunRequest) -> RunSettings:
         weights=_choose_start(run),
         device=select_device(request.device),
         strict=request.strict,
+        minutes=request.minutes,
         out=existing or _new_folder(wanted),  # last: a mistake leaves no empty folder
     )
 
@@ -190,6 +200,7 @@ def _resumed(request: RunRequest, out: Path) -> RunSettings:
     if request.data_root:
         data = dataclasses.replace(data, root=str(Path(request.data_root).resolve()))
     changed = [f"--{key.replace('_', '-')}" for key, value in request.keys.items() if value != getattr(recipe, key)]
+    changed += ["--minutes"] if request.minutes is not None else []
     if request.resume and (changed or request.overrides):
         flags = ", ".join([*changed, *(["--set"] if request.overrides else [])])
         raise InputError(
