@@ -13,7 +13,7 @@ from annotated_types import Ge, Interval
 
 from detect.config.augment import AugmentConfig, ClassAugmentConfig
 from detect.config.base import Listed, Share, Strict, Unit, build, find_config, load_yaml
-from detect.config.sampling import TilesConfig
+from detect.config.sampling import SamplingConfig, TilesConfig
 from detect.errors import InputError
 
 
@@ -301,6 +301,7 @@ class DetectionRecipe(Recipe):
     single_class: bool = False
     """All classes, or those of ``classes``, are one class ``object``, also in validation."""
     tiles: TilesConfig = TilesConfig()  # noqa: RUF009  # frozen
+    sampling: SamplingConfig = SamplingConfig()  # noqa: RUF009  # frozen
     augment: AugmentConfig = AugmentConfig()  # noqa: RUF009  # frozen
     loss: LossConfig = LossConfig()
     anchors: AnchorsConfig = AnchorsConfig()

@@ -1,4 +1,4 @@
-"""Views of the training images that an epoch has: the ``tiles`` section of a detector's recipe."""
+"""What an epoch has of the training images: the sections ``tiles`` and ``sampling`` of a detector's recipe."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ class TilesConfig(Strict):
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if 0 < self.size_px < MIN_TILE_PX:
             yield "size_px", f"must be 0 or at least {MIN_TILE_PX}, found {self.size_px}"
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Strict):
+    """Repeat-factor sampling: images of rare classes come more often in an epoch, which is longer then.
+
+    Source: Gupta et al., LVIS, arXiv:1908.03195, appendix B.2.
+    """
+
+    rare_below: Share = 0.0
+    """t: a class that a share f < t of the images (or tiles) has is rare. An image comes sqrt(t / f) times, by its
+    rarest class; a fraction of that by chance, in each epoch for other images. The paper has 0.001. 0 repeats none."""

@@ -14,7 +14,7 @@ from detect.data.annotations import AnnotationTable
 from detect.data.datasets import open_split
 from detect.data.detection.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
 from detect.data.detection.classes import OBJECT, as_single_class, with_classes
-from detect.data.detection.repeats import image_repeats
+from detect.data.detection.repeats import describe_repeats, image_repeats
 from detect.data.detection.sampling import epoch_length
 from detect.data.detection.windows import cut_windows, describe_windows
 from detect.data.pixel_values import MAX_TILED_PIXELS
@@ -90,6 +90,8 @@ def prepare_detection_data(data: DataConfig, recipe: DetectionRecipe, strict: bo
     train = draw_images(splits.train, recipe)
     if recipe.tiles.is_on:
         train = _tiled(train, recipe)
+    if recipe.sampling.rare_below:
+        LOGGER.info("%s", describe_repeats(train, recipe.sampling.rare_below))
     report_small_objects(train, recipe.image_size)
     return DetectionData(train, splits.val)
 
@@ -138,6 +140,7 @@ def _check_scenes(data: DataConfig, recipe: DetectionRecipe) -> None:
         ("classes", bool(recipe.classes)),
         ("single_class", recipe.single_class),
         ("tiles.size_px", recipe.tiles.is_on),
+        ("sampling.rare_below", recipe.sampling.rare_below > 0),
     ):
         if is_on:
             raise InputError(f"{key}: is not for generated scenes (data {data.name}); leave it out")

@@ -53,6 +53,7 @@ EFFECTS = {
     "range": "data/test_value_range.py::test_the_data_config_states_it",
     "range.percentiles": "data/test_value_range.py::test_three_ways_to_write_it",
     "recipe": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
+    "sampling.rare_below": "data/detection/test_repeats.py::test_the_images_of_an_epoch",
     "scene_without": "data/scenes/test_stream.py::test_the_data_config_leaves_ingredients_out",
     "sdpoint.drawn": "papers/sdpoint/test_sandwich.py::test_the_instances_of_a_batch",
     "sdpoint.points": "papers/sdpoint/test_strategy.py::test_chosen_points",

@@ -158,7 +158,12 @@ def test_all_classes_as_one(tmp_path, said):
 
 
 def test_scenes_are_no_table_of_images(tmp_path):
-    for keys in ({"classes": ["disc"]}, {"single_class": True}, {"tiles": {"size_px": 64}}):
+    for keys in (
+        {"classes": ["disc"]},
+        {"single_class": True},
+        {"tiles": {"size_px": 64}},
+        {"sampling": {"rare_below": 0.1}},
+    ):
         with pytest.raises(InputError, match=rf"^{next(iter(keys))}.*: is not for generated scenes \(data scenes\)"):
             prepare_detection_data(small_scenes(), make_recipe(**keys), strict=False)
 
