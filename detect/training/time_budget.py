@@ -14,6 +14,7 @@ from detect.config.recipe import AnyRecipe, DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.models.model import Model
 from detect.runtime.cpu import tuned_threads
+from detect.runtime.device import Precision
 from detect.runtime.distributed import broadcast_text
 from detect.runtime.logs import LOGGER
 from detect.training.epoch import choose_threads, train_batch
@@ -115,7 +116,7 @@ def _with_recipe(task: Task, recipe: Recipe) -> Task:
     return other
 
 
-def _measure(settings: RunSettings, task: Task, model: Model, start: float) -> tuple[Timing, str]:
+def _measure(settings: RunSettings, task: Task, model: Model, start: float) -> tuple[Timing, Precision]:
     """Time a training that is thrown away; return its precision, so that it is not chosen again."""
     before = time.monotonic()
     loader = task.loader(model, settings.out)

@@ -48,6 +48,7 @@ OUTSIDE = {
     r"^detect reproduce \w": "papers' tables: tests/papers/tables",
     r"--devices cpu": "trains twelve times: tests/sweep",
     r"^detect serve ": "runs until it is stopped: tests/serving",
+    r"--minutes": "takes its time: tests/training/test_time_budget.py",
     r"^detect ablate ": "trains twelve times: tests/ablation",
 }
 """Commands that are not run here, and why."""

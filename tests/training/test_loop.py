@@ -240,7 +240,12 @@ def test_training_on_tiles(tmp_path, caplog):
     assert "trained on tiles" not in caplog.text
     whole = list_of(measure(EvaluationRequest(**keys)))
     assert abs(whole["AP50"] - metrics["AP50"]) > 0.01
-    assert "trained on tiles of 64 px: in whole images objects are smaller" in caplog.text
+    hint = "trained on tiles of 64 px: in whole images objects are smaller than in training; take --tile 64"
+    assert hint in caplog.text
+    source = next((tmp_path / "shapes" / "images" / "val").iterdir())
+    words = ("--weights", settings.out / "best.pt", "--source", source, "--out", "found")
+    assert hint in run_here(tmp_path, "predict.py", *words).error
+    assert hint not in run_here(tmp_path, "predict.py", *words, "--tile", 64).error
 
 
 def list_of(lines):
