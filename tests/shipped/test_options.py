@@ -68,7 +68,7 @@ EFFECTS = {
     "single_class": "training/test_detection.py::test_all_classes_as_one",
     "splits.NAME.parts": "data/formats/test_yolo.py::test_several_folders_and_lists",
     "tiles.empty": "data/detection/test_windows.py::test_tiles_without_objects_are_thinned",
-    "tiles.overlap": "data/detection/test_windows.py::test_a_cache_decodes_each_file_once",
+    "tiles.overlap": "data/detection/test_windows.py::test_every_tile_with_objects_in_every_epoch",
     "tiles.size_px": "data/detection/test_windows.py::test_windows_and_what_they_show",
     "train_images": "training/test_detection.py::test_images_drawn_for_the_training",
     "trd.exact": "papers/trd/test_schedule.py::test_an_exact_share",

@@ -21,7 +21,7 @@ BOX = (2, 2, 20, 20)
 
 def sixteen(tmp_path: Path) -> AnnotationTable:
     """Class a is in images 0 to 7, twice in the first, b in image 8, with a in image 7, and as a crowd in image 9."""
-    labels = [(0, 0), *((image, 0) for image in range(8)), (7, 1), (8, 1), (9, 1)]
+    labels = [(0, 0), *((image, 0) for image in range(7)), (7, 1), (7, 0), (8, 1), (9, 1)]
     table = table_of(tmp_path, [(32, 32)] * 16)
     return with_boxes(table, [(image, *BOX, label) for image, label in labels], crowd=(11,))
 
