@@ -68,7 +68,11 @@ class ImageFiles:
         self.image_size = image_size
 
     def read(self, row: int) -> np.ndarray:
-        return self.scale(row, self.table.read_file(row))
+        return self.scale(row, self.decode(row))
+
+    def decode(self, row: int) -> np.ndarray:
+        """Read the whole image of the row's file, (H, W, 3) uint8; ``ImageError`` if that fails."""
+        return self.table.read_file(row)
 
     def scale(self, row: int, image_rgb: np.ndarray) -> np.ndarray:
         """Return what ``read`` does, from the decoded image of the row's file."""
@@ -159,7 +163,7 @@ class CachedImages:
     def _fill_rows(self, rows: range) -> None:
         """Fill the windows, or the one whole image, of a file."""
         try:
-            image = self.files.table.read_file(rows[0])
+            image = self.files.decode(rows[0])
             for row in rows:
                 self._pixels(row)[:] = self.files.scale(row, image)
                 self.buffer.numpy()[self.offsets[-1] + row] = 1

@@ -20,7 +20,7 @@ from detect.data.detection.windows import cut_windows, describe_windows
 from detect.data.images import ImageError, write_image
 from detect.errors import InputError
 from detect.models.checkpoint import Checkpoint
-from tests.data.detection.test_images import table_of
+from tests.data.detection.test_images import CountingFiles, table_of
 
 TILES = TilesConfig(size_px=64, overlap=0.25)
 
@@ -92,22 +92,14 @@ def test_an_image_of_another_size_than_annotated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
-def test_a_cache_decodes_each_file_once(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: list[int] = []
-    read_file = AnnotationTable.read_file
-
-    def counted(table: AnnotationTable, row: int) -> np.ndarray:
-        decoded.append(row)
-        return read_file(table, row)
-
+def test_a_cache_decodes_each_file_once(tmp_path: Path, kind: str) -> None:
     table = table_of(tmp_path, [(64, 112), (100, 100), (30, 40)])
     table.path(1).write_bytes(b"damaged")
     cut = cut_windows(table, TILES, 32)
-    files = ImageFiles(cut, 32)
-    monkeypatch.setattr(AnnotationTable, "read_file", counted)
+    files = CountingFiles(cut, 32)
     cache = build_cache(files, kind, tmp_path)
     assert isinstance(cache, CachedImages)
-    assert sorted(decoded) == [0, 2, 6]  # two tiles, then four, then the whole image
+    assert sorted(files.decoded) == [0, 2, 6]  # two tiles, then four, then the whole image
     for row in (0, 1, 6):
         np.testing.assert_array_equal(cache.read(row), files.read(row))
     with pytest.raises(ImageError):
