@@ -18,6 +18,7 @@ from detect.data.annotations import AnnotationTable, Problems
 from detect.data.classification.datasets import open_class_split
 from detect.data.classification.table import ClassTable
 from detect.data.datasets import open_split
+from detect.data.detection.classes import OBJECT, as_single_class
 from detect.data.pixel_values import MAX_TILED_PIXELS
 from detect.data.recognition import open_data
 from detect.data.value_range import as_trained
@@ -46,11 +47,13 @@ from detect.evaluation.report import (
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.formats import num_bytes
 from detect.inference.network import InferenceNetwork, is_exported, open_network
+from detect.inference.tiles import warn_of_tiles
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import ClassificationModel, DetectionModel
 from detect.runtime.device import Precision, select_device
 from detect.runtime.distributed import is_main_process, num_processes
+from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import require_plugin
 from detect.runtime.reproducibility import collect_provenance
 from detect.runtime.threads import use_threads
@@ -253,6 +256,7 @@ def _measured(checkpoint: Checkpoint, conditions: Conditions, request: Evaluatio
     return _Measured(
         partial(detection.evaluate, checkpoint.detector),
         partial(_costs, checkpoint.detector, conditions.image_size, request.weights),
+        checkpoint.tile_px,
     )
 
 
@@ -298,7 +302,7 @@ def _exported_detector(request: EvaluationRequest, network: InferenceNetwork) ->
             f"found {request.max_det}; export it with a larger --max-det"
         )
     evaluate_file = partial(evaluate_network, network.predictions, network.multiple)
-    return _Measured(evaluate_file, partial(_file_size, request.weights))
+    return _Measured(evaluate_file, partial(_file_size, request.weights), network.tile_px)
 
 
 def _conditions(
@@ -322,10 +326,12 @@ class _Measured:
     Args:
         evaluate: evaluates a table.
         costs: names and values of its costs, for a report.
+        tile_px: side of the tiles that it was trained on; 0: whole images.
     """
 
     evaluate: Callable[[AnnotationTable, Conditions, DetectionOptions], Evaluation]
     costs: Callable[[], dict[str, str]]
+    tile_px: int
 
 
 def _costs(model: DetectionModel, image_size: int, weights: Path) -> dict[str, str]:
@@ -362,6 +368,7 @@ def _measure_detector(
     outputs: EvaluationOutputs,
 ) -> Lines:
     table = _open_boxes(request, data, outputs, conditions)
+    warn_of_tiles(measured.tile_px, request.tile)
     options = DetectionOptions(engine=request.engine, limit=request.max_det)
     about = _about(request, conditions)
     if request.tile is None:
@@ -468,6 +475,9 @@ def _open_boxes(
     if request.tile is not None:
         data = replace(data, max_pixels=max(data.max_pixels, MAX_TILED_PIXELS))
     table = open_split(data, request.split, request.strict)
+    if conditions.names == (OBJECT,) and OBJECT not in table.names:
+        LOGGER.info("the detector has one class, %r: those of the data count as one", OBJECT)
+        table = as_single_class(table)
     outputs.check(table)
     warn_of_nothing_to_measure(f"{request.data} {request.split}", table)
     if request.areas == "boxes":

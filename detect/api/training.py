@@ -44,6 +44,7 @@ def train(
     weights: Name | None = None,
     out: Name | None = None,
     device: str = "auto",
+    minutes: float | None = None,
     **recipe_keys: Any,
 ) -> TrainResult:
     """Train a detector or a classifier: the model's head decides. As ``detect train``.
@@ -59,6 +60,7 @@ def train(
             default, the shipped start of the model (``start-MODEL``), if there is one.
         out: folder of the run; default, a new one in ``runs/``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        minutes: choose the epochs so that the training takes as long on this machine.
         recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``. ``logger`` is
             ``tensorboard``, ``mlflow``, ``wandb`` or a list of them, ``[]`` for none; default, the experiment's, or
             ``tensorboard``.
@@ -76,7 +78,8 @@ def train(
     names = {"run": run, "model": model, "data": data, "recipe": recipe, "weights": weights, "out": out}
     given: dict[str, Any] = {key: None if name is None else fspath(name) for key, name in names.items()}
     loggers = [logger] if isinstance(logger, str) else logger
-    return run_training(RunRequest(**given, device=device, logger=loggers, keys=keys, overrides=others))
+    request = RunRequest(**given, device=device, minutes=minutes, logger=loggers, keys=keys, overrides=others)
+    return run_training(request)
 
 
 def resume(out: Name, device: str = "auto") -> TrainResult:

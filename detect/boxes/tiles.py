@@ -12,6 +12,10 @@ import numpy as np
 from detect.boxes.convert import box_areas
 from detect.boxes.intersections import intersection_areas
 
+MIN_TILE_PX = 32
+MAX_OVERLAP = 0.9
+"""Beyond these limits an image has thousands of tiles, most likely by a typing error."""
+
 COVERED = 0.5
 """Least share of a fragment's area inside the box of the whole object."""
 

@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
         from detect.inference.outputs import OutputOptions
         from detect.inference.run import PreviewWindow, classify_sources, detect_sources, open_predictor
         from detect.inference.sources import expand_sources
+        from detect.inference.tiles import warn_of_tiles
         from detect.runtime.distributed import init_distributed
         from detect.runtime.files import locked_folder
         from detect.runtime.threads import use_threads
@@ -134,6 +135,7 @@ def run(args: argparse.Namespace) -> None:
             window = PreviewWindow() if args.show else None
             deadline = None if args.deadline is None else predictor.deadline(args.deadline)
             options |= {"deadline": deadline, **sizes}
+            warn_of_tiles(predictor.network.tile_px, args.tile)
             lines = detect_sources(predictor, sources, args.out, outputs, window, on_record, **options)
             lines = lines if deadline is None else _with_times(lines, deadline)
         with locked_folder(args.out):

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "from scratch (default: the shipped start-MODEL, if there is one)",
     )
     add("--epochs", type=positive_int, metavar="N")
+    add("--minutes", type=float, metavar="M", help="choose the epochs so that the training takes M minutes here")
     add("--batch-size", type=positive_int, metavar="B", help="images, over all processes")
     add("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N, mps (default: auto)")

@@ -38,6 +38,13 @@ class AugmentConfig(Strict):
     so mixup and cutmix together are at most 1."""
     cutmix: Share = 0.0
     """Probability of pasting a rectangle of a second sample (area share from Beta(1, 1))."""
+    copy_paste: Share = 0.0
+    """Probability that the small objects of an image are pasted again at other places of it, where no object is: the
+    boxes, zoomed by up to a fifth and blended at the border."""
+    copy_paste_px: Annotated[float, Ge(0), Unit("px")] = 32.0
+    """Of ``copy_paste``: small objects have a smaller area than a square of this side in the network input."""
+    copy_paste_copies: Annotated[int, Interval(ge=1, le=10)] = 1
+    """Of ``copy_paste``: copies of each small object."""
     degrees: Annotated[float, Interval(ge=0, le=180), Unit("degrees")] = 0.0
     """Rotation, uniform in +-degrees."""
     translate: Share = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from annotated_types import Ge, Interval
 
 from detect.config.augment import AugmentConfig, ClassAugmentConfig
 from detect.config.base import Listed, Share, Strict, Unit, build, find_config, load_yaml
+from detect.config.sampling import SamplingConfig, TilesConfig
 from detect.errors import InputError
 
 
@@ -293,6 +295,13 @@ class DetectionRecipe(Recipe):
     that holds every image.
     """
 
+    classes: Listed[str] = ()
+    """Names of the classes to train, in this order; the objects of others are left out, so that images without any of
+    these are background. Empty is all. Validation leaves out the same."""
+    single_class: bool = False
+    """All classes, or those of ``classes``, are one class ``object``, also in validation."""
+    tiles: TilesConfig = TilesConfig()  # noqa: RUF009  # frozen
+    sampling: SamplingConfig = SamplingConfig()  # noqa: RUF009  # frozen
     augment: AugmentConfig = AugmentConfig()  # noqa: RUF009  # frozen
     loss: LossConfig = LossConfig()
     anchors: AnchorsConfig = AnchorsConfig()
@@ -301,6 +310,8 @@ class DetectionRecipe(Recipe):
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         yield from super().contradictions()
+        if repeated := [name for name, count in Counter(self.classes).items() if count > 1]:
+            yield "classes", f"names {repeated[0]!r} twice"
         size, below = self.image_size, self.image_size // 32 * 32
         if size % 32:
             nearest = f"the nearest are {below} and {below + 32}" if size > 32 else "the least is 32"

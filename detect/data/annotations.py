@@ -82,6 +82,28 @@ class Problems:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Windows in image files, in place of whole images.
+
+    Args:
+        windows_xyxy_px: (N, 4) int64, pixels of the file's image, inside it.
+        image_sizes_hw: (N, 2) int32, height and width of that image.
+    """
+
+    windows_xyxy_px: np.ndarray
+    image_sizes_hw: np.ndarray
+
+    def select(self, keep: np.ndarray) -> Windows:
+        """Return the windows where ``keep`` (N,) bool is True."""
+        return Windows(self.windows_xyxy_px[keep], self.image_sizes_hw[keep])
+
+    def cut(self, row: int, image_rgb: np.ndarray) -> np.ndarray:
+        """Copy window ``row`` from the image of its file, (H, W, 3): a view would keep the whole image in memory."""
+        left, top, right, bottom = self.windows_xyxy_px[row].tolist()
+        return image_rgb[top:bottom, left:right].copy()
+
+
+@dataclass(frozen=True)
 class AnnotationTable:
     """Images of a split and their boxes.
 
@@ -110,6 +132,8 @@ class AnnotationTable:
         shards: place of the images in shards (``detect.data.formats.shards``), whose paths then are the shard's
             followed by the image's name; None: each image is a file of its own.
         read_settings: of the images.
+        windows: each row is this part of its image file (training on tiles), with sizes and boxes of that part; None:
+            each row is a whole image.
     """
 
     image_paths: np.ndarray
@@ -133,6 +157,7 @@ class AnnotationTable:
     category_ids_json: np.ndarray | None = None
     shards: ShardImages | None = None
     read_settings: ReadSettings = PLAIN
+    windows: Windows | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -157,7 +182,12 @@ class AnnotationTable:
         return self.path(row).stat().st_size if self.shards is None else int(self.shards.spans[row, 1])
 
     def read(self, row: int) -> np.ndarray:
-        """Read image ``row``, (H, W, 3) uint8 RGB; ``ImageError`` if that fails."""
+        """Read image ``row``, or its window, (H, W, 3) uint8 RGB; ``ImageError`` if that fails."""
+        image = self.read_file(row)
+        return image if self.windows is None else self.windows.cut(row, image)
+
+    def read_file(self, row: int) -> np.ndarray:
+        """Read the whole image of row ``row``'s file, (H, W, 3) uint8 RGB; ``ImageError`` if that fails."""
         with decoder_warnings(self.path(row)):
             return decode_image(self.read_bytes(row), str(self.path(row)), self.read_settings)
 
@@ -197,6 +227,7 @@ class AnnotationTable:
             positions=None if self.positions is None else self.positions[keep_box],
             image_ids_json=None if self.image_ids_json is None else self.image_ids_json[keep],
             shards=None if self.shards is None else self.shards.select(keep),
+            windows=None if self.windows is None else self.windows.select(keep),
         )
 
     def with_box_areas(self) -> AnnotationTable:

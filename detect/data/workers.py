@@ -255,8 +255,10 @@ class WorkerBatches:
                 if self._strict:
                     raise InputError(f"{reason}; refused, because --strict was asked for")
                 if row not in self.unreadable:
+                    is_new = reason not in self.unreadable.values()  # the windows of an image have one reason
                     self.unreadable[row] = reason
-                    LOGGER.warning("%s; the image %s", reason, self._policy.of_one)
+                    if is_new:
+                        LOGGER.warning("%s; the image %s", reason, self._policy.of_one)
             if batch is not None:
                 yield batch
         if self.unreadable:

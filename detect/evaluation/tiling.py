@@ -11,15 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detect.boxes.array_nms import suppress
-from detect.boxes.tiles import ends_at_edge, find_fragments, tile_windows
+from detect.boxes.tiles import MAX_OVERLAP, MIN_TILE_PX, ends_at_edge, find_fragments, tile_windows
 from detect.data.letterbox import letterbox, pad_batch
 from detect.errors import InputError
 from detect.evaluation.postprocess import COCO_SETTINGS, Forward, PredictSettings, postprocess
 from detect.structures import Detections
-
-MIN_TILE_PX = 32
-MAX_OVERLAP = 0.9
-"""Beyond these limits an image has thousands of tiles, most likely by a typing error."""
 
 ROOM_FOR_FRAGMENTS = 4
 MIN_OF_VIEW = 512

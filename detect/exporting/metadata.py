@@ -89,6 +89,7 @@ def describe(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, str]:
         },
         "preprocessing": {
             **_pixel_values(checkpoint.value_range),
+            **({"tile_px": checkpoint.tile_px} if checkpoint.tile_px else {}),  # of the training
             **(_center_crop(checkpoint.center_crop, size) if classifies else _letterbox(options, model)),
         },
         "output": _PROBABILITIES if classifies else _detector_output(checkpoint.detector.head, options),

@@ -102,6 +102,7 @@ class ExportedNetwork:
         facts = read_metadata({**entries, "value_range": preprocessing.get("value_range")}, str(self.path))
         self.names, self.category_ids, self.image_size = facts.names, facts.category_ids, facts.image_size
         self.center_crop, self.value_range = facts.center_crop, facts.value_range
+        self.tile_px = int(preprocessing.get("tile_px", 0))
         self.multiple = int(metadata["stride"])
         if not 1 <= self.multiple <= MAX_SIDE:
             raise InputError(f"{self.path}: stride: must be from 1 to {MAX_SIDE}, found {self.multiple}")

@@ -106,6 +106,7 @@ class InstanceFiles:
         self.name, self.names, self.category_ids = network.name, network.names, network.category_ids
         self.multiple, self.max_detections = network.multiple, network.max_detections
         self.center_crop, self.value_range = network.center_crop, network.value_range
+        self.tile_px = network.tile_px
         self._active = network
         self.use(network.instance)
 

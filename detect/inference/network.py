@@ -47,6 +47,8 @@ class InferenceNetwork(Protocol):
     """Share of an image's short side that a classifier sees."""
     value_range: tuple[float, float] | None
     """Values that become 0 and 255, of images with more than 8 bits a channel; None: the high byte is used."""
+    tile_px: int
+    """Side of the tiles of the training in pixels of its images; 0: it was on whole images."""
 
     @property
     def cost(self) -> float:

@@ -48,7 +48,7 @@ class TorchNetwork:
         self.is_classifier = self.model.definition.is_classifier
         self.names, self.category_ids = checkpoint.names, checkpoint.category_ids
         self.image_size, self.center_crop = checkpoint.image_size, checkpoint.center_crop
-        self.value_range = checkpoint.value_range
+        self.value_range, self.tile_px = checkpoint.value_range, checkpoint.tile_px
         self.multiple = self.model.max_reduction
         self.max_detections: int | None = None
         self._counter: MacCounter | None = None

@@ -121,6 +121,14 @@ class Checkpoint:
         data = settings.get("data") if isinstance(settings, dict) else None
         return isinstance(data, dict) and data.get("format") == "scenes"
 
+    @property
+    def tile_px(self) -> int:
+        """Side of the tiles that the last training cut from its images, by its provenance; 0 without tiles."""
+        found: Any = self.provenance
+        for key in ("settings", "recipe", "tiles", "size_px"):
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if isinstance(found, int) and found > 0 else 0
+
 
 def save_checkpoint(path: Path, model: Model, **contents: Any) -> None:
     """Write a checkpoint atomically; ``contents`` are the other fields of ``Checkpoint``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,20 +18,15 @@ from detect.boxes.anchors import (
     fit_anchors,
     fittable_sizes,
 )
-from detect.config.data import DataConfig
 from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
-from detect.data.datasets import open_split
-from detect.data.detection.box_sizes import MANY_SMALL, SMALL_PX, share_under, training_sizes_px
+from detect.data.detection.box_sizes import training_sizes_px
 from detect.data.detection.loading import TrainingLoader
 from detect.data.scenes.loading import SceneLoader
 from detect.data.scenes.table import SceneTable
-from detect.data.value_range import as_trained
-from detect.errors import InputError
-from detect.evaluation.coco import warn_of_nothing_to_measure
-from detect.evaluation.crowding import warn_of_crowding
-from detect.evaluation.detection import evaluate
+from detect.evaluation.detection import DetectionOptions, evaluate
 from detect.evaluation.loop import Conditions
+from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.losses.detection import DetectionLoss, detection_loss
 from detect.losses.dynamic import DynamicLoss
 from detect.losses.terms import Assignment, choose_assignment
@@ -46,61 +40,14 @@ from detect.models.model import DetectionModel, Model
 from detect.runtime.device import Precision
 from detect.runtime.logs import LOGGER
 from detect.structures import Batch
-from detect.training.checks import OptionDependency, check_classes, check_splits, warn_of_ignored
+from detect.training.checks import OptionDependency, warn_of_ignored
+from detect.training.detection_data import DetectionData
 from detect.training.recorder import detection_batch_picture, detections_picture
 from detect.training.starts import copy_weights, normalised_as
 from detect.training.task import Task, Validation
 
 CLOSE_IOU = 0.25
 """Lowest IoU of box and anchor that YOLOv3's assignment learns well: of a box half as wide and half as high."""
-
-
-@dataclass(frozen=True)
-class DetectionData:
-    """The splits of a detector's training.
-
-    Args:
-        train: training split, without background images if the data config drops them.
-        val: validation split.
-    """
-
-    train: AnnotationTable
-    val: AnnotationTable
-
-
-def open_detection_data(data: DataConfig, strict: bool) -> DetectionData:
-    """Read and check the training and validation splits.
-
-    Raises:
-        InputError: a split is missing, unlabelled or empty, or the two have no class in common.
-    """
-    check_splits(data)
-    train = open_split(data, "train", strict=strict)
-    val = open_split(as_trained(data, train.read_settings.value_range), "val", strict=strict)
-    if not train.is_labelled or not val.is_labelled:
-        raise InputError(f"data {data.name}: train and val must have annotations")
-    check_classes(data, train.names, val.names)
-    background = int((np.diff(train.box_offsets) == 0).sum())
-    if background:
-        kept = "are kept as background" if data.background == "keep" else "are dropped (background: drop)"
-        LOGGER.info("%d of %d training images have no boxes; they %s", background, len(train), kept)
-    if data.background == "drop":
-        train = train.without_background()
-    if train.is_crowd.all():
-        raise InputError(f"data {data.name}: the training split has no usable boxes")
-    warn_of_nothing_to_measure(f"data {data.name}: val", val)
-    warn_of_crowding(f"data {data.name}: val", val)
-    return DetectionData(train, val)
-
-
-def report_small_objects(table: AnnotationTable, image_size: int) -> None:
-    """Log the share of boxes that are tiny for the network, and a remedy."""
-    sizes = training_sizes_px(table, image_size)
-    small = share_under(sizes, SMALL_PX)
-    hint = "; a larger --image-size would help them (detect data stats)" if small > MANY_SMALL else ""
-    LOGGER.info(
-        "%.1f %% of %d training boxes are under %d px at %d px%s", 100 * small, len(sizes), SMALL_PX, image_size, hint
-    )
 
 
 def suit_anchors(definition: ModelDefinition, table: AnnotationTable, recipe: DetectionRecipe) -> ModelDefinition:
@@ -180,6 +127,13 @@ def assignment_dependencies(assignment: Assignment) -> list[OptionDependency]:
     ]
 
 
+def _options_of(recipe: DetectionRecipe) -> DetectionOptions:
+    """Detection in the tiles of the training, if it has some."""
+    if not recipe.tiles.is_on:
+        return DetectionOptions()
+    return DetectionOptions(TILED_COCO_SETTINGS, Tiling(recipe.tiles.size_px, recipe.tiles.overlap))
+
+
 class DetectionTask(Task):
     """Training of a detector.
 
@@ -255,7 +209,7 @@ class DetectionTask(Task):
             names=self.names,
             strict=self.strict,
         )
-        found = evaluate(model, self.data.val, conditions)
+        found = evaluate(model, self.data.val, conditions, _options_of(self.recipe))
         assert found.metrics is not None, "the validation split has annotations"
         return Validation(dict(found.metrics.values), partial(detections_picture, found))
 

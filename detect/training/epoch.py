@@ -68,7 +68,7 @@ def train_epoch(
             number = state.batches + 1
             ends_update = number % state.accumulate == 0 or number == count
             with tuned_threads(state.device, batch.images.numel()):
-                terms = _train_batch(state, batch, ends_update)
+                terms = train_batch(state, batch, ends_update)
             state.end_batch(terms, time.monotonic() - start)
             means = {name: f"{total / number:.4f}" for name, total in state.sums.items()}
             bar.set_postfix({**means, "memory": _memory(state.device)}, refresh=False)
@@ -81,7 +81,7 @@ def train_epoch(
     return values
 
 
-def _train_batch(state: TrainState, batch: Batch, ends_update: bool) -> dict[str, float]:
+def train_batch(state: TrainState, batch: Batch, ends_update: bool) -> dict[str, float]:
     """Forward and backward of each part of a batch, then the update; gives the mean loss terms."""
     state.schedule.apply(state.optimizer, state.update)
     # (B, 3, H, W) float in [0, 1], channels last in memory

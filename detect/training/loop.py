@@ -30,13 +30,15 @@ from detect.training.batch_norms import measure_folded_norms
 from detect.training.checkpoints import Checkpointer, best_names, load_resumed
 from detect.training.checks import draw_images, with_enough_epochs
 from detect.training.classification import ClassificationTask, open_classification_data
-from detect.training.detection import DetectionTask, open_detection_data, report_small_objects
+from detect.training.detection import DetectionTask
+from detect.training.detection_data import epoch_images, prepare_detection_data
 from detect.training.epoch import choose_threads, quiet_denormals, train_epoch
 from detect.training.loggers import LoggedRun
 from detect.training.recorder import Recorder, compute_line, write_settings
 from detect.training.settings import RunSettings
 from detect.training.state import TrainState, build_state, freeze
 from detect.training.task import Loader, Task, Validation
+from detect.training.time_budget import fit_to_minutes
 
 
 def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, float]:
@@ -46,14 +48,18 @@ def train(settings: RunSettings, stop: StopRequest | None = None) -> dict[str, f
 
 
 def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
-    recipe, out = settings.recipe, settings.out
+    start, out = time.monotonic(), settings.out
     keep_freed_memory()
-    use_threads(recipe.threads)
+    use_threads(settings.recipe.threads)
     task = open_task(settings)
-    seed_everything(recipe.seed)
+    seed_everything(settings.recipe.seed)
     resumed = load_resumed(out, task, settings.accept_other_data) if settings.resume else None
     model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
-    freeze(model, recipe.freeze)
+    freeze(model, settings.recipe.freeze)
+    if settings.minutes is not None and not resumed:
+        with stop.immediate():
+            settings, task = fit_to_minutes(settings, task, model, start)
+    recipe = settings.recipe
     loader = task.loader(model, out)
     if not resumed:
         measure_folded_norms(model, loader, recipe.batch_size, settings.device)
@@ -92,10 +98,8 @@ def open_task(settings: RunSettings) -> Task:
         classes = open_classification_data(settings.data, settings.strict)
         classes = replace(classes, train=draw_images(classes.train, recipe))
         return ClassificationTask(classes, with_enough_epochs(recipe, len(classes.train)), settings.strict)
-    data = open_detection_data(settings.data, settings.strict)
-    data = replace(data, train=draw_images(data.train, recipe))
-    report_small_objects(data.train, recipe.image_size)
-    return DetectionTask(data, with_enough_epochs(recipe, len(data.train)), settings.strict)
+    data = prepare_detection_data(settings.data, recipe, settings.strict)
+    return DetectionTask(data, with_enough_epochs(recipe, epoch_images(data.train, recipe)), settings.strict)
 
 
 def _train_epochs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class RunSettings:
         device: of the training.
         strict: refuse damaged images and boxes instead of skipping them.
         loggers: names of ``detect.training.loggers``.
+        minutes: time of the run, which chooses the epochs; None: those of the recipe.
     """
 
     model: str | None
@@ -73,6 +75,7 @@ class RunSettings:
     device: torch.device = CPU
     strict: bool = False
     loggers: tuple[str, ...] = DEFAULT_LOGGERS
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class RunRequest:
         resume: continue the run in ``out``; ``"anyway"`` although its data has changed.
         strict: refuse damaged images and boxes.
         logger: names of loggers; ``none`` alone is no logger, None the experiment's.
+        minutes: time of the run, which chooses the epochs.
         keys: recipe keys of ``RECIPE_FLAGS``.
         overrides: dotted recipe keys; ``keys`` take precedence.
     """
@@ -107,6 +111,7 @@ class RunRequest:
     resume: bool | str = False
     strict: bool = False
     logger: Sequence[str] | None = None
+    minutes: float | None = None
     keys: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -117,6 +122,10 @@ def open_run(request: RunRequest) -> RunSettings:
     Raises:
         InputError: parts of the request contradict each other or do not exist.
     """
+    if request.minutes is not None and "epochs" in {**request.overrides, **request.keys}:
+        raise InputError("--minutes: chooses the epochs; give one of the two")
+    if request.minutes is not None and not 0 < request.minutes < math.inf:
+        raise InputError(f"--minutes: must be above 0, found {request.minutes:g}")
     if request.resume:
         if not request.out:
             raise InputError("--resume needs --out: the folder of the run to continue")
@@ -141,6 +150,7 @@ def open_run(request: RunRequest) -> RunSettings:
         device=select_device(request.device),
         strict=request.strict,
         loggers=run.logger,
+        minutes=request.minutes,
         out=existing or _new_folder(wanted),  # last: a mistake leaves no empty folder
     )
 
@@ -204,6 +214,7 @@ def _resumed(request: RunRequest, out: Path) -> RunSettings:
     if request.data_root:
         data = dataclasses.replace(data, root=str(Path(request.data_root).resolve()))
     changed = [f"--{key.replace('_', '-')}" for key, value in request.keys.items() if value != getattr(recipe, key)]
+    changed += ["--minutes"] if request.minutes is not None else []
     if request.resume and (changed or request.overrides):
         flags = ", ".join([*changed, *(["--set"] if request.overrides else [])])
         raise InputError(

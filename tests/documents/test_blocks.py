@@ -51,6 +51,7 @@ OUTSIDE = {
     r"--logger ": "the extras mlflow and wandb: tests/training/test_loggers.py",
     r"(--to|--from) me/": "the Hub: tests/exporting/test_hub.py",
     r"--format (openvino|ncnn|litert)|model\.(xml|ncnn)": "needs its runtime: tests/exporting/test_formats.py",
+    r"--minutes": "takes its time: tests/training/test_time_budget.py",
     r"^detect ablate ": "trains twelve times: tests/ablation",
 }
 """Commands that are not run here, and why."""

@@ -16,10 +16,12 @@ from detect import __version__
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.exporting import onnx as export_module
+from detect.exporting.metadata import describe
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError
 from detect.inference.detector import Detector
+from detect.inference.onnx_network import OnnxNetwork
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 
@@ -117,6 +119,16 @@ def test_metadata(exported):
     assert preprocessing["position"] == "top left"
     assert (preprocessing["pad_value"], preprocessing["pad_to_multiple_of"]) == (114, 8)
     assert json.loads(found["output"])["columns"][:5] == ["centre_x", "centre_y", "width", "height", "objectness"]
+
+
+def test_the_tiles_of_the_training_are_in_the_file(checkpoint, exported, tmp_path):
+    provenance = {"settings": {"recipe": {"tiles": {"size_px": 256}}}}
+    found = describe(dataclasses.replace(checkpoint, provenance=provenance), ExportOptions(image_size=96))
+    model = onnx.load(exported[0])
+    next(entry for entry in model.metadata_props if entry.key == "preprocessing").value = found["preprocessing"]
+    onnx.save(model, tmp_path / "tiled.onnx")
+    assert OnnxNetwork(tmp_path / "tiled.onnx", "cpu").tile_px == 256
+    assert OnnxNetwork(exported[0], "cpu").tile_px == 0
 
 
 def run_by_metadata(path, image_bgr):

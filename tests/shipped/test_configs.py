@@ -27,7 +27,8 @@ from detect.models.catalog import find_definition
 from detect.models.model import Model
 from detect.structures import Batch
 from detect.training.classification import ClassificationData, ClassificationTask
-from detect.training.detection import DetectionData, DetectionTask
+from detect.training.detection import DetectionTask
+from detect.training.detection_data import DetectionData
 from detect.training.settings import DEFAULT_CLASSIFICATION, DEFAULT_DETECTION
 from detect.training.state import build_state, freeze
 from detect.training.task import Task

@@ -15,7 +15,8 @@ from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
 from detect.structures import Batch, ClassTargets, Targets
 from detect.training.classification import ClassificationData, ClassificationTask
-from detect.training.detection import DetectionData, DetectionTask
+from detect.training.detection import DetectionTask
+from detect.training.detection_data import DetectionData
 from detect.training.epoch import train_epoch
 from detect.training.state import build_state
 from tests.shipped.test_configs import PAPER_RUNS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from pathlib import Path
 
 import cv2
@@ -17,19 +18,19 @@ from detect.config.data import DataConfig, SplitConfig
 from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable, encode_paths, offsets_of
 from detect.data.images import write_image
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.runtime.files import write_json
 from detect.training.checks import draw_images, warn_of_ignored, with_enough_epochs
-from detect.training.detection import (
+from detect.training.detection import DetectionTask, assignment_dependencies, suit_anchors
+from detect.training.detection_data import (
     DetectionData,
-    DetectionTask,
-    assignment_dependencies,
     open_detection_data,
+    prepare_detection_data,
     report_small_objects,
-    suit_anchors,
 )
 from detect.training.loop import open_task
 from detect.training.starts import copy_weights
@@ -104,6 +105,73 @@ def test_background(tmp_path, said, background, kept, verb):
     assert (len(material.train), len(material.train.labels)) == (kept, 3)
     assert len(material.val) == 2  # what is measured does not depend on what is trained on
     assert f"1 of 3 training images have no boxes; they are {verb}" in said.text
+
+
+def three_classes(tmp_path, val_names=("cat", "dog", "eel")):
+    """Two training images: a cat and two dogs, an eel; ``val_names`` are the classes of validation, one box each."""
+    data = make_data(tmp_path, {"train": [[BOX] * 3, [BOX]], "val": [[BOX] * len(val_names)]})
+    for split, ids, names in (("train", [1, 2, 2, 3], ("cat", "dog", "eel")), ("val", [1, 2, 3], val_names)):
+        content = json.loads((tmp_path / f"{split}.json").read_text())
+        for one, number in zip(content["annotations"], ids, strict=False):
+            one["category_id"] = number
+        content["categories"] = [{"id": number + 1, "name": name} for number, name in enumerate(names)]
+        write_json(tmp_path / f"{split}.json", content)
+    return data
+
+
+def test_some_of_the_classes(tmp_path, said):
+    data = three_classes(tmp_path)
+    splits = prepare_detection_data(data, make_recipe(classes=["dog", "cat"]), strict=False)
+    assert splits.train.names == splits.val.names == ("dog", "cat")
+    assert splits.train.labels.tolist() == [1, 0, 0]
+    assert splits.train.category_ids.tolist() == [2, 1]
+    assert splits.train.box_offsets.tolist() == [0, 3, 3]  # the eel's image is background
+    assert splits.val.labels.tolist() == [1, 0]
+    line = "classes: 2 of 3, 3 of 4 training boxes; 1 of 2 images have none of them and are background"
+    assert line in said.messages
+    dropped = dataclasses.replace(data, background="drop")
+    assert len(prepare_detection_data(dropped, make_recipe(classes=["cat"]), strict=False).train) == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["dok"], "classes: the training split has no class 'dok'; did you mean 'dog'?"),
+        (["dog", "dog"], "here: classes: names 'dog' twice"),
+        (["eel"], "classes: val of pets has none of 'eel'; nothing measures them"),
+    ],
+)
+def test_classes_that_cannot_be_trained(tmp_path, classes, message):
+    data = three_classes(tmp_path, ("cat", "dog"))
+    with pytest.raises(InputError, match=re.escape(message)):
+        prepare_detection_data(data, make_recipe(classes=classes), strict=False)
+
+
+def test_all_classes_as_one(tmp_path, said):
+    data = three_classes(tmp_path)
+    splits = prepare_detection_data(data, make_recipe(single_class=True, classes=["cat", "dog"]), strict=False)
+    for table, boxes in ((splits.train, 3), (splits.val, 2)):
+        assert (table.names, table.category_ids.tolist(), table.labels.tolist()) == (("object",), [1], [0] * boxes)
+    assert "single_class: 'cat', 'dog' are one class, 'object'" in said.messages
+    task = DetectionTask(splits, make_recipe(), strict=False)
+    assert task.checkpoint_fields["names"] == ("object",)
+
+
+def test_scenes_are_no_table_of_images(tmp_path):
+    for keys in (
+        {"classes": ["disc"]},
+        {"single_class": True},
+        {"tiles": {"size_px": 64}},
+        {"sampling": {"rare_below": 0.1}},
+    ):
+        with pytest.raises(InputError, match=rf"^{next(iter(keys))}.*: is not for generated scenes \(data scenes\)"):
+            prepare_detection_data(small_scenes(), make_recipe(**keys), strict=False)
+
+
+def small_scenes():
+    scenes = open_data("scenes", None)
+    splits = {name: dataclasses.replace(split, count=1) for name, split in scenes.splits.items()}
+    return dataclasses.replace(scenes, splits=splits)
 
 
 def test_images_drawn_for_the_training(said):

@@ -18,12 +18,14 @@ import pytest
 import torch
 import yaml
 
+from detect.api.evaluation import EvaluationRequest, measure
 from detect.config.base import to_plain
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint
 from detect.training import checkpoints, loop
 from detect.training.epoch import train_epoch
 from detect.training.loop import train
+from detect.training.settings import RunSettings
 from detect.training.state import build_state
 from tests.models.thin import thin
 from tests.tools.running import run_here
@@ -214,6 +216,45 @@ def test_the_same_seed_is_the_same_run(tmp_path, data, workers):
         train(runs[name])
     assert_same_run(runs["again"].out, runs["first"].out)
     assert results(runs["seed"].out)[0]["loss/box"] != results(runs["first"].out)[0]["loss/box"]
+
+
+@pytest.mark.slow
+def test_training_on_tiles(tmp_path, caplog):
+    """Images of 128 px, so nine tiles of 64 px with an overlap of half; validation is that of the tiles. The weights
+    are trained ones, and stay."""
+    caplog.set_level("INFO", logger="detect")
+    data = make_shapes(tmp_path / "shapes", sizes=(4, 8, 1), image_size=128)
+    tiles = {"size_px": 64, "overlap": 0.5, "empty": 1.0}
+    recipe = make_recipe(epochs=1, tiles=tiles, ema={"decay": 0.0}, optimizer={"lr": 0.0, "warmup_bias_lr": 0.0})
+    settings = RunSettings(None, data, recipe, tmp_path / "run", weights=Path("yolov5n-spd-shapes"))
+    metrics = train(settings)
+    assert "tiles of 64 px: 4 images are 36 tiles" in caplog.text
+    assert ", 9 batches an epoch" in caplog.text
+    assert "each tile decodes its whole image, 9.0 tiles an image" in caplog.text
+    checkpoint = load_checkpoint(settings.out / "best.pt")
+    assert checkpoint.tile_px == 64
+    keys = {"weights": settings.out / "best.pt", "data": str(tmp_path / "shapes"), "workers": 0, "device": "cpu"}
+    caplog.clear()
+    tiled = list_of(measure(EvaluationRequest(**keys, tile=64, overlap=0.5)))
+    assert tiled["AP50"] == pytest.approx(metrics["AP50"], abs=1e-6)
+    assert "trained on tiles" not in caplog.text
+    whole = list_of(measure(EvaluationRequest(**keys)))
+    assert abs(whole["AP50"] - metrics["AP50"]) > 0.01
+    hint = "trained on tiles of 64 px: in whole images objects are smaller than in training; take --tile 64"
+    assert hint in caplog.text
+    source = next((tmp_path / "shapes" / "images" / "val").iterdir())
+    words = ("--weights", settings.out / "best.pt", "--source", source, "--out", "found")
+    assert hint in run_here(tmp_path, "predict.py", *words).error
+    assert hint not in run_here(tmp_path, "predict.py", *words, "--tile", 64).error
+
+
+def list_of(lines):
+    """Run a generator of lines to its end; give what it returns."""
+    while True:
+        try:
+            next(lines)
+        except StopIteration as end:
+            return end.value
 
 
 # -------------------------------------------------------------------------------------------- resuming

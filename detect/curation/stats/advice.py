@@ -124,9 +124,9 @@ def _tiles(statistics: DataStatistics, data: str) -> Advice | None:
         return None
     return Advice(
         f"the images are {ratio:.1f} times as long as the network input, where {_small_shares(statistics, size)}; in "
-        f"tiles of {size} px, {_small_shares(statistics, statistics.long_side_px)}. A model that was trained at that "
-        "scale gains most",
-        f"detect val --weights FILE {data} --tile {size}",
+        f"tiles of {size} px, {_small_shares(statistics, statistics.long_side_px)}. Train on such tiles, then detect "
+        f"with --tile {size}",
+        f"{_train(statistics, data)} --set tiles.size_px={size}",
     )
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -35,18 +36,23 @@ class ImageStore(Protocol):
 
 
 def read_original(table: AnnotationTable, row: int) -> np.ndarray:
-    """Read the image of a row at its own size, (H, W, 3) uint8.
+    """Read the image of a row, or its window, at its own size, (H, W, 3) uint8; errors as ``view_of``."""
+    return view_of(table, row, table.read_file(row))
+
+
+def view_of(table: AnnotationTable, row: int, image_rgb: np.ndarray) -> np.ndarray:
+    """Return the window of a row in the image of its file, or, in a table without windows, that image.
 
     Raises:
-        ImageError: it cannot be read, or its size differs from the table's.
+        ImageError: the image's size differs from the table's.
     """
-    image = table.read(row)
-    expected = tuple(table.sizes_hw[row].tolist())
-    if image.shape[:2] != expected:
+    sizes_hw = table.sizes_hw if table.windows is None else table.windows.image_sizes_hw
+    expected = tuple(sizes_hw[row].tolist())
+    if image_rgb.shape[:2] != expected:
         raise ImageError(
-            f"{table.path(row)}: has {image.shape[:2]} pixels (height, width), its annotation says {expected}"
+            f"{table.path(row)}: has {image_rgb.shape[:2]} pixels (height, width), its annotation says {expected}"
         )
-    return image
+    return image_rgb if table.windows is None else table.windows.cut(row, image_rgb)
 
 
 class ImageFiles:
@@ -62,7 +68,15 @@ class ImageFiles:
         self.image_size = image_size
 
     def read(self, row: int) -> np.ndarray:
-        resized, _ = letterbox(read_original(self.table, row), self.image_size)
+        return self.scale(row, self.decode(row))
+
+    def decode(self, row: int) -> np.ndarray:
+        """Read the whole image of the row's file, (H, W, 3) uint8; ``ImageError`` if that fails."""
+        return self.table.read_file(row)
+
+    def scale(self, row: int, image_rgb: np.ndarray) -> np.ndarray:
+        """Return what ``read`` does, from the decoded image of the row's file."""
+        resized, _ = letterbox(view_of(self.table, row, image_rgb), self.image_size)
         resized.flags.writeable = False
         return resized
 
@@ -137,21 +151,24 @@ class CachedImages:
         return image
 
     def fill(self) -> None:
-        """Decode every image into the buffer, on all cores, with a progress bar."""
+        """Decode every file into the buffer, on all cores, with a progress bar."""
         self.buffer.numpy()[self.offsets[-1] :] = 0
-        num_images = len(self.sizes_hw)
+        rows_of_files = _rows_of_files(self.files.table)
         # OpenCV decodes outside of Python's lock, so threads are enough.
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            done = pool.map(self._fill_one, range(num_images))
-            for _ in progress_bar(done, "caching images", num_images, unit="image", leave=True):
+            done = pool.map(self._fill_rows, rows_of_files)
+            for _ in progress_bar(done, "caching images", len(rows_of_files), unit="image", leave=True):
                 pass
 
-    def _fill_one(self, row: int) -> None:
+    def _fill_rows(self, rows: range) -> None:
+        """Fill the windows, or the one whole image, of a file."""
         try:
-            self._pixels(row)[:] = self.files.read(row)
+            image = self.files.decode(rows[0])
+            for row in rows:
+                self._pixels(row)[:] = self.files.scale(row, image)
+                self.buffer.numpy()[self.offsets[-1] + row] = 1
         except ImageError:
             return
-        self.buffer.numpy()[self.offsets[-1] + row] = 1
 
     def _pixels(self, row: int) -> np.ndarray:
         height, width = self.sizes_hw[row]
@@ -193,6 +210,14 @@ def cache_bytes(sizes_hw: np.ndarray) -> int:
     return int(sizes_hw.prod(axis=1).sum()) * 3 + len(sizes_hw)
 
 
+def _rows_of_files(table: AnnotationTable) -> list[range]:
+    """Rows that follow one another and are windows of one file; without windows, one row each."""
+    if table.windows is None:
+        return [range(row, row + 1) for row in range(len(table))]
+    starts = np.flatnonzero(np.append(True, table.image_paths[1:] != table.image_paths[:-1])).tolist()
+    return [range(start, stop) for start, stop in pairwise([*starts, len(table)])]
+
+
 def _fill_file(files: ImageFiles, sizes_hw: np.ndarray, path: Path) -> None:
     needed = cache_bytes(sizes_hw)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,6 +239,8 @@ def _key(files: ImageFiles) -> str:
     if table.read_settings.value_range is not None:
         digest.update(f"range {table.read_settings.value_range}\n".encode())
     digest.update(table.sizes_hw.astype("<i4").tobytes())
+    if table.windows is not None:
+        digest.update(table.windows.windows_xyxy_px.astype("<i8").tobytes())
     for row in range(len(table)):
         path = table.path(row)
         try:

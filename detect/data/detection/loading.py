@@ -20,6 +20,7 @@ from detect.config.recipe import DetectionRecipe
 from detect.data.annotations import AnnotationTable
 from detect.data.detection.albumentations_stage import AlbumentationsStage
 from detect.data.detection.augment import cutmix, mixup, mosaic4, mosaic9, random_hsv, single_scene
+from detect.data.detection.copy_paste import copy_paste
 from detect.data.detection.geometry import (
     Sample,
     flip_left_right,
@@ -31,6 +32,7 @@ from detect.data.detection.geometry import (
     worth_learning,
 )
 from detect.data.detection.images import ImageFiles, ImageStore, RecentImages, build_cache, read_original
+from detect.data.detection.repeats import image_repeats
 from detect.data.detection.sampling import LANES, SAMPLE_STREAM, WINDOW, SampleRequest, TrainingOrder
 from detect.data.images import ImageError
 from detect.data.letterbox import (
@@ -110,7 +112,7 @@ class TrainingSamples(Dataset[Loaded]):
         self, rng: np.random.Generator, rows: Sequence[int], output_hw: tuple[int, int], failures: list[Failure]
     ) -> Sample:
         """Warp a single image or a mosaic to ``output_hw``."""
-        tiles = [self._tile(row, failures) for row in rows]
+        tiles = [self._tile(rng, row, failures) for row in rows]
         if len(tiles) == 1:
             if not moves(self.augment):
                 return self._unmoved(tiles[0], output_hw)
@@ -138,8 +140,10 @@ class TrainingSamples(Dataset[Loaded]):
             sample = flip_up_down(sample)
         return rotate90(sample, turns) if quarter else sample
 
-    def _tile(self, row: int, failures: list[Failure]) -> Sample:
-        """Letterboxed image with its boxes, without crowd regions; a grey one without boxes if it cannot be read."""
+    def _tile(self, rng: np.random.Generator, row: int, failures: list[Failure]) -> Sample:
+        """Letterboxed image with its boxes, without crowd regions, and copies of the small ones; a grey one without
+        boxes if it cannot be read.
+        """
         placement = _placement(self.table, row, self.image_size)
         try:
             image = self.store.read(row)
@@ -149,7 +153,10 @@ class TrainingSamples(Dataset[Loaded]):
             grey = np.full((*grey_hw, 3), PAD_VALUE, dtype=np.uint8)
             return Sample(grey, np.zeros((0, 4)), np.zeros(0, dtype=np.int64))
         boxes, labels, is_crowd = self.table.boxes(row)
-        return Sample(image, letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd])
+        sample = Sample(image, letterbox_boxes(boxes[~is_crowd], placement), labels[~is_crowd])
+        if self.augment.copy_paste and rng.random() < self.augment.copy_paste:
+            sample = copy_paste(rng, sample, letterbox_boxes(boxes[is_crowd], placement), self.augment)
+        return sample
 
 
 class TrainingLoader(TrainingBatches):
@@ -189,7 +196,9 @@ class TrainingLoader(TrainingBatches):
         else:
             store = build_cache(files, config.cache, cache_folder)
         samples = TrainingSamples(table, store, config.image_size, config.augment, config.seed, multiple=multiple)
-        order = TrainingOrder(len(table), config.batch_size, config.epochs, config.augment, config.seed)
+        order = TrainingOrder(
+            *(len(table), config.batch_size, config.epochs, config.augment, config.seed), image_repeats(table, config)
+        )
         super().__init__(samples, order, config.workers, num_images=len(table), strict=strict)
 
 

@@ -5,6 +5,7 @@ Everything is a pure function of (seed, epoch). Letters: N images, B images per 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -58,15 +59,26 @@ class TrainingOrder(Order):
         epochs: length of the training, for ``augment.close_mosaic``.
         augment: probabilities of mosaic, mixup and cutmix.
         seed: of the run.
+        repeats: (N,) float64, mean number of times that an epoch has each image; None: once each.
     """
 
-    def __init__(self, num_images: int, batch_size: int, epochs: int, augment: AugmentConfig, seed: int) -> None:
-        super().__init__(num_images, batch_size, seed)
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        epochs: int,
+        augment: AugmentConfig,
+        seed: int,
+        repeats: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(num_images if repeats is None else epoch_length(repeats), batch_size, seed)
         self.augment = augment
         self.first_plain_epoch = epochs - augment.close_mosaic
+        self.repeats = repeats
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        order = generator(ORDER_STREAM, self.seed, self.epoch).permutation(self.num_images)
+        rng = generator(ORDER_STREAM, self.seed, self.epoch)
+        order = rng.permutation(self.num_images) if self.repeats is None else draw_rows(rng, self.repeats)
         for batch in range(self.start, len(self)):
             requests = self._batch(order, batch)
             yield requests[rank_slice(len(requests))]
@@ -95,6 +107,25 @@ class TrainingOrder(Order):
         if draw >= self.augment.mosaic:
             return 1
         return 9 if draw9 < self.augment.mosaic9 else 4
+
+
+def epoch_length(repeats: np.ndarray) -> int:
+    """Number of samples of an epoch with ``repeats`` (N,) of the images: their sum, rounded up."""
+    return math.ceil(repeats.sum() - 1e-6)  # a sum of shares may be a little above the whole number that it means
+
+
+def draw_rows(rng: np.random.Generator, repeats: np.ndarray) -> np.ndarray:
+    """Draw the images of an epoch, in a random order: (``epoch_length``,) int64 rows.
+
+    A systematic sample: points at equal distances along intervals whose lengths are the repeats, one after another in a
+    random order. The distance is at most 1, so that image i comes at least floor(repeats[i]) times.
+    """
+    shuffled = rng.permutation(len(repeats))
+    ends = np.cumsum(repeats[shuffled])
+    length = epoch_length(repeats)
+    points = (np.arange(length) + rng.random()) * (ends[-1] / length)
+    rows = shuffled[np.searchsorted(ends, points, side="right").clip(max=len(repeats) - 1)]
+    return rng.permutation(rows)
 
 
 def partner_positions(

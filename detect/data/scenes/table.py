@@ -37,7 +37,7 @@ class SceneTable(AnnotationTable):
         """Draw scene ``index`` of the stream, which may be beyond the N of the table."""
         return draw_scene(self.side, self.seed, index, self.without)
 
-    def read(self, row: int) -> np.ndarray:
+    def read_file(self, row: int) -> np.ndarray:
         return self.draw(int(self.image_ids[row]) - 1).image_rgb
 
     def read_bytes(self, row: int) -> bytes:

@@ -106,7 +106,7 @@ def train(more: str, model: str = MODEL) -> str:
 
 
 def tiles(side: str) -> str:
-    return f"detect val --weights FILE --data d.yaml --tile {side}"
+    return f"{train(side)} --set tiles.size_px={side}"
 
 
 def test_large_boxes_need_nothing() -> None:

@@ -46,9 +46,9 @@ class CountingFiles(ImageFiles):
         super().__init__(table, image_size)
         self.decoded: list[int] = []
 
-    def read(self, row: int) -> np.ndarray:
+    def decode(self, row: int) -> np.ndarray:
         self.decoded.append(row)
-        return super().read(row)
+        return super().decode(row)
 
 
 def test_files_are_letterboxed_and_read_only(tmp_path: Path) -> None:
@@ -135,10 +135,10 @@ def test_disk_cache_travels_as_a_path(tmp_path: Path) -> None:
 
 
 def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: CachedImages, __: int) -> None:
+    def interrupt(_: CachedImages, __: range) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(CachedImages, "_fill_one", interrupt)
+    monkeypatch.setattr(CachedImages, "_fill_rows", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_cache(ImageFiles(table_of(tmp_path), 32), "disk", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
