@@ -1,4 +1,4 @@
-"""What an epoch has of the training images: the sections ``tiles`` and ``sampling`` of a detector's recipe."""
+"""Parts of the training images in an epoch: the sections ``tiles`` and ``sampling`` of a detector's recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often an epoch has each image: once; more often if it has a rare class; in some epochs only, as an empty tile.
+"""Frequency of each image in an epoch: once; more often if it has a rare class; in some epochs only, as an empty tile.
 
 Letters: N images, K classes.
 """
