@@ -33,6 +33,7 @@ NOT_GIVEN = dict.fromkeys(
             "data",
             "recipe",
             "weights",
+            "minutes",
             "epochs",
             "batch_size",
             "image_size",
