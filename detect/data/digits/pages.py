@@ -1,7 +1,7 @@
 """The demo's data set: scans of handwritten digits, 8 to 24 px, scattered over paper, grass and gravel, with clutter.
 
-Training, validation and test have scans of their own, which stand in the file one writer after the other. All
-arithmetic on pixels is in integers, so a page is the same on every machine.
+Training, validation and test have scans of their own, from successive parts of the file. All arithmetic on pixels is in
+integers, so a page is the same on every machine.
 
 Letters: S side of a page in pixels, M digits of a page.
 """
