@@ -67,20 +67,13 @@ def atomic_files(path: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     Raises:
         OSError: writing failed; the error names ``path``.
     """
-    building = _make_temporary_folder(path)
-    try:
+    with _temporary_folder(path) as building:
         yield building / path.name
         for target in [*(path.with_suffix(suffix) for suffix in suffixes), path]:
             with (building / target.name).open("rb+") as written:
                 os.fsync(written.fileno())
             (building / target.name).chmod(0o666 & ~_umask())
             (building / target.name).replace(target)
-    except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(building):
-            error.filename = str(path)
-        raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 @contextmanager
@@ -99,11 +92,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_dir() and next(path.iterdir(), None) is None):
         raise InputError(f"{path}: exists already and is not an empty folder; name a new one")
-    building = _make_temporary_folder(path)
-    try:
+    with _temporary_folder(path) as building:
         yield building
         building.chmod(0o777 & ~_umask())
         building.replace(path)
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` that goes at the end; an ``OSError`` about what is in it names ``path``."""
+    building = _make_temporary_folder(path)
+    try:
+        yield building
     except OSError as error:
         if error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(building):
             error.filename = str(path)

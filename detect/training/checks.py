@@ -19,6 +19,7 @@ from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.plugins import find_plugin, plugin_names
 from detect.runtime.reproducibility import generator
+from detect.training.optimizer import batches_per_update
 
 Fingerprint = dict[str, dict[str, Any]]
 """Of each split: numbers of ``images`` and, for detection, ``boxes``; names of ``classes`` in order; ``sha256`` of the
@@ -69,9 +70,8 @@ def draw_images(train: Split, recipe: Recipe) -> Split:
 
 def with_enough_epochs(recipe: AnyRecipe, num_images: int) -> AnyRecipe:
     """Raise the epochs of a recipe to ``min_updates`` updates, with as many validations, and log it."""
-    accumulate = max(round((recipe.nominal_batch_size or recipe.batch_size) / recipe.batch_size), 1)
     batches = max(num_images // recipe.batch_size, 1)  # a last one that is not full is left out
-    updates = -(-batches // min(accumulate, batches))
+    updates = -(-batches // batches_per_update(recipe, batches))
     if updates * recipe.epochs >= recipe.min_updates:
         return recipe
     epochs = -(-recipe.min_updates // updates)

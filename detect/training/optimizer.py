@@ -14,13 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from detect.config.recipe import EmaConfig, OptimizerConfig
+from detect.config.recipe import EmaConfig, OptimizerConfig, Recipe
 from detect.models.model import Model
 from detect.training.muon import Muon
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 REFERENCE_BATCH = 64
 """Images per update at which ``OptimizerConfig.weight_decay`` is stated for SGD."""
+
+
+def batches_per_update(recipe: Recipe, num_batches: int) -> int:
+    """Batches whose gradients accumulate up to ``nominal_batch_size``, of an epoch of ``num_batches``."""
+    nominal = recipe.nominal_batch_size or recipe.batch_size
+    return min(max(round(nominal / recipe.batch_size), 1), num_batches)
 
 
 def build_optimizer(

@@ -20,7 +20,14 @@ from detect.models.rows import set_norms
 from detect.runtime.device import Precision, choose_precision
 from detect.runtime.distributed import all_gather, broadcast_text, num_processes, rank
 from detect.training.batch_norms import prepare_norms
-from detect.training.optimizer import REFERENCE_BATCH, Schedule, WeightAverage, build_ema, build_optimizer
+from detect.training.optimizer import (
+    REFERENCE_BATCH,
+    Schedule,
+    WeightAverage,
+    batches_per_update,
+    build_ema,
+    build_optimizer,
+)
 from detect.training.recorder import ComputeMeter
 from detect.training.strategy import Strategy, open_strategies
 from detect.training.task import Criterion, Loader, Task
@@ -176,8 +183,7 @@ def build_state(task: Task, model: Model, loader: Loader, device: torch.device) 
     prepare_norms(model)
     if recipe.norm_momentum:
         set_norms(model, {"momentum": recipe.norm_momentum})
-    nominal = recipe.nominal_batch_size or recipe.batch_size
-    accumulate = min(max(round(nominal / recipe.batch_size), 1), batches)
+    accumulate = batches_per_update(recipe, batches)
     images_per_update = recipe.batch_size * accumulate
     # Where the loss is a mean, its weight relative to the decay does not grow with the batch.
     decay_batch = images_per_update if task.sums_images else REFERENCE_BATCH
