@@ -151,6 +151,8 @@ class SdpointConfig(Strict):
     network, the cheapest instance and ``drawn`` others, which learn what the plain network predicts as well."""
     drawn: Annotated[int, Ge(0), Unit("instances")] = 1
     """Of ``sandwich``: number of instances that are drawn for each batch."""
+    plain_epochs: Annotated[int, Ge(0), Unit("epochs")] = 0
+    """First epochs of the plain network alone."""
     way: Literal["restore", "shrink"] = "restore"
     """Detector levels behind a point: ``restore`` resizes them to their original size before the neck, ``shrink``
     makes neck and head cheaper as well. No effect in classifiers."""

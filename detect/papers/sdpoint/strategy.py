@@ -111,6 +111,8 @@ class SDPoint(Strategy):
 
     def plan(self, epoch: int, number: int) -> list[Instance]:
         """List the instances of a batch; a pure function of (seed, epoch, batch)."""
+        if epoch < self.recipe.sdpoint.plain_epochs:
+            return [PLAIN]
         if self.recipe.sdpoint.schedule == "paper":
             return [self.draw(epoch, number)]
         rng = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number)
