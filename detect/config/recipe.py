@@ -151,6 +151,8 @@ class SdpointConfig(Strict):
     network, the cheapest instance and ``drawn`` others, which learn what the plain network predicts as well."""
     drawn: Annotated[int, Ge(0), Unit("instances")] = 1
     """Of ``sandwich``: number of instances that are drawn for each batch."""
+    plain_share: Share = 0.0
+    """Of ``paper``: probability that a batch goes through the plain network; 0 is as likely as every other point."""
     plain_epochs: Annotated[int, Ge(0), Unit("epochs")] = 0
     """First epochs of the plain network alone."""
     way: Literal["restore", "shrink"] = "restore"

@@ -123,6 +123,11 @@ class SDPoint(Strategy):
     def draw(self, epoch: int, number: int) -> Instance:
         """Draw the instance of a batch: sizes with equal probability, and so points, of which 0 is one, and ratios."""
         rng, left = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number), self.instances
+        share = self.recipe.sdpoint.plain_share
+        if share and rng.random() < share:
+            return PLAIN
+        if share:
+            left = left[1:]
         for name in ("scale", "point", "ratio"):
             values = list(dict.fromkeys(getattr(instance, name) for instance in left))
             value = values[rng.integers(len(values))]
