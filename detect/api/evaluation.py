@@ -45,9 +45,9 @@ from detect.evaluation.report import (
     tiles_table,
 )
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
-from detect.inference.formats import num_bytes
+from detect.inference.inputs import warn_of_tiles
 from detect.inference.network import InferenceNetwork, is_exported, open_network
-from detect.inference.tiles import warn_of_tiles
+from detect.inference.runtimes.formats import num_bytes
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.models.model import ClassificationModel, DetectionModel

@@ -25,7 +25,7 @@ from detect.exporting.int8 import Int8Result, export_int8
 from detect.exporting.onnx import checked_options, export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
 from detect.exporting.parity import Parity
-from detect.inference.formats import FORMATS, ONNX, num_bytes
+from detect.inference.runtimes.formats import FORMATS, ONNX, num_bytes
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.runtime.files import write_text
 from detect.runtime.threads import use_threads
@@ -120,7 +120,7 @@ def export(
         nms: non-maximum suppression inside the file, which then gives detections.
         int8: a data set: the network computes in 8 bits, calibrated on its training split, and the file is written only
             if its AP on the validation split, of a classifier top-1, holds.
-        format: ``onnx``, or another one of ``detect.inference.formats``, which is checked in its own runtime.
+        format: ``onnx``, or another one of ``detect.inference.runtimes.formats``, which is checked in its own runtime.
 
     Returns:
         The path of the file.

@@ -18,7 +18,7 @@ from pathlib import Path
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
 from detect.errors import InputError
-from detect.inference.formats import FORMATS, ONNX
+from detect.inference.runtimes.formats import FORMATS, ONNX
 from detect.runtime.startup import heavy_imports
 
 WEB = "web"

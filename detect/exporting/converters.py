@@ -14,7 +14,7 @@ from detect.errors import InputError
 from detect.exporting.onnx import checked_options, checked_parity
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions
 from detect.exporting.parity import Parity
-from detect.inference.formats import LITERT, NCNN, OPENVINO, Format
+from detect.inference.runtimes.formats import LITERT, NCNN, OPENVINO, Format
 from detect.models.checkpoint import Checkpoint
 from detect.runtime.files import atomic_files
 

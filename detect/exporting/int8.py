@@ -27,8 +27,8 @@ from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError, Parity
 from detect.exporting.quantizer import COST_IMAGES, LayerCost, Quantizer
 from detect.exporting.weight_quantizer import WeightQuantizer
-from detect.inference.exported_network import network_input
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.exported import network_input
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import fuse_conv_bn
 from detect.runtime.files import atomic_path

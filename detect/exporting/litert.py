@@ -18,8 +18,8 @@ from detect.exporting.metadata import describe
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError
 from detect.exporting.wrappers import wrapped
-from detect.inference.formats import metadata_text
-from detect.inference.litert_network import LABELS, METADATA
+from detect.inference.runtimes.formats import metadata_text
+from detect.inference.runtimes.litert import LABELS, METADATA
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import fuse_conv_bn
 

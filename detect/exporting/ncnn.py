@@ -13,8 +13,8 @@ from detect.exporting.onnx import write_graph
 from detect.exporting.onnx_graph import read_values
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError
-from detect.inference.formats import DIGESTS, NCNN, digests, metadata_text
-from detect.inference.ncnn_network import INPUT_HW, METADATA
+from detect.inference.runtimes.formats import DIGESTS, NCNN, digests, metadata_text
+from detect.inference.runtimes.ncnn import INPUT_HW, METADATA
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import fuse_conv_bn
 

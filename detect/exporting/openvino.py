@@ -9,8 +9,8 @@ from detect.exporting.metadata import describe
 from detect.exporting.onnx import write_graph
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError
-from detect.inference.formats import DIGESTS, OPENVINO, digests
-from detect.inference.openvino_network import SECTION, import_openvino
+from detect.inference.runtimes.formats import DIGESTS, OPENVINO, digests
+from detect.inference.runtimes.openvino import SECTION, import_openvino
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import fuse_conv_bn
 

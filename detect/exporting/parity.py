@@ -30,9 +30,9 @@ from detect.exporting.accuracy import compare_ap
 from detect.exporting.onnx_graph import with_predictions
 from detect.exporting.options import ExportOptions
 from detect.exporting.wrappers import wrapped
-from detect.inference.exported_network import ExportedNetwork, Session
-from detect.inference.formats import ONNX, Format
-from detect.inference.onnx_network import runtime_errors
+from detect.inference.runtimes.exported import ExportedNetwork, Session
+from detect.inference.runtimes.formats import ONNX, Format
+from detect.inference.runtimes.onnx_runtime import runtime_errors
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, Model
 from detect.structures import Letterbox

@@ -14,8 +14,8 @@ import numpy as np
 
 from detect.errors import InputError
 from detect.evaluation.postprocess import Predictions
-from detect.inference.formats import format_of
 from detect.inference.instances import Budget, Choice, InstanceMenu
+from detect.inference.runtimes.formats import format_of
 
 if TYPE_CHECKING:
     import torch

@@ -26,8 +26,8 @@ from detect.exporting.parity import IMAGE_SHAPES, ExportError, compare_file, com
 from detect.exporting.wrappers import wrapped
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.formats import FORMATS, LITERT, NCNN, metadata_text, parse_metadata
-from detect.inference.ncnn_network import INPUT_HW
+from detect.inference.runtimes.formats import FORMATS, LITERT, NCNN, metadata_text, parse_metadata
+from detect.inference.runtimes.ncnn import INPUT_HW
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.model import fuse_conv_bn

@@ -25,7 +25,7 @@ from detect.exporting.options import ExportOptions
 from detect.exporting.quantizer import prediction_loss
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.models.build import build_model
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from tests.exporting import exports
