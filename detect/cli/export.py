@@ -126,8 +126,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     with heavy_imports():
-        from detect.api.exporting import ExportRequest, run_export
-        from detect.api.web import run_web_export
+        from detect.api.exporting import ExportRequest, run_export, run_web_export
         from detect.exporting.parity import ExportError
     if args.runtime is not None and args.format != WEB:
         raise InputError("--runtime: belongs to --format web")

@@ -37,8 +37,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("give the name of a table, or --list; --help lists what there is")
     with heavy_imports():
         from detect.config.base import CONFIGS
-        from detect.papers.tables.figures import draw_figure
-        from detect.papers.tables.report import comparison_plain, comparison_text
+        from detect.papers.tables.report import comparison_plain, comparison_text, draw_figure
         from detect.papers.tables.tables import (
             compare,
             load_results,

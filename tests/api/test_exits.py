@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from detect.api.exits import exit_macs
+from detect.api.evaluation_series import exit_macs
 from detect.data.images import write_image
 from detect.losses.classification import ClassificationLoss
 from detect.models.build import build_classifier

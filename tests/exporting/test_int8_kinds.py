@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.api.evaluation import choose_instance
+from detect.api.evaluation_request import choose_instance
 from detect.api.exporting import ExportRequest, run_export
 from detect.data.classification.table import ClassTable
 from detect.data.shapes import draw_scene

@@ -16,15 +16,17 @@ from detect.evaluation.detection import Evaluation
 from detect.evaluation.errors import FOREGROUND, KINDS, Errors, find_errors, gains
 from detect.evaluation.examples import Example, encode, false_positives, misses, show, worst_images
 from detect.evaluation.html import elements
-from detect.evaluation.html.calibration import BINS, calibration, calibration_error
 from detect.evaluation.html.elements import Html, joined, note, table
-from detect.evaluation.html.sizes import (
+from detect.evaluation.html.statistics import (
+    BINS,
     COCO_SIDES,
     OBJECT_SIDES,
     SizeRow,
     area_ranges,
     by_image_size,
     by_object_size,
+    calibration,
+    calibration_error,
     spreads,
 )
 from detect.evaluation.matches import ALL_AREAS, Matches, match_by_coco

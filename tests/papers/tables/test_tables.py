@@ -16,9 +16,8 @@ from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.models.graph import Graph
 from detect.papers.sdpoint.transform import Instance
-from detect.papers.tables.figures import draw_figure, figure_points
 from detect.papers.tables.operations import count_operations
-from detect.papers.tables.report import comparison_plain, comparison_text
+from detect.papers.tables.report import comparison_plain, comparison_text, draw_figure, figure_points
 from detect.papers.tables.tables import (
     FILE_MIB,
     Comparison,
