@@ -22,8 +22,8 @@ from detect.errors import InputError
 from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.pictures import draw_curves
+from detect.models.class_heads import ClassifyExits
 from detect.models.graph import Graph
-from detect.models.heads import ClassifyExits
 from detect.models.model import ClassificationModel
 from detect.runtime.distributed import is_main_process
 from detect.runtime.files import write_json, write_text

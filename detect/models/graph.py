@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detect.config.model import Convolutions
 from detect.errors import InputError
-from detect.models import blocks, heads  # noqa: F401 (importing registers them)
+from detect.models import blocks, class_heads, heads  # noqa: F401 (importing registers them)
 from detect.models.definition import ModelDefinition, Row, Section
 from detect.models.registry import Block
 from detect.models.rows import (

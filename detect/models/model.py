@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv, SteppedConv, fuse_norm
+from detect.models.class_heads import Classify
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
-from detect.models.heads import Classify, DetectionHead
+from detect.models.heads import DetectionHead
 from detect.models.norms import named_norms
 
 

@@ -10,8 +10,8 @@ import cv2
 import pytest
 
 from detect.analysis.profile import build_on_meta, count_bytes, profile_graph
-from detect.config.base import find_config, parse_overrides
 from detect.config.run import RunConfig, load_run_config
+from detect.config.yaml_files import find_config, parse_overrides
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.models.graph import Graph
