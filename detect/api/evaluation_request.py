@@ -103,10 +103,7 @@ def open_exported(request: EvaluationRequest, data: DataConfig) -> tuple[Inferen
 
 
 def choose_instance(checkpoint: Checkpoint, cost: float) -> tuple[Checkpoint, str]:
-    """Use the best instance of at most ``cost``, a share of the full cost, as the network.
-
-    Returns the checkpoint with the image size of the instance, and a line about it.
-    """
+    """Use the best instance of at most this share of the cost; return the checkpoint with its size, and a line."""
     chosen: tuple[Checkpoint, str] = require_plugin("cost_choices", "cost", "--cost")(checkpoint, cost)
     return chosen
 

@@ -84,11 +84,7 @@ class Converter:
 
 
 def write_openvino(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> None:
-    """Write both files; ``half`` stores the weights in half precision, the CPU computes in float32.
-
-    Raises:
-        ExportError: OpenVINO cannot read the graph.
-    """
+    """Write both files, the weights in half precision with ``half``; ``ExportError`` if OpenVINO refuses the graph."""
     graph = path.with_name("graph.onnx")
     write_graph(fuse_conv_bn(checkpoint.model), graph, checkpoint, replace(options, half=False))
     convert_openvino(graph, path, describe(checkpoint, options), half=options.half)

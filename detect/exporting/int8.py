@@ -239,8 +239,7 @@ def find_float_layers(
         measure: writes the file with these layers in float, and measures it.
         measure_costs: measure the layers in any case.
 
-    Returns:
-        The first result that holds, or the last one.
+    Returns the first result that holds, or the last one.
     """
     num_layers = len(quantizer.layers)
     costs = quantizer.costs(options) if measure_costs else []

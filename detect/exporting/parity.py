@@ -149,10 +149,10 @@ class Parity:
 def compare_file(
     checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable | None = None
 ) -> Parity:
-    """Compare an exported file with its checkpoint, both on the CPU.
+    """Compare an exported file with its checkpoint, both on the CPU; on ``table``, a labelled split, also by AP.
 
     The checkpoint's model is in evaluation mode, float32, and runs the instance that was exported; the image size of
-    the options is resolved. With ``table``, a labelled split, a detector's AP is compared too.
+    the options is resolved.
 
     Raises:
         ExportError: the runtime cannot load or run the file, or its outputs have other shapes, or it other classes.

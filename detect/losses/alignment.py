@@ -58,9 +58,8 @@ def match_aligned(
     """Assign to each target the ``top_k`` predictions of highest alignment, of those whose cell's centre it holds.
 
     The alignment is t = s^alpha * u^beta with the score s of the target's class and the IoU u. A target that holds
-    fewer than ``nearest_cells`` centres has as many of the nearest ones (ours: a box of 3 px may hold none); those of
-    a cell's anchors count each. Of several
-    targets that want a prediction the one of the highest IoU has it, of equal ones the nearest, then the first. The
+    fewer than ``nearest_cells`` centres gets the predictions of that many nearest cells instead (ours: a box of 3 px
+    may hold none). A prediction that several targets want goes to the one of the highest IoU, then to the nearest. The
     quality is t, scaled for each target so that its largest is the largest IoU.
 
     Args:
@@ -109,16 +108,10 @@ def _choose(
 
 
 def _best(alignment: Tensor, target: Tensor, num_targets: int, num_chosen: int) -> tuple[Tensor, Tensor]:
-    """The k candidates of the highest alignment of each target.
+    """The k candidates of the highest alignment of each of m targets.
 
-    Args:
-        alignment: (c,) of all candidates.
-        target: (c,) in [0, m), sorted.
-        num_targets: m.
-        num_chosen: k.
-
-    Returns:
-        (m, k) alignment, -1 where a target has fewer candidates, and (m, k) int64 in [0, c).
+    ``alignment`` (c,) is that of all candidates, ``target`` (c,) in [0, m), sorted. Returns (m, k) alignment, -1 where
+    a target has fewer candidates, and (m, k) int64 in [0, c).
     """
     counts = target.bincount(minlength=num_targets)
     first = counts.cumsum(dim=0) - counts

@@ -159,10 +159,9 @@ class DetectionLoss:
 def squared_errors(boxes_cxcywh: Tensor, targets_cxcywh: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """Half the squared errors of boxes (n, 4) in cells, summed over centres and the logarithms of sides; (n,).
 
-    The logarithms differ as YOLOv3's raw values do: ln(w / anchor) - ln(w' / anchor). Small boxes weigh up to twice as
-    much: 2 - the target's share of the image.
+    Small boxes weigh up to twice as much: 2 - the target's share of the image (Darknet).
 
-    Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.1; Darknet for the weight.
+    Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.1.
     """
     centres = boxes_cxcywh[:, :2] - targets_cxcywh[:, :2]
     sides, wanted = (boxes[:, 2:].clamp(min=EPSILON).log() for boxes in (boxes_cxcywh, targets_cxcywh))

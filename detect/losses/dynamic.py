@@ -152,10 +152,7 @@ def check_class_loss(config: LossConfig, head: DetectionHead) -> None:
 
 
 def varifocal(logits: Tensor, quality: Tensor) -> Tensor:
-    """Varifocal loss of each logit; ``quality`` is the wanted probability, 0 for negatives.
-
-    Source: VarifocalNet (Zhang et al., 2021), equation 2.
-    """
+    """Varifocal loss of each logit to a target, 0 for negatives (VarifocalNet, Zhang et al., 2021, equation 2)."""
     negative = NEGATIVE_WEIGHT * logits.sigmoid() ** NEGATIVE_POWER
     weight = torch.where(quality > 0, quality, negative)
     return F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * weight
@@ -164,9 +161,7 @@ def varifocal(logits: Tensor, quality: Tensor) -> Tensor:
 def distribution_loss(logits: Tensor, distances: Tensor) -> Tensor:
     """Distribution focal loss (n, 4): cross-entropy of the two bins around each distance, by their nearness.
 
-    Args:
-        logits: (n, 4, R).
-        distances: (n, 4) in bins; those outside [0, R - 1] count as its nearest end.
+    ``logits`` are (n, 4, R), ``distances`` (n, 4) in bins; those outside [0, R - 1] count as its nearest end.
 
     Source: Generalized Focal Loss (Li et al., 2020), equation 6.
     """

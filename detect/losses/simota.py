@@ -78,9 +78,9 @@ def match_simota(
 ) -> Assigned:
     """Assign to each target those of its candidates that have the lowest cost.
 
-    The cost is the cross-entropy of the class scores, less 3 times the logarithm of the IoU. A target has as many
-    predictions as the sum of its ten highest IoUs, at least one; of several targets that want a prediction the one with
-    the lowest cost has it, of equal ones the first.
+    The cost is the cross-entropy of the class scores, less 3 times the logarithm of the IoU. A target gets as many
+    predictions as the sum of its ten highest IoUs, at least one. A prediction that several targets want goes to the
+    one with the lowest cost; of equal ones to the first.
 
     Args:
         boxes_cxcywh_px: (B, P, 4) predicted boxes in network-input pixels.

@@ -35,13 +35,7 @@ def normalised_as(definition: ModelDefinition, source: Model) -> ModelDefinition
 
 
 def copy_weights(model: Model, checkpoint: Checkpoint, names: tuple[str, ...], where: str) -> None:
-    """Copy the weights that fit, rows of the head by class name, and log their number.
-
-    Args:
-        model: receives them.
-        checkpoint: gives them.
-        names: classes of ``model``.
-        where: the checkpoint's file, for messages.
+    """Copy the weights that fit, rows of the head by class name ``names``, and log their number.
 
     Raises:
         InputError: a detector is to start a classifier, or no convolution fits. (Counters of norms fit every model,

@@ -55,17 +55,11 @@ _CORNERS = [(f"x{corner}{number}", f"y{corner}{number}") for corner in ("tl", "t
 
 
 def read_cvat(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the file is missing or not CVAT's, or no image can be used.
 
     Classes are in the order of the task's labels. ``occluded`` and attributes called ``truncated`` and ``difficult``
     are kept. Frames of a video are the images of their numbers; those without a shape are background.
-
-    Args:
-        config: the data set; ``splits.<split>.parts`` are subsets of the project, default all.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the file is missing or not CVAT's, or no image can be used.
+    ``splits.<split>.parts`` are subsets of the project, default all.
     """
     problems = Problems()
     content = _read_file(config, problems, split)

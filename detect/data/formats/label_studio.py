@@ -69,17 +69,10 @@ class _Task(NamedTuple):
 
 
 def read_label_studio(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the file is missing or not Label Studio's, or no image can be used.
 
     Of several annotations of an image the ground truth is taken, else the newest. A task that nobody annotated is no
     background and left out. Where no task has an annotation, predictions are taken, and counted.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the file is missing or not Label Studio's, or no image can be used.
     """
     problems = Problems()
     content = _read_file(config, problems, split)

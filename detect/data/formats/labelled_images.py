@@ -181,17 +181,9 @@ def table_of_images(
 ) -> AnnotationTable:
     """Make the table of a split; images are numbered 1..N, classes are those of ``class_names``.
 
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-        content: of the split.
-        paths: N files; None, counted already, for an unusable name.
-        read: reads another split, for its class names.
-        problems: gets the problems; becomes the table's.
-        coordinates: form and unit of the boxes; a declared size is compared with the image's only if it is pixels.
-
-    Raises:
-        InputError: no image can be used, or there is no class.
+    ``paths`` are the files of the images; None, counted already, for an unusable name. ``read`` reads another split,
+    for its class names. A declared size is compared with the image's only if coordinates are pixels. ``InputError`` if
+    no image can be used, or there is no class.
     """
     named = [(image, path) for image, path in zip(content.images, paths, strict=True) if path is not None]
     if not named:

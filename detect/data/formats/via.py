@@ -60,17 +60,10 @@ _Region = dict[str, Any]
 
 
 def read_via(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the file is not VIA's, its class is unclear, or no image can be used.
 
     The class is the region attribute called class, label, category, object, name or type; else the only one. A check
     box counts by its only chosen option. Images without regions are background.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the file is missing or not VIA's, several attributes may be the class, or no image can be used.
     """
     problems = Problems()
     content = _read_file(config, problems, split)

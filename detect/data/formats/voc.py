@@ -76,19 +76,12 @@ class _File(NamedTuple):
 
 
 def read_voc(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the list or a folder is missing, or no image can be used.
 
     Images are numbered 1..N in the order of the list file, or, without one, of the sorted XML files. Objects marked
     ``difficult`` become crowd regions: not trained on, and ignored in evaluation, as VOC's own evaluation does. Damaged
-    files, images and boxes are skipped and counted in the table's ``problems``.
-
-    Args:
-        config: the data set. Without ``names`` the classes are all names in the XML files of the split ``train`` (of
-            this split if there is none), sorted.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the list or a folder is missing, or no image can be used.
+    files, images and boxes are skipped and counted in the table's ``problems``. Without ``names`` in the data config
+    the classes are all names in the XML files of the split ``train``, of this split if there is none, sorted.
     """
     problems = Problems()
     files, unread_stems = _read_files(config, split, problems)

@@ -72,16 +72,7 @@ class Background:
 
 
 def write_report(folder: Path, evaluation: Evaluation, background: Background) -> Path:
-    """Write ``index.html`` of at most ``MAX_BYTES`` to a folder, over one of an earlier evaluation.
-
-    Args:
-        folder: made if it is not there.
-        evaluation: of a split with annotations.
-        background: facts that it states.
-
-    Returns:
-        The file.
-    """
+    """Write ``index.html`` of at most ``MAX_BYTES`` for a split with annotations; return its path."""
     page = folder / FILE_NAME
     write_text(page, render(evaluation, background))
     return page

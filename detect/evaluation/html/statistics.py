@@ -142,10 +142,7 @@ def calibration(matches: Matches) -> list[ScoreRange]:
 
 
 def calibration_error(rows: list[ScoreRange]) -> float:
-    """Return the mean distance of score and share, weighted by detections, of all ranges but the first; 0 for none.
-
-    The first holds the many detections that only the end of the precision-recall curve sees.
-    """
+    """Return the mean distance of score and share, weighted by detections, of all ranges but the first; 0 for none."""
     shown = [row for row in rows if row.low > 0]
     total = sum(row.detections for row in shown)
     return sum(row.detections * abs(row.score - row.right) for row in shown) / max(total, 1)

@@ -105,7 +105,6 @@ def whole_blocks(x: Tensor, block_size: int) -> Tensor:
 
 
 def has_known_sides(x: Tensor) -> bool:
-    """Test whether the sides of a map (B, C, H, W) are numbers; in an exported graph of any size, which takes multiples
-    only, they are symbols that must not be compared.
-    """
+    """True where the sides of a map (B, C, H, W) are numbers."""
+    # In an exported graph of any size, which takes multiples only, they are symbols that must not be compared.
     return not isinstance(x.shape[2], torch.SymInt)

@@ -107,10 +107,7 @@ class Trd(Strategy):
         return [resized(*small, new_hw, mode), others]
 
     def eval_model(self, model: Model, epoch: int) -> Model:
-        """Return a copy with statistics of the full size, if any batch was reduced so far.
-
-        With SDPoint, whose statistics are measured at the full size too, the model itself.
-        """
+        """Return a copy with norm statistics of the full size, if any batch was reduced so far and SDPoint has none."""
         is_plain = min(self.sizes) == self.recipe.image_size or not any(self.reduced[: epoch + 1])
         return model if is_plain or self.recipe.sdpoint.is_on else self.norms.refreshed(model, epoch)
 
