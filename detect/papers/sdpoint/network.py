@@ -66,7 +66,7 @@ class AdjustableNetwork(TorchNetwork):
         return choice
 
     def choices(self, costs: Sequence[float], network_hw: tuple[int, int]) -> list[tuple[Choice, float]]:
-        """Choose an instance for each cost and time it; ``network_hw`` is the input at scale 1; errors as of ``choose``."""
+        """Choose an instance for each cost, and time it on an input of ``network_hw``; errors as of ``choose``."""
         chosen = [choose_share(self.checkpoint, cost) for cost in costs]
         runs = [NetworkRun(self.model, named_instance(self.checkpoint, one.name), network_hw) for one in chosen]
         return list(zip(chosen, network_ms(runs, self.device, self.precision), strict=True))
