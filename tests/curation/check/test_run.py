@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from detect.config.data import DataConfig, SplitConfig, load_data_config
-from detect.curation.check import severity as kinds
+from detect.curation.check import kinds
 from detect.curation.check.run import CheckReport, check_data
 from detect.data import checks
 from detect.data.annotations import Understood
