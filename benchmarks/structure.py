@@ -31,9 +31,9 @@ TRAINING_REST = """
 api/training config/recipe config/augment config/data data/recognition data/formats/coco data/annotations
 data/detection/geometry
 data/detection/images data/detection/sampling data/workers models/catalog models/definition models/rows models/model
-models/blocks/space_to_depth models/blocks/csp models/blocks/downsample boxes/anchors boxes/coding boxes/nms boxes/iou structures
-evaluation/loop evaluation/forward evaluation/coco training/task training/strategy training/checks training/starts
-training/checkpoints training/recorder runtime/distributed
+models/blocks/space_to_depth models/blocks/csp models/blocks/downsample boxes/anchors boxes/coding boxes/nms boxes/iou
+structures evaluation/loop evaluation/forward evaluation/coco training/task training/strategy training/checks
+training/starts training/checkpoints training/recorder runtime/distributed
 """
 """What a complete reading adds: names of models, reading of files, checks, caches, records, processes."""
 PREDICTION = """

@@ -36,7 +36,7 @@ Kind = Literal["yolox", "anchors", "no objectness"]
 
 
 class ForeignNetwork:
-    """A detector of another toolkit, for measurements; see ``detect.bench.process.BenchNetwork``.
+    """A detector of another toolkit, for measurements; see ``detect.bench.pipeline.BenchNetwork``.
 
     Args:
         path: the ONNX file.

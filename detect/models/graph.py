@@ -103,7 +103,7 @@ class Graph(nn.Module):
         """(B, 3, H, W) to the output of the last row.
 
         A space-to-depth whose consumers are all convolutions of stride 1 is not carried out: they take it in pieces
-        (``detect.models.blocks.conv.convolve``), with the same result.
+        (``detect.models.blocks.space_to_depth.convolve``), with the same result.
         """
         values: dict[str, Any] = {"image": image}
         flow = self.transform.start(self, image)
