@@ -95,14 +95,14 @@ def _choose(
     num_chosen = min(config.top_k, num_predictions)
     size = max(PAIRS_AT_ONCE // num_predictions, 1)
     columns = (targets.image_index, targets.labels, targets.boxes_xyxy_px)
-    for image, label, truth in zip(*(column.split(size) for column in columns), strict=True):
-        is_candidate, is_few = _candidates(centres_px, truth, config.nearest_cells)
+    for image, label, gt_xyxy_px in zip(*(column.split(size) for column in columns), strict=True):
+        is_candidate, is_few = _candidates(centres_px, gt_xyxy_px, config.nearest_cells)
         target, prediction = is_candidate.nonzero(as_tuple=True)  # (c,), of all candidates, target by target
         boxes, values = boxes_cxcywh_px[image[target], prediction], logits[image[target], prediction]
-        iou = paired_iou(boxes, xyxy_to_cxcywh(truth)[target], "iou")
+        iou = paired_iou(boxes, xyxy_to_cxcywh(gt_xyxy_px)[target], "iou")
         score = values.gather(1, 1 + label[target, None])[:, 0].sigmoid() * values[:, 0].sigmoid()
-        alignment, best = _best(score**config.score_power * iou**config.iou_power, target, len(truth), num_chosen)
-        centre = (truth[:, :2] + truth[:, 2:])[:, None] / 2
+        alignment, best = _best(score**config.score_power * iou**config.iou_power, target, len(gt_xyxy_px), num_chosen)
+        centre = (gt_xyxy_px[:, :2] + gt_xyxy_px[:, 2:])[:, None] / 2
         distance = (centres_px[prediction[best]] - centre).square().sum(dim=2)
         yield _Chosen(prediction[best], alignment, iou[best], distance, is_few[:, None].expand_as(best))
 

@@ -124,7 +124,7 @@ class Graph(nn.Module):
         return self.behind[row.name](output) if row.name in self.behind else output
 
     def use_transform(self, transform: GraphTransform) -> None:
-        """Replace the transform."""
+        """Undo the transform in use, and apply another one."""
         self.transform.leave(self)
         transform.enter(self)
         self.transform = transform

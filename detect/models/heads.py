@@ -25,9 +25,10 @@ from detect.models.blocks.conv import Conv
 from detect.models.registry import Block, BlockOptions, check_choice, register
 from detect.structures import FeatureShape
 
+Coding = Literal["yolov5", "yolov3"]
+FreeCoding = Literal["exp", "distances"]
 PRIOR_OBJECTS_PER_IMAGE = 8
 """Expected objects in a 640 px image before training (YOLOv5 v6.0); it sets the objectness bias."""
-Coding = Literal["yolov5", "yolov3"]
 PRIOR_CLASS_MASS = 0.6
 """Sum of the class probabilities before training (YOLOv5 v6.0)."""
 PRIOR_PROBABILITY = 0.01
@@ -38,7 +39,6 @@ MIN_MEAN = 1e-4
 """Smallest mean of a distribution; its logarithm is finite in float16."""
 MAX_BINS = 64
 """Limit of R; GFL has 17 on cells of 8 to 128 px."""
-FreeCoding = Literal["exp", "distances"]
 BOX_VALUES = 5
 """Values of an anchor in front of its classes: x, y, w, h, objectness."""
 
@@ -60,8 +60,8 @@ class ClassOutputs(NamedTuple):
 class DetectionHead(Block):
     """Base of the detection heads: raw predictions of each level, and how they become boxes.
 
-    A cell has A predictions, each with an anchor whose size its box is coded by; a head without anchors has one of the
-    size of a cell.
+    A cell has A predictions, and the box of each is coded relative to an anchor. A head without anchors has one
+    prediction in each cell, relative to the cell.
 
     Args:
         num_classes: K.

@@ -59,12 +59,12 @@ def class_distillation(logits: Tensor, teacher: Tensor) -> Tensor:
 
 
 class DetectionDistillation:
-    """Compares raw predictions with the plain network's.
+    """Loss of raw predictions against those of the plain network, the teacher.
 
-    Objectness and classes have the teacher's probabilities as targets, raw box values the teacher's; classes and boxes
-    count by the teacher's objectness, without it by its best class. The gains are those of the detection loss. A level
-    of fewer cells (``shrink``) learns, for each of its cells, the largest probability of the teacher's cells there, and
-    no boxes.
+    The targets are the teacher's probabilities of objectness and classes, and its raw box values. Classes and boxes are
+    weighted by the teacher's objectness, or by its best class where there is none. The gains are those of the detection
+    loss. A level with fewer cells than the teacher's (``shrink``) has the largest probability of the teacher's cells in
+    each of its own as target, and no box loss.
 
     Args:
         config: gains of the detection loss.
@@ -83,13 +83,13 @@ class DetectionDistillation:
         """Compute the loss, a mean over images, of raw predictions (B, A, H, W, 5 + K) of each level."""
         total = raw[0].new_zeros((), dtype=torch.float32)
         values = 5 + self.head.num_classes  # without the logits of distributions
-        for y, known, balance in zip(raw, teacher, self.balance, strict=True):
-            total = total + self._level(y[..., :values].float(), known[..., :values].float(), balance)
+        for y, teacher_y, balance in zip(raw, teacher, self.balance, strict=True):
+            total = total + self._level(y[..., :values].float(), teacher_y[..., :values].float(), balance)
         return total
 
-    def _level(self, y: Tensor, known: Tensor, balance: float) -> Tensor:
-        targets = known[..., 4:].sigmoid()  # (B, A, H, W, 1 + K)
-        is_same = known.shape == y.shape
+    def _level(self, y: Tensor, teacher: Tensor, balance: float) -> Tensor:
+        targets = teacher[..., 4:].sigmoid()  # (B, A, H, W, 1 + K)
+        is_same = teacher.shape == y.shape
         if not is_same:
             targets = _largest(targets, y.shape)
         errors = F.binary_cross_entropy_with_logits(y[..., 4:], targets, reduction="none")
@@ -99,7 +99,7 @@ class DetectionDistillation:
         if y.shape[-1] > 6 or not self.head.has_objectness:  # beside objectness, a single class is certain
             loss = loss + self.class_gain * (errors[..., 1:].mean(dim=-1) * weights).sum()
         if is_same:
-            distances = F.smooth_l1_loss(y[..., :4], known[..., :4], reduction="none").mean(dim=-1)
+            distances = F.smooth_l1_loss(y[..., :4], teacher[..., :4], reduction="none").mean(dim=-1)
             loss = loss + self.box_gain * (distances * weights).sum()
         return loss
 

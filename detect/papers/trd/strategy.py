@@ -42,7 +42,9 @@ def open_trd(recipe: Recipe, model: Model, loader: Loader, device: torch.device,
 
 
 class Trd(Strategy):
-    """Resizes the batches of reduced epochs, after all augmentation; the evaluated model has statistics of full ones.
+    """Resizes the batches of reduced epochs after all augmentation.
+
+    The model that is evaluated gets norm statistics of batches at the full size.
 
     Detectors get multiples of their largest reduction, classifiers any size. Anchors and objectness gain stay those of
     the full size.
@@ -87,6 +89,7 @@ class Trd(Strategy):
                 [len(images), len(wanted), len(reduced), bool(reduced), len(reduced) < len(images)]
             )
         )
+        # Otherwise, or if a part were too small for the norms, the whole batch stays at the full size.
         parts = ((num_reduced, new_hw), (num_images - num_reduced, whole_hw))
         if not (
             {with_reduced, with_others} <= {0, num_processes()} and all(self._can_normalise(*part) for part in parts)
