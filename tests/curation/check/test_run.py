@@ -338,7 +338,7 @@ VOC_DAMAGES: dict[str, tuple[Callable[[Voc], object], list[Found]]] = {
     ),
     "class not among the names": (
         lambda w: w.replace("b", "cat", "fox"),
-        [(*ONE_ERROR, voc.UNKNOWN_NAME, 1), ("train", "note", kinds.BACKGROUND, 1)],
+        [(*ONE_ERROR, annotation_files.UNKNOWN_NAME, 1), ("train", "note", kinds.BACKGROUND, 1)],
     ),
     "object without a name": (
         lambda w: w.replace("b", "cat", ""),
