@@ -18,7 +18,7 @@ from pathlib import Path
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
 from detect.errors import InputError
-from detect.inference.formats import FORMATS, ONNX
+from detect.inference.runtimes.formats import FORMATS, ONNX
 from detect.runtime.startup import heavy_imports
 
 WEB = "web"
@@ -126,8 +126,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     with heavy_imports():
-        from detect.api.exporting import ExportRequest, run_export
-        from detect.api.web import run_web_export
+        from detect.api.exporting import ExportRequest, run_export, run_web_export
         from detect.exporting.parity import ExportError
     if args.runtime is not None and args.format != WEB:
         raise InputError("--runtime: belongs to --format web")

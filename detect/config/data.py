@@ -12,16 +12,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 from pydantic import Discriminator, Tag
 
-from detect.config.base import (
-    INSTALLED_CONFIGS,
-    Listed,
-    Named,
-    Strict,
-    Unit,
-    build,
-    find_config,
-    load_yaml,
-)
+from detect.config.base import Listed, Named, Strict, Unit, build
+from detect.config.yaml_files import INSTALLED_CONFIGS, find_config, load_yaml
 from detect.errors import InputError, is_path
 
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detect.config.base import CONFIGS, build, load_yaml, parse_overrides
+from detect.config.base import build
 from detect.config.model import SECTIONS, Levels, ModelChanges, ModelConfig, PartConfig, Scale, SectionConfig
+from detect.config.yaml_files import CONFIGS, load_yaml, parse_overrides
 from detect.errors import InputError, did_you_mean
 from detect.models.definition import ModelDefinition, parse_definition, with_conv, with_options
 from detect.models.levels import choose_levels, insert_rows, level_names

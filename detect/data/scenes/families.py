@@ -354,7 +354,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Outline]] = {
     "wave": _wave,
     "zigzag": _zigzag,
 }
-"""Families of drawn objects. ``detect.data.scenes.traces`` has those that are defects of a pattern of lines."""
+"""Families of drawn objects. ``detect.data.scenes.boards`` has those that are defects of a pattern of lines."""
 
 
 class Member(NamedTuple):
