@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from detect.config.augment import AugmentConfig, ClassAugmentConfig
 from detect.config.base import Listed, Share, Strict, Unit, build
@@ -143,8 +143,9 @@ class SdpointConfig(Strict):
 
     ratios: Listed[Annotated[float, Interval(ge=0.05, le=0.99)]] = ()
     """Resize factors of the maps behind a point; the paper has 0.5 and 0.75. Without ratios and sizes it is off."""
-    sizes: Listed[Annotated[int, Ge(1), Unit("px")]] = ()
-    """Image sizes below ``image_size`` at which the plain network and all points are instances too."""
+    sizes: Listed[Annotated[float, Gt(0)]] = ()
+    """Image sizes below ``image_size`` at which the plain network and all points are instances too: pixels, or up to 1
+    shares of it."""
     points: Listed[Annotated[int, Ge(1)]] = ()
     """Numbers of the active points, from 1; empty is all."""
     schedule: Literal["paper", "sandwich"] = "paper"

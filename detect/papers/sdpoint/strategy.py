@@ -44,7 +44,7 @@ from detect.runtime.reproducibility import generator
 from detect.training.batch_norms import prepare_norms
 from detect.training.checks import OptionDependency
 from detect.training.norm_statistics import NormEstimator, learning_norms
-from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
+from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of, size_px
 from detect.training.task import BatchLoss, Loader
 
 INSTANCE_STREAM = 6
@@ -264,10 +264,8 @@ def _distillation(recipe: Recipe, model: Model) -> Callable[[Any, Any], Tensor]:
 def _all_instances(recipe: Recipe, model: Model) -> list[Instance]:
     """The plain network, and every point and ratio of the recipe, at each of its sizes."""
     full, multiple = recipe.image_size, model.max_reduction
-    for size in recipe.sdpoint.sizes:
-        if size % multiple or size >= full:
-            raise InputError(f"sdpoint.sizes: must be multiples of {multiple} below image_size {full}, found {size}")
-    scales = [1.0, *sorted({size / full for size in recipe.sdpoint.sizes}, reverse=True)]
+    sizes = {size_px("sdpoint.sizes", wanted, full, multiple) for wanted in recipe.sdpoint.sizes} - {full}
+    scales = [1.0, *sorted((size / full for size in sizes), reverse=True)]
     return list_instances(_chosen_points(recipe, model) if recipe.sdpoint.ratios else (), recipe.sdpoint.ratios, scales)
 
 
@@ -283,7 +281,7 @@ def _cheaper(macs: dict[Instance, int]) -> list[Instance]:
         LOGGER.info("sdpoint: left out, because they save under %.0f %% of the cost: %s", 100 * MIN_SAVING, left_out)
     if kept == [PLAIN]:
         raise InputError(
-            f"sdpoint.points: no instance saves {100 * MIN_SAVING:.0f} % of the cost; choose earlier points"
+            f"sdpoint: no instance saves {100 * MIN_SAVING:.0f} % of the cost; choose earlier points or smaller sizes"
         )
     return kept
 
