@@ -40,10 +40,10 @@ DataFormat = Literal[
     "cub",
     "stanford-dogs",
 ]
-"""How the annotations of a data set are written."""
+"""Formats of the annotations of a data set."""
 
 Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
-"""Of generated scenes (``DataConfig.scene_without``)."""
+"""Parts of generated scenes that ``DataConfig.scene_without`` can leave out."""
 
 
 @dataclass(frozen=True)
