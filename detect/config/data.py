@@ -91,7 +91,7 @@ class DataConfig(Strict):
     splits: Named[SplitConfig]
     """Split name (train, val, test, ...) to its files."""
     format: DataFormat | None = None
-    """How the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone``, ``shards``, and the
+    """Format of the annotations. For detection ``coco``, ``voc``, ``yolo``, ``visdrone``, ``shards``, and the
     labelling tools' own ``cvat``, ``label-studio``, ``labelme``, ``via`` and ``supervisely``, which are recognised when
     this is left out (``detect.data.recognition``), and ``scenes``, which are drawn in memory
     (``detect.data.scenes``); for classification ``folders`` (a
