@@ -45,7 +45,8 @@ from detect.inference.runtimes import onnx_runtime
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.cli import run_tool
 from detect.runtime.threads import use_threads
-from detect.training.detection import DetectionTask, open_detection_data
+from detect.training.detection import DetectionTask
+from detect.training.detection_data import open_detection_data
 from detect.training.loop import train
 from detect.training.settings import RunSettings
 

@@ -27,7 +27,7 @@ from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_
 from detect.exporting.parity import Parity
 from detect.exporting.web.folder import MODEL_FILE, write_page
 from detect.exporting.web.runtime import PACKAGE, read_runtime
-from detect.inference.runtimes.formats import FORMATS, ONNX, num_bytes
+from detect.inference.runtimes.formats import FORMATS, ONNX, Format, num_bytes
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.runtime.files import atomic_folder, write_text
 from detect.runtime.threads import use_threads
@@ -155,18 +155,20 @@ def run_export(request: ExportRequest) -> Exported:
         if request.int8:
             raise InputError("--instances: not together with --int8; --cost exports one instance as an INT8 file")
         return _export_folder(request, request.instances)
-    chosen = FORMATS[request.format]
+    return _export_file(request, FORMATS[request.format])
+
+
+def _export_file(request: ExportRequest, chosen: Format) -> Exported:
+    """Export a model as one file, with those that belong to it."""
     out = request.out or request.weights.with_name(chosen.file_name)
     if out.resolve() == request.weights.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")
-    suppression = _suppression(request)
-    checkpoint = load_checkpoint(request.weights)
+    suppression, checkpoint = _suppression(request), load_checkpoint(request.weights)
     lines = []
     if request.cost is not None:
         checkpoint, line = choose_instance(checkpoint, request.cost)
         lines.append(line)
     dynamic = _is_dynamic(request, checkpoint)
-    size = request.image_size or checkpoint.image_size
     options = ExportOptions(
         request.image_size,
         request.opset,
@@ -180,9 +182,8 @@ def run_export(request: ExportRequest) -> Exported:
         chosen,
     )
     parity, int8 = _write(request, checkpoint, out, options)
-    inputs = "any batch size, height and width" if dynamic else f"one image of {size} x {size} pixels"
-    kind = f"opset {request.opset}" if chosen is ONNX else f"{chosen.title}, {options.precision}"
-    lines.append(f"{out}: {num_bytes(out) / 2**20:.1f} MiB, {kind}, {inputs}")
+    size = request.image_size or checkpoint.image_size
+    lines.append(_description(out, options, size))
     if note := masks_note(checkpoint.model, request.masks):
         lines.append(note)
     lines.append(parity.line())
@@ -200,6 +201,13 @@ def run_export(request: ExportRequest) -> Exported:
         **({} if int8 is None else {"int8": int8.record()}),
     }
     return Exported(out, tuple(lines), record)
+
+
+def _description(out: Path, options: ExportOptions, size: int) -> str:
+    """One line: size, kind and inputs of a file."""
+    inputs = "any batch size, height and width" if options.dynamic else f"one image of {size} x {size} pixels"
+    kind = f"opset {options.opset}" if options.format is ONNX else f"{options.format.title}, {options.precision}"
+    return f"{out}: {num_bytes(out) / 2**20:.1f} MiB, {kind}, {inputs}"
 
 
 def run_web_export(request: ExportRequest, runtime: Path | None) -> Exported:

@@ -31,7 +31,7 @@ _COLORS = {
     "network": "#4c78a8",
     "suppression": "#f58518",
 }
-"""Of the stages."""
+"""Colour of each stage in the picture."""
 
 
 @dataclass(frozen=True)

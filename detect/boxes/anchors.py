@@ -17,7 +17,7 @@ MIN_ANCHOR_PX = 1.0
 """Smallest side of a fitted anchor; nothing of a thinner box is left in the network input."""
 
 GENERATIONS, MUTATION, MUTATED = 1000, 0.1, 0.5
-"""Of ``genetic``: number of changes that are tried, deviation of a side's logarithm in one, and share of the sides."""
+"""Changes that ``genetic`` tries, deviation of a side's logarithm in one, and share of the sides that it changes."""
 
 
 class AnchorFit(NamedTuple):

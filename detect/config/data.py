@@ -40,10 +40,10 @@ DataFormat = Literal[
     "cub",
     "stanford-dogs",
 ]
-"""How the annotations of a data set are written."""
+"""Formats of the annotations of a data set."""
 
 Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
-"""Of generated scenes (``DataConfig.scene_without``)."""
+"""Parts of generated scenes that ``DataConfig.scene_without`` can leave out."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class DataConfig(Strict):
     splits: Named[SplitConfig]
     """Split name (train, val, test, ...) to its files."""
     format: DataFormat | None = None
-    """How the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone``, ``shards``, and the
+    """Format of the annotations. For detection ``coco``, ``voc``, ``yolo``, ``visdrone``, ``shards``, and the
     labelling tools' own ``cvat``, ``label-studio``, ``labelme``, ``via`` and ``supervisely``, which are recognised when
     this is left out (``detect.data.recognition``), and ``scenes``, which are drawn in memory
     (``detect.data.scenes``); for classification ``folders`` (a

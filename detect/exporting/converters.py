@@ -39,7 +39,7 @@ from detect.models.model import fuse_conv_bn
 from detect.runtime.files import atomic_files
 
 _PARAM_HEAD_LINES = 2
-"""Of ncnn's ``.param`` file: a number that all have, and the counts of layers and blobs."""
+"""Lines before the layers of ncnn's ``.param`` file: a number that all have, and the counts of layers and blobs."""
 
 
 @dataclass(frozen=True)

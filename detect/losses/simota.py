@@ -20,7 +20,7 @@ from detect.losses.assignment import cells_of
 from detect.structures import Targets
 
 IOU_WEIGHT = 3.0
-"""Of the logarithm of the IoU beside the cross-entropy of the classes in a prediction's cost (YOLOX, section 2.1)."""
+"""Weight of the IoU's logarithm beside the cross-entropy of the classes in a prediction's cost (YOLOX, section 2.1)."""
 SUMMED_IOUS = 10
 """A target has as many predictions as the sum of this many highest IoUs, rounded down (YOLOX, section 2.1)."""
 EPSILON = 1e-8

@@ -25,7 +25,7 @@ _PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).parents[2] / "weights"
 """Folder of the shipped checkpoints: inside an installed package, or beside it in a checkout."""
 START_PREFIX = "start-"
-"""Of the shipped checkpoints that were trained on generated scenes: ``start-MODEL``."""
+"""Start of the names of shipped checkpoints that were trained on generated scenes: ``start-MODEL``."""
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Folder of a section's parts in ``configs``."""
 CLASSIFIER_HEAD = "classify"

@@ -52,7 +52,7 @@ class AlbumentationsStage:
     def __init__(self, transforms: Sequence[AlbumentationConfig], image_size: int) -> None:
         self.transforms = tuple(transforms)
         self.is_geometric = any(_is_geometric(transform) for transform in self.transforms)
-        """Whether a transform may move pixels, and with them boxes; some of these need squares (quarter turns)."""
+        """True where a transform may move pixels, and with them boxes; some of these need squares (quarter turns)."""
         for index, transform in enumerate(self.transforms):
             _try_out(transform, image_size, f"augment.albumentations[{index}]: {transform.name}")
         # Built where it is used: the pipeline does not have to travel to the worker processes.

@@ -23,7 +23,7 @@ from detect.runtime.reproducibility import generator
 
 DIGITS = tuple("0123456789")
 PAGE_STREAM = 104
-"""First word of the random keys of the pages."""
+"""Stream number of the random generators of the pages."""
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 24
 """Longer side of a digit's box."""
 MAX_DIGITS = 14

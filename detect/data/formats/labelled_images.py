@@ -31,7 +31,7 @@ from detect.data.formats.image_names import ImageFolder
 from detect.errors import InputError, is_writable
 
 MAX_FILE_BYTES = 512 * 2**20
-"""Of a file for many images; a box has about 400 bytes in the most verbose form."""
+"""Largest file for many images; a box has about 400 bytes in the most verbose form."""
 
 OUTLINE = Understood("outlines, circles and lines taken as boxes")
 ROTATED = Understood("rotated boxes taken as the upright boxes around them")

@@ -18,7 +18,7 @@ from detect.runtime.reproducibility import generator
 
 BOARD, CONDUCTOR = 0, 255
 BOARD_STREAM = 105
-"""First word of the random keys of the boards."""
+"""Stream number of the random generators of the boards."""
 _NUM_BOARDS, _BOARD_SIDE = 64, 640
 _DIRECTIONS = np.array([(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)], float)
 _SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)

@@ -27,7 +27,7 @@ from detect.runtime.reproducibility import generator
 CLASSES = (*sorted(FAMILIES), *sorted(DEFECTS))
 """Names of the classes, in index order: families of drawn objects, then defects of line patterns."""
 SCENE_STREAM = 103
-"""First word of the random keys of the scenes."""
+"""Stream number of the random generators of the scenes."""
 MAX_OBJECTS = 200
 EMPTY_SHARE = 0.04
 BOARD_SHARE = 0.2

@@ -14,7 +14,7 @@ from detect.inference.runtimes.formats import OPENVINO, check_cpu, check_digests
 from detect.runtime.threads import num_threads
 
 SECTION = "detect"
-"""Of the file's ``rt_info``, where OpenVINO's own tools keep facts about a model; it has the metadata."""
+"""Section of the file's ``rt_info`` with the metadata; OpenVINO's own tools keep facts about a model in others."""
 
 
 class OpenVinoSession:

@@ -27,7 +27,7 @@ from detect.runtime.plugins import require_plugin
 from detect.structures import FeatureShape
 
 LEAKY_SLOPE = 0.1
-"""Of Darknet's leaky ReLU."""
+"""Slope of Darknet's leaky ReLU below 0."""
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": lambda: nn.SiLU(inplace=True),
     "relu": lambda: nn.ReLU(inplace=True),

@@ -46,7 +46,7 @@ TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
 DARKNET_SIZE, YOLOV5_SIZE, YOLOX_SIZE, TORCHVISION_SIZE, CIFAR_SIZE = 416, 640, 640, 224, 32
 """Default sides of the network input in pixels, those of the published weights."""
 YOLOX_SMALL_SIZES = {"yolox-nano": 416, "yolox-tiny": 416}
-"""Those of YOLOX that differ."""
+"""Default sides of the two members of YOLOX that differ."""
 TORCHVISION_CROP = 224 / 256
 """Center crop of torchvision's tests of ``IMAGENET1K_V1``: 224 of 256 pixels of the short side."""
 IMAGENET_CLASSES = 1000
@@ -55,7 +55,7 @@ OWN_NAMES = ("graph.layers.", "mean", "std")
 """Starts of the names in a checkpoint of this toolkit."""
 
 _START_SEED = 0
-"""For the layers that a partial file does not have."""
+"""Seed of the layers that a partial file does not have."""
 _YOLOV5_NAME = re.compile(r"(?:model\.)*\d+\.")
 """Start of the YOLOv5 family's names."""
 
