@@ -151,12 +151,10 @@ class SdpointConfig(Strict):
     schedule: Literal["paper", "sandwich"] = "paper"
     """``paper``: each batch goes through one instance, drawn uniformly. ``sandwich``: each goes through the plain
     network, the cheapest instance and ``drawn`` others, which learn what the plain network predicts as well."""
+    plain_share: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Of ``paper``: probability that a batch goes through the plain network at full size; 0 draws it as any other."""
     drawn: Annotated[int, Ge(0), Unit("instances")] = 1
     """Of ``sandwich``: number of instances that are drawn for each batch."""
-    plain_share: Share = 0.0
-    """Of ``paper``: probability that a batch goes through the plain network; 0 is as likely as every other point."""
-    plain_epochs: Annotated[int, Ge(0), Unit("epochs")] = 0
-    """First epochs of the plain network alone."""
     way: Literal["restore", "shrink"] = "restore"
     """Detector levels behind a point: ``restore`` resizes them to their original size before the neck, ``shrink``
     makes neck and head cheaper as well. No effect in classifiers."""

@@ -178,8 +178,6 @@ class SDPoint(Strategy):
 
     def plan(self, epoch: int, number: int) -> list[Instance]:
         """List the instances of a batch; a pure function of (seed, epoch, batch)."""
-        if epoch < self.recipe.sdpoint.plain_epochs:
-            return [PLAIN]
         if self.recipe.sdpoint.schedule == "paper":
             return [self.draw(epoch, number)]
         rng = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number)
@@ -188,12 +186,15 @@ class SDPoint(Strategy):
         return [PLAIN, self._cheapest, *(others[i] for i in drawn)]
 
     def draw(self, epoch: int, number: int) -> Instance:
-        """Draw the instance of a batch: sizes with equal probability, and so points, of which 0 is one, and ratios."""
+        """Draw the instance of a batch: sizes with equal probability, and so points, of which 0 is one, and ratios.
+
+        With ``sdpoint.plain_share`` the plain network at full size has that probability, and the others share the rest.
+        """
         rng, left = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number), self.instances
         share = self.recipe.sdpoint.plain_share
-        if share and rng.random() < share:
-            return PLAIN
-        if share:
+        if share > 0:
+            if rng.random() < share:
+                return PLAIN
             left = left[1:]
         for name in ("scale", "point", "ratio"):
             values = list(dict.fromkeys(getattr(instance, name) for instance in left))
@@ -229,7 +230,11 @@ class SDPoint(Strategy):
         instances = Instances(tuple(self.instances), self.recipe.sdpoint.way, statistics)
         if is_main_process():
             rewrite_checkpoint(best, with_instances(checkpoint, instances))
-        LOGGER.info("%s: statistics of the norms of %d instances", best, len(self.instances))
+        LOGGER.info(
+            "%s: norm statistics of %d instances; measure them, so that --cost can choose: "
+            "detect val --weights %s --data DATA --instances",
+            *(best, len(self.instances), best),
+        )
 
     def _statistics(self, model: Model) -> dict[Instance, Statistics]:
         transforms = {instance: self._transform(instance) for instance in self.instances}
@@ -307,6 +312,8 @@ def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
     )
     if recipe.sdpoint.schedule == "paper":
         needs.append(OptionDependency("sdpoint", "drawn", "sdpoint.schedule", "paper", "sandwich"))
+    else:
+        needs.append(OptionDependency("sdpoint", "plain_share", "sdpoint.schedule", "sandwich", "paper"))
     return [
         *needs,
         OptionDependency(
