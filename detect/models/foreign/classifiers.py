@@ -252,8 +252,8 @@ def _fit_family(tensors: State, family: Family, path: Path, name: str | None) ->
     found = fitting_member(family.members, name, path, translate)
     if isinstance(found, Misfit):
         raise InputError(
-            f"{path}: fits none of {', '.join(family.members)}; nearest is {found.name}, misfits: {found.count}, the "
-            f"first: {found.complaint}"
+            f"{path}: fits none of {', '.join(family.members)}; nearest is {found.name}, "
+            f"misfits: {found.num_misfits}, the first: {found.complaint}"
         )
     return _filled(*found, path)
 

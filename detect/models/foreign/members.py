@@ -15,12 +15,12 @@ class Misfit(NamedTuple):
     """The nearest member of a family that weights do not fit.
 
     Args:
-        count: tensors or rows that do not fit.
+        num_misfits: tensors or rows that do not fit.
         name: of the member.
         complaint: about the first of them.
     """
 
-    count: int
+    num_misfits: int
     name: str
     complaint: str
 
@@ -42,7 +42,7 @@ def fitting_member(
         if not complaints:
             return model
         misfits.append(Misfit(len(complaints), candidate, complaints[0]))
-    nearest = min(misfits, key=lambda misfit: misfit.count)
+    nearest = min(misfits, key=lambda misfit: misfit.num_misfits)
     if name is not None:
         raise InputError(f"{path}: weights of another model than {name}: {nearest.complaint}")
     return nearest
