@@ -92,7 +92,7 @@ def plan_trainings(config: AblationConfig, out: Path) -> list[Training]:
         for case, folder in zip(cases, folders, strict=True)
     ]
     for training in trainings:
-        if "{" in training.case.parts.get("weights", "") and not Path(training.weights).is_file():
+        if "{" in str(training.case.parts.get("weights", "")) and not Path(training.weights).is_file():
             raise InputError(f"ablation {config.name}: {training.case.title}: weights {training.weights}: no such file")
     return trainings
 
