@@ -237,12 +237,6 @@ def open_class_evaluation(request: EvaluationRequest) -> tuple[Checkpoint, Class
     return checkpoint, _open_classes(request, data, conditions), conditions
 
 
-def evaluate_class_split(request: EvaluationRequest) -> ClassEvaluation:
-    """Evaluate a classifier's checkpoint on a split without any output; raises as ``open_class_evaluation``."""
-    checkpoint, table, conditions = open_class_evaluation(request)
-    return evaluate_classifier(checkpoint.classifier, table, conditions, checkpoint.center_crop)
-
-
 def _checkpoint(request: EvaluationRequest, data: DataConfig) -> tuple[Checkpoint, DataConfig, Conditions]:
     """Open a checkpoint on its device, with the data as it was trained on."""
     device = select_device(request.device)
