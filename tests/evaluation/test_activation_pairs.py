@@ -33,7 +33,9 @@ def test_a_row_for_each_image(tmp_path: Path, sizes: tuple[int, ...]) -> None:
     )
     path = tmp_path / "maps.png"
     draw_activation_pairs(path, ClassifierPair(evaluations), (model_of(0), model_of(1)), sizes, count=2)
-    sheet = cv2.imread(str(path))[..., ::-1].astype(int)
+    image_bgr = cv2.imread(str(path))
+    assert image_bgr is not None
+    sheet = image_bgr[..., ::-1].astype(int)
     pitch = PANEL_PX + CAPTION_LINES * LINE_PX + GAP_PX
     columns = 1 + 2 * len(sizes)
     assert sheet.shape == (2 * pitch + GAP_PX, sheet_width(columns), 3)
