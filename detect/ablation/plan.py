@@ -58,6 +58,10 @@ class Training(NamedTuple):
     seed: int
     folder: Path
 
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "best.pt"
+
     def arguments(self, device: str) -> list[str]:
         """Arguments of ``detect train``."""
         flags = [word for key, value in self.case.parts.items() for word in (f"--{key.replace('_', '-')}", str(value))]
