@@ -1,4 +1,4 @@
-"""Time of non-maximum suppression of one image's raw predictions, head by head, against torchvision's suppression alone.
+"""Time of non-maximum suppression of an image's raw predictions, head by head, against torchvision's suppression alone.
 
 python benchmarks/nms.py [--survivors 100 1000 5000] [--classes 80] [--rounds 200] [--threads 1]
 
