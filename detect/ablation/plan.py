@@ -64,6 +64,10 @@ class Training(NamedTuple):
         text = str(self.case.parts.get("weights", ""))
         return text.replace("{seed}", str(self.seed)).replace("{out}", str(self.folder.parent))
 
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "best.pt"
+
     def arguments(self, device: str) -> list[str]:
         """Arguments of ``detect train``."""
         parts = {**self.case.parts, **({"weights": self.weights} if "weights" in self.case.parts else {})}
