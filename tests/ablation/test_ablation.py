@@ -145,8 +145,8 @@ def test_weights_of_the_seed(tmp_path: Path, out: Path) -> None:
     (folder / "plain-seed1.pt").touch()
     words = [training.arguments("cpu") for training in plan_trainings(config, out)]
     assert [w[w.index("--weights") + 1] for w in words] == [
-        *("none", "none", *[f"{out}/../classifiers/plain-seed0.pt"] * 2),
-        *("none", "none", *[f"{out}/../classifiers/plain-seed1.pt"] * 2),
+        *("none", "none", *[f"{folder}/plain-seed0.pt"] * 2),
+        *("none", "none", *[f"{folder}/plain-seed1.pt"] * 2),
     ]
 
 

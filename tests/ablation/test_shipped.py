@@ -13,6 +13,7 @@ from detect.config.ablation import load_ablation_config
 from detect.config.yaml_files import CONFIGS
 
 COUNTS = {
+    "trd-deeppcb": 12,
     "trd-figure-5-share": 10,  # P from 0 to 0.9
     "trd-figure-5-size": 8,  # from 8 to 64 px
     "trd-grid-subset": 36,  # four sizes, three shares, three seeds
