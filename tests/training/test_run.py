@@ -297,6 +297,11 @@ def test_a_model_begins_from_its_shipped_start(shipped, caplog):
     caplog.set_level(logging.INFO)
     assert settings(model="yolov5n", data="mine.yaml").weights == Path("start-yolov5n")
     assert "starting from start-yolov5n, trained on generated scenes (--weights none starts" in caplog.text
+    assert "--recipe fine-tune is made for a start" in caplog.text
+    caplog.clear()
+    settings(model="yolov5n", data="mine.yaml", recipe="fine-tune")
+    assert "starting from start-yolov5n" in caplog.text
+    assert "made for a start" not in caplog.text
     assert settings(model="yolov5s", data="mine.yaml").weights is None
 
 
