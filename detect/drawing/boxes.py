@@ -191,7 +191,7 @@ def _moved_inside(corner: tuple[int, int], size: tuple[int, int], image_wh: tupl
 
 
 def _covered(rectangles: Sequence[Rectangle], others: np.ndarray) -> np.ndarray:
-    """Area (n,) of each of n rectangles on ``others`` (m, 4) xyxy in pixels; those far from all rectangles are skipped."""
+    """Area (n,) of each of n rectangles on ``others`` (m, 4) xyxy in pixels."""
     places = np.array(rectangles)
     low, high = places[:, :2].min(axis=0), places[:, 2:].max(axis=0)
     near = others[(others[:, :2] < high).all(axis=1) & (others[:, 2:] > low).all(axis=1)]

@@ -118,7 +118,7 @@ def test_a_label_that_would_hide_others_is_left_out():
 
 
 def test_a_label_keeps_off_what_touches_one_of_its_places_only():
-    # Above and below, the places are full; that to the right, [50, 70] x [10, 20], is the last that is looked at on its side.
+    # Above and below, the places are full; that to the right is [50, 70] x [10, 20].
     box, none = np.array([10, 10, 50, 50.0]), np.zeros((0, 4))
     objects = np.array([[10, 0, 30, 10], [10, 50, 30, 60], [200, 200, 210, 210.0]])
     assert _place(box, (20, 10), (100, 100), none, objects) == (50, 10, 70, 20)

@@ -164,7 +164,7 @@ def test_where_a_run_goes_by_itself():
         ({"model": "yolov5n"}, "--data is missing"),
         ({"run": "exp/f.yaml"}, "exp/f.yaml: no such file"),
         ({"run": "bccd-yolov5n-spdd"}, "'bccd-yolov5n-spdd' is neither a .yaml file nor one of configs/runs/; did you"),
-        ({"model": "yolov5n", "data": "bcd"}, "configs/data/; did you mean 'bccd'?"),
+        ({"model": "yolov5n", "data": "bcd"}, "configs/data/, nor a folder; did you mean 'bccd'?"),
         ({"model": "yolov5n", "data": "mine.yaml", "recipe": "defualt"}, "configs/train/; did you mean 'default'?"),
         ({"run": "exp/e.yaml", "set": ["optimizer.lrr=1"]}, "optimizer.lrr: unknown key; did you mean 'lr'?"),
         ({"run": "exp/e.yaml", "set": ["epochs"]}, "--set epochs: must be key=value"),

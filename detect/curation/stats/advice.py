@@ -65,8 +65,8 @@ def _fine_level(statistics: DataStatistics, data: str) -> Advice | None:
     if not _is_small(statistics, statistics.image_size):
         return None
     return Advice(
-        f"at {statistics.image_size} px, {_small_shares(statistics, statistics.image_size)}: several such boxes share a "
-        f"cell of {SMALL_PX} px, the finest of most models; {MODEL} has cells of {SMALL_PX // 2} px",
+        f"at {statistics.image_size} px, {_small_shares(statistics, statistics.image_size)}: several such boxes share "
+        f"a cell of {SMALL_PX} px, the finest of most models; {MODEL} has cells of {SMALL_PX // 2} px",
         _train(statistics, data),
     )
 
