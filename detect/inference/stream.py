@@ -84,7 +84,7 @@ def detect_frames(
     conf: float,
     track: bool,
 ) -> Generator[FoundFrame, None, None]:
-    """Detect the objects of all frames of sources; see ``Detector.stream``.
+    """Detect the objects of all frames of sources that can be read, in order; see ``Detector.stream``.
 
     Frames are read in another thread, at most ``frames_ahead`` of them in advance.
 
@@ -96,9 +96,6 @@ def detect_frames(
         batch_size: frames that are read, and given to ``predict``, together.
         conf: minimum score of a detection; tracked objects are kept down to ``WEAK_SCORE``.
         track: number the objects of videos.
-
-    Returns:
-        An iterator over the frames that could be read, in order.
 
     Raises:
         InputError: a value is outside its range, a source names nothing, or tracking is not possible.

@@ -29,7 +29,7 @@ copied, and reading all pixels would take as long as an epoch."""
 
 Split = TypeVar("Split", AnnotationTable, ClassTable)
 SUBSET_STREAM = 11
-"""First word of the random key of ``train_images``."""
+"""Stream number of the generator that draws ``train_images``."""
 
 
 class OptionDependency(NamedTuple):

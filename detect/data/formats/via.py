@@ -20,9 +20,8 @@ from typing import Any
 
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems
-from detect.data.checks import find_annotations, find_file, find_folder
+from detect.data.checks import find_annotations, find_file
 from detect.data.formats.annotation_files import decode_text, number_of, read_annotation_bytes
-from detect.data.formats.image_names import ImageFolder
 from detect.data.formats.labelled_images import (
     BAD_ENTRY,
     BAD_SHAPE,
@@ -37,6 +36,7 @@ from detect.data.formats.labelled_images import (
     around,
     around_ellipse,
     around_rotated,
+    find_images,
     is_usable,
     load_json,
     read_attributes,
@@ -60,22 +60,14 @@ _Region = dict[str, Any]
 
 
 def read_via(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the file is not VIA's, its class is unclear, or no image can be used.
 
     The class is the region attribute called class, label, category, object, name or type; else the only one. A check
     box counts by its only chosen option. Images without regions are background.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the file is missing or not VIA's, several attributes may be the class, or no image can be used.
     """
     problems = Problems()
     content = _read_file(config, problems, split)
-    folder = find_folder(config, config.splits[split].images)
-    paths = ImageFolder(folder, Path(config.root)).find_all([image.name for image in content.images], problems)
+    paths = find_images(config, split, content.images, problems)
     return table_of_images(config, split, content, paths, partial(_read_file, config, Problems()), problems)
 
 

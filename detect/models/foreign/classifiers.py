@@ -47,9 +47,9 @@ from detect.models.foreign.tensor_files import COUNTER, State, TensorFile
 from detect.models.model import ClassificationModel
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of red, green and blue in [0, 1], in training and tests of all of torchvision's models."""
+"""Mean and deviation of red, green and blue in [0, 1], in training and tests of all of torchvision's models."""
 NORM_EPS = 1e-5
-"""Of PyTorch's norms, and of the norms of these models."""
+"""Epsilon of the norms of these models, PyTorch's default."""
 
 _OLD_DENSE = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.(\d\.)")
 _CIFAR_CONV = re.compile(r"layer1\.\d+\.conv1\.weight")

@@ -32,7 +32,7 @@ STORAGES = {
 }
 """Data types by storage class, of PyTorch's files."""
 MAX_ENTRIES, MAX_NAME = 100_000, 1000
-"""Of a pickled model: tensors and modules, and characters of a name. A module may contain itself."""
+"""Limits of a pickled model: tensors and modules, and characters of a name. A module may contain itself."""
 COUNTER = ".num_batches_tracked"
 """End of the names of the norms' batch counters, which no import takes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detect.curation.check.mends import CORRECT, FIX, mend_of
+from detect.curation.check.kinds import CORRECT, FIX, mend_of
 from detect.data import checks
 from detect.data.annotations import Understood
 from detect.data.formats import coco, coco_annotations, shards

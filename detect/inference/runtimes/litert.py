@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from detect.errors import InputError
-from detect.inference.exported_network import ExportedNetwork
-from detect.inference.formats import LITERT, MAX_METADATA, check_cpu, parse_metadata
+from detect.inference.runtimes.exported import ExportedNetwork
+from detect.inference.runtimes.formats import LITERT, MAX_METADATA, check_cpu, parse_metadata
 from detect.runtime.threads import num_threads
 
 METADATA = "metadata.json"
@@ -18,7 +18,7 @@ LABELS = "labels.txt"
 
 
 class LiteRtSession:
-    """A file in LiteRT on the CPU; see ``detect.inference.exported_network.Session``.
+    """A file in LiteRT on the CPU; see ``detect.inference.runtimes.exported.Session``.
 
     Args:
         path: the ``.tflite`` file: one image (1, H, W, 3), and an archive with the metadata at its end.
