@@ -26,3 +26,7 @@ from detect.data.formats import coco, coco_annotations, shards
 )
 def test_what_is_left_out_and_what_is_corrected(kind: str, mend: str) -> None:
     assert mend_of(kind) == mend
+
+
+def test_pixels_in_place_of_shares_are_named() -> None:
+    assert "they are pixels" in mend_of(checks.OUTSIDE)
