@@ -83,7 +83,7 @@ _CORRECTED_END = "renumbered)"
 
 _MENDS = {
     checks.PARTLY_OUTSIDE: "detect data fix writes a copy with them clipped",
-    checks.OUTSIDE: "if YOLO's numbers are above 1, they are pixels: export again; else detect data fix leaves them out",
+    checks.OUTSIDE: "YOLO's numbers above 1? they are pixels: export again; otherwise detect data fix leaves them out",
     checks.OTHER_SIZE: "detect data fix writes a copy with the images' own sizes",
     checks.BAD_IMAGE: "put the images where the annotations name them, or detect data fix leaves them out",
     checks.WRONG_SIZE: "bring the images that were labelled: boxes of a resized copy lie elsewhere",
