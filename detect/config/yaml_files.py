@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from detect.errors import InputError, did_you_mean, is_writable
+from detect.errors import InputError, did_you_mean, is_writable, unreadable
 
 INSTALLED_CONFIGS = Path(__file__).parents[1] / "configs"
 """Folder of the configs inside an installed package; a checkout does not have it."""
@@ -119,7 +119,7 @@ def load_yaml(path: Path, as_text: bool = False) -> dict[str, Any]:
             raise InputError(f"{path}: larger than {MAX_YAML_BYTES // 2**20} MiB, which no configuration is")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text") from None
     parse: Any = _parse if len(text) <= _MAX_CACHED else _parse.__wrapped__

@@ -51,7 +51,7 @@ class Matches:
     objects: np.ndarray
 
     def from_score(self, score: float) -> Matches:
-        """Return the detections of at least this score: matching is greedy, so that theirs stays as it is."""
+        """Return the matches of detections of at least this score; matching is greedy, so the others do not matter."""
         keep = self.scores >= score
         return Matches(
             detections=self.detections[keep],

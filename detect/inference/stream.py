@@ -123,12 +123,12 @@ def detect_frames(
 def _read_ahead(
     frames: Generator[Frame, None, None], reading: ReadSettings, batch_size: int
 ) -> Generator[Frame, None, None]:
-    """Frames that are read while others are predicted; of images so large that tiles need them, one at a time."""
+    """Number of frames that are read while others are predicted: one of images so large that they need tiles."""
     return frames if reading.max_pixels > MAX_PIXELS else prefetch(frames, frames_ahead(batch_size))
 
 
 def frames_ahead(batch_size: int) -> int:
-    """Frames that a step of a run is ahead of the next one at most: a whole batch, and two in any case."""
+    """Maximum number of frames that one step of a run is ahead of the next: a batch, at least two."""
     return max(2, batch_size)
 
 

@@ -157,7 +157,7 @@ def _part_of_name(token: str, name: str) -> dict[str, Any]:
 
 
 def _read(schema: type[ModelConfig | PartConfig], path: Path, variant: str | None) -> dict[str, Any]:
-    """Read a file and apply a variant, as mappings: where a variant has ``null``, the file's own value goes."""
+    """Read a file and apply a variant, as mappings; ``null`` in a variant removes the file's value."""
     content = load_yaml(path)
     own = build(schema, content, str(path)).name
     variants = {str(name): changes or {} for name, changes in (content.pop("variants", None) or {}).items()}

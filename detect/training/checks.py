@@ -58,7 +58,7 @@ def check_splits(data: DataConfig) -> None:
 
 
 def draw_images(train: Split, recipe: Recipe) -> Split:
-    """Draw ``train_images`` of the training split with the run's seed; those of a smaller number are among them."""
+    """Draw ``train_images`` of the training split with the run's seed; fewer are a subset of more."""
     count = recipe.train_images
     if not count or count >= len(train):
         return train

@@ -76,7 +76,7 @@ def _copy_fitting(model: Model, checkpoint: Checkpoint, names: tuple[str, ...], 
 
 
 def _copy_backbone(model: DetectionModel, source: ClassificationModel, where: str) -> None:
-    """Copy a classifier's backbone, and log its share and the rows that do not compute what they did there."""
+    """Copy a classifier's backbone; log its share, and the rows that compute something else in the detector."""
     with torch.device("meta"):  # the same rows as the classifier, whose normalisation is in none
         plain = empty_model(with_normalisation(model.definition, None), model.num_classes)
     copied = transfer_backbone(model, _given_weights(source, plain, where))

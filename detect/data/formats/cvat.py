@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -34,10 +33,9 @@ from detect.data.formats.labelled_images import (
     around_ellipse,
     around_rotated,
     box_of,
-    find_images,
     is_usable,
     read_attributes,
-    table_of_images,
+    table_of_file,
 )
 from detect.data.formats.layouts import FoundSplits, ends_of, find_label_files, image_folder, sorted_splits, split_of
 from detect.data.formats.voc import read_xml
@@ -61,10 +59,7 @@ def read_cvat(config: DataConfig, split: str) -> AnnotationTable:
     are kept. Frames of a video are the images of their numbers; those without a shape are background.
     ``splits.<split>.parts`` are subsets of the project, default all.
     """
-    problems = Problems()
-    content = _read_file(config, problems, split)
-    paths = find_images(config, split, content.images, problems)
-    return table_of_images(config, split, content, paths, partial(_read_file, config, Problems()), problems)
+    return table_of_file(config, split, _read_file)
 
 
 def _read_file(config: DataConfig, problems: Problems, split: str) -> LabelFile:

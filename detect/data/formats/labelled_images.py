@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,6 +219,16 @@ def table_of_objects(
     table = table_of_boxes(good_files, sizes_hw[is_good], boxes, coordinates, names, numbers, problems)
     skipped = [path for path, is_fine in zip(files, is_good, strict=True) if not is_fine]
     return dataclasses.replace(table, skipped_paths=encode_paths(skipped))
+
+
+def table_of_file(
+    config: DataConfig, split: str, read: Callable[[DataConfig, Problems, str], LabelFile]
+) -> AnnotationTable:
+    """Make the table of a split whose images lie in a folder, and whose labels ``read`` finds in a file."""
+    problems = Problems()
+    content = read(config, problems, split)
+    paths = find_images(config, split, content.images, problems)
+    return table_of_images(config, split, content, paths, partial(read, config, Problems()), problems)
 
 
 def find_images(

@@ -14,7 +14,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,10 @@ from detect.data.formats.labelled_images import (
     around,
     around_ellipse,
     around_rotated,
-    find_images,
     is_usable,
     load_json,
     read_attributes,
-    table_of_images,
+    table_of_file,
 )
 from detect.data.formats.layouts import FoundSplits, ends_of, find_label_files, json_tool
 from detect.errors import InputError
@@ -65,10 +63,7 @@ def read_via(config: DataConfig, split: str) -> AnnotationTable:
     The class is the region attribute called class, label, category, object, name or type; else the only one. A check
     box counts by its only chosen option. Images without regions are background.
     """
-    problems = Problems()
-    content = _read_file(config, problems, split)
-    paths = find_images(config, split, content.images, problems)
-    return table_of_images(config, split, content, paths, partial(_read_file, config, Problems()), problems)
+    return table_of_file(config, split, _read_file)
 
 
 def _read_file(config: DataConfig, problems: Problems, split: str) -> LabelFile:
