@@ -55,6 +55,7 @@ EFFECTS = {
     "multi_scale": "training/test_epoch.py::test_multi_scale",
     "model": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",
     "optimizer.mask_decay": "training/test_optimizer.py::test_convolutions_without_decay",
+    "precision": "training/test_loop.py::test_the_chosen_precision_is_kept",
     "range": "data/test_value_range.py::test_the_data_config_states_it",
     "range.percentiles": "data/test_value_range.py::test_three_ways_to_write_it",
     "recipe": "sweep/test_space.py::test_paths_do_not_depend_on_the_current_folder",

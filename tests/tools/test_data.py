@@ -112,7 +112,7 @@ def test_stats(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "stats.json").read_text())
     assert found["shorter_side_px"]["q50"] == 38  # between 36 and 40
     assert [advice["what"] for advice in found["advice"]] == [
-        "detect train --data data.yaml --model yolov5n-spd --image-size 64"
+        "detect train --data data.yaml --model detect-n --recipe fine-tune --image-size 64"
     ]
 
 
