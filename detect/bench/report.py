@@ -30,8 +30,10 @@ _COLORS = {
 def bench_table(measured: Sequence[Measured]) -> str:
     """A line for each file and batch size. The files are of one task, and have its metrics and stages."""
     metrics, stages = _columns(measured)
-    head = ("file", *metrics, "MB", "batch", *stages, *(f"p{p}" for p in PERCENTILES), "images/s", "CPU ms", "peak MiB")
-    lines = [_line(one, timing) for one in measured for timing in one.timings]
+    percentiles = (f"p{p}" for p in PERCENTILES)
+    head = ("file", *metrics, "MB", "batch", *stages, *percentiles, "images/s", "CPU ms", "faster", "peak MiB")
+    firsts = {timing.batch: timing for timing in measured[0].timings}
+    lines = [_line(one, timing, firsts[timing.batch]) for one in measured for timing in one.timings]
     return align([head, *lines], left=1)
 
 
@@ -40,7 +42,8 @@ def _columns(measured: Sequence[Measured]) -> tuple[tuple[str, ...], tuple[str, 
     return tuple(measured[0].metrics), measured[0].timings[0].stages
 
 
-def _line(one: Measured, timing: Timing) -> tuple[str, ...]:
+def _line(one: Measured, timing: Timing, first: Timing) -> tuple[str, ...]:
+    """Cells of a line; ``first`` is of the first file, at the same batch size."""
     times = timing.percentiles_ms()
     return (
         shorten(one.file.label, _MAX_LABEL),
@@ -51,6 +54,7 @@ def _line(one: Measured, timing: Timing) -> tuple[str, ...]:
         *(f"{value:.1f}" for value in times["all"]),
         f"{timing.images_per_s:.1f}",
         f"{timing.cpu_ms:.1f}",
+        f"{first.cpu_ms / timing.cpu_ms:.2f}" if timing.cpu_s else "?",
         f"{timing.peak_bytes / 2**20:.0f}" if timing.peak_bytes else "?",
     )
 

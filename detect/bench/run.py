@@ -12,6 +12,7 @@ from detect.bench.report import bench_table, write_bench
 from detect.bench.tasks import Task, task_of
 from detect.data.recognition import open_data
 from detect.errors import InputError
+from detect.runtime.logs import LOGGER
 from detect.runtime.processor import describe_processor
 from detect.runtime.threads import use_threads
 
@@ -59,7 +60,10 @@ def run_bench(request: BenchRequest) -> Iterator[str]:
         f"turn, milliseconds of the wall for an image (stages: p50); {task.end}",
     ]
     yield from heading
-    metrics = [task.accuracy(file) for file in files]
+    metrics = []
+    for file in files:
+        LOGGER.info("accuracy of %s", file.label)
+        metrics.append(task.accuracy(file))
     timings = measure_times(files, images, batches, task.table.names, request.threads)
     measured = [Measured(*found) for found in zip(files, metrics, timings, strict=True)]
     yield from ("", bench_table(measured))
@@ -71,5 +75,5 @@ def _timed_images(request: BenchRequest, task: Task, batch: int) -> list[str]:
     """Paths of images of the split, in whole batches of the largest size."""
     count = min(len(task.table), max(request.images, batch)) // batch * batch
     if not count:
-        raise InputError(f"--batch {batch}: the split has {len(task.table)} images only")
+        raise InputError(f"--batch {batch}: the split has {len(task.table)} images only; take --batch 1")
     return task.image_paths(count)

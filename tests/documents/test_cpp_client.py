@@ -88,7 +88,8 @@ def test_photographs(client: Path, tmp_path: Path) -> None:
     """Ten photographs of blood."""
     if not (data := os.environ.get("DETECT_REAL_DATA")):
         pytest.skip("DETECT_REAL_DATA is not set")
-    export_onnx(load_checkpoint(shipped_weights()["yolov5n-spd-bccd"]), tmp_path / "model.onnx", ExportOptions(raw=True))
+    checkpoint = load_checkpoint(shipped_weights()["yolov5n-spd-bccd"])
+    export_onnx(checkpoint, tmp_path / "model.onnx", ExportOptions(raw=True))
     images = sorted((Path(data) / "bccd" / "JPEGImages").glob("*.jpg"))[:10]
     assert compare(client, tmp_path / "model.onnx", images) > 100
 
