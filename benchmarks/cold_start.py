@@ -30,8 +30,8 @@ from detect.data.images import read_image
 from detect.data.letterbox import letterbox, pad_batch
 from detect.exporting.onnx import export_onnx
 from detect.inference.detector import Detector
-from detect.inference.exported_network import network_input
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.exported import network_input
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.cli import run_tool
 from detect.runtime.threads import use_threads

@@ -27,9 +27,9 @@ from detect.data.letterbox import letterbox, pad_batch
 from detect.evaluation.forward import run_network
 from detect.evaluation.postprocess import PredictSettings, postprocess
 from detect.exporting.onnx import export_onnx
-from detect.inference.exported_network import network_input
 from detect.inference.network import InferenceNetwork
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.exported import network_input
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.inference.sources import expand_sources
 from detect.inference.torch_network import TorchNetwork
 from detect.models.checkpoint import Checkpoint, load_checkpoint

@@ -19,7 +19,7 @@ from timing import alternate
 from torch import Tensor, nn
 
 from detect.cli.parser import positive_int
-from detect.models.blocks.conv import Piece, convolve, space_to_depth
+from detect.models.blocks.space_to_depth import Piece, convolve, space_to_depth
 from detect.runtime.cli import run_tool
 from detect.runtime.device import Precision, autocast
 

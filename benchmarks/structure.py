@@ -31,9 +31,9 @@ TRAINING_REST = """
 api/training config/recipe config/augment config/data data/recognition data/formats/coco data/annotations
 data/detection/geometry
 data/detection/images data/detection/sampling data/workers models/catalog models/definition models/rows models/model
-models/blocks/csp models/blocks/downsample models/transfer boxes/anchors boxes/coding boxes/nms boxes/iou structures
-evaluation/loop evaluation/forward evaluation/coco training/task training/strategy training/checks training/starts
-training/checkpoints training/recorder runtime/distributed
+models/blocks/space_to_depth models/blocks/csp models/blocks/downsample boxes/anchors boxes/coding boxes/nms boxes/iou
+structures evaluation/loop evaluation/forward evaluation/coco training/task training/strategy training/checks
+training/starts training/checkpoints training/recorder runtime/distributed
 """
 """What a complete reading adds: names of models, reading of files, checks, caches, records, processes."""
 PREDICTION = """
@@ -103,9 +103,9 @@ def docstrings_of(tree: ast.Module) -> Iterator[str]:
 
 
 def is_outweighed(function: Function) -> bool:
-    """True where the docstring has more lines than the code."""
+    """True where the docstring has more lines than the code; a hook without code has nothing to outweigh."""
     text = ast.get_docstring(function, clean=False)
-    if not text or function.end_lineno is None:
+    if not text or function.end_lineno is None or len(function.body) == 1:
         return False
     length = text.count("\n") + 1
     return length > function.end_lineno - function.body[0].lineno - length + 1
@@ -135,7 +135,8 @@ def figures() -> Iterator[tuple[str, str]]:
         yield f"modules outside papers/ that import {title}", str(count)
     importers = Counter(other for others in used.values() for other in others)
     leaves = [name for name, tree in trees.items() if tree.body and importers[name] <= 1]
-    yield "modules with at most one importer", f"{len(leaves)} of {len(names)}"
+    by_name = sum(importers[name] == 0 for name in leaves)
+    yield "modules with at most one importer", f"{len(leaves)} of {len(names)}, {by_name} of them loaded by name"
     folders = Counter(path.parent for path in PACKAGE.rglob("*.py"))
     folder, most = max(folders.items(), key=lambda item: item[1])
     yield "largest flat folder", f"{most} ({folder.relative_to(ROOT)})"

@@ -40,12 +40,13 @@ from detect.data.recognition import open_data
 from detect.evaluation.detection import evaluate
 from detect.evaluation.loop import Conditions
 from detect.exporting.onnx import export_onnx
-from detect.inference import onnx_network
 from detect.inference.detector import Detector
+from detect.inference.runtimes import onnx_runtime
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.cli import run_tool
 from detect.runtime.threads import use_threads
-from detect.training.detection import DetectionTask, open_detection_data
+from detect.training.detection import DetectionTask
+from detect.training.detection_data import open_detection_data
 from detect.training.loop import train
 from detect.training.settings import RunSettings
 
@@ -112,7 +113,7 @@ def child(setting: str, task: str, folder: Path) -> None:
     logging.getLogger("detect").setLevel(logging.ERROR)
     if setting != "tool":
         use_threads(1 if setting == "one" else torch.get_num_threads())
-        onnx_network.SESSION_OPTIONS.clear()
+        onnx_runtime.SESSION_OPTIONS.clear()
     print(TASKS[task](folder))
 
 

@@ -32,6 +32,11 @@ class InputError(ValueError):
         super().__init__(shown)
 
 
+def unreadable(path: object, error: OSError) -> InputError:
+    """Error of a file that the system cannot read."""
+    return InputError(f"{path}: cannot be read: {error.strerror or error}")
+
+
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest allowed word, otherwise ``"; allowed: ..."``, to append."""
     allowed = sorted(allowed)

@@ -258,10 +258,7 @@ class Detections:
             image_rgb: (H, W, 3) uint8, the image of these detections, or a PIL image of mode RGB.
 
         Returns:
-            A copy with the drawing, (H, W, 3) uint8.
-
-        Raises:
-            InputError: the image has another mode or size.
+            A copy with the drawing, (H, W, 3) uint8; ``InputError`` if the image has another mode or size.
         """
         from detect.drawing.boxes import draw_boxes  # only pictures need it
 
@@ -296,14 +293,10 @@ class Detections:
         ]
 
     def to_dataframe(self) -> Any:
-        """Return a ``pandas.DataFrame`` with a row per detection.
+        """Return a ``pandas.DataFrame`` with a row per detection; ``InputError`` if pandas is not installed.
 
-        Returns:
-            Columns ``name``, ``label``, ``score``, ``left``, ``top``, ``right``, ``bottom`` (pixels), and, of tracked
-            objects, ``track_id``.
-
-        Raises:
-            InputError: pandas is not installed.
+        Its columns are ``name``, ``label``, ``score``, ``left``, ``top``, ``right``, ``bottom`` (pixels), and, of
+        tracked objects, ``track_id``.
         """
         sides = dict(zip(("left", "top", "right", "bottom"), self.boxes_xyxy_px.T, strict=True))
         tracks = {} if self.track_ids is None else {"track_id": self.track_ids}

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from detect.config.base import CONFIGS, find_config
 from detect.config.data import load_data_config
+from detect.config.yaml_files import CONFIGS, find_config
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("detect", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detect.config.ablation import PARTS, AblationConfig
-from detect.config.base import dump_value
+from detect.config.yaml_files import dump_value
 from detect.data.recognition import check_root, open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition

@@ -1,6 +1,6 @@
 """Layers that a forward pass runs and memory that it keeps, recorded at PyTorch's operators and at autograd.
 
-Modules do not tell: a convolution behind a space-to-depth runs as another one (``detect.models.blocks.conv.convolve``),
+Modules do not tell: a convolution behind a space-to-depth runs as another one (``blocks.space_to_depth.convolve``),
 a pool may be no module at all, and an activation in place may share the norm's output or need a copy of it.
 """
 

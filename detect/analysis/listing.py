@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from detect.config.base import load_yaml
 from detect.config.model import SECTIONS
+from detect.config.yaml_files import load_yaml
 from detect.models.catalog import FOLDERS, shipped_models, shipped_parts
 
 MAX_LENGTH = 110

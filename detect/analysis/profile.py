@@ -17,9 +17,10 @@ from detect.errors import InputError
 from detect.models.build import empty_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import Checkpoint, checkpoint_archive, load_checkpoint
+from detect.models.class_heads import Classify
 from detect.models.definition import ModelDefinition, Row
 from detect.models.graph import Graph, GraphTransform
-from detect.models.heads import Classify, DetectionHead
+from detect.models.heads import DetectionHead
 from detect.models.packing import packed_layers
 from detect.models.registry import find_block
 

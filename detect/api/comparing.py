@@ -1,4 +1,4 @@
-"""The comparison of two models on a split: list, sheet, and a line of counts."""
+"""Comparisons on a split, with a list and a sheet: of two models, and of a detector with the labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detect.api.evaluation import EvaluationRequest, evaluate_class_split, evaluate_split
+from detect.api.class_evaluation import evaluate_class_split
+from detect.api.evaluation import evaluate_split
+from detect.api.evaluation_request import EvaluationRequest
+from detect.curation.review import find_disagreements, write_review
 from detect.drawing.text import spreadsheet_text
 from detect.errors import InputError
 from detect.evaluation import class_differences, differences
@@ -114,3 +117,22 @@ def _write(out: Path, weights: tuple[Path, Path], compared: _Compared) -> Iterat
     }
     write_json(out / RECORD, {"models": models, "totals": compared.totals, "differences": records})
     yield f"list of {len(records)} differences in {len(ranks)} images: {out / LIST}, {out / RECORD}"
+
+
+def review(request: EvaluationRequest, out: Path, min_score: float, count: int) -> Iterator[str]:
+    """Compare a detector's predictions with the labels of a split, and write list and sheet.
+
+    Args:
+        request: weights, data, split and the conditions of prediction.
+        out: folder of the files.
+        min_score: of a prediction that speaks against a label.
+        count: pictures on the sheet.
+
+    Raises:
+        InputError: the weights are a classifier's, the split has no annotations, or a value is outside its range.
+    """
+    if not 0 < min_score <= 1:
+        raise InputError(f"--conf: must be above 0 and at most 1, found {min_score:g}")
+    evaluation, names = evaluate_split(request)
+    places = find_disagreements(evaluation.table, evaluation.found, min_score, names)
+    yield from write_review(out, evaluation.table, places, count)

@@ -1,14 +1,14 @@
-"""The export of a trained model as a function."""
+"""The export of a trained model as a function: a file, a folder of instances, or a page for browsers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from detect.api.evaluation import choose_instance
+from detect.api.evaluation_request import choose_instance
 from detect.data.annotations import AnnotationTable
 from detect.data.classification.datasets import open_class_split
 from detect.data.classification.table import ClassTable
@@ -25,9 +25,11 @@ from detect.exporting.int8 import Int8Result, export_int8
 from detect.exporting.onnx import checked_options, export_onnx
 from detect.exporting.options import DEFAULT_OPSET, ExportOptions, Masks, masks_note
 from detect.exporting.parity import Parity
-from detect.inference.formats import FORMATS, ONNX, num_bytes
+from detect.exporting.web.folder import MODEL_FILE, write_page
+from detect.exporting.web.runtime import PACKAGE, read_runtime
+from detect.inference.runtimes.formats import FORMATS, ONNX, Format, num_bytes
 from detect.models.checkpoint import Checkpoint, load_checkpoint
-from detect.runtime.files import write_text
+from detect.runtime.files import atomic_folder, write_text
 from detect.runtime.threads import use_threads
 
 RUNNER = Path(__file__).parents[1] / "exporting" / "onnx_runner.py"
@@ -120,7 +122,7 @@ def export(
         nms: non-maximum suppression inside the file, which then gives detections.
         int8: a data set: the network computes in 8 bits, calibrated on its training split, and the file is written only
             if its AP on the validation split, of a classifier top-1, holds.
-        format: ``onnx``, or another one of ``detect.inference.formats``, which is checked in its own runtime.
+        format: ``onnx``, or another one of ``detect.inference.runtimes.formats``, which is checked in its own runtime.
 
     Returns:
         The path of the file.
@@ -153,18 +155,20 @@ def run_export(request: ExportRequest) -> Exported:
         if request.int8:
             raise InputError("--instances: not together with --int8; --cost exports one instance as an INT8 file")
         return _export_folder(request, request.instances)
-    chosen = FORMATS[request.format]
+    return _export_file(request, FORMATS[request.format])
+
+
+def _export_file(request: ExportRequest, chosen: Format) -> Exported:
+    """Export a model as one file, with those that belong to it."""
     out = request.out or request.weights.with_name(chosen.file_name)
     if out.resolve() == request.weights.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")
-    suppression = _suppression(request)
-    checkpoint = load_checkpoint(request.weights)
+    suppression, checkpoint = _suppression(request), load_checkpoint(request.weights)
     lines = []
     if request.cost is not None:
         checkpoint, line = choose_instance(checkpoint, request.cost)
         lines.append(line)
     dynamic = _is_dynamic(request, checkpoint)
-    size = request.image_size or checkpoint.image_size
     options = ExportOptions(
         request.image_size,
         request.opset,
@@ -178,9 +182,8 @@ def run_export(request: ExportRequest) -> Exported:
         chosen,
     )
     parity, int8 = _write(request, checkpoint, out, options)
-    inputs = "any batch size, height and width" if dynamic else f"one image of {size} x {size} pixels"
-    kind = f"opset {request.opset}" if chosen is ONNX else f"{chosen.title}, {options.precision}"
-    lines.append(f"{out}: {num_bytes(out) / 2**20:.1f} MiB, {kind}, {inputs}")
+    size = request.image_size or checkpoint.image_size
+    lines.append(_description(out, options, size))
     if note := masks_note(checkpoint.model, request.masks):
         lines.append(note)
     lines.append(parity.line())
@@ -198,6 +201,50 @@ def run_export(request: ExportRequest) -> Exported:
         **({} if int8 is None else {"int8": int8.record()}),
     }
     return Exported(out, tuple(lines), record)
+
+
+def _description(out: Path, options: ExportOptions, size: int) -> str:
+    """One line: size, kind and inputs of a file."""
+    inputs = "any batch size, height and width" if options.dynamic else f"one image of {size} x {size} pixels"
+    kind = f"opset {options.opset}" if options.format is ONNX else f"{options.format.title}, {options.precision}"
+    return f"{out}: {num_bytes(out) / 2**20:.1f} MiB, {kind}, {inputs}"
+
+
+def run_web_export(request: ExportRequest, runtime: Path | None) -> Exported:
+    """Export a detector into a new folder, with a page that runs it; ``runtime`` is the npm package onnxruntime-web.
+
+    Raises:
+        InputError: an option, the checkpoint or the package is wrong.
+        ExportError: the file does not compute what the model does; there is no folder then.
+    """
+    if request.instances is not None:
+        raise InputError("--instances: not together with --format web, whose page has one network; --cost exports one")
+    out = request.out or request.weights.with_name("web")
+    found = read_runtime(runtime)
+    checkpoint = load_checkpoint(request.weights)
+    if checkpoint.model.definition.is_classifier:
+        raise InputError(f"{request.weights}: is a classifier; --format web is for detectors")
+    with atomic_folder(out) as building:
+        model = building / MODEL_FILE
+        exported = run_export(replace(request, out=model))
+        (building / RUNNER.name).unlink()  # a web server would give it to everybody
+        write_page(building, request.weights, checkpoint, found)
+    lines = [line.replace(str(model), str(out / MODEL_FILE)) for line in exported.lines[:-1]]  # without the runner's
+    lines += rounding_note(request)
+    total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    lines.append(f"{out}: {total / 2**20:.1f} MiB with {PACKAGE} {found.version}; python -m http.server -d {out}")
+    record = {**exported.record, "out": str(out), "folder_bytes": total, "runtime": f"{PACKAGE} {found.version}"}
+    return Exported(out, tuple(lines), record)
+
+
+def rounding_note(request: ExportRequest) -> list[str]:
+    """Line about a file whose activations have 8 bits: the browser rounds some of them to the other neighbour."""
+    if not request.int8 or request.weights_only:
+        return []
+    return [
+        "INT8: in a browser boxes are pixels from those of the same file in Python: the runtimes round differently; "
+        "those of --int8 --weights-only are not"
+    ]
 
 
 def _export_folder(request: ExportRequest, names: Sequence[str]) -> Exported:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detect.errors import InputError
-from detect.inference.formats import num_bytes
+from detect.inference.runtimes.formats import num_bytes
 from detect.models.catalog import shipped_weights
 
 

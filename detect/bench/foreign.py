@@ -21,8 +21,8 @@ import numpy as np
 from detect.class_names import match_names
 from detect.data.letterbox import PAD_VALUE, pad_batch
 from detect.errors import InputError
-from detect.inference.exported_network import network_input
-from detect.inference.onnx_network import open_session, runtime_errors
+from detect.inference.runtimes.exported import network_input
+from detect.inference.runtimes.onnx_runtime import open_session, runtime_errors
 from detect.runtime.logs import LOGGER
 
 STRIDES = (8, 16, 32)
@@ -36,7 +36,7 @@ Kind = Literal["yolox", "anchors", "no objectness"]
 
 
 class ForeignNetwork:
-    """A detector of another toolkit, for measurements; see ``detect.bench.process.BenchNetwork``.
+    """A detector of another toolkit, for measurements; see ``detect.bench.pipeline.BenchNetwork``.
 
     Args:
         path: the ONNX file.

@@ -17,7 +17,7 @@ MIN_ANCHOR_PX = 1.0
 """Smallest side of a fitted anchor; nothing of a thinner box is left in the network input."""
 
 GENERATIONS, MUTATION, MUTATED = 1000, 0.1, 0.5
-"""Of ``genetic``: number of changes that are tried, deviation of a side's logarithm in one, and share of the sides."""
+"""Changes that ``genetic`` tries, deviation of a side's logarithm in one, and share of the sides that it changes."""
 
 
 class AnchorFit(NamedTuple):
@@ -54,15 +54,10 @@ def close_recall(sizes_px: np.ndarray, anchors_px: np.ndarray, min_iou: float) -
 
 
 def fit_anchors(sizes_px: np.ndarray, fit: AnchorFit, seed: int) -> np.ndarray:
-    """Fit anchors to box sizes.
+    """Fit anchors (A, 2), sorted by area, to sizes (M, 2) as of ``fittable_sizes``, M at least 1.
 
-    Args:
-        sizes_px: (M, 2) as of ``fittable_sizes``, M at least 1.
-        fit: number of anchors and method.
-        seed: of everything random.
-
-    Returns:
-        (A, 2) sorted by area. With fewer distinct sizes than anchors, some anchors are spread around the sizes.
+    With fewer distinct sizes than anchors, some anchors are spread around the sizes. ``seed`` is that of everything
+    random.
     """
     rng = np.random.default_rng(seed)
     anchors = np.exp(_spread_start(np.log(sizes_px), fit.num_anchors, rng))
@@ -107,10 +102,7 @@ def _refine(sizes_px: np.ndarray, anchors_px: np.ndarray, max_ratio: float, rng:
 
 
 def _closeness(sizes: np.ndarray, anchors: np.ndarray, reach: float) -> float:
-    """Mean over sizes (M, 2) of 1 / the worse ratio to the best of anchors (A, 2), 0 for those that match none.
-
-    All are logarithms.
-    """
+    """Mean of 1 / the worse ratio of sizes (M, 2) to the best of anchors (A, 2), all logarithms; 0 without match."""
     wide, high = (np.abs(sizes[:, None, side] - anchors[None, :, side]) for side in (0, 1))  # (M, A)
     ratio = np.maximum(wide, high).min(axis=1)
     return float(np.where(ratio < reach, np.exp(-ratio), 0).mean())

@@ -68,7 +68,7 @@ def _compare_models(args: argparse.Namespace) -> None:
         raise InputError("--costs: belongs to --source")
     with heavy_imports():
         from detect.api.comparing import compare
-        from detect.api.evaluation import EvaluationRequest
+        from detect.api.evaluation_request import EvaluationRequest
         from detect.runtime.files import locked_folder
     optional = {name: getattr(args, name) for name in ("split", "workers") if getattr(args, name) is not None}
     names = ("data", "data_root", "image_size", "device", "precision", "threads")

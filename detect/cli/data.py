@@ -215,8 +215,8 @@ def _add_review(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _review(args: argparse.Namespace) -> None:
     with heavy_imports():
-        from detect.api.evaluation import EvaluationRequest
-        from detect.api.review import review
+        from detect.api.comparing import review
+        from detect.api.evaluation_request import EvaluationRequest
     names = ("weights", "data", "data_root", "split", "image_size", "workers", "device", "precision", "threads")
     request = EvaluationRequest(**{name: getattr(args, name) for name in names})
     print_lines(review(request, args.out, args.conf, args.count))

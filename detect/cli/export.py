@@ -18,7 +18,7 @@ from pathlib import Path
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
 from detect.errors import InputError
-from detect.inference.formats import FORMATS, ONNX
+from detect.inference.runtimes.formats import FORMATS, ONNX
 from detect.runtime.startup import heavy_imports
 
 WEB = "web"
@@ -30,6 +30,27 @@ NOT_THE_MODEL = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE|NAME", help="a checkpoint: a file, or one of weights/")
+    _add_format(parser)
+    add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: as trained)")
+    add(
+        "--dynamic",
+        action=argparse.BooleanOptionalAction,
+        help="any batch size, height and width (default); --no-dynamic: one square image",
+    )
+    add("--threads", type=non_negative_int, default=0, metavar="N", help=THREADS_HELP)
+    add("--half", action="store_true", help="the network in half precision: half the size, for GPUs and NPUs")
+    add("--opset", type=positive_int, default=18, metavar="N", help="ONNX operator set (default: %(default)s)")
+    _add_paper_options(parser)
+    add("--data", metavar="FILE|DIR", help="a data set: compare AP in ONNX Runtime with AP in PyTorch")
+    add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
+    add("--split", default="val", help="split of the data config (default: val)")
+    add_json(parser, "the file and its parity with the model")
+    _add_int8(parser)
+    _add_outputs(parser)
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--format",
         choices=(*FORMATS, WEB),
@@ -49,15 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|DIR",
         help="for --format web: the npm package onnxruntime-web, its folder or the .tgz of npm pack",
     )
-    add("--image-size", type=positive_int, metavar="S", help="side of the network input (default: as trained)")
-    add(
-        "--dynamic",
-        action=argparse.BooleanOptionalAction,
-        help="any batch size, height and width (default); --no-dynamic: one square image",
-    )
-    add("--threads", type=non_negative_int, default=0, metavar="N", help=THREADS_HELP)
-    add("--half", action="store_true", help="the network in half precision: half the size, for GPUs and NPUs")
-    add("--opset", type=positive_int, default=18, metavar="N", help="ONNX operator set (default: %(default)s)")
+
+
+def _add_paper_options(parser: argparse.ArgumentParser) -> None:
+    """Options of models with a paper's method."""
+    add = parser.add_argument
     add(
         "--masks",
         choices=("folded", "packed"),
@@ -79,12 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="or several instances, or all of the Pareto fronts, as files of a folder that share their weights",
     )
-    add("--data", metavar="FILE|DIR", help="a data set: compare AP in ONNX Runtime with AP in PyTorch")
-    add("--data-root", metavar="DIR", help="the data set's folder, instead of the one in the data config")
-    add("--split", default="val", help="split of the data config (default: val)")
-    add_json(parser, "the file and its parity with the model")
-    _add_int8(parser)
-    _add_outputs(parser)
 
 
 def _add_int8(parser: argparse.ArgumentParser) -> None:
@@ -126,8 +137,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     with heavy_imports():
-        from detect.api.exporting import ExportRequest, run_export
-        from detect.api.web import run_web_export
+        from detect.api.exporting import ExportRequest, run_export, run_web_export
         from detect.exporting.parity import ExportError
     if args.runtime is not None and args.format != WEB:
         raise InputError("--runtime: belongs to --format web")

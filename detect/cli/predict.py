@@ -103,10 +103,10 @@ def run(args: argparse.Namespace) -> None:
     """Predict, write and print one line per image; the processes of torchrun share the sources."""
     with heavy_imports():
         from detect.inference.classifier import Classifier
+        from detect.inference.inputs import warn_of_tiles
         from detect.inference.outputs import OutputOptions
         from detect.inference.run import PreviewWindow, classify_sources, detect_sources, open_predictor
         from detect.inference.sources import expand_sources
-        from detect.inference.tiles import warn_of_tiles
         from detect.runtime.distributed import init_distributed
         from detect.runtime.files import locked_folder
         from detect.runtime.threads import use_threads

@@ -36,9 +36,8 @@ def run(args: argparse.Namespace) -> None:
     if args.list == bool(args.table) or (args.list and args.picture):
         raise InputError("give the name of a table, or --list; --help lists what there is")
     with heavy_imports():
-        from detect.config.base import CONFIGS
-        from detect.papers.tables.figures import draw_figure
-        from detect.papers.tables.report import comparison_plain, comparison_text
+        from detect.config.yaml_files import CONFIGS
+        from detect.papers.tables.report import comparison_plain, comparison_text, draw_figure
         from detect.papers.tables.tables import (
             compare,
             load_results,

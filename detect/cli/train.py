@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
 
 def request_from_args(args: argparse.Namespace) -> RunRequest:
     """Convert the parsed command line."""
-    from detect.config.base import parse_overrides
+    from detect.config.yaml_files import parse_overrides
     from detect.training.settings import RECIPE_FLAGS, RunRequest
 
     keys = {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}

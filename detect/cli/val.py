@@ -37,6 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=16, metavar="B", help="images per batch (default: 16)")
     add("--workers", type=int, default=2, metavar="N", help="processes that load images (default: 2)")
     add_computing(parser)
+    _add_files(parser)
+    _add_detector_options(parser)
+    _add_classifier_options(parser)
+    add_json(parser, "the metrics")
+    _add_instances(parser)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--metrics-json", type=Path, metavar="F", help="write the metrics")
     add("--results-json", type=Path, metavar="F", help="write the detections (COCO results), or each image's top 5")
     add(
@@ -51,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="of a detector: write DIR/index.html, with numbers by size and class, kinds of errors, the worst images",
     )
+
+
+def _add_detector_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--coco-engine", choices=("pycocotools", "hotcoco"), help="AP implementation (default: pycocotools)")
     add(
         "--areas",
@@ -71,6 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="overlap of neighbouring tiles, as a share of the tile (default: 0.2)",
     )
+
+
+def _add_classifier_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--crops",
         type=int,
@@ -85,8 +102,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a classifier: crops from images of several short sides, and how alike the answers are",
     )
     add("--exits", action="store_true", help="of a classifier with early exits: all of them, with their costs")
-    add_json(parser, "the metrics")
-    _add_instances(parser)
 
 
 def _add_instances(parser: argparse.ArgumentParser) -> None:
@@ -111,10 +126,9 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate, print the table of metrics and write the files; only the main process prints."""
     with heavy_imports():
-        from detect.api.evaluation import EvaluationRequest, measure
-        from detect.api.exits import measure_exits
-        from detect.api.pre_crops import measure_pre_crops
-        from detect.api.sizes import measure_sizes
+        from detect.api.evaluation import measure
+        from detect.api.evaluation_request import EvaluationRequest
+        from detect.api.evaluation_series import measure_exits, measure_pre_crops, measure_sizes
         from detect.runtime.distributed import init_distributed, is_main_process
     given = {
         name: value for name, value in vars(args).items() if name not in ("json", "image_size", "pre_crop", "exits")

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from detect.config.base import YAML_FILE, Listed, Named, Strict, build, find_config, load_yaml
+from detect.config.base import Listed, Named, Strict, build
+from detect.config.yaml_files import YAML_FILE, find_config, load_yaml
 
 PARTS = ("run", "model", "data", "recipe", "weights", "data_root")
 """Keys of a training that are no recipe keys; each is a flag of ``detect train``."""

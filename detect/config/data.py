@@ -12,16 +12,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 from pydantic import Discriminator, Tag
 
-from detect.config.base import (
-    INSTALLED_CONFIGS,
-    Listed,
-    Named,
-    Strict,
-    Unit,
-    build,
-    find_config,
-    load_yaml,
-)
+from detect.config.base import Listed, Named, Strict, Unit, build
+from detect.config.yaml_files import INSTALLED_CONFIGS, find_config, load_yaml
 from detect.errors import InputError, is_path
 
 
@@ -48,10 +40,10 @@ DataFormat = Literal[
     "cub",
     "stanford-dogs",
 ]
-"""How the annotations of a data set are written."""
+"""Formats of the annotations of a data set."""
 
 Ingredient = Literal["textures", "families", "populations", "paints", "boards", "sensors"]
-"""Of generated scenes (``DataConfig.scene_without``)."""
+"""Parts of generated scenes that ``DataConfig.scene_without`` can leave out."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ class DataConfig(Strict):
     splits: Named[SplitConfig]
     """Split name (train, val, test, ...) to its files."""
     format: DataFormat | None = None
-    """How the annotations are written. For detection ``coco``, ``voc``, ``yolo``, ``visdrone``, ``shards``, and the
+    """Format of the annotations. For detection ``coco``, ``voc``, ``yolo``, ``visdrone``, ``shards``, and the
     labelling tools' own ``cvat``, ``label-studio``, ``labelme``, ``via`` and ``supervisely``, which are recognised when
     this is left out (``detect.data.recognition``), and ``scenes``, which are drawn in memory
     (``detect.data.scenes``); for classification ``folders`` (a

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from annotated_types import Ge, Interval
 
 from detect.config.augment import AugmentConfig, ClassAugmentConfig
-from detect.config.base import Listed, Share, Strict, Unit, build, find_config, load_yaml
+from detect.config.base import Listed, Share, Strict, Unit, build
 from detect.config.sampling import SamplingConfig, TilesConfig
+from detect.config.yaml_files import find_config, load_yaml
 from detect.errors import InputError
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from detect.config.base import YAML_FILE, Listed, Named, Strict, build, find_config, load_yaml
+from detect.config.base import Listed, Named, Strict, build
+from detect.config.yaml_files import YAML_FILE, find_config, load_yaml
 
 DEFAULT_LOGGERS: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
 

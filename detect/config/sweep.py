@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Interval
 
-from detect.config.base import YAML_FILE, Listed, Named, Strict, Unit, build, find_config, load_yaml
+from detect.config.base import Listed, Named, Strict, Unit, build
+from detect.config.yaml_files import YAML_FILE, find_config, load_yaml
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import numpy as np
 
 from detect.boxes.convert import box_sizes, xyxy_to_xywh
 from detect.config.data import DataConfig
+from detect.curation.check.kinds import CORNERS, NORMALISED, REFUSED, UNDECODABLE
 from detect.curation.check.pixels import find_undecodable
 from detect.curation.check.run import CheckReport, Finding, check_data
-from detect.curation.check.severity import CORNERS, NORMALISED, REFUSED, UNDECODABLE
 from detect.curation.convert import FORMATS, Conversion, Images, convert
 from detect.data.annotations import AnnotationTable, offsets_of
 from detect.data.formats.writing import CONFIG

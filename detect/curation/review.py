@@ -86,11 +86,8 @@ def find_disagreements(
 ) -> list[Disagreement]:
     """Find the disagreements of a split, those of the images with the largest sum of strengths first.
 
-    Args:
-        table: the split.
-        found: all detections, also those of low scores.
-        min_score: of a prediction that speaks against a label.
-        known: classes of the model; labels of others are not judged.
+    ``found`` has the detections of low scores too; those below ``min_score`` do not speak against a label. Labels of
+    other classes than those ``known`` to the model are not judged.
     """
     matches = match_by_coco(table, found, [ALL_AREAS])[0].from_score(min_score)
     places = [*_of_predictions(table, found, matches), *_extra_labels(table, found, known)]

@@ -22,7 +22,7 @@ FEW_GREY_LEVELS = 16
 """Least useful number of the 256 levels of an image of more than 8 bits a channel."""
 
 _DEEP_COLOUR = re.compile(r"\b(?:RGB|RGBA|RGBX|RGBa|LA);16")
-"""In the name of Pillow's unpacker; ``BGR;16`` has 16 bits a pixel."""
+"""Names of Pillow's unpackers of 16 bits a channel; ``BGR;16`` has 16 bits a pixel."""
 _TAG_BITS_PER_SAMPLE, _TAG_SAMPLE_FORMAT = 258, 339
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating point"}
 _MAX_TABLE = 2**16

@@ -24,8 +24,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from detect.config.base import CONFIGS, find_config, load_yaml
 from detect.config.data import DataConfig, SplitConfig, load_data_config
+from detect.config.yaml_files import CONFIGS, find_config, load_yaml
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder
 from detect.data.folders import walk_files

@@ -62,12 +62,9 @@ def generate_shapes(
     image_size: int = 192,
     seed: int = 0,
 ) -> None:
-    """Generate the data set in COCO's format, as ``generate_set`` does.
+    """Generate the data set in COCO's format, as ``generate_set`` does; ``InputError`` if the folder exists already.
 
     A box is the extent of the visible pixels of the object; of every object at least 30 % of the pixels are visible.
-
-    Raises:
-        InputError: the folder exists already.
     """
 
     def draw(split: str, number: int) -> Picture:

@@ -157,7 +157,7 @@ class UnreadablePolicy(NamedTuple):
 
 
 MISSED = UnreadablePolicy("has no detections, so its objects count as missed", "their objects count as missed")
-"""In the evaluation of a detector."""
+"""Policy of a detector's evaluation."""
 REPLACED = UnreadablePolicy("is replaced by grey in training", "grey in training")
 
 

@@ -50,9 +50,8 @@ def draw_boxes(
 ) -> np.ndarray:
     """Draw boxes (N, 4), best first, with captions into a copy of the image, in the colours of their classes.
 
-    Lines grow with the image, text with the image and the box; the best are on top. A label stands outside its box
-    where there is room, inside the image always, and keeps off the other labels and small boxes; in a crowd later
-    labels are left out. Frames with ``is_dashed`` (N,) have gaps.
+    A label stands outside its box where there is room, inside the image always, and keeps off the other labels and
+    small boxes; in a crowd later labels are left out. Frames with ``is_dashed`` (N,) have gaps.
     """
     return draw_colored_boxes(image_rgb, boxes_xyxy_px, _class_colors(labels), captions, is_dashed)
 

@@ -186,7 +186,7 @@ def logits_of(model: ClassificationModel, conditions: Conditions) -> ClassForwar
 
 
 def logits_of_probabilities(probabilities: Callable[[np.ndarray], np.ndarray]) -> ClassForward:
-    """Return a file's function from images (B, H, W, 3) uint8 to probabilities (B, M) as one to logits."""
+    """Turn a function from images (B, H, W, 3) uint8 to probabilities (B, M) into one to logits."""
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         return _finite_log(torch.from_numpy(probabilities(images.numpy())))

@@ -102,8 +102,7 @@ def gains(table: AnnotationTable, matches: Matches, errors: Errors) -> list[floa
     """Compute the AP50 that mending all errors of a kind would add, for each of ``KINDS``.
 
     A detection of the wrong class or place becomes right if it is the best one that was meant for its object and the
-    object is free; otherwise it is left out, as are detections of the other kinds. Missed objects are no longer asked
-    for.
+    object is free. Others are left out, as are those of the other kinds; missed objects are no longer counted.
     """
     at50 = replace(matches, hits=matches.hits[:1], ignored=matches.ignored[:1])
     before = averages(at50).ap50

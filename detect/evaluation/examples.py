@@ -31,7 +31,7 @@ SIDE_PX, CROP_PX, GAP_PX = 420, 180, 6
 """Long side of an image, side of a crop, gap between truth and prediction."""
 
 CONTEXT, MIN_CONTEXT_PX = 3.0, 32
-"""Side of a crop: the box's, this many times, and at least so many pixels."""
+"""Side of a crop as a multiple of the box's, and its least value in pixels."""
 
 NUM_ON_SHEET, PAIR_COLUMNS, PAIR_HW, CROP_COLUMNS = 12, 2, (320, 640), 6
 """Images of a sheet of truth and prediction, its columns and the pixels of a pair; columns of a sheet of crops."""

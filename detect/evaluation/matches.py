@@ -51,7 +51,7 @@ class Matches:
     objects: np.ndarray
 
     def from_score(self, score: float) -> Matches:
-        """Return the detections of at least this score: matching is greedy, so that theirs stays as it is."""
+        """Return the matches of detections of at least this score; matching is greedy, so the others do not matter."""
         keep = self.scores >= score
         return Matches(
             detections=self.detections[keep],
@@ -146,15 +146,12 @@ def averages(matches: Matches, weights: np.ndarray | None = None) -> Averages:
 
 
 def class_curves(hits: np.ndarray, counted: np.ndarray, objects: float) -> tuple[np.ndarray, np.ndarray]:
-    """Compute precision at each recall point, and the highest recall, of a class.
+    """Compute precision (T, R) at each recall point, and the highest recall (T,), of a class.
 
     Args:
         hits: (T, D) bool, best score first.
         counted: (T, D) number of times that each detection counts.
         objects: number of objects, above 0.
-
-    Returns:
-        precision (T, R) and recall (T,).
     """
     right = np.cumsum(hits * counted, axis=1, dtype=np.float64)
     wrong = np.cumsum(~hits * counted, axis=1, dtype=np.float64)

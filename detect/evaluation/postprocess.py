@@ -87,8 +87,7 @@ def postprocess(
         settings: score threshold and non-maximum suppression.
         names: the K class names.
 
-    Returns:
-        B records in original-image pixels, without boxes that have no area inside the image.
+    Returns B records in original-image pixels, without boxes that have no area inside the image.
     """
     assert len(letterboxes) == len(predictions), "every image needs its letterbox"
     found = []

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from detect.config.base import dump_yaml
+from detect.config.yaml_files import dump_yaml
 from detect.errors import InputError
 from detect.exporting.ship import card_row, sha256, ship_checkpoint
 from detect.models.checkpoint import Checkpoint, load_checkpoint

@@ -22,9 +22,9 @@ from detect.exporting.onnx import check_export, write_graph
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError, Parity, compare_file
 from detect.inference.inputs import checked_size
-from detect.inference.instance_files import TABLE, InstanceTable, networks_ms
 from detect.inference.instances import PLAIN_NAME, InstanceEntry, InstanceMenu
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.instance_files import TABLE, InstanceTable, networks_ms
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import affine_norms
 from detect.runtime.files import atomic_folder

@@ -155,7 +155,7 @@ def _letterbox(options: ExportOptions, model: Model) -> dict[str, Any]:
 
 
 def _center_crop(center_crop: float, image_size: int) -> dict[str, Any]:
-    """Preprocessing of a classifier, as in ``detect.data.classification.center_crop``."""
+    """Preprocessing of a classifier, as in ``detect.data.classification.geometry.center_crop``."""
     return {
         "cut_first": "of a long side above max_aspect times the short side, that much of the middle",
         "max_aspect": MAX_ASPECT,

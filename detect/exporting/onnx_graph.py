@@ -91,7 +91,7 @@ suppression (float[%(batch)s, P, C] predictions)
     detections = ScatterND (nms_empty, nms_places, nms_values)
 }
 """
-"""In ONNX's own text format, by operators of every supported set. The settings are stored values with names."""
+"""Suppression in ONNX's own text format, by operators of every supported set; its settings are named constants."""
 
 
 def fold_constants(model: onnx.ModelProto) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from detect.evaluation.postprocess import PredictSettings
-from detect.inference.formats import ONNX, Format
+from detect.inference.runtimes.formats import ONNX, Format
 from detect.models.model import Model
 from detect.models.packing import packed_layers
 

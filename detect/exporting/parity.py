@@ -30,9 +30,9 @@ from detect.exporting.accuracy import compare_ap
 from detect.exporting.onnx_graph import with_predictions
 from detect.exporting.options import ExportOptions
 from detect.exporting.wrappers import wrapped
-from detect.inference.exported_network import ExportedNetwork, Session
-from detect.inference.formats import ONNX, Format
-from detect.inference.onnx_network import runtime_errors
+from detect.inference.runtimes.exported import ExportedNetwork, Session
+from detect.inference.runtimes.formats import ONNX, Format
+from detect.inference.runtimes.onnx_runtime import runtime_errors
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, Model
 from detect.structures import Letterbox
@@ -149,10 +149,10 @@ class Parity:
 def compare_file(
     checkpoint: Checkpoint, path: Path, options: ExportOptions, table: AnnotationTable | None = None
 ) -> Parity:
-    """Compare an exported file with its checkpoint, both on the CPU.
+    """Compare an exported file with its checkpoint, both on the CPU; on ``table``, a labelled split, also by AP.
 
     The checkpoint's model is in evaluation mode, float32, and runs the instance that was exported; the image size of
-    the options is resolved. With ``table``, a labelled split, a detector's AP is compared too.
+    the options is resolved.
 
     Raises:
         ExportError: the runtime cannot load or run the file, or its outputs have other shapes, or it other classes.

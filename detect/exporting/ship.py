@@ -16,7 +16,7 @@ from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkp
 from detect.models.graph import Graph
 
 SUFFIXES = (".pt", ".safetensors")
-"""Of a shipped checkpoint."""
+"""Suffixes of the files of a shipped checkpoint."""
 
 
 def ship_checkpoint(source: Path, out: Path) -> list[str]:

@@ -43,7 +43,7 @@ class DeadlineController:
         self._needed_run, self._run = RUN, 0
         self._trial = 0  # frames after a rise until it counts as a success
         self.level = self._fitting()
-        """Of the next frame; 0 is the cheapest."""
+        """Position of the next frame's instance; 0 is the cheapest."""
 
     def expected_ms(self, level: int) -> float:
         """Time that a frame of a level is expected to need."""

@@ -223,12 +223,12 @@ class Detector(Predictor):
         return class_indices(classes, self.names)
 
     def read_settings(self, tile: int | None = None) -> ReadSettings:
-        """Settings for reading images: the value range of the training; with tiles, a higher limit of pixels."""
+        """Settings for reading images: the value range of the training, and a higher limit of pixels with tiles."""
         return ReadSettings(self._network.value_range, MAX_PIXELS if tile is None else MAX_TILED_PIXELS)
 
     def _predict_batch(self, images: Iterable[np.ndarray], size: int, settings: PredictSettings) -> list[Detections]:
         placed = [letterbox(image, size) for image in images]
-        groups: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}  # positions of the images of each shape
         for index, (image, _) in enumerate(placed):
             groups.setdefault(image.shape, []).append(index)
         found: dict[int, Detections] = {}

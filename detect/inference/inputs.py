@@ -92,3 +92,12 @@ def _as_bytes(values: np.ndarray, settings: ReadSettings) -> np.ndarray:
     else:
         return values
     return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2) if is_grey else pixels
+
+
+def warn_of_tiles(trained_px: int, tile: int | None) -> None:
+    """Warn of whole images for a network that was trained on tiles of ``trained_px`` pixels; 0: it was not."""
+    if trained_px and tile is None:
+        LOGGER.warning(
+            "trained on tiles of %d px: in whole images objects are smaller than in training; take --tile %d",
+            *(trained_px, trained_px),
+        )

@@ -14,8 +14,8 @@ import numpy as np
 
 from detect.errors import InputError
 from detect.evaluation.postprocess import Predictions
-from detect.inference.formats import format_of
 from detect.inference.instances import Budget, Choice, InstanceMenu
+from detect.inference.runtimes.formats import format_of
 
 if TYPE_CHECKING:
     import torch
@@ -99,15 +99,12 @@ def is_exported(weights: str | Path) -> bool:
 
 
 def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
-    """Open the network of a file.
+    """Open the network of a file; ``InputError`` if the file or the device is not usable.
 
     Args:
         weights: a checkpoint or its file, or a file or a folder of instances that ``detect export`` wrote.
         device: as for ``Detector``.
         precision: number format of a checkpoint's network; an exported file has its own.
-
-    Raises:
-        InputError: the file or the device is not usable.
     """
     if isinstance(weights, (str, Path)) and (found := format_of(weights)) is not None:
         if precision != "fp32":

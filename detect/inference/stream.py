@@ -84,7 +84,7 @@ def detect_frames(
     conf: float,
     track: bool,
 ) -> Generator[FoundFrame, None, None]:
-    """Detect the objects of all frames of sources; see ``Detector.stream``.
+    """Detect the objects of all frames of sources that can be read, in order; see ``Detector.stream``.
 
     Frames are read in another thread, at most ``frames_ahead`` of them in advance.
 
@@ -96,9 +96,6 @@ def detect_frames(
         batch_size: frames that are read, and given to ``predict``, together.
         conf: minimum score of a detection; tracked objects are kept down to ``WEAK_SCORE``.
         track: number the objects of videos.
-
-    Returns:
-        An iterator over the frames that could be read, in order.
 
     Raises:
         InputError: a value is outside its range, a source names nothing, or tracking is not possible.
@@ -126,12 +123,12 @@ def detect_frames(
 def _read_ahead(
     frames: Generator[Frame, None, None], reading: ReadSettings, batch_size: int
 ) -> Generator[Frame, None, None]:
-    """Frames that are read while others are predicted; of images so large that tiles need them, one at a time."""
+    """Number of frames that are read while others are predicted: one of images so large that they need tiles."""
     return frames if reading.max_pixels > MAX_PIXELS else prefetch(frames, frames_ahead(batch_size))
 
 
 def frames_ahead(batch_size: int) -> int:
-    """Frames that a step of a run is ahead of the next one at most: a whole batch, and two in any case."""
+    """Maximum number of frames that one step of a run is ahead of the next: a batch, at least two."""
     return max(2, batch_size)
 
 

@@ -58,9 +58,8 @@ def match_aligned(
     """Assign to each target the ``top_k`` predictions of highest alignment, of those whose cell's centre it holds.
 
     The alignment is t = s^alpha * u^beta with the score s of the target's class and the IoU u. A target that holds
-    fewer than ``nearest_cells`` centres has as many of the nearest ones (ours: a box of 3 px may hold none); those of
-    a cell's anchors count each. Of several
-    targets that want a prediction the one of the highest IoU has it, of equal ones the nearest, then the first. The
+    fewer than ``nearest_cells`` centres gets the predictions of that many nearest cells instead (ours: a box of 3 px
+    may hold none). A prediction that several targets want goes to the one of the highest IoU, then to the nearest. The
     quality is t, scaled for each target so that its largest is the largest IoU.
 
     Args:
@@ -96,29 +95,23 @@ def _choose(
     num_chosen = min(config.top_k, num_predictions)
     size = max(PAIRS_AT_ONCE // num_predictions, 1)
     columns = (targets.image_index, targets.labels, targets.boxes_xyxy_px)
-    for image, label, truth in zip(*(column.split(size) for column in columns), strict=True):
-        is_candidate, is_few = _candidates(centres_px, truth, config.nearest_cells)
+    for image, label, gt_xyxy_px in zip(*(column.split(size) for column in columns), strict=True):
+        is_candidate, is_few = _candidates(centres_px, gt_xyxy_px, config.nearest_cells)
         target, prediction = is_candidate.nonzero(as_tuple=True)  # (c,), of all candidates, target by target
         boxes, values = boxes_cxcywh_px[image[target], prediction], logits[image[target], prediction]
-        iou = paired_iou(boxes, xyxy_to_cxcywh(truth)[target], "iou")
+        iou = paired_iou(boxes, xyxy_to_cxcywh(gt_xyxy_px)[target], "iou")
         score = values.gather(1, 1 + label[target, None])[:, 0].sigmoid() * values[:, 0].sigmoid()
-        alignment, best = _best(score**config.score_power * iou**config.iou_power, target, len(truth), num_chosen)
-        centre = (truth[:, :2] + truth[:, 2:])[:, None] / 2
+        alignment, best = _best(score**config.score_power * iou**config.iou_power, target, len(gt_xyxy_px), num_chosen)
+        centre = (gt_xyxy_px[:, :2] + gt_xyxy_px[:, 2:])[:, None] / 2
         distance = (centres_px[prediction[best]] - centre).square().sum(dim=2)
         yield _Chosen(prediction[best], alignment, iou[best], distance, is_few[:, None].expand_as(best))
 
 
 def _best(alignment: Tensor, target: Tensor, num_targets: int, num_chosen: int) -> tuple[Tensor, Tensor]:
-    """The k candidates of the highest alignment of each target.
+    """The k candidates of the highest alignment of each of m targets.
 
-    Args:
-        alignment: (c,) of all candidates.
-        target: (c,) in [0, m), sorted.
-        num_targets: m.
-        num_chosen: k.
-
-    Returns:
-        (m, k) alignment, -1 where a target has fewer candidates, and (m, k) int64 in [0, c).
+    ``alignment`` (c,) is that of all candidates, ``target`` (c,) in [0, m), sorted. Returns (m, k) alignment, -1 where
+    a target has fewer candidates, and (m, k) int64 in [0, c).
     """
     counts = target.bincount(minlength=num_targets)
     first = counts.cumsum(dim=0) - counts

@@ -75,7 +75,7 @@ class DetectionLoss:
             targets: boxes in network-input pixels, and the input's size, where cells may not be nominal.
 
         Returns:
-            The terms. Without any match, box and classes are zero; the total is differentiable still.
+            The terms. Without a match, box and classes are 0; the total still has a gradient.
         """
         zero = raw[0].new_zeros((), dtype=torch.float32)
         box, objectness, classes = zero, zero, zero
@@ -106,7 +106,7 @@ class DetectionLoss:
     def _box_errors(
         self, matched_xywh: Tensor, matches: Matches, level: int, cell_px: CellSize, grid_hw: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """(n,) losses of the decoded matched predictions, and (n,) IoUs with their targets, without a gradient."""
+        """Box losses (n,) of the matched predictions, and their IoUs (n,) with the targets, without a gradient."""
         coding = self.head.codings[level]
         anchors_px = self.head.anchors_px[level]
         anchors = (anchors_px / as_xy(cell_px, anchors_px))[matches.anchor]
@@ -159,15 +159,14 @@ class DetectionLoss:
 def squared_errors(boxes_cxcywh: Tensor, targets_cxcywh: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """Half the squared errors of boxes (n, 4) in cells, summed over centres and the logarithms of sides; (n,).
 
-    The logarithms differ as YOLOv3's raw values do: ln(w / anchor) - ln(w' / anchor). Small boxes weigh up to twice as
-    much: 2 - the target's share of the image.
+    Small boxes weigh up to twice as much: 2 - the target's share of the image (Darknet).
 
-    Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.1; Darknet for the weight.
+    Source: YOLOv3 (Redmon and Farhadi, 2018), section 2.1.
     """
     centres = boxes_cxcywh[:, :2] - targets_cxcywh[:, :2]
-    sides, wanted = (boxes[:, 2:].clamp(min=EPSILON).log() for boxes in (boxes_cxcywh, targets_cxcywh))
+    sides, target_sides = (boxes[:, 2:].clamp(min=EPSILON).log() for boxes in (boxes_cxcywh, targets_cxcywh))
     weight = 2 - targets_cxcywh[:, 2:].prod(dim=1) / (grid_hw[0] * grid_hw[1])
-    return torch.cat([centres, sides - wanted], dim=1).square().sum(dim=1) * weight / 2
+    return torch.cat([centres, sides - target_sides], dim=1).square().sum(dim=1) * weight / 2
 
 
 def default_balance(reductions: tuple[int, ...]) -> tuple[float, ...]:

@@ -66,21 +66,22 @@ class DynamicLoss:
         """Compute the loss of a batch; arguments and result as in ``detect.losses.detection.DetectionLoss``."""
         cells_px = self.head.cells_px(raw, targets.image_hw)
         sizes = [4, 1 + self.head.num_classes, 4 * self.head.bins]
-        coded, scores, spreads = zip(*(y.split(sizes, dim=-1) for y in raw), strict=True)
+        coded, scores, bin_logits = zip(*(y.split(sizes, dim=-1) for y in raw), strict=True)
         boxes = torch.cat(decoded_boxes(list(coded), self.head, cells_px), dim=1)  # (B, P, 4)
         logits = torch.cat([y.float().flatten(1, 3) for y in scores], dim=1)  # (B, P, 1 + K)
         grids_hw = [(y.shape[2], y.shape[3]) for y in raw]
         centres = cell_centres(grids_hw, cells_px, self.head.num_anchors, boxes)
         assigned = self._assign(boxes.detach(), logits.detach(), targets, centres, grids_hw, cells_px)
         weight = torch.ones_like(assigned.quality) if self.assignment == "simota" else assigned.quality
+        # Means are over all processes, so that the loss does not depend on how a batch is divided.
         num_images, total = all_reduce_sum([len(boxes), float(weight.sum())])
         here = assigned.image, assigned.prediction
-        truth = targets.boxes_xyxy_px[assigned.target]
-        box = ((1 - paired_iou(boxes[here], xyxy_to_cxcywh(truth), self.box_iou)) * weight).sum()
+        gt_xyxy_px = targets.boxes_xyxy_px[assigned.target]
+        box = ((1 - paired_iou(boxes[here], xyxy_to_cxcywh(gt_xyxy_px), self.box_iou)) * weight).sum()
         if self.head.bins:
-            sides = self._sides(truth, centres, assigned.prediction, grids_hw) + 1  # bin 0 is -1 cell
-            spread = rows_of(spreads, assigned).unflatten(1, (4, self.head.bins))
-            box = box + DISTRIBUTION_SHARE * (distribution_loss(spread, sides).mean(dim=1) * weight).sum()
+            sides = self._sides(gt_xyxy_px, centres, assigned.prediction, grids_hw) + 1  # bin 0 is -1 cell
+            assigned_logits = rows_of(bin_logits, assigned).unflatten(1, (4, self.head.bins))  # (n, 4, R)
+            box = box + DISTRIBUTION_SHARE * (distribution_loss(assigned_logits, sides).mean(dim=1) * weight).sum()
         count = max(total, 1.0)
         return LossTerms(
             box * (self.box_gain / count),
@@ -102,12 +103,14 @@ class DynamicLoss:
             return match_aligned(boxes, logits, targets, centres, self.config)
         return match_simota(boxes, logits, targets, *candidates_of(targets, grids_hw, cells_px, self.head.num_anchors))
 
-    def _sides(self, truth: Tensor, centres: Tensor, prediction: Tensor, grids_hw: list[tuple[int, int]]) -> Tensor:
+    def _sides(
+        self, gt_xyxy_px: Tensor, centres: Tensor, prediction: Tensor, grids_hw: list[tuple[int, int]]
+    ) -> Tensor:
         """(n, 4) distances of the targets' left, upper, right and lower sides, in the head's unit of their level."""
         counts = [self.head.num_anchors * height * width for height, width in grids_hw]
         units = torch.cat([u[:1].expand(n, 2) for u, n in zip(self.head.anchors_px, counts, strict=True)])[prediction]
         centre = centres[prediction]
-        return torch.cat([(centre - truth[:, :2]) / units, (truth[:, 2:] - centre) / units], dim=1)
+        return torch.cat([(centre - gt_xyxy_px[:, :2]) / units, (gt_xyxy_px[:, 2:] - centre) / units], dim=1)
 
     def _objectness_loss(self, logits: Tensor, assigned: Assigned) -> Tensor:
         if not self.head.has_objectness:
@@ -122,11 +125,11 @@ class DynamicLoss:
         if self.head.has_objectness:
             logits = logits[place]  # (n, K)
             place = (torch.arange(len(logits), device=logits.device),)
-        wanted = torch.zeros_like(logits)
-        wanted[place + (labels[assigned.target],)] = assigned.quality  # noqa: RUF005  # Python 3.10 has no star here
+        target = torch.zeros_like(logits)
+        target[place + (labels[assigned.target],)] = assigned.quality  # noqa: RUF005  # Python 3.10 has no star here
         if self.config.class_loss == "varifocal":
-            return varifocal(logits, wanted).sum()
-        return cross_entropy(logits, wanted, self.config.focal_gamma).sum()
+            return varifocal(logits, target).sum()
+        return cross_entropy(logits, target, self.config.focal_gamma).sum()
 
 
 def rows_of(levels: Sequence[Tensor], assigned: Assigned) -> Tensor:
@@ -152,10 +155,7 @@ def check_class_loss(config: LossConfig, head: DetectionHead) -> None:
 
 
 def varifocal(logits: Tensor, quality: Tensor) -> Tensor:
-    """Varifocal loss of each logit; ``quality`` is the wanted probability, 0 for negatives.
-
-    Source: VarifocalNet (Zhang et al., 2021), equation 2.
-    """
+    """Varifocal loss of each logit to a target, 0 for negatives (VarifocalNet, Zhang et al., 2021, equation 2)."""
     negative = NEGATIVE_WEIGHT * logits.sigmoid() ** NEGATIVE_POWER
     weight = torch.where(quality > 0, quality, negative)
     return F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * weight
@@ -164,9 +164,7 @@ def varifocal(logits: Tensor, quality: Tensor) -> Tensor:
 def distribution_loss(logits: Tensor, distances: Tensor) -> Tensor:
     """Distribution focal loss (n, 4): cross-entropy of the two bins around each distance, by their nearness.
 
-    Args:
-        logits: (n, 4, R).
-        distances: (n, 4) in bins; those outside [0, R - 1] count as its nearest end.
+    ``logits`` are (n, 4, R), ``distances`` (n, 4) in bins; those outside [0, R - 1] count as its nearest end.
 
     Source: Generalized Focal Loss (Li et al., 2020), equation 6.
     """

@@ -20,7 +20,7 @@ from detect.losses.assignment import cells_of
 from detect.structures import Targets
 
 IOU_WEIGHT = 3.0
-"""Of the logarithm of the IoU beside the cross-entropy of the classes in a prediction's cost (YOLOX, section 2.1)."""
+"""Weight of the IoU's logarithm beside the cross-entropy of the classes in a prediction's cost (YOLOX, section 2.1)."""
 SUMMED_IOUS = 10
 """A target has as many predictions as the sum of this many highest IoUs, rounded down (YOLOX, section 2.1)."""
 EPSILON = 1e-8
@@ -78,9 +78,9 @@ def match_simota(
 ) -> Assigned:
     """Assign to each target those of its candidates that have the lowest cost.
 
-    The cost is the cross-entropy of the class scores, less 3 times the logarithm of the IoU. A target has as many
-    predictions as the sum of its ten highest IoUs, at least one; of several targets that want a prediction the one with
-    the lowest cost has it, of equal ones the first.
+    The cost is the cross-entropy of the class scores, less 3 times the logarithm of the IoU. A target gets as many
+    predictions as the sum of its ten highest IoUs, at least one. A prediction that several targets want goes to the
+    one with the lowest cost; of equal ones to the first.
 
     Args:
         boxes_cxcywh_px: (B, P, 4) predicted boxes in network-input pixels.
@@ -92,12 +92,12 @@ def match_simota(
     Source: YOLOX (Ge et al., 2021), section 2.1. Ours: a target's candidates are those near its own centre only.
     """
     image = targets.image_index[:, None].expand_as(candidates)
-    truth = xyxy_to_cxcywh(targets.boxes_xyxy_px)[:, None]  # (M, 1, 4)
-    iou = paired_iou(boxes_cxcywh_px[image, candidates], truth, "iou") * inside  # (M, C)
+    gt_cxcywh_px = xyxy_to_cxcywh(targets.boxes_xyxy_px)[:, None]  # (M, 1, 4)
+    iou = paired_iou(boxes_cxcywh_px[image, candidates], gt_cxcywh_px, "iou") * inside  # (M, C)
     cost = class_costs(logits[image, candidates], targets.labels) - IOU_WEIGHT * (iou + EPSILON).log()
     cost = cost.masked_fill(~inside, torch.inf)
     counts = iou.topk(min(SUMMED_IOUS, iou.shape[1]), dim=1).values.sum(dim=1).int().clamp(min=1)  # (M,)
-    rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
+    rank = cost.argsort(dim=1, stable=True).argsort(dim=1)  # (M, C), 0 for the cheapest candidate of a target
     target, place = ((rank < counts[:, None]) & inside).nonzero(as_tuple=True)
     image, prediction, cost = image[target, place], candidates[target, place], cost[target, place]
     num_images, num_predictions = boxes_cxcywh_px.shape[:2]
@@ -108,8 +108,8 @@ def match_simota(
 def class_costs(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of candidates' scores, summed over the classes: (M, C, 1 + K) and labels (M,) to (M, C)."""
     scores = (logits[..., :1].sigmoid() * logits[..., 1:].sigmoid()).sqrt()  # (M, C, K), a geometric mean
-    wanted = F.one_hot(labels, scores.shape[-1]).to(scores.dtype)[:, None].expand_as(scores)
-    return F.binary_cross_entropy(scores, wanted, reduction="none").sum(dim=-1)
+    target = F.one_hot(labels, scores.shape[-1]).to(scores.dtype)[:, None].expand_as(scores)
+    return F.binary_cross_entropy(scores, target, reduction="none").sum(dim=-1)
 
 
 def cheapest(key: Tensor, num_keys: int, *costs: Tensor) -> Tensor:

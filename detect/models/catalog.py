@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detect.config.base import CONFIGS, build, load_yaml, parse_overrides
+from detect.config.base import build
 from detect.config.model import SECTIONS, Levels, ModelChanges, ModelConfig, PartConfig, Scale, SectionConfig
+from detect.config.yaml_files import CONFIGS, load_yaml, parse_overrides
 from detect.errors import InputError, did_you_mean
 from detect.models.definition import ModelDefinition, parse_definition, with_conv, with_options
 from detect.models.levels import choose_levels, insert_rows, level_names
@@ -24,7 +25,7 @@ _PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 WEIGHTS = _PACKAGED_WEIGHTS if _PACKAGED_WEIGHTS.is_dir() else Path(__file__).parents[2] / "weights"
 """Folder of the shipped checkpoints: inside an installed package, or beside it in a checkout."""
 START_PREFIX = "start-"
-"""Of the shipped checkpoints that were trained on generated scenes: ``start-MODEL``."""
+"""Start of the names of shipped checkpoints that were trained on generated scenes: ``start-MODEL``."""
 FOLDERS = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 """Folder of a section's parts in ``configs``."""
 CLASSIFIER_HEAD = "classify"
@@ -156,7 +157,7 @@ def _part_of_name(token: str, name: str) -> dict[str, Any]:
 
 
 def _read(schema: type[ModelConfig | PartConfig], path: Path, variant: str | None) -> dict[str, Any]:
-    """Read a file and apply a variant, as mappings: where a variant has ``null``, the file's own value goes."""
+    """Read a file and apply a variant, as mappings; ``null`` in a variant removes the file's value."""
     content = load_yaml(path)
     own = build(schema, content, str(path)).name
     variants = {str(name): changes or {} for name, changes in (content.pop("variants", None) or {}).items()}

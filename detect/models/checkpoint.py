@@ -42,7 +42,7 @@ from typing import Any, Protocol
 
 import torch
 
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 from detect.models.build import empty_model
 from detect.models.catalog import find_weights
 from detect.models.definition import definition_to_plain, parse_definition
@@ -261,7 +261,7 @@ def _read(path: Path) -> dict[str, Any]:
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: holds Python objects, not only tensors and plain values; "

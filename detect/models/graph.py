@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detect.config.model import Convolutions
 from detect.errors import InputError
-from detect.models import blocks, heads  # noqa: F401 (importing registers them)
+from detect.models import blocks, class_heads, heads  # noqa: F401 (importing registers them)
 from detect.models.definition import ModelDefinition, Row, Section
 from detect.models.registry import Block
 from detect.models.rows import (
@@ -103,7 +103,7 @@ class Graph(nn.Module):
         """(B, 3, H, W) to the output of the last row.
 
         A space-to-depth whose consumers are all convolutions of stride 1 is not carried out: they take it in pieces
-        (``detect.models.blocks.conv.convolve``), with the same result.
+        (``detect.models.blocks.space_to_depth.convolve``), with the same result.
         """
         values: dict[str, Any] = {"image": image}
         flow = self.transform.start(self, image)
@@ -124,7 +124,7 @@ class Graph(nn.Module):
         return self.behind[row.name](output) if row.name in self.behind else output
 
     def use_transform(self, transform: GraphTransform) -> None:
-        """Replace the transform."""
+        """Undo the transform in use, and apply another one."""
         self.transform.leave(self)
         transform.enter(self)
         self.transform = transform

@@ -1,4 +1,4 @@
-"""Heads: from the neck's maps to raw predictions and boxes, and from the backbone's map to logits.
+"""Detection heads: from the neck's maps to raw predictions and boxes.
 
 Every detection head is a ``DetectionHead``, whose members are all that the loss, the export and the transfer of weights
 know of it.
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -20,13 +22,13 @@ from torch import Tensor, nn
 from detect.boxes.coding import BoxCoding, CellSize, decode_levels
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv
-from detect.models.registry import Block, check_choice, register
+from detect.models.registry import Block, BlockOptions, check_choice, register
 from detect.structures import FeatureShape
 
+Coding = Literal["yolov5", "yolov3"]
+FreeCoding = Literal["exp", "distances"]
 PRIOR_OBJECTS_PER_IMAGE = 8
 """Expected objects in a 640 px image before training (YOLOv5 v6.0); it sets the objectness bias."""
-Coding = Literal["yolov5", "yolov3"]
-GlobalPool = Literal["avg", "max"]
 PRIOR_CLASS_MASS = 0.6
 """Sum of the class probabilities before training (YOLOv5 v6.0)."""
 PRIOR_PROBABILITY = 0.01
@@ -37,7 +39,6 @@ MIN_MEAN = 1e-4
 """Smallest mean of a distribution; its logarithm is finite in float16."""
 MAX_BINS = 64
 """Limit of R; GFL has 17 on cells of 8 to 128 px."""
-FreeCoding = Literal["exp", "distances"]
 BOX_VALUES = 5
 """Values of an anchor in front of its classes: x, y, w, h, objectness."""
 
@@ -59,8 +60,8 @@ class ClassOutputs(NamedTuple):
 class DetectionHead(Block):
     """Base of the detection heads: raw predictions of each level, and how they become boxes.
 
-    A cell has A predictions, each with an anchor whose size its box is coded by; a head without anchors has one of the
-    size of a cell.
+    A cell has A predictions, and the box of each is coded relative to an anchor. A head without anchors has one
+    prediction in each cell, relative to the cell.
 
     Args:
         num_classes: K.
@@ -191,6 +192,37 @@ class AnchorDetect(DetectionHead):
             bias[:, BOX_VALUES:] += math.log(PRIOR_CLASS_MASS / (self.num_classes - 0.99))
 
 
+@dataclass(frozen=True)
+class AnchorFreeOptions(BlockOptions):
+    """Keywords of ``AnchorFreeDetect``.
+
+    Args:
+        hidden_channels: C.
+        activation: name of the activation.
+        coding: ``exp``, the centre as an offset and the sides as exponentials of a cell's (YOLOX); or ``distances`` of
+            the sides from the cell's centre (FCOS; here from one cell on its other side).
+        objectness: predict it; without, the score is that of the class alone.
+        bins: R; with ``distances``, each is the mean of a distribution over -1, 0, ..., R - 2 cells; None is a number.
+    """
+
+    hidden_channels: int = 256
+    activation: str = "silu"
+    coding: FreeCoding = "exp"
+    objectness: bool = True
+    bins: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bins is not None and (self.coding != "distances" or not 2 <= self.bins <= MAX_BINS):
+            raise InputError(
+                f"bins: must be from 2 to {MAX_BINS} and belong to distances, found {self.bins} with {self.coding}"
+            )
+
+    @property
+    def box_coding(self) -> BoxCoding:
+        return BoxCoding(1.0, "exp", "linear") if self.coding == "exp" else BoxCoding(1.0, "distances", "distances")
+
+
 @register
 class AnchorFreeDetect(DetectionHead):
     """A decoupled head without anchors: classes and boxes have convolutions of their own.
@@ -202,51 +234,38 @@ class AnchorFreeDetect(DetectionHead):
         in_channels: channels of the L input maps.
         in_reductions: input pixels per cell of the L maps, finest first.
         num_classes: K.
-        hidden_channels: C.
-        activation: name of the activation.
-        coding: ``exp``, the centre as an offset and the sides as exponentials of a cell's (YOLOX); or ``distances`` of
-            the sides from the cell's centre (FCOS; here from one cell on its other side).
-        objectness: predict it; without, the score is that of the class alone.
-        bins: R; with ``distances``, each is the mean of a distribution over -1, 0, ..., R - 2 cells; None is a number.
+        options: the rest.
 
     Source: YOLOX (Ge et al., 2021), section 2.1; FCOS (Tian et al., 2019) for a prediction by the cell alone;
     Generalized Focal Loss (Li et al., 2020), section 3.2, equations 3 to 5, for distributions.
     """
 
     widths: ClassVar[tuple[str, ...]] = ("hidden_channels",)
+    Options = AnchorFreeOptions
 
     def __init__(
         self,
         in_channels: tuple[int, ...],
         in_reductions: tuple[int, ...],
         num_classes: int,
-        hidden_channels: int = 256,
-        activation: str = "silu",
-        coding: FreeCoding = "exp",
-        objectness: bool = True,
-        bins: int | None = None,
+        options: AnchorFreeOptions,
     ) -> None:
-        check_choice("coding", coding, get_args(FreeCoding))
-        if bins is not None and (coding != "distances" or not 2 <= bins <= MAX_BINS):
-            raise InputError(f"bins: must be from 2 to {MAX_BINS} and belong to distances, found {bins} with {coding}")
-        levels = range(len(in_channels))
-        way = BoxCoding(1.0, "exp", "linear") if coding == "exp" else BoxCoding(1.0, "distances", "distances")
-        super().__init__(num_classes, in_reductions, [way for _ in levels])
-        self.has_objectness, self.bins = objectness, bins or 0
+        levels, hidden_channels = range(len(in_channels)), options.hidden_channels
+        conv = partial(Conv, activation=options.activation)
+        super().__init__(num_classes, in_reductions, [options.box_coding for _ in levels])
+        self.has_objectness, self.bins = options.objectness, options.bins or 0
         sides = torch.tensor(in_reductions, dtype=torch.float32)
         # Of the model, not of its weights: they are in no state dict.
         self.register_buffer("anchors_px", sides.view(-1, 1, 1).expand(-1, 1, 2).contiguous(), persistent=False)
 
         def branch() -> nn.Sequential:
-            return nn.Sequential(*(Conv(hidden_channels, hidden_channels, 3, activation=activation) for _ in range(2)))
+            return nn.Sequential(*(conv(hidden_channels, hidden_channels, 3) for _ in range(2)))
 
-        self.stems = nn.ModuleList(
-            Conv(channels, hidden_channels, 1, activation=activation) for channels in in_channels
-        )
+        self.stems = nn.ModuleList(conv(channels, hidden_channels, 1) for channels in in_channels)
         self.class_branches = nn.ModuleList(branch() for _ in levels)
         self.box_branches = nn.ModuleList(branch() for _ in levels)
         self.classes = nn.ModuleList(nn.Conv2d(hidden_channels, num_classes, 1) for _ in levels)
-        num_values = 4 * (bins or 1) + objectness
+        num_values = 4 * max(self.bins, 1) + self.has_objectness
         self.boxes = nn.ModuleList(nn.Conv2d(hidden_channels, num_values, 1) for _ in levels)
         self.class_outputs = tuple(ClassOutputs(f"classes.{i}") for i in levels)
 
@@ -284,75 +303,6 @@ class AnchorFreeDetect(DetectionHead):
             elif self.codings[0].sizes == "distances":
                 boxes.bias[:4] += math.log(1.5)
             classes.bias.fill_(prior)
-
-
-@register
-class Classify(Block):
-    """Global pool → fully connected layer.
-
-    Args:
-        in_channels: C.
-        num_classes: K.
-        average_last: classify every cell, then average: the same function for H * W times the arithmetic, as in some of
-            Darknet's files.
-        pool: ``avg`` or ``max``, over all cells.
-    """
-
-    def __init__(
-        self, in_channels: int, num_classes: int, average_last: bool = False, pool: GlobalPool = "avg"
-    ) -> None:
-        super().__init__()
-        check_choice("pool", pool, get_args(GlobalPool))
-        if average_last and pool == "max":
-            raise InputError("average_last: belongs to pool avg, found max")
-        self.pool = pool
-        self.linear = nn.Linear(in_channels, num_classes)
-        self.class_outputs: tuple[ClassOutputs, ...] = (ClassOutputs("linear"),)
-        self.average_last = average_last
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K) logits."""
-        if self.average_last:
-            return self.linear(x.permute(0, 2, 3, 1)).mean(dim=(1, 2))  # (B, H, W, K) to (B, K)
-        return self.linear(x.amax(dim=(2, 3)) if self.pool == "max" else x.mean(dim=(2, 3)))
-
-    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        # The reduction has no meaning: the output is one cell.
-        return FeatureShape(self.linear.out_features, inputs[0].reduction)
-
-
-@register
-class ClassifyExits(Classify):
-    """Global average pool → fully connected layer of the network's last map, and of those of its early exits.
-
-    In training it returns the logits of all exits (B, E, K), of which the loss takes the mean; else (B, K), those of
-    the exit ``active``: position in the inputs, of which the last is the network's own.
-
-    Args:
-        in_channels: C of each of the E maps.
-        num_classes: K.
-
-    Source: BranchyNet (Teerapittayanon et al., 2016), section III, with equal weights of the exits.
-    """
-
-    many_inputs = True
-
-    def __init__(self, in_channels: tuple[int, ...], num_classes: int) -> None:
-        super().__init__(in_channels[-1], num_classes)
-        self.exits = nn.ModuleList(nn.Linear(channels, num_classes) for channels in in_channels[:-1])
-        self.class_outputs += tuple(ClassOutputs(f"exits.{number}") for number in range(len(self.exits)))
-        self.active = len(self.exits)
-
-    def forward(self, *maps: Tensor) -> Tensor:
-        """E maps (B, C, H, W) to (B, E, K) or (B, K) logits."""
-        layers = [*self.exits, self.linear]
-        if self.training:
-            pooled = [x.mean(dim=(2, 3)) for x in maps]
-            return torch.stack([layer(x) for layer, x in zip(layers, pooled, strict=True)], dim=1)
-        return layers[self.active](maps[self.active].mean(dim=(2, 3)))
-
-    def out_shape(self, *inputs: FeatureShape) -> FeatureShape:
-        return super().out_shape(inputs[-1])
 
 
 def mean_bins(logits: Tensor, bins: int) -> Tensor:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.models.blocks.conv import Conv, SteppedConv, fuse_norm
+from detect.models.class_heads import Classify
 from detect.models.definition import ModelDefinition
 from detect.models.graph import Graph
-from detect.models.heads import Classify, DetectionHead
+from detect.models.heads import DetectionHead
 from detect.models.norms import named_norms
 
 
@@ -148,13 +149,10 @@ ModelKind = TypeVar("ModelKind", bound=Model)
 
 @torch.no_grad()
 def fuse_conv_bn(model: ModelKind) -> ModelKind:
-    """Return a copy whose norms are fused into the convolutions before them, with ordinary in place of binary weights.
+    """Return a copy of a float32 model in evaluation mode whose norms are fused into the convolutions before them.
 
-    It computes the same function: a norm scales and shifts each channel. The norm between the two steps of a decoupled
-    convolution goes into the first, whose bias acts before the zero padding of the second, as the norm did.
-
-    Args:
-        model: in evaluation mode, float32.
+    Binary weights become ordinary ones. The norm between the two steps of a decoupled convolution goes into the first,
+    whose bias acts before the zero padding of the second, as the norm did.
     """
     ordinary = _ordinary(model)
     for layer in list(ordinary.modules()):

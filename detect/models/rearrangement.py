@@ -102,7 +102,7 @@ def _rearrange_kernel(spd: nn.Conv2d, strided: nn.Conv2d, inputs: Sequence[Chann
 
 
 def fold_kernel(weight: Tensor, kernel_size: int, block_size: int) -> Tensor:
-    """Return the kernel (O, s*s*C, m, m) that computes behind a space-to-depth what one of stride s (O, C, k, k) does,
+    """Return the kernel (O, s*s*C, m, m) that is behind a space-to-depth what one (O, C, k, k) of stride s is without,
     padded by (k - 1) // 2; m is odd.
 
     Channel (j*s + i)*C + c reads row offset i and column offset j. Taps beyond the window of m x m blocks join the

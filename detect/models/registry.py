@@ -95,7 +95,7 @@ class Block(nn.Module):
 
     @property
     def accepts_pieces(self) -> bool:
-        """True where an input may come as pieces (``detect.models.blocks.conv.Piece``) instead of one map."""
+        """True where an input may come as pieces (``detect.models.blocks.space_to_depth.Piece``) instead of one map."""
         return False
 
     @property

@@ -45,4 +45,4 @@ PLUGINS: dict[str, dict[str, str]] = {
         "sdpoint": "detect.papers.sdpoint.strategy:option_dependencies",
     },
 }
-"""What ``detect.runtime.plugins`` finds: hook → name → module and attribute, imported on use."""
+"""Plug-ins for ``detect.runtime.plugins``: hook → name → module and attribute, imported on use."""

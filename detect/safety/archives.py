@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 
 MAX_UNPACKED = 2**29
 """Maximum bytes of an archive's whole content, and of a single file; CIFAR has 186 MB."""
@@ -41,7 +41,7 @@ def _from_folder(folder: Path, wanted: frozenset[str]) -> dict[str, bytes]:
                 raise InputError(f"{path}: is larger than {MAX_UNPACKED // 2**20} MiB")
             members[path.name] = path.read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise unreadable(path, error) from None
     return members
 
 

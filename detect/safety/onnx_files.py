@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 
 DIGEST = "weights_sha256"
 """Key of the metadata of a file whose weights lie in another one: SHA-256 of that file, hexadecimal."""
@@ -34,7 +34,7 @@ def read_onnx(path: Path) -> OnnxFile:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     model = parse_onnx(content, path, may_have_weights_beside=True)
     return OnnxFile(model, {entry.key: entry.value for entry in model.metadata_props})
 

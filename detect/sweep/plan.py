@@ -9,11 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from detect.config.base import dump_value, dump_yaml, to_plain
+from detect.config.base import to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import Recipe
 from detect.config.run import RunConfig, load_run_config
 from detect.config.sweep import ParameterConfig, SweepConfig, load_sweep_config
+from detect.config.yaml_files import dump_value, dump_yaml
 from detect.data.datasets import open_split
 from detect.data.recognition import check_root, open_data
 from detect.errors import InputError

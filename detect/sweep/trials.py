@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
 from detect.runtime.trainings import Trainings, last_line, sigterm_as_ctrl_c
@@ -125,7 +125,7 @@ def read_score(path: Path, metric: str) -> float:
             cells = [row.get(column) for row in csv.DictReader(file, strict=True)]
         numbers = [float(cell) for cell in cells if cell]
     except OSError as error:
-        raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path.name, error) from None
     except (ValueError, csv.Error):
         raise InputError(f"{path.name}: is damaged") from None
     finite = [number for number in numbers if math.isfinite(number)]

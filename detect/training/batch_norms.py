@@ -87,7 +87,7 @@ def prepare_norms(model: nn.Module) -> None:
 
 @torch.no_grad()
 def measure_folded_norms(model: Model, loader: Loader, batch_size: int, device: torch.device) -> None:
-    """Give folded norms the statistics of the first training images; the function of evaluation mode stays.
+    """Measure folded norms on the first training images; the model computes the same in evaluation mode.
 
     Args:
         model: is moved to ``device`` if it has any.
@@ -125,7 +125,7 @@ def _add_up(sums: Tensor, norm: nn.Module, inputs: tuple[Tensor]) -> None:
 
 
 def _is_folded(norm: nn.BatchNorm2d) -> bool:
-    """Return whether the statistics are those of no image, though the norm is not a new one, which has no shift."""
+    """Return True for a norm with the statistics of a new one but with a shift, which a new one does not have."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     is_unmeasured = not norm.running_mean.any() and bool((norm.running_var == norm.running_var[0]).all())

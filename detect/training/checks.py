@@ -29,7 +29,7 @@ copied, and reading all pixels would take as long as an epoch."""
 
 Split = TypeVar("Split", AnnotationTable, ClassTable)
 SUBSET_STREAM = 11
-"""First word of the random key of ``train_images``."""
+"""Stream number of the generator that draws ``train_images``."""
 
 
 class OptionDependency(NamedTuple):
@@ -58,7 +58,7 @@ def check_splits(data: DataConfig) -> None:
 
 
 def draw_images(train: Split, recipe: Recipe) -> Split:
-    """Draw ``train_images`` of the training split with the run's seed; those of a smaller number are among them."""
+    """Draw ``train_images`` of the training split with the run's seed; fewer are a subset of more."""
     count = recipe.train_images
     if not count or count >= len(train):
         return train

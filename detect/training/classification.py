@@ -96,7 +96,7 @@ class ClassificationTask(Task):
         return {"train_images": len(self.data.train)}
 
     def prepare_model(self, name: str | None, weights: Path | None) -> Model:
-        """See ``Task``; images are normalised as ``weights`` do, else by mean and deviation of the training images."""
+        """See ``Task``; images are normalised as for ``weights``, else by mean and deviation of the training images."""
         source = load_checkpoint(weights) if weights else None
         crop, size = self.recipe.center_crop, self.recipe.image_size
         if source is not None and source.center_crop != crop:

@@ -82,7 +82,7 @@ def train_epoch(
 
 
 def train_batch(state: TrainState, batch: Batch, ends_update: bool) -> dict[str, float]:
-    """Forward and backward of each part of a batch, then the update; gives the mean loss terms."""
+    """Forward and backward of each part of a batch, then the update; return the mean loss terms."""
     state.schedule.apply(state.optimizer, state.update)
     # (B, 3, H, W) float in [0, 1], channels last in memory
     whole: Part = network_input(batch.images, state.device), batch.targets.to(state.device)
@@ -109,7 +109,7 @@ def train_batch(state: TrainState, batch: Batch, ends_update: bool) -> dict[str,
 
 
 def _backward(state: TrainState, part: Part, all_reduce: bool) -> tuple[dict[str, float], int]:
-    """Forward and backward of images of one size; gives their loss terms and number, over all processes.
+    """Forward and backward of images of one size; return their loss terms and number, over all processes.
 
     The processes exchange gradients once per update: with ``all_reduce``, in its last part.
     """

@@ -57,11 +57,13 @@ def _train(settings: RunSettings, stop: StopRequest) -> dict[str, float]:
     model = resumed.model if resumed else task.prepare_model(settings.model, settings.weights)
     freeze(model, settings.recipe.freeze)
     if settings.minutes is not None and not resumed:
+        # Times an epoch of a copy, and chooses as many as fit; a stop request need not wait for an update here.
         with stop.immediate():
             settings, task = fit_to_minutes(settings, task, model, start)
     recipe = settings.recipe
     loader = task.loader(model, out)
     if not resumed:
+        # Imported weights may have their norms folded into the convolutions; training needs statistics again.
         measure_folded_norms(model, loader, recipe.batch_size, settings.device)
     state = build_state(task, model, loader, settings.device)
     choose_threads(state, recipe)
@@ -107,9 +109,9 @@ def _train_epochs(
 ) -> None:
     """Train, validate, record and save, epoch by epoch."""
     recipe = task.recipe
-    record_batch: Callable[[Batch], None] | None = partial(_record_batch, task, recorder, state.epoch)
+    record_batch: Callable[[Batch], None] | None = partial(_record_batch, task, recorder, state.epoch)  # once
     while state.epoch < recipe.epochs and not _is_stalled(recipe, state):
-        start = time.monotonic() - state.seconds
+        start = time.monotonic() - state.seconds  # a resumed epoch has been running for that long
         values = train_epoch(state, loader, record_batch, checkpointer.after_update, checkpointer.save_between_updates)
         record_batch = None
         values |= {f"rate/{group['name']}": group["lr"] for group in state.optimizer.param_groups}

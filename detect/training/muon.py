@@ -88,11 +88,9 @@ def _as_matrices(directions: list[Tensor], filter_groups: int) -> Tensor:
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Move the singular values of matrices (n, rows, columns) close to 1, by Newton-Schulz iterations.
+    """Move the singular values of matrices (n, rows, columns) close to 1, by Newton-Schulz iterations in ``dtype``.
 
-    Args:
-        matrices: of any scale above ``EPSILON``; one of zeros stays.
-        dtype: of the iteration; the result has the type of ``matrices``.
+    The matrices may have any scale above ``EPSILON``; one of zeros stays. The result has their type.
 
     Source: Muon (Jordan et al., 2024).
     """

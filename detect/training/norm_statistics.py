@@ -25,7 +25,7 @@ from detect.training.task import Loader
 
 @dataclass(frozen=True)
 class NormEstimator:
-    """Measures norm statistics on the first batches of an epoch, unless ``prepare`` says otherwise at full size.
+    """Measures norm statistics on the first batches of an epoch, at full size unless ``prepare`` scales them.
 
     Args:
         loader: the training batches.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from detect.analysis.profile import MacCounter
-from detect.config.base import dump_yaml
+from detect.config.yaml_files import dump_yaml
 from detect.data.images import ImageError, write_image
 from detect.drawing.sheets import fitted
 from detect.errors import InputError

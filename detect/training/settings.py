@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from detect.config.base import build, find_config, load_yaml
+from detect.config.base import build
 from detect.config.data import DataConfig
 from detect.config.recipe import (
     ClassificationRecipe,
@@ -21,6 +21,7 @@ from detect.config.recipe import (
     load_detection_recipe,
 )
 from detect.config.run import DEFAULT_LOGGERS, RunConfig, load_run_config
+from detect.config.yaml_files import find_config, load_yaml
 from detect.data.recognition import open_data
 from detect.errors import InputError
 from detect.models.catalog import find_definition, shipped_start

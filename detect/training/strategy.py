@@ -51,13 +51,7 @@ class Strategy:
         """Prepare the model for a part of the batch, counted from 0 over the parts of all strategies."""
 
     def on_loss(self, terms: BatchLoss, loss: Tensor, raw: Any) -> Tensor:
-        """Change the loss of a part before its backward pass.
-
-        Args:
-            terms: of the part.
-            loss: their total, as the strategies before have changed it.
-            raw: raw outputs of the model.
-        """
+        """Change the loss of a part before its backward pass; ``loss`` is as the strategies before have left it."""
         return loss
 
     def on_epoch_end(self) -> dict[str, float]:

@@ -92,7 +92,7 @@ class Task(ABC):
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """Of the training and validation splits."""
+        """Fingerprints of the training and validation splits."""
         return {split: fingerprint_of(table) for split, table in self._splits.items()}
 
     @property

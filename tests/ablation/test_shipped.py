@@ -9,7 +9,7 @@ import pytest
 
 from detect.ablation.plan import plan_trainings
 from detect.config.ablation import load_ablation_config
-from detect.config.base import CONFIGS
+from detect.config.yaml_files import CONFIGS
 
 COUNTS = {
     "trd-figure-5-share": 10,  # P from 0 to 0.9

@@ -11,7 +11,7 @@ from detect.analysis.layers import LayerProfile, record_layers
 from detect.models.blocks.conv import Conv
 from detect.models.blocks.downsample import Stem
 from detect.models.blocks.pool import SPPF
-from detect.models.heads import Classify
+from detect.models.class_heads import Classify
 
 
 def layers_of(

@@ -8,7 +8,7 @@ import pytest
 
 from detect.analysis.profile import ModelProfile, profile_model, profile_with_file
 from detect.analysis.report import comparison_table, layer_table, row_table, summary
-from detect.config.base import CONFIGS
+from detect.config.yaml_files import CONFIGS
 from detect.errors import InputError
 from tests.models.thin import thin
 from tests.models.yamls import TINY, write_model, write_rows

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detect.api.comparing import BOX_COLUMNS, compare
-from detect.api.evaluation import EvaluationRequest
+from detect.api.evaluation_request import EvaluationRequest
 from detect.data.shapes import generate_shapes
 from detect.errors import InputError
 from detect.models.catalog import shipped_weights

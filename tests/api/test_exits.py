@@ -12,12 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from detect.api.exits import exit_macs
+from detect.api.evaluation_series import exit_macs
 from detect.data.images import write_image
 from detect.losses.classification import ClassificationLoss
 from detect.models.build import build_classifier
 from detect.models.checkpoint import save_checkpoint
-from detect.models.heads import ClassifyExits
+from detect.models.class_heads import ClassifyExits
 from detect.models.model import ClassificationModel
 from detect.structures import ClassTargets
 from tests.tools.running import run_here

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from detect.api.pre_crops import mean_cosine
+from detect.api.evaluation_series import mean_cosine
 
 
 def test_mean_cosine_by_hand() -> None:

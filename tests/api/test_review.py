@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detect.api.evaluation import EvaluationRequest
-from detect.api.review import review
+from detect.api.comparing import review
+from detect.api.evaluation_request import EvaluationRequest
 from detect.data.shapes import generate_shapes
 from detect.errors import InputError
 from detect.models.catalog import shipped_weights

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.api.evaluation import EvaluationRequest, measure
+from detect.api.evaluation import measure
+from detect.api.evaluation_request import EvaluationRequest
 from detect.bench.files import BenchFile
 from detect.bench.pipeline import ClassificationPipeline, open_pipeline
 from detect.bench.run import BenchRequest, run_bench

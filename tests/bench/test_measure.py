@@ -13,8 +13,7 @@ from detect.bench import process
 from detect.bench.files import BenchFile, find_files
 from detect.bench.measure import Measured, Timing, _chunks, measure_times
 from detect.bench.pipeline import DetectionPipeline, open_pipeline
-from detect.bench.report import bench_table
-from detect.bench.run import BenchRequest, run_bench
+from detect.bench.run import BenchRequest, bench_table, run_bench
 from detect.data.images import write_image
 from detect.errors import InputError
 from tests.inference.onnx_files import write_detections

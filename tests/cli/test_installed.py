@@ -39,7 +39,8 @@ def site(tmp_path):
 
 def test_configs_and_weights_are_found(site, tmp_path):
     code = (
-        "import detect, json\nfrom detect.config.base import CONFIGS\nfrom detect.config.data import load_data_config\n"
+        "import detect, json\nfrom detect.config.data import load_data_config\n"
+        "from detect.config.yaml_files import CONFIGS\n"
         "from detect.models.catalog import shipped_weights\n"
         "root = load_data_config('shapes').root\n"
         "print(json.dumps([detect.__file__, str(CONFIGS), root, str(shipped_weights()['yolov5n-spd-bccd'])]))\n"

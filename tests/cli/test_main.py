@@ -22,7 +22,7 @@ from detect.cli.parser import ToolParser
 from detect.curation.convert import FORMATS as WRITTEN
 from detect.errors import InputError
 from detect.exporting.options import DEFAULT_OPSET, Masks
-from detect.inference.formats import FORMATS as EXPORTED
+from detect.inference.runtimes.formats import FORMATS as EXPORTED
 from tests.test_repository import requirements
 from tests.tools.running import make_world
 

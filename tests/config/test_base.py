@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from detect.config import base
+from detect.config import yaml_files
 from detect.config.augment import AlbumentationConfig
-from detect.config.base import build, find_config, load_yaml, parse_overrides, to_plain
+from detect.config.base import build, to_plain
 from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.config.recipe import DetectionRecipe, load_classification_recipe, load_detection_recipe
 from detect.config.run import RunConfig, load_run_config
+from detect.config.yaml_files import find_config, load_yaml, parse_overrides
 from detect.errors import InputError
 
 DATA = "name: cells\nroot: pictures\nsplits:\n  train: {images: a, annotations: a.json}\n"
@@ -121,7 +122,7 @@ def test_load_yaml_not_utf8(tmp_path: Path) -> None:
 
 
 def test_load_yaml_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "MAX_YAML_BYTES", 2**20)
+    monkeypatch.setattr(yaml_files, "MAX_YAML_BYTES", 2**20)
     path = write(tmp_path, "a: " + "x" * 2**20)
     with pytest.raises(InputError, match=r"a\.yaml: larger than 1 MiB"):
         load_yaml(path)
@@ -140,7 +141,7 @@ def test_find_config_path(tmp_path: Path) -> None:
 def test_find_config_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     path = write(tmp_path / "data", "{}", "bccd.yaml")
-    monkeypatch.setattr(base, "CONFIGS", tmp_path)
+    monkeypatch.setattr(yaml_files, "CONFIGS", tmp_path)
     assert find_config("data", "bccd") == path
     with pytest.raises(
         InputError, match=r"'bcd' is neither a \.yaml file nor one of configs/data/; did you mean 'bccd'"

@@ -14,10 +14,11 @@ from annotated_types import Ge, Interval
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from detect.config.base import build, dump_yaml, load_yaml, to_plain
+from detect.config.base import build, to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import DetectionRecipe
 from detect.config.run import RunConfig
+from detect.config.yaml_files import dump_yaml, load_yaml
 
 # YAML 1.1 reads some control characters, such as U+0085, as ends of lines, and PyYAML writes them as they are.
 WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=8)

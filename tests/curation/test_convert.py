@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.config.base import load_yaml
 from detect.config.data import DataConfig, SplitConfig
+from detect.config.yaml_files import load_yaml
 from detect.curation.convert import FORMATS, Conversion, convert
 from detect.data.formats.visdrone import IN_NO_CLASS
 from detect.data.formats.writing import RENAMED_CLASS, RENAMED_IMAGE

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detect.curation.check.mends import FIX, mend_of
+from detect.curation.check.kinds import BACKGROUND, FIX, LEAK, mend_of
 from detect.curation.check.run import check_data, check_json, check_text
-from detect.curation.check.severity import BACKGROUND, LEAK
 from detect.curation.fix import Mending, fix_data
 from detect.data.checks import NO_AREA
 from detect.data.recognition import open_data

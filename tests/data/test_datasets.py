@@ -8,8 +8,8 @@ from typing import get_args, get_type_hints
 import pytest
 from PIL import Image
 
-from detect.config.base import CONFIGS
 from detect.config.data import DataConfig, SplitConfig, load_data_config
+from detect.config.yaml_files import CONFIGS
 from detect.data import datasets
 from detect.data.classification.datasets import CLASS_READERS
 from detect.data.datasets import GENERATORS, READERS, open_split

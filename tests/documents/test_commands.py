@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.config.base import find_config, parse_overrides
+from detect.config.yaml_files import find_config, parse_overrides
 from detect.errors import InputError
 from detect.models.catalog import find_definition, shipped_weights
 from detect.training.settings import load_recipe

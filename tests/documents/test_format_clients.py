@@ -16,7 +16,7 @@ from detect.exporting.options import ExportOptions
 from detect.exporting.parity import comparison_images
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.formats import FORMATS
+from detect.inference.runtimes.formats import FORMATS
 from tests.documents.pages import ROOT
 from tests.exporting import exports
 from tests.exporting.test_runner import WITHOUT, unmatched

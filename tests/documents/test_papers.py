@@ -7,7 +7,7 @@ import re
 import pytest
 
 from detect.config.ablation import load_ablation_config
-from detect.config.base import CONFIGS
+from detect.config.yaml_files import CONFIGS
 from detect.papers.tables.tables import shipped_tables
 from tests.documents.pages import ROOT
 

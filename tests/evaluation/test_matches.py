@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 
 from detect.evaluation.coco import coco_metrics
-from detect.evaluation.html.calibration import ScoreRange, calibration, calibration_error
-from detect.evaluation.html.sizes import OBJECT_SIDES, area_ranges, by_image_size, by_object_size, spreads
+from detect.evaluation.html.statistics import (
+    OBJECT_SIDES,
+    ScoreRange,
+    area_ranges,
+    by_image_size,
+    by_object_size,
+    calibration,
+    calibration_error,
+    spreads,
+)
 from detect.evaluation.matches import ALL_AREAS, averages, class_curves, match_by_coco
 from tests.evaluation.synthetic import make_found, make_table, random_problem
 

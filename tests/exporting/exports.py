@@ -22,7 +22,7 @@ from detect.exporting.converters import CONVERTERS
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import Parity
-from detect.inference.formats import FORMATS
+from detect.inference.runtimes.formats import FORMATS
 from detect.models.build import build_classifier, build_model
 from detect.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.exporting.lively import enliven, find_everywhere

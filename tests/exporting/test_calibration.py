@@ -12,7 +12,7 @@ from detect.exporting import int8
 from detect.exporting.calibration import Calibration, read_calibration, warn_of_grey
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.parity import comparison_images
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 
 NAMES = ("a", "b")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from dataclasses import replace
@@ -16,18 +15,24 @@ from torch import nn
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.evaluation.postprocess import PredictSettings
-from detect.exporting import litert
 from detect.exporting import parity as parity_module
-from detect.exporting.converters import CONVERTERS, export_converted
+from detect.exporting.converters import (
+    CONVERTERS,
+    append_metadata,
+    convert_litert,
+    convert_ncnn,
+    convert_openvino,
+    export_converted,
+    rename_blobs,
+)
 from detect.exporting.metadata import describe
-from detect.exporting.ncnn import rename_blobs
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import IMAGE_SHAPES, ExportError, compare_file, comparison_images
 from detect.exporting.wrappers import wrapped
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.formats import FORMATS, LITERT, NCNN, metadata_text, parse_metadata
-from detect.inference.ncnn_network import INPUT_HW
+from detect.inference.runtimes.formats import FORMATS, LITERT, NCNN, metadata_text, parse_metadata
+from detect.inference.runtimes.ncnn import INPUT_HW
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.model import fuse_conv_bn
@@ -78,7 +83,7 @@ def convert(kind, checkpoint, folder, edit=None, metadata=None):
         edit(model.graph)
     onnx.save(model, graph)
     facts = describe(checkpoint, options_of(kind)) | {INPUT_HW: "null"} | (metadata or {})
-    importlib.import_module(CONVERTERS[kind.name].module).convert(graph, path, facts, half=False)
+    (convert_ncnn if kind is NCNN else convert_openvino)(graph, path, facts, half=False)
     return path
 
 
@@ -272,8 +277,8 @@ def test_each_fault_of_litert_is_seen(checkpoint, tmp_path, fault):
     _, change = FAULTS[fault]
     metadata = describe(checkpoint, options)
     path = tmp_path / "model.tflite"
-    litert.convert(Changed(checkpoint.model, fault), SIZE, path)
-    litert.append_metadata(path, metadata | (change(metadata) if change else {}), checkpoint.names)
+    convert_litert(Changed(checkpoint.model, fault), SIZE, path)
+    append_metadata(path, metadata | (change(metadata) if change else {}), checkpoint.names)
     if fault == "class table":
         with pytest.raises(ExportError, match="the exported file's classes are"):
             compare_file(checkpoint, path, options)

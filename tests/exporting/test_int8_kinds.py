@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from detect.api.evaluation import choose_instance
+from detect.api.evaluation_request import choose_instance
 from detect.api.exporting import ExportRequest, run_export
 from detect.data.classification.table import ClassTable
 from detect.data.shapes import draw_scene
@@ -25,7 +25,7 @@ from detect.exporting.options import ExportOptions
 from detect.exporting.quantizer import prediction_loss
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.models.build import build_model
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from tests.exporting import exports

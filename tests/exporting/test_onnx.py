@@ -21,7 +21,7 @@ from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import ExportError
 from detect.inference.detector import Detector
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.models.build import build_model
 from detect.models.checkpoint import save_checkpoint
 

@@ -19,7 +19,7 @@ from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
 from detect.exporting.parity import compare_file
 from detect.exporting.wrappers import wrapped
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.papers.sdpoint.transform import Instance, use_instance

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
+from detect.exporting.int8 import WeightQuantizer
 from detect.exporting.options import ExportOptions
-from detect.exporting.weight_quantizer import WeightQuantizer
 
 GRAPH = """n (float[1, 2, 4, 4] images) => (float[1, 2] z)
 { a = Conv (images, w) b = GlobalAveragePool (a) c = Flatten (b) z = Gemm (c, v) }"""

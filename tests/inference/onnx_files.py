@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from detect.inference.formats import ONNX
+from detect.inference.runtimes.formats import ONNX
 
 LEVEL = {"anchors_px": [[6.0, 4.0], [10.0, 12.0]], "xy_scale": 2.0, "sizes": "square"}
 """Two anchors (width, height)."""

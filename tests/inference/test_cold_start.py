@@ -15,8 +15,8 @@ import torch
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.inference.detector import Detector
-from detect.inference.exported_network import network_input
-from detect.inference.onnx_network import _devices
+from detect.inference.runtimes.exported import network_input
+from detect.inference.runtimes.onnx_runtime import _devices
 from tests.inference.onnx_files import write_classifier, write_detections, write_raw
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from detect.losses.assignment import Matches
 from detect.losses.detection import DetectionLoss, default_balance, detection_loss, objectness_targets
 from detect.losses.dynamic import DynamicLoss
 from detect.losses.terms import GAIN_FACTORS, LossTerms, choose_assignment
-from detect.models.heads import AnchorDetect, AnchorFreeDetect
+from detect.models.heads import AnchorDetect, AnchorFreeDetect, AnchorFreeOptions
 from detect.structures import Targets
 
 LN2 = math.log(2)
@@ -167,7 +167,7 @@ def test_assignment() -> None:
 
 def test_a_head_without_anchors() -> None:
     """It is trained by SimOTA, which heads with anchors may have as well."""
-    head = AnchorFreeDetect((8, 8), (8, 16), 3, hidden_channels=8)
+    head = AnchorFreeDetect((8, 8), (8, 16), 3, AnchorFreeOptions(hidden_channels=8))
     assert isinstance(detection_loss(LossConfig(), head, 640), DynamicLoss)
     assert isinstance(detection_loss(LossConfig(assignment="simota"), make_head(), 640), DynamicLoss)
     assert isinstance(detection_loss(LossConfig(), make_head(), 640), DetectionLoss)

@@ -13,14 +13,16 @@ from detect.losses.detection import detection_loss
 from detect.losses.dynamic import DynamicLoss, distribution_loss, rows_of, varifocal
 from detect.losses.simota import Assigned
 from detect.losses.terms import choose_assignment
-from detect.models.heads import CERTAIN, AnchorDetect, AnchorFreeDetect
+from detect.models.heads import CERTAIN, AnchorDetect, AnchorFreeDetect, AnchorFreeOptions
 from tests.losses.test_simota import free_head, parts, targets
 
 LN2 = math.log(2)
 
 
 def aligned_head(num_classes: int = 2, bins: int | None = None) -> AnchorFreeDetect:
-    return AnchorFreeDetect((8,), (8,), num_classes, hidden_channels=8, coding="distances", objectness=False, bins=bins)
+    return AnchorFreeDetect(
+        (8,), (8,), num_classes, AnchorFreeOptions(hidden_channels=8, coding="distances", objectness=False, bins=bins)
+    )
 
 
 def test_varifocal() -> None:

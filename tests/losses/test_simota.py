@@ -12,7 +12,7 @@ from detect.errors import InputError
 from detect.losses.dynamic import DynamicLoss
 from detect.losses.simota import Assigned, candidates_of, match_simota
 from detect.losses.terms import GAIN_FACTORS, LossTerms
-from detect.models.heads import AnchorDetect, AnchorFreeDetect
+from detect.models.heads import AnchorDetect, AnchorFreeDetect, AnchorFreeOptions
 from detect.structures import Targets
 
 LN2 = math.log(2)
@@ -162,7 +162,7 @@ def test_against_the_definition(num_anchors: int) -> None:
 
 
 def free_head(num_classes: int = 2) -> AnchorFreeDetect:
-    return AnchorFreeDetect((8,), (8,), num_classes, hidden_channels=8)
+    return AnchorFreeDetect((8,), (8,), num_classes, AnchorFreeOptions(hidden_channels=8))
 
 
 def parts(loss: DynamicLoss, terms: LossTerms) -> list[float]:

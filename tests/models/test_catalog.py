@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from detect.config.base import CONFIGS
 from detect.config.model import Convolutions, Scale
+from detect.config.yaml_files import CONFIGS
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.catalog import SHORT_OPTIONS, find_definition, shipped_models, shipped_parts

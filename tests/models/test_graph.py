@@ -12,7 +12,7 @@ from detect.analysis.profile import profile_model
 from detect.config.model import Scale
 from detect.errors import InputError
 from detect.exporting.onnx import export_onnx
-from detect.models.blocks.conv import Pieces, space_to_depth
+from detect.models.blocks.space_to_depth import Pieces, space_to_depth
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint

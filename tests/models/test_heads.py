@@ -8,7 +8,8 @@ import torch
 
 from detect.boxes.coding import BoxCoding
 from detect.errors import InputError
-from detect.models.heads import MIN_MEAN, AnchorDetect, AnchorFreeDetect, Classify, mean_bins
+from detect.models.class_heads import Classify
+from detect.models.heads import MIN_MEAN, AnchorDetect, AnchorFreeDetect, AnchorFreeOptions, mean_bins
 from detect.structures import FeatureShape
 
 ANCHORS = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]]]
@@ -184,7 +185,7 @@ def test_yolov5_has_one_reach() -> None:
 
 def free_head(num_classes: int = 4) -> AnchorFreeDetect:
     torch.manual_seed(0)
-    return AnchorFreeDetect((6, 8), (8, 16), num_classes, hidden_channels=8)
+    return AnchorFreeDetect((6, 8), (8, 16), num_classes, AnchorFreeOptions(hidden_channels=8))
 
 
 def test_branches_of_a_head_without_anchors() -> None:
@@ -235,7 +236,7 @@ def test_cells_are_no_part_of_the_weights() -> None:
 def aligned_head(bins: int | None = None) -> AnchorFreeDetect:
     torch.manual_seed(0)
     options = {"coding": "distances", "objectness": False, "bins": bins}
-    return AnchorFreeDetect((6, 8), (8, 16), 4, hidden_channels=8, **options)
+    return AnchorFreeDetect((6, 8), (8, 16), 4, AnchorFreeOptions(hidden_channels=8, **options))
 
 
 def test_distances_from_the_centre() -> None:
@@ -305,7 +306,7 @@ def test_first_boxes_are_a_cell(bins: int | None) -> None:
 )
 def test_wrong_options_without_anchors(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        AnchorFreeDetect((6,), (8,), 4, **options)
+        AnchorFreeDetect((6,), (8,), 4, AnchorFreeOptions(**options))
 
 
 def test_cells_of_levels_that_an_instance_has_shrunk() -> None:

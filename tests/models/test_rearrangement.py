@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detect.models.blocks.conv import space_to_depth, unfold_kernel
 from detect.models.blocks.residual import narrow_taps
+from detect.models.blocks.space_to_depth import space_to_depth, unfold_kernel
 from detect.models.rearrangement import Channels, fold_kernel, identity_norm, rearrange
 
 

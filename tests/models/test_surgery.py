@@ -12,7 +12,7 @@ from detect.models.build import build_model, empty_model
 from detect.models.catalog import find_definition
 from detect.models.model import DetectionModel, Model
 from detect.models.surgery import Rearranged, becomes_spd, spd_model
-from detect.models.transfer import transfer_weights
+from detect.training.starts import transfer_weights
 from tests.models.thin import thin
 from tests.models.yamls import write_model
 

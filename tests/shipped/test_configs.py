@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detect.config.base import CONFIGS, find_config, load_yaml
 from detect.config.data import load_data_config
 from detect.config.recipe import (
     ClassificationRecipe,
@@ -19,6 +18,7 @@ from detect.config.recipe import (
     load_detection_recipe,
 )
 from detect.config.run import load_run_config
+from detect.config.yaml_files import CONFIGS, find_config, load_yaml
 from detect.data.detection.albumentations_stage import AlbumentationsStage
 from detect.data.detection.sampling import TrainingOrder
 from detect.losses.terms import choose_assignment

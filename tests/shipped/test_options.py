@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detect.config.base import CONFIGS, load_yaml
 from detect.config.describe import describe_keys
+from detect.config.yaml_files import CONFIGS, load_yaml
 
 TESTS = Path(__file__).parents[1]
 

@@ -18,8 +18,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from detect.api.exporting import ExportRequest
-from detect.api.web import run_web_export
+from detect.api.exporting import ExportRequest, run_web_export
 from detect.exporting.onnx_runner import OnnxModel
 from detect.models.foreign.importing import ImportOptions, import_weights
 from tests.browser.chromium import NEEDS_CHROMIUM, Page

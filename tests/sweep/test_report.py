@@ -11,9 +11,16 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from detect.sweep.ledger import Trial
-from detect.sweep.picture import _heights, _ticks, draw_parallel_coordinates
 from detect.sweep.plan import Parameter
-from detect.sweep.report import training_command, trials_text, write_csv, write_hparams
+from detect.sweep.report import (
+    _heights,
+    _ticks,
+    draw_parallel_coordinates,
+    training_command,
+    trials_text,
+    write_csv,
+    write_hparams,
+)
 from tests.sweep.small import make_plan_in
 
 SPACE = (Parameter("optimizer.lr", 0.001, 0.1, log=True), Parameter("batch_size", choices=(2, 4)))

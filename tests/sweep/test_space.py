@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detect.config.base import CONFIGS, parse_overrides
 from detect.config.sweep import load_sweep_config
+from detect.config.yaml_files import CONFIGS, parse_overrides
 from detect.errors import InputError
 from detect.sweep.plan import Parameter, experiment, find_data, open_space, shown, training_arguments
 from tests.sweep.small import SWEEP, make_plan_in

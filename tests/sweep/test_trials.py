@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from detect.config.base import parse_overrides
+from detect.config.yaml_files import parse_overrides
 from detect.errors import InputError
 from detect.runtime.trainings import MAX_LINE
 from detect.sweep.ledger import LOG

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint
+from detect.models.foreign.class_names import COCO_IDS, COCO_NAMES
 from detect.models.foreign.darknet import darknet_layers
-from detect.models.foreign.importing import COCO_IDS, COCO_NAMES
 from tests.models.foreign.torchvision_files import assert_computes_the_same, random_classifier, zeros
 from tests.models.foreign.yolov5_files import random_model, their_state, write_pickled_model, write_safetensors
 from tests.models.foreign.yolox_files import random_state, write_export

@@ -18,7 +18,8 @@ import pytest
 import torch
 import yaml
 
-from detect.api.evaluation import EvaluationRequest, measure
+from detect.api.evaluation import measure
+from detect.api.evaluation_request import EvaluationRequest
 from detect.config.base import to_plain
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint

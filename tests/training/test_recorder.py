@@ -5,7 +5,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from detect.config.base import load_yaml
+from detect.config.yaml_files import load_yaml
 from detect.errors import InputError
 from detect.training.loggers import LoggedRun
 from detect.training.recorder import Recorder, write_settings

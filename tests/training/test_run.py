@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from detect.cli.train import request_from_args
-from detect.config.base import CONFIGS, to_plain
+from detect.config.base import to_plain
 from detect.config.recipe import (
     ClassificationRecipe,
     DetectionRecipe,
     load_classification_recipe,
     load_detection_recipe,
 )
+from detect.config.yaml_files import CONFIGS
 from detect.errors import InputError
 from detect.models import catalog
 from detect.models.build import build_classifier, build_model

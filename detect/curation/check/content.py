@@ -14,7 +14,7 @@ import numpy as np
 
 from detect.boxes.convert import box_sizes
 from detect.config.data import DataConfig
-from detect.curation.check.severity import (
+from detect.curation.check.kinds import (
     BACKGROUND,
     BACKGROUND_DROPPED,
     CORNERS,

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from detect.curation.check.severity import DAMAGED_PIXELS, FEW_GREYS, SEVERAL_FRAMES, SURPLUS, UNDECODABLE
+from detect.curation.check.kinds import DAMAGED_PIXELS, FEW_GREYS, SEVERAL_FRAMES, SURPLUS, UNDECODABLE
 from detect.data.animations import describe_file
 from detect.data.annotations import Problems
 from detect.data.formats.shard_images import StoredImage

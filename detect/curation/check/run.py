@@ -16,17 +16,17 @@ from detect.curation.check.content import (
     image_folder,
     images_in,
 )
-from detect.curation.check.mends import mend_of
-from detect.curation.check.pixels import check_pixels
-from detect.curation.check.severity import (
+from detect.curation.check.kinds import (
     DEEP,
     DEEP_AS_IT_IS,
     DEEP_MEASURED,
     REFUSED,
     SEVERITIES,
     Severity,
+    mend_of,
     severity_of,
 )
+from detect.curation.check.pixels import check_pixels
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import check_split
 from detect.data.datasets import READERS, read_split

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 MAX_ASPECT = 8
-"""Of longer images only the middle is resized, so that one row of a million pixels does not become gigabytes."""
+"""Length over width above which only the middle is resized: a row of a million pixels must not become gigabytes."""
 
 
 def center_crop(image_rgb: np.ndarray, image_size: int, share: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from detect.runtime.progress import progress_bar
 Result = TypeVar("Result")
 
 _MANY = 1000
-"""So many images take long enough for a progress bar."""
+"""Number of images from which a progress bar is shown."""
 
 
 class ImageSource(Protocol):

@@ -39,7 +39,7 @@ from detect.runtime.reproducibility import generator
 from detect.structures import Batch, ClassTargets
 
 CLASS_ORDER_STREAM, CLASS_IMAGE_STREAM, CLASS_MIX_STREAM = 8, 9, 10
-"""First word of the random keys; 1 to 7 are taken by detection, training and sweeps."""
+"""Stream numbers of the random generators; 1 to 7 are taken by detection, training and sweeps."""
 
 WRONG = UnreadablePolicy("has no answer, so it counts as wrong", "they count as wrong")
 

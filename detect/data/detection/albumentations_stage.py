@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from detect.config.augment import AlbumentationConfig
-from detect.data.detection.geometry import MIN_VISIBLE_SHARE, Sample, worth_learning
+from detect.data.detection.geometry import MIN_VISIBLE_SHARE, Sample, are_trainable
 from detect.errors import InputError, did_you_mean
 
 # Exceptions of its transforms for invalid arguments, found by giving nonsense to each of them.
@@ -52,7 +52,7 @@ class AlbumentationsStage:
     def __init__(self, transforms: Sequence[AlbumentationConfig], image_size: int) -> None:
         self.transforms = tuple(transforms)
         self.is_geometric = any(_is_geometric(transform) for transform in self.transforms)
-        """Whether a transform may move pixels, and with them boxes; some of these need squares (quarter turns)."""
+        """True where a transform may move pixels, and with them boxes; some of these need squares (quarter turns)."""
         for index, transform in enumerate(self.transforms):
             _try_out(transform, image_size, f"augment.albumentations[{index}]: {transform.name}")
         # Built where it is used: the pipeline does not have to travel to the worker processes.
@@ -119,7 +119,7 @@ def _apply(pipeline: Any, sample: Sample) -> Sample:
     result = pipeline(image=sample.image_rgb, bboxes=sample.boxes_xyxy_px, indices=np.arange(len(sample.labels)))
     boxes = np.asarray(result["bboxes"], dtype=np.float64).reshape(-1, 4)
     labels = sample.labels[np.asarray(result["indices"], dtype=np.int64)]
-    keep = worth_learning(boxes, boxes)
+    keep = are_trainable(boxes, boxes)
     return Sample(np.ascontiguousarray(result["image"]), boxes[keep], labels[keep])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from detect.boxes.convert import box_areas
 from detect.config.augment import AugmentConfig
-from detect.data.detection.geometry import Sample, Scene, worth_learning
+from detect.data.detection.geometry import Sample, Scene, are_trainable
 from detect.data.letterbox import PAD_VALUE
 from detect.data.mixing import cutmix_rectangle
 
@@ -130,7 +130,7 @@ def paste(base: Sample, second: Sample, rectangle_xyxy_px: tuple[int, int, int, 
     covered = box_areas(_clip(base.boxes_xyxy_px, rectangle_xyxy_px))
     stays = covered <= MAX_COVERED * box_areas(base.boxes_xyxy_px)
     pasted = _clip(second.boxes_xyxy_px, rectangle_xyxy_px)
-    comes = worth_learning(second.boxes_xyxy_px, pasted)
+    comes = are_trainable(second.boxes_xyxy_px, pasted)
     return Sample(
         image,
         np.concatenate([base.boxes_xyxy_px[stays], pasted[comes]]),

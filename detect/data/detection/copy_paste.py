@@ -15,7 +15,7 @@ import numpy as np
 from detect.boxes.convert import box_areas
 from detect.boxes.intersections import intersection_areas
 from detect.config.augment import AugmentConfig
-from detect.data.detection.geometry import Sample, worth_learning
+from detect.data.detection.geometry import Sample, are_trainable
 
 MARGIN_PX = 2
 """Pixels around a box that are copied with it and fade into the place, so that no sharp edge marks a copy."""
@@ -60,7 +60,7 @@ def copy_paste(
         patch = cut_patch(sample.image_rgb, sample.boxes_xyxy_px[source], zoom)
         place = _free_place(rng, patch.opacity.shape, image.shape[:2], taken)
         box = patch.box_xyxy_px[None]
-        if place is None or not worth_learning(box, box)[0]:
+        if place is None or not are_trainable(box, box)[0]:
             continue
         left, top = place
         blend(image, patch, left, top)

@@ -105,11 +105,11 @@ def random_matrix(
 
 
 def warp(scene: Scene, matrix: np.ndarray, output_hw: tuple[int, int]) -> Sample:
-    """Warp a scene by ``matrix`` (3, 3), source to output pixels, and keep the boxes that are ``worth_learning``."""
+    """Warp a scene by ``matrix`` (3, 3), source to output pixels, and keep the boxes that ``are_trainable``."""
     image, matrix = warp_image(scene.image_rgb, matrix, output_hw)
     full = warp_boxes(scene.full_xyxy_px, matrix)
     visible = np.clip(warp_boxes(scene.visible_xyxy_px, matrix), 0, np.array([*output_hw, *output_hw])[[1, 0, 1, 0]])
-    keep = worth_learning(full, visible)
+    keep = are_trainable(full, visible)
     return Sample(image, visible[keep], scene.labels[keep])
 
 
@@ -172,7 +172,7 @@ def warp_boxes(boxes_xyxy_px: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
 
 
-def worth_learning(full_xyxy_px: np.ndarray, visible_xyxy_px: np.ndarray) -> np.ndarray:
+def are_trainable(full_xyxy_px: np.ndarray, visible_xyxy_px: np.ndarray) -> np.ndarray:
     """Boxes that are large enough and visible enough to be trained on: (N,) bool.
 
     ``visible_xyxy_px`` are the boxes ``full_xyxy_px`` (N, 4) clipped to the image.

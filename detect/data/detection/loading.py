@@ -23,13 +23,13 @@ from detect.data.detection.augment import cutmix, mixup, mosaic4, mosaic9, rando
 from detect.data.detection.copy_paste import copy_paste
 from detect.data.detection.geometry import (
     Sample,
+    are_trainable,
     flip_left_right,
     flip_up_down,
     moves,
     random_matrix,
     rotate90,
     warp,
-    worth_learning,
 )
 from detect.data.detection.images import ImageFiles, ImageStore, RecentImages, build_cache, read_original
 from detect.data.detection.repeats import image_repeats
@@ -124,7 +124,7 @@ class TrainingSamples(Dataset[Loaded]):
     def _unmoved(self, tile: Sample, output_hw: tuple[int, int]) -> Sample:
         """Put the image into the top left corner, exactly as in evaluation."""
         image = pad_batch([tile.image_rgb], shape_hw=output_hw)[0]
-        keep = worth_learning(tile.boxes_xyxy_px, tile.boxes_xyxy_px)
+        keep = are_trainable(tile.boxes_xyxy_px, tile.boxes_xyxy_px)
         return Sample(image, tile.boxes_xyxy_px[keep], tile.labels[keep])
 
     def _turned(self, rng: np.random.Generator, sample: Sample) -> Sample:

@@ -47,7 +47,7 @@ def objects_per_image(table: AnnotationTable) -> np.ndarray:
 
 
 def num_empty_kept(num_empty: int, num_with_objects: float, share: float) -> int:
-    """Number of the empty images that an epoch has, so that they are at most ``share`` of all that it has."""
+    """Number of empty images in an epoch, so that they are at most ``share`` of its images."""
     if share >= 1:
         return num_empty
     return min(num_empty, int(num_with_objects * share / (1 - share) + 1e-9))

@@ -25,7 +25,7 @@ LANES = 4
 with 1, 2 or 4 workers, each has decoded all partners of its samples itself."""
 
 ORDER_STREAM, REQUEST_STREAM, SAMPLE_STREAM = 1, 2, 3
-"""First word of the random keys, so that the order, the requests and the samples draw from unrelated streams."""
+"""Stream numbers of the random generators of the order, the requests and the samples, which are unrelated."""
 
 
 @dataclass(frozen=True)

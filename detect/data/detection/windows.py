@@ -13,7 +13,7 @@ from detect.boxes.convert import box_sizes
 from detect.boxes.tiles import tile_windows
 from detect.config.sampling import TilesConfig
 from detect.data.annotations import AnnotationTable, Windows, offsets_of
-from detect.data.detection.geometry import worth_learning
+from detect.data.detection.geometry import are_trainable
 from detect.data.detection.repeats import num_empty_kept, objects_per_image
 
 
@@ -23,7 +23,7 @@ def cut_windows(table: AnnotationTable, tiles: TilesConfig, image_size: int) -> 
     Args:
         table: the whole images; one that is no larger than a tile stays whole.
         tiles: side and overlap.
-        image_size: long side of a tile in the network input, where a box must be ``worth_learning``, as in a mosaic.
+        image_size: long side of a tile in the network input, for ``are_trainable``, as in a mosaic.
 
     Returns:
         W rows in the order of the images, with the id of their image.
@@ -35,7 +35,7 @@ def cut_windows(table: AnnotationTable, tiles: TilesConfig, image_size: int) -> 
     visible = np.clip(full, 0, np.tile(ends - origins, 2))
     zoom = image_size / (ends - origins).max(axis=1, keepdims=True, initial=1)
     crowd = table.is_crowd[box]
-    keep = np.where(crowd, (box_sizes(visible) > 0).all(axis=1), worth_learning(full * zoom, visible * zoom))
+    keep = np.where(crowd, (box_sizes(visible) > 0).all(axis=1), are_trainable(full * zoom, visible * zoom))
     window, box, visible = window[keep], box[keep], visible[keep]
     return dataclasses.replace(
         table,

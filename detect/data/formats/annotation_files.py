@@ -22,7 +22,7 @@ from detect.data.checks import check_boxes, find_annotations, find_file, find_fo
 from detect.data.folders import walk_files
 from detect.data.formats.image_names import LEADS_OUT, is_file, path_forms, suffix_forms
 from detect.data.images import IMAGE_SUFFIXES
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 
 MAX_LIST_BYTES = 2**30  # ten million long paths
 MAX_LABEL_BYTES = 16 * 2**20  # a line has about 50 bytes
@@ -137,7 +137,7 @@ def read_list(path: Path, problems: Problems, content: str) -> list[str]:
             raise InputError(f"{path}: larger than {MAX_LIST_BYTES // 2**20} MiB, which no list of images is")
         lines = decode_text(path.read_bytes(), str(path)).splitlines()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     distinct: dict[str, None] = {}
     for line in filter(None, (line.strip() for line in lines)):
         if line in distinct:
@@ -193,7 +193,7 @@ def read_annotation_bytes(path: Path, max_bytes: int) -> bytes:
             raise InputError(f"{path.name}: larger than {max_bytes // 2**20} MiB")
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path.name}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path.name, error) from None
 
 
 def read_lines(path: Path) -> list[str]:

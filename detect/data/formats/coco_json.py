@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypedDict, TypeGuard
 import msgspec
 import numpy as np
 
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 
 MAX_FILE_BYTES = 2 * 10**9
 """Larger annotation files are refused; COCO's largest, with all its polygons, has 0.5 GB."""
@@ -72,7 +72,7 @@ def read_json(path: Path, hook: Hook | None = None) -> Any:
     try:
         return json.loads(path.read_bytes(), object_hook=hook)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     except RecursionError:
         raise InputError(f"{path}: is nested too deeply to be an annotation file") from None
     except UnicodeDecodeError as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,7 +19,6 @@ from detect.data.annotations import AnnotationTable, Problems
 from detect.data.checks import find_annotations, find_file, find_folder
 from detect.data.folders import is_image_name, walk_files
 from detect.data.formats.annotation_files import number_of, side_of
-from detect.data.formats.image_names import ImageFolder
 from detect.data.formats.labelled_images import (
     BAD_ENTRY,
     BAD_SHAPE,
@@ -37,7 +35,7 @@ from detect.data.formats.labelled_images import (
     box_of,
     is_usable,
     read_attributes,
-    table_of_images,
+    table_of_file,
 )
 from detect.data.formats.layouts import FoundSplits, ends_of, find_label_files, image_folder, sorted_splits, split_of
 from detect.data.formats.voc import read_xml
@@ -55,23 +53,13 @@ _CORNERS = [(f"x{corner}{number}", f"y{corner}{number}") for corner in ("tl", "t
 
 
 def read_cvat(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the file is missing or not CVAT's, or no image can be used.
 
     Classes are in the order of the task's labels. ``occluded`` and attributes called ``truncated`` and ``difficult``
     are kept. Frames of a video are the images of their numbers; those without a shape are background.
-
-    Args:
-        config: the data set; ``splits.<split>.parts`` are subsets of the project, default all.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the file is missing or not CVAT's, or no image can be used.
+    ``splits.<split>.parts`` are subsets of the project, default all.
     """
-    problems = Problems()
-    content = _read_file(config, problems, split)
-    folder = find_folder(config, config.splits[split].images)
-    paths = ImageFolder(folder, Path(config.root)).find_all([image.name for image in content.images], problems)
-    return table_of_images(config, split, content, paths, partial(_read_file, config, Problems()), problems)
+    return table_of_file(config, split, _read_file)
 
 
 def _read_file(config: DataConfig, problems: Problems, split: str) -> LabelFile:

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems
-from detect.data.checks import find_annotations, find_file, find_folder
+from detect.data.checks import find_annotations, find_file
 from detect.data.folders import is_image_name
 from detect.data.formats.annotation_files import number_of
-from detect.data.formats.image_names import ImageFolder
 from detect.data.formats.labelled_images import (
     ATTRIBUTE,
     BAD_ENTRY,
@@ -35,6 +34,7 @@ from detect.data.formats.labelled_images import (
     around,
     around_ellipse,
     around_rotated,
+    find_images,
     is_usable,
     load_json,
     table_of_images,
@@ -69,22 +69,14 @@ class _Task(NamedTuple):
 
 
 def read_label_studio(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the file is missing or not Label Studio's, or no image can be used.
 
     Of several annotations of an image the ground truth is taken, else the newest. A task that nobody annotated is no
     background and left out. Where no task has an annotation, predictions are taken, and counted.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the file is missing or not Label Studio's, or no image can be used.
     """
     problems = Problems()
     content = _read_file(config, problems, split)
-    folder = find_folder(config, config.splits[split].images)
-    paths = ImageFolder(folder, Path(config.root)).find_all([image.name for image in content.images], problems)
+    paths = find_images(config, split, content.images, problems)
     read = partial(_read_file, config, Problems())
     table = table_of_images(config, split, content, paths, read, problems, "xywh shares")
     declared = {path: image.size_hw for image, path in zip(content.images, paths, strict=True)}

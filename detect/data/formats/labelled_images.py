@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from detect.config.data import DataConfig
 from detect.data.annotations import MARKS, AnnotationTable, Problems, Understood, encode_paths
-from detect.data.checks import check_distinct, inspect_images
+from detect.data.checks import check_distinct, find_folder, inspect_images
 from detect.data.formats.annotation_files import (
     ALL_CLASSES,
     UNKNOWN_NAME,
@@ -27,10 +28,11 @@ from detect.data.formats.annotation_files import (
     table_of_boxes,
 )
 from detect.data.formats.coco_json import read_json
+from detect.data.formats.image_names import ImageFolder
 from detect.errors import InputError, is_writable
 
 MAX_FILE_BYTES = 512 * 2**20
-"""Of a file for many images; a box has about 400 bytes in the most verbose form."""
+"""Largest file for many images; a box has about 400 bytes in the most verbose form."""
 
 OUTLINE = Understood("outlines, circles and lines taken as boxes")
 ROTATED = Understood("rotated boxes taken as the upright boxes around them")
@@ -180,17 +182,9 @@ def table_of_images(
 ) -> AnnotationTable:
     """Make the table of a split; images are numbered 1..N, classes are those of ``class_names``.
 
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-        content: of the split.
-        paths: N files; None, counted already, for an unusable name.
-        read: reads another split, for its class names.
-        problems: gets the problems; becomes the table's.
-        coordinates: form and unit of the boxes; a declared size is compared with the image's only if it is pixels.
-
-    Raises:
-        InputError: no image can be used, or there is no class.
+    ``paths`` are the files of the images; None, counted already, for an unusable name. ``read`` reads another split,
+    for its class names. A declared size is compared with the image's only if coordinates are pixels. ``InputError`` if
+    no image can be used, or there is no class.
     """
     named = [(image, path) for image, path in zip(content.images, paths, strict=True) if path is not None]
     if not named:
@@ -198,6 +192,19 @@ def table_of_images(
         raise InputError(f"{config.name} {split}: none of the {len(content.images)} images can be used: {found}")
     images, files = [image for image, _ in named], [path for _, path in named]
     names = class_names(config, split, content, read)
+    return table_of_objects(config, split, images, files, names, problems, coordinates)
+
+
+def table_of_objects(
+    config: DataConfig,
+    split: str,
+    images: Sequence[LabelledImage],
+    files: Sequence[Path],
+    names: tuple[str, ...],
+    problems: Problems,
+    coordinates: Coordinates = "xyxy px",
+) -> AnnotationTable:
+    """Make the table of images with their files and of the K class names; the rest is as in ``table_of_images``."""
     is_px = coordinates != "xywh shares"
     declared_hw = np.array([image.size_hw if is_px else (0, 0) for image in images], np.int64).reshape(-1, 2)
     ends_xy_px = np.array([_end(image) for image in images], np.float64).reshape(-1, 2)
@@ -212,6 +219,24 @@ def table_of_images(
     table = table_of_boxes(good_files, sizes_hw[is_good], boxes, coordinates, names, numbers, problems)
     skipped = [path for path, is_fine in zip(files, is_good, strict=True) if not is_fine]
     return dataclasses.replace(table, skipped_paths=encode_paths(skipped))
+
+
+def table_of_file(
+    config: DataConfig, split: str, read: Callable[[DataConfig, Problems, str], LabelFile]
+) -> AnnotationTable:
+    """Make the table of a split whose images lie in a folder, and whose labels ``read`` finds in a file."""
+    problems = Problems()
+    content = read(config, problems, split)
+    paths = find_images(config, split, content.images, problems)
+    return table_of_images(config, split, content, paths, partial(read, config, Problems()), problems)
+
+
+def find_images(
+    config: DataConfig, split: str, images: Sequence[LabelledImage], problems: Problems
+) -> list[Path | None]:
+    """Return the file of each image in the split's folder; None, counted, for an unusable name."""
+    folder = find_folder(config, config.splits[split].images)
+    return ImageFolder(folder, Path(config.root)).find_all([image.name for image in images], problems)
 
 
 def class_names(
@@ -248,5 +273,5 @@ def _box_lines(images: list[LabelledImage], names: tuple[str, ...], problems: Pr
             if item.name in label_of:
                 lines.append(BoxLine(row, label_of[item.name], item.box, place, item.is_crowd, item.marks))
             else:
-                problems.add(UNKNOWN_NAME, place)
+                problems.add(UNKNOWN_NAME, f"{item.name!r} in {image.name}")
     return lines

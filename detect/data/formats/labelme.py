@@ -50,10 +50,6 @@ def read_labelme(config: DataConfig, split: str) -> AnnotationTable:
     An image belongs to the file of its name, else to the one whose ``imagePath`` names it. Shapes labelled
     ``__ignore__`` become crowd regions of every class; flags ``truncated``, ``occluded`` and ``difficult`` are kept.
 
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-
     Raises:
         InputError: the folder is missing, or no image can be used.
     """

@@ -25,7 +25,7 @@ from typing import IO, Any
 from detect.data.annotations import Problems
 from detect.data.formats.shard_images import OpenFile, Span
 from detect.data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES, ImageError, ImageHeader, header_of
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 from detect.runtime.files import write_text
 from detect.runtime.logs import LOGGER
 from detect.runtime.progress import progress_bar
@@ -129,7 +129,7 @@ def _stamp(file: Path) -> list[Any]:
     try:
         status = file.stat()
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(file, error) from None
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{file}: is not a file")
     return [file.name, status.st_size, status.st_mtime_ns]
@@ -186,7 +186,7 @@ def read_shard(path: Path) -> Shard:
     try:
         file = OpenFile(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     samples: list[ShardSample] = []
     parts: dict[str, tuple[int, int]] = {}
     key: str | None = None

@@ -51,11 +51,8 @@ _HEADER = 24  # bytes of a PNG up to its height
 def read_supervisely(config: DataConfig, split: str) -> AnnotationTable:
     """Read one split: the data sets in its folder and below it.
 
-    Classes are in the order of ``meta.json``. Tags ``truncated``, ``occluded`` and ``difficult`` are kept.
-
-    Args:
-        config: the data set; ``splits.<split>.annotations`` is the folder of a data set, or of several.
-        split: a key of ``config.splits``.
+    Classes are in the order of ``meta.json``. Tags ``truncated``, ``occluded`` and ``difficult`` are kept. The split's
+    ``annotations`` is the folder of a data set, or of several.
 
     Raises:
         InputError: the folder is missing or has no annotation, or no image can be used.

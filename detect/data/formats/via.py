@@ -14,15 +14,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from detect.config.data import DataConfig
 from detect.data.annotations import AnnotationTable, Problems
-from detect.data.checks import find_annotations, find_file, find_folder
+from detect.data.checks import find_annotations, find_file
 from detect.data.formats.annotation_files import decode_text, number_of, read_annotation_bytes
-from detect.data.formats.image_names import ImageFolder
 from detect.data.formats.labelled_images import (
     BAD_ENTRY,
     BAD_SHAPE,
@@ -40,7 +38,7 @@ from detect.data.formats.labelled_images import (
     is_usable,
     load_json,
     read_attributes,
-    table_of_images,
+    table_of_file,
 )
 from detect.data.formats.layouts import FoundSplits, ends_of, find_label_files, json_tool
 from detect.errors import InputError
@@ -60,23 +58,12 @@ _Region = dict[str, Any]
 
 
 def read_via(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the file is not VIA's, its class is unclear, or no image can be used.
 
     The class is the region attribute called class, label, category, object, name or type; else the only one. A check
     box counts by its only chosen option. Images without regions are background.
-
-    Args:
-        config: the data set.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the file is missing or not VIA's, several attributes may be the class, or no image can be used.
     """
-    problems = Problems()
-    content = _read_file(config, problems, split)
-    folder = find_folder(config, config.splits[split].images)
-    paths = ImageFolder(folder, Path(config.root)).find_all([image.name for image in content.images], problems)
-    return table_of_images(config, split, content, paths, partial(_read_file, config, Problems()), problems)
+    return table_of_file(config, split, _read_file)
 
 
 def _read_file(config: DataConfig, problems: Problems, split: str) -> LabelFile:

@@ -26,19 +26,15 @@ from detect.data.annotations import MARKS, AnnotationTable, Problems, encode_pat
 from detect.data.checks import (
     check_distinct,
     find_folder,
-    inspect_images,
 )
 from detect.data.formats.annotation_files import (
-    UNKNOWN_NAME,
-    BoxLine,
     number_of,
     read_annotation_bytes,
     read_annotation_files,
     side_of,
-    table_of_boxes,
 )
 from detect.data.formats.image_names import find_image, is_file, is_named, path_forms
-from detect.data.formats.labelled_images import LabelledImage, LabelledObject
+from detect.data.formats.labelled_images import LabelledImage, LabelledObject, table_of_objects
 from detect.data.formats.layouts import folders_beside, side_by_side
 from detect.data.formats.writing import Target, annotation_file, plain_number, write_lines
 from detect.errors import InputError
@@ -70,36 +66,22 @@ _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc-kr":
 _NO_CHARACTER_SETS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7")
 
 
-class _Object(NamedTuple):
-    name: str
-    box_xyxy_px: tuple[float, float, float, float]
-    is_difficult: bool
-    marks: tuple[int, ...]
-
-
 class _File(NamedTuple):
     """An XML file; ``declared_hw`` is 0 where the file gives no size."""
 
     stem: str
     image_names: tuple[str, ...]
     declared_hw: tuple[int, int]
-    objects: tuple[_Object, ...]
+    objects: tuple[LabelledObject, ...]
 
 
 def read_voc(config: DataConfig, split: str) -> AnnotationTable:
-    """Read one split.
+    """Read one split; ``InputError`` if the list or a folder is missing, or no image can be used.
 
     Images are numbered 1..N in the order of the list file, or, without one, of the sorted XML files. Objects marked
     ``difficult`` become crowd regions: not trained on, and ignored in evaluation, as VOC's own evaluation does. Damaged
-    files, images and boxes are skipped and counted in the table's ``problems``.
-
-    Args:
-        config: the data set. Without ``names`` the classes are all names in the XML files of the split ``train`` (of
-            this split if there is none), sorted.
-        split: a key of ``config.splits``.
-
-    Raises:
-        InputError: the list or a folder is missing, or no image can be used.
+    files, images and boxes are skipped and counted in the table's ``problems``. Without ``names`` in the data config
+    the classes are all names in the XML files of the split ``train``, of this split if there is none, sorted.
     """
     problems = Problems()
     files, unread_stems = _read_files(config, split, problems)
@@ -107,33 +89,9 @@ def read_voc(config: DataConfig, split: str) -> AnnotationTable:
     folder = find_folder(config, config.splits[split].images).resolve()
     unread = [find_image(folder, stem) for stem in unread_stems]
     files, paths = _with_images(files, folder, problems)
-    declared_hw = np.array([file.declared_hw for file in files], np.int64).reshape(-1, 2)
-    ends_xy_px = np.array([_end(file) for file in files], np.float64).reshape(-1, 2)
-    title = f"{config.name} {split}"
-    sizes_hw, is_good = inspect_images(
-        paths, declared_hw, problems, title, max_pixels=config.max_pixels, ends_xy_px=ends_xy_px
-    )
-    good = np.flatnonzero(is_good).tolist()
-    boxes = _boxes([files[row] for row in good], names, problems)
-    category_ids = np.arange(1, len(names) + 1, dtype=np.int64)
-    table = table_of_boxes(
-        [paths[row] for row in good], sizes_hw[is_good], boxes, "xyxy px", names, category_ids, problems
-    )
-    skipped = [*unread, *(path for path, is_fine in zip(paths, is_good, strict=True) if not is_fine)]
-    return dataclasses.replace(table, skipped_paths=encode_paths(skipped))
-
-
-def _boxes(files: list[_File], names: tuple[str, ...], problems: Problems) -> list[BoxLine]:
-    label_of = {name: label for label, name in enumerate(names)}
-    boxes = []
-    for row, file in enumerate(files):
-        for item in file.objects:
-            if item.name not in label_of:
-                problems.add(UNKNOWN_NAME, f"{item.name!r} in {file.stem}")
-                continue
-            place = f"{item.name} in {file.stem}"
-            boxes.append(BoxLine(row, label_of[item.name], item.box_xyxy_px, place, item.is_difficult, item.marks))
-    return boxes
+    images = [LabelledImage(file.stem, file.objects, file.declared_hw) for file in files]
+    table = table_of_objects(config, split, images, paths, names, problems)
+    return dataclasses.replace(table, skipped_paths=np.concatenate([encode_paths(unread), table.skipped_paths]))
 
 
 def _read_files(config: DataConfig, split: str, problems: Problems) -> tuple[list[_File], list[str]]:
@@ -160,12 +118,6 @@ def _with_images(files: list[_File], folder: Path, problems: Problems) -> tuple[
     if not kept:
         raise InputError(f"{folder}: has no image of an annotation file's own name: {'; '.join(problems.summary())}")
     return kept, paths
-
-
-def _end(file: _File) -> tuple[float, float]:
-    """Return the largest right and bottom of a file's boxes, 0 without boxes."""
-    rights, bottoms = ([item.box_xyxy_px[side] for item in file.objects] for side in (2, 3))
-    return max(rights, default=0.0), max(bottoms, default=0.0)
 
 
 def read_xml(path: Path, max_bytes: int = MAX_XML_BYTES) -> ElementTree.Element:
@@ -240,7 +192,7 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
             problems.add(BAD_OBJECT, f"{element.findtext('name')!r} in {path.name}")
         else:
             objects.append(item)
-    if any(_UNREADABLE in item.name for item in objects):
+    if any(_UNREADABLE in (item.name or "") for item in objects):
         raise InputError(
             f"{path.name}: a class name is not in the encoding of the file; declare the right one, or UTF-8"
         )
@@ -252,14 +204,14 @@ def _parse(path: Path, stem: str, problems: Problems) -> _File:
     return _File(stem, image_names, (height, width), tuple(objects))
 
 
-def _parse_object(element: ElementTree.Element) -> _Object | None:
+def _parse_object(element: ElementTree.Element) -> LabelledObject | None:
     name = (element.findtext("name") or "").strip()
     sides = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
     left, top, right, bottom = (number_of(side) for side in sides)
     if not name or any(math.isnan(side) for side in (left, top, right, bottom)):
         return None
     marks = tuple(int(number_of(element.findtext(mark)) == 1) for mark in MARKS)
-    return _Object(name, (left, top, right, bottom), number_of(element.findtext("difficult")) == 1, marks)
+    return LabelledObject(name, (left, top, right, bottom), number_of(element.findtext("difficult")) == 1, marks)
 
 
 def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...]:
@@ -268,7 +220,7 @@ def _names(config: DataConfig, split: str, files: list[_File]) -> tuple[str, ...
         return config.names
     if split != "train" and "train" in config.splits:
         files, _ = _read_files(config, "train", Problems())
-    names = tuple(sorted({item.name for file in files for item in file.objects}))
+    names = tuple(sorted({item.name for file in files for item in file.objects if item.name is not None}))
     if not names:
         raise InputError(f"{config.name}: no object in the XML files has a name, so there are no classes; give names")
     return names

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from detect.config.base import dump_yaml, to_plain
+from detect.config.base import to_plain
 from detect.config.data import DataConfig, SplitConfig
+from detect.config.yaml_files import dump_yaml
 from detect.data.annotations import AnnotationTable, Problems
 from detect.data.images import IMAGE_SUFFIXES
 from detect.errors import InputError

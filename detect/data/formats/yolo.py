@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from detect.boxes.convert import xywh_to_cxcywh
-from detect.config.base import dump_yaml
 from detect.config.data import DataConfig, SplitConfig
+from detect.config.yaml_files import dump_yaml
 from detect.data.annotations import AnnotationTable, Problems, encode_paths
 from detect.data.checks import check_distinct, find_file, find_folder, inspect_images
 from detect.data.folders import find_unread, is_image_name, walk_files

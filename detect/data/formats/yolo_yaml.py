@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from detect.config.base import load_yaml
 from detect.config.data import DataConfig, SplitConfig
+from detect.config.yaml_files import load_yaml
 from detect.data.annotations import Problems
 from detect.data.formats.annotation_files import read_list
 from detect.data.formats.image_names import path_forms

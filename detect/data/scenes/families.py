@@ -35,7 +35,7 @@ from detect.runtime.reproducibility import generator
 NUM_MEMBERS = 16
 """Members of each family; each object is one of them, turned, stretched and mirrored."""
 FAMILY_STREAM = 101
-"""First word of the random keys of the members."""
+"""Stream number of the random generators of the members."""
 
 
 def _cross(rng: np.random.Generator) -> Outline:
@@ -354,7 +354,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Outline]] = {
     "wave": _wave,
     "zigzag": _zigzag,
 }
-"""Families of drawn objects. ``detect.data.scenes.traces`` has those that are defects of a pattern of lines."""
+"""Families of drawn objects. ``detect.data.scenes.boards`` has those that are defects of a pattern of lines."""
 
 
 class Member(NamedTuple):

@@ -16,18 +16,18 @@ import cv2
 import numpy as np
 
 from detect.config.data import Ingredient
+from detect.data.scenes.boards import DEFECTS, draw_traces
 from detect.data.scenes.families import FAMILIES
 from detect.data.scenes.painting import Canvas, draw_style, plain
 from detect.data.scenes.sensor import colour_table, expose, to_rgb
 from detect.data.scenes.sprites import MAX_SIDE_PX, MIN_SIDE_PX
 from detect.data.scenes.textures import TEXTURES, Texture, flat
-from detect.data.scenes.traces import DEFECTS, draw_traces
 from detect.runtime.reproducibility import generator
 
 CLASSES = (*sorted(FAMILIES), *sorted(DEFECTS))
 """Names of the classes, in index order: families of drawn objects, then defects of line patterns."""
 SCENE_STREAM = 103
-"""First word of the random keys of the scenes."""
+"""Stream number of the random generators of the scenes."""
 MAX_OBJECTS = 200
 EMPTY_SHARE = 0.04
 BOARD_SHARE = 0.2

@@ -24,7 +24,7 @@ NUM_SPRITES = 128
 MIN_SIDE_PX, MAX_SIDE_PX = 3.0, 200.0
 """Longer side of the smallest and the largest sprite; they are spaced evenly in the logarithm."""
 SPRITE_STREAM = 104
-"""First word of the random keys of the sprites."""
+"""Stream number of the random generators of the sprites."""
 
 _MARGIN = 1  # pixels around a sprite, for its soft edge
 

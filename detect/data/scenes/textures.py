@@ -18,7 +18,7 @@ Texture = Callable[[int, np.random.Generator], np.ndarray]
 """Draws a map of a side in pixels."""
 
 POOL_STREAM = 102
-"""First word of the random keys of the pool of noise."""
+"""Stream number of the random generators of the pool of noise."""
 POOL_SIGMA = 32
 _POOL_SIZE = 2**21
 _WAVE = np.round(127.5 + 127.5 * np.sin(np.arange(256) * (2 * math.pi / 256))).astype(np.uint8)

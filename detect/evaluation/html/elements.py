@@ -81,14 +81,7 @@ def bar(value: float) -> Html:
 
 
 def picture(data: bytes, kind: str, caption: str, style: str = "") -> Html:
-    """An image inside the page.
-
-    Args:
-        data: the file's content.
-        kind: ``jpeg`` or ``png``.
-        caption: below it.
-        style: class of the figure.
-    """
+    """An image of ``kind`` (``jpeg`` or ``png``) inside the page, with a caption, in a figure of class ``style``."""
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     figure = f'<img alt="" src="{source}"><figcaption>{escaped(caption)}</figcaption>'
     return Html(f'<figure class="{style}">{figure}</figure>')

@@ -16,15 +16,17 @@ from detect.evaluation.detection import Evaluation
 from detect.evaluation.errors import FOREGROUND, KINDS, Errors, find_errors, gains
 from detect.evaluation.examples import Example, encode, false_positives, misses, show, worst_images
 from detect.evaluation.html import elements
-from detect.evaluation.html.calibration import BINS, calibration, calibration_error
 from detect.evaluation.html.elements import Html, joined, note, table
-from detect.evaluation.html.sizes import (
+from detect.evaluation.html.statistics import (
+    BINS,
     COCO_SIDES,
     OBJECT_SIDES,
     SizeRow,
     area_ranges,
     by_image_size,
     by_object_size,
+    calibration,
+    calibration_error,
     spreads,
 )
 from detect.evaluation.matches import ALL_AREAS, Matches, match_by_coco
@@ -70,16 +72,7 @@ class Background:
 
 
 def write_report(folder: Path, evaluation: Evaluation, background: Background) -> Path:
-    """Write ``index.html`` of at most ``MAX_BYTES`` to a folder, over one of an earlier evaluation.
-
-    Args:
-        folder: made if it is not there.
-        evaluation: of a split with annotations.
-        background: facts that it states.
-
-    Returns:
-        The file.
-    """
+    """Write ``index.html`` of at most ``MAX_BYTES`` for a split with annotations; return its path."""
     page = folder / FILE_NAME
     write_text(page, render(evaluation, background))
     return page

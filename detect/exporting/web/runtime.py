@@ -16,7 +16,7 @@ SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 files are for GPUs, for bundlers, and for reading."""
 _MANIFEST = "package.json"
 OLDEST = (1, 23)
-"""In 1.21 and 1.22 ``SCRIPT`` asks for a further file, before there is none. The newest that was tried is 1.30."""
+"""Oldest version: in 1.21 and 1.22 ``SCRIPT`` asks for a further file, and older ones lack it. 1.30 was tried too."""
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.\d{1,4}[\w.+-]{0,40}")
 _HOW = f"`npm pack {PACKAGE}` writes it: --runtime {PACKAGE}-VERSION.tgz"
 

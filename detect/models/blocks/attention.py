@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from detect.models.blocks.conv import Conv, Pieces, make_activation
+from detect.models.blocks.conv import Conv, make_activation
+from detect.models.blocks.space_to_depth import Pieces
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 

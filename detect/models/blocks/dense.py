@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from detect.errors import InputError
 from detect.models.blocks.attention import SqueezeExcite
-from detect.models.blocks.conv import Conv, Piece, PreConv
+from detect.models.blocks.conv import Conv, PreConv
 from detect.models.blocks.csp import ChannelDivide, CrossStage, Fusion
 from detect.models.blocks.downsample import BLOCK_SIZE, Kind, Pool, is_odd
 from detect.models.blocks.residual import block_points
+from detect.models.blocks.space_to_depth import Piece
 from detect.models.rearrangement import Channels, State, prefixed, rearrange_parts, rearrange_pooled
 from detect.models.registry import Block, BlockOptions, ResizePoint, register, resize_cells
 from detect.structures import FeatureShape

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detect.models.blocks.conv import Conv, Piece, Pieces, has_known_sides, space_to_depth
+from detect.models.blocks.conv import Conv
+from detect.models.blocks.space_to_depth import Piece, Pieces, has_known_sides, space_to_depth
 from detect.models.rearrangement import Channels, State, fold_kernel, identity_norm, prefixed
 from detect.models.registry import Block, PoolPoint, ResizePoint, check_choice, pooled_hw, register
 from detect.structures import FeatureShape

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv, Piece, Pieces, make_activation
+from detect.models.blocks.conv import Conv, make_activation
 from detect.models.blocks.residual import partial_add
+from detect.models.blocks.space_to_depth import Piece, Pieces
 from detect.models.rearrangement import Channels
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv, Pieces
+from detect.models.blocks.conv import Conv
+from detect.models.blocks.space_to_depth import Pieces
 from detect.models.registry import Block, register
 from detect.structures import FeatureShape
 

@@ -16,17 +16,10 @@ from torch import Tensor, nn
 from torchvision.ops import DropBlock2d
 
 from detect.errors import InputError
-from detect.models.blocks.conv import (
-    BareConv,
-    Conv,
-    NormActivation,
-    Piece,
-    Pieces,
-    make_activation,
-    space_to_depth,
-)
+from detect.models.blocks.conv import BareConv, Conv, NormActivation, make_activation
 from detect.models.blocks.csp import ConvDivide, CrossStage, Fusion, divide_channels
 from detect.models.blocks.downsample import BLOCK_SIZE, HalvingPool, Kind, SpaceToDepth
+from detect.models.blocks.space_to_depth import Piece, Pieces, space_to_depth
 from detect.models.rearrangement import (
     Channels,
     State,

@@ -43,13 +43,14 @@ import torch
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_weights
+from detect.models.foreign.members import Misfit, fitting_member
 from detect.models.foreign.tensor_files import COUNTER, State, TensorFile
 from detect.models.model import ClassificationModel
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of red, green and blue in [0, 1], in training and tests of all of torchvision's models."""
+"""Mean and deviation of red, green and blue in [0, 1], in training and tests of all of torchvision's models."""
 NORM_EPS = 1e-5
-"""Of PyTorch's norms, and of the norms of these models."""
+"""Epsilon of the norms of these models, PyTorch's default."""
 
 _OLD_DENSE = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.(\d\.)")
 _CIFAR_CONV = re.compile(r"layer1\.\d+\.conv1\.weight")
@@ -241,19 +242,20 @@ def _fit_family(tensors: State, family: Family, path: Path, name: str | None) ->
     """The member of a family, or the named model, that a state dict fits, with its weights."""
     tensors = _normalise(tensors, path)
     num_classes = _num_classes(tensors, family.classifier, path)
-    misfits = []
-    for candidate in family.members if name is None else (name,):
+
+    def translate(candidate: str) -> tuple[tuple[ClassificationModel, State], list[str]]:
         with torch.device("meta"):
             model = ClassificationModel(find_definition(candidate), num_classes)
         state, complaints = _translate(model, tensors, family)
-        if not complaints:
-            return _filled(model, state, path)
-        misfits.append((len(complaints), candidate, complaints[0]))
-    count, nearest, complaint = min(misfits, key=lambda misfit: misfit[0])
-    if name is not None:
-        raise InputError(f"{path}: weights of another model than {name}: {complaint}")
-    members = ", ".join(family.members)
-    raise InputError(f"{path}: fits none of {members}; nearest is {nearest}, misfits: {count}, the first: {complaint}")
+        return (model, state), complaints
+
+    found = fitting_member(family.members, name, path, translate)
+    if isinstance(found, Misfit):
+        raise InputError(
+            f"{path}: fits none of {', '.join(family.members)}; nearest is {found.name}, "
+            f"misfits: {found.num_misfits}, the first: {found.complaint}"
+        )
+    return _filled(*found, path)
 
 
 def _normalise(tensors: State, path: Path) -> State:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 from detect.models.blocks.conv import Conv
 from detect.models.foreign.kinds import DARKNET, DARKNET_VERSION, is_darknet_version, kind_of
 from detect.models.graph import Graph
@@ -115,7 +115,7 @@ def load_darknet(graph: Graph, path: Path, partial: bool = False) -> DarknetFile
             file.seek(start)
             values = np.fromfile(file, VALUE, sum(layer.num_values for layer in layers[:count]))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     _check_values(values, layers[:count], path)
     _fill(layers[:count], values)
     return DarknetFile(".".join(map(str, version)), images_seen, count, len(layers), layers[count - 1].name, skipped)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from detect.errors import InputError, did_you_mean
+from detect.errors import InputError, did_you_mean, unreadable
 from detect.models.blocks.conv import Conv
 from detect.models.definition import ModelDefinition, with_args
 from detect.models.foreign.darknet import Layer, darknet_layers
@@ -152,7 +152,7 @@ def _sections(path: Path) -> list[Section]:
             raise InputError(f"{path}: has more than {MAX_BYTES:,} bytes, so it is no configuration of Darknet")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text, so it is no configuration of Darknet") from None
     sections: list[Section] = []

@@ -12,12 +12,22 @@ from typing import Any
 
 import torch
 
-from detect.class_names import match_names
-from detect.errors import InputError, is_writable
+from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.definition import ModelDefinition, with_args
+from detect.models.foreign.class_names import (
+    ANY_NAMES,
+    CLASSIFIER_NAMES,
+    COCO_IDS,
+    COCO_NAMES,
+    check_names,
+    names_needed,
+    read_names,
+    refuse_coco,
+    renaming_line,
+)
 from detect.models.foreign.classifiers import is_cifar_resnet, load_cifar_resnet, load_torchvision, torchvision_family
 from detect.models.foreign.darknet import DarknetFile, load_darknet
 from detect.models.foreign.darknet_cfg import DarknetCfg, anchors_text, check_structure, read_cfg, with_anchors_of
@@ -36,38 +46,18 @@ TENSOR_SUFFIXES = (".pt", ".pth", ".safetensors")
 DARKNET_SIZE, YOLOV5_SIZE, YOLOX_SIZE, TORCHVISION_SIZE, CIFAR_SIZE = 416, 640, 640, 224, 32
 """Default sides of the network input in pixels, those of the published weights."""
 YOLOX_SMALL_SIZES = {"yolox-nano": 416, "yolox-tiny": 416}
-"""Those of YOLOX that differ."""
+"""Default sides of the two members of YOLOX that differ."""
 TORCHVISION_CROP = 224 / 256
 """Center crop of torchvision's tests of ``IMAGENET1K_V1``: 224 of 256 pixels of the short side."""
 IMAGENET_CLASSES = 1000
 
-COCO_NAMES = (
-    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
-    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
-    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
-    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
-    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
-    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
-    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone"),
-    *("microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear"),
-    *("hair drier", "toothbrush"),
-)
-"""The 80 classes of most published detectors, in their order.
-
-Source: the annotations of COCO 2017. Lists that come with weights may differ (``sofa``, ``tvmonitor``).
-"""
 OWN_NAMES = ("graph.layers.", "mean", "std")
 """Starts of the names in a checkpoint of this toolkit."""
-_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-COCO_IDS = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
-"""Category ids of COCO's annotations, with gaps."""
 
 _START_SEED = 0
-"""For the layers that a partial file does not have."""
+"""Seed of the layers that a partial file does not have."""
 _YOLOV5_NAME = re.compile(r"(?:model\.)*\d+\.")
 """Start of the YOLOv5 family's names."""
-_ANY_NAMES, _CLASSIFIER_NAMES = "coco, a file, or how many classes", "a file, or how many classes"
-"""Allowed values of ``--names``, in messages."""
 
 
 @dataclass(frozen=True)
@@ -188,10 +178,10 @@ def _import_darknet(options: ImportOptions) -> Imported:
     if options.model is None:
         raise InputError("--model: is needed, because Darknet's files do not say which model they are for")
     if options.names is None:
-        raise InputError(f"--names: is needed, because Darknet's files have none: {_ANY_NAMES}")
+        raise InputError(f"--names: is needed, because Darknet's files have none: {ANY_NAMES}")
     if options.cfg is not None and options.partial:
         raise InputError("--cfg: describes a whole file; --partial takes a part of one")
-    names = _class_names(options.names)
+    names = read_names(options.names)
     cfg = None if options.cfg is None else read_cfg(options.cfg)
     definition = find_definition(options.model)
     if cfg is not None:
@@ -297,14 +287,14 @@ def _import_own(options: ImportOptions) -> Imported:
 
 def _import_yolov5(options: ImportOptions, file: TensorFile) -> Imported:
     model = load_yolov5(file, options.weights, options.model)
-    names = file.names if options.names is None else _class_names(options.names)
+    names = file.names if options.names is None else read_names(options.names)
     if names is None:
-        raise _names_needed(options.weights, _ANY_NAMES)
-    _check_names(names, model, options.weights)
+        raise names_needed(options.weights, ANY_NAMES)
+    check_names(names, model, options.weights)
     line = f"{len(file.tensors)} tensors of the YOLOv5 family, {model.definition.name}"
     if not any(name.endswith(".anchors") for name in file.tensors):
         line += f"; {anchors_text(model.graph)}: assumed, those of {model.definition.name}, for the file has none"
-    line += _renamed(file.names, names, options.weights)
+    line += renaming_line(file.names, names, options.weights)
     return Imported(model, names, {"format": "yolov5", "tensors": len(file.tensors)}, line, YOLOV5_SIZE)
 
 
@@ -319,28 +309,28 @@ def _yolox(options: ImportOptions, model: DetectionModel, found: str, origin: di
     """The import of a YOLOX; files have no class names, and 80 classes are COCO's unless ``--names`` says otherwise."""
     name, line = model.definition.name, f"{found} of YOLOX, {model.definition.name}"
     if options.names is not None:
-        names = _class_names(options.names)
+        names = read_names(options.names)
     elif model.num_classes == len(COCO_NAMES):
         names = COCO_NAMES
         line += "; its 80 classes are taken for COCO's, --names says others"
     else:
-        raise _names_needed(options.weights, _ANY_NAMES)
-    _check_names(names, model, options.weights)
+        raise names_needed(options.weights, ANY_NAMES)
+    check_names(names, model, options.weights)
     return Imported(model, names, {"format": "yolox", **origin}, line, YOLOX_SMALL_SIZES.get(name, YOLOX_SIZE))
 
 
 def _import_torchvision(options: ImportOptions, file: TensorFile) -> Imported:
-    _refuse_coco(options)
+    refuse_coco(options.names)
     model = load_torchvision(file, options.weights, options.model)
     line = f"{len(file.tensors)} tensors of torchvision, {model.definition.name}"
     if options.names is not None:
-        names = _class_names(options.names)
+        names = read_names(options.names)
     elif model.num_classes == IMAGENET_CLASSES:
         names = tuple(str(i) for i in range(IMAGENET_CLASSES))
         line += "; its classes are called 0 to 999, --names FILE calls them otherwise"
     else:
-        raise _names_needed(options.weights, _CLASSIFIER_NAMES)
-    _check_names(names, model, options.weights)
+        raise names_needed(options.weights, CLASSIFIER_NAMES)
+    check_names(names, model, options.weights)
     line += f"; ImageNet's mean and deviation{f' and {TORCHVISION_SIZE} px' * (options.image_size is None)} are assumed"
     origin = {"format": "torchvision", "tensors": len(file.tensors)}
     return Imported(model, names, origin, line, TORCHVISION_SIZE, TORCHVISION_CROP)
@@ -348,69 +338,10 @@ def _import_torchvision(options: ImportOptions, file: TensorFile) -> Imported:
 
 def _import_cifar_resnet(options: ImportOptions, file: TensorFile) -> Imported:
     if options.names is None:
-        raise _names_needed(options.weights, _CLASSIFIER_NAMES)
-    _refuse_coco(options)
+        raise names_needed(options.weights, CLASSIFIER_NAMES)
+    refuse_coco(options.names)
     model, note = load_cifar_resnet(file, options.weights, options.model)
-    names = _class_names(options.names)
-    _check_names(names, model, options.weights)
+    names = read_names(options.names)
+    check_names(names, model, options.weights)
     line = f"{len(file.tensors)} tensors of a ResNet for CIFAR, {model.definition.name}; {note}"
     return Imported(model, names, {"format": "cifar-resnet", "tensors": len(file.tensors)}, line, CIFAR_SIZE)
-
-
-# ---------------------------------------------------------------------------------------------------- class names
-
-
-def _class_names(text: str) -> tuple[str, ...]:
-    """The names that ``--names`` gives: ``coco``, a number of classes, or a file with a name on each line."""
-    if text == "coco":
-        return COCO_NAMES
-    if text.isdecimal() and 0 < int(text) <= 10_000:
-        return tuple(str(i) for i in range(int(text)))
-    path = Path(text)
-    try:
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"--names {text}: cannot be read: {reason}; coco, a file or a number is allowed") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text with a class name on each line") from None
-    names = tuple(line.strip() for line in lines)
-    if not names or "" in names:
-        raise InputError(f"{path}: must have a class name on each line")
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"{path}: duplicate class {repeated[0]!r}")
-    return names
-
-
-def _names_needed(weights: Path, allowed: str) -> InputError:
-    return InputError(f"--names: is needed, because {weights} has none: {allowed}")
-
-
-def _refuse_coco(options: ImportOptions) -> None:
-    if options.names == "coco":
-        raise InputError(f"--names coco: is for detectors; a classifier takes {_CLASSIFIER_NAMES}")
-
-
-def _check_names(names: tuple[str, ...], model: Model, weights: Path) -> None:
-    if not all(map(is_writable, names)):
-        raise InputError(f"{weights}: has a class name with a lone surrogate; give --names")
-    if len(names) != model.num_classes:
-        raise InputError(f"{weights}: has {model.num_classes} classes, but {len(names)} names are given")
-
-
-def _renamed(of_file: tuple[str, ...] | None, given: tuple[str, ...], weights: Path) -> str:
-    """Describe the names that ``--names`` changes.
-
-    Raises:
-        InputError: it changes their order only, and would give each class the name of another.
-    """
-    if of_file is None or of_file == given or len(of_file) != len(given):
-        return ""
-    match = match_names(of_file, given)
-    if not match.only_source:
-        raise InputError(
-            f"--names: are the class names of {weights} in another order; the file's weights have their own: leave it "
-            "out"
-        )
-    pairs = [f"{old!r} is now {new!r}" for old, new in zip(of_file, given, strict=True) if old != new]
-    return f"; --names renames {len(pairs)} of the file's {len(of_file)} classes: {'; '.join(pairs[:3])}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 from detect.safety.onnx_files import parse_onnx
 
 
@@ -33,7 +33,7 @@ def read_convolutions(path: Path) -> list[FoldedConv]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     graph = parse_onnx(content, path).graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     found = []

@@ -13,7 +13,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from detect.errors import InputError
+from detect.errors import InputError, unreadable
 from detect.models.foreign.kinds import ARCHIVE, LEGACY, SAFETENSORS, kind_of
 from detect.models.safetensors_file import from_bytes, read_safetensors
 from detect.safety.inert_pickle import MAX_BYTES, Inert, PickleError, read_next_pickle, read_pickle
@@ -32,7 +32,7 @@ STORAGES = {
 }
 """Data types by storage class, of PyTorch's files."""
 MAX_ENTRIES, MAX_NAME = 100_000, 1000
-"""Of a pickled model: tensors and modules, and characters of a name. A module may contain itself."""
+"""Limits of a pickled model: tensors and modules, and characters of a name. A module may contain itself."""
 COUNTER = ".num_batches_tracked"
 """End of the names of the norms' batch counters, which no import takes."""
 
@@ -67,7 +67,7 @@ def read_tensors(path: Path) -> TensorFile:
             return TensorFile(read_safetensors(path)[0], None)
         return _read_legacy(path) if kind == LEGACY else _read_archive(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
 
 
 # ------------------------------------------------------------------------------------------ PyTorch's archive

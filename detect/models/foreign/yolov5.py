@@ -36,6 +36,7 @@ from detect.models.blocks.pool import SPPF
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_weights
 from detect.models.definition import Row, with_args
+from detect.models.foreign.members import Misfit, fitting_member
 from detect.models.foreign.tensor_files import COUNTER, State, TensorFile
 from detect.models.heads import AnchorDetect
 from detect.models.model import DetectionModel
@@ -61,17 +62,17 @@ def load_yolov5(file: TensorFile, path: Path, name: str | None = None) -> Detect
     """
     modules = _modules(file.tensors, path)
     num_classes = _num_classes(modules[-1], path)
-    misfits = []
-    for candidate in FAMILY if name is None else (name,):
+
+    def translate(candidate: str) -> tuple[tuple[DetectionModel, State], list[str]]:
         with torch.device("meta"):
             model = DetectionModel(find_definition(candidate), num_classes)
         state, complaints = _translate(model, modules)
-        if not complaints:
-            return _filled(model, state, path)
-        misfits.append((len(complaints), candidate, complaints[0]))
-    count, nearest, complaint = min(misfits, key=lambda misfit: misfit[0])
-    if name is not None:
-        raise InputError(f"{path}: weights of another model than {name}: {complaint}")
+        return (model, state), complaints
+
+    found = fitting_member(FAMILY, name, path, translate)
+    if not isinstance(found, Misfit):
+        return _filled(*found, path)
+    count, nearest, complaint = found
     if count == len(modules):
         reason = f"{nearest}: {complaint}"
         raise InputError(f"{path}: fits none of {', '.join(FAMILY)} ({reason}); name the model that fits with --model")

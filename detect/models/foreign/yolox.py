@@ -39,6 +39,7 @@ from detect.models.blocks.pool import SPPF
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import load_weights
 from detect.models.definition import ModelDefinition
+from detect.models.foreign.members import Misfit, fitting_member
 from detect.models.foreign.onnx_weights import FoldedConv
 from detect.models.foreign.tensor_files import COUNTER, State
 from detect.models.heads import BOX_VALUES, AnchorFreeDetect
@@ -116,21 +117,19 @@ def _named(convolutions: list[FoldedConv], parts: list[Part]) -> State:
 
 def _load(state_of: Callable[[list[Part]], State], path: Path, name: str | None) -> DetectionModel:
     """Build the first model that a state fits, which may depend on the model."""
-    misfits = []
-    for candidate in FAMILY if name is None else (name,):
+
+    def translate(candidate: str) -> tuple[tuple[ModelDefinition, int, list[Part], State], list[str]]:
         definition = find_definition(candidate)
         with torch.device("meta"):
             parts = parts_of(DetectionModel(definition, 1))
             given = state_of(parts)
             model = DetectionModel(definition, _num_classes(given))
-        complaints = _complaints(model, parts, given)
-        if not complaints:
-            return _filled(definition, model.num_classes, parts, given, path)
-        misfits.append((len(complaints), candidate, complaints[0]))
-    _, nearest, complaint = min(misfits, key=lambda misfit: misfit[0])
-    if name is not None:
-        raise InputError(f"{path}: weights of another model than {name}: {complaint}")
-    raise InputError(f"{path}: fits none of {', '.join(FAMILY)}; nearest is {nearest}: {complaint}")
+        return (definition, model.num_classes, parts, given), _complaints(model, parts, given)
+
+    found = fitting_member(FAMILY, name, path, translate)
+    if isinstance(found, Misfit):
+        raise InputError(f"{path}: fits none of {', '.join(FAMILY)}; nearest is {found.name}: {found.complaint}")
+    return _filled(*found, path)
 
 
 def parts_of(model: DetectionModel) -> list[Part]:

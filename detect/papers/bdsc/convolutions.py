@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from detect.config.model import ChannelsOf, Convolutions
 from detect.errors import InputError
-from detect.models.blocks.conv import Pieces, SeparableConv, SteppedConv, convolve, fuse_norm
+from detect.models.blocks.conv import SeparableConv, SteppedConv, fuse_norm
+from detect.models.blocks.space_to_depth import Pieces, convolve
 from detect.models.packing import PackedLayer
 
 BITS = 8

@@ -66,10 +66,7 @@ class AdjustableNetwork(TorchNetwork):
         return choice
 
     def choices(self, costs: Sequence[float], network_hw: tuple[int, int]) -> list[tuple[Choice, float]]:
-        """Choose an instance for each share of the cost, and time the network, in turn; errors as of ``choose``.
-
-        ``network_hw`` is the network input at scale 1.
-        """
+        """Choose an instance for each cost, and time it on an input of ``network_hw``; errors as of ``choose``."""
         chosen = [choose_share(self.checkpoint, cost) for cost in costs]
         runs = [NetworkRun(self.model, named_instance(self.checkpoint, one.name), network_hw) for one in chosen]
         return list(zip(chosen, network_ms(runs, self.device, self.precision), strict=True))
@@ -105,11 +102,7 @@ def choose_share(checkpoint: Checkpoint, cost: float) -> Choice:
 
 
 def choose_cost(checkpoint: Checkpoint, cost: float) -> tuple[Checkpoint, str]:
-    """Use the best instance of at most ``cost``, a share of the full cost in (0, 1], as the model's network.
-
-    Returns the checkpoint with the instance's image size, and a line with its name and cost; ``InputError`` if there is
-    none, or nothing was measured.
-    """
+    """Use the best instance of at most this share of the cost; return the checkpoint with its size, and a line."""
     choice = choose_share(checkpoint, cost)
     return with_instance(checkpoint, choice.name), choice.line()
 
@@ -144,9 +137,7 @@ class NetworkRun:
 
 
 def network_ms(runs: Sequence[NetworkRun], device: torch.device, precision: Precision = "fp32") -> list[float]:
-    """Milliseconds of each network for one image, as ``median_ms`` measures them.
-
-    The time includes decoding, not reading, scaling and non-maximum suppression.
+    """Milliseconds of each network for one image, decoding included, as ``median_ms`` measures them.
 
     Args:
         runs: afterwards the models have their previous instances.

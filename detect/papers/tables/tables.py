@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from detect.analysis.profile import ModelProfile, build_on_meta, count_bytes, profile_graph
-from detect.config.base import CONFIGS, Listed, Named, Strict, build, load_yaml
+from detect.config.base import Listed, Named, Strict, build
+from detect.config.yaml_files import CONFIGS, load_yaml
 from detect.errors import InputError, did_you_mean
 from detect.models.catalog import find_definition
 from detect.papers.sdpoint.transform import PLAIN, Instance

@@ -42,7 +42,9 @@ def open_trd(recipe: Recipe, model: Model, loader: Loader, device: torch.device,
 
 
 class Trd(Strategy):
-    """Resizes the batches of reduced epochs, after all augmentation; the evaluated model has statistics of full ones.
+    """Resizes the batches of reduced epochs after all augmentation.
+
+    The model that is evaluated gets norm statistics of batches at the full size.
 
     Detectors get multiples of their largest reduction, classifiers any size. Anchors and objectness gain stay those of
     the full size.
@@ -87,6 +89,7 @@ class Trd(Strategy):
                 [len(images), len(wanted), len(reduced), bool(reduced), len(reduced) < len(images)]
             )
         )
+        # Otherwise, or if a part were too small for the norms, the whole batch stays at the full size.
         parts = ((num_reduced, new_hw), (num_images - num_reduced, whole_hw))
         if not (
             {with_reduced, with_others} <= {0, num_processes()} and all(self._can_normalise(*part) for part in parts)
@@ -107,10 +110,7 @@ class Trd(Strategy):
         return [resized(*small, new_hw, mode), others]
 
     def eval_model(self, model: Model, epoch: int) -> Model:
-        """Return a copy with statistics of the full size, if any batch was reduced so far.
-
-        With SDPoint, whose statistics are measured at the full size too, the model itself.
-        """
+        """Return a copy with norm statistics of the full size, if any batch was reduced so far and SDPoint has none."""
         is_plain = min(self.sizes) == self.recipe.image_size or not any(self.reduced[: epoch + 1])
         return model if is_plain or self.recipe.sdpoint.is_on else self.norms.refreshed(model, epoch)
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from detect.config.data import DataConfig, SplitConfig, load_data_config
-from detect.curation.check import severity as kinds
+from detect.curation.check import kinds
 from detect.curation.check.run import CheckReport, check_data
 from detect.data import checks
 from detect.data.annotations import Understood
@@ -338,7 +338,7 @@ VOC_DAMAGES: dict[str, tuple[Callable[[Voc], object], list[Found]]] = {
     ),
     "class not among the names": (
         lambda w: w.replace("b", "cat", "fox"),
-        [(*ONE_ERROR, voc.UNKNOWN_NAME, 1), ("train", "note", kinds.BACKGROUND, 1)],
+        [(*ONE_ERROR, annotation_files.UNKNOWN_NAME, 1), ("train", "note", kinds.BACKGROUND, 1)],
     ),
     "object without a name": (
         lambda w: w.replace("b", "cat", ""),

@@ -8,6 +8,7 @@ from detect.data.detection.geometry import (
     MIN_DEPTH,
     Sample,
     Scene,
+    are_trainable,
     flip_left_right,
     flip_up_down,
     moves,
@@ -16,7 +17,6 @@ from detect.data.detection.geometry import (
     warp,
     warp_boxes,
     warp_image,
-    worth_learning,
 )
 
 STILL = AugmentConfig(degrees=0, translate=0, scale=0, shear=0, perspective=0)
@@ -91,7 +91,7 @@ def test_turned_boxes_are_where_the_paint_is() -> None:
         np.testing.assert_array_equal(sample.boxes_xyxy_px[0], box_of_paint(sample.image_rgb))
 
 
-def test_worth_learning_by_hand() -> None:
+def test_are_trainable_by_hand() -> None:
     full = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 2, 2], [0, 0, 2, 2], [0, 0, 300, 2], [0, 0, 199, 2.0]])
     visible = np.array(
         [
@@ -103,12 +103,12 @@ def test_worth_learning_by_hand() -> None:
             [0, 0, 199, 2],  # 99.5 times
         ]
     )
-    assert worth_learning(full, visible).tolist() == [True, False, True, False, False, True]
+    assert are_trainable(full, visible).tolist() == [True, False, True, False, False, True]
 
 
-def test_worth_learning_of_empty_boxes() -> None:
-    assert worth_learning(np.zeros((0, 4)), np.zeros((0, 4))).tolist() == []
-    assert worth_learning(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [False]
+def test_are_trainable_of_empty_boxes() -> None:
+    assert are_trainable(np.zeros((0, 4)), np.zeros((0, 4))).tolist() == []
+    assert are_trainable(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [False]
 
 
 # --------------------------------------------------------------------------------------------- warping

@@ -10,7 +10,7 @@ from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import AnnotationTable
 from detect.data.checks import BAD_IMAGE, NO_AREA, OTHER_SIZE, OUTSIDE, PARTLY_OUTSIDE, WRONG_SIZE
 from detect.data.formats import voc
-from detect.data.formats.annotation_files import EXTENDED_NAME, NOT_IN_CLASS, REPEATED_STEM
+from detect.data.formats.annotation_files import EXTENDED_NAME, NOT_IN_CLASS, REPEATED_STEM, UNKNOWN_NAME
 from detect.data.formats.image_names import LEADS_OUT
 from detect.errors import InputError
 
@@ -79,7 +79,7 @@ def test_classes_are_those_of_the_training_split(tmp_path: Path) -> None:
     table = voc.read_voc(config, "val")
     assert table.names == ("dog",)
     assert len(table.labels) == 1
-    assert table.problems.summary() == [f"1 {voc.UNKNOWN_NAME}: 'yak' in b"]
+    assert table.problems.summary() == [f"1 {UNKNOWN_NAME}: 'yak' in b"]
 
 
 def test_given_names_rule_the_order(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from detect.config.data import Ingredient
+from detect.data.scenes.boards import DEFECTS, draw_traces
 from detect.data.scenes.families import FAMILIES, members
 from detect.data.scenes.painting import Canvas, draw_style, plain
 from detect.data.scenes.scene import CLASSES, MAX_OBJECTS, Scene, draw_scene
 from detect.data.scenes.sprites import turned_sprite
 from detect.data.scenes.textures import TEXTURES
-from detect.data.scenes.traces import DEFECTS, draw_traces
 from detect.runtime.reproducibility import generator
 
 _SIDE = 128

@@ -9,9 +9,9 @@ from detect.config.base import build
 from detect.config.data import DataConfig
 from detect.config.recipe import load_detection_recipe
 from detect.data.datasets import open_split
+from detect.data.scenes.boards import DEFECTS
 from detect.data.scenes.loading import SceneLoader
 from detect.data.scenes.table import SceneTable
-from detect.data.scenes.traces import DEFECTS
 from detect.errors import InputError
 from detect.structures import Batch, Targets
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.api.exporting import ExportRequest
-from detect.api.web import rounding_note, run_web_export
+from detect.api.exporting import ExportRequest, rounding_note, run_web_export
 from detect.cli.main import run_command
 from detect.errors import InputError
 from detect.exporting.web.folder import write_page

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv, Piece, convolve, make_activation, space_to_depth, unfold_kernel
+from detect.models.blocks.conv import Conv, make_activation
+from detect.models.blocks.space_to_depth import Piece, convolve, space_to_depth, unfold_kernel
 from detect.structures import FeatureShape
 
 

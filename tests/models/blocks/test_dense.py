@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import BareConv, Conv, NormActivation, PreConv, space_to_depth
+from detect.models.blocks.conv import BareConv, Conv, NormActivation, PreConv
 from detect.models.blocks.csp import ChannelDivide, CrossStage
 from detect.models.blocks.dense import (
     ConvStyle,
@@ -17,6 +17,7 @@ from detect.models.blocks.dense import (
     ElasticDenseLayer,
     layer_sources,
 )
+from detect.models.blocks.space_to_depth import space_to_depth
 from detect.models.blocks.transition import DividedTransition, Transition, TransitionOptions
 from detect.structures import FeatureShape
 

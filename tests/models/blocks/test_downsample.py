@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv, Piece, space_to_depth
+from detect.models.blocks.conv import Conv
 from detect.models.blocks.downsample import Downsample, HalvingPool, Pool, SpaceToDepth, Stem
+from detect.models.blocks.space_to_depth import Piece, space_to_depth
 from detect.structures import FeatureShape
 
 IMAGE = torch.randn(2, 3, 12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Piece
 from detect.models.blocks.merge import Add, Concat, GlobalContext, Upsample
+from detect.models.blocks.space_to_depth import Piece
 from detect.structures import FeatureShape
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detect.models.blocks.conv import Conv, ConvStage, Piece, space_to_depth
+from detect.models.blocks.conv import Conv, ConvStage
+from detect.models.blocks.space_to_depth import Piece, space_to_depth
 from detect.structures import FeatureShape
 
 X = torch.randn(2, 6, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from detect.errors import InputError
-from detect.models.blocks.conv import PreConv, space_to_depth
+from detect.models.blocks.conv import PreConv
 from detect.models.blocks.csp import ConvDivide
 from detect.models.blocks.preresidual import PreResidualOptions, PreResidualStage
+from detect.models.blocks.space_to_depth import space_to_depth
 from detect.structures import FeatureShape
 
 X = torch.randn(2, 6, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

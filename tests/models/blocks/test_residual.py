@@ -8,8 +8,9 @@ from torchvision.ops import DropBlock2d
 
 from detect.analysis.profile import build_on_meta
 from detect.errors import InputError
-from detect.models.blocks.conv import Conv, Piece, space_to_depth
+from detect.models.blocks.conv import Conv
 from detect.models.blocks.residual import ResidualOptions, ResidualStage, partial_add
+from detect.models.blocks.space_to_depth import Piece, space_to_depth
 from detect.structures import FeatureShape
 
 X = torch.randn(2, 6, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -5,7 +5,8 @@ import math
 import torch
 
 from detect.models.blocks.attention import AttendedConv, SpatialAttention
-from detect.models.blocks.conv import Conv, Piece, space_to_depth
+from detect.models.blocks.conv import Conv
+from detect.models.blocks.space_to_depth import Piece, space_to_depth
 from detect.structures import FeatureShape
 
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from detect.errors import InputError
-from detect.models.blocks.conv import Piece, space_to_depth
 from detect.models.blocks.pool import SPP, SPPF, ConvSet
+from detect.models.blocks.space_to_depth import Piece, space_to_depth
 from detect.structures import FeatureShape
 
 X = torch.randn(1, 4, 16, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detect.config.model import Convolutions
-from detect.models.blocks.conv import Conv, Piece, replace_convolutions, space_to_depth
+from detect.models.blocks.conv import Conv, replace_convolutions
+from detect.models.blocks.space_to_depth import Piece, space_to_depth
 from detect.models.build import build_classifier
 from detect.papers.bdsc.convolutions import DecoupledConv, MaskConv, binarise
 

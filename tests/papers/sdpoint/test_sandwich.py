@@ -13,8 +13,7 @@ import torch
 from detect.config.recipe import LossConfig
 from detect.models.build import build_classifier, build_model
 from detect.models.model import DetectionModel, Model
-from detect.papers.sdpoint.distillation import DetectionDistillation
-from detect.papers.sdpoint.strategy import SDPoint
+from detect.papers.sdpoint.strategy import DetectionDistillation, SDPoint
 from detect.papers.sdpoint.transform import PLAIN, Instance, instance_of
 from detect.structures import ClassTargets
 from detect.training.loop import train

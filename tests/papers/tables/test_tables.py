@@ -10,15 +10,14 @@ import cv2
 import pytest
 
 from detect.analysis.profile import build_on_meta, count_bytes, profile_graph
-from detect.config.base import find_config, parse_overrides
 from detect.config.run import RunConfig, load_run_config
+from detect.config.yaml_files import find_config, parse_overrides
 from detect.errors import InputError
 from detect.models.catalog import find_definition
 from detect.models.graph import Graph
 from detect.papers.sdpoint.transform import Instance
-from detect.papers.tables.figures import draw_figure, figure_points
 from detect.papers.tables.operations import count_operations
-from detect.papers.tables.report import comparison_plain, comparison_text
+from detect.papers.tables.report import comparison_plain, comparison_text, draw_figure, figure_points
 from detect.papers.tables.tables import (
     FILE_MIB,
     Comparison,

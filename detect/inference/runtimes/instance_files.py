@@ -16,7 +16,7 @@ import numpy as np
 
 from detect.errors import InputError
 from detect.inference.instances import PLAIN_NAME, Budget, Choice, InstanceEntry, InstanceMenu
-from detect.inference.onnx_network import OnnxNetwork
+from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.inference.timing import median_ms
 from detect.safety.metadata import MAX_SIDE
 from detect.safety.onnx_files import is_plain_name, read_onnx

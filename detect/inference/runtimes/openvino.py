@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from detect.errors import InputError
-from detect.inference.exported_network import ExportedNetwork
-from detect.inference.formats import OPENVINO, check_cpu, check_digests
+from detect.inference.runtimes.exported import ExportedNetwork
+from detect.inference.runtimes.formats import OPENVINO, check_cpu, check_digests
 from detect.runtime.threads import num_threads
 
 SECTION = "detect"
-"""Of the file's ``rt_info``, where OpenVINO's own tools keep facts about a model; it has the metadata."""
+"""Section of the file's ``rt_info`` with the metadata; OpenVINO's own tools keep facts about a model in others."""
 
 
 class OpenVinoSession:
-    """A file in OpenVINO on the CPU; see ``detect.inference.exported_network.Session``.
+    """A file in OpenVINO on the CPU; see ``detect.inference.runtimes.exported.Session``.
 
     Args:
         path: the ``.xml`` file; the weights are in the ``.bin`` file beside it.

@@ -1,4 +1,4 @@
-"""Numbers of a report by the size of objects and of images, and their spread.
+"""Statistics of a report: AP by the size of objects and of images, its spread over the images, and calibration.
 
 Letters: N images.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,8 @@ RESAMPLING_WORK = 400_000_000
 """Detections times resamples beyond which fewer resamples are drawn: half a minute or so."""
 
 PERCENTILES = (2.5, 97.5)
+BINS = 10
+"""Ranges of the score."""
 
 
 @dataclass(frozen=True)
@@ -103,3 +106,43 @@ def _interval(drawn: np.ndarray) -> tuple[float, float] | None:
         return None
     low, high = np.percentile(present, PERCENTILES).tolist()
     return low, high
+
+
+class ScoreRange(NamedTuple):
+    """Detections of a range of scores.
+
+    Args:
+        low: smallest score.
+        high: score that is too large, but for 1.
+        detections: number of them.
+        score: their mean score.
+        right: share of them that has an object of its class at IoU 0.5.
+    """
+
+    low: float
+    high: float
+    detections: int
+    score: float
+    right: float
+
+
+def calibration(matches: Matches) -> list[ScoreRange]:
+    """Return the ranges of scores that have detections; ignored detections do not count."""
+    counted = ~matches.ignored[0]
+    scores, hits = matches.scores[counted], matches.hits[0, counted]
+    # Scores have five decimals, so that 0.3 * 10 must not fall below 3.
+    index = np.minimum(np.round(scores * BINS, 6).astype(np.int64), BINS - 1)
+    rows = []
+    for number in range(BINS):
+        here = index == number
+        if here.any():
+            means = float(scores[here].mean()), float(hits[here].mean())
+            rows.append(ScoreRange(number / BINS, (number + 1) / BINS, int(here.sum()), *means))
+    return rows
+
+
+def calibration_error(rows: list[ScoreRange]) -> float:
+    """Return the mean distance of score and share, weighted by detections, of all ranges but the first; 0 for none."""
+    shown = [row for row in rows if row.low > 0]
+    total = sum(row.detections for row in shown)
+    return sum(row.detections * abs(row.score - row.right) for row in shown) / max(total, 1)

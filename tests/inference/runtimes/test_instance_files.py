@@ -16,9 +16,10 @@ import pytest
 from detect import Detector
 from detect.errors import InputError
 from detect.exporting.instances import _SharedWeights
-from detect.inference import instance_files, timing
-from detect.inference.instance_files import TABLE, InstanceFiles, InstanceTable, open_network
+from detect.inference import timing
 from detect.inference.instances import InstanceEntry, InstanceMenu
+from detect.inference.runtimes import instance_files
+from detect.inference.runtimes.instance_files import TABLE, InstanceFiles, InstanceTable, open_network
 from detect.safety.onnx_files import DIGEST
 from tests.inference.onnx_files import write_detections
 

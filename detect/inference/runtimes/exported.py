@@ -44,11 +44,7 @@ class Session(Protocol):
     def num_outputs(self) -> int: ...
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """The outputs, float32, in their order, for (B, 3, H, W) float32 RGB in [0, 1].
-
-        Raises:
-            InputError: the runtime cannot run the file.
-        """
+        """The float32 outputs, in their order, for (B, 3, H, W) float32 RGB in [0, 1]; ``InputError`` if it fails."""
         ...
 
 

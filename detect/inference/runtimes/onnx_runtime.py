@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from detect.errors import InputError
-from detect.inference.exported_network import ExportedNetwork
-from detect.inference.formats import ONNX
+from detect.inference.runtimes.exported import ExportedNetwork
+from detect.inference.runtimes.formats import ONNX
 from detect.runtime.device_names import full_device_name
 from detect.runtime.distributed import local_rank
 from detect.runtime.threads import num_threads
@@ -26,7 +26,7 @@ _DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 class OnnxSession:
-    """A file in ONNX Runtime; see ``detect.inference.exported_network.Session``."""
+    """A file in ONNX Runtime; see ``detect.inference.runtimes.exported.Session``."""
 
     def __init__(self, path: Path, device: str) -> None:
         self._path = path

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from detect.errors import InputError
-from detect.inference.exported_network import ExportedNetwork
-from detect.inference.formats import NCNN, check_cpu, check_digests, read_metadata_file
+from detect.inference.runtimes.exported import ExportedNetwork
+from detect.inference.runtimes.formats import NCNN, check_cpu, check_digests, read_metadata_file
 from detect.runtime.threads import num_threads
 
 METADATA = ".json"
@@ -21,7 +21,7 @@ FLOAT16 = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf
 
 
 class NcnnSession:
-    """A file in ncnn on the CPU; see ``detect.inference.exported_network.Session``.
+    """A file in ncnn on the CPU; see ``detect.inference.runtimes.exported.Session``.
 
     Args:
         path: the ``.param`` file; beside it are the weights, ``.bin``, and the metadata, ``.json``.

@@ -1,10 +1,12 @@
-"""Severities of the kinds of problems."""
+"""Kinds of problems that a check finds: their severities, and what mends them, a line each."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
+from detect.data import checks
 from detect.data.annotations import Understood
+from detect.data.formats import coco, coco_annotations, label_studio, labelled_images, yolo
 from detect.data.formats.annotation_files import EXTENDED_NAME, NOT_IN_CLASS, REPEATED_STEM
 from detect.data.formats.image_names import NOT_AS_WRITTEN
 from detect.data.formats.shard_index import DAMAGED as DAMAGED_SHARD
@@ -68,9 +70,56 @@ _SEVERITIES: dict[str, Severity] = {
     REPEATED_STEM: "warning",  # the second of two equal lines is skipped: nothing is lost
 }
 
+FIX = "detect data fix writes a copy without them"
+"""Mend of what can be mended for certain."""
+
+_FIXED = (
+    *(checks.REPEATED, UNDER_A_PIXEL, UNDECODABLE),
+    *(coco_annotations.BAD_CROWD, coco_annotations.BAD_AREA, coco_annotations.OTHER_TYPE_ID, coco.REPEATED_IMAGE),
+)
+_FIXED_ENDS = ("(skipped)", "(renumbered)", "skipped)")
+
+_MENDS = {
+    checks.PARTLY_OUTSIDE: "detect data fix writes a copy with them clipped",
+    checks.OTHER_SIZE: "detect data fix writes a copy with the images' own sizes",
+    checks.BAD_IMAGE: "put the images where the annotations name them, or detect data fix leaves them out",
+    checks.WRONG_SIZE: "bring the images that were labelled: boxes of a resized copy lie elsewhere",
+    checks.UNROTATED_SIZE: "look with detect data view whether the boxes are turned; if so, label the upright image",
+    checks.SHARED_FILE: "list each image once",
+    CORNERS: "write [left, top, width, height], or convert the corners where the file is made",
+    NORMALISED: "multiply by the size of the image, or export with pixels",
+    DAMAGED_PIXELS: "copy the images again from their source",
+    DUPLICATE: "remove one of the two, or label both alike",
+    LEAK: "detect data split keeps copies in one split; or remove them from one",
+    UNLISTED: "label them, or take them out of the folder",
+    OTHER_NAMES: "list the same names in the data config, or rename the class where it is misspelled",
+    NEVER_TRAINED: "label some, or leave the class out of names",
+    PADDED_NAME: "rename the class in the labelling tool",
+    SIMILAR_NAME: "rename one of them in the labelling tool, or they stay two classes",
+    UNPRINTABLE_NAME: "rename the class in the labelling tool",
+    REFUSED: "mend the file as the line says, or export it again",
+    FEW_GREYS: "state range in the data config",
+    coco.SHARED_NAME: "give the categories different names, or merge them",
+    coco_annotations.IMPOSSIBLE_AREA: "detect val --areas boxes measures by width x height",
+    label_studio.UNLABELLED: "label them, or submit an empty annotation if there is nothing",
+    label_studio.TURNED: "look with detect data view whether the boxes are turned; if so, label the upright image",
+    label_studio.OTHER_ANNOTATION: "mark the right one as ground truth",
+    labelled_images.BAD_ENTRY: "export again, with the names of the images",
+    yolo.UNKNOWN_CLASS: "give all names, in the order of the class numbers",
+    labelled_images.NO_BOX: "draw a box or an outline around these objects",
+}
+
 
 def severity_of(kind: str) -> Severity:
     """Return the severity of a kind above, or by its consequence of one of a reader: skipped data is lost, an error."""
     if isinstance(kind, Understood):
         return "note"
     return _SEVERITIES.get(kind, "error" if kind.endswith("skipped)") else "warning")
+
+
+def mend_of(kind: str) -> str:
+    """Return what mends a kind of problem; empty where there is nothing to do."""
+    if kind in _MENDS:
+        return _MENDS[kind]
+    is_fixed = kind in _FIXED or (severity_of(kind) != "note" and kind.endswith(_FIXED_ENDS))
+    return FIX if is_fixed else ""

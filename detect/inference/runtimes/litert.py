@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.errors import InputError
-from detect.inference.exported_network import ExportedNetwork
-from detect.inference.formats import LITERT, MAX_METADATA, check_cpu, parse_metadata
+from detect.errors import InputError, unreadable
+from detect.inference.runtimes.exported import ExportedNetwork
+from detect.inference.runtimes.formats import LITERT, MAX_METADATA, check_cpu, parse_metadata
 from detect.runtime.threads import num_threads
 
 METADATA = "metadata.json"
@@ -18,7 +18,7 @@ LABELS = "labels.txt"
 
 
 class LiteRtSession:
-    """A file in LiteRT on the CPU; see ``detect.inference.exported_network.Session``.
+    """A file in LiteRT on the CPU; see ``detect.inference.runtimes.exported.Session``.
 
     Args:
         path: the ``.tflite`` file: one image (1, H, W, 3), and an archive with the metadata at its end.
@@ -72,7 +72,7 @@ def _read_metadata(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive, archive.open(METADATA) as file:
             content = file.read(MAX_METADATA)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError):
         raise InputError(f"{path}: is not a file that detect export wrote, or is damaged") from None
     return parse_metadata(content, path)

@@ -9,7 +9,7 @@ from torch import Tensor
 from detect.class_names import match_names
 from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
-from detect.models.transfer import transfer_weights
+from detect.training.starts import transfer_weights
 from tests.models.thin import thin
 
 SMALL = "yolov5n+width=0.1"

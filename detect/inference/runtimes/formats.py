@@ -78,7 +78,7 @@ ONNX = Format(
     beside=(),
     packages=("onnxruntime",),
     extra="export",
-    module="detect.inference.instance_files",
+    module="detect.inference.runtimes.instance_files",
     file_name="model.onnx",
 )
 OPENVINO = Format(
@@ -88,7 +88,7 @@ OPENVINO = Format(
     beside=(".bin",),
     packages=("openvino",),
     extra="openvino",
-    module="detect.inference.openvino_network",
+    module="detect.inference.runtimes.openvino",
     file_name="model.xml",
 )
 NCNN = Format(
@@ -98,7 +98,7 @@ NCNN = Format(
     beside=(".bin", ".json"),
     packages=("ncnn",),
     extra="ncnn",
-    module="detect.inference.ncnn_network",
+    module="detect.inference.runtimes.ncnn",
     file_name="model.ncnn.param",
 )
 LITERT = Format(
@@ -108,7 +108,7 @@ LITERT = Format(
     beside=(),
     packages=("ai_edge_litert",),
     extra="litert",
-    module="detect.inference.litert_network",
+    module="detect.inference.runtimes.litert",
     file_name="model.tflite",
     layout="NHWC",
 )
