@@ -64,7 +64,9 @@ def compare(client: Path, model: Path, images: list[Path]) -> int:
         label, score, *box = rest.rsplit(" ", 5)
         found[path].append([*map(float, box), float(score), runner.names.index(label)])
     for image in images:
-        expected = runner.detect(cv2.imread(str(image)))
+        picture = cv2.imread(str(image))
+        assert picture is not None
+        expected = runner.detect(picture)
         rows = np.array(found[str(image)]).reshape(-1, 6)
         assert rows.shape == expected.shape
         assert np.abs(rows[:, :4] - expected[:, :4]).max(initial=0) <= MOST_PX
