@@ -58,9 +58,16 @@ class Training(NamedTuple):
     seed: int
     folder: Path
 
+    @property
+    def weights(self) -> str:
+        """Weights of the case, ``{seed}`` and ``{out}`` of their path replaced."""
+        text = str(self.case.parts.get("weights", ""))
+        return text.replace("{seed}", str(self.seed)).replace("{out}", str(self.folder.parent))
+
     def arguments(self, device: str) -> list[str]:
         """Arguments of ``detect train``."""
-        flags = [word for key, value in self.case.parts.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+        parts = {**self.case.parts, **({"weights": self.weights} if "weights" in self.case.parts else {})}
+        flags = [word for key, value in parts.items() for word in (f"--{key.replace('_', '-')}", str(value))]
         overrides = [f"{key}={dump_value(value)}" for key, value in self.case.recipe_keys.items()]
         tail = ["--set", *overrides] if overrides else []
         return [*flags, "--seed", str(self.seed), "--out", str(self.folder), "--device", device, *tail]
@@ -70,7 +77,7 @@ def plan_trainings(config: AblationConfig, out: Path) -> list[Training]:
     """List the trainings of a comparison: seed by seed, so that each seed's table is complete as early as possible.
 
     Raises:
-        InputError: a key or a value is not allowed, or two cases have one folder.
+        InputError: a key or a value is not allowed, two cases have one folder, or weights of a seed are missing.
     """
     cases = list(_cases(config))
     for case in cases:
@@ -79,11 +86,15 @@ def plan_trainings(config: AblationConfig, out: Path) -> list[Training]:
     for name in folders:
         if folders.count(name) > 1:
             raise InputError(f"ablation {config.name}: two cases have the folder {name}; give them other names")
-    return [
+    trainings = [
         Training(case, seed, out / f"{folder}-seed{seed}")
         for seed in config.seeds
         for case, folder in zip(cases, folders, strict=True)
     ]
+    for training in trainings:
+        if "{" in str(training.case.parts.get("weights", "")) and not Path(training.weights).is_file():
+            raise InputError(f"ablation {config.name}: {training.case.title}: weights {training.weights}: no such file")
+    return trainings
 
 
 def shown(value: object) -> str:

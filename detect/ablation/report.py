@@ -1,4 +1,4 @@
-"""Outputs of a comparison: one table as text, Markdown and CSV, and one picture."""
+"""Outputs of a comparison: one table as text, Markdown and CSV, and two pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from detect.ablation.curves import Results, draw_curves, read_results
 from detect.ablation.plan import Case, Training
 from detect.ablation.running import read_record
 from detect.analysis.report import align
@@ -18,7 +19,7 @@ from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.files import atomic_path, write_text
 
-RUNS_CSV, TABLE, PICTURE = "runs.csv", "table.md", "picture.png"
+RUNS_CSV, TABLE, PICTURE, CURVES = "runs.csv", "table.md", "picture.png", "curves.png"
 
 
 class Run(NamedTuple):
@@ -30,6 +31,7 @@ class Run(NamedTuple):
         cpu_seconds: processor time.
         parameters: of the model.
         gmacs: of an image and forward pass at full size, 1e9 multiply-adds.
+        results: values of each epoch.
     """
 
     training: Training
@@ -37,6 +39,7 @@ class Run(NamedTuple):
     cpu_seconds: float
     parameters: int
     gmacs: float
+    results: Results
 
 
 class Row(NamedTuple):
@@ -93,7 +96,7 @@ def write_runs(path: Path, runs: Sequence[Run], metrics: Sequence[str]) -> None:
 
 
 def write_outputs(config: AblationConfig, trainings: Sequence[Training], out: Path) -> Iterator[str]:
-    """Write table and picture of the finished trainings.
+    """Write table and pictures of the finished trainings.
 
     Yields:
         The table, and the places of the outputs.
@@ -109,10 +112,11 @@ def write_outputs(config: AblationConfig, trainings: Sequence[Training], out: Pa
     lines = table_lines(rows, config)
     write_text(out / TABLE, "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], _rule(lines[0]), *lines[1:]]))
     draw_rows(out / PICTURE, rows, config)
+    draw_curves(out / CURVES, {row.case.title: [run.results for run in row.runs] for row in rows}, config.metrics[0])
     yield align([tuple(line) for line in lines], left=1)
     if len(runs) < len(trainings):
         yield f"{len(trainings) - len(runs)} of {len(trainings)} trainings are not finished"
-    yield f"{out}: {TABLE}, {RUNS_CSV}, {PICTURE}, and a folder for each training"
+    yield f"{out}: {TABLE}, {RUNS_CSV}, {PICTURE}, {CURVES}, and a folder for each training"
 
 
 def table_lines(rows: Sequence[Row], config: AblationConfig) -> list[list[str]]:
@@ -177,15 +181,16 @@ def _read_run(training: Training, cpu_seconds: float, metrics: Sequence[str]) ->
     if missing:
         raise InputError(f"{path}: has no metric {missing[0]}; it has {', '.join(checkpoint.metrics)}")
     parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
-    return Run(training, checkpoint.metrics, cpu_seconds, parameters, _full_gmacs(training.folder / "results.csv"))
+    results = read_results(results_path := training.folder / "results.csv")
+    gmacs = _full_gmacs(results, results_path)
+    return Run(training, checkpoint.metrics, cpu_seconds, parameters, gmacs, results)
 
 
-def _full_gmacs(path: Path) -> float:
-    """Read the multiply-adds of the last epoch at full size."""
+def _full_gmacs(results: Results, path: Path) -> float:
+    """Return the multiply-adds of the last epoch at full size."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return float([row["compute/full_gmacs"] for row in csv.DictReader(file)][-1])
-    except (OSError, KeyError, IndexError, ValueError):
+        return results[-1]["compute/full_gmacs"]
+    except (KeyError, IndexError):
         raise InputError(f"{path}: is damaged") from None
 
 

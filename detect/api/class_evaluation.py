@@ -47,12 +47,6 @@ def open_class_evaluation(request: EvaluationRequest) -> tuple[Checkpoint, Class
     return checkpoint, open_classes(request, data, conditions), conditions
 
 
-def evaluate_class_split(request: EvaluationRequest) -> ClassEvaluation:
-    """Evaluate a classifier's checkpoint on a split without any output; raises as ``open_class_evaluation``."""
-    checkpoint, table, conditions = open_class_evaluation(request)
-    return evaluate_classifier(checkpoint.classifier, table, conditions, checkpoint.center_crop)
-
-
 def open_classes(request: EvaluationRequest, data: DataConfig, conditions: Conditions) -> ClassTable:
     """Open a classifier's split; raise ``InputError`` for options of detectors."""
     for option, value in (

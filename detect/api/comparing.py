@@ -8,21 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detect.api.class_evaluation import evaluate_class_split
+from detect.api.class_evaluation import open_class_evaluation
 from detect.api.evaluation import evaluate_split
 from detect.api.evaluation_request import EvaluationRequest
 from detect.curation.review import find_disagreements, write_review
 from detect.drawing.text import spreadsheet_text
 from detect.errors import InputError
 from detect.evaluation import class_differences, differences
+from detect.evaluation.activation_pairs import check_sizes, draw_activation_pairs
 from detect.evaluation.class_differences import ClassifierPair, draw_class_differences
+from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.confusion import SCORE
 from detect.evaluation.differences import MODELS, draw_differences, pair_detectors
 from detect.evaluation.examples import match_and_show
 from detect.inference.network import open_network
 from detect.runtime.files import atomic_path, write_json
 
-LIST, RECORD, SHEET = "compare.csv", "compare.json", "sheet.jpg"
+LIST, RECORD, SHEET, ACTIVATIONS = "compare.csv", "compare.json", "sheet.jpg", "activations.jpg"
 """Files of a comparison."""
 
 BOX_COLUMNS = ("rank", "image", "kind", "model", "class", "score", "left", "top", "right", "bottom")
@@ -42,7 +44,12 @@ class _Compared:
 
 
 def compare(
-    request: EvaluationRequest, weights: tuple[Path, Path], out: Path, min_score: float | None, count: int
+    request: EvaluationRequest,
+    weights: tuple[Path, Path],
+    out: Path,
+    min_score: float | None,
+    count: int,
+    activation_px: Sequence[int] = (),
 ) -> Iterator[str]:
     """Compare two detectors, or two classifiers, on a split with annotations.
 
@@ -52,6 +59,7 @@ def compare(
         out: folder of the files.
         min_score: of a detection that counts, from 0 to 1; None: 0.25.
         count: images on the sheet.
+        activation_px: image sizes at which class activation maps of two classifiers are drawn.
 
     Yields:
         Lines of the report.
@@ -68,9 +76,11 @@ def compare(
         raise InputError(f"--weights: {one} is a classifier and {other} a detector; compare two of a kind")
     if is_classifier[0] and min_score is not None:
         raise InputError(f"--conf: of detectors only; {weights[0]} is a classifier")
+    if not is_classifier[0] and activation_px:
+        raise InputError(f"--activations: of classifiers only; {weights[0]} is a detector")
     requests = [replace(request, weights=path) for path in weights]
     if is_classifier[0]:
-        compared, drawn = _compare_classifiers(requests, out, count)
+        compared, drawn = _compare_classifiers(requests, out, count, activation_px)
     else:
         compared, drawn = _compare_detectors(requests, out, SCORE if min_score is None else min_score, count)
     for model, path, value in zip(MODELS, weights, compared.metrics, strict=True):
@@ -78,6 +88,8 @@ def compare(
     yield compared.line
     yield from _write(out, weights, compared)
     yield f"sheet of the {drawn} images that differ most: {out / SHEET}"
+    if activation_px:
+        yield f"class activation maps of them at {', '.join(map(str, activation_px))} px: {out / ACTIVATIONS}"
 
 
 def _compare_detectors(
@@ -94,9 +106,19 @@ def _compare_detectors(
     return _Compared("AP", metrics, pair.totals, line, BOX_COLUMNS, records), drawn
 
 
-def _compare_classifiers(requests: Sequence[EvaluationRequest], out: Path, count: int) -> tuple[_Compared, int]:
-    first, second = (evaluate_class_split(request) for request in requests)
+def _compare_classifiers(
+    requests: Sequence[EvaluationRequest], out: Path, count: int, activation_px: Sequence[int]
+) -> tuple[_Compared, int]:
+    opened = [open_class_evaluation(request) for request in requests]
+    models = opened[0][0].classifier, opened[1][0].classifier
+    check_sizes(models, activation_px)
+    first, second = (
+        evaluate_classifier(checkpoint.classifier, table, conditions, checkpoint.center_crop)
+        for checkpoint, table, conditions in opened
+    )
     pair = ClassifierPair((first, second))
+    if activation_px:
+        draw_activation_pairs(out / ACTIVATIONS, pair, models, activation_px, count)
     drawn = draw_class_differences(out / SHEET, pair, count)
     metrics = (first.metrics["top1"], second.metrics["top1"])
     line = class_differences.summary_line(pair.totals)

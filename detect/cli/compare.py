@@ -23,7 +23,7 @@ from detect.runtime.startup import heavy_imports
 
 DEFAULT_COSTS = (1.0, 0.6, 0.3)
 DEFAULT_COUNT = 12
-OF_A_SPLIT = ("data_root", "split", "count", "workers")
+OF_A_SPLIT = ("data_root", "split", "count", "workers", "activations")
 """Options that belong to --data."""
 
 
@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-root", metavar="DIR", help="with --data: the data set's folder, instead of the data config's")
     add("--split", metavar="NAME", help="with --data: split of the data config (default: val)")
     add("--count", type=positive_int, metavar="N", help="with --data: images on the sheet (default: 12)")
+    add(
+        "--activations",
+        nargs="+",
+        type=positive_int,
+        metavar="S",
+        help="with --data, of classifiers: draw class activation maps of both at these image sizes",
+    )
     add("--workers", type=non_negative_int, metavar="N", help="with --data: processes that load images (default: 2)")
     add(
         "--costs",
@@ -76,7 +83,8 @@ def _compare_models(args: argparse.Namespace) -> None:
     out = args.out or Path("runs/compare")
     weights = (args.weights[0], args.weights[1])
     with locked_folder(out):
-        print_lines(compare(request, weights, out, args.conf, args.count or DEFAULT_COUNT))
+        count = args.count or DEFAULT_COUNT
+        print_lines(compare(request, weights, out, args.conf, count, args.activations or ()))
 
 
 def _compare_costs(args: argparse.Namespace) -> None:

@@ -47,8 +47,8 @@ def train_epoch(
         on_interrupt: called when Ctrl-C or the loss of another process ends the wait for a batch, before the error.
 
     Returns:
-        By TensorBoard tag: mean loss terms over the epoch (``loss/box``), multiply-adds of an image (``compute/gmacs``)
-        and the values of the strategies.
+        By TensorBoard tag: mean loss terms over the epoch (``loss/box``), a classifier's ``train/top1``, multiply-adds
+        of an image (``compute/gmacs``) and the values of the strategies.
 
     Raises:
         InputError: a loss is not finite; its batch has changed nothing.
@@ -70,11 +70,12 @@ def train_epoch(
             with tuned_threads(state.device, batch.images.numel()):
                 terms = train_batch(state, batch, ends_update)
             state.end_batch(terms, time.monotonic() - start)
-            means = {name: f"{total / number:.4f}" for name, total in state.sums.items()}
-            bar.set_postfix({**means, "memory": _memory(state.device)}, refresh=False)
+            postfix = {name: f"{total / number:.4f}" for name, total in state.sums.items()}
+            bar.set_postfix({**postfix, "memory": _memory(state.device)}, refresh=False)
             if ends_update and after_update is not None:
                 after_update()
-    values = {f"loss/{name}": total / max(state.batches, 1) for name, total in state.sums.items()}
+    means = {name: total / max(state.batches, 1) for name, total in state.sums.items()}
+    values = {name if "/" in name else f"loss/{name}": mean for name, mean in means.items()}
     values |= state.meter.values()
     for strategy in state.strategies:
         values |= strategy.on_epoch_end()

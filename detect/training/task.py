@@ -25,7 +25,8 @@ from detect.training.checks import Fingerprint, fingerprint_of
 class BatchLoss(Protocol):
     """Terms of the loss of a batch, as means over its ``num_images`` images of all processes; ``total`` is their sum.
 
-    Each of several processes has its share of every term; the shares add up to the terms of the whole batch.
+    Each of several processes has its share of every term; the shares add up to the terms of the whole batch. A name in
+    ``values`` with a slash is a TensorBoard tag of something that is not a loss.
     """
 
     @property

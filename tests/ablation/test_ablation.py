@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from detect.ablation.curves import mean_curve, read_results
 from detect.ablation.plan import Training, plan_trainings
 from detect.ablation.report import read_runs, rows_of, table_lines, write_outputs
 from detect.ablation.running import LOG, RECORD, Comparison, read_record
@@ -46,7 +47,7 @@ if "--resume" not in words and (out.parent / "fail").exists():
     sys.exit("error: the loss is not finite")
 keys = dict(word.split("=") for word in words[words.index("--set") + 1 :]) if "--set" in words else {}
 (out / "best.pt").write_bytes((out.parent / "best.pt").read_bytes())
-(out / "results.csv").write_text("epoch,compute/full_gmacs\\n1,0.25\\n")
+(out / "results.csv").write_text("epoch,compute/full_gmacs,val/AP\\n1,0.25,0.5\\n")
 '''
 
 
@@ -108,7 +109,8 @@ def test_trained_once_and_tabulated(config: AblationConfig, out: Path, tmp_path:
     comparison(trainings, tmp_path).run(jobs=2)  # nothing is left
     assert [len(starts(training)) for training in trainings] == [1] * 8
     text = list(write_outputs(config, trainings, out))
-    assert (out / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("picture.png", "curves.png"):
+        assert (out / name).read_bytes()[:4] == b"\x89PNG"
     rows = list(csv.DictReader((out / "runs.csv").read_text().splitlines()))
     assert [(row["case"], row["seed"], row["AP"], row["gmacs"]) for row in rows[::4]] == [
         ("scratch, train_images 8", "0", "0.5000", "0.2500"),
@@ -118,6 +120,36 @@ def test_trained_once_and_tabulated(config: AblationConfig, out: Path, tmp_path:
     assert len(table) == 6
     assert table[2].startswith("| scratch, train_images 8 | 0.500 ± 0.000 | 0.250 ± 0.000 | 2 |")
     assert text[-1].endswith("a folder for each training")
+
+
+def test_weights_of_the_seed(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "small.yaml").write_text(
+        TEXT.replace("slow: {weights: none,", 'slow: {weights: "{out}/../classifiers/plain-seed{seed}.pt",')
+    )
+    config = load_ablation_config(str(tmp_path / "small.yaml"))
+    folder = out.parent / "classifiers"
+    folder.mkdir()
+    (folder / "plain-seed0.pt").touch()
+    with pytest.raises(InputError, match=r"slow, train_images 8: weights .*classifiers/plain-seed1\.pt: no such file"):
+        plan_trainings(config, out)
+    (folder / "plain-seed1.pt").touch()
+    words = [training.arguments("cpu") for training in plan_trainings(config, out)]
+    assert [w[w.index("--weights") + 1] for w in words] == [
+        *("none", "none", *[f"{out}/../classifiers/plain-seed0.pt"] * 2),
+        *("none", "none", *[f"{out}/../classifiers/plain-seed1.pt"] * 2),
+    ]
+
+
+def test_curves_are_means_over_the_seeds_of_the_epochs_that_all_have(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("epoch,train/top1,val/top1\n1,0.2,\n2,0.4,0.3\n3,0.5,\n")
+    (tmp_path / "two.csv").write_text("epoch,train/top1,val/top1\n1,0.4,\n2,0.6,0.5\n")
+    runs = [read_results(tmp_path / name) for name in ("one.csv", "two.csv")]
+    assert mean_curve(runs, "train/top1") == pytest.approx({1: 0.3, 2: 0.5})
+    assert mean_curve(runs, "val/top1") == pytest.approx({2: 0.4})
+    assert mean_curve(runs, "val/top5") == {}
+    (tmp_path / "two.csv").write_text("epoch,train/top1\n1,much\n")
+    with pytest.raises(InputError, match=r"two\.csv: is damaged"):
+        read_results(tmp_path / "two.csv")
 
 
 def test_a_failed_training_is_told_and_goes_on_the_next_time(

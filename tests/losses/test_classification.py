@@ -13,7 +13,7 @@ from detect.structures import ClassTargets
 
 def loss_of(logits, shares, label_smoothing=0.0):
     terms = ClassificationLoss(label_smoothing)(torch.tensor(logits), ClassTargets(torch.tensor(shares)))
-    assert terms.values() == {"classes": pytest.approx(float(terms.total))}
+    assert terms.values()["classes"] == pytest.approx(float(terms.total))
     return float(terms.total)
 
 
@@ -38,6 +38,15 @@ def test_smoothing_spreads_a_part_over_all_classes():
     """Of the target 1, 0.2 goes in halves to both classes: 0.9 and 0.1."""
     expected = 0.9 * math.log(4 / 3) + 0.1 * math.log(4)
     assert loss_of([[math.log(3), 0.0]], [[1.0, 0.0]], label_smoothing=0.2) == pytest.approx(expected)
+
+
+def test_accuracy_on_the_batch():
+    """Of four images three are right; the last one is mixed, and its larger share counts."""
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
+    shares = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.7, 0.3]])
+    assert ClassificationLoss()(logits, ClassTargets(shares)).values()["train/top1"] == 0.75
+    exits = torch.stack([-logits, logits], dim=1)  # the first exit has three wrong; the last one counts
+    assert ClassificationLoss()(exits, ClassTargets(shares)).values()["train/top1"] == 0.75
 
 
 def test_half_precision_logits_are_summed_in_float32():

@@ -175,9 +175,10 @@ def test_compare(world: Path, tmp_path: Path) -> None:
         checkpoint.classifier.head.linear.bias.neg_()
     rewrite_checkpoint(tmp_path / "turned.pt", checkpoint)
     weights = ("--weights", "model.pt", tmp_path / "turned.pt")
-    ended = run_here(world, *COMPARE, *weights, "--out", tmp_path / "out", "--count", 4)
+    options = ("--out", tmp_path / "out", "--count", 4, "--activations", 32, 16)
+    ended = run_here(world, *COMPARE, *weights, *options)
     assert ended.code == 0, ended
-    first, second, line, listed, sheet = ended.output.splitlines()
+    first, second, line, listed, sheet, maps = ended.output.splitlines()
     assert first.startswith("A: model.pt, top-1 0.")
     assert second.startswith(f"B: {tmp_path / 'turned.pt'}, top-1 ")
     content = json.loads((tmp_path / "out/compare.json").read_text())
@@ -190,6 +191,8 @@ def test_compare(world: Path, tmp_path: Path) -> None:
     assert (
         sheet == f"sheet of the {min(len(content['differences']), 4)} images that differ most: {tmp_path}/out/sheet.jpg"
     )
+    assert maps == f"class activation maps of them at 32, 16 px: {tmp_path}/out/activations.jpg"
+    assert (tmp_path / "out/activations.jpg").is_file()
 
 
 @pytest.mark.parametrize(
@@ -201,6 +204,12 @@ def test_compare(world: Path, tmp_path: Path) -> None:
         (("--weights", "model.pt", "detector.pt"), "model.pt is a classifier and detector.pt a detector; compare two"),
         (("--weights", "model.pt", "model.pt", "--source", "x"), "--source: not allowed with argument --data"),
         (("--weights", "none.pt", "model.pt"), "none.pt: cannot be read"),
+        (("--weights", "model.pt", "model.pt", "--activations", 30), "--activations: must be multiples of 4, found 30"),
+        (("--weights", "model.pt", "model.pt", "--activations", 4), "has a single cell at 4 px; take a larger size"),
+        (
+            ("--weights", "detector.pt", "detector.pt", "--activations", 32),
+            "--activations: of classifiers only; detector.pt is a detector",
+        ),
     ],
 )
 def test_what_cannot_be_compared(world: Path, options: tuple, message: str) -> None:

@@ -90,6 +90,8 @@ def test_a_run_learns(data, tmp_path):
     assert set(best) == {"top1", "top5", "loss"}
     rows = results(settings.out)
     assert float(rows[-1]["loss/classes"]) < float(rows[0]["loss/classes"])
+    assert float(rows[0]["train/top1"]) * 24 == pytest.approx(round(float(rows[0]["train/top1"]) * 24), abs=1e-3)
+    assert float(rows[0]["train/top1"]) < float(rows[-1]["train/top1"]) <= 1  # shares of 24 images
     found = load_checkpoint(settings.out / "best.pt")
     assert found.names == ("blue", "green", "red")
     assert (found.image_size, found.center_crop, found.category_ids) == (16, 1.0, (0, 1, 2))
