@@ -10,61 +10,42 @@ it little. Prints the rates beside the paper's (OpenCV DNN on an Intel Core i9-9
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 import torch
+from forward import Run, fused_graph, onnx_bytes, onnx_runtime_pass, pytorch_pass
 from timing import alternate
 
 from detect.cli.parser import positive_int
-from detect.models.build import build_model
-from detect.models.model import fuse_conv_bn
 from detect.papers.tables.tables import PaperRow, load_table
 from detect.runtime.cli import run_tool
 
 TABLE, PAPER = "csp-table-5", "CPU"
 RUNTIMES = ("PyTorch", "ONNX Runtime", "OpenCV DNN")
-Run = Callable[[], None]
 
 
 def open_row(row: PaperRow, num_classes: int) -> dict[str, Run]:
     """Return a pass of a row's model over one image in each runtime."""
     assert row.model is not None, "the caller skips rows without a model"
     assert row.image_size is not None, "a row with a model has one"
-    torch.manual_seed(0)
-    graph = fuse_conv_bn(build_model(row.model, num_classes).eval()).graph
+    graph = fused_graph(row.model, num_classes)
     image = torch.rand(1, 3, row.image_size, row.image_size)
     array = image.numpy()
-    file = io.BytesIO()
-    torch.onnx.export(graph, (image,), file, dynamo=True, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    net = cv2.dnn.readNetFromONNX(np.frombuffer(file.getvalue(), np.uint8))
+    file = onnx_bytes(graph, image)
+    net = cv2.dnn.readNetFromONNX(np.frombuffer(file, np.uint8))
     outputs = net.getUnconnectedOutLayersNames()
-    fast = graph.to(memory_format=torch.channels_last)
-    fast_image = image.to(memory_format=torch.channels_last)
-
-    def in_pytorch() -> None:
-        with torch.inference_mode():
-            fast(fast_image)
-
-    def in_onnx_runtime() -> None:
-        session.run(None, {name: array})
 
     def in_opencv() -> None:
         net.setInput(array)
         net.forward(outputs)
 
-    return dict(zip(RUNTIMES, (in_pytorch, in_onnx_runtime, in_opencv), strict=True))
+    passes = (pytorch_pass(graph, image), onnx_runtime_pass(file, image, threads=1), in_opencv)
+    return dict(zip(RUNTIMES, passes, strict=True))
 
 
 def agreement(paper: list[float], ours: list[float]) -> tuple[int, int]:

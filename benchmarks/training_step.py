@@ -117,10 +117,10 @@ def main() -> None:
         f"{arguments.image_size} px, batch {arguments.batch_size}, {arguments.threads} thread(s), "
         f"median of {arguments.rounds}"
     )
-    print(f"{'model':<18}{'way':<20}{'optimizer':<10}{'CPU s':>7}{'to its fp32':>13}{'to the first row':>18}")
+    print(f"{'model':<24}{'way':<20}{'optimizer':<10}{'CPU s':>7}{'to its fp32':>13}{'to the first row':>18}")
     for (name, way, optimizer), value in seconds.items():
         own = seconds[name, "fp32 NCHW", optimizer]
-        print(f"{name:<18}{way:<20}{optimizer:<10}{value:>7.3f}{value / own:>13.2f}{value / first:>18.2f}")
+        print(f"{name:<24}{way:<20}{optimizer:<10}{value:>7.3f}{value / own:>13.2f}{value / first:>18.2f}")
 
 
 if __name__ == "__main__":

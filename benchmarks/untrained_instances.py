@@ -66,8 +66,8 @@ def main() -> None:
     costs = InstanceCosts(model.graph, model.num_classes)
     full = costs.macs(PLAIN, (size, size))
     split, conditions = DetectionSplit(open_split(data, "val")), Conditions(size, BATCH, 0, CPU)
-    for member, metrics in zip(members, split.measure(checkpoint, members, conditions, args.way), strict=True):
-        shown = "  ".join(f"{name} {metrics[name]:.3f}" for name in split.shown)
+    for member, measured in zip(members, split.measure(checkpoint, members, conditions, args.way), strict=True):
+        shown = "  ".join(f"{name} {measured.metrics[name]:.3f}" for name in split.shown)
         print(f"{member.name:8} {costs.macs(member, (size, size)) / full:.3f}  {shown}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,14 @@ class Training(NamedTuple):
     def weights(self) -> str:
         """Weights of the case, ``{seed}`` and ``{out}`` of their path replaced."""
         text = str(self.case.parts.get("weights", ""))
-        return text.replace("{seed}", str(self.seed)).replace("{out}", str(self.folder.parent))
+        if "{" not in text:
+            return text
+        path = text.replace("{seed}", str(self.seed)).replace("{out}", str(self.folder.parent))
+        return os.path.normpath(path)  # {out}/.. before {out} exists
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "best.pt"
 
     def arguments(self, device: str) -> list[str]:
         """Arguments of ``detect train``."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from detect.ablation.curves import Results, draw_curves, read_results
 from detect.ablation.plan import Case, Training
 from detect.ablation.running import read_record
+from detect.ablation.timing import forward_ms
 from detect.analysis.report import align
 from detect.config.ablation import AblationConfig
 from detect.drawing.text import chart_text
@@ -20,6 +21,12 @@ from detect.models.checkpoint import load_checkpoint
 from detect.runtime.files import atomic_path, write_text
 
 RUNS_CSV, TABLE, PICTURE, CURVES = "runs.csv", "table.md", "picture.png", "curves.png"
+AXES = {
+    "gmacs": "billions of multiply-adds of an image",
+    "ms": "milliseconds of a forward pass, one thread",
+    "seconds": "processor seconds",
+}
+"""Labels of the costs that can be the horizontal axis."""
 
 
 class Run(NamedTuple):
@@ -48,10 +55,12 @@ class Row(NamedTuple):
     Args:
         case: its keys.
         runs: at least one.
+        ms: of a forward pass (``forward_ms``).
     """
 
     case: Case
     runs: list[Run]
+    ms: float
 
     def values(self, metric: str) -> list[float]:
         return [run.metrics[metric] for run in self.runs]
@@ -75,22 +84,24 @@ def read_runs(trainings: Sequence[Training], metrics: Sequence[str]) -> list[Run
 
 
 def rows_of(runs: Sequence[Run]) -> list[Row]:
-    """Collect the runs of each case, in the order of the cases."""
-    rows: dict[str, Row] = {}
+    """Collect the runs of each case, in the order of the cases, and time the first of each."""
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        rows.setdefault(run.training.case.title, Row(run.training.case, [])).runs.append(run)
-    return list(rows.values())
+        groups.setdefault(run.training.case.title, []).append(run)
+    times = forward_ms([group[0].training.checkpoint for group in groups.values()])
+    return [Row(group[0].training.case, group, ms) for group, ms in zip(groups.values(), times, strict=True)]
 
 
-def write_runs(path: Path, runs: Sequence[Run], metrics: Sequence[str]) -> None:
-    """Write a line for each run."""
+def write_runs(path: Path, runs: Sequence[Run], metrics: Sequence[str], ms: Mapping[str, float]) -> None:
+    """Write a line for each run; ``ms`` is that of its case's title, empty where it is not measured yet."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["case", "seed", *metrics, "cpu_seconds", "parameters", "gmacs", "folder"])
+    table.writerow(["case", "seed", *metrics, "cpu_seconds", "parameters", "gmacs", "ms", "folder"])
     for run in runs:
         training = run.training
         scores = (f"{run.metrics[metric]:.4f}" for metric in metrics)
-        costs = (f"{run.cpu_seconds:.1f}", run.parameters, f"{run.gmacs:.4f}")
+        forward = f"{ms[training.case.title]:.2f}" if training.case.title in ms else ""
+        costs = (f"{run.cpu_seconds:.1f}", run.parameters, f"{run.gmacs:.4f}", forward)
         table.writerow([training.case.title, training.seed, *scores, *costs, training.folder.name])
     write_text(path, text.getvalue())
 
@@ -108,7 +119,7 @@ def write_outputs(config: AblationConfig, trainings: Sequence[Training], out: Pa
     if not runs:
         raise InputError(f"{out}: no training was finished; the logs in its folders say why")
     rows = rows_of(runs)
-    write_runs(out / RUNS_CSV, runs, config.metrics)
+    write_runs(out / RUNS_CSV, runs, config.metrics, {row.case.title: row.ms for row in rows})
     lines = table_lines(rows, config)
     write_text(out / TABLE, "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], _rule(lines[0]), *lines[1:]]))
     draw_rows(out / PICTURE, rows, config)
@@ -121,12 +132,12 @@ def write_outputs(config: AblationConfig, trainings: Sequence[Training], out: Pa
 
 def table_lines(rows: Sequence[Row], config: AblationConfig) -> list[list[str]]:
     """Return the table's cells, the head first: means over the seeds, with standard deviations."""
-    head = ["case", *config.metrics, "seeds", "parameters", "GMACs", "CPU s"]
+    head = ["case", *config.metrics, "seeds", "parameters", "GMACs", "ms", "CPU s"]
     lines = [head]
     for row in rows:
         first = row.runs[0]
         scores = [_spread(row.values(metric)) for metric in config.metrics]
-        costs = [f"{first.parameters:,}", f"{first.gmacs:.3f}", f"{row.cpu_seconds:.0f}"]
+        costs = [f"{first.parameters:,}", f"{first.gmacs:.3f}", f"{row.ms:.1f}", f"{row.cpu_seconds:.0f}"]
         lines.append([row.case.title, *scores, str(len(row.runs)), *costs])
     return lines
 
@@ -149,9 +160,7 @@ def draw_rows(path: Path, rows: Sequence[Row], config: AblationConfig) -> None:
         axes.errorbar(x, means, deviations, marker="o", capsize=3, label=label)
     if ticks:
         axes.set_xticks(range(len(ticks)), ticks)
-    axes.set_xlabel(
-        {"gmacs": "billions of multiply-adds of an image", "seconds": "processor seconds"}.get(config.x, config.x)
-    )
+    axes.set_xlabel(AXES.get(config.x, config.x))
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -169,13 +178,12 @@ def _lines(rows: Sequence[Row], config: AblationConfig) -> dict[str, list[Row]]:
 
 
 def _place(row: Row, config: AblationConfig, ticks: Sequence[str]) -> float:
-    if config.x == "gmacs":
-        return row.runs[0].gmacs
-    return row.cpu_seconds if config.x == "seconds" else ticks.index(str(row.case.varied[config.x]))
+    costs = {"gmacs": row.runs[0].gmacs, "ms": row.ms, "seconds": row.cpu_seconds}
+    return costs[config.x] if config.x in costs else ticks.index(str(row.case.varied[config.x]))
 
 
 def _read_run(training: Training, cpu_seconds: float, metrics: Sequence[str]) -> Run:
-    path = training.folder / "best.pt"
+    path = training.checkpoint
     checkpoint = load_checkpoint(path)
     missing = [metric for metric in metrics if metric not in checkpoint.metrics]
     if missing:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
     def write_table() -> None:
-        write_runs(out / RUNS_CSV, read_runs(trainings, config.metrics), config.metrics)
+        write_runs(out / RUNS_CSV, read_runs(trainings, config.metrics), config.metrics, {})
 
     try:
         Comparison(trainings, args.device, Trainings(), write_table).run(args.jobs)

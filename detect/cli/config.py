@@ -2,6 +2,7 @@
 
 detect config
 detect config optimizer.lr
+detect config augment
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from detect.runtime.startup import heavy_imports
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("key", nargs="?", metavar="KEY", help="dotted, or its last word; default: list all keys")
+    parser.add_argument(
+        "key", nargs="?", metavar="KEY", help="dotted, or its last word, or a section; default: list all keys"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: a list of keys")
 
 
@@ -26,7 +29,8 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(records)
     elif args.key:
-        print("\n\n".join(_explained(record) for record in records))
+        every = [dataclasses.asdict(key) for key in describe_keys()]
+        print("\n\n".join(_explained(record) + _keys_of(record, every) for record in records))
     else:
         print("\n".join(_line(record) for record in records))
 
@@ -34,6 +38,12 @@ def run(args: argparse.Namespace) -> None:
 def _explained(record: dict[str, str]) -> str:
     facts = {name: _fact(name, value) for name, value in record.items() if value not in ("", False)}
     return "\n".join(f"{name:<9} {value}" for name, value in facts.items())
+
+
+def _keys_of(section: dict[str, str], every: list[dict[str, str]]) -> str:
+    """Return a line for each key of a section; empty for any other key."""
+    inside = [one for one in every if one["kind"] == section["kind"] and one["key"].startswith(f"{section['key']}.")]
+    return "".join(f"\n{_line(one)}" for one in inside)
 
 
 def _fact(name: str, value: object) -> str:

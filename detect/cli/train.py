@@ -1,7 +1,7 @@
 """Train a detector or a classifier: the model's head decides.
 
-detect train --run bccd-yolov5n-spd --data-root data/bccd
-detect train --model yolov5n-spd --data my-data.yaml --image-size 320
+detect train --model detect-n --data my-folder --recipe fine-tune --image-size 320
+detect train --run bccd-detect-n --data-root data/bccd
 detect train model=yolov5n-spd data=my-folder epochs=50 optimizer.lr=0.01
 detect train --model resnet18-spd --data cifar10 --image-size 32
 torchrun --nproc-per-node 4 -m detect train --model yolov5s-spd --data coco --data-root FOLDER --batch-size 64
@@ -17,10 +17,17 @@ from typing import TYPE_CHECKING
 
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
+from detect.runtime.logs import LOGGER
 from detect.runtime.startup import heavy_imports
 
 if TYPE_CHECKING:
     from detect.training.settings import RunRequest
+
+AP_OF_ZERO = (
+    "an AP of 0 is nearly always too few updates (more --epochs), boxes beside their objects (detect data view), or "
+    "objects of a few pixels (detect data stats; a larger --image-size, or tiles)"
+)
+"""Hint after a training of a detector that finds nothing."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +92,8 @@ def run(args: argparse.Namespace) -> None:
         f"{result.out}: best.pt, last.pt, results.csv, config.yaml, pictures",
     )
     print_lines(lines, is_json=args.json)
+    if result.metrics.get("AP") == 0:
+        LOGGER.warning(AP_OF_ZERO)
     if args.json:
         print_json({"out": str(result.out), "metrics": result.metrics})
 

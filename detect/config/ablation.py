@@ -16,6 +16,8 @@ from detect.config.yaml_files import YAML_FILE, find_config, load_yaml
 
 PARTS = ("run", "model", "data", "recipe", "weights", "data_root")
 """Keys of a training that are no recipe keys; each is a flag of ``detect train``."""
+COSTS = ("gmacs", "ms", "seconds")
+"""Costs that can be the horizontal axis of the picture."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class AblationConfig(Strict):
     metrics: Listed[str] = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
     """Columns of the table, as in ``results.csv``; the first one is drawn."""
     x: str = "gmacs"
-    """Horizontal axis of the picture: ``gmacs`` of an image, ``seconds`` of the processor, or a key of ``vary``."""
+    """Horizontal axis of the picture: ``gmacs`` of an image, ``ms`` of a forward pass, ``seconds`` of the processor, or
+    a key of ``vary``."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if not self.cases and not self.vary:
@@ -51,8 +54,8 @@ class AblationConfig(Strict):
                 yield key, "is empty"
         if len(set(self.seeds)) < len(self.seeds):
             yield "seeds", "one is a duplicate"
-        if self.x not in ("gmacs", "seconds", *self.vary):
-            yield "x", f"{self.x!r} is not allowed; allowed: {', '.join(('gmacs', 'seconds', *self.vary))}"
+        if self.x not in (*COSTS, *self.vary):
+            yield "x", f"{self.x!r} is not allowed; allowed: {', '.join((*COSTS, *self.vary))}"
         for name, keys in self.cases.items():
             for key in keys.keys() & self.vary.keys():
                 yield f"cases.{name}.{key}", "is in vary as well"

@@ -143,13 +143,16 @@ class SdpointConfig(Strict):
 
     ratios: Listed[Annotated[float, Interval(ge=0.05, le=0.99)]] = ()
     """Resize factors of the maps behind a point; the paper has 0.5 and 0.75. Without ratios and sizes it is off."""
-    sizes: Listed[Annotated[int, Ge(1), Unit("px")]] = ()
-    """Image sizes below ``image_size`` at which the plain network and all points are instances too."""
+    sizes: Listed[Annotated[float, Ge(0.05)]] = ()
+    """Image sizes below ``image_size`` at which the plain network and all points are instances too: pixels, or up to 1
+    shares of it."""
     points: Listed[Annotated[int, Ge(1)]] = ()
     """Numbers of the active points, from 1; empty is all."""
     schedule: Literal["paper", "sandwich"] = "paper"
     """``paper``: each batch goes through one instance, drawn uniformly. ``sandwich``: each goes through the plain
     network, the cheapest instance and ``drawn`` others, which learn what the plain network predicts as well."""
+    plain_share: Annotated[float, Interval(ge=0, le=0.95)] = 0.0
+    """Of ``paper``: probability that a batch goes through the plain network at full size; 0 draws it as any other."""
     drawn: Annotated[int, Ge(0), Unit("instances")] = 1
     """Of ``sandwich``: number of instances that are drawn for each batch."""
     way: Literal["restore", "shrink"] = "restore"

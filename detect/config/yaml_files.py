@@ -158,7 +158,9 @@ def find_config(kind: Literal["models", "data", "train", "runs", "sweeps", "abla
         return path
     shipped = {p.stem: p for p in sorted((CONFIGS / kind).glob("*.yaml"))}
     if name not in shipped:
-        raise InputError(f"{name!r} is neither a .yaml file nor one of configs/{kind}/{did_you_mean(name, shipped)}")
+        folder = ", nor a folder" if kind == "data" else ""
+        hint = did_you_mean(name, shipped)
+        raise InputError(f"{name!r} is neither a .yaml file nor one of configs/{kind}/{folder}{hint}")
     return shipped[name]
 
 

@@ -95,6 +95,8 @@ def open_data(name: str, data_root: str | None = None) -> DataConfig:
         InputError: it does not exist, is invalid, or is ambiguous.
     """
     is_shipped = Path(name).name == name and (CONFIGS / "data" / f"{name}.yaml").is_file()
+    if is_shipped and Path(name).is_dir():
+        LOGGER.warning("%s: the shipped data set of that name is taken; the folder here is ./%s", name, name)
     if not Path(name).is_dir() or is_shipped:
         config = _config_of_file(name, data_root)
     elif data_root is None:

@@ -132,6 +132,11 @@ def _check_semaphores(workers: int) -> None:
     _ = [multiprocessing.Lock() for _ in range(4 * workers + 8 if workers else 0)]
 
 
+class _Loader(DataLoader[Any]):
+    def check_worker_number_rationality(self) -> None:
+        """Suppress PyTorch's warning: two workers are the default, and a container may have one core."""
+
+
 def _unchanged(loaded: Any) -> Any:
     return loaded
 
@@ -234,7 +239,7 @@ class WorkerBatches:
         if workers:
             return_freed_memory()
         self._workers = workers
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader = _Loader(
             _Sender(samples),
             sampler=batches,  # type: ignore[arg-type]  # any sized iterable will do
             batch_size=None,  # each element is a whole batch already

@@ -137,7 +137,8 @@ def _draw_labels(
 ) -> None:
     draw = ImageDraw.Draw(picture)
     regular = int(np.clip(min(picture.size) / 32, MIN_FONT_PX, MAX_FONT_PX))
-    taken: list[Rectangle] = []
+    labels = np.empty((len(boxes), 4))
+    num_labels = 0
     objects = boxes[sides < SMALL_PX]
     for box, side, caption, color in zip(boxes, sides, captions, colors, strict=True):
         if not caption:
@@ -145,17 +146,18 @@ def _draw_labels(
         font, text = load_font(shorten(caption, MAX_CAPTION), int(np.clip(side / 2, MIN_FONT_PX, regular)))
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         size = (round(right - left) + 4, round(bottom - top) + 4)
-        place = _place(box, size, picture.size, taken, objects)
+        place = _place(box, size, picture.size, labels[:num_labels], objects)
         if place is None:
             continue
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=color)
         dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140  # luma of ITU-R BT.601
         draw.text((place[0] + 2 - left, place[1] + 2 - top), text, fill="black" if dark else "white", font=font)
-        taken.append(place)
+        labels[num_labels] = place
+        num_labels += 1
 
 
 def _place(
-    box: np.ndarray, size: tuple[int, int], image_wh: tuple[int, int], taken: list[Rectangle], objects: np.ndarray
+    box: np.ndarray, size: tuple[int, int], image_wh: tuple[int, int], labels: np.ndarray, objects: np.ndarray
 ) -> Rectangle | None:
     """Choose the place of a label: the one that hides least, above the box on a tie; None if it hides other labels.
 
@@ -163,7 +165,7 @@ def _place(
         box: (4,) xyxy of the detection.
         size: width and height of the label.
         image_wh: width and height of the image.
-        taken: labels drawn before.
+        labels: (m, 4) xyxy of the labels drawn before.
         objects: (n, 4) small boxes that should stay visible, perhaps with ``box`` among them.
     """
     left, top = int(box[0]), int(box[1])
@@ -176,10 +178,8 @@ def _place(
         (left, top),  # inside
     ]
     candidates = [_moved_inside(corner, size, image_wh) for corner in corners]
-    hidden_labels = [_covered(candidate, np.array(taken).reshape(-1, 4)) for candidate in candidates]
-    hidden_objects = [_covered(candidate, objects) for candidate in candidates]
-    costs = [2 * labels + small for labels, small in zip(hidden_labels, hidden_objects, strict=True)]
-    best = int(np.argmin(costs))
+    hidden_labels, hidden_objects = (_covered(candidates, others) for others in (labels, objects))
+    best = int(np.argmin(2 * hidden_labels + hidden_objects))
     return None if hidden_labels[best] > MAX_HIDDEN * size[0] * size[1] else candidates[best]
 
 
@@ -189,6 +189,9 @@ def _moved_inside(corner: tuple[int, int], size: tuple[int, int], image_wh: tupl
     return left, top, left + size[0], top + size[1]
 
 
-def _covered(rectangle: Rectangle, others: np.ndarray) -> float:
-    """Area of ``rectangle`` on ``others`` (n, 4) xyxy, in pixels."""
-    return float(intersection_areas(np.array([rectangle]), others).sum())
+def _covered(rectangles: Sequence[Rectangle], others: np.ndarray) -> np.ndarray:
+    """Area (n,) of each of n rectangles on ``others`` (m, 4) xyxy in pixels."""
+    places = np.array(rectangles)
+    low, high = places[:, :2].min(axis=0), places[:, 2:].max(axis=0)
+    near = others[(others[:, :2] < high).all(axis=1) & (others[:, 2:] > low).all(axis=1)]
+    return intersection_areas(places, near).sum(axis=1)

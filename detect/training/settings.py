@@ -193,7 +193,8 @@ def _choose_start(run: RunConfig) -> Path | None:
     start = shipped_start(run.model)
     if start is None:
         return None
-    LOGGER.info("starting from %s, trained on generated scenes (--weights none starts from scratch)", start)
+    hint = "" if run.recipe else "; --recipe fine-tune is made for a start"
+    LOGGER.info("starting from %s, trained on generated scenes (--weights none starts from scratch%s)", start, hint)
     return Path(start)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detect.config.recipe import Recipe
+from detect.errors import InputError
 from detect.models.model import Model
 from detect.runtime.device import Precision
 from detect.runtime.plugins import require_plugin
@@ -131,6 +132,29 @@ def split_batch(strategies: Sequence[Strategy], part: Part, epoch: int, number: 
 def size_of(images: Tensor) -> tuple[int, int]:
     """Height and width of images (B, 3, H, W)."""
     return images.shape[2], images.shape[3]
+
+
+def size_px(key: str, wanted: float, image_size: int, multiple: int) -> int:
+    """Resolve a recipe's smaller image size: pixels, or up to 1 a share of ``image_size``, rounded to a multiple.
+
+    Args:
+        key: of the recipe, for messages.
+        wanted: its value.
+        image_size: of the recipe in pixels.
+        multiple: of image sizes of the model.
+
+    Raises:
+        InputError: above the image size, or no multiple.
+    """
+    if wanted <= 1:
+        return max(round(wanted * image_size / multiple), 1) * multiple
+    if wanted > image_size:
+        raise InputError(f"{key}: {wanted:g} is above image_size {image_size}; it makes images smaller")
+    if wanted % multiple:
+        below = int(wanted // multiple) * multiple
+        nearest = f"the nearest are {below} and {below + multiple}" if below else f"the least is {multiple}"
+        raise InputError(f"{key}: {wanted:g} is not a multiple of {multiple}; {nearest}")
+    return int(wanted)
 
 
 def resized(images: Tensor, targets: AnyTargets, new_hw: tuple[int, int], mode: str) -> Part:

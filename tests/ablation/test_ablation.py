@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from detect.ablation.curves import mean_curve, read_results
 from detect.ablation.plan import Training, plan_trainings
-from detect.ablation.report import read_runs, rows_of, table_lines, write_outputs
+from detect.ablation.report import draw_rows, read_runs, rows_of, table_lines, write_outputs
 from detect.ablation.running import LOG, RECORD, Comparison, read_record
+from detect.ablation.timing import forward_ms
 from detect.config.ablation import AblationConfig, load_ablation_config
 from detect.errors import InputError
 from detect.models.build import build_model
@@ -36,6 +39,7 @@ TRAINER = '''\
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 words = sys.argv[1:]
@@ -62,17 +66,20 @@ def out(tmp_path: Path) -> Path:
     """Folder with a checkpoint that the trainer copies."""
     folder = tmp_path / "out"
     folder.mkdir()
-    model = build_model("yolov5n-spd+width=0.125", 2)
+    save_model(folder / "best.pt", image_size=64)
+    return folder
+
+
+def save_model(path: Path, image_size: int) -> None:
     save_checkpoint(
-        folder / "best.pt",
-        model,
+        path,
+        build_model("yolov5n-spd+width=0.125", 2),
         names=("a", "b"),
         category_ids=(1, 2),
-        image_size=64,
+        image_size=image_size,
         metrics={"AP": 0.5, "AP_S": 0.25},
         provenance={},
     )
-    return folder
 
 
 def comparison(trainings: list[Training], tmp_path: Path) -> Comparison:
@@ -116,7 +123,10 @@ def test_trained_once_and_tabulated(config: AblationConfig, out: Path, tmp_path:
         ("scratch, train_images 8", "0", "0.5000", "0.2500"),
         ("scratch, train_images 8", "1", "0.5000", "0.2500"),
     ]
+    assert rows[0]["ms"] == rows[4]["ms"]  # of the case, not of the seed
+    assert all(float(row["ms"]) > 0 for row in rows)
     table = (out / "table.md").read_text().splitlines()
+    assert table[0] == "| case | AP | AP_S | seeds | parameters | GMACs | ms | CPU s |"
     assert len(table) == 6
     assert table[2].startswith("| scratch, train_images 8 | 0.500 ± 0.000 | 0.250 ± 0.000 | 2 |")
     assert text[-1].endswith("a folder for each training")
@@ -135,8 +145,8 @@ def test_weights_of_the_seed(tmp_path: Path, out: Path) -> None:
     (folder / "plain-seed1.pt").touch()
     words = [training.arguments("cpu") for training in plan_trainings(config, out)]
     assert [w[w.index("--weights") + 1] for w in words] == [
-        *("none", "none", *[f"{out}/../classifiers/plain-seed0.pt"] * 2),
-        *("none", "none", *[f"{out}/../classifiers/plain-seed1.pt"] * 2),
+        *("none", "none", *[f"{folder}/plain-seed0.pt"] * 2),
+        *("none", "none", *[f"{folder}/plain-seed1.pt"] * 2),
     ]
 
 
@@ -195,8 +205,20 @@ def test_mean_and_deviation_over_the_seeds(config: AblationConfig, out: Path, tm
     (row,) = rows_of(runs)
     # sample deviation of 0.4 and 0.6: sqrt(2 * 0.1 ** 2 / 1)
     assert table_lines([row], config)[1][:4] == ["scratch, train_images 8", "0.500 ± 0.141", "0.100 ± 0.000", "2"]
+    draw_rows(out / "picture.png", [row], replace(config, x="ms"))
+    assert (out / "picture.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(InputError, match="has no metric top1; it has AP, AP_S"):
         read_runs(trainings, ["top1"])
+
+
+def test_forward_passes_are_timed_in_the_order_of_the_checkpoints(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{size}.pt" for size in (64, 320)]
+    for path in paths:
+        save_model(path, int(path.stem))
+    threads = torch.get_num_threads()
+    small, large = forward_ms(paths)
+    assert large > 2 * small > 0  # 25 times the pixels
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(
@@ -211,7 +233,7 @@ def test_mean_and_deviation_over_the_seeds(config: AblationConfig, out: Path, tm
         ("model: yolov5n-spd", "model: yolov5n-spt", "'yolov5n-spt'"),
         ("[AP, AP_S]", "[]", "metrics: is empty"),
         ("seeds: [0, 1]", "seeds: [1, 1]", "seeds: one is a duplicate"),
-        ("x: train_images", "x: images", "x: 'images' is not allowed; allowed: gmacs, seconds, train_images"),
+        ("x: train_images", "x: images", "x: 'images' is not allowed; allowed: gmacs, ms, seconds, train_images"),
         (
             "{weights: none, optimizer.lr",
             "{train_images: 4, optimizer.lr",

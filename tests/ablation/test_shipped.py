@@ -1,7 +1,8 @@
-"""The comparisons of the TRD paper in ``configs/ablations``: every training is one that can be made."""
+"""The comparisons in ``configs/ablations``: every training is one that can be made."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from detect.config.ablation import load_ablation_config
 from detect.config.yaml_files import CONFIGS
 
 COUNTS = {
+    "trd-deeppcb": 12,
     "trd-figure-5-share": 10,  # P from 0 to 0.9
     "trd-figure-5-size": 8,  # from 8 to 64 px
     "trd-grid-subset": 36,  # four sizes, three shares, three seeds
@@ -23,9 +25,14 @@ def test_all_are_counted() -> None:
     assert set(COUNTS) == {path.stem for path in (CONFIGS / "ablations").glob("trd-*.yaml")}
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_trainings(tmp_path: Path, name: str) -> None:
-    config = load_ablation_config(name)
+@pytest.mark.parametrize("path", sorted((CONFIGS / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_trainings(tmp_path: Path, path: Path) -> None:
+    config = load_ablation_config(path.stem)
     config = replace(config, base={**config.base, "data_root": str(tmp_path)})
-    assert config.name == name
-    assert len(plan_trainings(config, tmp_path / "out")) == COUNTS[name]
+    assert config.name == path.stem
+    for case, seed in itertools.product(("plain", "TRD"), config.seeds):  # the results of `classifiers-subset`
+        weights = tmp_path / "classifiers-subset" / f"{case}-seed{seed}" / "best.pt"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+    trainings = plan_trainings(config, tmp_path / "out")
+    assert len(trainings) == COUNTS.get(path.stem, len(trainings)) >= 2 * len(config.seeds)

@@ -144,10 +144,10 @@ def test_find_config_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(yaml_files, "CONFIGS", tmp_path)
     assert find_config("data", "bccd") == path
     with pytest.raises(
-        InputError, match=r"'bcd' is neither a \.yaml file nor one of configs/data/; did you mean 'bccd'"
+        InputError, match=r"neither a \.yaml file nor one of configs/data/, nor a folder; did you mean 'bccd'"
     ):
         find_config("data", "bcd")
-    with pytest.raises(InputError, match=r"configs/data/; allowed: bccd"):
+    with pytest.raises(InputError, match=r"configs/data/, nor a folder; allowed: bccd"):
         find_config("data", "../data/imagenet")
 
 

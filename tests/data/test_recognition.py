@@ -107,12 +107,23 @@ def test_a_config_whose_data_is_not_there_is_opened_all_the_same(tmp_path: Path)
     assert (config.format, config.root) == (None, str(tmp_path / "gone"))
 
 
-def test_a_folder_of_a_shipped_name_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_a_shipped_name_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     images(tmp_path / "bccd/images")
     write(tmp_path, {"bccd/labels/a.txt": YOLO_LINE})
     monkeypatch.chdir(tmp_path)
     assert open_data("bccd").format == "voc"
+    assert caplog.messages == ["bccd: the shipped data set of that name is taken; the folder here is ./bccd"]
+    caplog.clear()
     assert open_data("./bccd").format == "yolo"
+    assert caplog.messages == []
+
+
+def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^'photos' is neither a .yaml file nor one of configs/data/, nor a folder"):
+        open_data("photos")
 
 
 def test_a_folder_that_says_itself_what_it_is(tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_no_room_in_shared_memory(caplog):
     ]
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process has all cores on this system")
+def test_more_workers_than_cores_are_no_warning():
+    """PyTorch's would be an error of this test."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert len(list(batches(num_workers=2))) == 4
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def raise_at_2(error: Exception) -> Callable[[int], None]:
     def act(number: int) -> None:
         if number == 2:

@@ -113,5 +113,15 @@ def test_numbers_of_tracked_objects_make_the_label_longer():
 
 def test_a_label_that_would_hide_others_is_left_out():
     box, none = np.array([10, 10, 50, 50.0]), np.zeros((0, 4))
-    assert _place(box, (20, 10), (100, 100), [], none) == (10, 0, 30, 10)
-    assert _place(box, (20, 10), (100, 100), [(0, 0, 100, 100)], none) is None
+    assert _place(box, (20, 10), (100, 100), none, none) == (10, 0, 30, 10)
+    assert _place(box, (20, 10), (100, 100), np.array([[0, 0, 100, 100.0]]), none) is None
+
+
+def test_a_label_keeps_off_what_touches_one_of_its_places_only():
+    # Above and below, the places are full; that to the right is [50, 70] x [10, 20].
+    box, none = np.array([10, 10, 50, 50.0]), np.zeros((0, 4))
+    objects = np.array([[10, 0, 30, 10], [10, 50, 30, 60], [200, 200, 210, 210.0]])
+    assert _place(box, (20, 10), (100, 100), none, objects) == (50, 10, 70, 20)
+    right = np.array([[69, 10, 90, 20.0]])  # and one pixel of that counts as well: 10 px hidden there, 100 inside
+    inside = np.array([[10, 10, 20, 20.0]])
+    assert _place(box, (20, 10), (100, 100), none, np.concatenate([objects, right, inside])) == (50, 10, 70, 20)

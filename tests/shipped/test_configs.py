@@ -39,8 +39,8 @@ PAPER_RUNS = {
     for path in (CONFIGS / "runs").glob(f"{prefix}*.yaml")
 }
 """The papers' own experiments (``tests/shipped/test_paper_runs.py``)."""
-LARGE = ("cifar10-resnet50", "cifar10-resnet50-spd", "deeppcb-necks")
-WITH_A_TWIN = ("cifar10-subset-resnet18", "deeppcb-yolov5n", "tiny-imagenet-resnet18")
+LARGE = ("cifar10-resnet50", "cifar10-resnet50-spd")
+WITH_A_TWIN = ("deeppcb-yolov5n", "tiny-imagenet-resnet18")
 """Runs of which another with a space-to-depth starts in the fast suite."""
 
 

@@ -63,7 +63,6 @@ EFFECTS = {
     "sdpoint.drawn": "papers/sdpoint/test_sandwich.py::test_the_instances_of_a_batch",
     "sdpoint.points": "papers/sdpoint/test_strategy.py::test_chosen_points",
     "sdpoint.schedule": "papers/sdpoint/test_sandwich.py::test_the_instances_of_a_batch",
-    "sdpoint.way": "papers/sdpoint/test_strategy.py::test_a_run",
     "seed": "training/test_loop.py::test_the_same_seed_is_the_same_run",
     "single_class": "training/test_detection.py::test_all_classes_as_one",
     "splits.NAME.parts": "data/formats/test_yolo.py::test_several_folders_and_lists",

@@ -108,6 +108,14 @@ def test_fine_tuning_on_fewer_classes(world, tmp_path):
         assert torch.equal(tuned.model.graph.layers["stem"].state_dict()[name], value), name
 
 
+def test_an_ap_of_0_comes_with_its_usual_reasons(world, tmp_path):
+    words = ("--out", tmp_path / "none", "--set", "epochs=1", "optimizer.lr=1e-9")
+    ended = run_here(world, *TRAIN, *words)
+    assert ended.code == 0, ended.error
+    assert "AP 0.000, AP50 0.000" in ended.output
+    assert "warning: an AP of 0 is nearly always too few updates" in ended.error
+
+
 def test_an_experiment(world, tmp_path):
     (world / "experiment.yaml").write_text("model: tiny.yaml\ndata: data.yaml\nrecipe: recipe.yaml\nset: {epochs: 1}\n")
     (tmp_path / "elsewhere").mkdir()

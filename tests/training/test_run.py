@@ -165,7 +165,7 @@ def test_where_a_run_goes_by_itself():
         ({"model": "yolov5n"}, "--data is missing"),
         ({"run": "exp/f.yaml"}, "exp/f.yaml: no such file"),
         ({"run": "bccd-yolov5n-spdd"}, "'bccd-yolov5n-spdd' is neither a .yaml file nor one of configs/runs/; did you"),
-        ({"model": "yolov5n", "data": "bcd"}, "configs/data/; did you mean 'bccd'?"),
+        ({"model": "yolov5n", "data": "bcd"}, "configs/data/, nor a folder; did you mean 'bccd'?"),
         ({"model": "yolov5n", "data": "mine.yaml", "recipe": "defualt"}, "configs/train/; did you mean 'default'?"),
         ({"run": "exp/e.yaml", "set": ["optimizer.lrr=1"]}, "optimizer.lrr: unknown key; did you mean 'lr'?"),
         ({"run": "exp/e.yaml", "set": ["epochs"]}, "--set epochs: must be key=value"),
@@ -298,6 +298,11 @@ def test_a_model_begins_from_its_shipped_start(shipped, caplog):
     caplog.set_level(logging.INFO)
     assert settings(model="yolov5n", data="mine.yaml").weights == Path("start-yolov5n")
     assert "starting from start-yolov5n, trained on generated scenes (--weights none starts" in caplog.text
+    assert "--recipe fine-tune is made for a start" in caplog.text
+    caplog.clear()
+    settings(model="yolov5n", data="mine.yaml", recipe="fine-tune")
+    assert "starting from start-yolov5n" in caplog.text
+    assert "made for a start" not in caplog.text
     assert settings(model="yolov5s", data="mine.yaml").weights is None
 
 

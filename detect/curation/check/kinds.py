@@ -71,16 +71,19 @@ _SEVERITIES: dict[str, Severity] = {
 }
 
 FIX = "detect data fix writes a copy without them"
-"""Mend of what can be mended for certain."""
+"""Mend of what is left out for certain."""
 
-_FIXED = (
-    *(checks.REPEATED, UNDER_A_PIXEL, UNDECODABLE),
-    *(coco_annotations.BAD_CROWD, coco_annotations.BAD_AREA, coco_annotations.OTHER_TYPE_ID, coco.REPEATED_IMAGE),
-)
-_FIXED_ENDS = ("(skipped)", "(renumbered)", "skipped)")
+CORRECT = "detect data fix writes a copy with them corrected"
+"""Mend of what is kept and written as it should be."""
+
+_LEFT_OUT = (checks.REPEATED, UNDER_A_PIXEL, UNDECODABLE, coco.REPEATED_IMAGE)
+_LEFT_OUT_END = "skipped)"
+_CORRECTED = (coco_annotations.BAD_CROWD, coco_annotations.BAD_AREA, coco_annotations.OTHER_TYPE_ID)
+_CORRECTED_END = "renumbered)"
 
 _MENDS = {
     checks.PARTLY_OUTSIDE: "detect data fix writes a copy with them clipped",
+    checks.OUTSIDE: "YOLO's numbers above 1? they are pixels: export again; otherwise detect data fix leaves them out",
     checks.OTHER_SIZE: "detect data fix writes a copy with the images' own sizes",
     checks.BAD_IMAGE: "put the images where the annotations name them, or detect data fix leaves them out",
     checks.WRONG_SIZE: "bring the images that were labelled: boxes of a resized copy lie elsewhere",
@@ -121,5 +124,7 @@ def mend_of(kind: str) -> str:
     """Return what mends a kind of problem; empty where there is nothing to do."""
     if kind in _MENDS:
         return _MENDS[kind]
-    is_fixed = kind in _FIXED or (severity_of(kind) != "note" and kind.endswith(_FIXED_ENDS))
-    return FIX if is_fixed else ""
+    is_note = severity_of(kind) == "note"
+    if kind in _CORRECTED or (kind.endswith(_CORRECTED_END) and not is_note):
+        return CORRECT
+    return FIX if kind in _LEFT_OUT or (kind.endswith(_LEFT_OUT_END) and not is_note) else ""

@@ -7,33 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detect.boxes.anchors import best_possible_recall, fittable_sizes
-from detect.config.recipe import AnchorsConfig, LossConfig
 from detect.curation.stats.statistics import DataStatistics, percent
 from detect.data.detection.box_sizes import MANY_SMALL, SMALL_PX
 from detect.data.letterbox import STRIDE
 from detect.drawing.text import shorten
-from detect.models.catalog import find_definition
 
-MODEL = "yolov5n-spd"
-"""Model of the commands: the shipped one for small objects."""
+MODEL = "detect-n"
+"""Model of the commands. Its finest cells have 4 px; on small objects its AP is 0.08 above that of the SPD-Conv paper's
+model of the same size, at fewer multiply-adds (docs/results/recipes.md)."""
 
 MAX_SMALL_SHARE = 0.5
-"""Share of the boxes under 16 px, two cells of the finest level, above which space-to-depth is worth its cost: at
-320 px, DeepPCB has 56 % of them, and AP 0.492 with it against 0.430 without (docs/results/index.md)."""
+"""Share of the boxes under 16 px, two cells of 8 px, above which a level of finer cells is worth its cost: at 320 px,
+DeepPCB has 56 % of them, and AP 0.491 with it against 0.411 without (docs/results/recipes.md)."""
 
 SMALL_SHARE_GOAL = 0.25
 """Share under 16 px that a larger image size aims at: half of ``MAX_SMALL_SHARE``, so that the effect is visible."""
-
-LEVEL_SHARE = 0.25
-"""Share of the boxes under 8 px that is worth a level of 4 px cells, whose map has four times the cells of the finest:
-several such boxes share a cell of 8 px, and each needs one."""
-
-COARSE_PX = 96
-"""Shorter side of boxes for which a level of 32 px cells is made, three cells; its smallest anchor has 116 x 90 px."""
-
-COARSE_SHARE = 0.01
-"""Share of such boxes below which that level has next to nothing to learn from."""
 
 TILE_RATIO = 1.5
 """Ratio of the images' long side to the network input above which more than half of the pixels are lost. The smallest
@@ -51,9 +39,6 @@ IMBALANCE = 20.0
 
 BACKGROUND_SHARE = 0.5
 """Share of images without boxes above which most of an epoch is background."""
-
-LONG_IMAGES = 1.5
-"""Aspect ratio above which a third of a square around the image is padding."""
 
 USUAL_DETECTIONS = 300
 """Default maximum of detections per image of ``detect predict``."""
@@ -76,12 +61,12 @@ def advise(statistics: DataStatistics, data: str) -> list[Advice]:
     return [found for rule in _RULES if (found := rule(statistics, data)) is not None]
 
 
-def _space_to_depth(statistics: DataStatistics, data: str) -> Advice | None:
+def _fine_level(statistics: DataStatistics, data: str) -> Advice | None:
     if not _is_small(statistics, statistics.image_size):
         return None
     return Advice(
-        f"at {statistics.image_size} px, {_small_shares(statistics, statistics.image_size)}: strides and pools skip "
-        "pixels that such boxes cannot spare, space-to-depth skips none",
+        f"at {statistics.image_size} px, {_small_shares(statistics, statistics.image_size)}: several such boxes share "
+        f"a cell of {SMALL_PX} px, the finest of most models; {MODEL} has cells of {SMALL_PX // 2} px",
         _train(statistics, data),
     )
 
@@ -99,22 +84,6 @@ def _larger_size(statistics: DataStatistics, data: str) -> Advice | None:
         f"at --image-size {size}, {_small_shares(statistics, size)}, for {(size / now) ** 2:.1f} times the arithmetic; "
         f"the images have {statistics.long_side_px} px",
         _train(statistics, data, size=size),
-    )
-
-
-def _fine_level(statistics: DataStatistics, data: str) -> Advice | None:
-    small = statistics.share_under(SMALL_PX)
-    if small <= LEVEL_SHARE:
-        return None
-    large = 1 - statistics.share_under(COARSE_PX)
-    word, left_out = "p2", ""
-    if large < COARSE_SHARE:
-        word = "levels=p2-p4"
-        left_out = f" and leaves out that of 32 px, since {percent(large)} of the boxes have {COARSE_PX} px or more"
-    return Advice(
-        f"{percent(small)} of the boxes are smaller than the finest cells of most models, which have {SMALL_PX} px: "
-        f"+{word} adds a level of {SMALL_PX // 2} px cells{left_out}",
-        _train(statistics, data, model=f"{MODEL}+{word}"),
     )
 
 
@@ -148,18 +117,6 @@ def _smaller_size(statistics: DataStatistics, data: str) -> Advice | None:
     )
 
 
-def _anchors(statistics: DataStatistics, data: str) -> Advice | None:
-    anchors = np.array(find_definition(MODEL).rows[-1].args["anchors_px"], float).reshape(-1, 2)
-    recall = best_possible_recall(fittable_sizes(statistics.sizes_px), anchors, LossConfig().anchor_ratio)
-    if recall >= AnchorsConfig().min_recall:
-        return None
-    return Advice(
-        f"the anchors of {MODEL} match {percent(recall)} of the boxes at {statistics.image_size} px, fewer than "
-        f"{percent(AnchorsConfig().min_recall)}: let training fit new ones, as it does by default",
-        "anchors.fit: auto",
-    )
-
-
 def _imbalance(statistics: DataStatistics, data: str) -> Advice | None:
     counts = statistics.boxes_per_class
     present = np.flatnonzero(counts)
@@ -183,17 +140,6 @@ def _background(statistics: DataStatistics, data: str) -> Advice | None:
         f"{percent(share)} of the images have no boxes: without them an epoch has {percent(1 - share)} of the "
         "batches (a line of the data config)",
         "background: drop",
-    )
-
-
-def _long_images(statistics: DataStatistics, data: str) -> Advice | None:
-    ratio = float(np.median(statistics.sizes_hw.max(axis=1) / statistics.sizes_hw.min(axis=1)))
-    if ratio < LONG_IMAGES:
-        return None
-    return Advice(
-        f"one side of the images is {ratio:.1f} times the other: mosaics fill a square, and without them a batch is a "
-        f"rectangle of {percent(1 / ratio)} of its pixels",
-        f"{_train(statistics, data)} --set augment.mosaic=0",
     )
 
 
@@ -229,20 +175,18 @@ def _small_shares(statistics: DataStatistics, image_size: int) -> str:
     return f"{percent(tiny)} of the boxes are under {SMALL_PX} px and {percent(small)} under {2 * SMALL_PX} px"
 
 
-def _train(statistics: DataStatistics, data: str, model: str = MODEL, size: int | None = None) -> str:
-    return f"detect train {data} --model {model} --image-size {size or statistics.image_size}"
+def _train(statistics: DataStatistics, data: str, size: int | None = None) -> str:
+    size = size or statistics.image_size
+    return f"detect train {data} --model {MODEL} --recipe fine-tune --image-size {size}"
 
 
 _RULES: tuple[Callable[[DataStatistics, str], Advice | None], ...] = (
-    _space_to_depth,
-    _larger_size,
     _fine_level,
+    _larger_size,
     _tiles,
     _smaller_size,
-    _anchors,
     _imbalance,
     _background,
-    _long_images,
     _beyond_limit,
     _crowded,
 )

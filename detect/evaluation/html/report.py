@@ -29,6 +29,7 @@ from detect.evaluation.html.statistics import (
     calibration_error,
     spreads,
 )
+from detect.evaluation.html.thresholds import at_thresholds
 from detect.evaluation.matches import ALL_AREAS, Matches, match_by_coco
 from detect.evaluation.pictures import draw_confusion_matrix, draw_precision_recall
 from detect.runtime.files import write_text
@@ -95,6 +96,7 @@ def render(evaluation: Evaluation, background: Background) -> str:
         ("Precision and recall", _precision_recall(metrics)),
         ("Confusion", _confusion(evaluation)),
         ("Errors by kind", _errors(split, matches[0], find_errors(split, found, matches[0]), shown.errors)),
+        ("Score threshold", _thresholds(matches[0])),
         ("Calibration", _calibration(matches[0])),
     ]
     last = [
@@ -226,6 +228,19 @@ def _errors(split: AnnotationTable, matches: Matches, every: Errors, shown: Erro
 
 def _counts(errors: Errors) -> list[int]:
     return [*(int((errors.kinds == kind).sum()) for kind in range(len(KINDS) - 1)), int(errors.is_missed.sum())]
+
+
+def _thresholds(matches: Matches) -> Html:
+    rows = [
+        (f"{row.score:.2f}", f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", f"{row.wrong:.2f}")
+        for row in at_thresholds(matches)
+    ]
+    head = ("--conf", "precision", "recall", "F1", "wrong per image")
+    text = (
+        "At an IoU of at least 0.5, all classes together. Take the row whose errors you can live with; the highest F1 "
+        "weighs missed and wrong ones alike. AP does not depend on this choice."
+    )
+    return joined([table(head, rows), note(text)])
 
 
 def _calibration(matches: Matches) -> Html:

@@ -44,7 +44,7 @@ from detect.runtime.reproducibility import generator
 from detect.training.batch_norms import prepare_norms
 from detect.training.checks import OptionDependency
 from detect.training.norm_statistics import NormEstimator, learning_norms
-from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
+from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of, size_px
 from detect.training.task import BatchLoss, Loader
 
 INSTANCE_STREAM = 6
@@ -186,8 +186,16 @@ class SDPoint(Strategy):
         return [PLAIN, self._cheapest, *(others[i] for i in drawn)]
 
     def draw(self, epoch: int, number: int) -> Instance:
-        """Draw the instance of a batch: sizes with equal probability, and so points, of which 0 is one, and ratios."""
+        """Draw the instance of a batch: sizes with equal probability, and so points, of which 0 is one, and ratios.
+
+        With ``sdpoint.plain_share`` the plain network at full size has that probability, and the others share the rest.
+        """
         rng, left = generator(INSTANCE_STREAM, self.recipe.seed, epoch, number), self.instances
+        share = self.recipe.sdpoint.plain_share
+        if share > 0:
+            if rng.random() < share:
+                return PLAIN
+            left = left[1:]
         for name in ("scale", "point", "ratio"):
             values = list(dict.fromkeys(getattr(instance, name) for instance in left))
             value = values[rng.integers(len(values))]
@@ -222,7 +230,11 @@ class SDPoint(Strategy):
         instances = Instances(tuple(self.instances), self.recipe.sdpoint.way, statistics)
         if is_main_process():
             rewrite_checkpoint(best, with_instances(checkpoint, instances))
-        LOGGER.info("%s: statistics of the norms of %d instances", best, len(self.instances))
+        LOGGER.info(
+            "%s: norm statistics of %d instances; measure them, so that --cost can choose: "
+            "detect val --weights %s --data DATA --instances",
+            *(best, len(self.instances), best),
+        )
 
     def _statistics(self, model: Model) -> dict[Instance, Statistics]:
         transforms = {instance: self._transform(instance) for instance in self.instances}
@@ -257,10 +269,8 @@ def _distillation(recipe: Recipe, model: Model) -> Callable[[Any, Any], Tensor]:
 def _all_instances(recipe: Recipe, model: Model) -> list[Instance]:
     """The plain network, and every point and ratio of the recipe, at each of its sizes."""
     full, multiple = recipe.image_size, model.max_reduction
-    for size in recipe.sdpoint.sizes:
-        if size % multiple or size >= full:
-            raise InputError(f"sdpoint.sizes: must be multiples of {multiple} below image_size {full}, found {size}")
-    scales = [1.0, *sorted({size / full for size in recipe.sdpoint.sizes}, reverse=True)]
+    sizes = {size_px("sdpoint.sizes", wanted, full, multiple) for wanted in recipe.sdpoint.sizes} - {full}
+    scales = [1.0, *sorted((size / full for size in sizes), reverse=True)]
     return list_instances(_chosen_points(recipe, model) if recipe.sdpoint.ratios else (), recipe.sdpoint.ratios, scales)
 
 
@@ -276,7 +286,7 @@ def _cheaper(macs: dict[Instance, int]) -> list[Instance]:
         LOGGER.info("sdpoint: left out, because they save under %.0f %% of the cost: %s", 100 * MIN_SAVING, left_out)
     if kept == [PLAIN]:
         raise InputError(
-            f"sdpoint.points: no instance saves {100 * MIN_SAVING:.0f} % of the cost; choose earlier points"
+            f"sdpoint: no instance saves {100 * MIN_SAVING:.0f} % of the cost; choose earlier points or smaller sizes"
         )
     return kept
 
@@ -302,6 +312,8 @@ def option_dependencies(recipe: Recipe) -> list[OptionDependency]:
     )
     if recipe.sdpoint.schedule == "paper":
         needs.append(OptionDependency("sdpoint", "drawn", "sdpoint.schedule", "paper", "sandwich"))
+    else:
+        needs.append(OptionDependency("sdpoint", "plain_share", "sdpoint.schedule", "sandwich", "paper"))
     return [
         *needs,
         OptionDependency(

@@ -17,6 +17,7 @@ from detect.config.recipe import DetectionRecipe, Recipe
 from detect.errors import InputError
 from detect.runtime.reproducibility import generator
 from detect.training.checks import OptionDependency
+from detect.training.strategy import size_px
 
 TRD_STREAM = 5
 """Key of the generators of epochs and sizes."""
@@ -82,7 +83,7 @@ def reduced_sizes(recipe: Recipe, multiple: int) -> tuple[int, ...]:
         InputError: the resolution is above the image size, or no multiple.
     """
     full, variant = recipe.image_size, recipe.trd.variant
-    least = _resolution(recipe, multiple)
+    least = size_px("trd.resolution", recipe.trd.resolution, full, multiple)
     if variant == "mixed":
         return tuple(range(least, full + 1, multiple))
     if variant == "progressive":
@@ -99,20 +100,6 @@ def reduced_sizes(recipe: Recipe, multiple: int) -> tuple[int, ...]:
             f"of {multiple}; choose a smaller resolution"
         )
     return least, middle
-
-
-def _resolution(recipe: Recipe, multiple: int) -> int:
-    """``trd.resolution`` in pixels; a share is rounded to a multiple."""
-    wanted, full = recipe.trd.resolution, recipe.image_size
-    if wanted <= 1:
-        return max(round(wanted * full / multiple), 1) * multiple
-    if wanted > full:
-        raise InputError(f"trd.resolution: {wanted:g} is above image_size {full}; it makes images smaller")
-    if wanted % multiple:
-        below = int(wanted // multiple) * multiple
-        nearest = f"the nearest are {below} and {below + multiple}" if below else f"the least is {multiple}"
-        raise InputError(f"trd.resolution: {wanted:g} is not a multiple of {multiple}; {nearest}")
-    return int(wanted)
 
 
 def option_dependencies(recipe: Recipe) -> list[OptionDependency]:

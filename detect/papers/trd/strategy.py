@@ -69,7 +69,8 @@ class Trd(Strategy):
         self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
         # SDPoint makes the maps behind a point, or the images, smaller still.
         self.least_ratio = min(recipe.sdpoint.ratios, default=1.0)
-        self.least_ratio *= min(recipe.sdpoint.sizes, default=recipe.image_size) / recipe.image_size
+        shares = (size if size <= 1 else size / recipe.image_size for size in recipe.sdpoint.sizes)
+        self.least_ratio *= min(shares, default=1.0)
         self.on_epoch_start()
         LOGGER.info("%s", _plan(recipe, self.sizes, self.reduced))
 

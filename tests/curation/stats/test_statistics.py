@@ -101,8 +101,8 @@ def advice_of(statistics: DataStatistics) -> dict[str, str]:
     return {what: why for why, what in advise(statistics, "--data d.yaml")}
 
 
-def train(more: str, model: str = MODEL) -> str:
-    return f"detect train --data d.yaml --model {model} --image-size {more}"
+def train(more: str) -> str:
+    return f"detect train --data d.yaml --model {MODEL} --recipe fine-tune --image-size {more}"
 
 
 def tiles(side: str) -> str:
@@ -117,21 +117,10 @@ def test_small_boxes() -> None:
     """Squares of 12 and 40 px in images of 640 px: at 320 px half of them are 6 px, at 448 px 8.4, at 416 px 7.8. From
     864 px on, none would be under 16 px, but the images have no more than 640: there half of them are, 12 px."""
     found = advice_of(squares(12, 40, image_size=320))
-    assert found.keys() == {train("320"), train("640"), train("320", f"{MODEL}+levels=p2-p4"), tiles("320")}
+    assert found.keys() == {train("320"), train("640"), tiles("320")}
     assert found[train("320")].startswith("at 320 px, 50.0 % of the boxes are under 8 px and 50.0 % under 16 px")
     assert "--image-size 640, 0.0 % of the boxes are under 8 px and 50.0 % under 16 px, for 4.0" in found[train("640")]
-    fine = found[train("320", f"{MODEL}+levels=p2-p4")]
-    assert fine.startswith("50.0 % of the boxes are smaller than the finest cells")
-    assert "+levels=p2-p4 adds a level of 4 px cells and leaves out that of 32 px, since 0.0 % of the boxes" in fine
-
-
-def test_large_boxes_keep_their_level() -> None:
-    """26 boxes of 6 px of 100 are more than a quarter. One of 96 px is one in a hundred, and a level of its own."""
-    found = advice_of(squares(*[6] * 26, *[60] * 73, 96))
-    assert train("640", f"{MODEL}+p2") in found
-    assert "+p2 adds a level of 4 px cells" in found[train("640", f"{MODEL}+p2")]
-    assert train("640", f"{MODEL}+levels=p2-p4") in advice_of(squares(*[6] * 26, *[60] * 73, 95.9))
-    assert not any("levels" in what or "+p2" in what for what in advice_of(squares(*[6] * 25, *[60] * 75)))
+    assert "the finest of most models; detect-n has cells of 4 px" in found[train("320")]
 
 
 def test_the_smallest_size_that_does() -> None:
@@ -177,14 +166,6 @@ def test_small_images_are_not_enlarged() -> None:
     assert train("128") not in advice_of(squares(4, 4, image=100))  # 5.1 px at 128 px
 
 
-def test_anchors() -> None:
-    """No anchor of the model is within a factor of four of 600 x 20 px."""
-    anchors = np.array(find_definition(MODEL).rows[-1].args["anchors_px"]).reshape(-1, 2)
-    assert (np.maximum(anchors / (600, 20), (600, 20) / anchors).max(axis=1) >= 4).all()
-    long = measure(table_of([(640, 640)], [(0, 0, 0, 0, 600, 20)] * 2), "pets", "train", 640)
-    assert "match 0.0 % of the boxes" in advice_of(long)["anchors.fit: auto"]
-
-
 def test_imbalance() -> None:
     key = f"{train('640')} --set loss.focal_gamma=1.5"
 
@@ -204,12 +185,10 @@ def test_a_rare_class_before_an_absent_one() -> None:
     assert alone == []
 
 
-def test_background_long_images_and_crowds() -> None:
+def test_background_and_crowds() -> None:
     box: Box = (0, 0, 0, 0, 50, 50)
     mostly_empty = measure(table_of([(640, 640)] * 3, [box]), "pets", "train", 640)
     assert advice_of(mostly_empty)["background: drop"].startswith("66.7 % of the images have no boxes")
-    long = measure(table_of([(640, 320)], [box]), "pets", "train", 640)
-    assert "a rectangle of 50.0 %" in advice_of(long)[f"{train('640')} --set augment.mosaic=0"]
     crowded = squares(*[50] * 301)
     assert "an image has 301 boxes" in " ".join(advice_of(crowded).values())
     assert advise(squares(*[50] * 100), "--data d.yaml") == []
@@ -220,9 +199,8 @@ def test_background_long_images_and_crowds() -> None:
     assert figures(crowded)["objects_beyond_coco_limit"] == 0.6678
 
 
-@pytest.mark.parametrize(("word", "levels"), [("p2", "p2 p3 p4 p5"), ("levels=p2-p4", "p2 p3 p4")])
-def test_advised_models_exist(word: str, levels: str) -> None:
-    assert find_definition(f"{MODEL}+{word}").rows[-1].inputs == tuple(levels.split())
+def test_the_advised_model_has_cells_of_4_px() -> None:
+    assert find_definition(MODEL).rows[-1].inputs == ("p2", "p3", "p4", "p5")
 
 
 # ------------------------------------------------------------------------------------ in words and pictures

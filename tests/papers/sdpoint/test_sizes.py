@@ -65,10 +65,22 @@ def test_sizes_are_instances_with_and_without_points(model: Model) -> None:
     assert both == [PLAIN, Instance(2, 0.5), SMALL, Instance(2, 0.5, 0.5)]
 
 
-@pytest.mark.parametrize("size", [128, 40])
-def test_sizes_that_cannot_be(model: Model, size: int) -> None:
-    with pytest.raises(InputError, match=f"sdpoint.sizes: must be multiples of 32 below image_size 128, found {size}"):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (40, "sdpoint.sizes: 40 is not a multiple of 32; the nearest are 32 and 64"),
+        (160, "sdpoint.sizes: 160 is above image_size 128; it makes images smaller"),
+        (128, "sdpoint: no instance saves 2 % of the cost; choose earlier points or smaller sizes"),
+    ],
+)
+def test_sizes_that_cannot_be(model: Model, size: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         strategy_of(model, sizes=[size])
+
+
+def test_sizes_as_shares_are_multiples(model: Model) -> None:
+    """0.8 and 0.7 of 128 px are nearest to 96 px, which is one instance."""
+    assert strategy_of(model, sizes=[0.8, 0.7, 0.5]).instances == [PLAIN, Instance(0, 1.0, 0.75), SMALL]
 
 
 def test_boxes_follow_the_images(model: Model) -> None:

@@ -78,6 +78,16 @@ def test_all_instances_are_equally_likely(classifier: Model) -> None:
     assert all(abs(count - 100) < 39 for count in drawn.values())
 
 
+def test_the_plain_networks_share(classifier: Model) -> None:
+    """0.4 of the batches for the plain network, the rest alike for the nine points."""
+    strategy = strategy_of(classifier, plain_share=0.4)
+    points = Counter(strategy.draw(epoch, number).point for epoch in range(4) for number in range(1, 501))
+    # 2,000 draws: 800 +- 3 * 21.9 of the plain network, 133.3 +- 4 * 11.2 of each point.
+    assert abs(points.pop(0) - 800) < 66
+    assert len(points) == 9
+    assert all(abs(count - 133.3) < 45 for count in points.values())
+
+
 def test_draws_depend_on_seed_and_batch_only(classifier: Model) -> None:
     first, second = strategy_of(classifier), strategy_of(classifier)
     places = [(epoch, number) for epoch in range(3) for number in range(1, 30)]
@@ -101,7 +111,7 @@ def test_instances_that_save_too_little_are_left_out(said: Any) -> None:
     drawn = Counter(strategy.draw(0, number).point for number in range(1, 401))
     assert set(drawn) == {0, 3}
     assert abs(drawn[0] - 200) < 40  # 4 deviations of 10
-    with pytest.raises(InputError, match=r"sdpoint\.points: no instance saves 2 % of the cost; choose earlier points"):
+    with pytest.raises(InputError, match="sdpoint: no instance saves 2 % of the cost; choose earlier points"):
         strategy_of(model, points=[4])
 
 
