@@ -230,10 +230,21 @@ def run_web_export(request: ExportRequest, runtime: Path | None) -> Exported:
         (building / RUNNER.name).unlink()  # a web server would give it to everybody
         write_page(building, request.weights, checkpoint, found)
     lines = [line.replace(str(model), str(out / MODEL_FILE)) for line in exported.lines[:-1]]  # without the runner's
+    lines += rounding_note(request)
     total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     lines.append(f"{out}: {total / 2**20:.1f} MiB with {PACKAGE} {found.version}; python -m http.server -d {out}")
     record = {**exported.record, "out": str(out), "folder_bytes": total, "runtime": f"{PACKAGE} {found.version}"}
     return Exported(out, tuple(lines), record)
+
+
+def rounding_note(request: ExportRequest) -> list[str]:
+    """Line about a file whose activations have 8 bits: the browser rounds some of them to the other neighbour."""
+    if not request.int8 or request.weights_only:
+        return []
+    return [
+        "INT8: in a browser boxes are pixels from those of the same file in Python: the runtimes round differently; "
+        "those of --int8 --weights-only are not"
+    ]
 
 
 def _export_folder(request: ExportRequest, names: Sequence[str]) -> Exported:

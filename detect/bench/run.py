@@ -17,6 +17,7 @@ from detect.drawing.text import chart_text, shorten
 from detect.errors import InputError
 from detect.evaluation.report import number
 from detect.runtime.files import atomic_path, write_text
+from detect.runtime.logs import LOGGER
 from detect.runtime.processor import describe_processor
 from detect.runtime.threads import use_threads
 
@@ -77,7 +78,10 @@ def run_bench(request: BenchRequest) -> Iterator[str]:
         f"turn, milliseconds of the wall for an image (stages: p50); {task.end}",
     ]
     yield from heading
-    metrics = [task.accuracy(file) for file in files]
+    metrics = []
+    for file in files:
+        LOGGER.info("accuracy of %s", file.label)
+        metrics.append(task.accuracy(file))
     timings = measure_times(files, images, batches, task.table.names, request.threads)
     measured = [Measured(*found) for found in zip(files, metrics, timings, strict=True)]
     yield from ("", bench_table(measured))
@@ -89,15 +93,17 @@ def _timed_images(request: BenchRequest, task: Task, batch: int) -> list[str]:
     """Paths of images of the split, in whole batches of the largest size."""
     count = min(len(task.table), max(request.images, batch)) // batch * batch
     if not count:
-        raise InputError(f"--batch {batch}: the split has {len(task.table)} images only")
+        raise InputError(f"--batch {batch}: the split has {len(task.table)} images only; take --batch 1")
     return task.image_paths(count)
 
 
 def bench_table(measured: Sequence[Measured]) -> str:
     """A line for each file and batch size. The files are of one task, and have its metrics and stages."""
     metrics, stages = _columns(measured)
-    head = ("file", *metrics, "MB", "batch", *stages, *(f"p{p}" for p in PERCENTILES), "images/s", "CPU ms", "peak MiB")
-    lines = [_line(one, timing) for one in measured for timing in one.timings]
+    percentiles = (f"p{p}" for p in PERCENTILES)
+    head = ("file", *metrics, "MB", "batch", *stages, *percentiles, "images/s", "CPU ms", "faster", "peak MiB")
+    firsts = {timing.batch: timing for timing in measured[0].timings}
+    lines = [_line(one, timing, firsts[timing.batch]) for one in measured for timing in one.timings]
     return align([head, *lines], left=1)
 
 
@@ -106,7 +112,8 @@ def _columns(measured: Sequence[Measured]) -> tuple[tuple[str, ...], tuple[str, 
     return tuple(measured[0].metrics), measured[0].timings[0].stages
 
 
-def _line(one: Measured, timing: Timing) -> tuple[str, ...]:
+def _line(one: Measured, timing: Timing, first: Timing) -> tuple[str, ...]:
+    """Cells of a line; ``first`` is of the first file, at the same batch size."""
     times = timing.percentiles_ms()
     return (
         shorten(one.file.label, _MAX_LABEL),
@@ -117,6 +124,7 @@ def _line(one: Measured, timing: Timing) -> tuple[str, ...]:
         *(f"{value:.1f}" for value in times["all"]),
         f"{timing.images_per_s:.1f}",
         f"{timing.cpu_ms:.1f}",
+        f"{first.cpu_ms / timing.cpu_ms:.2f}" if timing.cpu_s else "?",
         f"{timing.peak_bytes / 2**20:.0f}" if timing.peak_bytes else "?",
     )
 

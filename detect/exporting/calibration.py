@@ -51,8 +51,10 @@ def read_calibration(
     """Read up to ``count`` images of a training split, the same at each call, scaled as for the network.
 
     Raises:
-        InputError: fewer than two images can be read, or all are of one colour each.
+        InputError: fewer than two images are asked for or can be read, or all are of one colour each.
     """
+    if count < 2:
+        raise InputError(f"calibration: needs at least 2 training images, {count} was asked for; {FEW_IMAGES} or more")
     images = list(islice(_scaled_images(train, checkpoint, image_size), count))
     if len(images) < 2:
         raise InputError(f"calibration: needs at least 2 training images, found {len(images)}; {FEW_IMAGES} or more")

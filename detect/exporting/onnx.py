@@ -18,7 +18,7 @@ from detect import __version__
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
 from detect.exporting.metadata import describe
-from detect.exporting.onnx_graph import append_suppression, fold_constants, remove_traces
+from detect.exporting.onnx_graph import append_suppression, expand_softmax, fold_constants, remove_traces
 from detect.exporting.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions, Masks
 from detect.exporting.parity import ExportError, Parity, compare_file
 from detect.exporting.wrappers import Wrapper, halved, wrapped
@@ -150,6 +150,7 @@ def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
             f"the exporter wrote operator sets {written} instead of {options.opset}; take {DEFAULT_OPSET}"
         )
     fold_constants(model)
+    expand_softmax(model)
     remove_traces(model)
     if options.dynamic:
         sides = model.graph.input[0].type.tensor_type.shape.dim[2:]

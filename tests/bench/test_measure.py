@@ -11,9 +11,9 @@ import pytest
 
 from detect.bench import process
 from detect.bench.files import BenchFile, find_files
-from detect.bench.measure import Timing, _chunks, measure_times
+from detect.bench.measure import Measured, Timing, _chunks, measure_times
 from detect.bench.pipeline import DetectionPipeline, open_pipeline
-from detect.bench.run import BenchRequest, run_bench
+from detect.bench.run import BenchRequest, bench_table, run_bench
 from detect.data.images import write_image
 from detect.errors import InputError
 from tests.inference.onnx_files import write_detections
@@ -41,6 +41,19 @@ def test_percentiles():
     times = timing.percentiles_ms()
     assert times["decode"] == pytest.approx([1.5, 1.95, 1.99])
     assert times["all"] == pytest.approx([15, 19.5, 19.9])
+
+
+def test_faster_than_the_first_file_at_the_same_batch_size(tmp_path):
+    """Of a batch 4 and 6 ms, then 2 and 12: twice and half as fast."""
+    stages, (first, second) = DetectionPipeline.stages, (tmp_path / "a.onnx", tmp_path / "b.onnx")
+    measured = []
+    for path, cpu_s in ((first, (0.004, 0.006)), (second, (0.002, 0.012))):
+        path.touch()
+        timings = [Timing(batch, stages, [[0.001] * 4], cpu) for batch, cpu in zip((1, 2), cpu_s, strict=True)]
+        measured.append(Measured(BenchFile(path.name, path), {"AP": 0.5}, timings))
+    head, _, *lines = (line.split() for line in bench_table(measured).splitlines())
+    assert head[-3:] == ["faster", "peak", "MiB"]
+    assert [line[-2] for line in lines] == ["1.00", "1.00", "2.00", "0.50"]
 
 
 def test_chunks_are_whole_batches():

@@ -73,7 +73,7 @@ def test_few_images(checkpoint, caplog):
     ("pixels", "count", "message"),
     [
         (noise(1), 64, "needs at least 2 training images, found 1; 16 or more"),
-        (noise(20), 1, "needs at least 2 training images, found 1"),
+        (noise(20), 1, "needs at least 2 training images, 1 was asked for; 16 or more"),
         ([None, None], 64, "found 0"),
         ([np.full((40, 60, 3), level, np.uint8) for level in (3, 200)], 64, "the 2 training images show nothing"),
     ],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from detect.exporting.onnx_graph import fold_constants, remove_traces
+from detect.exporting.onnx_graph import expand_softmax, fold_constants, remove_traces
 
 
 def make_model(nodes, weights):
@@ -72,3 +73,20 @@ def test_traces_are_removed():
     remove_traces(model)
     assert b"a/b.py" not in model.SerializeToString()
     assert run(model) == [-1, -2]
+
+
+@pytest.mark.parametrize("opset", [16, 18])
+def test_softmax_over_an_inner_axis(opset):
+    """Its values stay, also where e to the power of the values is no float; that over the last axis is left alone."""
+    text = """<ir_version: 8, opset_import: ["" : OPSET]>
+        network (float[2, 3, 4] values) => (float[2, 3, 4] inner, float[2, 3, 4] outer)
+        { inner = Softmax <axis = 1> (values) outer = Softmax <axis = 2> (values) }"""
+    model = parser.parse_model(text.replace("OPSET", str(opset)))
+    values = np.linspace(-200, 200, 24, dtype=np.float32).reshape(4, 3, 2).T.copy()
+    expected = ReferenceEvaluator(model).run(None, {"values": values})
+    expand_softmax(model)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds == ["ReduceMax", "Sub", "Exp", "ReduceSum", "Div", "Softmax"]
+    for one, other in zip(ReferenceEvaluator(model).run(None, {"values": values}), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-7)

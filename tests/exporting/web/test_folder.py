@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detect.api.exporting import ExportRequest, run_web_export
+from detect.api.exporting import ExportRequest, rounding_note, run_web_export
 from detect.cli.main import run_command
 from detect.errors import InputError
 from detect.exporting.web.folder import write_page
@@ -83,3 +83,10 @@ def test_a_used_folder_is_refused(tmp_path):
     (tmp_path / "page" / "mine.txt").touch()
     with pytest.raises(InputError, match="exists already and is not an empty folder"):
         run_web_export(ExportRequest(Path("yolov5n-spd-bccd"), tmp_path / "page"), archive(tmp_path / "package.tgz"))
+
+
+def test_a_note_where_activations_are_rounded():
+    request = ExportRequest(Path("yolov5n-spd-bccd"), int8=True, data="bccd")
+    (line,) = rounding_note(request)
+    assert "the runtimes round differently" in line
+    assert rounding_note(replace(request, weights_only=True)) == rounding_note(replace(request, int8=False)) == []
