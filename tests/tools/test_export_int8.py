@@ -51,7 +51,7 @@ def other_data(trained_world: Path, folder: Path, rename=lambda name: name, pixe
 
 
 def test_a_calibration_of_one_image(refused) -> None:
-    assert "calibration: needs at least 2 training images, found 1" in refused("data.yaml", "--calibration", 1)
+    assert "calibration: needs at least 2 training images, 1 was asked for" in refused("data.yaml", "--calibration", 1)
 
 
 def test_data_of_other_classes(refused, trained_world: Path, tmp_path: Path) -> None:
