@@ -124,9 +124,10 @@ def test_damaged_files(kind, true_file):
 
 @pytest.mark.parametrize("name", CONVERTERS)
 def test_another_device(name, tmp_path):
-    title = FORMATS[name].title
+    title, path = FORMATS[name].title, tmp_path / FORMATS[name].file_name
+    path.touch()
     with pytest.raises(InputError, match=rf"{title} runs on the CPU here, found --device cuda; take cpu"):
-        Detector(tmp_path / FORMATS[name].file_name, "cuda")
+        Detector(path, "cuda")
 
 
 def test_names_of_blobs():
@@ -401,6 +402,7 @@ def test_a_missing_package_names_the_extra(checkpoint, tmp_path, monkeypatch, na
     path = tmp_path / kind.file_name
     with pytest.raises(InputError, match=rf"needs .*{package}: pip install 'detect-small\[{kind.extra}\]'$"):
         export_converted(checkpoint, path, ExportOptions(format=kind, dynamic=CONVERTERS[name].dynamic))
+    path.touch()
     with pytest.raises(InputError, match=rf"{path.name} needs {package}: pip install 'detect-small\[{kind.extra}\]'$"):
         Detector(path)
 
