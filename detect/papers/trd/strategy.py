@@ -28,7 +28,7 @@ from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import generator
 from detect.structures import Targets
 from detect.training.norm_statistics import NormEstimator, learning_norms
-from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of
+from detect.training.strategy import AnyTargets, Part, Strategy, resized, size_of, size_px
 from detect.training.task import Loader
 
 NORM_BATCHES = 50
@@ -69,8 +69,9 @@ class Trd(Strategy):
         self.min_object_px = recipe.trd.min_object_px if isinstance(recipe.trd, DetectionTrd) else 0.0
         # SDPoint makes the maps behind a point, or the images, smaller still.
         self.least_ratio = min(recipe.sdpoint.ratios, default=1.0)
-        shares = (size if size <= 1 else size / recipe.image_size for size in recipe.sdpoint.sizes)
-        self.least_ratio *= min(shares, default=1.0)
+        full = recipe.image_size
+        sizes = (size_px("sdpoint.sizes", wanted, full, self.max_reduction) for wanted in recipe.sdpoint.sizes)
+        self.least_ratio *= min(sizes, default=full) / full
         self.on_epoch_start()
         LOGGER.info("%s", _plan(recipe, self.sizes, self.reduced))
 
