@@ -37,9 +37,9 @@ training/starts training/checkpoints training/recorder runtime/distributed
 """
 """What a complete reading adds: names of models, reading of files, checks, caches, records, processes."""
 PREDICTION = """
-cli/predict inference/run inference/sources inference/inputs inference/detector inference/network
-inference/torch_network models/checkpoint data/letterbox evaluation/forward evaluation/postprocess models/graph
-models/blocks/conv models/heads boxes/coding boxes/nms inference/outputs drawing/boxes
+cli/predict inference/run inference/sources inference/inputs inference/detector inference/opening
+inference/network inference/torch_network models/checkpoint data/letterbox evaluation/forward evaluation/postprocess
+models/graph models/blocks/conv models/heads boxes/coding boxes/nms inference/outputs drawing/boxes
 """
 """The same for one image through ``detect predict``."""
 

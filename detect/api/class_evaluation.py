@@ -26,7 +26,8 @@ from detect.evaluation.report import (
     class_table,
     speed_line,
 )
-from detect.inference.network import InferenceNetwork, is_exported
+from detect.inference.network import InferenceNetwork
+from detect.inference.opening import is_exported
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel
 from detect.runtime.threads import use_threads

@@ -21,7 +21,7 @@ from detect.evaluation.classification import evaluate_classifier
 from detect.evaluation.confusion import SCORE
 from detect.evaluation.differences import MODELS, draw_differences, pair_detectors
 from detect.evaluation.examples import match_and_show
-from detect.inference.network import open_network
+from detect.inference.opening import open_network
 from detect.runtime.files import atomic_path, write_json
 
 LIST, RECORD, SHEET, ACTIVATIONS = "compare.csv", "compare.json", "sheet.jpg", "activations.jpg"

@@ -44,7 +44,8 @@ from detect.evaluation.report import (
 )
 from detect.evaluation.tiling import TILED_COCO_SETTINGS, Tiling
 from detect.inference.inputs import warn_of_tiles
-from detect.inference.network import InferenceNetwork, is_exported
+from detect.inference.network import InferenceNetwork
+from detect.inference.opening import is_exported
 from detect.inference.runtimes.formats import num_bytes
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import Checkpoint

@@ -14,7 +14,8 @@ from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.coco import Engine
 from detect.evaluation.loop import Conditions
-from detect.inference.network import InferenceNetwork, open_network
+from detect.inference.network import InferenceNetwork
+from detect.inference.opening import open_network
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.runtime.device import Precision, select_device
 from detect.runtime.distributed import num_processes

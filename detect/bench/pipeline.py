@@ -17,7 +17,8 @@ from detect.data.images import read_image
 from detect.data.letterbox import letterbox, pad_batch
 from detect.data.pixel_values import ReadSettings
 from detect.evaluation.postprocess import Predictions, PredictSettings, postprocess
-from detect.inference.network import InferenceNetwork, open_network
+from detect.inference.network import InferenceNetwork
+from detect.inference.opening import open_network
 from detect.structures import Letterbox
 
 

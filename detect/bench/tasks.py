@@ -24,7 +24,8 @@ from detect.errors import InputError
 from detect.evaluation.classification import evaluate_class_network, logits_of_probabilities
 from detect.evaluation.detection import DetectionOptions, evaluate_network
 from detect.evaluation.loop import Conditions, log_class_differences
-from detect.inference.network import InferenceNetwork, open_network
+from detect.inference.network import InferenceNetwork
+from detect.inference.opening import open_network
 
 BATCH_SIZE = 8
 """Images that go through the network together where accuracy is measured."""

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C or SIGTERM, which are the way to end it: exit code 0."""
     with heavy_imports():
         from detect.inference.detector import Detector
-        from detect.inference.network import open_network
+        from detect.inference.opening import open_network
         from detect.runtime.logs import LOGGER
         from detect.runtime.threads import use_threads
         from detect.serving.app import Limits, build_app

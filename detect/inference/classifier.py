@@ -12,7 +12,8 @@ from detect.data.classification.geometry import center_crop
 from detect.data.pixel_values import ReadSettings
 from detect.errors import InputError
 from detect.inference.inputs import ImageSource, as_image, in_batches, is_list
-from detect.inference.network import InferenceNetwork, Predictor, open_network
+from detect.inference.network import InferenceNetwork, Predictor
+from detect.inference.opening import open_network
 from detect.structures import Classification
 
 if TYPE_CHECKING:

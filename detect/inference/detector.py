@@ -15,7 +15,8 @@ from detect.data.pixel_values import MAX_PIXELS, MAX_TILED_PIXELS, ReadSettings
 from detect.errors import InputError
 from detect.evaluation.postprocess import PredictSettings, postprocess
 from detect.inference.inputs import ImageSource, as_image, in_batches, is_list
-from detect.inference.network import InferenceNetwork, Predictor, open_network
+from detect.inference.network import InferenceNetwork, Predictor
+from detect.inference.opening import open_network
 from detect.structures import Detections, Letterbox
 
 if TYPE_CHECKING:

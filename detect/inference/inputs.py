@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL.Image import Image
@@ -17,6 +18,28 @@ from detect.safety.metadata import MAX_SIDE
 
 ImageSource: TypeAlias = str | Path | np.ndarray | Image
 """An image file, a (H, W, 3) uint8 array in RGB order, or a PIL image."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image, a video, a camera or a stream.
+
+    Args:
+        name: name in messages and results, unique in a run: the path, a stream's address without user and password,
+            ``camera 0``, ``image 3``.
+        kind: a ``still``, an ``animation`` (an image file with several frames or pages), a video ``file``, or something
+            ``live``: a camera or an address.
+        origin: the path, the address, the camera's number, or the still itself.
+    """
+
+    name: str
+    kind: Literal["still", "animation", "file", "live"]
+    origin: Path | str | int | np.ndarray | Image
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None for cameras, addresses and what is in memory."""
+        return self.origin if isinstance(self.origin, Path) else None
 
 
 def checked_size(image_size: int, multiple: int) -> int:

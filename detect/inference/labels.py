@@ -21,7 +21,7 @@ from detect.data.formats.label_studio import label_studio_tasks
 from detect.data.formats.labelled_images import LabelledImage, LabelledObject
 from detect.data.formats.voc import voc_element
 from detect.data.formats.writing import printable, safe_classes, write_lines
-from detect.inference.outputs import LABEL_PLACES, to_txt
+from detect.inference.rows import LABEL_PLACES, to_txt
 from detect.runtime.distributed import all_gather_texts, is_main_process, num_processes
 from detect.runtime.files import atomic_path, write_text
 from detect.runtime.logs import LOGGER

@@ -1,27 +1,19 @@
-"""Networks of ``Detector`` and ``Classifier``: a checkpoint in PyTorch, or an exported file in its runtime.
-
-PyTorch, which takes seconds to import, is imported for a checkpoint only.
+"""Networks of ``Detector`` and ``Classifier``: their interface, and the choice of their cost.
 
 Letters: B images, H W network input pixels, P predictions of an image, K classes.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from detect.errors import InputError
 from detect.evaluation.postprocess import Predictions
 from detect.inference.instances import Budget, Choice, InstanceMenu
-from detect.inference.runtimes.formats import format_of
 
 if TYPE_CHECKING:
     import torch
-
-    from detect.models.checkpoint import Checkpoint
-    from detect.runtime.device import Precision
 
 
 @runtime_checkable
@@ -91,28 +83,6 @@ class InferenceNetwork(Protocol):
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) uint8 RGB to class probabilities, (B, K) float32."""
         ...
-
-
-def is_exported(weights: str | Path) -> bool:
-    """True for the name of an exported model, or for a folder with some."""
-    return format_of(weights) is not None
-
-
-def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
-    """Open the network of a file; ``InputError`` if the file or the device is not usable.
-
-    Args:
-        weights: a checkpoint or its file, or a file or a folder of instances that ``detect export`` wrote.
-        device: as for ``Detector``.
-        precision: number format of a checkpoint's network; an exported file has its own.
-    """
-    if isinstance(weights, (str, Path)) and (found := format_of(weights)) is not None:
-        if precision != "fp32":
-            raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")
-        return found.open_network(Path(weights), device)
-    from detect.inference.torch_network import open_checkpoint  # PyTorch takes seconds to import
-
-    return open_checkpoint(weights, device, precision)
 
 
 class Predictor:

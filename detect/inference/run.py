@@ -19,9 +19,11 @@ from detect.errors import InputError
 from detect.inference.class_outputs import ClassWriter
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
-from detect.inference.network import open_network
-from detect.inference.outputs import OutputOptions, PredictionWriter, to_record
-from detect.inference.sources import Source, image_paths
+from detect.inference.inputs import Source
+from detect.inference.opening import open_network
+from detect.inference.outputs import OutputOptions, PredictionWriter
+from detect.inference.rows import to_record
+from detect.inference.sources import image_paths
 from detect.inference.stream import FoundFrame, count_line, frames_ahead, read_frames
 from detect.runtime.distributed import is_main_process, shard
 from detect.runtime.interruption import stop_requests

@@ -6,9 +6,8 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -17,7 +16,7 @@ from detect.data.animations import count_frames
 from detect.data.folders import count_suffixes
 from detect.data.images import IMAGE_SUFFIXES, is_image_file
 from detect.errors import InputError
-from detect.inference.inputs import ImageSource, is_list
+from detect.inference.inputs import ImageSource, Source, is_list
 from detect.inference.video import is_video_file
 from detect.runtime.logs import LOGGER
 
@@ -30,28 +29,6 @@ VIDEO_SUFFIXES = (
 
 _STREAM = re.compile(r"(?:rtsps?|https?)://", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/?#]*@")
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image, a video, a camera or a stream.
-
-    Args:
-        name: name in messages and results, unique in a run: the path, a stream's address without user and password,
-            ``camera 0``, ``image 3``.
-        kind: a ``still``, an ``animation`` (an image file with several frames or pages), a video ``file``, or something
-            ``live``: a camera or an address.
-        origin: the path, the address, the camera's number, or the still itself.
-    """
-
-    name: str
-    kind: Literal["still", "animation", "file", "live"]
-    origin: Path | str | int | np.ndarray | Image.Image
-
-    @property
-    def path(self) -> Path | None:
-        """The file; None for cameras, addresses and what is in memory."""
-        return self.origin if isinstance(self.origin, Path) else None
 
 
 StreamSource: TypeAlias = ImageSource | int | Source

@@ -24,8 +24,8 @@ from detect.data.images import ImageError
 from detect.data.pixel_values import MAX_PIXELS, PLAIN, ReadSettings
 from detect.errors import InputError
 from detect.evaluation.postprocess import PredictSettings
-from detect.inference.inputs import as_image
-from detect.inference.sources import Source, StreamSource, expand_sources
+from detect.inference.inputs import Source, as_image
+from detect.inference.sources import StreamSource, expand_sources
 from detect.inference.video import Clip, Video, VideoError
 from detect.runtime.logs import LOGGER
 from detect.runtime.prefetch import prefetch

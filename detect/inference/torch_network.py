@@ -91,7 +91,7 @@ class TorchNetwork:
 
 
 def open_checkpoint(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
-    """Open the network of a checkpoint; see ``detect.inference.network.open_network``."""
+    """Open the network of a checkpoint; see ``detect.inference.opening.open_network``."""
     chosen = select_device(device)
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(Path(weights))
     network: InferenceNetwork = (find_plugin("networks", "torch") or TorchNetwork)(checkpoint, chosen, precision)

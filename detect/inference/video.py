@@ -27,7 +27,7 @@ from detect.runtime.files import atomic_path
 from detect.runtime.logs import LOGGER
 
 if TYPE_CHECKING:
-    from detect.inference.sources import Source
+    from detect.inference.inputs import Source
 
 STALL_SECONDS = 10.0
 """A stream without a frame for this time is given up."""

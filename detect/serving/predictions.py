@@ -18,7 +18,7 @@ from detect.errors import InputError, did_you_mean
 from detect.evaluation.tiling import Tiling
 from detect.inference.detector import DetectOptions, Detector
 from detect.inference.instances import FixedCostError
-from detect.inference.outputs import to_record
+from detect.inference.rows import to_record
 from detect.inference.stream import FoundFrame
 
 MAX_VIEWS = 1000

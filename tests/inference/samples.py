@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.inference.sources import Source
+from detect.inference.inputs import Source
 from detect.inference.stream import FoundFrame
 from detect.inference.video import Clip
 from detect.structures import Detections

@@ -10,8 +10,9 @@ import cv2
 import pytest
 
 from detect.data.formats.voc import read_xml
-from detect.inference.outputs import LABEL_PLACES, OutputOptions, PredictionWriter
-from detect.inference.sources import Source
+from detect.inference.inputs import Source
+from detect.inference.outputs import OutputOptions, PredictionWriter
+from detect.inference.rows import LABEL_PLACES
 from detect.inference.video import Clip
 from tests.data.formats.tool_folders import boxes_of, tables_of
 from tests.inference.samples import FOUND, IMAGE, make_detections, seen, seen_frame, still

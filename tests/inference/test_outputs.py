@@ -7,8 +7,8 @@ import cv2
 import pytest
 
 from detect.errors import InputError
+from detect.inference.inputs import Source
 from detect.inference.outputs import OutputOptions, PredictionWriter, file_name, output_names, source_names
-from detect.inference.sources import Source
 from detect.inference.video import Clip
 from detect.safety.ownership import LIST_NAME
 from tests.inference.clips import frames_of, rate_of

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detect.inference.outputs import COLUMNS, csv_table, json_array, to_entries, to_txt
+from detect.inference.rows import COLUMNS, csv_table, json_array, to_entries, to_txt
 from tests.inference.samples import FOUND, make_detections, seen, seen_frame
 
 

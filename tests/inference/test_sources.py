@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from detect.errors import InputError
-from detect.inference.sources import Source, expand_sources, image_paths
+from detect.inference.inputs import Source
+from detect.inference.sources import expand_sources, image_paths
 from tests.inference.clips import write_clip
 
 

@@ -66,7 +66,7 @@ class Format:
             raise InputError(f"{purpose} needs {' and '.join(missing)}: pip install 'detect-small[{self.extra}]'")
 
     def open_network(self, path: Path, device: str) -> InferenceNetwork:
-        """Open a file; ``InputError`` as of ``detect.inference.network.open_network``."""
+        """Open a file; ``InputError`` as of ``detect.inference.opening.open_network``."""
         if not path.exists():  # before a runtime is asked for, which may not be installed
             raise InputError(f"{path}: cannot be read: No such file or directory")
         network: InferenceNetwork = importlib.import_module(self.module).open_network(path, device)
