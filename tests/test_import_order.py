@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 from tests.test_repository import parsed, statements
 
@@ -84,6 +87,20 @@ def test_every_package_has_its_place() -> None:
 
 def test_imports_only_from_above() -> None:
     assert [one for file in FILES for one in violations(parsed(PACKAGE / file), file)] == []
+
+
+def test_no_circles() -> None:
+    """Not even by imports inside functions or for type checkers: files that need each other are one, or want a third."""
+    imports = {
+        "detect." + file.removesuffix(".py").replace("/", "."): {
+            module for _, module in imported_modules(parsed(PACKAGE / file), file)
+        }
+        for file in FILES
+        if not file.endswith("__init__.py")
+    }
+    TopologicalSorter(imports).prepare()
+    with pytest.raises(CycleError):
+        TopologicalSorter({**imports, "detect.errors": {"detect.cli.main"}}).prepare()
 
 
 def test_the_check_itself() -> None:
