@@ -65,11 +65,12 @@ def open_detection_data(data: DataConfig, strict: bool) -> DetectionData:
     return DetectionData(train, val)
 
 
-def report_small_objects(table: AnnotationTable, image_size: int) -> None:
-    """Log the share of boxes that are tiny for the network, and a remedy."""
+def report_small_objects(table: AnnotationTable, image_size: int, tile_px: int = 0) -> None:
+    """Log the share of boxes that are tiny for the network, and a remedy; ``tile_px`` is the side of tiles, if any."""
     sizes = training_sizes_px(table, image_size)
     small = share_under(sizes, SMALL_PX)
-    hint = "; a larger --image-size would help them (detect data stats)" if small > MANY_SMALL else ""
+    remedy = f"tiles.size_px below {tile_px}" if tile_px else "a larger --image-size"
+    hint = f"; {remedy} would help them (detect data stats)" if small > MANY_SMALL else ""
     LOGGER.info(
         "%.1f %% of %d training boxes are under %d px at %d px%s", 100 * small, len(sizes), SMALL_PX, image_size, hint
     )
@@ -92,7 +93,7 @@ def prepare_detection_data(data: DataConfig, recipe: DetectionRecipe, strict: bo
         train = _tiled(train, recipe)
     if recipe.sampling.rare_below:
         LOGGER.info("%s", describe_repeats(train, recipe.sampling.rare_below))
-    report_small_objects(train, recipe.image_size)
+    report_small_objects(train, recipe.image_size, recipe.tiles.size_px)
     return DetectionData(train, splits.val)
 
 

@@ -288,20 +288,27 @@ def test_strict_refuses(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sides", "message"),
+    ("sides", "tile_px", "message"),
     [
         # Under 8 px at 320 px is under 16 px at 640.
         (
             (15, 15, 40, 40),
+            0,
             "50.0 % of 4 training boxes are under 8 px at 320 px; a larger --image-size would help them "
             "(detect data stats)",
         ),
-        ((16, 40), "0.0 % of 2 training boxes are under 8 px at 320 px"),
-        ((15,) + (40,) * 9, "10.0 % of 10 training boxes are under 8 px at 320 px"),
+        (
+            (15, 15, 40, 40),
+            640,
+            "50.0 % of 4 training boxes are under 8 px at 320 px; tiles.size_px below 640 would help them "
+            "(detect data stats)",
+        ),
+        ((16, 40), 0, "0.0 % of 2 training boxes are under 8 px at 320 px"),
+        ((15,) + (40,) * 9, 0, "10.0 % of 10 training boxes are under 8 px at 320 px"),
     ],
 )
-def test_small_objects_are_reported(said, sides, message):
-    report_small_objects(square_table(*sides), 320)
+def test_small_objects_are_reported(said, sides, tile_px, message):
+    report_small_objects(square_table(*sides), 320, tile_px)
     assert said.messages == [message]
 
 
