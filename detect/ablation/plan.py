@@ -126,7 +126,7 @@ def _check(config: AblationConfig, case: Case) -> None:
     """
     try:
         run = run_config(RunRequest(**case.parts))
-        load_recipe(find_definition(run.model), run.recipe, {**run.set, **case.recipe_keys})
+        load_recipe(find_definition(run.model), run, case.recipe_keys)
         data = open_data(run.data, case.keys.get("data_root"))
     except InputError as error:
         raise InputError(f"ablation {config.name}: {case.title}: {error}") from None

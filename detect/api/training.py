@@ -52,10 +52,12 @@ def train(
     ``train("yolov5n-spd", "my-data", epochs=50, image_size=320, optimizer={"lr": 0.01})``
 
     Args:
-        model: a shipped model's name, a YAML, or parts (``cspdarknet53+efm+spd``); default, that of ``weights``.
+        model: a shipped model's name, a YAML, or parts (``cspdarknet53+efm+spd``); default, that of ``weights``,
+            or ``detect-n``.
         data: a data config's file or name, or a data set's folder.
         run: an experiment, of which the other arguments replace parts.
-        recipe: a recipe's name or file; default, that of the task.
+        recipe: a recipe's name or file; default, ``fine-tune`` for a detector that begins from weights, ``default``
+            from scratch, ``classify`` for a classifier.
         weights: a checkpoint to start from; what fits is copied, classes by name. ``none`` starts from scratch;
             default, the shipped start of the model (``start-MODEL``), if there is one.
         out: folder of the run; default, a new one in ``runs/``.

@@ -37,10 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         metavar="NAME|FILE",
-        help="a model, a YAML, or parts: cspdarknet53+efm+spd (detect models lists them)",
+        help="a model, a YAML, or parts: cspdarknet53+efm+spd (detect models lists them; default: that of --weights, "
+        "or detect-n)",
     )
     add("--data", metavar="NAME|FILE", help="data set's name or YAML, or its folder")
-    add("--recipe", metavar="NAME|FILE", help="recipe's name or YAML (default: default; for classifiers: classify)")
+    add(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="recipe's name or YAML (default: fine-tune from weights, default from scratch; for classifiers: classify)",
+    )
     add(
         "--weights",
         metavar="FILE|NAME",

@@ -28,7 +28,8 @@ class RunConfig(Strict):
     data: str
     """Data-set name or file."""
     recipe: str | None = None
-    """Recipe name or file; by default ``default`` for a detector and ``classify`` for a classifier."""
+    """Recipe name or file; by default ``fine-tune`` for a detector that begins from weights, ``default`` from
+    scratch, and ``classify`` for a classifier."""
     weights: str | None = None
     """Checkpoint to start from, a file or a shipped name; ``none`` is from scratch. By default the shipped start of the
     model (``start-MODEL``), if there is one."""

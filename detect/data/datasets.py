@@ -77,8 +77,8 @@ def read_split(config: DataConfig, split: str) -> AnnotationTable:
     config = with_format(config)
     if config.format not in READERS:
         raise InputError(
-            f"{config.name}: format {config.format} is for classification, but the model is a detector; formats for "
-            f"detection: {', '.join(READERS)}"
+            f"{config.name}: format {config.format} is for classification, but the model is a detector; take a "
+            f"classifier, such as resnet18, or data for detection: {', '.join(READERS)}"
         )
     root = Path(config.root)
     if config.generate is not None:

@@ -112,7 +112,7 @@ def _tidy(end: float | None) -> float:
 
 def _recipe_loader(run: RunConfig) -> Callable[[Values], Recipe]:
     definition = find_definition(run.model)
-    return lambda values: load_recipe(definition, run.recipe, {**run.set, **values})
+    return lambda values: load_recipe(definition, run, values)
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,10 @@ from detect.training.checkpoints import has_checkpoint
 from detect.training.loggers import check_loggers
 
 CPU = torch.device("cpu")
-DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "default", "classify"
-"""Recipes where none is named."""
+DEFAULT_MODEL = "detect-n"
+"""Model where neither a model nor weights are named."""
+FROM_WEIGHTS, DEFAULT_DETECTION, DEFAULT_CLASSIFICATION = "fine-tune", "default", "classify"
+"""Recipes where none is named: of a detector that begins from weights, from scratch, and of a classifier."""
 NO_LOGGER = "none"
 """Value of ``--logger``."""
 FROM_SCRATCH = "none"
@@ -85,9 +87,10 @@ class RunRequest:
 
     Args:
         run: name or file of an experiment; the other arguments replace its parts.
-        model: name or file; None takes the model of ``weights``.
+        model: name or file; None takes the model of ``weights``, or ``DEFAULT_MODEL``.
         data: name, YAML or folder.
-        recipe: name or file.
+        recipe: name or file; None: ``fine-tune`` for a detector that begins from weights, ``default`` from scratch,
+            ``classify`` for a classifier.
         weights: checkpoint to start from, a file or a shipped name; ``none`` is from scratch, None the shipped start of
             the model, if there is one.
         out: folder of the run; None for a new one in ``runs/``.
@@ -132,8 +135,11 @@ def open_run(request: RunRequest) -> RunSettings:
             raise InputError("--resume needs --out: the folder of the run to continue")
         return _resumed(request, Path(request.out))
     run = run_config(request)
-    overrides = {**run.set, **request.overrides, **request.keys}
+    if not request.run and run.model == DEFAULT_MODEL != request.model:
+        LOGGER.info("model %s, because none is named (--model, --weights)", DEFAULT_MODEL)
+    overrides = {**request.overrides, **request.keys}
     check_loggers(run.logger)
+    start = start_of(run)
     # A wrong model name is reported before the data is read.
     definition = find_definition(run.model) if run.model else load_checkpoint(Path(run.weights or "")).model.definition
     wanted = Path(request.out or Path("runs") / _run_name(request, run))
@@ -143,11 +149,15 @@ def open_run(request: RunRequest) -> RunSettings:
             LOGGER.info("started again by torchrun (%d): the run in %s goes on", num_restarts(), existing)
             return _resumed(request, existing)
         raise InputError(f"--out {existing}: holds a run already; --resume continues it, another --out starts anew")
+    if start is not None and run.weights is None:
+        LOGGER.info("starting from %s, trained on generated scenes (--weights none starts from scratch)", start)
+    if run.recipe is None:
+        LOGGER.info("recipe %s, because none is named (--recipe)", default_recipe(definition, run))
     return RunSettings(
         model=run.model or None,
         data=open_data(run.data, request.data_root),
-        recipe=load_recipe(definition, run.recipe, overrides),
-        weights=_choose_start(run),
+        recipe=load_recipe(definition, run, overrides),
+        weights=Path(start) if start else None,
         device=select_device(request.device),
         strict=request.strict,
         loggers=run.logger,
@@ -157,12 +167,18 @@ def open_run(request: RunRequest) -> RunSettings:
 
 
 def load_recipe(
-    definition: ModelDefinition, name: str | None, overrides: dict[str, Any]
+    definition: ModelDefinition, run: RunConfig, overrides: dict[str, Any]
 ) -> DetectionRecipe | ClassificationRecipe:
-    """Load the recipe of the task that the model's head decides."""
+    """Load the recipe of a run for the task that the model's head decides; ``overrides`` replace keys of the run."""
+    name, keys = run.recipe or default_recipe(definition, run), {**run.set, **overrides}
+    return load_classification_recipe(name, keys) if definition.is_classifier else load_detection_recipe(name, keys)
+
+
+def default_recipe(definition: ModelDefinition, run: RunConfig) -> str:
+    """Name of the recipe of a run that names none."""
     if definition.is_classifier:
-        return load_classification_recipe(name or DEFAULT_CLASSIFICATION, overrides)
-    return load_detection_recipe(name or DEFAULT_DETECTION, overrides)
+        return DEFAULT_CLASSIFICATION
+    return FROM_WEIGHTS if start_of(run) else DEFAULT_DETECTION
 
 
 def run_config(request: RunRequest) -> RunConfig:
@@ -179,23 +195,15 @@ def run_config(request: RunRequest) -> RunConfig:
         return dataclasses.replace(load_run_config(request.run), **given)
     if not request.data:
         raise InputError("--data is missing: name a data set or its YAML (or an experiment with --run)")
-    if not request.model and request.weights in (None, FROM_SCRATCH):
-        raise InputError(
-            "--model is missing: name a model or its YAML (or a checkpoint with --weights, or an experiment with --run)"
-        )
-    return RunConfig(**{"model": "", **given})
+    has_weights = request.weights not in (None, FROM_SCRATCH)
+    return RunConfig(**{"model": "" if has_weights else DEFAULT_MODEL, **given})
 
 
-def _choose_start(run: RunConfig) -> Path | None:
-    """The checkpoint from which a run starts; None is from scratch."""
+def start_of(run: RunConfig) -> str | None:
+    """The checkpoint from which a run starts: its own, or the shipped start of its model; None is from scratch."""
     if run.weights is not None:
-        return None if run.weights == FROM_SCRATCH else Path(run.weights)
-    start = shipped_start(run.model)
-    if start is None:
-        return None
-    hint = "" if run.recipe else "; --recipe fine-tune is made for a start"
-    LOGGER.info("starting from %s, trained on generated scenes (--weights none starts from scratch%s)", start, hint)
-    return Path(start)
+        return None if run.weights == FROM_SCRATCH else run.weights
+    return shipped_start(run.model)
 
 
 def _resumed(request: RunRequest, out: Path) -> RunSettings:

@@ -54,8 +54,8 @@ def test_data_sets_for_classification_are_refused(data_format: str) -> None:
     config = DataConfig("test", "/nowhere", {"train": SplitConfig("a")}, format=data_format)
     with pytest.raises(
         InputError,
-        match=rf"test: format {data_format} is for classification, but the model is a detector; formats for detection: "
-        "coco, voc, yolo, visdrone",
+        match=rf"test: format {data_format} is for classification, but the model is a detector; take a classifier, "
+        "such as resnet18, or data for detection: coco, voc, yolo, visdrone",
     ):
         open_split(config, "train")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from detect.config.run import RunConfig
 from detect.config.yaml_files import find_config, parse_overrides
 from detect.errors import InputError
 from detect.models.catalog import find_definition, shipped_weights
@@ -72,8 +73,12 @@ def check_values(args: argparse.Namespace) -> None:
     for name in map(str, weights if isinstance(weights, list) else [weights]):
         assert not is_shipped_name(name) or name in {*shipped_weights(), "none"}, name
     if given.get("set"):
-        definition = find_definition(models if models and is_shipped_name(models) else "yolov5n")
-        load_recipe(definition, None, parse_overrides([pair for pair in given["set"] if "=" in pair]))
+        model = models if models and is_shipped_name(models) else "yolov5n"
+        load_recipe(
+            find_definition(model),
+            RunConfig(model, ""),
+            parse_overrides([pair for pair in given["set"] if "=" in pair]),
+        )
 
 
 def check_command(words: list[str], is_whole: bool) -> None:

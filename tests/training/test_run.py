@@ -92,10 +92,6 @@ def test_names(tmp_path):
     assert found.device.type == "cpu"
 
 
-def test_the_default_recipe():
-    assert settings(model="yolov5n", data="mine.yaml").recipe == load_detection_recipe("default", {})
-
-
 def test_what_wins():
     """A flag wins over --set, which wins over the experiment, which wins over the recipe."""
     found = settings(run="exp/e.yaml", set=["optimizer.lr=0.25", "epochs=4", "seed=9"], epochs=3).recipe
@@ -161,7 +157,6 @@ def test_where_a_run_goes_by_itself():
     ("given", "message"),
     [
         ({}, "--data is missing: name a data set or its YAML (or an experiment with --run)"),
-        ({"data": "mine.yaml"}, "--model is missing: name a model or its YAML"),
         ({"model": "yolov5n"}, "--data is missing"),
         ({"run": "exp/f.yaml"}, "exp/f.yaml: no such file"),
         ({"run": "bccd-yolov5n-spdd"}, "'bccd-yolov5n-spdd' is neither a .yaml file nor one of configs/runs/; did you"),
@@ -298,18 +293,30 @@ def test_a_model_begins_from_its_shipped_start(shipped, caplog):
     caplog.set_level(logging.INFO)
     assert settings(model="yolov5n", data="mine.yaml").weights == Path("start-yolov5n")
     assert "starting from start-yolov5n, trained on generated scenes (--weights none starts" in caplog.text
-    assert "--recipe fine-tune is made for a start" in caplog.text
-    caplog.clear()
-    settings(model="yolov5n", data="mine.yaml", recipe="fine-tune")
-    assert "starting from start-yolov5n" in caplog.text
-    assert "made for a start" not in caplog.text
     assert settings(model="yolov5s", data="mine.yaml").weights is None
 
 
 def test_from_scratch(shipped):
     assert settings(model="yolov5n", data="mine.yaml", weights="none").weights is None
-    with pytest.raises(InputError, match="--model is missing"):
-        settings(data="mine.yaml", weights="none")
+
+
+def test_the_data_set_alone(caplog):
+    """``detect train --data mine``: the nano detector from its start, with the recipe for starts."""
+    caplog.set_level(logging.INFO)
+    found = settings(data="mine.yaml")
+    assert (found.model, found.weights) == ("detect-n", Path("start-detect-n"))
+    assert found.recipe == load_detection_recipe("fine-tune", {})
+    assert "model detect-n, because none is named" in caplog.text
+    assert "recipe fine-tune, because none is named" in caplog.text
+
+
+def test_the_recipe_follows_from_the_weights():
+    save("a/best.pt", build_model("yolov5n+width=0.1", 2))
+    assert settings(weights="a/best.pt", data="mine.yaml").recipe == load_detection_recipe("fine-tune", {})
+    assert settings(data="mine.yaml", weights="none").recipe == load_detection_recipe("default", {})
+    assert settings(model="yolov5s", data="mine.yaml").recipe == load_detection_recipe("default", {})  # has no start
+    named = settings(data="mine.yaml", recipe="slider", set=["epochs=3"]).recipe
+    assert named == load_detection_recipe("slider", {"epochs": 3})
 
 
 def test_an_experiment_names_its_weights(shipped, tmp_path):

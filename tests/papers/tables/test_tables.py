@@ -367,8 +367,8 @@ def check_training(words: list[str]) -> None:
     args = parser_of(words[0]).parse_args(words[1:])
     run = load_run_config(args.run) if args.run else RunConfig(args.model, args.data)
     find_config("data", args.data or run.data)
-    overrides = {**run.set, **parse_overrides(args.set or [])}
-    load_recipe(find_definition(args.model or run.model), args.recipe or run.recipe, overrides)
+    run = replace(run, recipe=args.recipe or run.recipe)
+    load_recipe(find_definition(args.model or run.model), run, parse_overrides(args.set or []))
 
 
 def test_commands_of_rows(tmp_path: Path) -> None:
