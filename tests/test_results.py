@@ -53,6 +53,17 @@ def test_the_table_of_cheaper_trainings_is_what_the_runs_gave() -> None:
         assert top1 == three_seeds(rows, "top1")
 
 
+def test_the_table_of_test_sizes_is_what_the_runs_gave() -> None:
+    """Each cell of the table over the test size in trd.md."""
+    runs = rows_of("trd-test-size.csv")
+    text = (ROOT / "docs" / "results" / "trd.md").read_text(encoding="utf-8").split("## Accuracy over")[1]
+    table = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    sizes = [cell.removesuffix(" px") for cell in table[0][1:]]
+    for training, *cells in table[2:4]:
+        rows = [row for row in runs if row["training"] == training]
+        assert cells == [three_seeds([row for row in rows if row["image_size"] == size], "top1") for size in sizes]
+
+
 def test_the_table_of_classifiers_is_what_the_runs_gave() -> None:
     """Mean and standard deviation of top-1, and mean CPU seconds, of each model's runs."""
     runs: dict[str, list[dict[str, str]]] = defaultdict(list)
