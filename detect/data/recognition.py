@@ -13,6 +13,7 @@ VisDrone   ``<split>/images`` and ``<split>/annotations``; ``VisDrone2019-DET-<s
 shards     ``dataset.json`` and ``<split>-000000.tar``, with any number
 others     files of labelling tools, by their content: CVAT's XML, Label Studio's and VIA's JSON (and VIA's CSV) for all
            images or one in ``<split>``; labelme's JSON beside images; Supervisely's ``meta.json``, ``ann`` and ``img``
+classes    ``<split>/<class>`` with images, for classification
 =========  =============================================================================================
 """
 
@@ -28,6 +29,7 @@ from detect.config.data import DataConfig, SplitConfig, load_data_config
 from detect.config.yaml_files import CONFIGS, find_config, load_yaml
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder
+from detect.data.classification.image_folders import find_image_folders
 from detect.data.folders import walk_files
 from detect.data.formats.annotation_files import read_lines
 from detect.data.formats.coco import find_coco, find_unnamed_coco
@@ -46,7 +48,9 @@ from detect.data.formats.yolo_yaml import DARKNET_SUFFIX, config_of_darknet_data
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 
-Format = Literal["coco", "voc", "yolo", "visdrone", "shards", "cvat", "label-studio", "labelme", "via", "supervisely"]
+Format = Literal[
+    "coco", "voc", "yolo", "visdrone", "shards", "cvat", "label-studio", "labelme", "via", "supervisely", "folders"
+]
 TITLES: dict[Format, str] = {
     "coco": "COCO JSON",
     "voc": "Pascal VOC",
@@ -58,6 +62,7 @@ TITLES: dict[Format, str] = {
     "labelme": "labelme",
     "via": "VIA",
     "supervisely": "Supervisely",
+    "folders": "class folders",
 }
 """Title of each recognised format, for messages."""
 
@@ -68,7 +73,7 @@ LOOKED_FOR = (
     "data.yaml; obj.data; COCO's annotations/instances_*.json, <split>/_annotations.coco.json or one file for all; "
     "YOLO's images and labels; VOC's JPEGImages and Annotations; images with txt (YOLO) or XML files (VOC) beside "
     "them; VisDrone's <split>/images and <split>/annotations; dataset.json and <split>-000000.tar; files of CVAT, "
-    "Label Studio, labelme, VIA and Supervisely"
+    "Label Studio, labelme, VIA and Supervisely; for classification <split>/<class>"
 )
 """The layouts, for messages."""
 
@@ -319,6 +324,8 @@ def _layouts(folder: Path) -> tuple[dict[Format, dict[str, SplitConfig]], list[s
         layouts = {kind: sorted_splits(one.splits) for kind, one in found.items()}  # type: ignore[misc]
         layouts |= {"labelme": find_labelme(folder), "supervisely": find_supervisely(folder)}
         left_out = [*left_out, *(line for one in found.values() for line in one.left_out)]
+    if not any(layouts.values()):
+        layouts = {"folders": find_image_folders(folder)}
     return {kind: splits for kind, splits in layouts.items() if splits}, left_out
 
 

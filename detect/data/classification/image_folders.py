@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.config.data import DataConfig
+from detect.config.data import DataConfig, SplitConfig
 from detect.data.annotations import Problems
 from detect.data.checks import absent_classes, check_distinct, find_file, find_folder, inspect_images, path_inside
 from detect.data.classification.table import ClassTable
 from detect.data.folders import count_suffixes, is_image_name, walk_files
+from detect.data.formats.layouts import sorted_splits, split_of, subfolders
 from detect.data.pixel_values import MAX_PIXELS
 from detect.errors import InputError
 from detect.runtime.logs import LOGGER
@@ -36,6 +37,20 @@ BAD_NAME = "class folders whose name is not UTF-8 (skipped)"
 BAD_LINE = "lines of annotations that do not have a file and a class (skipped)"
 UNKNOWN_WNID = "images of a class that is not in wnids.txt (skipped)"
 REPEATED_IMAGE = "images that stand before in the annotations (skipped)"
+
+
+def find_image_folders(folder: Path) -> dict[str, SplitConfig]:
+    """Find the splits of a folder, such as ``train``, that have at least two class folders with images."""
+    splits = {
+        split: SplitConfig(path.name)
+        for path in subfolders(folder)
+        if (split := split_of(path.name)) and sum(map(_has_images, subfolders(path))) > 1
+    }
+    return sorted_splits(splits)
+
+
+def _has_images(folder: Path) -> bool:
+    return any(map(is_image_name, os.listdir(folder)))
 
 
 def read_image_folders(config: DataConfig, split: str) -> ClassTable:

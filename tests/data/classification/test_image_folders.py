@@ -23,6 +23,7 @@ from detect.data.classification.image_folders import (
 )
 from detect.data.classification.table import ClassTable
 from detect.data.images import ImageError
+from detect.data.recognition import open_data
 from detect.errors import InputError
 
 
@@ -46,6 +47,19 @@ def listed(table: ClassTable, root: Path) -> list[tuple[str, str]]:
     """(path in the root, class name) of each row."""
     rows = range(len(table))
     return [(str(table.path(row).relative_to(root)), table.names[table.labels[row]]) for row in rows]
+
+
+def test_a_folder_is_recognised_by_its_classes(tmp_path: Path) -> None:
+    add(tmp_path, "train/cat/a.png", "train/dog/b.png", "valid/cat/c.png", "valid/dog/d.png", "more/cat/e.png")
+    found = open_data(str(tmp_path))
+    assert (found.format, found.splits) == ("folders", {"train": SplitConfig("train"), "val": SplitConfig("valid")})
+    assert read_image_folders(found, "val").names == ("cat", "dog")
+
+
+def test_one_folder_of_images_is_no_class(tmp_path: Path) -> None:
+    add(tmp_path, "train/images/a.png", "val/images/b.png")
+    with pytest.raises(InputError, match="is not recognised as a data set"):
+        open_data(str(tmp_path))
 
 
 def test_nothing_there(tmp_path: Path) -> None:
