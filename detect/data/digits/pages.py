@@ -26,7 +26,7 @@ PAGE_STREAM = 104
 """Stream number of the random generators of the pages."""
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 24
 """Longer side of a digit's box."""
-MAX_DIGITS = 14
+MAX_DIGITS = 28
 EMPTY_SHARE = 0.04
 MAX_CLUTTER = 8
 MIN_CONTRAST = 70
@@ -40,7 +40,7 @@ _NUM_TRIES = 30
 _SHARPER = np.clip((np.arange(256) - 64) * 2, 0, 255).astype(np.uint8)
 
 
-def generate_digits(root: Path, num_train: int = 320, num_val: int = 80, num_test: int = 80, side: int = 192) -> None:
+def generate_digits(root: Path, num_train: int = 160, num_val: int = 40, num_test: int = 40, side: int = 192) -> None:
     """Generate the data set in COCO's format, as ``generate_set`` does; a box is the extent of a digit's ink."""
     sizes = {"train": num_train, "val": num_val, "test": num_test}
     generate_set(root, sizes, DIGITS, functools.partial(draw_page, side))
