@@ -45,7 +45,7 @@ def label_studio() -> Any:
 
 
 def predicted(folder: Path, form: str) -> Path:
-    """Label files of two images, of which the second has no objects, as ``detect predict --save-labels`` writes them."""
+    """Label files of two images, the second without objects, as ``detect predict --save-labels`` writes them."""
     paths = [folder / name for name in FOUND_BOXES]
     folder.mkdir(exist_ok=True)
     for path in paths:
