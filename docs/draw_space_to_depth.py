@@ -28,7 +28,9 @@ def part_of_page() -> np.ndarray:
 
 
 def enlarged(values: np.ndarray, cell_px: int) -> Image.Image:
-    return Image.fromarray(values).resize(tuple(side * cell_px for side in values.shape[::-1]), Image.Resampling.NEAREST)
+    return Image.fromarray(values).resize(
+        tuple(side * cell_px for side in values.shape[::-1]), Image.Resampling.NEAREST
+    )
 
 
 def draw() -> Image.Image:
