@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import runpy
@@ -158,13 +159,18 @@ def run_commands(block: Block, folder: Path) -> None:
             assert done.returncode in allowed, (words, done.stderr[-2000:])
 
 
+def is_there(folder: Path, needed: str) -> bool:
+    """Whether a file of the page's commands is there, or a package is installed."""
+    return (folder / needed).exists() or ("." not in needed and importlib.util.find_spec(needed) is not None)
+
+
 def run_block(block: Block, folder: Path) -> None:
     """Run a block as far as it can be; Python whose ``needs`` is not there is left out."""
     if block.language == "bash":
         run_commands(block, folder)
     elif block.file:
         (folder / block.file).write_text(block.text, encoding="utf-8")
-    elif block.language == "python" and (not block.needs or (folder / block.needs).exists()):
+    elif block.language == "python" and (not block.needs or is_there(folder, block.needs)):
         run_python(small(block) if block.note.startswith("small") else block, folder)
 
 
