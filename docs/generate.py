@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import importlib
 import inspect
@@ -13,16 +14,18 @@ from itertools import groupby
 from pathlib import Path
 
 from detect.analysis.listing import listed
-from detect.analysis.profile import build_on_meta, graph_macs
+from detect.analysis.profile import build_on_meta, conditions_of, graph_macs, is_classifier
 from detect.cli.main import COMMANDS
 from detect.cli.parser import EXIT_CODES, ToolParser
 from detect.config.describe import KeyDescription, describe_keys
-from detect.models.catalog import find_definition, shipped_weights
+from detect.models.catalog import shipped_weights
 from detect.models.registry import BLOCKS, Block
 from detect.runtime.files import write_text
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+MODEL_TIMES = DOCS / "results" / "model-times.csv"
+"""Milliseconds by model; ``benchmarks/model_times.py`` writes it."""
 MIRRORS = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -179,14 +182,18 @@ def models_page() -> str:
         "Any backbone fits any neck: `--model BACKBONE+NECK`. Words such as `spd`, `width=0.5` and `bdsc` change what",
         "stands before them: [how a name is built](../how-to/choose-a-model.md).",
         "`detect describe --model NAME --image-size S --num-classes K` prints one model, row by row.\n",
+        "A multiply-add is one multiplication with its addition; published FLOPs are often twice as many. ms is the",
+        "processor time of a forward pass of one image on one thread of an AMD EPYC (Zen 3), fp32",
+        "(`python benchmarks/model_times.py`). AP is that of [shipped weights](weights.md), which have fewer classes",
+        "and their own image size.\n",
         "## Detectors\n",
-        "At 640 px with 80 classes. A multiply-add is one multiplication with its addition; published FLOPs are often",
-        "twice as many.\n",
-        *_cost_table(groups["models"]),
-        "\n## Backbones\n",
-        "As classifiers. Those with a map of 32 input pixels per cell, which fit a neck, at 224 px with 1000 classes;",
-        "the others, for small images only, at 32 px with 10 classes.\n",
-        *_cost_table(groups["backbones"]),
+        "At 640 px with 80 classes.\n",
+        *_cost_table({name: about for name, about in groups["models"].items() if not is_classifier(name)}),
+        "\n## Classifiers\n",
+        "Backbones and classifiers. Those with a map of 32 input pixels per cell, which fit a neck, at 224 px with",
+        "1000 classes; the others, for small images only, at 32 px with 10 classes.\n",
+        *_cost_table({name: about for name, about in groups["models"].items() if is_classifier(name)}),
+        *list(_cost_table(groups["backbones"]))[2:],
     ]
     for group in ("necks", "heads"):
         parts += [f"\n## {group.capitalize()}\n", "| name | what it is |", "|---|---|"]
@@ -195,21 +202,29 @@ def models_page() -> str:
 
 
 def _cost_table(names: dict[str, str]) -> Iterator[str]:
-    yield "| name | parameters | multiply-adds | what it is |"
-    yield "|---|--:|--:|---|"
+    with MODEL_TIMES.open(newline="", encoding="utf-8") as file:
+        times = {row["model"]: row["ms"] for row in csv.DictReader(file)}
+    accuracies = _shipped_accuracies()
+    yield "| name | parameters | multiply-adds | ms | AP | what it is |"
+    yield "|---|--:|--:|--:|---|---|"
     for name, about in names.items():
-        parameters, macs = _cost(name)
-        yield f"| `{name}` | {parameters:,} | {macs / 1e9:.3f} G | {_escaped(about)} |"
+        side, num_classes = conditions_of(name)
+        graph = build_on_meta(name, num_classes)
+        parameters, macs = sum(p.numel() for p in graph.parameters()), graph_macs(graph, (side, side))
+        costs = f"{parameters:,} | {macs / 1e9:.3f} G | {float(times[name]):,g} | {'; '.join(accuracies.get(name, []))}"
+        yield f"| `{name}` | {costs} | {_escaped(about)} |"
 
 
-def _cost(name: str) -> tuple[int, int]:
-    """Parameters and multiply-adds of a model at the input size and number of classes that its kind is listed with."""
-    is_classifier = find_definition(name).rows[-1].module == "Classify"
-    side, num_classes = (224, 1000) if is_classifier else (640, 80)
-    graph = build_on_meta(name, num_classes)
-    if is_classifier and graph.max_reduction < 32:
-        side, graph = 32, build_on_meta(name, 10)
-    return sum(parameter.numel() for parameter in graph.parameters()), graph_macs(graph, (side, side))
+def _shipped_accuracies() -> dict[str, list[str]]:
+    """Return AP of the shipped weights of each model, with a link to their card."""
+    found: dict[str, list[str]] = {}
+    table = (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
+    pattern = r"^\| \[([\w-]+)-(\w+)\]\([^|]*\|[^|]*\| ([\d.]+) \|"
+    for name, data, average_precision in re.findall(pattern, table, re.MULTILINE):
+        if not name.startswith("start"):
+            link = f"[{data}]({name}-{data}.md)"
+            found.setdefault(name.removesuffix("-deeppcb"), []).append(f"{average_precision} ({link})")
+    return found
 
 
 # ----------------------------------------------------------------------------------------------- blocks

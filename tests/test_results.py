@@ -8,6 +8,8 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+from detect.analysis.listing import listed
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -35,6 +37,12 @@ def test_the_table_of_instances_is_what_the_runs_gave() -> None:
         rows = [row for row in runs if row["instance"] == name]
         assert {row["share"] for row in rows} == {share}
         assert cells == [three_seeds(rows, c) for c in ("own_norms", "training_norms", "plain_smaller_images")]
+
+
+def test_every_listed_model_has_its_time() -> None:
+    """``python benchmarks/model_times.py`` measures them anew."""
+    groups = listed()
+    assert {row["model"] for row in rows_of("model-times.csv")} == {*groups["models"], *groups["backbones"]}
 
 
 def test_the_table_of_cheaper_trainings_is_what_the_runs_gave() -> None:

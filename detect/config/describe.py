@@ -152,7 +152,8 @@ def _limits_text(metadata: list[Any]) -> str:
                 name: value for name in ("ge", "gt", "le", "lt") if (value := getattr(one, name, None)) is not None
             }
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return ", ".join(f"{words[name]} {value}" for name, value in found.items())
+    largest = {2**63 - 1: "2^63 - 1"}
+    return ", ".join(f"{words[name]} {largest.get(value, value)}" for name, value in found.items())
 
 
 def _choices_text(hint: Any) -> str:

@@ -295,6 +295,8 @@ def count_losses(config: DataConfig, split: str, table: AnnotationTable, to: str
         counts.update(_of_coco(config, split, table, keeps_all=to == "coco"))
     elif config.format == "voc":
         counts.update(_of_voc(config, split))
+    if to != "coco" and table.attributes is not None:
+        counts["attributes of boxes"] = int((table.attributes != "").sum())
     if to == "shards":
         counts["annotation ids"] = len(table.labels) if config.format == "coco" else 0
     elif to != "coco":

@@ -99,6 +99,7 @@ def mended(table: AnnotationTable) -> AnnotationTable:
         areas=np.where(is_changed, np.minimum(table.areas, xywh[:, 2:].prod(axis=1)), table.areas)[keep],
         boxes_xywh_px=None if table.boxes_xywh_px is None else xywh[keep],
         marks={name: values[keep] for name, values in table.marks.items()},
+        attributes=None if table.attributes is None else table.attributes[keep],
         positions=None if table.positions is None else table.positions[keep],
     )
 

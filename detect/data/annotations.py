@@ -124,6 +124,8 @@ class AnnotationTable:
         boxes_xywh_px: (M, 4) float64, left, top, width, height, bit for bit as in the file, if it has this form.
         marks: (M,) int8 each, by a name of ``MARKS``, if the file marks any box. 0 is no; VisDrone has degrees. They
             are ignored in training and evaluation.
+        attributes: (M,) text, further ones of each box by name, as a JSON object or empty; None: there are none. COCO
+            files that are written have them.
         positions: (M,) int64, position of each box in the list ``annotations`` of a COCO file; else None.
         skipped_paths: (S,) as ``image_paths``, annotated images that cannot be used.
         image_ids_json: (N,) bytes, each image's id in JSON, if the ids of the file are text or beyond 64 bits;
@@ -151,6 +153,7 @@ class AnnotationTable:
     problems: Problems = dataclasses.field(default_factory=Problems)
     boxes_xywh_px: np.ndarray | None = None
     marks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    attributes: np.ndarray | None = None
     positions: np.ndarray | None = None
     skipped_paths: np.ndarray = dataclasses.field(default_factory=lambda: encode_paths([]))
     image_ids_json: np.ndarray | None = None
@@ -224,6 +227,7 @@ class AnnotationTable:
             areas=self.areas[keep_box],
             boxes_xywh_px=None if self.boxes_xywh_px is None else self.boxes_xywh_px[keep_box],
             marks={name: values[keep_box] for name, values in self.marks.items()},
+            attributes=None if self.attributes is None else self.attributes[keep_box],
             positions=None if self.positions is None else self.positions[keep_box],
             image_ids_json=None if self.image_ids_json is None else self.image_ids_json[keep],
             shards=None if self.shards is None else self.shards.select(keep),

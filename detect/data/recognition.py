@@ -30,7 +30,7 @@ from detect.config.yaml_files import CONFIGS, find_config, load_yaml
 from detect.data.annotations import Problems
 from detect.data.checks import find_folder
 from detect.data.classification.image_folders import find_image_folders
-from detect.data.folders import walk_files
+from detect.data.folders import is_image_name, walk_files
 from detect.data.formats.annotation_files import read_lines
 from detect.data.formats.coco import find_coco, find_unnamed_coco
 from detect.data.formats.cvat import find_cvat, is_cvat
@@ -288,7 +288,12 @@ def recognise_layout(folder: Path) -> DataConfig:
     """
     layouts, left_out = _layouts(folder)
     if not layouts:
-        found = "".join(f"; {line}" for line in left_out)
+        if not _has_images(folder):
+            raise InputError(
+                f"{folder}: there is no image in it; if the labels were exported without images, put these into a "
+                "folder images, or beside the labels"
+            )
+        found = "".join(f"; {line}" for line in dict.fromkeys(left_out))
         raise InputError(
             f"{folder}: is not recognised as a data set{found}; looked for {LOOKED_FOR}; or write a data config"
         )
@@ -302,6 +307,12 @@ def recognise_layout(folder: Path) -> DataConfig:
         LOGGER.warning("%s", line)
     root = folder.resolve()
     return DataConfig(name=root.name or "data", root=str(root), splits=splits, format=kind)
+
+
+def _has_images(folder: Path) -> bool:
+    """Tell whether one of the first files of a folder is an image, or a tar file, which may hold some."""
+    files = itertools.islice(walk_files(folder, folder, lambda _: None), _NUM_LISTED)
+    return any(is_image_name(path) or path.lower().endswith(".tar") for path in files)
 
 
 def _layouts(folder: Path) -> tuple[dict[Format, dict[str, SplitConfig]], list[str]]:

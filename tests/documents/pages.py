@@ -38,7 +38,8 @@ class Block(NamedTuple):
         text: of the block.
         note: of a comment in front of it, ``KIND: WORDS``; empty for none. ``file`` is the name under which a YAML
             block lies in the folder of its page's commands. A Python block with ``small: epochs`` trains, in the
-            slow suite and for one epoch; one with ``needs: FILE`` runs in the slow suite, after its page's commands.
+            slow suite and for one epoch; one with ``needs: NAME`` runs in the slow suite, after its page's commands,
+            where there is a file or a package of that name.
     """
 
     language: str

@@ -6,6 +6,7 @@ Letters: N images, M boxes, K classes.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from detect.curation.check.kinds import (
     CROWD,
     DUPLICATE,
     LEAK,
+    NAMED_ALIKE,
     NEVER_TRAINED,
     NORMALISED,
     NOTHING_TO_MEASURE,
@@ -48,6 +50,9 @@ and heights about a third are larger than left and top; of right and bottom all,
 MIN_OUTSIDE_SHARE = 0.2
 """Share of the boxes that then reach out of their image. With corners read as sizes it is every box whose centre is in
 the right or the lower half, about three quarters; in real data hardly one."""
+
+
+_ROBOFLOW_COPY = re.compile(r"(.+)\.rf\.[0-9A-Za-z]{16,}\.\w+$")
 
 
 def check_content(table: AnnotationTable, config: DataConfig, split: str, problems: Problems) -> None:
@@ -149,6 +154,18 @@ def check_copies(
                 problems[split].add(DUPLICATE, f"{path.name} is {own[key][1].name}")
             own.setdefault(key, (split, path))
         first_of = {**own, **first_of}
+
+
+def check_copies_by_name(tables: Mapping[str, AnnotationTable], problems: Mapping[str, Problems]) -> None:
+    """Report images that Roboflow made of one photograph, ``NAME_jpg.rf.HASH.jpg``, in two splits of the same name."""
+    first_of: dict[str, tuple[str, str]] = {}
+    for split, table in tables.items():
+        for row in range(len(table)):
+            name = table.path(row).name
+            if found := _ROBOFLOW_COPY.match(name):
+                other_split, other = first_of.setdefault(found[1], (split, name))
+                if other_split != split:
+                    problems[split].add(NAMED_ALIKE, f"{name} and {other} of {other_split}")
 
 
 def check_classes(tables: Mapping[str, AnnotationTable], problems: Mapping[str, Problems]) -> None:

@@ -30,6 +30,7 @@ DEEP_MEASURED = "images of more than 8 bits a channel (their range is measured; 
 DEEP_AS_IT_IS = "images of more than 8 bits a channel (their high byte is used)"
 DUPLICATE = "images with the content of another one of the split (kept)"
 LEAK = "images that another split has, too (kept; metrics on them are too high)"
+NAMED_ALIKE = "images that by their names are Roboflow's copies of another split's (kept; metrics may be too high)"
 UNLISTED = "images in the folder that no annotation names (not used)"
 UNLABELLED = "split without an annotations list (nothing can be trained or measured on it)"
 UNLABELLED_TEST = "split without an annotations list (detections can be written for it, not measured)"
@@ -94,6 +95,7 @@ _MENDS = {
     DAMAGED_PIXELS: "copy the images again from their source",
     DUPLICATE: "remove one of the two, or label both alike",
     LEAK: "detect data split keeps copies in one split; or remove them from one",
+    NAMED_ALIKE: r"detect data split --group '(.+)\.rf\.' keeps copies of a photograph in one split",
     UNLISTED: "label them, or take them out of the folder",
     OTHER_NAMES: "list the same names in the data config, or rename the class where it is misspelled",
     NEVER_TRAINED: "label some, or leave the class out of names",
@@ -106,6 +108,7 @@ _MENDS = {
     coco_annotations.IMPOSSIBLE_AREA: "detect val --areas boxes measures by width x height",
     label_studio.UNLABELLED: "label them, or submit an empty annotation if there is nothing",
     label_studio.TURNED: "look with detect data view whether the boxes are turned; if so, label the upright image",
+    label_studio.PREDICTIONS: "they are no labels: accept or correct them in the project, and export again",
     label_studio.OTHER_ANNOTATION: "mark the right one as ground truth",
     labelled_images.BAD_ENTRY: "export again, with the names of the images",
     yolo.UNKNOWN_CLASS: "give all names, in the order of the class numbers",

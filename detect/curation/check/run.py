@@ -12,6 +12,7 @@ from detect.curation.check.content import (
     check_classes,
     check_content,
     check_copies,
+    check_copies_by_name,
     check_unlisted,
     image_folder,
     images_in,
@@ -139,6 +140,7 @@ def check_data(config: DataConfig, splits: Sequence[str], decode: bool, workers:
     if decode:
         _check_unread(config, tables, problems, workers)
     check_copies(tables, digests, problems)
+    check_copies_by_name(tables, problems)
     check_classes(tables, problems)
     is_whole = tables.keys() == config.splits.keys()
     if is_whole:

@@ -26,12 +26,12 @@ PAGE_STREAM = 104
 """Stream number of the random generators of the pages."""
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 24
 """Longer side of a digit's box."""
-MAX_DIGITS = 14
+MAX_DIGITS = 28
 EMPTY_SHARE = 0.04
 MAX_CLUTTER = 8
 MIN_CONTRAST = 70
 """Grey levels between a digit and the mean of what it covers."""
-SCANS = {"train": (0, 1100), "val": (1100, 1420), "test": (1420, 1797)}
+SCANS = {"train": (0, 1300), "val": (1300, 1500), "test": (1500, 1797)}
 """Rows of the file for each split."""
 
 _INK = 3  # of 16: least value of a scan that belongs to the digit
@@ -40,7 +40,7 @@ _NUM_TRIES = 30
 _SHARPER = np.clip((np.arange(256) - 64) * 2, 0, 255).astype(np.uint8)
 
 
-def generate_digits(root: Path, num_train: int = 320, num_val: int = 80, num_test: int = 80, side: int = 192) -> None:
+def generate_digits(root: Path, num_train: int = 480, num_val: int = 40, num_test: int = 60, side: int = 160) -> None:
     """Generate the data set in COCO's format, as ``generate_set`` does; a box is the extent of a digit's ink."""
     sizes = {"train": num_train, "val": num_val, "test": num_test}
     generate_set(root, sizes, DIGITS, functools.partial(draw_page, side))
@@ -57,7 +57,7 @@ def draw_page(side: int, split: str, number: int) -> Picture:
     count = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MAX_DIGITS + 1))
     scans, digits = _scans()
     for row in rng.integers(*SCANS[split], count).tolist():
-        coverage = _enlarged(scans[row], math.exp(rng.uniform(math.log(MIN_SIDE_PX), math.log(MAX_SIDE_PX))))
+        coverage = _enlarged(scans[row], rng.uniform(MIN_SIDE_PX, MAX_SIDE_PX))
         place = _find_place(taken, coverage, rng)
         if place is not None:
             left, top = place

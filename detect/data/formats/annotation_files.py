@@ -241,6 +241,7 @@ class BoxLine(NamedTuple):
         place: file and line, for messages.
         is_crowd: a crowd region.
         marks: one for each of ``MARKS``.
+        attributes: further ones, as a JSON object; empty for none.
     """
 
     row: int
@@ -249,6 +250,7 @@ class BoxLine(NamedTuple):
     place: str
     is_crowd: bool = False
     marks: tuple[int, ...] = (0,) * len(MARKS)
+    attributes: str = ""
 
 
 def table_of_boxes(
@@ -283,6 +285,7 @@ def table_of_boxes(
     kept, number = kept[order], number[order]
     is_for_all = labels[kept] == ALL_CLASSES
     marks = np.array([box.marks for box in boxes], np.int8).reshape(-1, len(MARKS))
+    attributes = np.array([box.attributes for box in boxes], object)  # of any length
     return AnnotationTable(
         image_paths=encode_paths(paths),
         image_ids=np.arange(1, len(paths) + 1, dtype=np.int64),
@@ -298,6 +301,7 @@ def table_of_boxes(
         problems=problems,
         boxes_xywh_px=None if coordinates == "xyxy px" else xywh[kept],
         marks=kept_marks(marks[kept]),
+        attributes=attributes[kept] if attributes.any() else None,
     )
 
 

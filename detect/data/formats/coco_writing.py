@@ -95,6 +95,9 @@ def _new_content(table: AnnotationTable, names: list[str]) -> dict[str, Any]:
     for mark, values in table.marks.items():
         for annotation, value in zip(content["annotations"], values.tolist(), strict=True):
             annotation[mark] = value
+    if table.attributes is not None:
+        for annotation, text in zip(content["annotations"], table.attributes.tolist(), strict=True):
+            annotation["attributes"] = json.loads(text or "{}")
     return content
 
 

@@ -34,8 +34,8 @@ from detect.data.formats.labelled_images import (
     around_rotated,
     box_of,
     is_usable,
-    read_attributes,
     table_of_file,
+    with_attributes,
 )
 from detect.data.formats.layouts import FoundSplits, ends_of, find_label_files, image_folder, sorted_splits, split_of
 from detect.data.formats.voc import read_xml
@@ -129,8 +129,8 @@ def _object(shape: ElementTree.Element, label: str | None, image: str, problems:
     elif number_of(shape.get("rotation", 0)) != 0:
         problems.add(ROTATED, place)
     attributes = {one.get("name", ""): one.text or "" for one in shape.iterfind("attribute")}
-    is_crowd, marks = read_attributes({**attributes, "occluded": shape.get("occluded", "0")}, place, problems)
-    return LabelledObject(name, box, is_crowd, marks)
+    attributes["occluded"] = shape.get("occluded", "0")
+    return with_attributes(LabelledObject(name, box), attributes, place, problems)
 
 
 def _box(shape: ElementTree.Element) -> Box:

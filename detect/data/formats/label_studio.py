@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detect.config.data import DataConfig
-from detect.data.annotations import AnnotationTable, Problems
+from detect.data.annotations import AnnotationTable, Problems, Understood
 from detect.data.checks import find_annotations, find_file
 from detect.data.folders import is_image_name
 from detect.data.formats.annotation_files import number_of
 from detect.data.formats.labelled_images import (
-    ATTRIBUTE,
     BAD_ENTRY,
     BAD_SHAPE,
     NO_BOX,
@@ -44,6 +43,7 @@ from detect.errors import InputError
 
 UNLABELLED = "tasks without an annotation, or skipped by the annotator (left out)"
 OTHER_ANNOTATION = "further annotations of an image by others (the ground truth taken, else the newest)"
+OTHER_RESULT = Understood("choices, relations and other results that are no boxes (left out)")
 PREDICTIONS = "tasks whose predictions are taken, because no task of the file has an annotation"
 TURNED = "images of another shape than when they were labelled, as after a rotation (look at their boxes)"
 
@@ -186,7 +186,7 @@ def _objects(shape: Shape, size_hw: tuple[int, int], image: str, problems: Probl
     if key is None or key in ("brushlabels", "keypointlabels", "vectorlabels"):
         is_plain = shape.get("type") in ("rectangle", "polygon", "ellipse")  # a result with its class follows
         if not is_plain:
-            problems.add(NO_BOX if key else ATTRIBUTE, f"{key or shape.get('type')} in {image[-100:]}"[:200])
+            problems.add(NO_BOX if key else OTHER_RESULT, f"{key or shape.get('type')} in {image[-100:]}"[:200])
         return []
     box = _box(shape, size_hw)
     place = f"{str(names)[:60]} in {image[-100:]}"

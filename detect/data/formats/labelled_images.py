@@ -8,6 +8,7 @@ Letters: N images, M boxes, K classes, P points.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -36,7 +37,7 @@ MAX_FILE_BYTES = 512 * 2**20
 
 OUTLINE = Understood("outlines, circles and lines taken as boxes")
 ROTATED = Understood("rotated boxes taken as the upright boxes around them")
-ATTRIBUTE = Understood("attributes and tags of boxes that have no place here (left out)")
+ATTRIBUTE = Understood("attributes and tags of boxes, which training does not use (COCO files keep them)")
 NO_BOX = "points, brush strokes and other shapes without a box (left out)"
 BAD_SHAPE = "shapes without a class name or with coordinates that are no numbers (skipped)"
 BAD_ENTRY = "entries without the name of an image (skipped)"
@@ -58,6 +59,7 @@ class LabelledObject(NamedTuple):
         is_crowd: not trained on.
         marks: one for each of ``MARKS``.
         score: of a prediction.
+        attributes: further ones by name, as a JSON object; empty for none.
     """
 
     name: str | None
@@ -65,6 +67,7 @@ class LabelledObject(NamedTuple):
     is_crowd: bool = False
     marks: tuple[int, ...] = (0,) * len(MARKS)
     score: float | None = None
+    attributes: str = ""
 
 
 class LabelledImage(NamedTuple):
@@ -155,17 +158,24 @@ def is_usable(name: Any, box: Box) -> bool:
     return is_name and not any(math.isnan(side) for side in box)
 
 
-def read_attributes(values: Mapping[str, Any], place: str, problems: Problems) -> tuple[bool, tuple[int, ...]]:
-    """Return whether attributes make an object a crowd region (``difficult``), and its ``MARKS``; others are counted.
+def with_attributes(item: LabelledObject, values: Mapping[str, Any], place: str, problems: Problems) -> LabelledObject:
+    """Return an object with its attributes: whether it is a crowd region (``difficult``), its ``MARKS``, and others,
+    which are counted.
 
     CVAT's own export to Pascal VOC takes attributes of these names in the same way.
     """
     texts = {str(key).strip().lower(): str(value).strip().lower() for key, value in values.items()}
-    for key, text in texts.items():
-        if key not in (*MARKS, *_CROWD) and text not in _NOTHING:
-            problems.add(ATTRIBUTE, f"{key[:60]!r} of {place}")
-    marks = tuple(int(texts.get(mark, "") in _YES) for mark in MARKS)
-    return any(texts.get(key, "") in _YES for key in _CROWD), marks
+    others = {}
+    for key, value in values.items():
+        name = str(key).strip()
+        if name.lower() not in (*MARKS, *_CROWD) and texts[name.lower()] not in _NOTHING:
+            problems.add(ATTRIBUTE, f"{name[:60]!r} of {place}")
+            others[name] = value
+    return item._replace(
+        is_crowd=any(texts.get(key, "") in _YES for key in _CROWD),
+        marks=tuple(int(texts.get(mark, "") in _YES) for mark in MARKS),
+        attributes=json.dumps(others) if others else "",
+    )
 
 
 # -------------------------------------------------------------------------------------------------- table
@@ -271,7 +281,8 @@ def _box_lines(images: list[LabelledImage], names: tuple[str, ...], problems: Pr
         for item in image.objects:
             place = f"{item.name or 'ignored region'} in {image.name}"
             if item.name in label_of:
-                lines.append(BoxLine(row, label_of[item.name], item.box, place, item.is_crowd, item.marks))
+                line = BoxLine(row, label_of[item.name], item.box, place, item.is_crowd, item.marks, item.attributes)
+                lines.append(line)
             else:
                 problems.add(UNKNOWN_NAME, f"{item.name!r} in {image.name}")
     return lines

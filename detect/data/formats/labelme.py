@@ -29,8 +29,8 @@ from detect.data.formats.labelled_images import (
     around_circle,
     is_usable,
     load_json,
-    read_attributes,
     table_of_images,
+    with_attributes,
 )
 from detect.data.formats.layouts import files_with_suffix, folders_beside, json_tool, side_by_side
 from detect.errors import InputError
@@ -103,8 +103,8 @@ def _object(shape: Any, stem: str, problems: Problems) -> LabelledObject | None:
         problems.add(ROTATED if kind == "oriented_rectangle" else OUTLINE, place)
     flags = shape.get("flags")
     values = {**(flags if isinstance(flags, dict) else {}), **{key: shape.get(key) for key in _MORE}}
-    is_crowd, marks = read_attributes(values, place, problems)
-    return LabelledObject(None if name == _IGNORED else str(name).strip(), box, is_crowd, marks)
+    item = LabelledObject(None if name == _IGNORED else str(name).strip(), box)
+    return with_attributes(item, values, place, problems)
 
 
 # -------------------------------------------------------------------------------------------------- layout

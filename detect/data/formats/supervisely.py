@@ -32,8 +32,8 @@ from detect.data.formats.labelled_images import (
     around,
     is_usable,
     load_json,
-    read_attributes,
     table_of_images,
+    with_attributes,
 )
 from detect.data.formats.layouts import sorted_splits, split_of, subfolders
 from detect.errors import InputError
@@ -125,8 +125,7 @@ def _object(item: dict[str, Any], image: str, problems: Problems) -> LabelledObj
         [tag for tag in item.get("tags") or () if isinstance(tag, dict)] if isinstance(item.get("tags"), list) else []
     )
     values = {str(tag.get("name")): "yes" if tag.get("value") is None else tag["value"] for tag in tags}
-    is_crowd, marks = read_attributes(values, place, problems)
-    return LabelledObject(str(name).strip(), box, is_crowd, marks)
+    return with_attributes(LabelledObject(str(name).strip(), box), values, place, problems)
 
 
 def _of_points(points: Any) -> Box:

@@ -37,8 +37,8 @@ from detect.data.formats.labelled_images import (
     around_rotated,
     is_usable,
     load_json,
-    read_attributes,
     table_of_file,
+    with_attributes,
 )
 from detect.data.formats.layouts import FoundSplits, ends_of, find_label_files, json_tool
 from detect.errors import InputError
@@ -184,8 +184,7 @@ def _object(region: _Region, key: str | None, image: str, problems: Problems) ->
     elif _is_turned(shape):
         problems.add(ROTATED, place)
     others = {other: value for other, value in attributes.items() if other != key}
-    is_crowd, marks = read_attributes(others, place, problems)
-    return LabelledObject(name, box, is_crowd, marks)
+    return with_attributes(LabelledObject(name, box), others, place, problems)
 
 
 def _box(shape: dict[str, Any], kind: str) -> Box:

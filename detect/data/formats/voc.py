@@ -48,7 +48,7 @@ BORROWED = "annotation files without an image, whose <filename> is the image of 
 BAD_OBJECT = "objects without a name or four numbers as bndbox (skipped)"
 UNREADABLE_TEXT = "annotation files with bytes that are not of their encoding, outside of class names (read)"
 DEGREE = "degrees of truncation or occlusion (written as yes or no)"
-_PAIRS = (("images", "annotations"), ("Images", "Annotations"), ("images", "xmls"))
+_PAIRS = (("images", "annotations"), ("Images", "Annotations"), ("images", "Annotations"), ("images", "xmls"))
 _SPLITS: tuple[str, ...] = ("train", "val", "trainval", "test")
 _DECLARATION = re.compile(rb"""(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
 _MAX_DECLARATION = 200  # bytes

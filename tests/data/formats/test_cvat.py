@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
 from detect.config.data import DataConfig, SplitConfig
+from detect.curation.convert import Conversion, convert
 from detect.data.checks import BAD_IMAGE
 from detect.data.formats.cvat import cvat_xml, read_cvat
 from detect.data.formats.labelled_images import (
@@ -18,6 +20,7 @@ from detect.data.formats.labelled_images import (
     LabelledImage,
     LabelledObject,
 )
+from detect.data.recognition import open_data
 from detect.errors import InputError
 from tests.data.formats.tool_folders import boxes_of, tables_of
 from tests.data.layouts import images, write
@@ -86,6 +89,17 @@ def test_attributes(tmp_path: Path) -> None:
     table = tables_of(tmp_path)[1]["train"]
     assert (table.is_crowd.tolist(), table.marks["truncated"].tolist()) == ([True], [1])
     assert table.problems.found() == [(ATTRIBUTE, 1, ("'colour' of cat in a.jpg",))]
+
+
+def test_attributes_are_kept_in_coco(tmp_path: Path) -> None:
+    images(tmp_path / "in", "a.jpg")
+    coloured = BOX.replace("/>", '><attribute name="colour">dark red</attribute></box>')
+    write(tmp_path / "in", {"cvat.xml": cvat(image("a.jpg", BOX, coloured.replace('xtl="1.50"', 'xtl="3"')))})
+    for to in ("coco", "yolo"):
+        lines = convert(open_data(str(tmp_path / "in")), Conversion(to, tmp_path / to))
+        assert any("not kept: 1 attributes of boxes" in line for line in lines) == (to == "yolo")
+    content = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
+    assert [one["attributes"] for one in content["annotations"]] == [{}, {"colour": "dark red"}]
 
 
 def test_frames_of_a_video(tmp_path: Path) -> None:

@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detect.data.formats.label_studio import OTHER_ANNOTATION, PREDICTIONS, TURNED, UNLABELLED, label_studio_tasks
+from detect.data.formats.label_studio import (
+    OTHER_ANNOTATION,
+    OTHER_RESULT,
+    PREDICTIONS,
+    TURNED,
+    UNLABELLED,
+    label_studio_tasks,
+)
 from detect.data.formats.labelled_images import (
-    ATTRIBUTE,
     BAD_ENTRY,
     BAD_SHAPE,
     NO_BOX,
@@ -84,8 +90,8 @@ def test_shapes(tmp_path: Path) -> None:
     table = tables_of(folder_of(tmp_path, [task("a.jpg", annotation(*shapes))], "a.jpg"))[1]["train"]
     expected = [("cat", [-8, 6, 4, 26]), ("dog", FOUND), ("dog", [10, 9, 30, 21]), ("cat", FOUND), ("dog", FOUND)]
     assert boxes_of(table) == {"a.jpg": [*expected, ("cow", FOUND)]}
-    counts = {kind: table.problems.count(kind) for kind in (ROTATED, OUTLINE, NO_BOX, ATTRIBUTE, BAD_SHAPE)}
-    assert counts == {ROTATED: 1, OUTLINE: 2, NO_BOX: 2, ATTRIBUTE: 3, BAD_SHAPE: 1}
+    counts = {kind: table.problems.count(kind) for kind in (ROTATED, OUTLINE, NO_BOX, OTHER_RESULT, BAD_SHAPE)}
+    assert counts == {ROTATED: 1, OUTLINE: 2, NO_BOX: 2, OTHER_RESULT: 3, BAD_SHAPE: 1}
 
 
 def test_several_annotations(tmp_path: Path) -> None:
