@@ -1,6 +1,6 @@
 """Train a detector or a classifier: the model's head decides.
 
-detect train --model detect-n --data my-folder --recipe fine-tune --image-size 320
+detect train --data my-folder --image-size 320
 detect train --run bccd-detect-n --data-root data/bccd
 detect train model=yolov5n-spd data=my-folder epochs=50 optimizer.lr=0.01
 detect train --model resnet18-spd --data cifar10 --image-size 32

@@ -111,9 +111,7 @@ def test_stats(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "stats.png").stat().st_size > 10_000
     found = json.loads((tmp_path / "stats.json").read_text())
     assert found["shorter_side_px"]["q50"] == 38  # between 36 and 40
-    assert [advice["what"] for advice in found["advice"]] == [
-        "detect train --data data.yaml --model detect-n --recipe fine-tune --image-size 64"
-    ]
+    assert [advice["what"] for advice in found["advice"]] == ["detect train --data data.yaml --image-size 64"]
 
 
 def test_stats_of_another_split_and_place(tmp_path: Path) -> None:

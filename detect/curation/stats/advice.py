@@ -177,7 +177,7 @@ def _small_shares(statistics: DataStatistics, image_size: int) -> str:
 
 def _train(statistics: DataStatistics, data: str, size: int | None = None) -> str:
     size = size or statistics.image_size
-    return f"detect train {data} --model {MODEL} --recipe fine-tune --image-size {size}"
+    return f"detect train {data} --image-size {size}"
 
 
 _RULES: tuple[Callable[[DataStatistics, str], Advice | None], ...] = (

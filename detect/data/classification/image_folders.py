@@ -50,7 +50,7 @@ def find_image_folders(folder: Path) -> dict[str, SplitConfig]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(map(is_image_name, os.listdir(folder)))
+    return any(is_image_name(path.name) for path in folder.iterdir())
 
 
 def read_image_folders(config: DataConfig, split: str) -> ClassTable:

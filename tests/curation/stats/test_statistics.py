@@ -18,6 +18,7 @@ from detect.data.datasets import open_split
 from detect.data.formats.coco_annotations import IMPOSSIBLE_AREA
 from detect.errors import InputError
 from detect.models.catalog import find_definition
+from detect.training.settings import DEFAULT_MODEL
 
 Box = tuple[int, int, float, float, float, float]
 """Row of the image, class, left, top, width, height."""
@@ -102,7 +103,7 @@ def advice_of(statistics: DataStatistics) -> dict[str, str]:
 
 
 def train(more: str) -> str:
-    return f"detect train --data d.yaml --model {MODEL} --recipe fine-tune --image-size {more}"
+    return f"detect train --data d.yaml --image-size {more}"
 
 
 def tiles(side: str) -> str:
@@ -200,6 +201,7 @@ def test_background_and_crowds() -> None:
 
 
 def test_the_advised_model_has_cells_of_4_px() -> None:
+    assert MODEL == DEFAULT_MODEL
     assert find_definition(MODEL).rows[-1].inputs == ("p2", "p3", "p4", "p5")
 
 
