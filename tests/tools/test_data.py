@@ -122,7 +122,7 @@ def test_stats_of_another_split_and_place(tmp_path: Path) -> None:
     ended = run_here(tmp_path, "data.py", "stats", *options)
     assert ended.code == 0
     assert ended.output.startswith("pets val: 2 images, 2 boxes")
-    assert "--data 'elsewhere here/data.yaml' --data-root 'elsewhere here' --model" in ended.output
+    assert "--data 'elsewhere here/data.yaml' --data-root 'elsewhere here' --image-size" in ended.output
 
 
 # ------------------------------------------------------------------------------------------- wrong input
