@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from detect.data.digits.pages import draw_page
 
 OUT = Path(__file__).parent / "images" / "space-to-depth.png"
-PAGE, SIDE_PX = 19, 16  # of the validation pages; side of the part around a digit of 8 to 9 px
+PAGE, SIDE_PX = 19, 16  # of the validation pages; side of the part around its smallest digit
 CELL_PX, GAP_PX, TEXT_PX = 14, 30, 22
 COLOURS = ((255, 214, 214), (214, 235, 214), (214, 224, 255), (250, 240, 200))
 """Of the four places in a block of 2 x 2 pixels."""

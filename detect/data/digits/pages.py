@@ -1,7 +1,7 @@
 """The demo's data set: scans of handwritten digits, 8 to 24 px, scattered over paper, grass and gravel, with clutter.
 
-Training, validation and test have scans of their own, from successive parts of the file. All arithmetic on pixels is in
-integers, so a page is the same on every machine.
+Training, validation and test have scans of writers of their own. All arithmetic on pixels is in integers, so a page is
+the same on every machine.
 
 Letters: S side of a page in pixels, M digits of a page.
 """
@@ -31,8 +31,8 @@ EMPTY_SHARE = 0.04
 MAX_CLUTTER = 8
 MIN_CONTRAST = 70
 """Grey levels between a digit and the mean of what it covers."""
-SCANS = {"train": (0, 1300), "val": (1300, 1500), "test": (1500, 1797)}
-"""Rows of the file for each split."""
+SCANS = {"train": (0, 1287), "val": (1287, 1415), "test": (1415, 1797)}
+"""Rows of the file for each split. A writer's rows follow one another and begin with 0 to 9 three times, as these do."""
 
 _INK = 3  # of 16: least value of a scan that belongs to the digit
 _MARGIN_PX = 2  # around a digit, so that boxes of two do not touch
