@@ -141,7 +141,7 @@ class Parity:
         ap = ""
         if self.ap is not None:
             ap = f", AP {self.ap[1]:.4f} and in PyTorch {self.ap[0]:.4f} (at most {self.ap[2]:g} apart)"
-        more = f"; {unlikely} boxes of scores below {UNLIKELY_SCORE:g} are not counted" if unlikely else ""
+        more = f"; not counted, as their scores are below {UNLIKELY_SCORE:g}: {unlikely}" if unlikely else ""
         return (
             f"{start}{box_px:.2g} px (at most {tolerance.box_px:g} px or {tolerance.box_share:.1%} of the box{more}), "
             f"score {score:.2g} (at most {tolerance.score:g}), {same} of {self.detections} detections the same{ap}"

@@ -269,7 +269,7 @@ def test_distributions_become_their_means() -> None:
 
 
 def test_distributions_of_half_precision_have_means_in_full() -> None:
-    """Shares 1/4 and 3/4 of 12 and 13 cells: 12.75. Half precision has steps of 1/128 there, and of 1/512 in its log."""
+    """Shares 1/4 and 3/4 of 12 and 13 cells: 12.75. Half precision has steps of 1/128 there."""
     logits = torch.full((1, 4 * 16, 1, 1), -60.0)
     logits[:, 12::16], logits[:, 13::16] = 0.0, math.log(3)
     found = mean_bins(logits.half(), 16)
