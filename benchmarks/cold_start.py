@@ -6,8 +6,8 @@ The checkpoint is exported first. *alone* is the ``onnx_runner.py`` that users g
 ``--before`` adds another version of this toolkit with the same file. Fresh processes are started in turn; seconds are
 those of wall and processor from the start to the end of a process, medians, and in brackets the ratio to *alone*.
 
-A later prediction is timed in this process, in turn, with one thread: from an array, from the image file, and the
-session's run alone, on the same network input.
+A later prediction is timed in this process, in turn, with one thread: from an array, from the image file, *alone* from
+the image file, and the session's run on the same network input.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 from timing import alternate
 
 from detect.cli.parser import positive_int
 from detect.data.images import read_image
 from detect.data.letterbox import letterbox, pad_batch
 from detect.exporting.onnx import export_onnx
+from detect.exporting.onnx_runner import OnnxModel
 from detect.inference.detector import Detector
 from detect.inference.runtimes.exported import network_input
-from detect.inference.runtimes.onnx_runtime import OnnxNetwork
+from detect.inference.runtimes.onnx_runtime import open_session
 from detect.models.checkpoint import load_checkpoint
 from detect.runtime.cli import run_tool
 from detect.runtime.threads import use_threads
@@ -39,6 +41,7 @@ from detect.runtime.threads import use_threads
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "detect"
 ALONE = "ONNX Runtime alone"
+SESSION = "the session's run"
 PREDICT = "import sys\nfrom detect import Detector\nDetector(sys.argv[1]).predict(sys.argv[2])"
 RUN_ALONE = (
     "import sys\nimport cv2\nfrom onnx_runner import OnnxModel\nOnnxModel(sys.argv[1]).detect(cv2.imread(sys.argv[2]))"
@@ -89,14 +92,15 @@ def print_later(model: Path, image: Path, rounds: int) -> None:
     """Time a later prediction in this process."""
     use_threads(1)
     detector = Detector(model, "cpu")
-    network = detector.network
-    assert isinstance(network, OnnxNetwork)
+    session, _, _ = open_session(model, "cpu")
     pixels = read_image(image)
     scaled, _ = letterbox(pixels, detector.image_size)
-    inputs = {"images": network_input(pad_batch([scaled], network.multiple))}
+    inputs = {"images": network_input(pad_batch([scaled], detector.network.multiple))}
+    alone = OnnxModel(session)
     seconds = alternate(
         {
-            ALONE: lambda: network._session.run(None, inputs),
+            SESSION: lambda: session.run(None, inputs),
+            f"{ALONE}, of a file": lambda: alone.detect(cv2.imread(str(image))),
             "Detector, of an array": lambda: detector.predict(pixels),
             "Detector, of a file": lambda: detector.predict(image),
         },
@@ -105,7 +109,7 @@ def print_later(model: Path, image: Path, rounds: int) -> None:
     height, width = scaled.shape[:2]
     print(f"\n| a later prediction, {width} x {height} | processor ms | ratio |\n|---|---|---|")
     for name, value in seconds.items():
-        print(f"| {name} | {1000 * value:.1f} | {value / seconds[ALONE]:.3f} |")
+        print(f"| {name} | {1000 * value:.1f} | {value / seconds[SESSION]:.3f} |")
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from detect.exporting.web.runtime import PACKAGE, read_runtime
 from detect.inference.runtimes.formats import FORMATS, ONNX, Format, num_bytes
 from detect.models.checkpoint import Checkpoint, load_checkpoint
 from detect.runtime.files import atomic_folder, write_text
+from detect.runtime.logs import LOGGER
 from detect.runtime.threads import use_threads
 
 RUNNER = Path(__file__).parents[1] / "exporting" / "onnx_runner.py"
@@ -155,15 +156,15 @@ def run_export(request: ExportRequest) -> Exported:
         if request.int8:
             raise InputError("--instances: not together with --int8; --cost exports one instance as an INT8 file")
         return _export_folder(request, request.instances)
-    return _export_file(request, FORMATS[request.format])
+    return _export_file(request, FORMATS[request.format], load_checkpoint(request.weights))
 
 
-def _export_file(request: ExportRequest, chosen: Format) -> Exported:
+def _export_file(request: ExportRequest, chosen: Format, checkpoint: Checkpoint) -> Exported:
     """Export a model as one file, with those that belong to it."""
     out = request.out or request.weights.with_name(chosen.file_name)
     if out.resolve() == request.weights.resolve():
         raise InputError(f"--out {out}: is the checkpoint itself")
-    suppression, checkpoint = _suppression(request), load_checkpoint(request.weights)
+    suppression = _suppression(request)
     lines = []
     if request.cost is not None:
         checkpoint, line = choose_instance(checkpoint, request.cost)
@@ -219,6 +220,7 @@ def run_web_export(request: ExportRequest, runtime: Path | None) -> Exported:
     """
     if request.instances is not None:
         raise InputError("--instances: not together with --format web, whose page has one network; --cost exports one")
+    use_threads(request.threads)
     out = request.out or request.weights.with_name("web")
     found = read_runtime(runtime)
     checkpoint = load_checkpoint(request.weights)
@@ -226,7 +228,7 @@ def run_web_export(request: ExportRequest, runtime: Path | None) -> Exported:
         raise InputError(f"{request.weights}: is a classifier; --format web is for detectors")
     with atomic_folder(out) as building:
         model = building / MODEL_FILE
-        exported = run_export(replace(request, out=model))
+        exported = _export_file(replace(request, out=model), FORMATS[request.format], checkpoint)
         (building / RUNNER.name).unlink()  # a web server would give it to everybody
         write_page(building, request.weights, checkpoint, found)
     lines = [line.replace(str(model), str(out / MODEL_FILE)) for line in exported.lines[:-1]]  # without the runner's
@@ -293,6 +295,12 @@ def _write(
     data = as_trained(open_data(request.data, request.data_root), checkpoint.value_range)
     opened = open_class_split if checkpoint.model.definition.is_classifier else open_split
     train, table = opened(data, CALIBRATION_SPLIT), opened(data, request.split)
+    if request.split == CALIBRATION_SPLIT and not request.weights_only:
+        LOGGER.warning(
+            "--split %s: the accuracy is measured on the split that gives the ranges; another one says what to expect "
+            "of new images",
+            request.split,
+        )
     for split in (train, table):
         log_class_differences(checkpoint.names, split.names)
     _require_labels(request, table)

@@ -51,8 +51,7 @@ def _candidates(
     image: np.ndarray, score_threshold: float, multi_label: bool, classes: tuple[int, ...] | None, count: int
 ) -> FoundArrays:
     """Boxes, scores and labels above the threshold, best first, at most ``count``."""
-    # A score is at most its objectness: this gate drops most rows before the class columns are read.
-    image = image[image[:, 4] > score_threshold]
+    image = _likely(image, score_threshold)
     scores = image[:, 5:] * image[:, 4:5]
     if classes is not None:
         scores[:, np.setdiff1d(np.arange(scores.shape[1]), classes)] = 0
@@ -67,6 +66,14 @@ def _candidates(
     order = np.argsort(-scores, kind="stable")[:count]
     boxes = cxcywh_to_xyxy(image[rows[order], :4])
     return boxes, scores[order], labels[order]
+
+
+def _likely(image: np.ndarray, score_threshold: float) -> np.ndarray:
+    """Rows that may be candidates; see ``detect.boxes.nms``."""
+    is_object = image[:, 4] > score_threshold
+    if not is_object.all():
+        image = image[is_object]
+    return image[(image[:, 5:] > score_threshold).any(axis=1)]
 
 
 def suppress(

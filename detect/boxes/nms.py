@@ -53,8 +53,7 @@ def _candidates(
     image: Tensor, score_threshold: float, multi_label: bool, classes: tuple[int, ...] | None, count: int
 ) -> Found:
     """Boxes, scores and labels above the threshold, best first, at most ``count``."""
-    # A score is at most its objectness: this gate drops most rows before the class columns are read.
-    image = image.index_select(0, (image[:, 4] > score_threshold).nonzero()[:, 0])
+    image = _likely(image, score_threshold)
     scores = image[:, 5:] * image[:, 4:5]
     if classes is not None:
         wanted = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
@@ -70,6 +69,18 @@ def _candidates(
     order = scores.argsort(descending=True, stable=True)[:count]
     boxes = cxcywh_to_xyxy(image[rows[order], :4])
     return boxes, scores[order], labels[order]
+
+
+def _likely(image: Tensor, score_threshold: float) -> Tensor:
+    """Rows that may be candidates: a score is at most its objectness, and at most the largest class probability.
+
+    The first gate drops most rows before the class columns are read. A head without objectness has 1 everywhere: there
+    the second one drops them before they are copied and multiplied. A row with NaN stays.
+    """
+    rows = (image[:, 4] > score_threshold).nonzero()[:, 0]
+    if len(rows) < len(image):
+        image = image.index_select(0, rows)
+    return image.index_select(0, (~(image[:, 5:].amax(dim=1) <= score_threshold)).nonzero()[:, 0])
 
 
 def suppress(

@@ -307,8 +307,10 @@ class AnchorFreeDetect(DetectionHead):
 
 def mean_bins(logits: Tensor, bins: int) -> Tensor:
     """Means (B, 4, H, W) of distributions over 0, 1, ..., R - 1 with logits (B, 4 * R, H, W): distances plus 1."""
-    shares = logits.unflatten(1, (4, bins)).softmax(dim=2)  # (B, 4, R, H, W)
-    places = torch.arange(bins, device=logits.device, dtype=logits.dtype).view(-1, 1, 1)
+    # In float32 also of a network in half precision: there a mean of 12 cells would be rounded to 1/128 cell, and its
+    # logarithm, of which the box is an exponential, again.
+    shares = logits.float().unflatten(1, (4, bins)).softmax(dim=2)  # (B, 4, R, H, W)
+    places = torch.arange(bins, device=logits.device, dtype=shares.dtype).view(-1, 1, 1)
     return (shares * places).sum(dim=2).clamp(min=MIN_MEAN)
 
 

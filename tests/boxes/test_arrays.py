@@ -33,6 +33,19 @@ def test_the_same_detections_bit_for_bit(multi_label, class_agnostic, classes, m
             np.testing.assert_array_equal(one, other.numpy(), strict=True)
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_without_objectness_bit_for_bit(multi_label, value):
+    """Every row has an objectness of 1; some have a class that is no number."""
+    rows = crowd(0)
+    rows[..., 4], rows[0, ::5, 6] = 1, value
+    (found,) = array_nms.non_max_suppression(rows, 0.8, 0.45, 300, multi_label)
+    (expected,) = nms.non_max_suppression(torch.from_numpy(rows), 0.8, 0.45, 300, multi_label)
+    assert 5 <= len(found[0]) <= 300
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other.numpy(), strict=True)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_no_numbers(value):
     rows = crowd(0, 20)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -96,6 +97,29 @@ def test_agrees_with_the_slow_way() -> None:
             torch.testing.assert_close(scores, torch.tensor([score for _, score, _ in expected]))
             torch.testing.assert_close(boxes, torch.tensor([box for box, _, _ in expected]))
             assert all(a >= b for a, b in pairwise(scores.tolist()))
+
+
+def test_a_head_without_objectness() -> None:
+    """Every row has an objectness of 1, so that the classes alone decide."""
+    for options in OPTIONS:
+        predictions = crowd(2)
+        predictions[..., 4] = 1
+        options = {"score_threshold": 0.6, "iou_threshold": 0.45, "max_detections": 300, **options}
+        ((boxes, scores, labels),) = non_max_suppression(predictions, **options)
+        expected = reference(predictions[0], **options)
+        assert 3 < len(expected) < 400
+        assert labels.tolist() == [label for _, _, label in expected]
+        torch.testing.assert_close(scores, torch.tensor([score for _, score, _ in expected]))
+        torch.testing.assert_close(boxes, torch.tensor([box for box, _, _ in expected]))
+
+
+def test_a_class_that_is_no_number_leaves_the_others() -> None:
+    box = (10, 10, 30, 30)
+    predictions = predict((box, 1, (math.nan, 0.9)), (box, 1, (0.1, 0.1)))
+    ((_, scores, labels),) = non_max_suppression(predictions, 0.5, 0.5, 10, multi_label=True)
+    assert (scores.tolist(), labels.tolist()) == ([pytest.approx(0.9)], [1])
+    ((_, scores, _),) = non_max_suppression(predictions, 0.5, 0.5, 10, multi_label=False)
+    assert len(scores) == 0  # the largest is no number
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

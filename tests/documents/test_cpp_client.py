@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from detect.data.images import write_image
+from detect.exporting.comparison_inputs import comparison_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import comparison_images
 from detect.models.catalog import shipped_weights
 from detect.models.checkpoint import load_checkpoint
 from tests.documents.pages import ROOT

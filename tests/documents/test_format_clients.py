@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from detect.data.images import write_image
+from detect.exporting.comparison_inputs import comparison_images
 from detect.exporting.converters import CONVERTERS, export_converted
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import comparison_images
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.runtimes.formats import FORMATS

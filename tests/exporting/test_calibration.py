@@ -10,8 +10,8 @@ from detect.data.images import ImageError
 from detect.errors import InputError
 from detect.exporting import int8
 from detect.exporting.calibration import Calibration, read_calibration, warn_of_grey
+from detect.exporting.comparison_inputs import comparison_images
 from detect.exporting.onnx_runner import OnnxModel
-from detect.exporting.parity import comparison_images
 from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 
 NAMES = ("a", "b")

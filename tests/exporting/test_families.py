@@ -12,9 +12,9 @@ from torch import nn
 
 from detect.boxes.nms import non_max_suppression
 from detect.evaluation.postprocess import PredictSettings
+from detect.exporting.comparison_inputs import comparison_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import comparison_images
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.exporting.lively import enliven, soften_outputs

@@ -15,7 +15,8 @@ from torch import nn
 from detect.data.images import write_image
 from detect.errors import InputError
 from detect.evaluation.postprocess import PredictSettings
-from detect.exporting import parity as parity_module
+from detect.exporting import comparison_inputs
+from detect.exporting.comparison_inputs import IMAGE_SHAPES, comparison_images
 from detect.exporting.converters import (
     CONVERTERS,
     append_metadata,
@@ -27,7 +28,7 @@ from detect.exporting.converters import (
 )
 from detect.exporting.metadata import describe
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import IMAGE_SHAPES, ExportError, compare_file, comparison_images
+from detect.exporting.parity import ExportError, compare_file
 from detect.exporting.wrappers import wrapped
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
@@ -61,8 +62,8 @@ def any_kind(request):
 @pytest.fixture
 def few_images(monkeypatch):
     """The small ones, which show each fault."""
-    monkeypatch.setattr(parity_module, "IMAGE_SHAPES", IMAGE_SHAPES[:5])
-    monkeypatch.setattr(parity_module, "BATCHES", ((2, 0),))
+    monkeypatch.setattr(comparison_inputs, "IMAGE_SHAPES", IMAGE_SHAPES[:5])
+    monkeypatch.setattr(comparison_inputs, "BATCHES", ((2, 0),))
 
 
 def options_of(kind):

@@ -10,19 +10,11 @@ import onnx
 import pytest
 
 from detect.errors import InputError
-from detect.exporting import parity as parity_module
+from detect.exporting import comparison_inputs
+from detect.exporting.comparison_inputs import IMAGE_SHAPES, comparison_images
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import (
-    IMAGE_SHAPES,
-    TOLERANCES,
-    Difference,
-    ExportError,
-    Parity,
-    compare_file,
-    comparison_images,
-    count_unmatched,
-)
+from detect.exporting.parity import TOLERANCES, Difference, ExportError, Parity, compare_file, count_unmatched
 
 OPTIONS = ExportOptions(image_size=96)
 
@@ -30,8 +22,8 @@ OPTIONS = ExportOptions(image_size=96)
 @pytest.fixture
 def few_images(monkeypatch):
     """The small ones, which show each fault."""
-    monkeypatch.setattr(parity_module, "IMAGE_SHAPES", IMAGE_SHAPES[:5])
-    monkeypatch.setattr(parity_module, "BATCHES", ((2, 0),))
+    monkeypatch.setattr(comparison_inputs, "IMAGE_SHAPES", IMAGE_SHAPES[:5])
+    monkeypatch.setattr(comparison_inputs, "BATCHES", ((2, 0),))
 
 
 def test_line():
@@ -39,6 +31,10 @@ def test_line():
     assert parity.line() == (
         "largest difference from PyTorch on 1 input shapes and 15 images: 3.1e-05 px (at most 0.01 px or 0.1% of the "
         "box), score 2e-07 (at most 0.0001), 397 of 400 detections the same"
+    )
+    parity = Parity(Difference(0.4, 0.01, good=True, unlikely=2), TOLERANCES["fp16"], [(1, 32, 32)], 15, 400)
+    assert "0.4 px (at most 0.5 px or 3.0% of the box; not counted, as their scores are below 0.001: 2), " in (
+        parity.line()
     )
     parity = Parity(Difference(None, 2e-7, good=True), TOLERANCES["fp32"], [(1, 32, 32)], 15)
     assert parity.line() == (

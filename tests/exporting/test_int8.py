@@ -16,10 +16,11 @@ from detect.data.classification.table import ClassTable
 from detect.errors import InputError
 from detect.exporting import int8
 from detect.exporting.calibration import Calibration
+from detect.exporting.comparison_inputs import comparison_images
 from detect.exporting.int8 import Int8Result, export_int8, find_float_layers
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import ExportError, comparison_images
+from detect.exporting.parity import ExportError
 from detect.exporting.quantizer import LayerCost, Quantizer, inner_layers, prediction_loss, share_ranges
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector

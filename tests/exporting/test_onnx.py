@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from detect.exporting.parity import ExportError
 from detect.inference.detector import Detector
 from detect.inference.runtimes.onnx_runtime import OnnxNetwork
 from detect.models.build import build_model
-from detect.models.checkpoint import save_checkpoint
+from detect.models.checkpoint import load_checkpoint, save_checkpoint
 
 
 def metadata(path):
@@ -36,6 +37,14 @@ def test_parity_is_reported(exported):
     assert parity.good
     assert parity.difference.box_px < 0.01
     assert parity.difference.score < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolov5n-spd-bccd", "detect-n-bccd", "yolov5n-spd-deeppcb", "detect-n-deeppcb"])
+def test_shipped_detectors_in_half_precision(name, tmp_path):
+    parity = export_onnx(load_checkpoint(Path(name)), tmp_path / "model.onnx", ExportOptions(half=True))
+    assert parity.good
+    assert parity.difference.unlikely <= 2
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (4, 3, 64, 160), (2, 3, 224, 96)])

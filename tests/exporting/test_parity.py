@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from torch import nn
 
-from detect.exporting.parity import TOLERANCES, Difference, ExportError, compare_outputs, comparison_shapes, largest
+from detect.exporting.comparison_inputs import comparison_shapes
+from detect.exporting.parity import TOLERANCES, Difference, ExportError, compare_outputs, largest
 from detect.models.model import ClassificationModel, DetectionModel
 
 
@@ -53,6 +54,26 @@ def test_tolerances(expected, found, good):
 
 
 @pytest.mark.parametrize(
+    ("precision", "score", "far_px", "count", "good"),
+    [
+        ("fp16", 0.0, 2, 2, True),  # 2 of 20,000 are a ten-thousandth
+        ("fp16", 0.0, 2, 3, False),
+        ("fp16", 0.5, 2, 1, False),
+        ("fp16", 0.0, math.nan, 1, False),
+        ("fp32", 0.0, 2, 1, False),
+    ],
+)
+def test_few_boxes_without_a_score_may_differ_in_half_precision(precision, score, far_px, count, good):
+    """Boxes of 10 px, of which ``far_px`` is more than three hundredths and half a pixel."""
+    expected = np.tile(np.array([8, 8, 10, 10, 1, score], np.float32), (1, 20_000, 1))
+    found = expected.copy()
+    found[0, :count, 0] += far_px
+    difference = compare_outputs(Detector(), expected, found, TOLERANCES[precision])
+    assert difference.good is good
+    assert (difference.unlikely, difference.box_px) == ((count, 0) if good else (0, pytest.approx(far_px, nan_ok=True)))
+
+
+@pytest.mark.parametrize(
     ("expected", "found", "good"),
     [
         ((0.8, 0.2), (0.8, 0.2), True),
@@ -89,8 +110,8 @@ def test_another_shape():
 
 
 def test_the_worst_of_several():
-    several = [Difference(0.1, 0.3, good=True), Difference(0.2, 0.1, good=True)]
-    assert largest(several) == Difference(0.2, 0.3, good=True)
+    several = [Difference(0.1, 0.3, good=True, unlikely=1), Difference(0.2, 0.1, good=True, unlikely=2)]
+    assert largest(several) == Difference(0.2, 0.3, good=True, unlikely=3)
     assert not largest([*several, Difference(0.0, 0.0, good=False)]).good
     assert math.isnan(largest([*several, Difference(math.nan, 0.0, good=False)]).box_px)
     assert largest([Difference(None, 0.3, good=True)]).box_px is None

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from detect.errors import InputError
-from detect.exporting import parity
+from detect.exporting import comparison_inputs
 from detect.exporting.onnx import export_onnx
 from detect.exporting.onnx_runner import OnnxModel
 from detect.exporting.options import ExportOptions
@@ -122,7 +122,7 @@ def test_a_wrong_word_in_the_metadata_is_seen(checkpoint, raw, tmp_path, monkeyp
     says["levels"][0][word] = value
     entry.value = json.dumps(says)
     onnx.save(model, tmp_path / "edited.onnx")
-    monkeypatch.setattr(parity, "IMAGE_SHAPES", parity.IMAGE_SHAPES[:5])  # the small ones
+    monkeypatch.setattr(comparison_inputs, "IMAGE_SHAPES", comparison_inputs.IMAGE_SHAPES[:5])  # the small ones
     assert not compare_file(checkpoint, tmp_path / "edited.onnx", OPTIONS).good
 
 

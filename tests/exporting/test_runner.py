@@ -15,10 +15,10 @@ import pytest
 from detect.api.exporting import RUNNER, copy_runner
 from detect.data.images import read_image, write_image
 from detect.exporting import onnx_runner
+from detect.exporting.comparison_inputs import comparison_images
 from detect.exporting.metadata import describe
 from detect.exporting.onnx_runner import OnnxModel, suppress
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import comparison_images
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 

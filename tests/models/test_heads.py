@@ -268,6 +268,16 @@ def test_distributions_become_their_means() -> None:
     assert mean_bins(logits, 3)[0, :, 0, 0].tolist() == pytest.approx([0.75, 1, 1, MIN_MEAN])
 
 
+def test_distributions_of_half_precision_have_means_in_full() -> None:
+    """Shares 1/4 and 3/4 of 12 and 13 cells: 12.75. Half precision has steps of 1/128 there."""
+    logits = torch.full((1, 4 * 16, 1, 1), -60.0)
+    logits[:, 12::16], logits[:, 13::16] = 0.0, math.log(3)
+    found = mean_bins(logits.half(), 16)
+    assert found.dtype == torch.float32
+    # log(3) is rounded by at most 1/2048, which moves the mean by at most 3/16 of that.
+    torch.testing.assert_close(found.flatten(), torch.full((4,), 12.75), atol=1e-4, rtol=0)
+
+
 def test_distributions_are_behind_in_training() -> None:
     """4 * R logits; the values in front are the logarithms of their means, as in evaluation and export."""
     detect = aligned_head(bins=3)

@@ -54,6 +54,15 @@ def test_a_calibration_of_one_image(refused) -> None:
     assert "calibration: needs at least 2 training images, 1 was asked for" in refused("data.yaml", "--calibration", 1)
 
 
+def test_the_split_of_the_calibration_as_the_one_that_measures(trained_world: Path, tmp_path: Path) -> None:
+    """A warning, beside the refusal of one image, which ends the run early."""
+    command = ("--weights", "run/best.pt", "--out", tmp_path / "model.onnx", "--int8", "--data", "data.yaml")
+    for split, warned in (("train", True), ("val", False)):
+        ended = run_here(trained_world, "export.py", *command, "--calibration", 1, "--split", split)
+        assert ("the accuracy is measured on the split that gives the ranges" in ended.error) is warned
+        assert ended.code == 2
+
+
 def test_data_of_other_classes(refused, trained_world: Path, tmp_path: Path) -> None:
     data = other_data(trained_world, tmp_path, rename=lambda name: f"other {name}")
     assert "classes: the checkpoint and the data have none in common" in refused(data)

@@ -9,9 +9,10 @@ import torch
 
 from detect.errors import InputError
 from detect.evaluation.postprocess import PredictSettings
+from detect.exporting.comparison_inputs import comparison_images
 from detect.exporting.onnx import export_onnx
 from detect.exporting.options import ExportOptions
-from detect.exporting.parity import comparison_images, count_unmatched
+from detect.exporting.parity import count_unmatched
 from detect.inference.classifier import Classifier
 from detect.inference.detector import Detector
 from detect.inference.run import open_predictor
