@@ -30,7 +30,7 @@ def test_the_table_of_instances_is_what_the_runs_gave() -> None:
     """Each line of the classifier's table in sdpoint.md."""
     runs = rows_of("cifar10-subset-sdpoint.csv")
     text = (ROOT / "docs" / "results" / "sdpoint.md").read_text(encoding="utf-8")
-    lines = [line for line in text.split("## A classifier")[1].splitlines() if line.startswith("| ")][1:]
+    lines = [line for line in text.split("## A classifier")[1].split("## ")[0].splitlines() if line.startswith("| ")][1:]
     assert len(lines) == 6
     for line in lines:
         name, share, *cells = (cell.strip() for cell in line.strip("| ").split("|"))
@@ -70,6 +70,22 @@ def test_the_table_of_test_sizes_is_what_the_runs_gave() -> None:
     for training, *cells in table[2:4]:
         rows = [row for row in runs if row["training"] == training]
         assert cells == [three_seeds([row for row in rows if row["image_size"] == size], "top1") for size in sizes]
+
+
+def test_the_table_of_ways_to_many_costs_is_what_the_runs_gave() -> None:
+    """Each line of the table of three ways in sdpoint.md."""
+    runs = rows_of("costs-subset.csv")
+    text = (ROOT / "docs" / "results" / "sdpoint.md").read_text(encoding="utf-8").split("## Three ways")[1]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    method = ""
+    for first, network, share, top1 in lines[2:]:
+        method = first or method
+        name = {"32 px": "plain"}.get(network, network)
+        if name.endswith(" px"):
+            name = f"plain*{int(name[:-3]) / 32:g}"
+        rows = [row for row in runs if (row["method"], row["network"]) == (method, name)]
+        assert {f"{float(row['share']):.3f}" for row in rows} == {share}
+        assert three_seeds(rows, "top1") == top1
 
 
 def test_the_table_of_classifiers_is_what_the_runs_gave() -> None:
