@@ -32,7 +32,7 @@ MAX_CLUTTER = 8
 MIN_CONTRAST = 70
 """Grey levels between a digit and the mean of what it covers."""
 SCANS = {"train": (0, 1287), "val": (1287, 1415), "test": (1415, 1797)}
-"""Rows of the file for each split. A writer's rows follow one another and begin with 0 to 9 three times, as these do."""
+"""Rows of the file for each split. A writer's rows follow one another, and begin with 0 to 9 three times, as these."""
 
 _INK = 3  # of 16: least value of a scan that belongs to the digit
 _MARGIN_PX = 2  # around a digit, so that boxes of two do not touch
