@@ -16,9 +16,9 @@ import torch
 from timing import alternate
 
 from detect.analysis.listing import listed
-from detect.analysis.profile import conditions_of
+from detect.analysis.profile import conditions_of, is_classifier
 from detect.cli.parser import positive_int
-from detect.models.build import build_model
+from detect.models.build import build_classifier, build_model
 from detect.models.model import fuse_conv_bn
 from detect.runtime.cli import run_tool
 from detect.runtime.files import atomic_path
@@ -29,7 +29,8 @@ OUT = Path(__file__).parents[1] / "docs" / "results" / "model-times.csv"
 def seconds_of(name: str, rounds: int) -> float:
     """Return the processor seconds of a forward pass with random weights, which cost as much as trained ones."""
     side, num_classes = conditions_of(name)
-    network = fuse_conv_bn(build_model(name, num_classes).eval()).to(memory_format=torch.channels_last)
+    build = build_classifier if is_classifier(name) else build_model
+    network = fuse_conv_bn(build(name, num_classes).eval()).to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, side, side).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         return alternate({name: lambda: network(image)}, rounds)[name]
@@ -43,7 +44,7 @@ def main() -> None:
     rows = []
     groups = listed()
     for name in (*groups["models"], *groups["backbones"]):
-        rows.append((name, f"{1000 * seconds_of(name, rounds):.3g}"))
+        rows.append((name, f"{float(f'{1000 * seconds_of(name, rounds):.3g}'):g}"))
         print(*rows[-1], flush=True)
     with atomic_path(OUT) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("model", "ms"), *rows])

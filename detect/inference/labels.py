@@ -106,6 +106,6 @@ def _restored(values: list[Any]) -> LabelledImage:
     """Return the image of its JSON values, of another process."""
     name, objects, (height, width) = values
     items = (
-        LabelledObject(label, tuple(box), crowd, tuple(marks), score) for label, box, crowd, marks, score in objects
+        LabelledObject(label, tuple(box), crowd, tuple(marks), *more) for label, box, crowd, marks, *more in objects
     )
     return LabelledImage(name, tuple(items), (height, width))
