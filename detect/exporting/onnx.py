@@ -12,7 +12,6 @@ from pathlib import Path
 
 import onnx
 import torch
-import torch._dynamo.config
 from torch.export import Dim
 
 from detect import __version__
@@ -123,9 +122,7 @@ def _write(wrapper: Wrapper, path: Path, options: ExportOptions) -> None:
     else:
         assert options.image_size is not None, "it is resolved"
         example, shapes = torch.zeros(1, 3, options.image_size, options.image_size), None
-    # Most of an export is PyTorch's work with sizes that are not numbers. Its cache of operators' results has few hits
-    # there: without it the exporter takes four fifths of the processor time and writes the same bytes.
-    with _quiet_exporter(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+    with _quiet_exporter():
         try:
             program = torch.onnx.export(
                 wrapper,

@@ -281,9 +281,10 @@ class AnchorFreeDetect(DetectionHead):
         """(B, C, H, W) of level i to its raw values (B, 5 + K, H, W), and the logits (B, 4 * R, H, W) of distances."""
         x = self.stems[i](x)  # (B, C, H, W)
         boxes, classes = self.boxes[i](self.box_branches[i](x)), self.classes[i](self.class_branches[i](x))
-        sides, objectness = boxes.split([4 * max(self.bins, 1), int(self.has_objectness)], dim=1)
-        if not self.has_objectness:
-            objectness = torch.full_like(sides[:, :1], CERTAIN)
+        if self.has_objectness:
+            sides, objectness = boxes.split([4 * max(self.bins, 1), 1], dim=1)
+        else:  # a division with an empty part would be a copy in the exported file
+            sides, objectness = boxes, torch.full_like(boxes[:, :1], CERTAIN)
         values = mean_bins(sides, self.bins).log() if self.bins else sides
         return torch.cat([values, objectness, classes], dim=1), sides
 

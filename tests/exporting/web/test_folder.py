@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from detect.api import exporting
 from detect.api.exporting import ExportRequest, rounding_note, run_web_export
 from detect.cli.main import run_command
 from detect.errors import InputError
 from detect.exporting.web.folder import write_page
 from detect.exporting.web.runtime import WebRuntime
-from detect.models.checkpoint import rewrite_checkpoint
+from detect.models.checkpoint import load_checkpoint, rewrite_checkpoint
+from tests.exporting.exports import exporter_once
 from tests.exporting.web.test_runtime import archive
 
 RUNTIME = WebRuntime("1.30.0", b"// script", b"\0asm")
@@ -69,6 +71,19 @@ def test_a_refused_export_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=line):
             run_command()
     assert [path.name for path in tmp_path.iterdir()] == ["package.tgz"]
+
+
+@pytest.mark.slow
+def test_a_whole_export_reads_its_checkpoint_once(checkpoint, tmp_path, monkeypatch):
+    weights, out, read = tmp_path / "model.pt", tmp_path / "page", []
+    rewrite_checkpoint(weights, checkpoint)
+    monkeypatch.setattr(exporting, "load_checkpoint", lambda path: read.append(path) or load_checkpoint(path))
+    with exporter_once():
+        exported = run_web_export(ExportRequest(weights, out, threads=1), archive(tmp_path / "package.tgz"))
+    assert read == [weights]
+    assert {"model.onnx", "index.html", "worker.js"} <= {path.name for path in out.iterdir()}
+    assert not (out / "onnx_runner.py").exists()
+    assert exported.record["parity"]["difference"]["good"]
 
 
 def test_classifiers_are_refused(classifier, tmp_path):
