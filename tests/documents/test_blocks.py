@@ -36,7 +36,10 @@ KINDS: dict[str, Any] = {
     "data": RunConfig,
 }
 """A key, and the kind of YAML that has it; what has none of them is a recipe."""
-SMALL = ("epochs=1", "min_updates=0", "train_images=16", "batch_size=4", "image_size=64", "threads=1", "workers=0")
+SMALL = (
+    *("--epochs", "1", "--batch-size", "4", "--image-size", "64", "--threads", "1", "--workers", "0"),  # the last wins
+    *("min_updates=0", "train_images=16"),
+)
 """What makes a training of the pages one of a second."""
 OUTSIDE = {
     r"^(pip|make|torchrun) ": "changes the environment, or is tested elsewhere",
