@@ -103,7 +103,6 @@ def test_an_exported_file(world, trained):
     ("call", "message"),
     [
         (lambda w: detect.train("tiny.yaml"), "--data is missing"),
-        (lambda w: detect.train(data="shapes"), "--model is missing"),
         (lambda w: detect.train(w / "tiny.yaml", w / "data.yaml", epohcs=1), "epohcs: unknown key; did you mean"),
         (lambda w: detect.train(w / "tiny.yaml", w / "data.yaml", ema={"dcay": 1}), "ema.dcay: unknown key"),
         (lambda w: detect.resume(w / "nothing"), "nothing holds no last.pt"),
