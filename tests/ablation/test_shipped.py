@@ -16,7 +16,7 @@ COUNTS = {
     "trd-deeppcb": 12,
     "trd-figure-5-share": 10,  # P from 0 to 0.9
     "trd-figure-5-size": 8,  # from 8 to 64 px
-    "trd-grid-subset": 6,  # three sizes, two shares
+    "trd-grid-subset": 4,
     "trd-subset": 15,
     "trd-test-size": 6,
 }
