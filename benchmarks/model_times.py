@@ -16,9 +16,10 @@ import torch
 from timing import alternate
 
 from detect.analysis.listing import listed
-from detect.analysis.profile import conditions_of, is_classifier
+from detect.analysis.profile import conditions_of
 from detect.cli.parser import positive_int
 from detect.models.build import build_classifier, build_model
+from detect.models.catalog import find_definition
 from detect.models.model import fuse_conv_bn
 from detect.runtime.cli import run_tool
 from detect.runtime.files import atomic_path
@@ -29,7 +30,7 @@ OUT = Path(__file__).parents[1] / "docs" / "results" / "model-times.csv"
 def seconds_of(name: str, rounds: int) -> float:
     """Return the processor seconds of a forward pass with random weights, which cost as much as trained ones."""
     side, num_classes = conditions_of(name)
-    build = build_classifier if is_classifier(name) else build_model
+    build = build_classifier if find_definition(name).is_classifier else build_model
     network = fuse_conv_bn(build(name, num_classes).eval()).to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, side, side).to(memory_format=torch.channels_last)
     with torch.inference_mode():

@@ -14,11 +14,11 @@ from itertools import groupby
 from pathlib import Path
 
 from detect.analysis.listing import listed
-from detect.analysis.profile import build_on_meta, conditions_of, graph_macs, is_classifier
+from detect.analysis.profile import build_on_meta, conditions_of, graph_macs
 from detect.cli.main import COMMANDS
 from detect.cli.parser import EXIT_CODES, ToolParser
 from detect.config.describe import KeyDescription, describe_keys
-from detect.models.catalog import shipped_weights
+from detect.models.catalog import find_definition, shipped_weights
 from detect.models.registry import BLOCKS, Block
 from detect.runtime.files import write_text
 
@@ -177,6 +177,9 @@ def _key(key: KeyDescription) -> str:
 
 def models_page() -> str:
     groups = listed()
+    models = groups["models"]
+    classifiers = {name: about for name, about in models.items() if find_definition(name).is_classifier}
+    detectors = {name: about for name, about in models.items() if name not in classifiers}
     parts = [
         "# Models\n",
         "Any backbone fits any neck: `--model BACKBONE+NECK`. Words such as `spd`, `width=0.5` and `bdsc` change what",
@@ -188,12 +191,11 @@ def models_page() -> str:
         "and their own image size.\n",
         "## Detectors\n",
         "At 640 px with 80 classes.\n",
-        *_cost_table({name: about for name, about in groups["models"].items() if not is_classifier(name)}),
+        *_cost_table(detectors),
         "\n## Classifiers\n",
         "Backbones and classifiers. Those with a map of 32 input pixels per cell, which fit a neck, at 224 px with",
         "1000 classes; the others, for small images only, at 32 px with 10 classes.\n",
-        *_cost_table({name: about for name, about in groups["models"].items() if is_classifier(name)}),
-        *list(_cost_table(groups["backbones"]))[2:],
+        *_cost_table(classifiers | groups["backbones"]),
     ]
     for group in ("necks", "heads"):
         parts += [f"\n## {group.capitalize()}\n", "| name | what it is |", "|---|---|"]

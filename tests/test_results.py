@@ -30,9 +30,8 @@ def test_the_table_of_instances_is_what_the_runs_gave() -> None:
     """Each line of the classifier's table in sdpoint.md."""
     runs = rows_of("cifar10-subset-sdpoint.csv")
     text = (ROOT / "docs" / "results" / "sdpoint.md").read_text(encoding="utf-8")
-    lines = [line for line in text.split("## A classifier")[1].split("## ")[0].splitlines() if line.startswith("| ")][
-        1:
-    ]
+    section = text.split("## A classifier")[1].split("## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
     assert len(lines) == 6
     for line in lines:
         name, share, *cells = (cell.strip() for cell in line.strip("| ").split("|"))

@@ -18,7 +18,7 @@ from detect.models.build import empty_model
 from detect.models.catalog import find_definition
 from detect.models.checkpoint import Checkpoint, checkpoint_archive, load_checkpoint
 from detect.models.class_heads import Classify
-from detect.models.definition import CLASSIFIER_HEADS, ModelDefinition, Row
+from detect.models.definition import ModelDefinition, Row
 from detect.models.graph import Graph, GraphTransform
 from detect.models.heads import DetectionHead
 from detect.models.packing import packed_layers
@@ -225,14 +225,9 @@ def build_on_meta(name: str, num_classes: int) -> Graph:
         return Graph(find_definition(name), num_classes)
 
 
-def is_classifier(name: str) -> bool:
-    """Tell whether a shipped model, or a backbone on its own, is a classifier."""
-    return find_definition(name).rows[-1].module in CLASSIFIER_HEADS
-
-
 def conditions_of(name: str) -> tuple[int, int]:
     """Return the side of the input and the number of classes with which the costs of a model are listed."""
-    if not is_classifier(name):
+    if not find_definition(name).is_classifier:
         return 640, 80
     return (224, 1000) if build_on_meta(name, 1000).max_reduction >= 32 else (32, 10)
 

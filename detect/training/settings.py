@@ -135,7 +135,7 @@ def open_run(request: RunRequest) -> RunSettings:
             raise InputError("--resume needs --out: the folder of the run to continue")
         return _resumed(request, Path(request.out))
     run = run_config(request)
-    if not request.run and run.model == DEFAULT_MODEL != request.model:
+    if run.model and not (request.run or request.model):
         LOGGER.info("model %s, because none is named (--model, --weights)", DEFAULT_MODEL)
     overrides = {**request.overrides, **request.keys}
     check_loggers(run.logger)
