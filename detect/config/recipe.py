@@ -155,6 +155,9 @@ class SdpointConfig(Strict):
     """Of ``paper``: probability that a batch goes through the plain network at full size; 0 draws it as any other."""
     drawn: Annotated[int, Ge(0), Unit("instances")] = 1
     """Of ``sandwich``: number of instances that are drawn for each batch."""
+    affine: Literal["shared", "own"] = "shared"
+    """Scale and shift of the norms: those of the plain network for all instances, or trained for each (``own``, which
+    the paper has not)."""
     way: Literal["restore", "shrink"] = "restore"
     """Detector levels behind a point: ``restore`` resizes them to their original size before the neck, ``shrink``
     makes neck and head cheaper as well. No effect in classifiers."""

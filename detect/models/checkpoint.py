@@ -19,7 +19,7 @@ A ``.pt`` file holds one dictionary:
                    float16 (``detect.exporting.ship``)
 ``training``       state for resuming (optimiser, average, epoch), or None
 extras             an entry for each paper's extra (``detect.papers``), by its name, or None: ``instances`` holds the
-                   networks of a training with SDPoint, their norms' statistics and measurements
+                   networks of a training with SDPoint, their norms and measurements
 =================  ====================================================================================
 
 ``detect ship`` writes the same content, without ``training``, as ``.safetensors`` too
@@ -69,7 +69,7 @@ _NOT_OURS = (
 class Extra(Protocol):
     """A paper's entry in a checkpoint: plain values and tensors, which a plug-in (``extras``) reads into the model."""
 
-    def to_plain(self) -> dict[str, Any]: ...
+    def to_plain(self, model: Model) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _content(checkpoint: Checkpoint, half: bool) -> dict[str, Any]:
         "provenance": checkpoint.provenance,
         "state_dict": {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()},
         "training": checkpoint.training,
-        **{name: extras[name].to_plain() if name in extras else None for name in plugin_names("extras")},
+        **{name: extras[name].to_plain(model) if name in extras else None for name in plugin_names("extras")},
     }
 
 

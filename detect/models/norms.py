@@ -10,6 +10,8 @@ from detect.models.graph import Graph
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 """Running mean and variance, (C,) each, of norms by their path in the graph."""
+Affine = dict[str, tuple[Tensor, Tensor]]
+"""Weight and bias, the scale and shift of each channel, (C,) each, of norms by their path in the graph."""
 
 
 def named_norms(graph: Graph) -> Iterator[tuple[str, nn.BatchNorm2d]]:

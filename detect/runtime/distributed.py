@@ -131,6 +131,24 @@ def all_reduce_sum(values: Sequence[float]) -> list[float]:
     return [float(value) for value in total]
 
 
+def all_reduce_mean(tensors: Sequence[torch.Tensor]) -> None:
+    """Replace tensors of one device and type by their means over all processes; each must have the same shapes.
+
+    Raises:
+        LostContactError: a process has ended.
+    """
+    if _gloo is None or not tensors:
+        return
+    import torch
+    import torch.distributed as dist
+
+    total = torch.cat([tensor.flatten() for tensor in tensors])
+    with _contact():
+        dist.all_reduce(total)
+    for tensor, mean in zip(tensors, (total / num_processes()).split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
 def all_gather(array: np.ndarray) -> list[np.ndarray]:
     """Return the arrays of all processes in rank order.
 

@@ -98,6 +98,8 @@ def train_batch(state: TrainState, batch: Batch, ends_update: bool) -> dict[str,
         count += images
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value * images
+    for strategy in state.strategies:
+        strategy.on_batch_end(ends_update)
     # A process without images of its own has as many passes of each image as parts.
     passes = sum(len(images) for images, _ in parts) / len(whole[0]) if len(whole[0]) else len(parts)
     state.meter.add_images(round(count / passes), size_of(whole[0]))

@@ -23,6 +23,10 @@ from detect.structures import Batch
 from detect.training.task import Loader
 
 
+def use_transform(model: Model, transform: GraphTransform) -> None:
+    model.graph.use_transform(transform)
+
+
 @dataclass(frozen=True)
 class NormEstimator:
     """Measures norm statistics on the first batches of an epoch, at full size unless ``prepare`` scales them.
@@ -34,6 +38,7 @@ class NormEstimator:
         device: of the model.
         precision: number format of the network.
         prepare: changes images (B, 3, H, W) for a transform.
+        use: activates a transform in a model.
     """
 
     loader: Loader
@@ -42,6 +47,7 @@ class NormEstimator:
     device: torch.device
     precision: Precision
     prepare: Callable[[Tensor, GraphTransform], Tensor] = lambda images, transform: images
+    use: Callable[[Model, GraphTransform], None] = use_transform
 
     def measure(
         self, model: Model, transforms: Sequence[GraphTransform], epoch: int
@@ -49,7 +55,7 @@ class NormEstimator:
         """Measure the statistics of a model with each transform; see ``norm_statistics``."""
         count = min(self.batches or len(self.loader), len(self.loader))
         batches = progress_bar(islice(self.loader.epoch(epoch), count), "statistics of the norms", count)
-        return norm_statistics(model, self.learning, transforms, batches, self._forward)
+        return norm_statistics(model, self.learning, transforms, batches, self._forward, self.use)
 
     def refreshed(self, model: Model, epoch: int, transform: GraphTransform = NO_TRANSFORM) -> Model:
         """Return a copy of a model with statistics that are measured anew."""
@@ -75,6 +81,7 @@ def norm_statistics(
     transforms: Sequence[GraphTransform],
     batches: Iterable[Batch],
     forward: Callable[[Model, Batch], None],
+    use: Callable[[Model, GraphTransform], None] = use_transform,
 ) -> dict[GraphTransform, Statistics]:
     """Compute norm statistics: means over batches of the mean and variance of each batch.
 
@@ -86,6 +93,7 @@ def norm_statistics(
         transforms: to measure.
         batches: of the training, with its augmentation.
         forward: runs the model on a batch.
+        use: activates a transform in the model.
 
     Source: SDPoint (Kuen et al., 2018), section 3.3; that all batches have equal weight is ours.
     """
@@ -105,12 +113,12 @@ def norm_statistics(
         norm.num_batches_tracked = None
     for number, batch in enumerate(batches, start=1):
         for transform in transforms:
-            model.graph.use_transform(transform)
+            use(model, transform)
             for path, norm in layers.items():
                 norm.running_mean, norm.running_var = found[transform][path]
                 norm.momentum = 1 / number
             forward(model, batch)
-    model.graph.use_transform(before)
+    use(model, before)
     for path, norm in layers.items():
         norm.running_mean, norm.running_var, norm.momentum = own[path]
         norm.num_batches_tracked = counts[path]

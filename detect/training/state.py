@@ -190,7 +190,7 @@ def build_state(task: Task, model: Model, loader: Loader, device: torch.device) 
     strategies = open_strategies(recipe, model, loader, device, precision)
     return TrainState(
         model=model,
-        network=_distributed(model, device),
+        network=_distributed(model, device, strategies),
         ema=build_ema(model, recipe.ema) if recipe.ema.decay > 0 else None,
         criterion=task.criterion(model),
         optimizer=build_optimizer(
@@ -237,10 +237,13 @@ def set_training_mode(model: Model) -> None:
             layer.eval()
 
 
-def _distributed(model: Model, device: torch.device) -> nn.Module:
+def _distributed(model: Model, device: torch.device, strategies: tuple[Strategy, ...]) -> nn.Module:
     """The model, in several processes wrapped so that its gradients are the mean over all of them."""
     if num_processes() == 1:
         return model
+    # The wrapper would wait for gradients that a batch does not give.
+    own_gradients = [name for strategy in strategies for name in strategy.own_gradients]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, own_gradients)
     # PyTorch warns of 1 x 1 kernels, of which two memory layouts are the same.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     # Statistics of the norms are the same everywhere already. The newer name does the same without a warning.

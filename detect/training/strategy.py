@@ -41,6 +41,10 @@ class Strategy:
     weights, or the trained model itself without EMA.
     """
 
+    own_gradients: tuple[str, ...] = ()
+    """Names of parameters that not every batch gives a gradient; of several processes ``on_batch_end`` takes the mean
+    of these gradients."""
+
     def on_epoch_start(self) -> None:
         """Prepare an epoch; a resumed epoch calls ``load_state_dict`` instead."""
 
@@ -54,6 +58,9 @@ class Strategy:
     def on_loss(self, terms: BatchLoss, loss: Tensor, raw: Any) -> Tensor:
         """Change the loss of a part before its backward pass; ``loss`` is as the strategies before have left it."""
         return loss
+
+    def on_batch_end(self, ends_update: bool) -> None:
+        """Leave the model as the update and checkpoints expect it, after the backward pass of the last part."""
 
     def on_epoch_end(self) -> dict[str, float]:
         """Return values of the epoch for the run's records, by TensorBoard tag."""
@@ -75,12 +82,12 @@ class Strategy:
         """Fields for checkpoints, as keywords of ``save_checkpoint``."""
         return {}
 
-    def state_dict(self) -> dict[str, float]:
-        """Return the counters of the current epoch."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counters of the current epoch, and what of the trained model its own state lacks."""
         return {}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restore the counters of a resumed epoch."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned, in a resumed epoch."""
 
 
 class MultiScale(Strategy):

@@ -46,7 +46,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "nominal_batch_size": 8,
         "augment": STILL,
         "multi_scale": 0.5,
-        "sdpoint": {"ratios": [0.5], "norm_batches": 2},
+        "sdpoint": {"ratios": [0.5], "norm_batches": 2, "affine": "own"},
         "trd": {"resolution": 32, "probability": 0.5, "exact": True, "guard": 0},
     },
     # Of the shares of two processes half are reduced, as of the whole, but not the same half.

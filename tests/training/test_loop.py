@@ -23,6 +23,7 @@ from detect.api.evaluation_request import EvaluationRequest
 from detect.config.base import to_plain
 from detect.errors import InputError
 from detect.models.checkpoint import load_checkpoint
+from detect.papers.sdpoint.instances import affine_in
 from detect.training import checkpoints, loop
 from detect.training.epoch import train_epoch
 from detect.training.loop import train
@@ -108,6 +109,7 @@ def assert_same_run(found, expected):
         one, other = load_checkpoint(found / name), load_checkpoint(expected / name)
         assert_same(one.model.state_dict(), other.model.state_dict(), name)
         assert_same(timeless(one.training), timeless(other.training), name)
+        assert_same(affine_in(one.model), affine_in(other.model), name)
         assert one.metrics == other.metrics
 
 
@@ -277,7 +279,7 @@ CHANGES = {
     },
     "Muon": {"optimizer": {"name": "muon", "lr": 0.01, "warmup_min_steps": 1}, "epochs": 2},
     "SDPoint with reduced epochs": {
-        "sdpoint": {"ratios": [0.5, 0.75], "norm_batches": 1},
+        "sdpoint": {"ratios": [0.5, 0.75], "norm_batches": 1, "affine": "own"},
         "trd": {"resolution": 32, "probability": 0.5, "exact": True, "guard": 0},
         "epochs": 2,
     },

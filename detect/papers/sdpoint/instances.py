@@ -1,9 +1,9 @@
-"""Instances of a trained network (SDPoint) as a checkpoint saves them: norm statistics and measured records."""
+"""Instances of a trained network (SDPoint) as a checkpoint saves them: norms of their own and measured records."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ from detect.inference.instances import pareto_front as front_of
 from detect.models.checkpoint import Checkpoint
 from detect.models.graph import Graph
 from detect.models.model import Model
-from detect.models.norms import Statistics, named_norms
+from detect.models.norms import Affine, Statistics, named_norms
 from detect.papers.sdpoint.transform import PLAIN, Instance, Way, find_points, set_way, use_instance
 
 NO_INSTANCES = (
@@ -46,7 +46,7 @@ class InstanceRecord:
 
 @dataclass(frozen=True)
 class Instances:
-    """The instances of a trained network.
+    """The instances of a trained network; scales and shifts of their own are in its model (``InstanceNorms``).
 
     Args:
         members: instances of the training, the plain network first.
@@ -63,14 +63,19 @@ class Instances:
     records: tuple[InstanceRecord, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
 
-    def to_plain(self) -> dict[str, Any]:
-        """Plain values and tensors, for a checkpoint."""
+    def to_plain(self, model: Model) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint of the model."""
         return {
             "members": [_to_list(member) for member in self.members],
             "way": self.way,
             "statistics": [
                 [_to_list(member), {path: [mean.cpu(), variance.cpu()] for path, (mean, variance) in norms.items()}]
                 for member, norms in self.statistics.items()
+            ],
+            "affine": [
+                [_to_list(member), {path: [value.detach().cpu() for value in pair] for path, pair in norms.items()}]
+                for member, norms in affine_in(model).items()
+                if member in self.members
             ],
             "records": [
                 {"instance": _to_list(r.instance), "macs": r.macs, "ms": r.ms, "metrics": dict(r.metrics)}
@@ -83,15 +88,34 @@ class Instances:
 def read_extra(content: Mapping[str, Any], model: Model) -> Instances:
     """Read the instances of a checkpoint and install them in its model."""
     instances = read_instances(content, model.graph)
-    install(model, instances)
+    install(model, instances, _read_affine(content, model.graph))
     return instances
 
 
-def install(model: Model, instances: Instances) -> None:
-    """Give a model the way and the norm statistics of instances; its plain network is active."""
+def install(model: Model, instances: Instances, affine: Mapping[Instance, Affine] | None = None) -> None:
+    """Give a model the way and the norms of instances; its plain network is active."""
     use_instance(model, PLAIN)
     set_way(model, instances.way)
-    model.extras[EXTRA] = InstanceNorms(instances.statistics)
+    model.extras[EXTRA] = InstanceNorms(instances.statistics, affine or {})
+
+
+def give_own_affine(model: Model, instances: Iterable[Instance], paths: Iterable[str]) -> None:
+    """Give each instance but the plain network scales and shifts of its own, equal to those of the model's norms.
+
+    Args:
+        model: whose plain network is active; nothing changes if it has them, as in a resumed training.
+        instances: of the model.
+        paths: norms that learn.
+    """
+    if not affine_in(model):
+        norms = dict(named_norms(model.graph))
+        own = {path: (norms[path].weight.detach(), norms[path].bias.detach()) for path in paths}
+        model.extras[EXTRA] = InstanceNorms({}, {instance: own for instance in instances if instance != PLAIN})
+
+
+def affine_in(model: Model) -> dict[Instance, Affine]:
+    """The scales and shifts of their own that the instances of a model have; its plain network must be active."""
+    return next((norms.affine for norms in model.extras.values() if isinstance(norms, InstanceNorms)), {})
 
 
 def instances_in(checkpoint: Checkpoint) -> Instances | None:
@@ -167,17 +191,44 @@ def read_instances(content: Mapping[str, Any], graph: Graph) -> Instances:
     return Instances(members, content["way"], statistics, records, dict(content["measured"]))
 
 
-class InstanceNorms(nn.Module):
-    """Norm statistics of each instance, which change places with the plain network's while the instance is active.
+def _read_affine(content: Mapping[str, Any], graph: Graph) -> dict[Instance, Affine]:
+    """Read and check scales and shifts; files of older versions have none."""
+    norms = dict(named_norms(graph))
+    return {
+        _from_list(member, graph): {path: _of_channels(path, values, norms) for path, values in found.items()}
+        for member, found in content.get("affine", ())
+    }
 
-    They are buffers, so that they move with the model, but not persistent: ``Instances`` saves them.
+
+class _ScaleAndShift(nn.Module):
+    """Weight and bias (C,) of a norm, no part of the state."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+
+    def _save_to_state_dict(self, *_: Any) -> None: ...
+    def _load_from_state_dict(self, *_: Any) -> None: ...
+
+
+class InstanceNorms(nn.Module):
+    """Norms of each instance, whose values change places with the plain network's while the instance is active.
+
+    Statistics are buffers, scales and shifts are parameters, so that they move with the model and learn with it, but
+    none is part of its state: ``Instances`` saves them.
 
     Args:
         statistics: of the norms that differ from the plain network's.
+        affine: scales and shifts of the instances that have their own.
     """
 
-    def __init__(self, statistics: dict[Instance, Statistics]) -> None:
+    def __init__(self, statistics: Mapping[Instance, Statistics], affine: Mapping[Instance, Affine]) -> None:
         super().__init__()
+        self._own: dict[Instance, dict[str, _ScaleAndShift]] = {
+            instance: {path: _ScaleAndShift(*values) for path, values in norms.items()}
+            for instance, norms in affine.items()
+        }
+        self._learning = nn.ModuleList(own for norms in self._own.values() for own in norms.values())
         self._slots: dict[Instance, dict[str, int]] = {}
         for instance, norms in statistics.items():
             slots = self._slots[instance] = {}
@@ -186,8 +237,20 @@ class InstanceNorms(nn.Module):
                 self.register_buffer(f"mean{number}", mean.clone(), persistent=False)
                 self.register_buffer(f"variance{number}", variance.clone(), persistent=False)
 
+    @property
+    def affine(self) -> dict[Instance, Affine]:
+        """Scales and shifts of the instances that have their own; the plain network must be active."""
+        return {
+            instance: {path: (own.weight, own.bias) for path, own in norms.items()}
+            for instance, norms in self._own.items()
+        }
+
     def exchange(self, graph: Graph, instance: Instance) -> None:
-        """Exchange the statistics of an instance with those in the graph; a second call undoes it."""
+        """Exchange the values of an instance with those in the graph; a second call undoes it."""
+        for path, affine in self._own.get(instance, {}).items():
+            in_graph, here = graph.get_submodule(path)._parameters, affine._parameters
+            for name in ("weight", "bias"):
+                in_graph[name], here[name] = here[name], in_graph[name]
         for path, number in self._slots.get(instance, {}).items():
             norm = graph.get_submodule(path)
             for own, other in (("running_mean", f"mean{number}"), ("running_var", f"variance{number}")):
@@ -210,12 +273,20 @@ def _from_list(values: Any, graph: Graph) -> Instance:
 
 
 def _checked(path: str, values: Any, norms: dict[str, nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
-    mean, variance = values
+    mean, variance = _of_channels(path, values, norms)
+    if (variance < 0).any():
+        raise InputError(f"instances: {path}: has a negative variance")
+    return mean, variance
+
+
+def _of_channels(path: str, values: Any, norms: dict[str, nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    """Two finite values for each channel of a norm."""
     if path not in norms:
         raise InputError(f"instances: there is no norm {path}")
+    first, second = values
     shape = (norms[path].num_features,)
-    if mean.shape != shape or variance.shape != shape:
+    if first.shape != shape or second.shape != shape:
         raise InputError(f"instances: {path}: must hold two tensors {shape}")
-    if not (torch.isfinite(mean).all() and torch.isfinite(variance).all() and (variance >= 0).all()):
-        raise InputError(f"instances: {path}: holds a value that no mean or variance can have")
-    return mean.float(), variance.float()
+    if not (torch.isfinite(first).all() and torch.isfinite(second).all()):
+        raise InputError(f"instances: {path}: holds a value that is not finite")
+    return first.float(), second.float()

@@ -1,4 +1,4 @@
-"""Training with SDPoint: each batch goes through a random instance; at the end each instance gets its own norms.
+"""Training with SDPoint: each batch goes through a random instance; at the end each instance gets norm statistics.
 
 In-place distillation is the recipe's choice: a cheap instance learns the predictions of the plain network for the same
 images. Source: Universally Slimmable Networks (Yu and Huang, 2019), section 3.3, for classifiers; detectors' loss is
@@ -26,7 +26,13 @@ from detect.models.graph import GraphTransform
 from detect.models.heads import DetectionHead
 from detect.models.model import DetectionModel, Model
 from detect.models.norms import Statistics, set_statistics
-from detect.papers.sdpoint.instances import EXTRA, Instances, instances_in, with_instances
+from detect.papers.sdpoint.instances import (
+    EXTRA,
+    Instances,
+    give_own_affine,
+    instances_in,
+    with_instances,
+)
 from detect.papers.sdpoint.transform import (
     PLAIN,
     Instance,
@@ -38,7 +44,7 @@ from detect.papers.sdpoint.transform import (
     use_instance,
 )
 from detect.runtime.device import Precision
-from detect.runtime.distributed import is_main_process
+from detect.runtime.distributed import all_reduce_mean, is_main_process
 from detect.runtime.logs import LOGGER
 from detect.runtime.reproducibility import generator
 from detect.training.batch_norms import prepare_norms
@@ -122,7 +128,8 @@ def open_sdpoint(
 class SDPoint(Strategy):
     """Draws an instance for each batch, and computes norm statistics of the instances that are evaluated or saved.
 
-    The running statistics of the training mix those of all instances and suit none of them.
+    The running statistics of the training mix those of all instances and suit none of them. Scales and shifts of the
+    norms are trained by all instances together, or each by its own (``sdpoint.affine``).
 
     Args:
         recipe: with ``sdpoint.ratios`` or ``sdpoint.sizes``.
@@ -147,8 +154,12 @@ class SDPoint(Strategy):
         self.instances = list(macs) if model.definition.is_classifier else _cheaper(macs)
         self._cheapest = min(self.instances, key=lambda instance: macs[instance])
         self.norms = NormEstimator(
-            loader, learning_norms(model), recipe.sdpoint.norm_batches, device, precision, self._scaled
+            loader, learning_norms(model), recipe.sdpoint.norm_batches, device, precision, self._scaled, _use
         )
+        if recipe.sdpoint.affine == "own":
+            give_own_affine(model, self.instances, self.norms.learning)
+        self._affine = _parameters(model)
+        self.own_gradients = tuple(self._affine)
         self.epoch = recipe.epochs - 1
         self._plan, self._instance = [PLAIN], PLAIN
         self._teacher: Any = None
@@ -163,6 +174,11 @@ class SDPoint(Strategy):
     def on_part(self, number: int) -> None:
         self._instance = self._plan[number % len(self._plan)]
         use_instance(self.model, self._instance)
+
+    def on_batch_end(self, ends_update: bool) -> None:
+        use_instance(self.model, PLAIN)
+        if ends_update:
+            all_reduce_mean([p.grad for p in self._affine.values() if p.grad is not None])
 
     def on_loss(self, terms: BatchLoss, loss: Tensor, raw: Any) -> Tensor:
         """Divide the loss by the number of instances; those behind the plain network learn from it too."""
@@ -206,9 +222,13 @@ class SDPoint(Strategy):
     def checkpoint_extras(self) -> dict[str, Any]:
         return {"extras": {EXTRA: Instances(tuple(self.instances), self.recipe.sdpoint.way)}}
 
-    def on_epoch_end(self) -> dict[str, float]:
-        use_instance(self.model, PLAIN)
-        return {}
+    def state_dict(self) -> dict[str, Any]:
+        return {name: parameter.detach().cpu() for name, parameter in self._affine.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, parameter in self._affine.items():
+            parameter.copy_(state[name])
 
     def eval_model(self, model: Model, epoch: int) -> Model:
         """Return a copy with the norm statistics of the plain network."""
@@ -249,6 +269,15 @@ class SDPoint(Strategy):
         assert isinstance(transform, InstanceTransform), "only its statistics are measured"
         new_hw = transform.instance.network_hw(size_of(images), self.model.max_reduction)
         return images if new_hw == size_of(images) else F.interpolate(images, new_hw, mode="area")
+
+
+def _use(model: Model, transform: GraphTransform) -> None:
+    use_instance(model, transform.instance if isinstance(transform, InstanceTransform) else PLAIN)
+
+
+def _parameters(model: Model) -> dict[str, Tensor]:
+    """Parameters of the instances' own, by their names in the model."""
+    return {name: parameter for name, parameter in model.named_parameters() if name.startswith(f"extras.{EXTRA}.")}
 
 
 def _differing(norms: Statistics, plain: Statistics) -> Statistics:

@@ -208,7 +208,7 @@ def set_way(network: Graph | Model, way: Way) -> None:
 
 
 def use_instance(network: Graph | Model, instance: Instance) -> None:
-    """Activate an instance, in a model with its norm statistics; takes under a millisecond.
+    """Activate an instance, in a model with its norms; takes under a millisecond.
 
     A model's ``state_dict`` is that of the plain network only while the plain network is active.
 

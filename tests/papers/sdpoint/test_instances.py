@@ -101,10 +101,13 @@ def test_statistics_move_with_the_model_and_are_no_part_of_its_state(
         ({"members": [[0, 1.0], [1, 1.5]]}, "two-points has 2 points, found 1@1.5"),
         ({"statistics": [[[1, 0.5], {"layers.no": [torch.zeros(8), torch.ones(8)]}]]}, "there is no norm layers.no"),
         ({"statistics": [[[1, 0.5], {"layers.down.conv.norm": [torch.zeros(7), torch.ones(8)]}]]}, r"two tensors \(8,"),
-        ({"statistics": [[[1, 0.5], {"layers.down.conv.norm": [torch.zeros(8), -torch.ones(8)]}]]}, "no mean or var"),
+        (
+            {"statistics": [[[1, 0.5], {"layers.down.conv.norm": [torch.zeros(8), -torch.ones(8)]}]]},
+            "has a negative variance",
+        ),
         (
             {"statistics": [[[1, 0.5], {"layers.down.conv.norm": [torch.full((8,), torch.nan), torch.ones(8)]}]]},
-            "no mean or variance can have",
+            "a value that is not finite",
         ),
     ],
 )
@@ -112,4 +115,4 @@ def test_what_no_network_has(
     model: DetectionModel, instances: Instances, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        read_instances(instances.to_plain() | changes, model.graph)
+        read_instances(instances.to_plain(model) | changes, model.graph)

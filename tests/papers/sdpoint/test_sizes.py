@@ -148,7 +148,7 @@ def test_files_with_and_without_scales(tmp_path: Path) -> None:
     checkpoint = detector(tmp_path)
     before = instances_in(checkpoint)
     assert before is not None
-    scaled = replace(before, members=(PLAIN, SMALL), statistics={}, records=()).to_plain()
+    scaled = replace(before, members=(PLAIN, SMALL), statistics={}, records=()).to_plain(checkpoint.model)
     assert read_instances(scaled, checkpoint.model.graph).members == (PLAIN, SMALL)
     old = scaled | {"members": [[0, 1.0], [1, 0.5]]}
     assert read_instances(old, checkpoint.model.graph).members == (PLAIN, Instance(1, 0.5))

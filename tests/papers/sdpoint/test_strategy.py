@@ -122,7 +122,7 @@ def test_a_batch_goes_through_its_instance(classifier: Model) -> None:
         assert strategy.on_batch(images, targets, 0, number) == [(images, targets)]
         strategy.on_part(0)
         assert instance_of(classifier) == strategy.draw(0, number)
-    strategy.on_epoch_end()
+    strategy.on_batch_end(True)
     assert instance_of(classifier) == PLAIN
 
 

@@ -1,0 +1,116 @@
+"""Scales and shifts of the norms that each instance trains for itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detect.errors import InputError
+from detect.models.build import build_model
+from detect.models.checkpoint import load_checkpoint, save_checkpoint
+from detect.models.model import DetectionModel
+from detect.models.norms import named_norms
+from detect.papers.sdpoint.instances import Instances, affine_in, give_own_affine, install, read_extra
+from detect.papers.sdpoint.strategy import SDPoint
+from detect.papers.sdpoint.transform import PLAIN, Instance, use_instance
+from detect.training.loop import train
+from tests.models.yamls import TWO_POINTS, TWO_POINTS_BOXES, read_model, write_model
+from tests.training.small import make_recipe, make_settings, make_shapes
+
+CPU = torch.device("cpu")
+HALF, THREE_QUARTERS = Instance(1, 0.5), Instance(1, 0.75)
+NORM = "layers.c2.fuse.norm"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> DetectionModel:
+    torch.manual_seed(0)
+    return build_model(read_model(write_model(tmp_path, TWO_POINTS + TWO_POINTS_BOXES)), 2)
+
+
+def strategy_of(model: DetectionModel, **changes: Any) -> SDPoint:
+    return SDPoint(make_recipe(sdpoint={"ratios": [0.5], "affine": "own", **changes}), model, (), CPU, "fp32")  # type: ignore[arg-type]
+
+
+def test_an_instance_learns_its_own(model: DetectionModel) -> None:
+    """A gradient behind the point reaches the instance's values, and neither the plain network's nor another's."""
+    strategy = strategy_of(model, ratios=[0.5, 0.75])
+    strategy._plan = [HALF]
+    strategy.on_part(0)
+    images = torch.rand(2, 3, 32, 32)
+    sum(level.square().mean() for level in model(images)).backward()  # type: ignore[union-attr]
+    strategy.on_batch_end(ends_update=True)
+    own = affine_in(model)
+    assert set(own) == set(strategy.instances) - {PLAIN}
+    assert all(value.grad is not None for value in own[HALF][NORM])
+    assert all(value.grad is None for value in own[THREE_QUARTERS][NORM])
+    assert all(parameter.grad is None for parameter in dict(named_norms(model.graph))[NORM].parameters())
+    assert model.graph.get_parameter(NORM.replace("norm", "conv.weight")).grad is not None
+
+
+def test_they_begin_as_the_plain_network_and_are_no_part_of_its_state(model: DetectionModel) -> None:
+    keys, before = set(model.state_dict()), [p for _, norm in named_norms(model.graph) for p in norm.parameters()]
+    give_own_affine(model, (PLAIN, HALF), [NORM])
+    weight, bias = affine_in(model)[HALF][NORM]
+    norm = dict(named_norms(model.graph))[NORM]
+    assert torch.equal(weight, norm.weight)
+    assert torch.equal(bias, norm.bias)
+    assert set(model.state_dict()) == keys
+    use_instance(model, HALF)
+    assert norm.weight is weight
+    assert norm.bias is bias
+    use_instance(model, PLAIN)
+    assert [p for _, norm in named_norms(model.graph) for p in norm.parameters()] == before
+
+
+def test_a_checkpoint_keeps_those_of_its_members(tmp_path: Path, model: DetectionModel) -> None:
+    own = {member: {NORM: (torch.rand(8), torch.rand(8))} for member in (HALF, THREE_QUARTERS)}
+    instances = Instances((PLAIN, HALF), "restore")
+    install(model, instances, own)
+    facts: dict[str, Any] = {"names": ("a", "b"), "category_ids": (0, 1), "image_size": 32, "metrics": {}}
+    save_checkpoint(tmp_path / "a.pt", model, **facts, provenance={}, extras={"instances": instances})
+    found = load_checkpoint(tmp_path / "a.pt")
+    assert list(affine_in(found.model)) == [HALF]
+    x = torch.rand(1, 3, 32, 32)
+    model.eval()
+    for instance in (PLAIN, HALF, PLAIN):
+        use_instance(model, instance)
+        use_instance(found.model, instance)
+        assert all(torch.equal(a, b) for a, b in zip(model(x), found.model(x), strict=True))
+
+
+def test_values_that_no_norm_has(model: DetectionModel) -> None:
+    install(model, Instances((PLAIN, HALF), "restore"))
+    content = Instances((PLAIN, HALF), "restore").to_plain(model)
+    for values, message in (
+        ({"layers.no": [torch.ones(8), torch.ones(8)]}, "there is no norm layers.no"),
+        ({NORM: [torch.ones(7), torch.ones(8)]}, rf"{NORM}: must hold two tensors \(8,"),
+        ({NORM: [torch.full((8,), torch.inf), torch.ones(8)]}, "a value that is not finite"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_extra(content | {"affine": [[[1, 0.5], values]]}, model)
+    without = {key: value for key, value in content.items() if key != "affine"}  # as of older versions
+    read_extra(without, model)
+    assert affine_in(model) == {}
+
+
+def test_a_run(tmp_path: Path) -> None:
+    """Each instance of the best checkpoint has values of its own, and statistics measured with them."""
+    data = make_shapes(tmp_path / "data")
+    settings = make_settings(
+        tmp_path, data, epochs=2, sdpoint={"ratios": [0.5], "affine": "own", "norm_batches": 1}, evaluation={"every": 2}
+    )
+    train(settings)
+    found = load_checkpoint(settings.out / "best.pt")
+    (own,) = affine_in(found.model).values()
+    plain = dict(named_norms(found.model.graph))
+    assert own.keys() == plain.keys()
+    assert any(not torch.equal(own[path][0], plain[path].weight) for path in own)
+    resumed = dataclasses.replace(settings, resume=True)
+    before = (settings.out / "best.pt").read_bytes()
+    train(resumed)
+    assert (settings.out / "best.pt").read_bytes() == before
