@@ -96,6 +96,7 @@ class _Translation:
     def __init__(self, known: dict[str, argparse.Action]) -> None:
         self._known = known
         self._pairs: dict[str, str] = {}
+        self._given: set[str] = set()  # flags
         self._kept: list[str] = []
         self._aliases: list[str] = []
         self._takes = 0.0  # values that the previous flag may still take
@@ -120,12 +121,13 @@ class _Translation:
         flag, equals, value = word.partition("=")
         own = _flag(flag[2:])
         if own in self._known:
+            self._given.add(own)
             self._kept.append(f"{own}{equals}{value}")
             self._takes = 0 if equals else _most_values(self._known[own])
             return
         self._takes = 0
         if key := self._alias(flag[2:].replace("-", "_")):
-            self._pairs[key] = value if equals else next(remaining, "")
+            self._add(key, value if equals else next(remaining, ""))
             self._aliases.append(f"{flag} is {self._shown(key)}")
         else:
             self._kept.append(word)
@@ -134,6 +136,11 @@ class _Translation:
         if _flag(key) not in self._known and (own := self._alias(key)):
             self._aliases.append(f"{key} is {self._shown(own)}")
             key = own
+        self._add(key, value)
+
+    def _add(self, key: str, value: str) -> None:
+        if key in self._pairs:
+            raise InputError(f"{key}={value}: {key} is given twice, the other time {self._pairs[key]}")
         self._pairs[key] = value
 
     def _alias(self, key: str) -> str | None:
@@ -158,6 +165,8 @@ class _Translation:
     def _words(self, key: str, value: str) -> Iterator[str]:
         flag = _flag(key)
         action = self._known.get(flag)
+        if flag in self._given:
+            raise InputError(f"{key}={value}: {flag} is there as well; give one of the two")
         if action is None and RECIPE in self._known:
             yield from (RECIPE, f"{key}={value}")
         elif action is None:

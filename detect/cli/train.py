@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from detect.cli.output import print_json, print_lines
 from detect.cli.parser import THREADS_HELP, add_json, non_negative_int, positive_int
+from detect.errors import InputError
 from detect.runtime.logs import LOGGER
 from detect.runtime.startup import heavy_imports
 
@@ -52,14 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint to start from; what fits is copied, classes by name, strides as space-to-depth; none: "
         "from scratch (default: the shipped start-MODEL, if there is one)",
     )
-    add("--epochs", type=positive_int, metavar="N")
+    add("--epochs", type=positive_int, metavar="N", help="length of the training, in passes over its images")
     add("--minutes", type=float, metavar="M", help="choose the epochs so that the training takes M minutes here")
     add("--batch-size", type=positive_int, metavar="B", help="images, over all processes")
     add("--image-size", type=positive_int, metavar="S", help="side of the square input in pixels")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
     add("--workers", type=non_negative_int, metavar="N", help="processes that load data, for each one that trains")
     add("--threads", type=non_negative_int, metavar="N", help=THREADS_HELP)
-    add("--seed", type=non_negative_int, metavar="N")
+    add("--seed", type=non_negative_int, metavar="N", help="of everything random (default: the recipe's)")
     add("--data-root", metavar="DIR", help="where the data set is, instead of what its YAML says")
     add("--out", metavar="DIR", help="folder of the run (default: a new one in runs/)")
     add(
@@ -104,11 +105,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def request_from_args(args: argparse.Namespace) -> RunRequest:
-    """Convert the parsed command line."""
+    """Convert the parsed command line; a recipe key that is given twice raises ``InputError``."""
     from detect.config.yaml_files import parse_overrides
     from detect.training.settings import RECIPE_FLAGS, RunRequest
 
     keys = {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
     names = [one.name for one in dataclasses.fields(RunRequest) if one.name not in ("keys", "overrides")]
-    given = {name: getattr(args, name) for name in names}
-    return RunRequest(**given, keys=keys, overrides=parse_overrides(args.set))
+    given, overrides = {name: getattr(args, name) for name in names}, parse_overrides(args.set)
+    for key in keys.keys() & overrides.keys():
+        flag = f"--{key.replace('_', '-')}"
+        raise InputError(f"--set {key}={overrides[key]}: {flag} is there as well; give one of the two")
+    return RunRequest(**given, keys=keys, overrides=overrides)

@@ -165,12 +165,14 @@ def find_config(kind: Literal["models", "data", "train", "runs", "sweeps", "abla
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Return ``["optimizer.lr=0.02"]`` as ``{"optimizer.lr": 0.02}``; values are YAML."""
-    overrides = {}
+    """Return ``["optimizer.lr=0.02"]`` as ``{"optimizer.lr": 0.02}``; values are YAML, and no key is there twice."""
+    overrides: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InputError(f"--set {pair}: must be key=value, as in --set optimizer.lr=0.02")
+        if key in overrides:
+            raise InputError(f"--set {pair}: {key} is given twice")
         try:
             overrides[key] = yaml.load(value, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
         except (yaml.YAMLError, RecursionError, ValueError) as error:

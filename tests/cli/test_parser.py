@@ -80,6 +80,9 @@ def test_habits_are_told_once(caplog):
         (train, ("epochs=none",), "argument --epochs: must be a whole number above 0, found 'none'; --help lists"),
         (train, ("strict=maybe",), "strict=maybe: must be true or false"),
         (train, ("project=a",), "project=a: needs name=NAME as well, or --out FOLDER in place of both"),
+        (train, ("epochs=1", "--epochs", "3"), "epochs=1: --epochs is there as well; give one of the two"),
+        (train, ("imgsz=64", "--image-size=32"), "image_size=64: --image-size is there as well"),
+        (train, ("lr0=1", "optimizer.lr=2"), "optimizer.lr=2: optimizer.lr is given twice, the other time 1"),
         (train, ("yolov5n",), "unrecognized arguments: yolov5n; --help lists what there is"),
         (predict, ("weights=a", "source=b", "cnf=1"), "cnf=1: unknown key; did you mean 'conf'?; --help lists"),
         (data, ("check", "data=a", "worker=1"), "worker=1: unknown key; did you mean 'workers'?; --help lists"),
@@ -90,3 +93,8 @@ def test_what_is_wrong(command, words, message):
     with pytest.raises(InputError) as raised:
         parsed(command, *words)
     assert message in str(raised.value)
+
+
+def test_a_recipe_key_beside_its_flag():
+    with pytest.raises(InputError, match="--set image_size=64: --image-size is there as well; give one of the two"):
+        train.request_from_args(parsed(train, "--set", "image_size=64", "--image-size", "32"))

@@ -363,6 +363,11 @@ def test_parse_overrides_of_nothing() -> None:
     assert parse_overrides([]) == {}
 
 
+def test_parse_overrides_of_one_key_twice() -> None:
+    with pytest.raises(InputError, match=r"--set a\.b=2: a\.b is given twice"):
+        parse_overrides(["a.b=1", "a.b=2"])
+
+
 @pytest.mark.parametrize(
     ("pair", "said"),
     [

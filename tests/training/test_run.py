@@ -93,8 +93,8 @@ def test_names(tmp_path):
 
 
 def test_what_wins():
-    """A flag wins over --set, which wins over the experiment, which wins over the recipe."""
-    found = settings(run="exp/e.yaml", set=["optimizer.lr=0.25", "epochs=4", "seed=9"], epochs=3).recipe
+    """A flag and --set win over the experiment, which wins over the recipe."""
+    found = settings(run="exp/e.yaml", set=["optimizer.lr=0.25", "seed=9"], epochs=3).recipe
     assert (found.image_size, found.augment.mosaic, found.optimizer.lr, found.epochs, found.seed) == (
         96,
         0.25,
