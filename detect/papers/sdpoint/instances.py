@@ -100,7 +100,7 @@ def install(model: Model, instances: Instances, affine: Mapping[Instance, Affine
 
 
 def give_own_affine(model: Model, instances: Iterable[Instance], paths: Iterable[str]) -> None:
-    """Give each instance but the plain network scales and shifts of its own, equal to those of the model's norms.
+    """Give each instance but the plain network scales and shifts of its own, equal to the plain network's at first.
 
     Args:
         model: whose plain network is active; nothing changes if it has them, as in a resumed training.
@@ -109,12 +109,12 @@ def give_own_affine(model: Model, instances: Iterable[Instance], paths: Iterable
     """
     if not affine_in(model):
         norms = dict(named_norms(model.graph))
-        own = {path: (norms[path].weight.detach(), norms[path].bias.detach()) for path in paths}
-        model.extras[EXTRA] = InstanceNorms({}, {instance: own for instance in instances if instance != PLAIN})
+        none = {path: (torch.zeros_like(norms[path].weight), torch.zeros_like(norms[path].bias)) for path in paths}
+        model.extras[EXTRA] = InstanceNorms({}, {instance: none for instance in instances if instance != PLAIN})
 
 
 def affine_in(model: Model) -> dict[Instance, Affine]:
-    """The scales and shifts of their own that the instances of a model have; its plain network must be active."""
+    """Differences of scales and shifts from the plain network's, of the instances of a model that have their own."""
     return next((norms.affine for norms in model.extras.values() if isinstance(norms, InstanceNorms)), {})
 
 
@@ -200,32 +200,44 @@ def _read_affine(content: Mapping[str, Any], graph: Graph) -> dict[Instance, Aff
     }
 
 
-class _ScaleAndShift(nn.Module):
-    """Weight and bias (C,) of a norm, no part of the state."""
+class _AffineDifference(nn.Module):
+    """Differences (C,) of an instance's weight and bias of a norm from the plain network's; no part of the state."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+        self.weight, self.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
+
+    def exchange(self, norm: nn.Module) -> None:
+        """Add the differences to a norm's weight and bias, which are kept here; a second call undoes it."""
+        for name in ("weight", "bias"):
+            kept = self._parameters.pop(f"plain_{name}", None)
+            if kept is None:
+                self._parameters[f"plain_{name}"] = kept = norm.get_parameter(name)
+                total = kept + self.get_parameter(name)
+                # Without gradients it can be cast and moved as any parameter.
+                kept = total if total.requires_grad else nn.Parameter(total, requires_grad=False)  # type: ignore[assignment]
+            norm._parameters[name] = kept
 
     def _save_to_state_dict(self, *_: Any) -> None: ...
     def _load_from_state_dict(self, *_: Any) -> None: ...
 
 
 class InstanceNorms(nn.Module):
-    """Norms of each instance, whose values change places with the plain network's while the instance is active.
+    """Norms of each instance, which take the place of the plain network's while the instance is active.
 
-    Statistics are buffers, scales and shifts are parameters, so that they move with the model and learn with it, but
-    none is part of its state: ``Instances`` saves them.
+    Statistics are buffers that change places. Of scales and shifts the differences from the plain network's are
+    parameters: these move with those, which all instances train. Both move with the model, but are no part of its
+    state: ``Instances`` saves them.
 
     Args:
         statistics: of the norms that differ from the plain network's.
-        affine: scales and shifts of the instances that have their own.
+        affine: differences of the instances that have scales and shifts of their own.
     """
 
     def __init__(self, statistics: Mapping[Instance, Statistics], affine: Mapping[Instance, Affine]) -> None:
         super().__init__()
-        self._own: dict[Instance, dict[str, _ScaleAndShift]] = {
-            instance: {path: _ScaleAndShift(*values) for path, values in norms.items()}
+        self._own: dict[Instance, dict[str, _AffineDifference]] = {
+            instance: {path: _AffineDifference(*values) for path, values in norms.items()}
             for instance, norms in affine.items()
         }
         self._learning = nn.ModuleList(own for norms in self._own.values() for own in norms.values())
@@ -239,7 +251,7 @@ class InstanceNorms(nn.Module):
 
     @property
     def affine(self) -> dict[Instance, Affine]:
-        """Scales and shifts of the instances that have their own; the plain network must be active."""
+        """Differences of the instances that have scales and shifts of their own."""
         return {
             instance: {path: (own.weight, own.bias) for path, own in norms.items()}
             for instance, norms in self._own.items()
@@ -247,10 +259,8 @@ class InstanceNorms(nn.Module):
 
     def exchange(self, graph: Graph, instance: Instance) -> None:
         """Exchange the values of an instance with those in the graph; a second call undoes it."""
-        for path, affine in self._own.get(instance, {}).items():
-            in_graph, here = graph.get_submodule(path)._parameters, affine._parameters
-            for name in ("weight", "bias"):
-                in_graph[name], here[name] = here[name], in_graph[name]
+        for path, difference in self._own.get(instance, {}).items():
+            difference.exchange(graph.get_submodule(path))
         for path, number in self._slots.get(instance, {}).items():
             norm = graph.get_submodule(path)
             for own, other in (("running_mean", f"mean{number}"), ("running_var", f"variance{number}")):
