@@ -33,7 +33,7 @@ from detect.structures import Batch, ClassTargets
 from detect.training.loop import train
 from detect.training.norm_statistics import norm_statistics
 from detect.training.strategy import open_strategies
-from tests.training.small import TINY, make_recipe, make_settings, make_shapes, write_model
+from tests.training.small import TINY, EndsWhenAsked, make_recipe, make_settings, make_shapes, write_model
 
 CPU = torch.device("cpu")
 
@@ -236,6 +236,17 @@ def test_a_run(tmp_path: Path, way: str) -> None:
     costs = [row.split(",") for row in (settings.out / "results.csv").read_text(encoding="utf-8").splitlines()]
     spent, full = costs[0].index("compute/gmacs"), costs[0].index("compute/full_gmacs")
     assert all(float(row[spent]) <= float(row[full]) for row in costs[1:])
+
+
+def test_a_stop_without_an_average(tmp_path: Path) -> None:
+    """The trained model itself is saved, as the plain network, although the last batch went through an instance."""
+    sdpoint = {"ratios": [0.5], "norm_batches": 1}
+    settings = make_settings(
+        tmp_path, make_shapes(tmp_path / "data"), epochs=1, seed=1, sdpoint=sdpoint, ema={"decay": 0.0}
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, EndsWhenAsked(1))
+    assert instance_of(load_checkpoint(settings.out / "last.pt").model) == PLAIN
 
 
 def test_off_there_is_no_strategy(tmp_path: Path) -> None:
