@@ -35,6 +35,9 @@ STALL_SECONDS = 10.0
 USUAL_FPS = 25.0
 """Frame rate of a video that states none, or an impossible one; FFmpeg assumes the same."""
 
+MIN_FPS = 0.01
+"""Frame rate of a written video with a lower one, as of each 25,000th frame; OpenCV refuses 0.001."""
+
 MAX_MPEG4_PX = 8190
 """Maximum side of FFmpeg's MPEG-4 encoder."""
 
@@ -208,7 +211,7 @@ def writing_video(
     Args:
         path: with the suffix of ``video_suffix``.
         image_hw: height and width.
-        fps: frames per second, above 0 and at most 1000.
+        fps: frames per second, above 0 and at most 1000; at least ``MIN_FPS`` are written.
 
     Yields:
         A function that adds one (H, W, 3) uint8 RGB image, scaled if a stream has changed its size. With a time in
@@ -219,7 +222,7 @@ def writing_video(
         OSError: not all of it could be written.
     """
     height, width = image_hw
-    count = 0
+    count, fps = 0, max(fps, MIN_FPS)
     with atomic_path(path) as temporary:
         writer = _open_writer(temporary, (width, height), fps)
 

@@ -51,6 +51,14 @@ def test_odd_rates(tmp_path, fps, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_rate_too_low_to_be_written(tmp_path, suffix):
+    """Each 25,000th frame of an hour, and less."""
+    for fps in (0.001, 0.00001):
+        write(tmp_path / f"a{suffix}", 2, (16, 16), fps)
+        assert rate_of(tmp_path / f"a{suffix}") == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
 def test_colours_are_rgb(tmp_path, suffix):
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 255
