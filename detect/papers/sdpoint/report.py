@@ -20,6 +20,7 @@ from detect.evaluation.coco import ABSENT, Engine
 from detect.evaluation.loop import Conditions
 from detect.evaluation.outputs import EvaluationOutputs
 from detect.evaluation.report import number
+from detect.models.catalog import find_weights, shipped_weights
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from detect.papers.sdpoint.comparison import (
     Baseline,
@@ -153,7 +154,7 @@ class InstanceReport:
     """Measurement of all instances of a checkpoint, and of its plain network at lower image sizes.
 
     Args:
-        weights: the checkpoint's file.
+        weights: the checkpoint's file, or a shipped name.
         checkpoint: its content.
         baseline: file of a checkpoint trained without SDPoint, to compare with.
 
@@ -164,7 +165,8 @@ class InstanceReport:
     def __init__(self, weights: Path, checkpoint: Checkpoint, baseline: Path | None) -> None:
         self._weights, self._checkpoint = weights, checkpoint
         self._count = len(instances_of(checkpoint, str(weights)).members)
-        self._stamp = file_stamp(weights)
+        self._path = find_weights(weights)
+        self._stamp = file_stamp(self._path)
         self._baseline = None if baseline is None else (str(baseline), load_checkpoint(baseline))
 
     def run(
@@ -198,7 +200,7 @@ class InstanceReport:
         weights = (str(self._weights), checkpoint)
         comparison = compare_instances(weights, split, conditions, self._baseline, about)
         yield comparison_table(comparison)
-        yield store_records(self._weights, checkpoint, comparison, self._stamp)
+        yield store_records(self._path, checkpoint, comparison, self._stamp)
         picture_title = f"{checkpoint.model.definition.name}, {self._count} instances: {title}"
         yield from write_comparison(outputs, comparison, picture_title)
         if isinstance(split, ClassificationSplit) and outputs.pictures is not None:
@@ -242,6 +244,8 @@ def store_records(path: Path, checkpoint: Checkpoint, comparison: Comparison, st
     path = path.resolve()
     if checkpoint.training is not None:
         return f"not stored: {path} is what a training resumes from; best.pt keeps records"
+    if path in [shipped.resolve() for shipped in shipped_weights().values()]:
+        return f"not stored: {path} is shipped, with the records of its card; a copy of it keeps others"
     if not path.exists() or file_stamp(path) != stamp:
         return f"not stored: {path} has changed since it was read"
     if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):

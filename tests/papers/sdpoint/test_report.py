@@ -12,9 +12,11 @@ import cv2
 import pytest
 
 from detect.evaluation.outputs import EvaluationOutputs
+from detect.models import catalog
 from detect.models.checkpoint import Checkpoint, load_checkpoint, rewrite_checkpoint
 from detect.papers.sdpoint.instances import instances_in
 from detect.papers.sdpoint.report import (
+    InstanceReport,
     comparison_record,
     comparison_table,
     draw_comparison,
@@ -182,6 +184,17 @@ def test_what_is_not_written(stored: tuple[Path, Checkpoint], prepare: Any, reas
     before = path.read_bytes()
     checkpoint = prepare(path, checkpoint)
     assert store_records(path, checkpoint, comparison(), file_stamp(path)) == f"not stored: {reason.format(path)}"
+    assert path.read_bytes() == before
+
+
+def test_a_shipped_file_stays_as_it_is(stored: tuple[Path, Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is found, and instances that are no good on somebody's data are not lost to everybody."""
+    path, checkpoint = stored
+    monkeypatch.setattr(catalog, "WEIGHTS", path.parent)
+    before = path.read_bytes()
+    assert InstanceReport(Path(path.stem), checkpoint, None)._path == path
+    line = store_records(path, checkpoint, comparison(), file_stamp(path))
+    assert line == f"not stored: {path} is shipped, with the records of its card; a copy of it keeps others"
     assert path.read_bytes() == before
 
 

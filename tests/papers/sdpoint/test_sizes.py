@@ -87,7 +87,7 @@ def test_a_classifier_without_a_smaller_size_is_refused() -> None:
     config = build(
         ClassificationRecipe, {"image_size": 32, "sdpoint": {"sizes": [32, 0.95], "plain_share": 0.5}}, "here"
     )
-    with pytest.raises(InputError, match="sdpoint.sizes: none is below image_size 32 in multiples of 4"):
+    with pytest.raises(InputError, match=r"sdpoint\.sizes: none is below image_size 32 in multiples of 4"):
         SDPoint(config, plain, Loader(), CPU, "fp32")
 
 
