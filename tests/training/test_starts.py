@@ -138,8 +138,8 @@ def test_nothing_fits(detector, classifier):
     with pytest.raises(InputError) as refused:
         started(detector, trained_classifier("resnet20"))
     assert str(refused.value) == (
-        f"c.pt: no layer of the classifier resnet20 fits the backbone of {detector}; a detector starts from a classifier "
-        f"of its own backbone and width{classifier}"
+        f"c.pt: no layer of the classifier resnet20 fits the backbone of {detector}; a detector starts from a "
+        f"classifier of its own backbone and width{classifier}"
     )
 
 
