@@ -145,11 +145,15 @@ def command_of(words: list[str]) -> list[str] | None:
 
 
 class OneEpoch(ast.NodeTransformer):
-    """Makes the trainings of a program short."""
+    """Makes the trainings of a program short, as ``SMALL`` does those of commands."""
 
-    def visit_keyword(self, node: ast.keyword) -> ast.keyword:
-        values = {"epochs": 1, "image_size": 64}
-        return ast.keyword(node.arg, ast.Constant(values[node.arg])) if node.arg in values else node
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        values = {"epochs": 1, "image_size": 64, "min_updates": 0, "train_images": 16}
+        if any(keyword.arg == "epochs" for keyword in node.keywords):
+            kept = [keyword for keyword in node.keywords if keyword.arg not in values]
+            node.keywords = kept + [ast.keyword(name, ast.Constant(value)) for name, value in values.items()]
+        return node
 
 
 def small(block: Block) -> Block:
