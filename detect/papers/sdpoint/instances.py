@@ -214,8 +214,9 @@ class _AffineDifference(nn.Module):
             if kept is None:
                 self._parameters[f"plain_{name}"] = kept = norm.get_parameter(name)
                 total = kept + self.get_parameter(name)
-                # Without gradients it can be cast and moved as any parameter.
-                kept = total if total.requires_grad else nn.Parameter(total, requires_grad=False)  # type: ignore[assignment]
+                # Only a training needs gradients; without them it can be copied, cast and moved as any parameter.
+                is_learning = norm.training and total.requires_grad
+                kept = total if is_learning else nn.Parameter(total.detach(), requires_grad=False)  # type: ignore[assignment]
             norm._parameters[name] = kept
 
     def _save_to_state_dict(self, *_: Any) -> None: ...

@@ -12,7 +12,7 @@ import torch
 from detect.errors import InputError
 from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
-from detect.models.model import DetectionModel
+from detect.models.model import DetectionModel, affine_norms, fuse_conv_bn
 from detect.models.norms import named_norms
 from detect.papers.sdpoint.instances import Instances, affine_in, give_own_affine, install, read_extra
 from detect.papers.sdpoint.strategy import SDPoint
@@ -100,6 +100,20 @@ def test_a_checkpoint_keeps_those_of_its_members(tmp_path: Path, model: Detectio
         use_instance(model, instance)
         use_instance(found.model, instance)
         assert all(torch.equal(a, b) for a, b in zip(model(x), found.model(x), strict=True))
+
+
+def test_an_active_instance_is_copied_for_an_export(model: DetectionModel) -> None:
+    instances = Instances((PLAIN, HALF), "restore")
+    install(model, instances, {HALF: {NORM: (torch.rand(8), torch.rand(8))}})
+    x = torch.rand(1, 3, 32, 32)
+    model.eval()
+    plain = model(x)
+    use_instance(model, HALF)
+    expected = model(x)
+    assert not torch.equal(plain[0], expected[0])
+    for copied in (affine_norms(model), fuse_conv_bn(model)):
+        for found, level in zip(copied(x), expected, strict=True):
+            torch.testing.assert_close(found, level, rtol=1e-5, atol=1e-5)
 
 
 def test_values_that_no_norm_has(model: DetectionModel) -> None:
