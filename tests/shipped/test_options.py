@@ -62,7 +62,6 @@ EFFECTS = {
     "sampling.rare_below": "data/detection/test_repeats.py::test_the_images_of_an_epoch",
     "scene_without": "data/scenes/test_stream.py::test_the_data_config_leaves_ingredients_out",
     "sampler": "sweep/test_ledger.py::test_a_grid_has_each_point_once",
-    "sdpoint.affine": "papers/sdpoint/test_affine.py::test_an_instance_learns_its_own",
     "sdpoint.drawn": "papers/sdpoint/test_sandwich.py::test_the_instances_of_a_batch",
     "sdpoint.schedule": "papers/sdpoint/test_sandwich.py::test_the_instances_of_a_batch",
     "seed": "training/test_loop.py::test_the_same_seed_is_the_same_run",
