@@ -15,7 +15,6 @@ from detect.api.evaluation_request import (
     EvaluationRequest,
     Lines,
     choose_instance,
-    conditions_of,
     open_checkpoint,
     open_exported,
     origin_of,
@@ -171,9 +170,9 @@ def _measured(checkpoint: Checkpoint, conditions: Conditions, request: Evaluatio
 def _measure_checkpoint(request: EvaluationRequest, data: DataConfig, outputs: EvaluationOutputs) -> Lines:
     checkpoint, data, conditions = open_checkpoint(request, data)
     if request.cost is not None:
-        checkpoint, line = choose_instance(checkpoint, request.cost)
+        checkpoint, line = choose_instance(checkpoint, request.cost, request.image_size)
         yield line
-        conditions = conditions_of(request, checkpoint.image_size, conditions.device, checkpoint.names)
+        conditions = replace(conditions, image_size=checkpoint.image_size)
     if request.instances:
         return (yield from _measure_instances(request, checkpoint, data, conditions, outputs))
     if isinstance(checkpoint.model, ClassificationModel):

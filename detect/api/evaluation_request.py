@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from detect.data.value_range import as_trained
 from detect.errors import InputError
 from detect.evaluation.coco import Engine
 from detect.evaluation.loop import Conditions
+from detect.inference.inputs import checked_size
 from detect.inference.network import InferenceNetwork
 from detect.inference.opening import open_network
 from detect.models.checkpoint import Checkpoint, load_checkpoint
@@ -101,9 +102,21 @@ def open_exported(request: EvaluationRequest, data: DataConfig) -> tuple[Inferen
     return network, data, conditions_of(request, network.check_size(request.image_size), device, network.names)
 
 
-def choose_instance(checkpoint: Checkpoint, cost: float) -> tuple[Checkpoint, str]:
-    """Use the best instance of at most this share of the cost; return the checkpoint with its size, and a line."""
-    chosen: tuple[Checkpoint, str] = require_plugin("cost_choices", "cost", "--cost")(checkpoint, cost)
+def choose_instance(checkpoint: Checkpoint, cost: float, image_size: int | None) -> tuple[Checkpoint, str]:
+    """Use the best instance of at most this share of the cost.
+
+    Args:
+        checkpoint: with measured instances.
+        cost: share of the full cost.
+        image_size: of the full network in pixels; None: the training's. An instance on smaller images has its share.
+
+    Returns:
+        The checkpoint with the size of the instance, and a line.
+    """
+    size = checked_size(image_size or checkpoint.image_size, checkpoint.model.max_reduction)
+    chosen: tuple[Checkpoint, str] = require_plugin("cost_choices", "cost", "--cost")(
+        replace(checkpoint, image_size=size), cost
+    )
     return chosen
 
 

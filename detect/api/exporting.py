@@ -167,11 +167,12 @@ def _export_file(request: ExportRequest, chosen: Format, checkpoint: Checkpoint)
     suppression = _suppression(request)
     lines = []
     if request.cost is not None:
-        checkpoint, line = choose_instance(checkpoint, request.cost)
+        checkpoint, line = choose_instance(checkpoint, request.cost, request.image_size)
         lines.append(line)
+    size = request.image_size if request.image_size and request.cost is None else checkpoint.image_size
     dynamic = _is_dynamic(request, checkpoint)
     options = ExportOptions(
-        request.image_size,
+        size,
         request.opset,
         request.masks,
         suppression,
@@ -183,7 +184,6 @@ def _export_file(request: ExportRequest, chosen: Format, checkpoint: Checkpoint)
         chosen,
     )
     parity, int8 = _write(request, checkpoint, out, options)
-    size = request.image_size or checkpoint.image_size
     lines.append(_description(out, options, size))
     if note := masks_note(checkpoint.model, request.masks):
         lines.append(note)

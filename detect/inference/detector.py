@@ -38,7 +38,8 @@ class DetectOptions(TypedDict, total=False):
     * ``max_det``, default 300: maximum number of detections per image; ``Detections.reached_limit`` is True where there
       may be more objects.
     * ``classes``: names or indices of the classes to keep; default, all.
-    * ``image_size``: long side of the network input in pixels; default, the training's.
+    * ``image_size``: long side of the network input in pixels, at a lower cost (``Detector.cost``) that of the full
+      network; default, the training's.
     * ``batch_size``, default 1: maximum number of images (with ``tile``: of tiles) that go through the network
       together. Only images of one shape after scaling do, so that detections do not depend on the other images.
     * ``class_agnostic``, default False: boxes of different classes suppress each other too.

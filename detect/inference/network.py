@@ -69,7 +69,14 @@ class InferenceNetwork(Protocol):
         ...
 
     def check_size(self, image_size: int | None) -> int:
-        """Side of the network input in pixels; None: ``image_size``. Raises ``InputError`` for other sizes."""
+        """Side of the network input in pixels for ``image_size``, of which an instance on smaller images has its share.
+
+        Args:
+            image_size: of the full network; None: the training's.
+
+        Raises:
+            InputError: the network does not take it.
+        """
         ...
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:

@@ -143,9 +143,7 @@ def _validate(state: TrainState, task: Task, checkpointer: Checkpointer) -> tupl
     before = checkpointer.content()
     try:
         with checkpointer.stop.immediate():
-            model = state.averaged
-            for strategy in state.strategies:
-                model = strategy.eval_model(model, state.epoch)
+            model = state.eval_model()
             return model, task.validate(model, state.device, state.precision)
     except KeyboardInterrupt:
         checkpointer.save(before)

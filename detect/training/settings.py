@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from detect.config.base import build
+from detect.config.base import build, to_plain
 from detect.config.data import DataConfig
 from detect.config.recipe import (
     ClassificationRecipe,
@@ -47,6 +47,8 @@ ANYWAY = "anyway"
 """Value of ``--resume``: although the data has changed."""
 RECIPE_FLAGS = ("epochs", "batch_size", "image_size", "workers", "threads", "seed")
 """Recipe keys with a flag of their own."""
+_RESOURCES = ("workers", "threads")
+"""Of these keys, those that a resumed run may change: they decide how fast it is and what memory it takes."""
 _YAML_NAME = re.compile(r"(?P<file>.+?)\.ya?ml(?::(?P<variant>[^+]+))?(?P<options>.*)")
 
 
@@ -223,6 +225,8 @@ def _resumed(request: RunRequest, out: Path) -> RunSettings:
         LOGGER.warning("--resume goes on with the settings in %s; ignored: %s", path, ", ".join(ignored))
     if request.data_root:
         data = dataclasses.replace(data, root=str(Path(request.data_root).resolve()))
+    resources = {key: value for key, value in request.keys.items() if key in _RESOURCES}
+    recipe = build(schema, {**to_plain(recipe), **resources}, "--resume")
     changed = [f"--{key.replace('_', '-')}" for key, value in request.keys.items() if value != getattr(recipe, key)]
     changed += ["--minutes"] if request.minutes is not None else []
     if request.resume and (changed or request.overrides):

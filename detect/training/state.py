@@ -86,6 +86,13 @@ class TrainState:
         """The model that is evaluated and saved: the EMA, or the trained model itself where there is none."""
         return self.model if self.ema is None else self.ema.module
 
+    def eval_model(self) -> Model:
+        """The averaged model as the strategies prepare it for evaluation."""
+        model = self.averaged
+        for strategy in self.strategies:
+            model = strategy.eval_model(model, self.epoch)
+        return model
+
     @property
     def update(self) -> int:
         """The update that the next batch belongs to, counted from 0 over all epochs."""

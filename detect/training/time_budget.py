@@ -84,6 +84,17 @@ def with_epochs(recipe: AnyRecipe, epochs: int, every: int) -> AnyRecipe:
     return chosen
 
 
+def timed_recipe(recipe: AnyRecipe) -> AnyRecipe:
+    """Return the recipe of the training that is timed: its first epoch has mosaics, and is at the full size.
+
+    With TRD the run is shorter than asked for, by what its reduced epochs save.
+    """
+    timed = with_epochs(recipe, USUAL_EPOCHS, 1)
+    if timed.trd.resolution > 0:
+        timed = replace(timed, trd=replace(timed.trd, variant="regular"))  # every second epoch is reduced
+    return timed
+
+
 def fit_to_minutes(settings: RunSettings, task: Task, model: Model, start: float) -> tuple[RunSettings, Task]:
     """Choose the epochs of a run of ``settings.minutes``; log the choice.
 
@@ -98,7 +109,7 @@ def fit_to_minutes(settings: RunSettings, task: Task, model: Model, start: float
     """
     assert settings.minutes is not None, "there is a budget"
     random_state = torch.get_rng_state()
-    probe = _with_recipe(task, with_epochs(task.recipe, USUAL_EPOCHS, 1))  # its first epoch has mosaics
+    probe = _with_recipe(task, timed_recipe(task.recipe))
     timing, precision = _measure(settings, probe, copy.deepcopy(model), start)
     torch.set_rng_state(random_state)  # the run is that of --epochs
     epochs, every = fit_epochs(timing, settings.minutes)
@@ -125,12 +136,17 @@ def _measure(settings: RunSettings, task: Task, model: Model, start: float) -> t
     choose_threads(state, task.recipe)
     assert settings.minutes is not None, "there is a budget"
     epoch = _batch_seconds(state, loader, 60 * settings.minutes * PROBE_SHARE) * len(loader)
-    validated = time.monotonic()
-    task.validate(state.averaged, state.device, state.precision)
-    now = time.monotonic()
-    mine = Timing(now - start, ready - before, epoch, now - validated)
+    validation = validation_seconds(task, state)
+    mine = Timing(time.monotonic() - start, ready - before, epoch, validation)
     seconds = broadcast_text(" ".join(map(repr, (mine.spent, mine.setup, mine.epoch, mine.validation))))
     return Timing(*map(float, seconds.split())), state.precision
+
+
+def validation_seconds(task: Task, state: TrainState) -> float:
+    """Time a validation, with what the strategies do for it after the first epochs."""
+    start, state.epoch = time.monotonic(), USUAL_EPOCHS - 1
+    task.validate(state.eval_model(), state.device, state.precision)
+    return time.monotonic() - start
 
 
 def _batch_seconds(state: TrainState, loader: Loader, limit: float) -> float:

@@ -225,6 +225,14 @@ def test_resuming_with_the_same_words(begun, caplog):
     ]
 
 
+def test_resuming_with_other_resources(begun):
+    """They decide nothing that is learnt; a run whose worker processes ran out of memory must be able to go on."""
+    found = settings(out="o", resume=True, workers=0, threads=1).recipe
+    assert found == dataclasses.replace(begun.recipe, workers=0, threads=1)
+    with pytest.raises(InputError, match="--resume: workers: -1 is below 0"):
+        settings(out="o", resume=True, workers=-1)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

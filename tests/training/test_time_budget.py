@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from detect.errors import InputError
-from detect.training.loop import train
+from detect.models.model import Model
+from detect.papers.trd.schedule import reduced_epochs
+from detect.training.loop import open_task, train
 from detect.training.settings import RunRequest, open_run
-from detect.training.time_budget import Timing, fit_epochs, with_epochs
+from detect.training.state import build_state
+from detect.training.strategy import Strategy
+from detect.training.time_budget import Timing, fit_epochs, timed_recipe, validation_seconds, with_epochs
 from tests.training.small import make_recipe, make_settings, make_shapes
 
 
@@ -56,6 +61,30 @@ def test_the_recipe_of_the_choice() -> None:
     assert (recipe.epochs, recipe.min_updates, recipe.evaluation.every) == (12, 0, 3)
     assert recipe.augment.close_mosaic == 2  # of 10: a fifth of 12 epochs
     assert with_epochs(make_recipe(), 100, 1).augment.close_mosaic == 10
+
+
+@pytest.mark.parametrize("variant", ["random", "progressive", "regular", "mixed", "three", "batch"])
+def test_the_timed_epoch_is_at_the_full_size(variant: str) -> None:
+    """Otherwise a run with TRD would take twice the time; later epochs are reduced, so that norms are measured anew."""
+    recipe = make_recipe(trd={"resolution": 0.5, "probability": 1.0, "variant": variant})
+    first, *others = reduced_epochs(timed_recipe(recipe))
+    assert not first
+    assert any(others)
+    assert timed_recipe(make_recipe()).trd == make_recipe().trd
+
+
+def test_a_timed_validation_has_the_strategies_part(tmp_path: Path) -> None:
+    class Slow(Strategy):
+        def eval_model(self, model: Model, epoch: int) -> Model:
+            time.sleep(0.5)
+            return model
+
+    settings = make_settings(tmp_path, make_shapes(tmp_path / "shapes"))
+    task = open_task(settings)
+    model = task.prepare_model(settings.model, None)
+    state = build_state(task, model, task.loader(model, tmp_path), settings.device)
+    state.strategies = (Slow(),)
+    assert validation_seconds(task, state) > 0.5
 
 
 def test_requests_that_contradict_each_other(tmp_path) -> None:

@@ -126,10 +126,8 @@ class InstanceFiles:
         self.image_size = self._active.image_size
 
     def choose(self, budget: Budget) -> Choice:
-        size = self._table.image_size
-        if budget.image_size not in (None, size):
-            raise InputError(f"image size: {self._folder} takes {size} only, found {budget.image_size}")
-        choice = self._table.menu.choose(budget, size, self._gflops, self._ms)
+        self.check_size(budget.image_size)
+        choice = self._table.menu.choose(budget, self._table.image_size, self._gflops, self._ms)
         self.use(choice.name)
         return choice
 
@@ -137,7 +135,10 @@ class InstanceFiles:
         return self._table.menu.entry(self._active.instance).macs  # of its only size
 
     def check_size(self, image_size: int | None) -> int:
-        return self._active.check_size(image_size)
+        size = self._table.image_size
+        if image_size not in (None, size):
+            raise InputError(f"image size: {self._folder} takes {size} only, found {image_size}")
+        return self._active.image_size
 
     def padded_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         return self._active.padded_hw(image_hw)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from detect.evaluation.forward import evaluation_mode, run_classifier, run_network
+from detect.inference.inputs import checked_size
 from detect.inference.instances import FULL, PLAIN_NAME, Budget, Choice, InstanceMenu
 from detect.inference.timing import median_ms
 from detect.inference.torch_network import TorchNetwork
@@ -53,11 +54,15 @@ class AdjustableNetwork(TorchNetwork):
         """See ``InferenceNetwork``; ``image_size`` becomes the instance's. Under 10 ms."""
         instance = named_instance(self.checkpoint, name)
         use_instance(self.model, instance)
-        self.image_size, _ = instance.network_hw((self._full_size, self._full_size), self.multiple)
+        self.image_size = self.check_size(None)
+
+    def check_size(self, image_size: int | None) -> int:
+        """See ``InferenceNetwork``; an instance on smaller images has its share of ``image_size``."""
+        return self._scaled(self._check_full_size(image_size))
 
     def choose(self, budget: Budget) -> Choice:
         """See ``InferenceNetwork``. Under 10 ms, except for ``target_ms``."""
-        size = self.check_size(self._full_size if budget.image_size is None else budget.image_size)
+        size = self._check_full_size(budget.image_size)
         if budget.cost == 1:
             choice = FULL
         else:
@@ -70,6 +75,13 @@ class AdjustableNetwork(TorchNetwork):
         chosen = [choose_share(self.checkpoint, cost) for cost in costs]
         runs = [NetworkRun(self.model, named_instance(self.checkpoint, one.name), network_hw) for one in chosen]
         return list(zip(chosen, network_ms(runs, self.device, self.precision), strict=True))
+
+    def _check_full_size(self, image_size: int | None) -> int:
+        return checked_size(self._full_size if image_size is None else image_size, self.multiple)
+
+    def _scaled(self, full_size: int) -> int:
+        height, _ = instance_of(self.model).network_hw((full_size, full_size), self.multiple)
+        return height
 
     def _gflops(self, image_size: int, name: str) -> float:
         if self._costs is None:

@@ -251,6 +251,9 @@ def test_names_and_budgets_that_are_not_there(folder: Path) -> None:
         detector.cost = 0.1
     with pytest.raises(InputError, match="slider takes 64 only, found 96"):
         detector.choose(cost=1, image_size=96)
+    with pytest.raises(InputError, match="slider takes 64 only, found 96"):
+        detector.predict(IMAGE, image_size=96)
+    assert len(detector.predict(IMAGE, image_size=64)) == 300
 
 
 def test_a_file_without_a_table_has_one_cost(tmp_path: Path) -> None:

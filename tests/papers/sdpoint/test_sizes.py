@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from detect import Detector
+from detect.api.evaluation_request import choose_instance
 from detect.config.recipe import DetectionRecipe
 from detect.errors import InputError
 from detect.models.build import build_graph, build_model
@@ -142,6 +143,22 @@ def test_the_chosen_size_is_used(tmp_path: Path) -> None:
     chosen, line = choose_cost(checkpoint, 0.3)
     assert chosen.image_size == 16
     assert line.startswith("instance plain*0.5: costs 0.300 of the full network")
+
+
+def test_another_image_size_is_the_full_networks(tmp_path: Path) -> None:
+    """At 64 px for the trained 32, an instance at half the size sees 32 px: in prediction, evaluation and budget."""
+    small = replace(record(0, 1.0, 300, 0.51), instance=SMALL)
+    checkpoint = detector(tmp_path, (RECORDS[0], small))
+    predictor = Detector(checkpoint, device="cpu")
+    full = 2e-9 * InstanceCosts(checkpoint.model.graph, 2).macs(PLAIN, (64, 64))
+    assert predictor.choose(gflops=full / 4, image_size=64).name == "plain*0.5"
+    assert predictor.network_hw((64, 32), image_size=64) == (32, 16)
+    assert predictor.network.multiply_adds((32, 32)) == full / 4 / 2e-9
+    predictor.cost = 1
+    assert predictor.network_hw((64, 32), image_size=64) == (64, 32)
+    assert choose_instance(checkpoint, 0.3, 64)[0].image_size == 32
+    with pytest.raises(InputError, match="image size: must be a multiple of 4"):
+        choose_instance(checkpoint, 0.3, 30)
 
 
 def test_files_with_and_without_scales(tmp_path: Path) -> None:
