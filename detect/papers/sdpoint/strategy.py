@@ -299,6 +299,10 @@ def _all_instances(recipe: Recipe, model: Model) -> list[Instance]:
     """The plain network, and every point and ratio of the recipe, at each of its sizes."""
     full, multiple = recipe.image_size, model.max_reduction
     sizes = {size_px("sdpoint.sizes", wanted, full, multiple) for wanted in recipe.sdpoint.sizes} - {full}
+    if not (sizes or recipe.sdpoint.ratios):
+        raise InputError(
+            f"sdpoint.sizes: none is below image_size {full} in multiples of {multiple}; choose smaller ones"
+        )
     scales = [1.0, *sorted((size / full for size in sizes), reverse=True)]
     return list_instances(_chosen_points(recipe, model) if recipe.sdpoint.ratios else (), recipe.sdpoint.ratios, scales)
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from detect import Detector
 from detect.api.evaluation_request import choose_instance
-from detect.config.recipe import DetectionRecipe
+from detect.config.base import build
+from detect.config.recipe import ClassificationRecipe, DetectionRecipe
 from detect.errors import InputError
-from detect.models.build import build_graph, build_model
+from detect.models.build import build_classifier, build_graph, build_model
 from detect.models.model import Model
 from detect.papers.sdpoint.comparison import ClassificationSplit, compare_instances
 from detect.papers.sdpoint.instances import Instances, install, instances_in, read_instances, with_instances
@@ -71,12 +72,23 @@ def test_sizes_are_instances_with_and_without_points(model: Model) -> None:
     [
         (40, "sdpoint.sizes: 40 is not a multiple of 32; the nearest are 32 and 64"),
         (160, "sdpoint.sizes: 160 is above image_size 128; it makes images smaller"),
-        (128, "sdpoint: no instance saves 2 % of the cost; choose earlier points or smaller sizes"),
+        (128, "sdpoint.sizes: none is below image_size 128 in multiples of 32; choose smaller ones"),
+        (0.9, "sdpoint.sizes: none is below image_size 128 in multiples of 32; choose smaller ones"),
     ],
 )
 def test_sizes_that_cannot_be(model: Model, size: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         strategy_of(model, sizes=[size])
+
+
+def test_a_classifier_without_a_smaller_size_is_refused() -> None:
+    """It crashed in the first batch that was not to go through the plain network."""
+    plain = build_classifier("resnet20", 2)
+    config = build(
+        ClassificationRecipe, {"image_size": 32, "sdpoint": {"sizes": [32, 0.95], "plain_share": 0.5}}, "here"
+    )
+    with pytest.raises(InputError, match="sdpoint.sizes: none is below image_size 32 in multiples of 4"):
+        SDPoint(config, plain, Loader(), CPU, "fp32")
 
 
 def test_sizes_as_shares_are_multiples(model: Model) -> None:
