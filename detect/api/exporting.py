@@ -169,10 +169,10 @@ def _export_file(request: ExportRequest, chosen: Format, checkpoint: Checkpoint)
     if request.cost is not None:
         checkpoint, line = choose_instance(checkpoint, request.cost, request.image_size)
         lines.append(line)
-    size = request.image_size if request.image_size and request.cost is None else checkpoint.image_size
+    wanted = request.image_size if request.cost is None else None  # the checkpoint has the instance's
     dynamic = _is_dynamic(request, checkpoint)
     options = ExportOptions(
-        size,
+        wanted,
         request.opset,
         request.masks,
         suppression,
@@ -184,6 +184,7 @@ def _export_file(request: ExportRequest, chosen: Format, checkpoint: Checkpoint)
         chosen,
     )
     parity, int8 = _write(request, checkpoint, out, options)
+    size = wanted or checkpoint.image_size
     lines.append(_description(out, options, size))
     if note := masks_note(checkpoint.model, request.masks):
         lines.append(note)
