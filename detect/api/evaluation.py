@@ -126,6 +126,8 @@ def measure(request: EvaluationRequest) -> Lines:
 
     Processes of torchrun share out the images; the main one writes.
     """
+    if request.baseline is not None and not request.instances:
+        raise InputError("--baseline: belongs to --instances or to several --image-size")
     use_threads(request.threads)
     places = (request.metrics_json, request.results_json, request.out, request.report)
     outputs = EvaluationOutputs(*places) if is_main_process() else EvaluationOutputs()

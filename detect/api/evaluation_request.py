@@ -60,8 +60,6 @@ class EvaluationRequest:
     crops: int | None = None
 
     def __post_init__(self) -> None:
-        if self.baseline is not None and not self.instances:
-            raise InputError("--baseline: belongs to --instances")
         if self.instances and num_processes() > 1:
             raise InputError("--instances: are measured, and timed, by one process; run it without torchrun")
         options = {

@@ -35,7 +35,8 @@ METRICS = ("top1", "top5", "AP", "AP50", "AP_S", "AP_M", "AP_L")
 def measure_sizes(request: EvaluationRequest, sizes: Sequence[int]) -> Lines:
     """Evaluate at each of several image sizes; write ``sizes.csv`` and ``sizes.png`` to ``request.out``.
 
-    Returns, after its lines, the metrics of each size under ``sizes``.
+    Returns, after its lines, the metrics of each size under ``sizes``, with those of ``request.baseline`` under
+    ``baseline``.
 
     Raises:
         InputError: a size is a duplicate, or an option belongs to the evaluation at one size.
@@ -49,14 +50,13 @@ def measure_sizes(request: EvaluationRequest, sizes: Sequence[int]) -> Lines:
     outputs = EvaluationOutputs(request.metrics_json, None, request.out)
     records: dict[int, dict[str, Any]] = {}
     for size in sorted(sizes):
-        lines = measure(replace(request, image_size=size, metrics_json=None, out=None))
-        while True:  # its own lines are of one size
-            try:
-                next(lines)
-            except StopIteration as ended:
-                records[size] = ended.value
-                break
-        yield f"{size:>5} px  " + "  ".join(f"{name} {value:.3f}" for name, value in _curve(records[size]).items())
+        records[size] = _measure_size(request, size)
+        line = f"{size:>5} px  {_numbers(records[size])}"
+        if request.baseline is not None:
+            other = _measure_size(replace(request, weights=request.baseline, cost=None), size)
+            records[size] |= {"baseline": other}
+            line += f"  baseline: {_numbers(other)}"
+        yield line
     if is_main_process():
         curves = {size: _curve(record) for size, record in records.items()}
         rows = [{"image_size": size, **curve} for size, curve in curves.items()]
@@ -64,8 +64,26 @@ def measure_sizes(request: EvaluationRequest, sizes: Sequence[int]) -> Lines:
     return {"sizes": list(records.values())}
 
 
+def _measure_size(request: EvaluationRequest, size: int) -> dict[str, Any]:
+    """Return the record of one size; the lines of that evaluation are left out."""
+    lines = measure(replace(request, image_size=size, metrics_json=None, out=None, baseline=None))
+    while True:
+        try:
+            next(lines)
+        except StopIteration as ended:
+            record: dict[str, Any] = ended.value
+            return record
+
+
+def _numbers(record: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in _curve(record).items())
+
+
 def _curve(record: dict[str, Any]) -> dict[str, float]:
-    return {name: record[name] for name in METRICS if name in record}
+    """Return the metrics of a size by column, the baseline's behind the model's own."""
+    own = {name: record[name] for name in METRICS if name in record}
+    other = _curve(record["baseline"]) if "baseline" in record else {}
+    return own | {f"baseline {name}": value for name, value in other.items()}
 
 
 def measure_exits(request: EvaluationRequest) -> Lines:
@@ -78,7 +96,8 @@ def measure_exits(request: EvaluationRequest) -> Lines:
     Raises:
         InputError: the weights have no early exits.
     """
-    for option, value in {"--results-json": request.results_json, "--crops": request.crops}.items():
+    options = {"--results-json": request.results_json, "--crops": request.crops, "--baseline": request.baseline}
+    for option, value in options.items():
         if value is not None:
             raise InputError(f"{option}: does not go with --exits")
     checkpoint, table, conditions = open_class_evaluation(request)
@@ -135,7 +154,12 @@ def measure_pre_crops(request: EvaluationRequest, sizes: Sequence[int]) -> Lines
     """
     if len(set(sizes)) < max(len(sizes), 2):
         raise InputError(f"--pre-crop: must be at least two different sizes, found {' '.join(map(str, sizes))}")
-    options = {"--results-json": request.results_json, "--out": request.out, "--crops": request.crops}
+    options = {
+        "--results-json": request.results_json,
+        "--out": request.out,
+        "--crops": request.crops,
+        "--baseline": request.baseline,
+    }
     for option, value in options.items():
         if value is not None:
             raise InputError(f"{option}: does not go with --pre-crop")

@@ -169,7 +169,7 @@ def _export_file(request: ExportRequest, chosen: Format, checkpoint: Checkpoint)
     if request.cost is not None:
         checkpoint, line = choose_instance(checkpoint, request.cost, request.image_size)
         lines.append(line)
-    wanted = request.image_size if request.cost is None else None  # the chosen instance has it already
+    wanted = request.image_size if request.cost is None else None  # the checkpoint has the instance's
     dynamic = _is_dynamic(request, checkpoint)
     options = ExportOptions(
         wanted,

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     for device in args.devices:
         select_device(device)  # report a mistake before the first trial
     plan = make_plan(args.space, args.out, args.trials, args.data_root, args.resume)
-    ledger = Ledger(plan.folder, plan.space, plan.config.seed)
+    ledger = Ledger(plan.folder, plan.space, plan.config.seed, plan.config.sampler)
     metric, table = plan.config.metric, plan.folder / "trials.csv"
     search = Search(plan, ledger, TRAIN, lambda: write_csv(table, ledger.trials(), plan.space, metric))
     try:

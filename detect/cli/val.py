@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="long side of the network input in pixels (default: as trained); of several, a curve as CSV and picture",
     )
+    add(
+        "--baseline",
+        type=Path,
+        metavar="FILE",
+        help="with several --image-size or with --instances: compare with this checkpoint, trained otherwise",
+    )
     add("--batch-size", type=int, default=16, metavar="B", help="images per batch (default: 16)")
     add("--workers", type=int, default=2, metavar="N", help="processes that load images (default: 2)")
     add_computing(parser)
@@ -114,12 +120,6 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument(
         "--cost", type=float, metavar="SHARE", help="evaluate the best instance with at most this share of the cost"
-    )
-    group.add_argument(
-        "--baseline",
-        type=Path,
-        metavar="FILE",
-        help="with --instances: compare with this checkpoint, trained without SDPoint",
     )
 
 

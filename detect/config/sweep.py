@@ -1,18 +1,23 @@
-"""A random search: the schema of ``configs/sweeps``."""
+"""A search over settings: the schema of ``configs/sweeps``."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
 from detect.config.base import Listed, Named, Strict, Unit, build
 from detect.config.yaml_files import YAML_FILE, find_config, load_yaml
+
+Sampler = Literal["random", "grid"]
+DEFAULT_TRIALS = 20
+"""Trainings of a random search."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class ParameterConfig(Strict):
 
 @dataclass(frozen=True)
 class SweepConfig(Strict):
-    """A random search over keys of a recipe: one experiment, trained with other values each time."""
+    """A search over keys of a recipe: one experiment, trained with other values each time."""
 
     name: str
     """Name in reports."""
@@ -67,12 +72,23 @@ class SweepConfig(Strict):
     """Recipe name or file."""
     data_root: str | None = None
     """Folder of the data set, in place of its YAML's ``root``; relative to the current folder."""
-    trials: Annotated[int, Ge(1), Unit("trainings")] = 20
-    """Number of trainings."""
+    sampler: Sampler = "random"
+    """``random``: each trial draws its values. ``grid``: each combination of the choices once, the last key changing
+    fastest."""
+    trials: Annotated[int, Ge(1), Unit("trainings")] | None = None
+    """Number of trainings; by default 20, or all of a grid."""
     seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
     """Seed of the values."""
     set: Named[Any] = field(default_factory=dict)
     """Dotted recipe keys that are the same in all trials."""
+
+    @property
+    def num_trials(self) -> int:
+        """Number of trainings, no more than a grid has points."""
+        points = math.prod(len(parameter.choices) for parameter in self.space.values())
+        if self.sampler == "grid":
+            return min(self.trials or points, points)
+        return self.trials or DEFAULT_TRIALS
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if not self.space:
@@ -81,10 +97,13 @@ class SweepConfig(Strict):
             yield "run", "is missing; name an experiment, or a model and data"
         for key in self.space.keys() & self.set.keys():
             yield f"space.{key}", "is in set as well"
+        for key, parameter in self.space.items():
+            if self.sampler == "grid" and not parameter.choices:
+                yield f"space.{key}", "has a range; a grid needs choices"
 
 
 def load_sweep_config(name: str) -> SweepConfig:
-    """Load a random search by name or file; paths of YAML files in it are made absolute.
+    """Load a search by name or file; paths of YAML files in it are made absolute.
 
     Raises:
         InputError: there is no such file, or it is invalid.

@@ -11,9 +11,11 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from detect.config.sweep import Sampler
 from detect.errors import InputError
 from detect.runtime.reproducibility import generator
 from detect.sweep.plan import Parameter, Values, import_optuna
@@ -74,20 +76,23 @@ class Ledger:
     """The trials of a search.
 
     Optuna's random sampler draws the values of a trial with a seed that is a function of the search's seed and the
-    trial's number. So they depend neither on the worker nor on interruptions.
+    trial's number; of a grid the trial's number is that of its point. So they depend neither on the worker nor on
+    interruptions.
 
     Args:
         folder: of the search.
         space: its parameters.
         seed: its seed.
+        sampler: ``random`` or ``grid``.
 
     Raises:
         InputError: Optuna is not installed, or the journal is damaged.
     """
 
-    def __init__(self, folder: Path, space: tuple[Parameter, ...], seed: int) -> None:
+    def __init__(self, folder: Path, space: tuple[Parameter, ...], seed: int, sampler: Sampler = "random") -> None:
         self.folder = folder
         self.seed = seed
+        self._grid = list(product(*(parameter.choices for parameter in space))) if sampler == "grid" else []
         self._optuna = import_optuna()
         self._distributions = {parameter.key: self._distribution(parameter) for parameter in space}
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,9 +119,7 @@ class Ledger:
                     return claim
             if len(found) >= total:
                 return None
-            seed = int(generator(VALUES_STREAM, self.seed, len(found)).integers(2**32))
-            self._study.sampler = self._optuna.samplers.RandomSampler(seed=seed)
-            number = self._study.ask(self._distributions).number
+            number = self._ask(len(found))
             return self._take(self._found()[number])
 
     def finish(self, claim: Claim, outcome: float | str, seconds: float) -> Trial:
@@ -135,6 +138,15 @@ class Ledger:
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
+
+    def _ask(self, number: int) -> int:
+        """Record a new trial with its values; returns its number."""
+        if self._grid:
+            self._study.enqueue_trial(dict(zip(self._distributions, self._grid[number], strict=True)))
+        else:
+            seed = int(generator(VALUES_STREAM, self.seed, number).integers(2**32))
+            self._study.sampler = self._optuna.samplers.RandomSampler(seed=seed)
+        return self._study.ask(self._distributions).number
 
     def _take(self, trial: Any) -> Claim | None:
         """Claim an open trial, unless another worker holds its lock."""

@@ -47,7 +47,7 @@ class Search:
             KeyboardInterrupt: Ctrl-C or SIGTERM; the running trials are interrupted and can be resumed.
         """
         finished = [trial for trial in self.ledger.trials() if trial.state != "unfinished"]
-        total = max(self.plan.config.trials, len(finished))
+        total = max(self.plan.config.num_trials, len(finished))
         with (
             sigterm_as_ctrl_c(),
             progress_bar(None, self.plan.config.name, total, initial=len(finished), unit="trial") as bar,
@@ -60,7 +60,7 @@ class Search:
                 self.trainings.stop()
 
     def _work(self, device: str, bar: tqdm) -> None:
-        while not self.trainings.is_stopping() and (claim := self.ledger.claim(self.plan.config.trials)):
+        while not self.trainings.is_stopping() and (claim := self.ledger.claim(self.plan.config.num_trials)):
             start = time.monotonic()
             code = self._train(claim, device)
             seconds = time.monotonic() - start

@@ -19,6 +19,7 @@ from torch import Tensor
 from detect.class_names import ClassMatch, are_numbers, match_names, some_names
 from detect.errors import InputError
 from detect.models.build import empty_model
+from detect.models.catalog import shipped_parts
 from detect.models.checkpoint import Checkpoint
 from detect.models.definition import ModelDefinition, normalisation_of, with_normalisation
 from detect.models.heads import ClassOutputs
@@ -84,7 +85,7 @@ def _copy_backbone(model: DetectionModel, source: ClassificationModel, where: st
     if not copied.copied:
         raise InputError(
             f"{where}: no layer of the classifier {source.definition.name} fits the backbone of {name}; a detector "
-            f"starts from a classifier of its own backbone and width ({name.split('+')[0]})"
+            f"starts from a classifier of its own backbone and width{_classifier_of(name)}"
         )
     plain.load_state_dict(model.state_dict(), assign=True)
     same = compare_rows(plain, source)
@@ -100,6 +101,15 @@ def _copy_backbone(model: DetectionModel, source: ClassificationModel, where: st
     if normalisation_of(model.definition):
         parts.append("images are normalised as the classifier's")
     LOGGER.log(logging.WARNING if copied.anew or other else logging.INFO, "%s: %s", where, "; ".join(parts))
+
+
+def _classifier_of(detector: str) -> str:
+    """Return the name of the classifier of a detector's backbone in brackets; nothing for a model with a name of its
+    own, which does not say what its backbone is called.
+    """
+    backbone, *options = detector.split("+")
+    scales = [option for option in options if option.startswith(("width=", "depth="))]
+    return f" ({'+'.join([backbone, *scales])})" if backbone in shipped_parts("backbone") else ""
 
 
 def _given_weights(source: Model, model: Model, where: str) -> dict[str, Tensor]:

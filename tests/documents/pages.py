@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 
 from detect.cli.main import COMMANDS
+from detect.curation.convert import Conversion, convert
+from detect.data.recognition import open_data
 from detect.data.shapes import generate_shapes
 from detect.models.catalog import shipped_weights
 from tests.inference.clips import write_clip
@@ -90,6 +92,8 @@ def make_workshop(folder: Path) -> None:
     """Fill a folder with what the pages take for granted: ``my-data``, ``photo.jpg``, ``runs/mine/best.pt``, ..."""
     generate_shapes(folder / "my-data", 12, 4, 35, image_size=64)
     shutil.copytree(folder / "my-data", folder / "my-coco")
+    convert(open_data(str(folder / "my-data")), Conversion("yolo", folder / "my-yolo"))
+    (folder / "my-yolo" / "yolo.yaml").replace(folder / "my-yolo" / "data.yaml")  # that of YOLOv5
     images = sorted((folder / "my-data" / "images" / "test").glob("*.jpg"))
     for name in ("photo.jpg", "photos/a.jpg", "more/b.png"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -104,6 +108,8 @@ def make_workshop(folder: Path) -> None:
         path = folder / ("train", "val")[split] / ("ok", "scratch")[kind] / f"{split}{kind}{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), np.full((64, 64, 3), 60 * kind + 20 * number, np.uint8))
+    for split in ("train", "val"):
+        shutil.copytree(folder / split, folder / "my-classes" / split)
     _make_labelme(folder / "labelme-data")
     _make_via(folder / "via-data")
     _make_supervisely(folder / "supervisely-data")

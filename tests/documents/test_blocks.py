@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from detect.cli.parser import ALIASES
+from detect.cli.train import request_from_args
 from detect.config.ablation import AblationConfig
 from detect.config.base import build
 from detect.config.data import DataConfig
@@ -24,6 +26,10 @@ from detect.config.recipe import DetectionRecipe
 from detect.config.run import RunConfig
 from detect.config.sweep import SweepConfig
 from tests.documents.pages import PAGES, ROOT, Block, blocks, identity, make_workshop, shell_lines
+
+sys.path.append(str(ROOT / "docs"))
+
+from generate import parser_of
 
 LANGUAGES = {"bash", "cpp", "javascript", "python", "text", "yaml", ""}
 """Of blocks; a directive of the site has braces."""
@@ -37,7 +43,7 @@ KINDS: dict[str, Any] = {
 }
 """A key, and the kind of YAML that has it; what has none of them is a recipe."""
 SMALL = (
-    *("--epochs", "1", "--batch-size", "4", "--image-size", "64", "--threads", "1", "--workers", "0"),  # the last wins
+    *("--epochs", "1", "--batch-size", "4", "--image-size", "64", "--threads", "1", "--workers", "0"),
     *("min_updates=0", "train_images=16"),
 )
 """What makes a training of the pages one of a second."""
@@ -130,6 +136,15 @@ def test_python_imports_what_there_is(path: Path) -> None:
                     assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
+@pytest.mark.parametrize("path", [path for path in PAGES if "detect train" in text_of(path)], ids=identity)
+def test_shortened_trainings_are_accepted(path: Path) -> None:
+    """Of what the slow suite runs."""
+    lines = [words for block in blocks(text_of(path)) if block.language == "bash" for words in shell_lines(block)]
+    for command in filter(None, map(command_of, lines)):
+        if command[1:4] == ["-m", "detect", "train"]:
+            request_from_args(parser_of("train").parse_args(command[4:]))
+
+
 # ------------------------------------------------------------------------------------- the slow suite
 
 
@@ -140,16 +155,27 @@ def command_of(words: list[str]) -> list[str] | None:
         return None
     if words[0] != "detect":
         return words
-    small = SMALL if words[1] == "train" else ()
-    return [sys.executable, "-m", "detect", *words[1:], *small]
+    if words[1] == "train":
+        words = [*(word for word in words if not is_replaced(word)), *SMALL]
+    return [sys.executable, "-m", "detect", *words[1:]]
+
+
+def is_replaced(word: str) -> bool:
+    """Whether a word is ``KEY=VALUE`` of an option of ``SMALL``: both are refused, while of ``--KEY`` the last wins."""
+    key, is_pair, _ = word.partition("=")
+    return bool(is_pair) and f"--{ALIASES.get(key, key).replace('_', '-')}" in SMALL
 
 
 class OneEpoch(ast.NodeTransformer):
-    """Makes the trainings of a program short."""
+    """Makes the trainings of a program short, as ``SMALL`` does those of commands."""
 
-    def visit_keyword(self, node: ast.keyword) -> ast.keyword:
-        values = {"epochs": 1, "image_size": 64}
-        return ast.keyword(node.arg, ast.Constant(values[node.arg])) if node.arg in values else node
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        values = {"epochs": 1, "image_size": 64, "min_updates": 0, "train_images": 16}
+        if any(keyword.arg == "epochs" for keyword in node.keywords):
+            kept = [keyword for keyword in node.keywords if keyword.arg not in values]
+            node.keywords = kept + [ast.keyword(name, ast.Constant(value)) for name, value in values.items()]
+        return node
 
 
 def small(block: Block) -> Block:

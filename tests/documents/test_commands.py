@@ -28,8 +28,10 @@ MISTAKE = ["describe", "--model", "yolov5n-spdd"]
 """A mistake that a page shows on purpose."""
 EXAMPLES = {
     "my-data",
+    "my-classes",
     "my-coco",
     "my-folder",
+    "my-yolo",
     "mine",
     "parts",
     "photos",

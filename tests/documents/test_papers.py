@@ -20,6 +20,13 @@ PAPERS = {
     "TRD": (8, 8),
 }
 """Number of the tables and of the figures of each paper."""
+SECTIONS = {
+    "SPD-Conv": "1 2.1 2.2 3.1 3.2 4.1 4.2 5.1 5.2 6",
+    "CSPNet": "1 2 3.1 3.2 4.1 4.2 4.3 4.4 4.5 5",
+    "SDPoint": "1 2 3 4.1 4.2 4.3 4.4 4.5 5.1 6.1.1 6.1.2 6.2.1 6.2.2 6.2.3 7",
+    "TRD": "1 2 3.1 3.2 4.1 4.2 4.3 4.4 4.5 4.6 4.7 5",
+}
+"""Sections without subsections of each paper; those of BDSC have no numbers."""
 PLUGINS = [path for path in (ROOT / "detect" / "papers").iterdir() if path.is_dir() and path.name != "__pycache__"]
 
 
@@ -47,6 +54,19 @@ def test_every_table_and_figure_has_a_row(paper: str) -> None:
     num_tables, num_figures = PAPERS[paper]
     assert numbers("Table", places) == set(range(1, num_tables + 1))
     assert numbers("Figure", places) == set(range(1, num_figures + 1))
+
+
+@pytest.mark.parametrize("paper", SECTIONS)
+def test_every_section_has_a_row(paper: str) -> None:
+    places = " ; ".join(cells[0] for cells in rows(paper))
+    groups = re.findall(r"Sections? (\d[\d.]*(?:(?:, | and )\d[\d.]*)*)", places)
+    named = {number for group in groups for number in re.findall(r"\d(?:\.\d)*", group)}
+    assert set(SECTIONS[paper].split()) - named == set()
+
+
+def test_appendices_have_rows() -> None:
+    places = " ; ".join(cells[0] for cells in rows("TRD"))
+    assert set(re.findall(r"[Aa]ppendix ([A-Z])", places)) == set("ABCD")
 
 
 @pytest.mark.parametrize("paper", PAPERS)

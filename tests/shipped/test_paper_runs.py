@@ -13,6 +13,8 @@ from detect.config.recipe import load_classification_recipe, load_detection_reci
 from detect.config.run import load_run_config
 from detect.models.build import build_classifier, build_model
 from detect.models.catalog import find_definition
+from detect.models.graph import Graph
+from detect.papers.sdpoint.transform import find_points
 from detect.structures import Batch, ClassTargets, Targets
 from detect.training.classification import ClassificationData, ClassificationTask
 from detect.training.detection import DetectionTask
@@ -48,6 +50,26 @@ class TwoBatches:
 
 
 @pytest.mark.parametrize(
+    ("name", "model", "points"),
+    [
+        ("sdpoint-cifar10-wrn-28-10", None, 12),
+        ("sdpoint-cifar10-wrn-28-10", "wrn-40-4", 18),
+        ("sdpoint-cifar10-densenet-bc-40-60", None, 12),
+        ("sdpoint-imagenet-preresnet101", None, 33),
+        ("sdpoint-imagenet-preresnet101", "resnext101", 33),
+    ],
+)
+def test_points_of_sdpoint(name: str, model: str | None, points: int) -> None:
+    """N of the paper, sections 6.1 and 6.2."""
+    run = load_run_config(name)
+    chosen = load_classification_recipe(run.recipe, run.set).sdpoint.points
+    with torch.device("meta"):
+        found = len(find_points(Graph(find_definition(model or run.model), 10)))
+    assert set(chosen) <= set(range(1, found + 1))
+    assert (len(chosen) or found) == points
+
+
+@pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in sorted(PAPER_RUNS)]
 )
 def test_two_updates(name: str) -> None:
@@ -56,8 +78,9 @@ def test_two_updates(name: str) -> None:
     is_classifier = find_definition(model_name).is_classifier
     load = load_classification_recipe if is_classifier else load_detection_recipe
     changes = {"trd.resolution": SIDE // 2} if name.startswith("trd-") else {}
+    all_points = {"sdpoint.points": []} if name.startswith("sdpoint-") else {}  # the narrow network has fewer blocks
     resized = {"augment.resize_px": [SIDE, SIDE]} if name.startswith("bdsc-") else {}
-    recipe = load(run.recipe, {**run.set, **SMALL, **WARM, **changes, **resized})
+    recipe = load(run.recipe, {**run.set, **SMALL, **WARM, **changes, **all_points, **resized})
     build = build_classifier if is_classifier else build_model
     model = build(model_name, 2, recipe.initialisation)
     if is_classifier:

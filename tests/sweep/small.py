@@ -79,4 +79,4 @@ def make_plan_in(folder: Path, text: str = SWEEP) -> Plan:
 
 def open_ledger(plan: Plan) -> Ledger:
     """The trials of a plan."""
-    return Ledger(plan.folder, plan.space, plan.config.seed)
+    return Ledger(plan.folder, plan.space, plan.config.seed, plan.config.sampler)

@@ -64,6 +64,37 @@ def test_values_are_of_the_space(plan, take_all):
     assert len({each["optimizer.lr"] for each in values}) == 40
 
 
+GRID = """\
+name: grid
+model: yolov5n-spd
+data: shapes
+metric: AP
+sampler: grid
+space:
+  batch_size: {choices: [2, 4]}
+  optimizer.lr: {choices: [0.001, 0.01, 0.1]}
+"""
+
+
+def test_a_grid_has_each_point_once(tmp_path, take, take_all):
+    """In the order of the file, also where the second half is another process's."""
+    plan = make_plan_in(tmp_path, GRID)
+    assert plan.config.num_trials == 6
+    halves = take_all(open_ledger(plan), 3) + take_all(open_ledger(plan), 6)
+    assert [tuple(claim.values.values()) for claim in halves] == [
+        *((2, 0.001), (2, 0.01), (2, 0.1)),
+        *((4, 0.001), (4, 0.01), (4, 0.1)),
+    ]
+    assert make_plan_in(tmp_path, GRID + "trials: 9\n").config.num_trials == 6
+    assert make_plan_in(tmp_path, GRID + "trials: 4\n").config.num_trials == 4
+
+
+def test_a_grid_of_a_range(tmp_path):
+    text = GRID.replace("{choices: [2, 4]}", "{low: 2, high: 4}")
+    with pytest.raises(InputError, match=r"space\.batch_size: has a range; a grid needs choices"):
+        make_plan_in(tmp_path, text)
+
+
 def test_values_are_the_same_whoever_asks(tmp_path, take_all, take):
     """In one go; by two that take turns; interrupted and continued."""
     straight = [claim.values for claim in take_all(open_ledger(make_plan_in(tmp_path / "straight")), 6)]

@@ -73,6 +73,30 @@ def test_several_sizes_and_ten_crops(world: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(out / "sizes.png")) is not None
 
 
+def test_several_sizes_beside_a_baseline(world: Path, tmp_path: Path) -> None:
+    """The other classifier's numbers are those of an evaluation of its own."""
+    out, metrics = tmp_path / "out", tmp_path / "m.json"
+    torch.manual_seed(1)
+    facts = {"names": NAMES, "category_ids": (0, 1, 2), "image_size": 32, "metrics": {}, "provenance": {}}
+    save_checkpoint(tmp_path / "other.pt", build_classifier("resnet20+width=0.25", 3), **facts)
+    sizes = ("--image-size", 16, 32)
+    other = ("--weights", tmp_path / "other.pt")
+    ended = run_here(
+        *(world, *EVALUATE, *sizes, "--baseline", tmp_path / "other.pt", "--out", out, "--metrics-json", metrics)
+    )
+    assert ended.code == 0, ended
+    records = json.loads(metrics.read_text())["sizes"]
+    assert run_here(world, *EVALUATE, *sizes, *other, "--metrics-json", metrics).code == 0
+    alone = json.loads(metrics.read_text())["sizes"]
+    assert [record["baseline"]["loss"] for record in records] == [record["loss"] for record in alone]
+    assert all(record["loss"] != record["baseline"]["loss"] for record in records)
+    header, *rows = [line.split(",") for line in (out / "sizes.csv").read_text().splitlines()]
+    assert header == ["image_size", "top1", "top5", "baseline top1", "baseline top5"]
+    assert [row[3] for row in rows] == [str(record["top1"]) for record in alone]
+    line = ended.output.splitlines()[0]
+    assert line.endswith(f"  baseline: top1 {alone[0]['top1']:.3f}  top5 {alone[0]['top5']:.3f}")
+
+
 def test_sizes_before_the_crop(world: Path, tmp_path: Path) -> None:
     """At 32 px the crop is the whole short side, as in an evaluation without the option."""
     metrics = tmp_path / "m.json"
@@ -98,6 +122,10 @@ def test_sizes_before_the_crop(world: Path, tmp_path: Path) -> None:
         (("--pre-crop", 32, 64, "--image-size", 16, 32), "--pre-crop: goes with one --image-size, found 2"),
         (("--weights", "detector.pt", "--pre-crop", 32, 64), "detector.pt: is a detector; here a classifier is needed"),
         (("--image-size", 16, 16), "--image-size: has a size twice: 16 16"),
+        (("--baseline", "model.pt"), "--baseline: belongs to --instances or to several --image-size"),
+        (("--pre-crop", 32, 64, "--baseline", "model.pt"), "--baseline: does not go with --pre-crop"),
+        (("--exits", "--baseline", "model.pt"), "--baseline: does not go with --exits"),
+        (("--image-size", 32, 64, "--baseline", "detector.pt"), "the model is a detector"),
         (("--image-size", 16, 32, "--results-json", "r.json"), "--results-json: is for one --image-size, found 2"),
         (("--weights", "detector.pt", "--crops", 10), "--crops: is for classifiers; detector.pt is a detector"),
     ],

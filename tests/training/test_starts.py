@@ -126,13 +126,21 @@ def test_a_norm_starts_anew_with_its_convolution():
     assert not model.graph.layers["stem"].conv.norm.running_mean.any()
 
 
-def test_nothing_fits():
-    message = (
-        r"^c\.pt: no layer of the classifier resnet20 fits the backbone of resnet18\+fpn; a detector starts from a "
-        r"classifier of its own backbone and width \(resnet18\)$"
+@pytest.mark.parametrize(
+    ("detector", "classifier"),
+    [
+        ("resnet18+fpn", " (resnet18)"),
+        ("resnet18+fpn+width=0.25+coding=yolov5", " (resnet18+width=0.25)"),
+        ("yolov5n+width=0.25", ""),  # no classifier has this name
+    ],
+)
+def test_nothing_fits(detector, classifier):
+    with pytest.raises(InputError) as refused:
+        started(detector, trained_classifier("resnet20"))
+    assert str(refused.value) == (
+        f"c.pt: no layer of the classifier resnet20 fits the backbone of {detector}; a detector starts from a "
+        f"classifier of its own backbone and width{classifier}"
     )
-    with pytest.raises(InputError, match=message):
-        started("resnet18+fpn", trained_classifier("resnet20"))
 
 
 def test_a_classifier_does_not_start_from_a_detector():

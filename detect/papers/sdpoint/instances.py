@@ -210,13 +210,13 @@ class _AffineDifference(nn.Module):
     def exchange(self, norm: nn.Module) -> None:
         """Add the differences to a norm's weight and bias, which are kept here; a second call undoes it."""
         for name in ("weight", "bias"):
-            kept = self._parameters.pop(f"plain_{name}", None)
+            kept: Any = self._parameters.pop(f"plain_{name}", None)
             if kept is None:
-                self._parameters[f"plain_{name}"] = kept = norm.get_parameter(name)
-                total = kept + self.get_parameter(name)
+                self._parameters[f"plain_{name}"] = plain = norm.get_parameter(name)
+                total = plain + self.get_parameter(name)
                 # Only a training needs gradients; without them it can be copied, cast and moved as any parameter.
                 is_learning = norm.training and total.requires_grad
-                kept = total if is_learning else nn.Parameter(total.detach(), requires_grad=False)  # type: ignore[assignment]
+                kept = total if is_learning else nn.Parameter(total.detach(), requires_grad=False)
             norm._parameters[name] = kept
 
     def _save_to_state_dict(self, *_: Any) -> None: ...
@@ -260,12 +260,17 @@ class InstanceNorms(nn.Module):
 
     def exchange(self, graph: Graph, instance: Instance) -> None:
         """Exchange the values of an instance with those in the graph; a second call undoes it."""
-        for path, difference in self._own.get(instance, {}).items():
-            difference.exchange(graph.get_submodule(path))
-        for path, number in self._slots.get(instance, {}).items():
-            norm = graph.get_submodule(path)
-            for own, other in (("running_mean", f"mean{number}"), ("running_var", f"variance{number}")):
-                norm._buffers[own], self._buffers[other] = self._buffers[other], norm._buffers[own]
+        differences, slots = self._own.get(instance, {}), self._slots.get(instance, {})
+        for path in differences | slots:
+            norm = graph.get_submodule(path)  # most of the time that this takes
+            if path in differences:
+                differences[path].exchange(norm)
+            if path in slots:
+                self._exchange_statistics(norm, slots[path])
+
+    def _exchange_statistics(self, norm: nn.Module, number: int) -> None:
+        for own, other in (("running_mean", f"mean{number}"), ("running_var", f"variance{number}")):
+            norm._buffers[own], self._buffers[other] = self._buffers[other], norm._buffers[own]
 
 
 def _to_list(instance: Instance) -> list[Any]:
