@@ -6,13 +6,14 @@ Letters: B images, H W network input pixels, P predictions of an image, K classe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from detect.data.letterbox import padded_hw
+from detect.errors import InputError
 from detect.evaluation.forward import run_classifier, run_network
 from detect.inference.inputs import checked_size
 from detect.inference.instances import Budget, Choice, FixedCostError, InstanceMenu
@@ -93,6 +94,8 @@ class TorchNetwork:
 def open_checkpoint(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
     """Open the network of a checkpoint; see ``detect.inference.opening.open_network``."""
     chosen = select_device(device)
+    if precision not in get_args(Precision):
+        raise InputError(f"precision: must be one of {', '.join(get_args(Precision))}, found {precision!r}")
     checkpoint = weights if isinstance(weights, Checkpoint) else load_checkpoint(Path(weights))
     network: InferenceNetwork = (find_plugin("networks", "torch") or TorchNetwork)(checkpoint, chosen, precision)
     return network

@@ -177,6 +177,8 @@ def test_options_that_there_are_not(detector, image):
 def test_unusable_weights(tmp_path):
     with pytest.raises(InputError, match=r"none.pt"):
         Detector(tmp_path / "none.pt")
+    with pytest.raises(InputError, match="precision: must be one of fp32, bf16, fp16, found 'fp8'"):
+        Detector("detect-n-bccd", precision="fp8")
 
 
 def test_an_image_no_larger_than_a_tile_is_predicted_as_without_tiles(detector, image):
