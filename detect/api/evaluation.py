@@ -113,12 +113,18 @@ def evaluate(
     request = EvaluationRequest(
         Path(weights), fspath(data), split=split, image_size=image_size, batch_size=batch_size, device=device, tile=tile
     )
+    return Metrics(record_of(request))
+
+
+def record_of(request: EvaluationRequest) -> dict[str, Any]:
+    """Evaluate; return the record without its lines."""
     lines = measure(request)
     while True:
         try:
             next(lines)
         except StopIteration as ended:
-            return Metrics(ended.value)
+            record: dict[str, Any] = ended.value
+            return record
 
 
 def measure(request: EvaluationRequest) -> Lines:

@@ -16,7 +16,7 @@ import torch
 
 from detect.analysis.profile import profile_graph
 from detect.api.class_evaluation import open_class_evaluation
-from detect.api.evaluation import measure
+from detect.api.evaluation import record_of
 from detect.api.evaluation_request import EvaluationRequest, Lines
 from detect.errors import InputError
 from detect.evaluation.classification import evaluate_classifier
@@ -65,14 +65,7 @@ def measure_sizes(request: EvaluationRequest, sizes: Sequence[int]) -> Lines:
 
 
 def _measure_size(request: EvaluationRequest, size: int) -> dict[str, Any]:
-    """Return the record of one size; the lines of that evaluation are left out."""
-    lines = measure(replace(request, image_size=size, metrics_json=None, out=None, baseline=None))
-    while True:
-        try:
-            next(lines)
-        except StopIteration as ended:
-            record: dict[str, Any] = ended.value
-            return record
+    return record_of(replace(request, image_size=size, metrics_json=None, out=None, baseline=None))
 
 
 def _numbers(record: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def request_from_args(args: argparse.Namespace) -> RunRequest:
     keys = {key: getattr(args, key) for key in RECIPE_FLAGS if getattr(args, key) is not None}
     names = [one.name for one in dataclasses.fields(RunRequest) if one.name not in ("keys", "overrides")]
     given, overrides = {name: getattr(args, name) for name in names}, parse_overrides(args.set)
-    for key in keys.keys() & overrides.keys():
-        flag = f"--{key.replace('_', '-')}"
-        raise InputError(f"--set {key}={overrides[key]}: {flag} is there as well; give one of the two")
+    if twice := next((key for key in keys if key in overrides), None):
+        flag = f"--{twice.replace('_', '-')}"
+        raise InputError(f"--set {twice}={overrides[twice]}: {flag} is there as well; give one of the two")
     return RunRequest(**given, keys=keys, overrides=overrides)

@@ -156,8 +156,7 @@ class SdpointConfig(Strict):
     drawn: Annotated[int, Ge(0), Unit("instances")] = 1
     """Of ``sandwich``: number of instances that are drawn for each batch."""
     affine: Literal["shared", "own"] = "shared"
-    """Scale and shift of the norms: those of the plain network for all instances, or with a difference that each trains
-    (``own``, which the paper has not)."""
+    """Scales and shifts of the norms: for all instances, or with differences that each trains (``own``; ours)."""
     way: Literal["restore", "shrink"] = "restore"
     """Detector levels behind a point: ``restore`` resizes them to their original size before the neck, ``shrink``
     makes neck and head cheaper as well. No effect in classifiers."""

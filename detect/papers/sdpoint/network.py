@@ -58,7 +58,9 @@ class AdjustableNetwork(TorchNetwork):
 
     def check_size(self, image_size: int | None) -> int:
         """See ``InferenceNetwork``; an instance on smaller images has its share of ``image_size``."""
-        return self._scaled(self._check_full_size(image_size))
+        size = self._check_full_size(image_size)
+        height, _ = instance_of(self.model).network_hw((size, size), self.multiple)
+        return height
 
     def choose(self, budget: Budget) -> Choice:
         """See ``InferenceNetwork``. Under 10 ms, except for ``target_ms``."""
@@ -78,10 +80,6 @@ class AdjustableNetwork(TorchNetwork):
 
     def _check_full_size(self, image_size: int | None) -> int:
         return checked_size(self._full_size if image_size is None else image_size, self.multiple)
-
-    def _scaled(self, full_size: int) -> int:
-        height, _ = instance_of(self.model).network_hw((full_size, full_size), self.multiple)
-        return height
 
     def _gflops(self, image_size: int, name: str) -> float:
         if self._costs is None:

@@ -26,13 +26,7 @@ from detect.models.graph import GraphTransform
 from detect.models.heads import DetectionHead
 from detect.models.model import DetectionModel, Model
 from detect.models.norms import Statistics, set_statistics
-from detect.papers.sdpoint.instances import (
-    EXTRA,
-    Instances,
-    give_own_affine,
-    instances_in,
-    with_instances,
-)
+from detect.papers.sdpoint.instances import EXTRA, Instances, give_own_affine, instances_in, with_instances
 from detect.papers.sdpoint.transform import (
     PLAIN,
     Instance,
