@@ -58,14 +58,22 @@ class BoxCoding:
         """Decode raw x, y, w, h (B, A, H, W, 4) of anchors (A, 2) to cxcywh in network-input pixels."""
         height, width = raw.shape[2:4]
         if self.sizes == "distances":
-            low, high = (raw.clamp(max=MAX_LOG_RATIO).exp() - 1).split(2, dim=-1)  # left and top, right and bottom
-            least = SHORT_SIDE * ((low + high) / SHORT_SIDE).clamp(max=1).sub(1).exp()
-            middles, unit = (cell_grid(height, width, raw) + 0.5) * as_xy(cell_px, raw), anchors_px[:, None, None]
-            sizes = torch.maximum(low + high, least) * unit.to(raw.dtype)
-            return torch.cat([middles + (high - low) / 2 * unit.to(raw.dtype), sizes], dim=-1)
+            middles = (cell_grid(height, width, raw) + 0.5) * as_xy(cell_px, raw)
+            return decode_distances(raw, middles, anchors_px[:, None, None].to(raw.dtype))
         centres = (self.centres(raw[..., :2]) + cell_grid(height, width, raw)) * as_xy(cell_px, raw)
         sizes = self.extents(raw[..., 2:4], anchors_px[:, None, None].to(raw.dtype))
         return torch.cat([centres, sizes], dim=-1)
+
+
+def decode_distances(raw: Tensor, middles_px: Tensor, unit_px: Tensor) -> Tensor:
+    """Decode raw sides (*, 4), by ``distances``, of cells with the middles (*, 2) to cxcywh in network-input pixels.
+
+    ``unit_px`` (*, 2) is the anchors' width and height.
+    """
+    low, high = (raw.clamp(max=MAX_LOG_RATIO).exp() - 1).split(2, dim=-1)  # left and top, right and bottom
+    least = SHORT_SIDE * ((low + high) / SHORT_SIDE).clamp(max=1).sub(1).exp()
+    sizes = torch.maximum(low + high, least) * unit_px
+    return torch.cat([middles_px + (high - low) / 2 * unit_px, sizes], dim=-1)
 
 
 def decode_levels(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detect.boxes.coding import CellSize
+from detect.boxes.coding import CellSize, decode_distances
 from detect.boxes.convert import xyxy_to_cxcywh
 from detect.boxes.iou import IouKind, paired_iou
 from detect.config.recipe import LossConfig
@@ -20,7 +20,7 @@ from detect.errors import InputError
 from detect.losses.alignment import cell_centres, match_aligned
 from detect.losses.simota import Assigned, candidates_of, match_simota
 from detect.losses.terms import GAIN_FACTORS, LossTerms, choose_assignment, cross_entropy, decoded_boxes
-from detect.models.heads import DetectionHead
+from detect.models.heads import DetectionHead, mean_bins
 from detect.runtime.distributed import all_reduce_sum
 from detect.structures import Targets
 
@@ -75,16 +75,14 @@ class DynamicLoss:
         weight = torch.ones_like(assigned.quality) if self.assignment == "simota" else assigned.quality
         # Means are over all processes, so that the loss does not depend on how a batch is divided.
         num_images, total = all_reduce_sum([len(boxes), float(weight.sum())])
-        here = assigned.image, assigned.prediction
         gt_xyxy_px = targets.boxes_xyxy_px[assigned.target]
-        box = ((1 - paired_iou(boxes[here], xyxy_to_cxcywh(gt_xyxy_px), self.box_iou)) * weight).sum()
         if self.head.bins:
-            sides = self._sides(gt_xyxy_px, centres, assigned.prediction, grids_hw) + 1  # bin 0 is -1 cell
-            assigned_logits = rows_of(bin_logits, assigned).unflatten(1, (4, self.head.bins))  # (n, 4, R)
-            box = box + DISTRIBUTION_SHARE * (distribution_loss(assigned_logits, sides).mean(dim=1) * weight).sum()
+            box = self._distribution_loss(rows_of(bin_logits, assigned), assigned, gt_xyxy_px, centres, grids_hw)
+        else:
+            box = 1 - paired_iou(boxes[assigned.image, assigned.prediction], xyxy_to_cxcywh(gt_xyxy_px), self.box_iou)
         count = max(total, 1.0)
         return LossTerms(
-            box * (self.box_gain / count),
+            (box * weight).sum() * (self.box_gain / count),
             self._objectness_loss(logits[..., 0], assigned) * (self.objectness_gain / count),
             self._class_loss(logits[..., 1:], assigned, targets.labels) * (self.class_gain / count),
             int(num_images),
@@ -103,14 +101,27 @@ class DynamicLoss:
             return match_aligned(boxes, logits, targets, centres, self.config)
         return match_simota(boxes, logits, targets, *candidates_of(targets, grids_hw, cells_px, self.head.num_anchors))
 
-    def _sides(
-        self, gt_xyxy_px: Tensor, centres: Tensor, prediction: Tensor, grids_hw: list[tuple[int, int]]
+    def _distribution_loss(
+        self,
+        logits: Tensor,
+        assigned: Assigned,
+        gt_xyxy_px: Tensor,
+        centres: Tensor,
+        grids_hw: list[tuple[int, int]],
     ) -> Tensor:
-        """(n, 4) distances of the targets' left, upper, right and lower sides, in the head's unit of their level."""
+        """(n,) loss of the boxes and of the distributions of their sides, of the assigned predictions alone.
+
+        ``logits`` (n, 4 * R) and targets' boxes (n, 4) are theirs, ``centres`` (P, 2) those of all.
+        """
         counts = [self.head.num_anchors * height * width for height, width in grids_hw]
-        units = torch.cat([u[:1].expand(n, 2) for u, n in zip(self.head.anchors_px, counts, strict=True)])[prediction]
-        centre = centres[prediction]
-        return torch.cat([(centre - gt_xyxy_px[:, :2]) / units, (gt_xyxy_px[:, 2:] - centre) / units], dim=1)
+        units = torch.cat([u[:1].expand(n, 2) for u, n in zip(self.head.anchors_px, counts, strict=True)])
+        centre, unit = centres[assigned.prediction], units[assigned.prediction]  # (n, 2)
+        logits = logits.unflatten(1, (4, self.head.bins))  # (n, 4, R)
+        boxes = decode_distances(mean_bins(logits, dim=2).log(), centre, unit)
+        iou = paired_iou(boxes, xyxy_to_cxcywh(gt_xyxy_px), self.box_iou)
+        sides = torch.cat([(centre - gt_xyxy_px[:, :2]) / unit, (gt_xyxy_px[:, 2:] - centre) / unit], dim=1)
+        # Bin 0 is -1 cell.
+        return 1 - iou + DISTRIBUTION_SHARE * distribution_loss(logits, sides + 1).mean(dim=1)
 
     def _objectness_loss(self, logits: Tensor, assigned: Assigned) -> Tensor:
         if not self.head.has_objectness:

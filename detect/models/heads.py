@@ -105,9 +105,16 @@ class DetectionHead(Block):
     def forward(self, *maps: Tensor) -> list[Tensor]:
         """(B, C, H, W) of each level to raw predictions (B, A, H, W, 5 + K), before any sigmoid.
 
-        In training, a head with distributions has their 4 * R logits behind.
+        In training, a head with distributions has their 4 * R logits behind. Its x, y, w, h have no gradient then:
+        ``box_values`` have.
         """
         return [self._by_anchor(y) for y in self.level_maps(*maps)]
+
+    def box_values(self, y: Tensor) -> Tensor:
+        """Raw x, y, w, h (*, 4) of raw predictions as ``forward`` gives them, of which each has a gradient."""
+        if not (self.training and self.bins):
+            return y[..., :4]
+        return mean_bins(y[..., -4 * self.bins :].unflatten(-1, (4, self.bins)), dim=-1).log()
 
     def _by_anchor(self, y: Tensor) -> Tensor:
         """(B, A * V, H, W) to (B, A, H, W, V)."""
@@ -285,7 +292,12 @@ class AnchorFreeDetect(DetectionHead):
             sides, objectness = boxes.split([4 * max(self.bins, 1), 1], dim=1)
         else:  # a division with an empty part would be a copy in the exported file
             sides, objectness = boxes, torch.full_like(boxes[:, :1], CERTAIN)
-        values = mean_bins(sides, self.bins).log() if self.bins else sides
+        values = sides
+        if self.bins:
+            # Training learns the boxes of a few cells, and the softmax of all of a level of 4 px cells, with its
+            # gradient, would be a tenth of its time.
+            logits = sides.detach() if self.training else sides
+            values = mean_bins(logits.unflatten(1, (4, self.bins)), dim=2).log()
         return torch.cat([values, objectness, classes], dim=1), sides
 
     @torch.no_grad()
@@ -306,13 +318,15 @@ class AnchorFreeDetect(DetectionHead):
             classes.bias.fill_(prior)
 
 
-def mean_bins(logits: Tensor, bins: int) -> Tensor:
-    """Means (B, 4, H, W) of distributions over 0, 1, ..., R - 1 with logits (B, 4 * R, H, W): distances plus 1."""
+def mean_bins(logits: Tensor, dim: int) -> Tensor:
+    """Means of distributions over 0, 1, ..., R - 1, distances plus 1, with R logits along ``dim``, which goes."""
     # In float32 also of a network in half precision: there a mean of 12 cells would be rounded to 1/128 cell, and its
     # logarithm, of which the box is an exponential, again.
-    shares = logits.float().unflatten(1, (4, bins)).softmax(dim=2)  # (B, 4, R, H, W)
-    places = torch.arange(bins, device=logits.device, dtype=shares.dtype).view(-1, 1, 1)
-    return (shares * places).sum(dim=2).clamp(min=MIN_MEAN)
+    shares = logits.float().softmax(dim=dim)
+    places = torch.arange(logits.shape[dim], device=logits.device, dtype=shares.dtype)
+    shape = [1] * logits.ndim
+    shape[dim] = -1
+    return (shares * places.view(shape)).sum(dim=dim).clamp(min=MIN_MEAN)
 
 
 def _box_codings(coding: Coding, xy_scale: float | list[float] | None, num_levels: int) -> tuple[BoxCoding, ...]:

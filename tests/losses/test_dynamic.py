@@ -41,18 +41,19 @@ def test_distribution_loss() -> None:
 def test_loss_of_one_distribution() -> None:
     """One cell of 8 px, its centre (4, 4); the target, 0 to 12 and 2 to 10 px, has sides at 1/2, 1/4, 1 and 3/4 cells.
 
-    The box is the target's. Of each side's bins -1, 0 and 1 the last two have probabilities 1/4 and 3/4 (nearly): the
-    mean cost is that of the mean distance, 5/8: 3/8 ln 4 + 5/8 ln(4/3), an eighth of the box's. The quality is 1.
+    Of each side's bins -1, 0 and 1 the last two have probabilities 1/4 and 3/4 (nearly), so each side is 6 px from the
+    centre: the box, -2 to 10 px, shares 80 of 160 pixels with the target. The mean cost of the distributions is that
+    of the targets' mean distance, 5/8: 3/8 ln 4 + 5/8 ln(4/3), an eighth of the box's. The quality is 1/2.
     """
     raw = torch.zeros(1, 1, 1, 1, 5 + 2 + 12)
-    raw[..., :4] = torch.tensor([1.5, 1.25, 2, 1.75]).log()
+    raw[..., :4] = math.log(1.75)
     raw[..., 4] = CERTAIN
     raw[..., 7:] = torch.tensor([-30, 0, math.log(3)]).repeat(4)
     config = LossConfig(box_iou="iou", nearest_cells=1)
     loss = DynamicLoss(config, aligned_head(bins=3))
     terms = loss([raw], targets((6, 6, 12, 8, 1, 0)))
     assert loss.assignment == "tal"
-    expected = (3 / 8 * math.log(4) + 5 / 8 * math.log(4 / 3)) / 8
+    expected = (1 / 2 + (3 / 8 * math.log(4) + 5 / 8 * math.log(4 / 3)) / 8) / 2
     assert (terms.box / loss.box_gain).item() == pytest.approx(expected, rel=1e-4)
     assert (terms.classes / loss.class_gain).item() == pytest.approx(2 * LN2, rel=1e-4)  # of 1 and of 0, at 1/2
     assert terms.objectness.item() == 0

@@ -265,14 +265,14 @@ def test_a_score_without_objectness_is_the_class() -> None:
 def test_distributions_become_their_means() -> None:
     """Shares 1/2, 1/4 and 1/4 of 0, 1 and 2 cells: 3/4 of a cell. A side at 0 stays finite."""
     logits = torch.tensor([math.log(2), 0, 0, *[0.0] * 6, 200, 0, 0]).view(1, 12, 1, 1)
-    assert mean_bins(logits, 3)[0, :, 0, 0].tolist() == pytest.approx([0.75, 1, 1, MIN_MEAN])
+    assert mean_bins(logits.unflatten(1, (4, 3)), 2)[0, :, 0, 0].tolist() == pytest.approx([0.75, 1, 1, MIN_MEAN])
 
 
 def test_distributions_of_half_precision_have_means_in_full() -> None:
     """Shares 1/4 and 3/4 of 12 and 13 cells: 12.75. Half precision has steps of 1/128 there."""
     logits = torch.full((1, 4 * 16, 1, 1), -60.0)
     logits[:, 12::16], logits[:, 13::16] = 0.0, math.log(3)
-    found = mean_bins(logits.half(), 16)
+    found = mean_bins(logits.half().unflatten(1, (4, 16)), 2)
     assert found.dtype == torch.float32
     # log(3) is rounded by at most 1/2048, which moves the mean by at most 3/16 of that.
     torch.testing.assert_close(found.flatten(), torch.full((4,), 12.75), atol=1e-4, rtol=0)
@@ -284,8 +284,10 @@ def test_distributions_are_behind_in_training() -> None:
     maps = (torch.randn(2, 6, 4, 6), torch.randn(2, 8, 2, 3))
     raw = detect(*maps)
     assert [tuple(y.shape) for y in raw] == [(2, 1, 4, 6, 9 + 12), (2, 1, 2, 3, 9 + 12)]
-    logits = raw[0][:, 0, :, :, 9:].permute(0, 3, 1, 2)  # (B, 4 * R, H, W)
-    torch.testing.assert_close(raw[0][:, 0, ..., :4].permute(0, 3, 1, 2).exp(), mean_bins(logits, 3))
+    assert not torch.autograd.grad(raw[0][..., :4].sum(), detect.boxes[0].weight, retain_graph=True)[0].any()
+    values = detect.box_values(raw[0])
+    torch.testing.assert_close(raw[0][..., :4], values)
+    assert torch.autograd.grad(values.sum(), detect.boxes[0].weight)[0].all()
     detect.eval()
     assert [y.shape[-1] for y in detect(*maps)] == [9, 9]
     assert [y.shape[1] for y in detect.level_maps(*maps)] == [9, 9]

@@ -82,24 +82,24 @@ class DetectionDistillation:
     def __call__(self, raw: list[Tensor], teacher: list[Tensor]) -> Tensor:
         """Compute the loss, a mean over images, of raw predictions (B, A, H, W, 5 + K) of each level."""
         total = raw[0].new_zeros((), dtype=torch.float32)
-        values = 5 + self.head.num_classes  # without the logits of distributions
         for y, teacher_y, balance in zip(raw, teacher, self.balance, strict=True):
-            total = total + self._level(y[..., :values].float(), teacher_y[..., :values].float(), balance)
+            total = total + self._level(y.float(), teacher_y.float(), balance)
         return total
 
     def _level(self, y: Tensor, teacher: Tensor, balance: float) -> Tensor:
-        targets = teacher[..., 4:].sigmoid()  # (B, A, H, W, 1 + K)
+        scores = slice(4, 5 + self.head.num_classes)  # behind them in training: the logits of distributions
+        targets = teacher[..., scores].sigmoid()  # (B, A, H, W, 1 + K)
         is_same = teacher.shape == y.shape
         if not is_same:
             targets = _largest(targets, y.shape)
-        errors = F.binary_cross_entropy_with_logits(y[..., 4:], targets, reduction="none")
+        errors = F.binary_cross_entropy_with_logits(y[..., scores], targets, reduction="none")
         certainty = targets[..., 0] if self.head.has_objectness else targets[..., 1:].amax(dim=-1)  # (B, A, H, W)
         weights = certainty / certainty.sum().clamp(min=1e-6)
         loss = self.objectness_gain * balance * errors[..., 0].mean()
-        if y.shape[-1] > 6 or not self.head.has_objectness:  # beside objectness, a single class is certain
+        if self.head.num_classes > 1 or not self.head.has_objectness:  # beside objectness, a single class is certain
             loss = loss + self.class_gain * (errors[..., 1:].mean(dim=-1) * weights).sum()
         if is_same:
-            distances = F.smooth_l1_loss(y[..., :4], teacher[..., :4], reduction="none").mean(dim=-1)
+            distances = F.smooth_l1_loss(self.head.box_values(y), teacher[..., :4], reduction="none").mean(dim=-1)
             loss = loss + self.box_gain * (distances * weights).sum()
         return loss
 
