@@ -87,7 +87,7 @@ def evaluate(
     *,
     image_size: int | None = None,
     batch_size: int = 16,
-    device: str = "auto",
+    device: str | int = "auto",
     tile: int | None = None,
 ) -> Metrics:
     """Evaluate a detector by the COCO metrics, a classifier by its accuracy. As ``detect val``.
@@ -101,7 +101,7 @@ def evaluate(
         split: name of a split with annotations.
         image_size: long side of the network input in pixels; None: the training's.
         batch_size: images per batch.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, N or ``mps``.
         tile: evaluate with tiles of this side, in pixels of the image; the metrics without are in ``without_tiles``.
 
     Returns:
@@ -111,7 +111,13 @@ def evaluate(
         InputError: an argument, a file or the data is wrong.
     """
     request = EvaluationRequest(
-        Path(weights), fspath(data), split=split, image_size=image_size, batch_size=batch_size, device=device, tile=tile
+        Path(weights),
+        fspath(data),
+        split=split,
+        image_size=image_size,
+        batch_size=batch_size,
+        device=str(device),
+        tile=tile,
     )
     return Metrics(record_of(request))
 

@@ -43,7 +43,7 @@ def train(
     recipe: Name | None = None,
     weights: Name | None = None,
     out: Name | None = None,
-    device: str = "auto",
+    device: str | int = "auto",
     minutes: float | None = None,
     **recipe_keys: Any,
 ) -> TrainResult:
@@ -61,7 +61,7 @@ def train(
         weights: a checkpoint to start from; what fits is copied, classes by name. ``none`` starts from scratch;
             default, the shipped start of the model (``start-MODEL``), if there is one.
         out: folder of the run; default, a new one in ``runs/``.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, N or ``mps``.
         minutes: choose the epochs so that the training takes as long on this machine.
         recipe_keys: keys of the recipe, a section as a dict; dotted keys by ``**{"optimizer.lr": 0.01}``. ``logger`` is
             ``tensorboard``, ``mlflow``, ``wandb`` or a list of them, ``[]`` for none; default, the experiment's, or
@@ -80,21 +80,21 @@ def train(
     names = {"run": run, "model": model, "data": data, "recipe": recipe, "weights": weights, "out": out}
     given: dict[str, Any] = {key: None if name is None else fspath(name) for key, name in names.items()}
     loggers = [logger] if isinstance(logger, str) else logger
-    request = RunRequest(**given, device=device, minutes=minutes, logger=loggers, keys=keys, overrides=others)
+    request = RunRequest(**given, device=str(device), minutes=minutes, logger=loggers, keys=keys, overrides=others)
     return run_training(request)
 
 
-def resume(out: Name, device: str = "auto") -> TrainResult:
+def resume(out: Name, device: str | int = "auto") -> TrainResult:
     """Go on with an interrupted training, with the settings of its start.
 
     Args:
         out: the run's folder.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, N or ``mps``.
 
     Raises:
         InputError: the folder holds no run, or the data has changed since.
     """
-    return run_training(RunRequest(out=fspath(out), device=device, resume=True))
+    return run_training(RunRequest(out=fspath(out), device=str(device), resume=True))
 
 
 def run_training(request: RunRequest) -> TrainResult:

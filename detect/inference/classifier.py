@@ -32,7 +32,7 @@ class Classifier(Predictor):
     Args:
         weights: a checkpoint: its file, a shipped name or the result of ``load_checkpoint``; or the file of an exported
             model, which runs in ONNX Runtime.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, 1 or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
@@ -40,7 +40,10 @@ class Classifier(Predictor):
     """
 
     def __init__(
-        self, weights: str | Path | Checkpoint | InferenceNetwork, device: str = "auto", precision: Precision = "fp32"
+        self,
+        weights: str | Path | Checkpoint | InferenceNetwork,
+        device: str | int = "auto",
+        precision: Precision = "fp32",
     ) -> None:
         network = weights if isinstance(weights, InferenceNetwork) else open_network(weights, device, precision)
         if not network.is_classifier:

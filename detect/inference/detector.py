@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, overload
 
@@ -74,6 +75,15 @@ class _Options:
     tile: int | None = None
     overlap: float = 0.2
 
+    def __post_init__(self) -> None:
+        for name in ("conf", "iou", "overlap"):
+            if not isinstance(value := getattr(self, name), Real):
+                raise InputError(f"{name}: must be a number, found {value!r:.80}")
+        for name in ("max_det", "batch_size", "image_size", "tile"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) and (value is not None or name in ("max_det", "batch_size")):
+                raise InputError(f"{name}: must be a whole number, found {value!r:.80}")
+
 
 class Detector(Predictor):
     """A trained detector.
@@ -87,7 +97,7 @@ class Detector(Predictor):
         weights: a checkpoint: its file, a shipped name (``yolov5n-spd-bccd``) or the result of ``load_checkpoint``; or
             an exported file, or a folder of exported instances, which run in ONNX Runtime. A file with non-maximum
             suppression inside applies its own thresholds first.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``1`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, 1 or ``mps``.
         precision: number format of the network: ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
@@ -95,7 +105,10 @@ class Detector(Predictor):
     """
 
     def __init__(
-        self, weights: str | Path | Checkpoint | InferenceNetwork, device: str = "auto", precision: Precision = "fp32"
+        self,
+        weights: str | Path | Checkpoint | InferenceNetwork,
+        device: str | int = "auto",
+        precision: Precision = "fp32",
     ) -> None:
         network = weights if isinstance(weights, InferenceNetwork) else open_network(weights, device, precision)
         if network.is_classifier:

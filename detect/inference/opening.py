@@ -22,7 +22,7 @@ def is_exported(weights: str | Path) -> bool:
     return format_of(weights) is not None
 
 
-def open_network(weights: str | Path | Checkpoint, device: str, precision: Precision) -> InferenceNetwork:
+def open_network(weights: str | Path | Checkpoint, device: str | int, precision: Precision) -> InferenceNetwork:
     """Open the network of a file; ``InputError`` if the file or the device is not usable.
 
     Args:
@@ -30,6 +30,7 @@ def open_network(weights: str | Path | Checkpoint, device: str, precision: Preci
         device: as for ``Detector``.
         precision: number format of a checkpoint's network; an exported file has its own.
     """
+    device = str(device)
     if isinstance(weights, (str, Path)) and (found := format_of(weights)) is not None:
         if precision != "fp32":
             raise InputError(f"{weights}: has the number format that it was exported with; leave the precision out")

@@ -145,6 +145,10 @@ def test_image_size_and_score(detector, image):
         ({"classes": ["gren"]}, "unknown class 'gren'; did you mean 'green'"),
         ({"classes": [3]}, "there is no class 3; allowed: 0 to 2"),
         ({"classes": "red"}, r"must be a list, such as \['red'\]"),
+        ({"conf": "0.5"}, "^conf: must be a number, found '0.5'$"),
+        ({"overlap": None}, "^overlap: must be a number, found None$"),
+        ({"max_det": None}, "^max_det: must be a whole number, found None$"),
+        ({"image_size": 96.0}, "^image_size: must be a whole number, found 96.0$"),
     ],
 )
 def test_options_out_of_range(detector, image, options, message):
@@ -165,6 +169,11 @@ def test_options_out_of_range(detector, image, options, message):
 def test_unusable_sources(detector, source, message):
     with pytest.raises(InputError, match=message):
         detector.predict(source)
+
+
+def test_a_device_may_be_the_number_of_a_gpu(weights):
+    with pytest.raises(InputError, match="--device cuda:99: PyTorch sees"):
+        Detector(weights, device=99)
 
 
 def test_options_that_there_are_not(detector, image):
