@@ -99,7 +99,7 @@ def test_a_page_of_nothing():
 
 def test_pictures_become_smaller_until_they_fit(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    noise = Example(rng.integers(0, 255, (400, 800, 3), dtype=np.uint8), "a", "b")
+    noise = Example(rng.integers(0, 255, (400, 800, 3), dtype=np.uint8), "a", "", "b")
     best = len(encode([noise], 10**7)[0])
     assert best // 4 < len(encode([noise], best - 1)[0]) < best
     assert encode([noise, noise], 1) == [None, None]
