@@ -87,10 +87,13 @@ def _draw_frames(
     thickness = max(1, round((height + width) / 800))
     sides = _short_sides(boxes_xyxy_px)
     for index in reversed(range(len(boxes_xyxy_px))):
-        under = canvas.copy() if is_dashed is not None and is_dashed[index] else None
-        _draw_box(canvas, boxes_xyxy_px[index], colors[index], 1 if sides[index] < TINY_PX else thickness)
+        left, top, right, bottom = edges = _edges(boxes_xyxy_px[index], width, height)
+        start = max(left, 0), max(top, 0)
+        inside = canvas[start[1] : max(bottom, 0), start[0] : max(right, 0)]  # a view: all that the frame touches
+        under = inside.copy() if is_dashed is not None and is_dashed[index] else None
+        _draw_box(canvas, edges, colors[index], 1 if sides[index] < TINY_PX else thickness)
         if under is not None:
-            _open_gaps(canvas, under, DASH_PX * thickness)
+            _open_gaps(inside, under, start, DASH_PX * thickness)
     return canvas
 
 
@@ -113,19 +116,26 @@ def _short_sides(boxes_xyxy_px: np.ndarray) -> np.ndarray:
     return box_sizes(boxes_xyxy_px).min(axis=1, initial=np.inf)
 
 
-def _open_gaps(canvas: np.ndarray, under: np.ndarray, period: int) -> None:
-    """Restore every second diagonal stripe, which interrupts both upright and level lines."""
-    height, width = canvas.shape[:2]
-    is_gap = np.add.outer(np.arange(height), np.arange(width)) // period % 2 == 1
-    canvas[is_gap] = under[is_gap]
+def _open_gaps(drawn: np.ndarray, under: np.ndarray, start_xy: tuple[int, int], period: int) -> None:
+    """Restore every second diagonal stripe of a part of the image that begins at ``start_xy``.
+
+    Diagonal stripes interrupt both upright and level lines.
+    """
+    height, width = drawn.shape[:2]
+    is_gap = (np.add.outer(np.arange(height), np.arange(width)) + sum(start_xy)) // period % 2 == 1
+    drawn[is_gap] = under[is_gap]
 
 
-def _draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, thickness: int) -> None:
-    """Draw a frame whose outer edge is the box; pixel i covers [i, i + 1]."""
-    height, width = canvas.shape[:2]
+def _edges(box: np.ndarray, width: int, height: int) -> Rectangle:
+    """Round a box outwards to whole pixels, at least one, and cut it at the right and lower edge of the image."""
     left, top = np.floor(box[:2]).astype(int).tolist()
     right, bottom = np.ceil(box[2:]).astype(int).tolist()
-    right, bottom = min(max(right, left + 1), width), min(max(bottom, top + 1), height)
+    return left, top, min(max(right, left + 1), width), min(max(bottom, top + 1), height)
+
+
+def _draw_box(canvas: np.ndarray, edges: Rectangle, color: Color, thickness: int) -> None:
+    """Draw a frame whose outer edge is ``edges``; pixel i covers [i, i + 1]."""
+    left, top, right, bottom = edges
     for step in range(thickness):
         corners = (left + step, top + step), (right - 1 - step, bottom - 1 - step)
         if corners[0][0] <= corners[1][0] and corners[0][1] <= corners[1][1]:

@@ -42,8 +42,8 @@ _BATCH = 3
 
 def draw_class_confusion(path: Path, evaluation: ClassEvaluation) -> None:
     """Draw the confusion matrix as a PNG file."""
-    labels = [shorten(name, MAX_NAME) for name in evaluation.table.names]
-    draw_matrix(path, evaluation.metrics.confusion, labels, "Confusion matrix\n(counts; colour: share of the row)")
+    title = "Confusion matrix\n(counts; colour: share of the row)"
+    draw_matrix(path, evaluation.metrics.confusion, list(evaluation.table.names), title)
 
 
 def draw_confused_pairs(path: Path, evaluation: ClassEvaluation) -> None:

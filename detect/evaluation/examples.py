@@ -50,11 +50,13 @@ class Example:
     Args:
         image_rgb: (H, W, 3) uint8; None for an image that cannot be read.
         name: of the file.
-        text: about the picture.
+        class_name: of the object that it shows; empty for a whole image.
+        text: about the picture, to follow the class name.
     """
 
     image_rgb: np.ndarray | None
     name: str
+    class_name: str
     text: str
 
 
@@ -99,7 +101,7 @@ def draw_example_sheets(folder: Path, shown: Shown) -> None:
 
 
 def _panels(examples: Sequence[Example]) -> list[Panel]:
-    return [Panel(e.image_rgb, (e.name, e.text)) for e in examples if e.image_rgb is not None]
+    return [Panel(e.image_rgb, (e.name, f"{e.class_name}{e.text}")) for e in examples if e.image_rgb is not None]
 
 
 def some_images(shown: Shown) -> list[Example]:
@@ -129,7 +131,7 @@ def _truth_and_prediction(shown: Shown, row: int, wrong: int, missing: int) -> E
     text = f"{wrong} wrong, {missing} not found"
     image = _read(table, row)
     if image is None:
-        return Example(None, table.path(row).name, text)
+        return Example(None, table.path(row).name, "", text)
     small = fitted(image, SIDE_PX)
     factor = small.shape[1] / image.shape[1]
     boxes, labels, is_crowd = table.boxes(row)
@@ -144,20 +146,17 @@ def _truth_and_prediction(shown: Shown, row: int, wrong: int, missing: int) -> E
     is_wrong = shown.errors.kinds[here] != RIGHT
     right = draw_boxes(small, corners * factor, matches.labels[here], captions, is_wrong)
     gap = np.full((len(small), GAP_PX, 3), 255, np.uint8)
-    return Example(np.concatenate([left, gap, right], axis=1), table.path(row).name, text)
+    return Example(np.concatenate([left, gap, right], axis=1), table.path(row).name, "", text)
 
 
 def false_positives(shown: Shown) -> list[Example]:
     """Crops around the wrong detections of the highest scores."""
-    matches, names = shown.matches, shown.table.names
+    matches = shown.matches
     wrong = np.flatnonzero(shown.errors.kinds != RIGHT)
     wrong = wrong[np.argsort(-matches.scores[wrong], kind="stable")][:NUM_CROPS]
     corners = xywh_to_xyxy(shown.found.boxes_xywh_px[matches.detections[wrong]])
     kinds = list(KINDS)
-    texts = [
-        f"{shorten(names[matches.labels[n]], MAX_CAPTION_NAME)} {matches.scores[n]:.2f}: {kinds[shown.errors.kinds[n]]}"
-        for n in wrong
-    ]
+    texts = [f" {matches.scores[n]:.2f}: {kinds[shown.errors.kinds[n]]}" for n in wrong]
     return _crops(shown.table, matches.rows[wrong], corners, matches.labels[wrong], texts)
 
 
@@ -166,11 +165,7 @@ def misses(shown: Shown) -> list[Example]:
     table = shown.table
     free = np.flatnonzero(shown.errors.is_free)
     free = free[np.argsort(-table.areas[free], kind="stable")][:NUM_CROPS]
-    sides = np.sqrt(table.areas[free])
-    texts = [
-        f"{shorten(table.names[table.labels[n]], MAX_CAPTION_NAME)}, {side:.0f} px"
-        for n, side in zip(free, sides, strict=True)
-    ]
+    texts = [f", {side:.0f} px" for side in np.sqrt(table.areas[free])]
     return _crops(table, table.image_of_box[free], table.boxes_xyxy_px[free], table.labels[free], texts)
 
 
@@ -180,7 +175,8 @@ def _crops(
     examples = []
     for row, box, label, text in zip(rows.tolist(), corners, labels.tolist(), texts, strict=True):
         image = _read(table, row)
-        examples.append(Example(None if image is None else crop(image, box, label), table.path(row).name, text))
+        picture = None if image is None else crop(image, box, label)
+        examples.append(Example(picture, table.path(row).name, shorten(table.names[label], MAX_CAPTION_NAME), text))
     return examples
 
 

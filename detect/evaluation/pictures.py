@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_NAME = 24
 """Maximum length of a class name in a picture."""
 
+LETTER_INCHES = 0.1
+"""Width of a letter of a name, to leave room for the longest one."""
+
 MAX_LEGEND = 20
 """Maximum number of classes in a legend, and of classes of a matrix with written counts."""
 
@@ -37,12 +40,13 @@ def draw_precision_recall(path: Path, metrics: CocoMetrics) -> None:
     curves = metrics.precision[0]  # (R, K) at IoU 0.50
     recall = np.linspace(0, 1, len(curves))
     present = [label for label in range(curves.shape[1]) if curves[0, label] > ABSENT]
-    figure, axes = _figure(8, 6)
     names = list(metrics.per_class)
-    for label in present:
-        ap50 = metrics.per_class[names[label]]["AP50"]
-        text = f"{shorten(names[label], MAX_NAME)}  {ap50:.3f}" if len(present) <= MAX_LEGEND else "_"
-        axes.plot(recall, curves[:, label], linewidth=1, label=plain_text(text))
+    texts = {
+        label: f"{drawable_name(names[label])}  {metrics.per_class[names[label]]['AP50']:.3f}" for label in present
+    }
+    figure, axes = _figure(7 + LETTER_INCHES * max(map(len, texts.values()), default=0), 6)
+    for label, text in texts.items():
+        axes.plot(recall, curves[:, label], linewidth=1, label=text if len(present) <= MAX_LEGEND else "_")
     if present:
         text = f"mean of {len(present)} classes  {metrics['AP50']:.3f}"
         axes.plot(recall, curves[:, present].mean(axis=1), linewidth=3, color="black", label=text)
@@ -68,7 +72,7 @@ def draw_curves(path: Path, curves: Mapping[int, Mapping[str, float]], xlabel: s
 def draw_confusion_matrix(path: Path, matrix: np.ndarray, names: tuple[str, ...]) -> None:
     """Draw the (K + 1, K + 1) counts of ``confusion_matrix`` as a PNG file, coloured by share of the row."""
     title = f"Confusion at score {SCORE}, IoU {IOU}\n(counts; colour: share of the row)"
-    draw_matrix(path, matrix, [*(shorten(name, MAX_NAME) for name in names), "background"], title)
+    draw_matrix(path, matrix, [*names, "background"], title)
 
 
 def draw_matrix(path: Path, matrix: np.ndarray, labels: list[str], title: str) -> None:
@@ -77,17 +81,17 @@ def draw_matrix(path: Path, matrix: np.ndarray, labels: list[str], title: str) -
     Args:
         path: the PNG file.
         matrix: (L, L) counts.
-        labels: names of the L rows and columns, of at most ``MAX_NAME`` characters each.
+        labels: names of the L rows and columns, as they are in the data.
         title: heading.
     """
-    side = float(np.clip(3 + 0.35 * len(labels), 5, 30))
+    plain = [drawable_name(label) for label in labels] if len(labels) <= MAX_TICKS else []
+    side = float(np.clip(2 + 0.35 * len(labels), 4, 29)) + LETTER_INCHES * max(map(len, plain), default=0)
     figure, axes = _figure(side + 1, side)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the row", fraction=0.046)
     axes.set(xlabel="predicted", ylabel="true", title=title)
-    if len(labels) <= MAX_TICKS:
-        plain = [plain_text(label) for label in labels]
+    if plain:
         axes.set_xticks(range(len(labels)), plain, rotation=90)
         axes.set_yticks(range(len(labels)), plain)
         set_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
@@ -111,6 +115,11 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 def save_figure(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def drawable_name(name: str) -> str:
+    """Shorten a class name to at most ``MAX_NAME`` characters as it is drawn: without a font, one may be an escape."""
+    return plain_text(shorten(font_for(shorten(name, MAX_NAME))[1], MAX_NAME))
 
 
 def plain_text(text: str) -> str:

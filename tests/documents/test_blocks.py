@@ -205,6 +205,15 @@ def run_block(block: Block, folder: Path) -> None:
         (folder / block.file).write_text(block.text, encoding="utf-8")
     elif block.language == "python" and (not block.needs or is_there(folder, block.needs)):
         run_python(small(block) if block.note.startswith("small") else block, folder)
+    elif block.language == "python" and "." not in block.needs:
+        assert_paths_exist(block, folder)
+
+
+def assert_paths_exist(block: Block, folder: Path) -> None:
+    """Of Python whose package is not installed: its paths in the folders that the page's commands made."""
+    constants = [node.value for node in ast.walk(ast.parse(block.text)) if isinstance(node, ast.Constant)]
+    paths = [text for text in constants if isinstance(text, str) and (folder / text.partition("/")[0]).is_dir()]
+    assert [path for path in paths if not (folder / path).exists()] == []
 
 
 @pytest.mark.slow

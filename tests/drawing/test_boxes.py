@@ -3,8 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from detect.drawing.boxes import _place, class_color
+from detect.drawing.boxes import DASH_PX, _place, class_color, draw_frames
 from tests.inference.samples import make_detections
 
 
@@ -125,3 +126,15 @@ def test_a_label_keeps_off_what_touches_one_of_its_places_only():
     right = np.array([[69, 10, 90, 20.0]])  # and one pixel of that counts as well: 10 px hidden there, 100 inside
     inside = np.array([[10, 10, 20, 20.0]])
     assert _place(box, (20, 10), (100, 100), none, np.concatenate([objects, right, inside])) == (50, 10, 70, 20)
+
+
+@pytest.mark.parametrize("box", [(10, 20, 60, 80), (-30, -20, 50, 40), (70, 50, 300, 200)])
+def test_dashes_lie_on_the_whole_image(box):
+    """Stripes are counted from the corner of the image, wherever a box begins."""
+    image = grey(100, 120)
+    boxes, labels = np.array([box], float), np.array([0])
+    solid = changed(image, draw_frames(image, boxes, labels))
+    dashed = changed(image, draw_frames(image, boxes, labels, np.array([True])))
+    stays = np.add.outer(np.arange(100), np.arange(120)) // DASH_PX % 2 == 0
+    assert solid.any()
+    np.testing.assert_array_equal(dashed, solid & stays)

@@ -40,7 +40,7 @@ def shown() -> Shown:
 
 
 def texts(examples):
-    return [(example.name, example.text) for example in examples]
+    return [(example.name, f"{example.class_name}{example.text}") for example in examples]
 
 
 def test_worst_images(shown):

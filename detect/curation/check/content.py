@@ -40,6 +40,7 @@ from detect.data.annotations import AnnotationTable, Problems
 from detect.data.detection.box_sizes import is_trained_on
 from detect.data.folders import NOT_READ, find_unread, is_image_name
 from detect.data.formats.coco_annotations import IGNORED
+from detect.errors import visible
 
 MIN_CORNER_BOXES = 4  # fewer boxes can look like corners by chance
 
@@ -112,7 +113,7 @@ def _reads_as_corners(table: AnnotationTable) -> np.ndarray:
 def _check_names(names: tuple[str, ...], problems: Problems) -> None:
     first_of: dict[str, str] = {}
     for name in names:
-        if not name.isprintable():
+        if visible(name) != name:
             problems.add(UNPRINTABLE_NAME, name)
         elif name != name.strip() or not name:
             problems.add(PADDED_NAME, repr(name))

@@ -238,7 +238,11 @@ def _names(config: DataConfig, split: str, labels: list[Path], files: list[list[
     largest = max((number for number in numbers if number < MAX_CLASSES), default=None)
     if largest is None:
         raise InputError(f"{config.name}: no label file names a class, so there are no classes; give names")
-    LOGGER.info("%s: nothing names the classes; they are called 0 to %d. Give names", config.name, largest)
+    LOGGER.info(
+        "%s: nothing names the classes; they are called 0 to %d. A classes.txt in the folder names them, a line each",
+        config.name,
+        largest,
+    )
     return tuple(str(number) for number in range(largest + 1))
 
 

@@ -28,14 +28,17 @@ div.wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { padding: .15em .7em; text-align: right; border-bottom: 1px solid #8884; font-variant-numeric: tabular-nums; }
 th { white-space: nowrap; }
-th:first-child, td:first-child, td.text { text-align: left; overflow-wrap: break-word; }
+th:first-child, td:first-child, td.text { text-align: left; }
+td { white-space: nowrap; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6em; }
 meter { width: 6em; vertical-align: middle; }
 img { max-width: 100%; height: auto; }
 figure { margin: 1em 0; }
 figure.chart img { background: white; }
-div.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 1em; }
+div.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(170px, 45%), 1fr)); gap: 1em; }
 div.grid figure, div.grid p { margin: 0; }
 div.grid img { width: 100%; }
+@media (min-width: 700px) { td.text { white-space: normal; } }
 figcaption, p.note { font-size: 90%; opacity: .85; overflow-wrap: anywhere; }
 """
 

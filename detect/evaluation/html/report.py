@@ -197,7 +197,7 @@ def _confusion(evaluation: Evaluation) -> Html:
     matrix = confusion_matrix(evaluation.table, evaluation.found)
     text = (
         f"Detections with a score of at least {SCORE} and the object of the highest IoU, at least {IOU}, whatever its "
-        "class. Last row: nothing is there. Last column: not found."
+        "class; each object counts once. Last row: no object is left for it. Last column: not found."
     )
     return _chart(lambda path: draw_confusion_matrix(path, matrix, evaluation.table.names), text)
 
@@ -255,10 +255,11 @@ def _calibration(matches: Matches) -> Html:
         )
         for row in ranges
     ]
+    error = calibration_error(ranges)
     text = (
         "Right: share of the detections that have an object of their class with an IoU of at least 0.5. Mean distance "
         f"of score and share from a score of {1 / BINS:g} on (expected calibration error): "
-        f"{calibration_error(ranges):.3f}"
+        f"{'no detection has such a score' if error is None else f'{error:.3f}'}"
     )
     return joined([table(("score", "detections", "mean score", "right", ""), rows), note(text)])
 
@@ -282,7 +283,8 @@ def _gallery(
     heading, text, is_small = gallery
     figures = []
     for example, data in zip(examples, pictures, strict=True):
-        caption = Html(f"{elements.name(example.name)}: {elements.escaped(example.text)}")
+        shown = elements.name(example.class_name) if example.class_name else ""
+        caption = Html(f"{elements.name(example.name)}: {shown}{elements.escaped(example.text)}")
         without = note(Html(f"{caption} (no picture)"))
         figures.append(without if data is None else elements.picture(data, "jpeg", caption))
     body = elements.grid(figures) if is_small else joined(figures)

@@ -141,8 +141,11 @@ def calibration(matches: Matches) -> list[ScoreRange]:
     return rows
 
 
-def calibration_error(rows: list[ScoreRange]) -> float:
-    """Return the mean distance of score and share, weighted by detections, of all ranges but the first; 0 for none."""
+def calibration_error(rows: list[ScoreRange]) -> float | None:
+    """Return the mean distance of score and share, weighted by detections, of all ranges but the first.
+
+    None where these have no detections.
+    """
     shown = [row for row in rows if row.low > 0]
     total = sum(row.detections for row in shown)
-    return sum(row.detections * abs(row.score - row.right) for row in shown) / max(total, 1)
+    return sum(row.detections * abs(row.score - row.right) for row in shown) / total if total else None

@@ -278,6 +278,7 @@ COCO_DAMAGES: dict[str, tuple[Callable[[Coco], object], list[Found]]] = {
         lambda w: _rename(w, "cat\x1b[2J\x1b]0;owned\x07"),
         [(*ONE_WARNING, kinds.UNPRINTABLE_NAME, 1), ("val", "warning", kinds.UNPRINTABLE_NAME, 1)],
     ),
+    "class name with an emoji of several": (lambda w: _rename(w, "\U0001f469\u200d\U0001f467"), []),
     "class name with a space behind": (
         lambda w: _rename(w, "cat "),
         [(*ONE_WARNING, kinds.PADDED_NAME, 1), ("val", "warning", kinds.PADDED_NAME, 1)],

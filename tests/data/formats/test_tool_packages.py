@@ -30,6 +30,16 @@ FOUND_BOXES = {
     ],
     "b.png": [],
 }
+CVAT_HEAD = (
+    "<annotations><version>1.1</version><meta><task><size>2</size><mode>{}</mode><labels><label><name>cat</name></label>"
+    "<label><name>dog</name></label></labels><original_size><width>40</width><height>30</height></original_size></task>"
+    "</meta>{}</annotations>"
+)
+CVAT_SHAPES = (
+    '<box {} occluded="0" xtl="2.00" ytl="3.00" xbr="12.50" ybr="15.00" z_order="0"></box>',
+    '<polygon {} occluded="0" points="20.00,5.00;28.00,6.50;24.00,14.00" z_order="0"></polygon>',
+)
+"""A box, and a polygon whose hull is 20, 5, 28, 14; of 40 x 30 pixels."""
 LABEL_CONFIG = """<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">
 <Label value="cat"/><Label value="dog"/></RectangleLabels></View>"""
 
@@ -156,6 +166,50 @@ def exported(folder: Path, tasks: list[dict[str, Any]], form: str) -> Path:
 def without_backgrounds(found: Found) -> Found:
     """What is expected where a tool leaves out images without objects."""
     return {name: boxes for name, boxes in EXPECTED.items() if boxes or name in found}
+
+
+def cvat_images() -> str:
+    cat, dog = CVAT_SHAPES
+    shapes = cat.format('label="cat"') + dog.format('label="dog"')
+    size = 'width="40" height="30"'
+    images = f'<image id="0" name="a.png" {size}>{shapes}</image><image id="1" name="b.png" {size}></image>'
+    return CVAT_HEAD.format("annotation", images)
+
+
+def cvat_video() -> str:
+    """The polygon leaves after the first frame, the box stays where it is."""
+    cat, dog = (
+        [shape.format(f'frame="{frame}" keyframe="1" outside="{outside}"') for frame, outside in enumerate(gone)]
+        for shape, gone in zip(CVAT_SHAPES, ((0, 0), (0, 1)), strict=True)
+    )
+    tracks = f'<track id="0" label="cat">{"".join(cat)}</track><track id="1" label="dog">{"".join(dog)}</track>'
+    return CVAT_HEAD.format("interpolation", tracks)
+
+
+CAT, DOG = ("cat", [2.0, 3.0, 12.5, 15.0]), ("dog", [20.0, 5.0, 28.0, 14.0])
+CVAT_CASES = {
+    "images": (cvat_images(), {"a.png": [CAT, DOG], "b.png": []}),
+    "video": (cvat_video(), {"frame_000000.png": [CAT, DOG], "frame_000001.png": [CAT]}),
+}
+
+
+@pytest.mark.parametrize("case", CVAT_CASES)
+def test_datumaro_finds_the_same_in_cvats_xml(datumaro: Any, tmp_path: Path, case: str) -> None:
+    """Boxes, polygons and tracks: the boxes of its annotations are those that we read."""
+    text, expected = CVAT_CASES[case]
+    (tmp_path / "annotations.xml").write_text(text)
+    (tmp_path / "images").mkdir()
+    for name in expected:
+        cv2.imwrite(str(tmp_path / "images" / name), np.full((30, 40, 3), 90, np.uint8))
+    dataset = datumaro.Dataset.import_from(str(tmp_path), "cvat")
+    names = [label.name for label in dataset.categories()[next(iter(dataset.categories()))]]
+    theirs = {}
+    for item in dataset:
+        inside = [one for one in item.annotations if not one.attributes.get("outside")]  # it keeps those that have left
+        corners = [(names[one.label], np.array(one.get_bbox()).reshape(2, 2).cumsum(0)) for one in inside]
+        theirs[f"{item.id}.png"] = sorted((name, box.ravel().round(2).tolist()) for name, box in corners)
+    assert theirs == expected
+    assert boxes_of(read_split(open_data(str(tmp_path)), "train"), 2) == expected
 
 
 @pytest.mark.parametrize("form", ["COCO", "YOLO", "VOC"])

@@ -257,17 +257,21 @@ def test_several_folders_and_lists(tmp_path: Path) -> None:
     assert table.problems.count(REPEATED_STEM) == 1  # a/x.jpg is in both parts
 
 
-def test_names(tmp_path: Path) -> None:
+def test_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _write(tmp_path, "a", "3 0.5 0.5 0.2 0.2\n99999 0.5 0.5 0.2 0.2\n123456789012 0.5 0.5 0.2 0.2\n")
     _image(tmp_path / "images/val/b.jpg")
     (tmp_path / "labels/val").mkdir()
     (tmp_path / "labels/val/b.txt").write_text("5 0.5 0.5 0.2 0.2")
     config = _config(tmp_path, None, train=SplitConfig("images/train"), val=SplitConfig("images/val"))
+    caplog.set_level("INFO")
     # Those of the training split, up to its largest number; what is absurd is damage.
     for split, unknown in (("train", 2), ("val", 1)):
         table = yolo.read_yolo(config, split)
         assert table.names == ("0", "1", "2", "3")
         assert table.problems.count(yolo.UNKNOWN_CLASS) == unknown
+    assert "A classes.txt in the folder names them, a line each" in caplog.text
+    (tmp_path / "classes.txt").write_text("one\ntwo\n")
+    assert yolo.read_yolo(config, "val").names == ("one", "two")
     (tmp_path / "labels/classes.txt").write_text("ant\nbee\n\ncat\ndog\nemu\nfox\n")
     assert yolo.read_yolo(config, "val").names == ("ant", "bee", "cat", "dog", "emu", "fox")
     (tmp_path / "labels/classes.txt").write_text("ant\nant\n")

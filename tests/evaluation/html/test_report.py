@@ -99,7 +99,7 @@ def test_a_page_of_nothing():
 
 def test_pictures_become_smaller_until_they_fit(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    noise = Example(rng.integers(0, 255, (400, 800, 3), dtype=np.uint8), "a", "b")
+    noise = Example(rng.integers(0, 255, (400, 800, 3), dtype=np.uint8), "a", "", "b")
     best = len(encode([noise], 10**7)[0])
     assert best // 4 < len(encode([noise], best - 1)[0]) < best
     assert encode([noise, noise], 1) == [None, None]
@@ -155,3 +155,31 @@ def test_in_a_browser(tmp_path):
     assert parsed.tags.count("img") == 2 + 2 + 2 * 3
     assert "<title>owned" not in dom
     assert "&lt;script&gt;" in dom
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_on_a_phone(tmp_path):
+    """380 px wide: the page does not run over, tables have a line for each row, and two crops lie beside each other."""
+    from tests.browser.chromium import Page as Browser
+
+    evaluation = hostile_evaluation(tmp_path, ("a", "b", "c", "d"))
+    page = write_report(tmp_path / "report", evaluation, background(evaluation))
+    shown = Browser(tmp_path)
+    try:
+        phone = {"width": 380, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        shown.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        shown.browser.get(page.as_uri())
+        assert shown.run("return document.documentElement.scrollWidth") == 380
+        heights = shown.run(
+            "const rows = [...document.querySelectorAll('h2 ~ div.wide tr')];"
+            "return rows.map(row => row.getBoundingClientRect().height)"
+        )
+        assert len(heights) > 30
+        assert max(heights) < 40
+        sides = shown.run(
+            "return [...document.querySelectorAll('div.grid img')].map(it => it.getBoundingClientRect().width)"
+        )
+        assert max(sides) < 190
+    finally:
+        shown.browser.quit()
