@@ -18,7 +18,13 @@ from detect import __version__
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
 from detect.exporting.metadata import describe
-from detect.exporting.onnx_graph import append_suppression, expand_softmax, fold_constants, remove_traces
+from detect.exporting.onnx_graph import (
+    append_suppression,
+    expand_softmax,
+    fold_constants,
+    remove_traces,
+    shrink_constants,
+)
 from detect.exporting.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions, Masks
 from detect.exporting.parity import ExportError, Parity, compare_file
 from detect.exporting.wrappers import Wrapper, halved, wrapped
@@ -151,6 +157,7 @@ def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
         )
     fold_constants(model)
     expand_softmax(model)
+    shrink_constants(model)
     remove_traces(model)
     if options.dynamic:
         sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
