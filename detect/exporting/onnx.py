@@ -29,6 +29,7 @@ from detect.exporting.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, Exp
 from detect.exporting.parity import ExportError, Parity, compare_file
 from detect.exporting.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
+from detect.inference.runtimes.formats import ONNX
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, Model, fuse_conv_bn
 from detect.models.packing import packed_layers
@@ -156,7 +157,8 @@ def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
             f"the exporter wrote operator sets {written} instead of {options.opset}; take {DEFAULT_OPSET}"
         )
     fold_constants(model)
-    expand_softmax(model)
+    if options.format is ONNX:  # other runtimes have kernels for it, and pnnx does not know the largest of an axis
+        expand_softmax(model)
     shrink_constants(model)
     remove_traces(model)
     if options.dynamic:

@@ -268,6 +268,8 @@ class AnchorFreeDetect(DetectionHead):
         num_values = 4 * max(self.bins, 1) + self.has_objectness
         self.boxes = nn.ModuleList(nn.Conv2d(hidden_channels, num_values, 1) for _ in levels)
         self.class_outputs = tuple(ClassOutputs(f"classes.{i}") for i in levels)
+        self.mean_bins = mean_bins
+        """Function of the distributions; an export may put one of other operators in its place."""
 
     def level_maps(self, *maps: Tensor) -> list[Tensor]:
         return [self._level_map(i, x)[0] for i, x in enumerate(maps)]
@@ -284,8 +286,9 @@ class AnchorFreeDetect(DetectionHead):
         if self.has_objectness:
             sides, objectness = boxes.split([4 * max(self.bins, 1), 1], dim=1)
         else:  # a division with an empty part would be a copy in the exported file
-            sides, objectness = boxes, torch.full_like(boxes[:, :1], CERTAIN)
-        values = mean_bins(sides, self.bins).log() if self.bins else sides
+            # Not torch.full_like, whose size is that of the example in files for ncnn.
+            sides, objectness = boxes, boxes[:, :1].detach().clamp(CERTAIN, CERTAIN)
+        values = self.mean_bins(sides, self.bins).log() if self.bins else sides
         return torch.cat([values, objectness, classes], dim=1), sides
 
     @torch.no_grad()
@@ -313,6 +316,14 @@ def mean_bins(logits: Tensor, bins: int) -> Tensor:
     shares = logits.float().unflatten(1, (4, bins)).softmax(dim=2)  # (B, 4, R, H, W)
     places = torch.arange(bins, device=logits.device, dtype=shares.dtype).view(-1, 1, 1)
     return (shares * places).sum(dim=2).clamp(min=MIN_MEAN)
+
+
+def mean_bins_by_side(logits: Tensor, bins: int) -> Tensor:
+    """Compute ``mean_bins`` side by side, with no more than four axes, for runtimes that know no fifth."""
+    places = torch.arange(bins, device=logits.device, dtype=torch.float32).view(1, bins, 1, 1)
+    sides = (side.softmax(dim=1) for side in logits.float().split(bins, dim=1))  # (B, R, H, W) each
+    means = [torch.nn.functional.conv2d(shares, places) for shares in sides]  # (B, 1, H, W) each
+    return torch.cat(means, dim=1).clamp(min=MIN_MEAN)
 
 
 def _box_codings(coding: Coding, xy_scale: float | list[float] | None, num_levels: int) -> tuple[BoxCoding, ...]:

@@ -97,7 +97,8 @@ def test_equal_values_become_one_number():
     text = """<ir_version: 8, opset_import: ["" : 18]>
         network (float[1, 2] x) => (float[1, 2] y, float[1, 1, 2] z, float[3, 2] w)
         <float[2] equal = {4, 4}, float[2] other = {1, 2}, float[1, 1, 2] axes = {5, 5}, float[3, 1] rows = {6, 6, 6}>
-        { scaled = Mul (equal, x) half = Div (scaled, equal) y = Mul (half, other) z = Mul (x, axes) w = Mul (x, rows) }"""
+        { scaled = Mul (equal, x) half = Div (scaled, equal) y = Mul (half, other)
+          z = Mul (x, axes) w = Mul (x, rows) }"""
     model = onnx.shape_inference.infer_shapes(parser.parse_model(text))
     model.graph.value_info.append(model.graph.input[0])  # as the exporter writes them
     values = np.array([[-3, 0.1]], np.float32)
