@@ -73,9 +73,13 @@ class Comparison:
         self.processes = processes
         self.on_finished = on_finished
         self._lock = threading.Lock()
+        self._failed: dict[Path, str] = {}
 
-    def run(self, jobs: int) -> None:
-        """Train what is not done, ``jobs`` at a time.
+    def run(self, jobs: int) -> dict[Path, str]:
+        """Train what is not done, ``jobs`` at a time; one that fails does not stop the others.
+
+        Returns:
+            The folders of the trainings that failed, in their order, each with the problem in one line.
 
         Raises:
             InputError: a folder holds a training with other settings.
@@ -99,6 +103,8 @@ class Comparison:
                     worker.result()
             finally:
                 self.processes.stop()
+        folders = [training.folder for training in self.trainings]
+        return {folder: self._failed[folder] for folder in folders if folder in self._failed}
 
     def _arguments(self, training: Training) -> tuple[str, ...]:
         return tuple(training.arguments(self.device))
@@ -134,6 +140,7 @@ class Comparison:
         if ended.code and not self.processes.is_stopping():
             problem = last_line(training.folder / LOG) or f"ended with exit code {ended.code} without output"
             LOGGER.warning("%s failed: %s", training.folder, problem)
+            self._failed[training.folder] = problem
 
 
 def _resuming(arguments: Sequence[str]) -> list[str]:

@@ -3,7 +3,8 @@
 detect ablate starts-bccd --data-root BCCD_Dataset/BCCD --jobs 2
 detect ablate my-comparison.yaml --out runs/my-comparison
 
-The same command goes on after an interruption, and trains what has been added to the file.
+The same command goes on after an interruption, and trains what has been added to the file. A training that fails does
+not stop the others; the exit code is 1 then, 2 if none was finished, and the same command trains it again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from pathlib import Path
 from detect.cli.output import print_lines
 from detect.cli.parser import positive_int
 from detect.runtime.startup import heavy_imports
+
+SOME_FAILED = 1
+"""Exit code where some trainings failed and others did not."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +57,11 @@ def run(args: argparse.Namespace) -> None:
         write_runs(out / RUNS_CSV, read_runs(trainings, config.metrics), config.metrics, {})
 
     try:
-        Comparison(trainings, args.device, Trainings(), write_table).run(args.jobs)
+        failed = Comparison(trainings, args.device, Trainings(), write_table).run(args.jobs)
     except KeyboardInterrupt:
         LOGGER.warning("to go on: detect %s", shlex.join(sys.argv[1:]))
         raise
     print_lines(write_outputs(config, trainings, out))
+    print_lines(f"{folder} failed: {problem}" for folder, problem in failed.items())
+    if failed:
+        sys.exit(SOME_FAILED)

@@ -15,7 +15,7 @@ from detect.runtime.logs import LOGGER
 EXIT_CODES = """\
 exit codes, of every command:
   0    done
-  1    data check: warnings; otherwise another process of the run is lost
+  1    data check: warnings; ablate: a training failed; otherwise another process of the run is lost
   2    the command line, a file or data is wrong, or a file cannot be written; data check: errors
   3    done, but the result is out of tolerance: export, reproduce
   130  Ctrl-C; 143 SIGTERM

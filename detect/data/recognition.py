@@ -82,8 +82,16 @@ _NUM_LINES = 20
 
 
 def check_root(data: DataConfig) -> None:
-    """Raise an ``InputError`` for a data set whose folder does not exist and which is not made on use."""
-    if data.generate is None and data.format != "scenes" and not Path(data.root).is_dir():
+    """Raise an ``InputError`` for a data set whose folder is missing, or is another one than it was generated into."""
+    root = Path(data.root)
+    if data.generate is not None:
+        missing = [split.annotations for split in data.splits.values() if not (root / str(split.annotations)).is_file()]
+        if root.exists() and missing:
+            raise InputError(
+                f"{data.name}: {root} is not this data set, which is generated (it has no {missing[0]}); leave "
+                "--data-root out, or name a folder that does not exist yet"
+            )
+    elif data.format != "scenes" and not root.is_dir():
         raise InputError(f"{data.name}: there is no folder {data.root}; say with --data-root where the data set is")
 
 

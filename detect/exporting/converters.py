@@ -35,6 +35,7 @@ from detect.inference.runtimes.ncnn import INPUT_HW
 from detect.inference.runtimes.ncnn import METADATA as NCNN_METADATA
 from detect.inference.runtimes.openvino import SECTION, import_openvino
 from detect.models.checkpoint import Checkpoint
+from detect.models.heads import AnchorFreeDetect, side_means_apart
 from detect.models.model import fuse_conv_bn
 from detect.runtime.files import atomic_files
 
@@ -106,8 +107,12 @@ def convert_openvino(graph: Path, path: Path, metadata: dict[str, str], *, half:
 def write_ncnn(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> None:
     """Write the three files; ``half`` stores the weights in half precision. ``ExportError`` where pnnx fails."""
     graph, size = path.with_name("graph.onnx"), options.image_size
+    model = fuse_conv_bn(checkpoint.model)
+    for head in model.modules():
+        if isinstance(head, AnchorFreeDetect):
+            head.side_means = side_means_apart  # ncnn's tensors have three axes beside that of the batch
     # Of one size: what pnnx writes takes others, too, unless a layer has it as a constant, which the gate sees.
-    write_graph(fuse_conv_bn(checkpoint.model), graph, checkpoint, replace(options, half=False, dynamic=False))
+    write_graph(model, graph, checkpoint, replace(options, half=False, dynamic=False))
     input_hw = json.dumps(None if options.dynamic else [size, size])
     convert_ncnn(graph, path, describe(checkpoint, options) | {INPUT_HW: input_hw}, half=options.half)
 

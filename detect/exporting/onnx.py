@@ -18,11 +18,18 @@ from detect import __version__
 from detect.data.annotations import AnnotationTable
 from detect.errors import InputError
 from detect.exporting.metadata import describe
-from detect.exporting.onnx_graph import append_suppression, expand_softmax, fold_constants, remove_traces
+from detect.exporting.onnx_graph import (
+    append_suppression,
+    expand_softmax,
+    fold_constants,
+    remove_traces,
+    shrink_constants,
+)
 from detect.exporting.options import DEFAULT_OPSET, DEFAULT_OPTIONS, OPSETS, ExportOptions, Masks
 from detect.exporting.parity import ExportError, Parity, compare_file
 from detect.exporting.wrappers import Wrapper, halved, wrapped
 from detect.inference.inputs import checked_size
+from detect.inference.runtimes.formats import ONNX
 from detect.models.checkpoint import Checkpoint
 from detect.models.model import ClassificationModel, Model, fuse_conv_bn
 from detect.models.packing import packed_layers
@@ -150,7 +157,9 @@ def _finish(path: Path, checkpoint: Checkpoint, options: ExportOptions) -> None:
             f"the exporter wrote operator sets {written} instead of {options.opset}; take {DEFAULT_OPSET}"
         )
     fold_constants(model)
-    expand_softmax(model)
+    if options.format is ONNX:  # other runtimes have kernels for it, and pnnx does not know the largest of an axis
+        expand_softmax(model)
+    shrink_constants(model)
     remove_traces(model)
     if options.dynamic:
         sides = model.graph.input[0].type.tensor_type.shape.dim[2:]

@@ -275,6 +275,8 @@ class AnchorFreeDetect(DetectionHead):
         num_values = 4 * max(self.bins, 1) + self.has_objectness
         self.boxes = nn.ModuleList(nn.Conv2d(hidden_channels, num_values, 1) for _ in levels)
         self.class_outputs = tuple(ClassOutputs(f"classes.{i}") for i in levels)
+        self.side_means = side_means
+        """Function of the distributions; an export may put one of other operators in its place."""
 
     def level_maps(self, *maps: Tensor) -> list[Tensor]:
         return [self._level_map(i, x)[0] for i, x in enumerate(maps)]
@@ -291,13 +293,14 @@ class AnchorFreeDetect(DetectionHead):
         if self.has_objectness:
             sides, objectness = boxes.split([4 * max(self.bins, 1), 1], dim=1)
         else:  # a division with an empty part would be a copy in the exported file
-            sides, objectness = boxes, torch.full_like(boxes[:, :1], CERTAIN)
+            # Not torch.full_like, whose size is that of the example in files for ncnn.
+            sides, objectness = boxes, boxes[:, :1].detach().clamp(CERTAIN, CERTAIN)
         values = sides
         if self.bins:
             # Training learns the boxes of a few cells, and the softmax of all of a level of 4 px cells, with its
             # gradient, would be a tenth of its time.
             logits = sides.detach() if self.training else sides
-            values = mean_bins(logits.unflatten(1, (4, self.bins)), dim=2).log()
+            values = self.side_means(logits, self.bins).log()
         return torch.cat([values, objectness, classes], dim=1), sides
 
     @torch.no_grad()
@@ -327,6 +330,19 @@ def mean_bins(logits: Tensor, dim: int) -> Tensor:
     shape = [1] * logits.ndim
     shape[dim] = -1
     return (shares * places.view(shape)).sum(dim=dim).clamp(min=MIN_MEAN)
+
+
+def side_means(logits: Tensor, bins: int) -> Tensor:
+    """Compute ``mean_bins`` of the four sides' logits (B, 4 * R, H, W): (B, 4, H, W)."""
+    return mean_bins(logits.unflatten(1, (4, bins)), dim=2)
+
+
+def side_means_apart(logits: Tensor, bins: int) -> Tensor:
+    """Compute ``side_means`` side by side, with no more than four axes, for runtimes that know no fifth."""
+    places = torch.arange(bins, device=logits.device, dtype=torch.float32).view(1, bins, 1, 1)
+    sides = (side.softmax(dim=1) for side in logits.float().split(bins, dim=1))  # (B, R, H, W) each
+    means = [torch.nn.functional.conv2d(shares, places) for shares in sides]  # (B, 1, H, W) each
+    return torch.cat(means, dim=1).clamp(min=MIN_MEAN)
 
 
 def _box_codings(coding: Coding, xy_scale: float | list[float] | None, num_levels: int) -> tuple[BoxCoding, ...]:

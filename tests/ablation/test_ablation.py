@@ -168,12 +168,12 @@ def test_a_failed_training_is_told_and_goes_on_the_next_time(
     monkeypatch.setattr("detect.ablation.running.LOGGER.propagate", True)
     (out / "fail").touch()
     trainings = plan_trainings(config, out)[:1]
-    comparison(trainings, tmp_path).run(jobs=1)
+    assert comparison(trainings, tmp_path).run(jobs=1) == {trainings[0].folder: "the loss is not finite"}
     assert "the loss is not finite" in caplog.text
     assert (trainings[0].folder / LOG).read_text() == "error: the loss is not finite\n"
     with pytest.raises(InputError, match="no training was finished"):
         list(write_outputs(config, trainings, out))
-    comparison(trainings, tmp_path).run(jobs=1)
+    assert comparison(trainings, tmp_path).run(jobs=1) == {}
     assert starts(trainings[0])[1] == ["--out", str(trainings[0].folder), "--device", "cpu", "--resume"]
     record = read_record(trainings[0])
     assert record is not None
@@ -247,6 +247,21 @@ def test_mistakes(tmp_path: Path, before: str, after: str, message: str) -> None
     path.write_text(TEXT.replace(before, after))
     with pytest.raises(InputError, match=message):
         plan_trainings(load_ablation_config(str(path)), tmp_path / "out")
+
+
+def test_a_folder_that_is_not_the_generated_data_set(config: AblationConfig, out: Path, tmp_path: Path) -> None:
+    """It is refused before the first training, each of which would fail; a folder that does not exist is filled."""
+    (tmp_path / "photos").mkdir()
+    elsewhere = replace(config, base={**config.base, "data_root": str(tmp_path / "photos")})
+    message = r"shapes: .*photos is not this data set, which is generated \(it has no annotations/train\.json\); leave"
+    with pytest.raises(InputError, match=message):
+        plan_trainings(elsewhere, out)
+    assert len(plan_trainings(replace(config, base={**config.base, "data_root": str(tmp_path / "new")}), out)) == 8
+    for split in ("train", "val", "test"):
+        path = tmp_path / "photos" / "annotations" / f"{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert len(plan_trainings(elsewhere, out)) == 8
 
 
 def test_cases_with_one_folder_are_refused(config: AblationConfig, out: Path) -> None:

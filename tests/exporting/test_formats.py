@@ -38,7 +38,7 @@ from detect.models.build import build_model
 from detect.models.checkpoint import load_checkpoint, save_checkpoint
 from detect.models.model import fuse_conv_bn
 from tests.exporting import exports
-from tests.exporting.lively import enliven, find_everywhere
+from tests.exporting.lively import enliven, find_everywhere, soften_outputs
 from tests.inference.test_cold_start import UNLOADED, output_of
 
 FROM_ONNX = ("openvino", "ncnn")
@@ -344,22 +344,19 @@ def test_a_classifier(any_kind, classifier, tmp_path, dynamic):
 def test_without_anchors(any_kind, tmp_path, head):
     """A head of YOLOX's kind, and one whose boxes are distributions of distances.
 
-    Untrained, some networks give boxes of which rounding is more than the gate allows: with seed 0, ncnn's is on x86.
+    Softened twice: sides of untrained networks are exponentials of which rounding is more than the gate allows.
     """
     kind, dynamic = any_kind
     torch.manual_seed(2)
     model = build_model(f"yolov5n-spd+{head}", num_classes=3).train()
     enliven(model)
     find_everywhere(model)
+    soften_outputs(model, 0.2)
     facts = {"category_ids": (1, 2, 3), "image_size": 64, "metrics": {}, "provenance": {}}
     save_checkpoint(tmp_path / "model.pt", model, names=("a", "b", "c"), **facts)
     checkpoint, path = load_checkpoint(tmp_path / "model.pt"), tmp_path / kind.file_name
     options = ExportOptions(format=kind, dynamic=dynamic)
-    if kind is NCNN and head == "task-aligned":  # pnnx does not know an empty part of a division, nor sums in five axes
-        with pytest.raises(ExportError, match="is not a file for this version of ncnn"):
-            export_converted(checkpoint, path, options)
-    else:
-        assert export_converted(checkpoint, path, options).good
+    assert export_converted(checkpoint, path, options).good
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from detect.exporting.onnx_graph import expand_softmax, fold_constants, remove_traces
+from detect.exporting.onnx_graph import expand_softmax, fold_constants, remove_traces, shrink_constants
 
 
 def make_model(nodes, weights):
@@ -90,3 +90,30 @@ def test_softmax_over_an_inner_axis(opset):
     assert kinds == ["ReduceMax", "Sub", "Exp", "ReduceSum", "Div", "Softmax"]
     for one, other in zip(ReferenceEvaluator(model).run(None, {"values": values}), expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+def test_equal_values_become_one_number():
+    """A factor [4, 4] on either side becomes 4; [1, 2] stays, and so do factors that make the result larger."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+        network (float[1, 2] x) => (float[1, 2] y, float[1, 1, 2] z, float[3, 2] w)
+        <float[2] equal = {4, 4}, float[2] other = {1, 2}, float[1, 1, 2] axes = {5, 5}, float[3, 1] rows = {6, 6, 6}>
+        { scaled = Mul (equal, x) half = Div (scaled, equal) y = Mul (half, other)
+          z = Mul (x, axes) w = Mul (x, rows) }"""
+    model = onnx.shape_inference.infer_shapes(parser.parse_model(text))
+    model.graph.value_info.append(model.graph.input[0])  # as the exporter writes them
+    values = np.array([[-3, 0.1]], np.float32)
+    expected = ReferenceEvaluator(model).run(None, {"x": values})
+    shrink_constants(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [list(node.input) for node in model.graph.node] == [
+        ["equal_number", "x"],
+        ["scaled", "equal_number"],
+        ["half", "other"],
+        ["x", "axes"],
+        ["x", "rows"],
+    ]
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    assert shapes == {"other": [2], "axes": [1, 1, 2], "rows": [3, 1], "equal_number": []}
+    found = ReferenceEvaluator(model).run(None, {"x": values})
+    for one, same in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, same)

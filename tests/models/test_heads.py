@@ -9,7 +9,14 @@ import torch
 from detect.boxes.coding import BoxCoding
 from detect.errors import InputError
 from detect.models.class_heads import Classify
-from detect.models.heads import MIN_MEAN, AnchorDetect, AnchorFreeDetect, AnchorFreeOptions, mean_bins
+from detect.models.heads import (
+    MIN_MEAN,
+    AnchorDetect,
+    AnchorFreeDetect,
+    AnchorFreeOptions,
+    side_means,
+    side_means_apart,
+)
 from detect.structures import FeatureShape
 
 ANCHORS = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]]]
@@ -265,14 +272,24 @@ def test_a_score_without_objectness_is_the_class() -> None:
 def test_distributions_become_their_means() -> None:
     """Shares 1/2, 1/4 and 1/4 of 0, 1 and 2 cells: 3/4 of a cell. A side at 0 stays finite."""
     logits = torch.tensor([math.log(2), 0, 0, *[0.0] * 6, 200, 0, 0]).view(1, 12, 1, 1)
-    assert mean_bins(logits.unflatten(1, (4, 3)), 2)[0, :, 0, 0].tolist() == pytest.approx([0.75, 1, 1, MIN_MEAN])
+    assert side_means(logits, 3)[0, :, 0, 0].tolist() == pytest.approx([0.75, 1, 1, MIN_MEAN])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_means_side_by_side(dtype: torch.dtype) -> None:
+    """The same means, each side with distributions of its own, and at the least mean."""
+    logits = 3 * torch.randn(2, 4 * 16, 3, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logits[0, 16] = 200
+    expected = side_means(logits, 16)
+    assert (expected[0, 1] == MIN_MEAN).all()
+    torch.testing.assert_close(side_means_apart(logits, 16), expected)
 
 
 def test_distributions_of_half_precision_have_means_in_full() -> None:
     """Shares 1/4 and 3/4 of 12 and 13 cells: 12.75. Half precision has steps of 1/128 there."""
     logits = torch.full((1, 4 * 16, 1, 1), -60.0)
     logits[:, 12::16], logits[:, 13::16] = 0.0, math.log(3)
-    found = mean_bins(logits.half().unflatten(1, (4, 16)), 2)
+    found = side_means(logits.half(), 16)
     assert found.dtype == torch.float32
     # log(3) is rounded by at most 1/2048, which moves the mean by at most 3/16 of that.
     torch.testing.assert_close(found.flatten(), torch.full((4,), 12.75), atol=1e-4, rtol=0)
