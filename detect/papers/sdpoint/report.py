@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 INSTANCE, FRONT, BASELINES = "#9ecae1", "#1f4e79", ("#e45756", "#f2a541")
 MAX_NAME = 40
 """Characters of a baseline's model and run."""
-MAX_LABELS = 8
-"""Maximum labelled instances of the Pareto front, spread over it."""
+LABEL_SHARE = 0.1
+"""Least distance of two labelled instances of the Pareto front, a share of the full cost; a label is as wide."""
 FileStamp = tuple[int, int, int]
 """Modification time in ns, size and inode of a file."""
 
@@ -322,10 +322,13 @@ def _draw_instances(axes: Axes, comparison: Comparison) -> None:
         label="instances on the Pareto front",
         zorder=4,
     )
-    for index in sorted(set(np.linspace(0, len(front) - 1, MAX_LABELS).round().astype(int).tolist())):
-        place = (front[index].macs / 1e9, front[index].metrics[metric])
-        style: dict[str, Any] = {"xytext": (-5, 5), "textcoords": "offset points", "ha": "right", "fontsize": 8}
-        axes.annotate(front[index].instance.name, place, color=FRONT, zorder=5, **style)
+    labelled = np.inf
+    for record in reversed(front):
+        if labelled - record.macs >= LABEL_SHARE * comparison.full_macs:
+            labelled = record.macs
+            place = (record.macs / 1e9, record.metrics[metric])
+            style: dict[str, Any] = {"xytext": (-5, 5), "textcoords": "offset points", "ha": "right", "fontsize": 8}
+            axes.annotate(record.instance.name, place, color=FRONT, zorder=5, **style)
 
 
 def _draw_baseline(axes: Axes, baseline: Baseline, metric: str, color: str, name: str) -> None:
