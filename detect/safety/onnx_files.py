@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -45,8 +47,6 @@ def with_weights(file: OnnxFile, path: Path) -> bytes:
     Raises:
         InputError: that file is not the one of the export, is missing or cut off, or lies elsewhere.
     """
-    import onnx
-
     outside = [tensor for tensor in file.model.graph.initializer if _is_external(tensor)]
     content, total = b"", 0
     for tensor in outside:
@@ -57,7 +57,7 @@ def with_weights(file: OnnxFile, path: Path) -> bytes:
         if min(start, length) < 0 or start + length > len(content) or total > MAX_BYTES:
             raise InputError(f"{path}: the place of its weights {tensor.name[:100]!r} is damaged; export it again")
         tensor.raw_data = content[start : start + length]
-        tensor.data_location = onnx.TensorProto.DEFAULT
+        tensor.data_location = type(tensor).DEFAULT
         del tensor.external_data[:]
     serialized: bytes = file.model.SerializeToString()
     return serialized
@@ -104,11 +104,10 @@ def parse_onnx(content: bytes, path: Path, *, may_have_weights_beside: bool = Fa
         InputError: the file is not ONNX; its tensors lie in other files; or it uses operators that are not ONNX's own,
             or that hold graphs of their own (``If``, ``Loop``, ``Scan``).
     """
-    import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load_model_from_string(content)
+        model = _messages().ModelProto.FromString(content)
     except (DecodeError, ValueError, RecursionError):
         raise InputError(f"{path}: is not an ONNX file, or is damaged") from None
     for node in model.graph.node:
@@ -120,6 +119,21 @@ def parse_onnx(content: bytes, path: Path, *, may_have_weights_beside: bool = Fa
     if any(_is_external(tensor) for tensor in chain(weights, _other_tensors(model))):
         raise InputError(f"{path}: has weights in other files; export it as one file")
     return model
+
+
+@functools.cache
+def _messages() -> Any:
+    """Load ONNX's protobuf messages without the package around them, whose other imports may take a second."""
+    package = importlib.util.find_spec("onnx")
+    assert package is not None, "installed with this package"
+    assert package.submodule_search_locations, "a package"
+    file = Path(package.submodule_search_locations[0]) / "onnx_ml_pb2.py"
+    spec = importlib.util.spec_from_file_location("onnx_ml_pb2", file)
+    assert spec is not None, "a Python file"
+    assert spec.loader is not None, "a Python file"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _is_external(tensor: Any) -> bool:

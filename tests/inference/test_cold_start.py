@@ -21,7 +21,7 @@ from tests.inference.onnx_files import write_classifier, write_detections, write
 
 ROOT = Path(__file__).parents[2]
 ROWS = [[0, 0, 32, 32, 0.9, 2]]
-UNLOADED = "import sys; print(sorted({'torch', 'pydantic', 'matplotlib', 'scipy', 'yaml'} & set(sys.modules)))"
+UNLOADED = "import sys; print(sorted({'torch', 'onnx', 'pydantic', 'matplotlib', 'scipy', 'yaml'} & set(sys.modules)))"
 
 
 def output_of(code, folder, **environment):
