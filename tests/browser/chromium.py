@@ -42,6 +42,11 @@ class Page:
         downloads = {"behavior": "allow", "downloadPath": str(folder)}
         self.browser.execute_cdp_cmd("Browser.setDownloadBehavior", downloads)
 
+    def narrow(self, width: int) -> None:
+        """Show pages as a phone of this width in CSS pixels does."""
+        phone = {"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+
     def open(self, port: int, path: str = "/") -> None:
         self.browser.get(f"http://127.0.0.1:{port}{path}")
         self.wait(lambda: self.text("file") or self.text("alert"))

@@ -152,8 +152,7 @@ def test_the_camera(page, tmp_path):
 
 def test_a_narrow_phone(page, image, tmp_path):
     """At 360 px nothing is wider than the screen."""
-    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.narrow(360)
     detector = ServedDetector(Detector(checkpoint_of(tmp_path), device="cpu"), tmp_path / f"{'long-name' * 9}.pt")
     with serving(detector) as port:
         page.open(port)

@@ -25,7 +25,6 @@ from tests.browser.chromium import NEEDS_CHROMIUM, Page
 from tests.browser.static_server import ISOLATED, static_server
 
 RUNTIME = os.environ.get("DETECT_WEB_RUNTIME")
-PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
 ORIENTATION = 0x0112
 """Tag of EXIF."""
 
@@ -281,7 +280,7 @@ def test_the_camera(page, cells):
 
 def test_a_narrow_phone(page, cells, photo, tmp_path):
     """At 360 px nothing is wider than the screen, in a folder below the server's root."""
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    page.narrow(360)
     with static_server(cells.parent) as port:
         page.browser.get(f"http://127.0.0.1:{port}/{cells.name}/")
         page.wait(lambda: page.text("facts") or page.text("alert"))

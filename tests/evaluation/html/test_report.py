@@ -167,8 +167,7 @@ def test_on_a_phone(tmp_path):
     page = write_report(tmp_path / "report", evaluation, background(evaluation))
     shown = Browser(tmp_path)
     try:
-        phone = {"width": 380, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-        shown.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        shown.narrow(380)
         shown.browser.get(page.as_uri())
         assert shown.run("return document.documentElement.scrollWidth") == 380
         heights = shown.run(
