@@ -79,9 +79,9 @@ class _Options:
         for name in ("conf", "iou", "overlap"):
             if not isinstance(value := getattr(self, name), Real):
                 raise InputError(f"{name}: must be a number, found {value!r:.80}")
-        for name in ("max_det", "batch_size", "image_size", "tile"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) and (value is not None or name in ("max_det", "batch_size")):
+        given = [name for name in ("image_size", "tile") if getattr(self, name) is not None]
+        for name in ("max_det", "batch_size", *given):
+            if not isinstance(value := getattr(self, name), Integral):
                 raise InputError(f"{name}: must be a whole number, found {value!r:.80}")
 
 

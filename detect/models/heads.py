@@ -341,7 +341,7 @@ def side_means_apart(logits: Tensor, bins: int) -> Tensor:
     """Compute ``side_means`` side by side, with no more than four axes, for runtimes that know no fifth."""
     places = torch.arange(bins, device=logits.device, dtype=torch.float32).view(1, bins, 1, 1)
     sides = (side.softmax(dim=1) for side in logits.float().split(bins, dim=1))  # (B, R, H, W) each
-    means = [torch.nn.functional.conv2d(shares, places) for shares in sides]  # (B, 1, H, W) each
+    means = [nn.functional.conv2d(shares, places) for shares in sides]  # (B, 1, H, W) each
     return torch.cat(means, dim=1).clamp(min=MIN_MEAN)
 
 
